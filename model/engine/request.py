@@ -1,0 +1,106 @@
+"""One generation request: how it is to be sampled, and the events it sends back.
+
+SamplingParams is the one place of every sampling default and range; the page, the API and the command
+line read them from here. Knows nothing of HTTP, sessions or text templates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _param(default: Any, low: float, high: float, step: float, group: str, label: str, help_: str) -> Any:
+    """A numeric field with its range; the page builds its sliders from this metadata."""
+    return field(default=default, metadata={"min": low, "max": high, "step": step, "group": group,
+                                            "label": label, "help": help_})
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen. The order of the chain is the order of the fields.
+
+    Penalties act on the logits first; then temperature, top-k, top-p, min-p and typical cut the
+    distribution; one random number per token, keyed by (seed, position), picks from what is left.
+    """
+
+    repetition_penalty: float = _param(1.0, 1.0, 2.0, 0.01, "penalties", "Repetition penalty",
+                                       "Makes tokens seen lately less likely; 1 is off.")
+    repetition_range: int = _param(1024, 0, 1 << 20, 16, "penalties", "Repetition range",
+                                   "How many tokens back repetition counts; 0 is the whole context.")
+    repetition_decay: int = _param(0, 0, 1 << 20, 16, "penalties", "Repetition decay",
+                                   "Beyond the range the penalty fades to nothing over this many tokens.")
+    presence_penalty: float = _param(0.0, -2.0, 2.0, 0.01, "penalties", "Presence penalty",
+                                     "Lowers every token the reply has used already, once.")
+    frequency_penalty: float = _param(0.0, -2.0, 2.0, 0.01, "penalties", "Frequency penalty",
+                                      "Lowers a token more each time the reply has used it.")
+    temperature: float = _param(0.8, 0.0, 5.0, 0.01, "sampling", "Temperature",
+                                "Higher is bolder; 0 always takes the likeliest token.")
+    top_k: int = _param(0, 0, 1000, 1, "sampling", "Top-k", "Keep at most this many tokens; 0 is off.")
+    top_p: float = _param(0.95, 0.0, 1.0, 0.01, "sampling", "Top-p",
+                          "Keep the likeliest tokens that add up to this share; 1 is off.")
+    min_p: float = _param(0.05, 0.0, 1.0, 0.01, "sampling", "Min-p",
+                          "Drop tokens below this share of the likeliest one; 0 is off.")
+    typical_p: float = _param(1.0, 0.0, 1.0, 0.01, "sampling", "Typical",
+                              "Keep tokens about as surprising as expected, up to this share; 1 is off.")
+    max_new_tokens: int = _param(512, 1, 1 << 20, 1, "length", "Most tokens in a reply",
+                                 "The reply is cut here if it has not ended by itself.")
+    min_new_tokens: int = _param(0, 0, 1 << 20, 1, "length", "Fewest tokens in a reply",
+                                 "The model may not end its reply before this many.")
+    seed: int | None = field(default=None, metadata={
+        "min": 0, "max": (1 << 53) - 1, "step": 1, "group": "length", "label": "Seed",
+        "help": "The same seed and settings give the same reply; empty is random."})
+    stop: tuple[str, ...] = field(default=(), metadata={
+        "group": "length", "label": "Stop strings", "max_items": 16, "max_length": 200,
+        "help": "The reply ends before any of these."})
+    logit_bias: dict[int, float] = field(default_factory=dict, metadata={
+        "group": "advanced", "label": "Logit bias", "max_items": 1024, "min": -100.0, "max": 100.0,
+        "help": "Added to the logits of single tokens, by token id."})
+    banned_tokens: tuple[int, ...] = field(default=(), metadata={
+        "group": "advanced", "label": "Banned tokens", "max_items": 1024,
+        "help": "Token ids that are never chosen."})
+
+    def __post_init__(self) -> None:
+        for name, spec in PARAMETER_SPECS.items():
+            check_parameter(name, getattr(self, name), spec)
+
+
+def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
+    """Raise ValueError unless `value` has the type and lies in the range that `spec` gives."""
+    kind = spec["type"]
+    if kind in ("int", "float"):
+        if value is None and spec["nullable"]:
+            return
+        number = isinstance(value, int) or (kind == "float" and isinstance(value, float))
+        if isinstance(value, bool) or not number or not spec["min"] <= value <= spec["max"]:
+            wanted = "a whole number" if kind == "int" else "a number"
+            raise ValueError(f"{name} is {value!r}; expected {wanted} from {spec['min']:g} to {spec['max']:g}")
+        return
+    if len(value) > spec["max_items"]:
+        raise ValueError(f"{name} has {len(value)} entries; at most {spec['max_items']} are possible")
+    if name == "stop":
+        for text in value:
+            if not isinstance(text, str) or not 0 < len(text) <= spec["max_length"]:
+                raise ValueError(f"stop holds {text!r}; expected texts of 1 to {spec['max_length']} characters")
+        return
+    for token_id in value:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
+            raise ValueError(f"{name} holds {token_id!r}; expected token ids, 0 or more")
+    if name == "logit_bias":
+        for token_id, bias in value.items():
+            if isinstance(bias, bool) or not isinstance(bias, int | float) or not spec["min"] <= bias <= spec["max"]:
+                raise ValueError(f"logit_bias of token {token_id} is {bias!r}; "
+                                 f"expected a number from {spec['min']:g} to {spec['max']:g}")
+
+
+def _specs() -> dict[str, dict[str, Any]]:
+    kinds = {"float": "float", "int": "int", "int | None": "int", "tuple[str, ...]": "strings",
+             "dict[int, float]": "bias", "tuple[int, ...]": "tokens"}
+    return {f.name: {"name": f.name, "type": kinds[f.type], "nullable": "None" in f.type,
+                     "default": f.default if f.default is not dataclasses.MISSING else {}, **f.metadata}
+            for f in dataclasses.fields(SamplingParams)}
+
+
+PARAMETER_SPECS = _specs()
+"""Name -> {name, type, nullable, default, min, max, step, group, label, help}: what the page shows."""
