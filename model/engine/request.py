@@ -75,23 +75,24 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
         number = isinstance(value, int) or (kind == "float" and isinstance(value, float))
         if isinstance(value, bool) or not number or not spec["min"] <= value <= spec["max"]:
             wanted = "a whole number" if kind == "int" else "a number"
-            raise ValueError(f"{name} is {value!r}; expected {wanted} from {spec['min']:g} to {spec['max']:g}")
+            raise ValueError(f"{name} is {value!r}; expected {wanted} from {spec['min']} to {spec['max']}")
         return
     if len(value) > spec["max_items"]:
         raise ValueError(f"{name} has {len(value)} entries; at most {spec['max_items']} are possible")
     if name == "stop":
         for text in value:
             if not isinstance(text, str) or not 0 < len(text) <= spec["max_length"]:
-                raise ValueError(f"stop holds {text!r}; expected texts of 1 to {spec['max_length']} characters")
+                raise ValueError(f"stop holds {text!r}; expected 1 to {spec['max_length']} characters")
         return
     for token_id in value:
         if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
             raise ValueError(f"{name} holds {token_id!r}; expected token ids, 0 or more")
     if name == "logit_bias":
         for token_id, bias in value.items():
-            if isinstance(bias, bool) or not isinstance(bias, int | float) or not spec["min"] <= bias <= spec["max"]:
+            is_number = isinstance(bias, int | float) and not isinstance(bias, bool)
+            if not is_number or not spec["min"] <= bias <= spec["max"]:
                 raise ValueError(f"logit_bias of token {token_id} is {bias!r}; "
-                                 f"expected a number from {spec['min']:g} to {spec['max']:g}")
+                                 f"expected a number from {spec['min']} to {spec['max']}")
 
 
 def _specs() -> dict[str, dict[str, Any]]:
