@@ -1,0 +1,24 @@
+#!/bin/sh
+# The one command that sets everything up and runs every check: ruff, then all tests, the browser's included.
+# Arguments go to pytest (./test.sh -k store).
+set -eu
+cd "$(dirname "$0")"
+sh tools/make_venv.sh requirements-dev.txt
+
+install() {  # Debian's packages, where we may
+    if [ "$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else return 1; fi
+    command -v apt-get >/dev/null 2>&1 || return 1
+    echo "Installing $* ..."
+    $sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
+if ! command -v g++ >/dev/null 2>&1 && ! command -v clang++ >/dev/null 2>&1; then
+    install g++ || { echo "The tests need a C++ compiler. On Debian or Ubuntu: sudo apt install g++" >&2; exit 1; }
+fi
+if ! command -v chromium >/dev/null 2>&1; then
+    install chromium fonts-noto-color-emoji fonts-noto-cjk \
+        || { echo "The browser tests need Chromium. On Debian: sudo apt install chromium" >&2; exit 1; }
+fi
+
+.venv/bin/python -m ruff check .
+exec .venv/bin/python -m pytest "$@"
