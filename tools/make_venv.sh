@@ -16,7 +16,7 @@ find_python() {
     fail "Parlor needs Python 3.10 to 3.13, and none was found. On Debian or Ubuntu: sudo apt install python3 python3-venv"
 }
 
-[ -w . ] || fail "Parlor cannot write to its folder $(pwd). Move it to one of your own, or give yourself the right: chmod u+w \"$(pwd)\""
+[ -w . ] || fail "Parlor cannot write to its folder, $(pwd). Move it to a folder of your own and start again."
 
 if ! { [ -x .venv/bin/python ] && fits .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
     python=$(find_python) || exit 1
