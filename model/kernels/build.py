@@ -1,0 +1,311 @@
+"""Compile the C++ kernels of cpu/ into one shared library, once for a machine and a state of the sources.
+
+`build_kernels()` returns the library's path at once when it has been built before; the folder's name is a
+hash of sources, flags and compiler. Knows compilers, ninja and files; nothing of what the kernels compute.
+`python -m model.kernels.build` builds from the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
+LOCK_TIMEOUT_S = 300.0
+
+ISAS = ("plain", "avx2", "avx512", "amx")
+"""Ascending, as PARLOR_ISA_* in kernels.h; each set's flags include those of the sets before it."""
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
+           "-mprefer-vector-width=512")
+ISA_FLAGS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "avx2": _AVX2,
+    "avx512": _AVX512,
+    "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
+}
+COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
+
+Progress = Callable[[str, float], None]
+"""Called with one line and the share that is done, 0 to 1."""
+
+
+class KernelBuildError(RuntimeError):
+    """The kernels could not be built; the message is one sentence for the user, then the compiler's words."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One C++ file and the instruction sets it is compiled for, once each."""
+
+    file: str
+    isas: tuple[str, ...] = ("plain",)
+
+
+_VECTORISED = ("plain", "avx2", "avx512")
+SOURCES: tuple[Source, ...] = (
+    Source("library.cpp"),
+    Source("isa.cpp"),
+    Source("thread_team.cpp"),
+    # linear: begin
+    # linear: end
+)
+
+
+@dataclass(frozen=True)
+class Compiler:
+    path: str
+    version: str  # the first line of --version
+
+
+def find_compiler(wanted: str | None = None) -> Compiler:
+    """The C++ compiler: `wanted`, or the first of g++, clang++ and c++ on the PATH."""
+    names = (wanted,) if wanted else ("g++", "clang++", "c++")
+    for name in names:
+        if path := shutil.which(name):
+            result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            if result.returncode == 0 and result.stdout:
+                return Compiler(path, result.stdout.splitlines()[0])
+    how = {"nt": "install MinGW-w64 or LLVM and put its bin folder on the PATH"}.get(
+        os.name, "install one, for example with: sudo apt install g++")
+    raise KernelBuildError(f"No C++ compiler found (looked for {', '.join(names)}); {how}.")
+
+
+def find_ninja() -> str:
+    """The ninja of the Python package if it is installed, else the one on the PATH."""
+    if spec := importlib.util.find_spec("ninja"):
+        for folder in spec.submodule_search_locations or ():
+            for candidate in (Path(folder) / "data" / "bin", Path(sys.executable).parent):
+                if path := shutil.which("ninja", path=str(candidate)):
+                    return path
+    if path := shutil.which("ninja"):
+        return path
+    raise KernelBuildError("ninja is missing; install it with: pip install -r requirements-web.txt")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what the library is."""
+
+    compiler: Compiler
+    source_folder: Path = REPOSITORY / "cpu"
+    header: Path = REPOSITORY / "model" / "kernels" / "kernels.h"
+    sources: tuple[Source, ...] = SOURCES
+    flags: tuple[str, ...] = COMMON_FLAGS
+
+    def digest(self) -> str:
+        """Twelve hex digits that change whenever the library would."""
+        sha = hashlib.sha256()
+        parts = [self.compiler.path, self.compiler.version, platform.machine(), *self.flags, *_link_flags(),
+                 repr(self.sources), repr(ISA_FLAGS)]
+        for part in parts:
+            sha.update(part.encode() + b"\0")
+        folder_files = sorted(p for p in self.source_folder.iterdir() if p.suffix in (".h", ".cpp"))
+        for path in [self.header, *folder_files]:
+            sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return sha.hexdigest()[:12]
+
+
+def _link_flags() -> tuple[str, ...]:
+    if os.name == "nt":
+        return ("-shared", "-static")
+    return ("-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs")
+
+
+def highest_isa(compiler: Compiler) -> int:
+    """Index in ISAS of the highest set that the compiler can make code for."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return 0
+    for index in range(len(ISAS) - 1, 0, -1):
+        command = [compiler.path, *ISA_FLAGS[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return index
+    return 0
+
+
+def ninja_file(recipe: Recipe, built_isa: int) -> str:
+    """The text of build.ninja. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
+    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}", f"-I{_ninja_path(recipe.header.parent)}"]
+    if os.name != "nt":
+        flags += ["-fPIC", "-pthread"]
+    lines = ["ninja_required_version = 1.8",
+             f"cxx = {_ninja_path(Path(recipe.compiler.path))}",
+             f"flags = {_quoted(flags)}",
+             "rule compile",
+             "  command = $cxx $flags $isa_flags -DPARLOR_ISA_NS=$isa -MD -MF $out.d -c $in -o $out",
+             "  description = $title",
+             "  depfile = $out.d",
+             "  deps = gcc",
+             "rule link",
+             f"  command = $cxx -o $out $in {_quoted(_link_flags())}",
+             "  description = link"]
+    objects = []
+    for isa in ISAS[:built_isa + 1]:
+        for source in recipe.sources:
+            if isa not in source.isas:
+                continue
+            target = f"{Path(source.file).stem}.{isa}.o"
+            objects.append(target)
+            lines += [f"build {target}: compile {_ninja_path(recipe.source_folder / source.file)}",
+                      f"  isa = {isa}",
+                      f"  isa_flags = {_quoted(ISA_FLAGS[isa])}",
+                      f"  title = {source.file} ({isa})"]
+    lines += [f"build {LIBRARY_NAME}: link {' '.join(objects)}", ""]
+    return "\n".join(lines)
+
+
+def _ninja_path(path: Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def _quoted(words: list[str] | tuple[str, ...]) -> str:
+    return " ".join(f'"{w}"' if " " in w.replace("$ ", "") else w for w in words)
+
+
+def build_kernels(progress: Progress | None = None, *, compiler: str | None = None,
+                  build_root: Path | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S,
+                  recipe: Recipe | None = None) -> Path:
+    """Path of the shared library, compiled now if there is none for this state of the sources.
+
+    build_root  where libraries are kept; default: build/ in the repository, or the user's cache folder
+                where that cannot be written
+    Raises KernelBuildError: no compiler, no ninja, a source does not compile, or another process has held
+    the lock for longer than `lock_timeout_s`.
+    """
+    recipe = recipe or Recipe(find_compiler(compiler))
+    name = f"kernels-{recipe.digest()}"
+    roots = (build_root,) if build_root else (REPOSITORY / "build", _user_cache())
+    for root in roots:
+        if (library := root / name / LIBRARY_NAME).is_file():
+            return library
+    root = next((r for r in roots if _is_writable(r)), None)
+    if root is None:
+        tried = " or ".join(map(str, roots))
+        raise KernelBuildError(f"No place to build the kernels: cannot write to {tried}.")
+    library = root / name / LIBRARY_NAME
+    with _lock(root / "lock", lock_timeout_s):
+        if not library.is_file():  # else another process has built it meanwhile
+            _compile(recipe, root / "objects", library, progress or (lambda line, share: None))
+    return library
+
+
+def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) -> None:
+    """Run ninja in `folder` (unchanged objects are kept there) and move its library into place at once."""
+    ninja = find_ninja()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "build.ninja").write_text(ninja_file(recipe, highest_isa(recipe.compiler)), encoding="utf-8")
+    _run_ninja([ninja, "-C", str(folder)], progress)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
+    shutil.copy2(folder / LIBRARY_NAME, unfinished)
+    os.replace(unfinished, library)  # noqa: PTH105 - the one call that is atomic everywhere
+
+
+def _run_ninja(command: list[str], progress: Progress) -> None:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               encoding="utf-8", errors="replace",
+                               env={**os.environ, "NINJA_STATUS": "[%f/%t] "})
+    assert process.stdout is not None
+    output: list[str] = []
+    for line in process.stdout:
+        if match := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
+            done, total, title = int(match[1]), int(match[2]), match[3]
+            progress(f"Compiling kernels {done}/{total}: {title}", done / total)
+        elif not line.startswith("ninja: Entering directory"):
+            output.append(line)
+    if process.wait() != 0:
+        said = "".join(output)[-8000:]
+        raise KernelBuildError(f"The kernels could not be compiled; the compiler said:\n{said}")
+
+
+def _user_cache() -> Path:
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "parlor"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parlor"
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _lock(path: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the lock file; the operating system lets go of it when the process ends, however it ends."""
+    deadline = time.monotonic() + timeout_s
+    with path.open("a+b") as file:
+        while not _try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise KernelBuildError(
+                    f"Another process has been building the kernels for over {timeout_s:.0f} s "
+                    f"(lock file {path}); end it or wait for it, then start again.")
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            _unlock(file.fileno())
+
+
+if os.name == "nt":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compile the CPU kernels.")
+    parser.add_argument("--compiler", help="C++ compiler; default: the first of g++, clang++, c++")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    try:
+        path = build_kernels(lambda line, share: print(line, flush=True), compiler=arguments.compiler)
+    except KernelBuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{path}  ({time.monotonic() - started:.1f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
