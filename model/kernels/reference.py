@@ -1,0 +1,256 @@
+"""Each operation of the kernel libraries in plain torch: what every kernel is tested against.
+
+The same names and arguments as the methods of `load_kernels()`. Written to be read, not to be fast. All
+arithmetic is float32 (float64 where a function says so); tensors are on the CPU. The linear operations are in
+linear_reference.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.kernels.sampling import SamplingRow
+
+
+def embed(table: Tensor, token_ids: Tensor, out: Tensor) -> None:
+    """out[t] = table[token_ids[t]].
+
+    table      float16, bfloat16 or float32 [vocab_size, hidden_size]
+    token_ids  int32 [T]
+    out        float32 [T, hidden_size]
+    """
+    out.copy_(table[token_ids.long()].float())
+
+
+def rms_norm(x: Tensor, weight: Tensor, out: Tensor, eps: float) -> None:
+    """out = x / sqrt(mean(x^2) + eps) * weight, row by row.
+
+    x       float32 [T, n], rows may be strided
+    weight  float32 [n]
+    out     float32 [T, n]; may be x
+    """
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    out.copy_(x * scale * weight)
+
+
+def rope_write_kv(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
+                  k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
+    """Rotate the queries in place; rotate the keys and write them and the values into the cache.
+
+    qkv           float32 [T, (num_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values. Only the
+                  queries change
+    cos, sin      float32 [max_positions, head_dim // 2]
+    positions     int32 [T]
+    slot_mapping  int64 [T]: page * page_size + offset of each token; a negative one is not written
+    k_cache, v_cache  float16 or float32 [num_pages, num_kv_heads, page_size, head_dim]
+
+    Element i of a head is paired with element i + head_dim // 2 (Hugging Face's Llama, rotate_half).
+    """
+    head_dim, page_size = k_cache.shape[3], k_cache.shape[2]
+    heads = qkv.view(qkv.shape[0], num_heads + 2 * num_kv_heads, head_dim)
+    c, s = cos[positions.long()].unsqueeze(1), sin[positions.long()].unsqueeze(1)
+
+    def rotated(x: Tensor) -> Tensor:
+        low, high = x.chunk(2, dim=-1)
+        return torch.cat((low * c - high * s, high * c + low * s), dim=-1)
+
+    heads[:, :num_heads] = rotated(heads[:, :num_heads])
+    kept = slot_mapping >= 0
+    page, offset = slot_mapping[kept] // page_size, slot_mapping[kept] % page_size
+    keys = rotated(heads[:, num_heads:num_heads + num_kv_heads])
+    k_cache[page, :, offset] = keys[kept].to(k_cache.dtype)
+    v_cache[page, :, offset] = heads[:, num_heads + num_kv_heads:][kept].to(v_cache.dtype)
+
+
+def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor, cu_seqlens: Tensor,
+                    seq_lens: Tensor, out: Tensor, num_heads: int, scale: float) -> None:
+    """Causal attention of a ragged batch of prompts and decode steps over the paged cache.
+
+    q            float32 [T, num_heads * head_dim], rows may be strided (a view into qkv)
+    k_cache, v_cache  float16 or float32 [num_pages, num_kv_heads, page_size, head_dim]
+    block_table  int32 [S, max_pages]: the pages of each sequence, in order
+    cu_seqlens   int32 [S + 1]: query rows of sequence s are cu_seqlens[s] .. cu_seqlens[s + 1]
+    seq_lens     int32 [S]: keys of each sequence, this step's included
+    out          float32 [T, num_heads * head_dim]
+
+    Query row i of sequence s stands at position seq_lens[s] - (its number of query rows) + i and sees the
+    keys up to its own position. Query head h uses key head h // (num_heads // num_kv_heads).
+    """
+    num_kv_heads, page_size, head_dim = k_cache.shape[1:]
+    group = num_heads // num_kv_heads
+    bounds = cu_seqlens.tolist()
+    for s, num_keys in enumerate(seq_lens.tolist()):
+        first, last = bounds[s], bounds[s + 1]
+        if first == last:
+            continue
+        pages = block_table[s, :math.ceil(num_keys / page_size)].long()
+        keys, values = (cache[pages].transpose(0, 1).reshape(num_kv_heads, -1, head_dim)[:, :num_keys].float()
+                        .repeat_interleave(group, dim=0) for cache in (k_cache, v_cache))
+        queries = q[first:last].view(last - first, num_heads, head_dim).transpose(0, 1)
+        scores = queries @ keys.transpose(1, 2) * scale
+        query_positions = torch.arange(num_keys - (last - first), num_keys)
+        hidden = torch.arange(num_keys)[None, :] > query_positions[:, None]
+        weights = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
+        out[first:last] = (weights @ values).transpose(0, 1).reshape(last - first, num_heads * head_dim)
+
+
+def silu_mul(gate_up: Tensor, out: Tensor) -> None:
+    """out = silu(gate_up[:, :n]) * gate_up[:, n:] with silu(x) = x / (1 + exp(-x)).
+
+    gate_up  float32 [T, 2n]
+    out      float32 [T, n]
+    """
+    gate, up = gate_up.chunk(2, dim=-1)
+    out.copy_(torch.nn.functional.silu(gate) * up)
+
+
+def add(x: Tensor, y: Tensor) -> None:
+    """x += y; float32 of one shape."""
+    x += y
+
+
+def copy_pages(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
+    """Copy whole pages inside the cache: page src[i] to page dst[i], all read before any is written.
+
+    src, dst  int32 [n]; no page twice in dst
+    """
+    k_cache[dst.long()] = k_cache[src.long()]
+    v_cache[dst.long()] = v_cache[src.long()]
+
+
+# ---- sampling ------------------------------------------------------------------------------------------
+
+
+def sample(logits: Tensor, rows: Sequence[SamplingRow], probabilities: Tensor | None = None) -> Tensor:
+    """Choose the next token of each sequence; int32 [S]. -1 where no token is possible. All in float64.
+
+    logits         float32 [S, vocab_size], rows may be strided; not changed
+    rows           one for each row of logits
+    probabilities  float32 [S, vocab_size] or None: receives the distribution that the choice was made from
+
+    The chain, for one row, h being the history (prompt and reply) and x the logits; NaN counts as -inf:
+     1. repetition_penalty r: a token whose latest occurrence lies d tokens back (d = 0: the last token of h)
+        has the strength p = r for d < range, p = r + (1 - r) * (d - range) / decay for
+        range <= d < range + decay, else 1 (as ExLlama; a range of 0 covers all of h).
+        x = x / p where x > 0, else x * p.
+     2. x -= presence_penalty + frequency_penalty * count for tokens that occur `count` > 0 times in the
+        reply.
+     3. x += logit_bias; x = -inf for banned tokens, and for EOS while the reply has fewer than
+        min_new_tokens.
+     4. temperature 0: the token with the largest x. Otherwise w = exp((x - max x) / temperature).
+     5. top_k k > 0: the k largest w.
+     6. top_p < 1: the shortest run of the largest w whose sum is at least top_p of the sum of all kept so
+        far.
+     7. min_p: those with w >= min_p * (the largest w).
+     8. typical_p < 1: with p = w / sum(w) and the entropy H = -sum(p ln p), the tokens in ascending order of
+        |H + ln p|, the shortest run whose sum of p is at least typical_p.
+     9. u = philox_uniform(seed, number of tokens in h); the first token, in the order of ids, at which the
+        running sum of the kept w exceeds u * their sum.
+    Everywhere a tie goes to the lower token id, and a cut keeps at least one token.
+    """
+    chosen = torch.empty(len(rows), dtype=torch.int32)
+    for index, row in enumerate(rows):
+        weights = kept_weights(logits[index], row)
+        total = weights.sum()
+        if probabilities is not None:
+            probabilities[index] = weights / total if total > 0 else 0.0
+        chosen[index] = _pick(weights, philox_uniform(row.seed, row.num_tokens)) if total > 0 else -1
+    return chosen
+
+
+def kept_weights(logits: Tensor, row: SamplingRow) -> Tensor:
+    """float64 [vocab_size]: steps 1 to 8 of `sample`; zero where a token is cut, all zero if none is left."""
+    settings = row.settings
+    x = penalized_logits(logits, row)
+    best = x.max()
+    if best == -math.inf:
+        return torch.zeros_like(x)
+    if settings.temperature == 0:
+        weights = torch.zeros_like(x)
+        weights[int((x == best).nonzero()[0])] = 1.0
+        return weights
+    weights = torch.exp((x - best) / settings.temperature)
+    possible = x > -math.inf
+    descending = torch.argsort(-x, stable=True)
+    if settings.top_k > 0:
+        possible[descending[settings.top_k:]] = False
+    if settings.top_p < 1:
+        possible = _shortest_run(descending, weights, possible, settings.top_p)
+    possible &= weights >= settings.min_p
+    if settings.typical_p < 1:
+        p = torch.where(possible, weights, 0.0) / weights[possible].sum()
+        log_p = torch.where(p > 0, p.log(), 0.0)
+        deviation = torch.where(p > 0, ((p * log_p).sum() - log_p).abs(), math.inf)
+        possible = _shortest_run(torch.argsort(deviation, stable=True), weights, possible, settings.typical_p)
+    return torch.where(possible, weights, 0.0)
+
+
+def penalized_logits(logits: Tensor, row: SamplingRow) -> Tensor:
+    """float64 [vocab_size]: steps 1 to 3 of `sample`."""
+    settings = row.settings
+    x = logits.double().nan_to_num(nan=-math.inf, posinf=3.4e38, neginf=-math.inf)
+    history = row.history[:row.num_tokens].tolist()
+    reach = settings.repetition_range or len(history)
+    seen: set[int] = set()
+    recent = history[max(0, len(history) - reach - settings.repetition_decay):]
+    for distance, token_id in enumerate(reversed(recent)):
+        if token_id in seen:
+            continue
+        seen.add(token_id)
+        faded = max(0, distance - reach) / max(1, settings.repetition_decay)
+        strength = settings.repetition_penalty + (1 - settings.repetition_penalty) * faded
+        x[token_id] = x[token_id] / strength if x[token_id] > 0 else x[token_id] * strength
+    reply = history[row.prompt_length:]
+    for token_id, count in Counter(reply).items():
+        x[token_id] -= settings.presence_penalty + settings.frequency_penalty * count
+    for token_id, bias in row.biases.items():
+        if token_id < len(x):
+            x[token_id] += bias
+    if len(reply) < settings.min_new_tokens:
+        for token_id in row.eos_token_ids:
+            if token_id < len(x):
+                x[token_id] = -math.inf
+    return x
+
+
+def _shortest_run(order: Tensor, weights: Tensor, possible: Tensor, share: float) -> Tensor:
+    """The first tokens of `order` among `possible` whose weights add up to at least `share` of all; bool."""
+    ordered = order[possible[order]]
+    running = weights[ordered].cumsum(0)
+    count = int((running < share * running[-1]).sum()) + 1
+    kept = torch.zeros_like(possible)
+    kept[ordered[:count]] = True
+    return kept
+
+
+def _pick(weights: Tensor, u: float) -> int:
+    running = weights.cumsum(0)
+    above = (running > u * running[-1]).nonzero()
+    return int(above[0])
+
+
+def philox_uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) with 53 random bits, the same for ever for one (seed, position).
+
+    Philox4x32-10 with the key `seed` and the counter (position, 0); the first two words of the block.
+    Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
+    """
+    words = philox4x32((position & 0xFFFFFFFF, position >> 32, 0, 0), (seed & 0xFFFFFFFF, seed >> 32))
+    return ((words[0] >> 5) * 67108864 + (words[1] >> 6)) / 9007199254740992
+
+
+def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """One block of four 32-bit words after ten rounds."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = ((product1 >> 32) ^ c1 ^ k0, product1 & 0xFFFFFFFF,
+                          (product0 >> 32) ^ c3 ^ k1, product0 & 0xFFFFFFFF)
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
