@@ -1,0 +1,8 @@
+"""From a float Llama folder to a GPTQ one: `quantize_folder`, and `python -m model.quantize` around it.
+
+Importing this package is cheap; torch is loaded by the work itself.
+"""
+
+from model.quantize.run import QuantizeOptions, quantize_folder
+
+__all__ = ["QuantizeOptions", "quantize_folder"]

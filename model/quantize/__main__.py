@@ -1,0 +1,66 @@
+"""Quantize a Llama model to GPTQ safetensors: python -m model.quantize SOURCE TARGET"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from model.quantize import QuantizeOptions, quantize_folder
+from model.quantize.gptq import GridOptions
+from model.quantize.packing import SUPPORTED_BITS
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    grid, work = GridOptions(), QuantizeOptions()
+    parser = argparse.ArgumentParser(prog="python -m model.quantize", description=__doc__)
+    parser.add_argument("source", type=Path, help="folder of a bf16, fp16 or fp32 Llama model (safetensors)")
+    parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("--bits", type=int, choices=SUPPORTED_BITS, default=grid.bits)
+    parser.add_argument("--group-size", type=int, default=grid.group_size,
+                        help="inputs that share a scale; -1 is the whole column (default: %(default)s)")
+    parser.add_argument("--method", choices=("gptq", "round"), default=work.method,
+                        help="gptq makes good each rounding error in the weights still to come; "
+                             "round takes the nearest code (default: %(default)s)")
+    parser.add_argument("--act-order", action="store_true", help="quantize the largest inputs first")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--sym", dest="symmetric", action="store_true", default=grid.symmetric,
+                      help="one zero point in the middle (default)")
+    kind.add_argument("--asym", dest="symmetric", action="store_false", help="a zero point for each group")
+    parser.add_argument("--no-search", dest="search", action="store_false", default=grid.search,
+                        help="take each scale from its group's largest weight, not from a search")
+    parser.add_argument("--damping", type=float, default=grid.damping,
+                        help="share of the mean diagonal added to the Hessian (default: %(default)s)")
+    parser.add_argument("--calibration", type=Path, metavar="FILE",
+                        help="UTF-8 text like what the model will read "
+                             "(default: SOURCE/calibration.txt, else a short text that comes with Parlor)")
+    parser.add_argument("--samples", type=int, default=work.samples,
+                        help="windows of calibration text at most (default: %(default)s)")
+    parser.add_argument("--seq-len", type=int, default=work.seq_len,
+                        help="tokens in each window; cut to the model's context (default: %(default)s)")
+    parser.add_argument("--shard-size", type=float, default=work.shard_bytes / 1e9, metavar="GB",
+                        help="largest file to write (default: %(default)g)")
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own choice)")
+    parser.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    try:
+        grid = GridOptions(
+            bits=arguments.bits, group_size=arguments.group_size, symmetric=arguments.symmetric,
+            search=arguments.search, act_order=arguments.act_order, damping=arguments.damping)
+        options = QuantizeOptions(
+            grid=grid, method=arguments.method, calibration=arguments.calibration, samples=arguments.samples,
+            seq_len=arguments.seq_len, threads=arguments.threads, overwrite=arguments.overwrite,
+            shard_bytes=int(arguments.shard_size * 1e9))
+        quantize_folder(arguments.source, arguments.target, options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

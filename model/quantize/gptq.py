@@ -1,0 +1,200 @@
+"""GPTQ: quantize one weight matrix so that its *output* changes least on the inputs that were seen.
+
+Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers"
+(arXiv 2210.17323), algorithm 1: columns are rounded one by one, and each one's error is made good
+by the columns still to come, weighted by the Cholesky factor of the inverse Hessian X^T X.
+
+Works on `in`-first matrices, so that a column of the paper is a row in memory.
+Knows nothing of models, files or packing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.quantize.packing import SUPPORTED_BITS, QuantizedMatrix
+
+BLOCK = 128
+"""Columns whose errors are collected before they are passed on to the rest: the paper's B."""
+
+SMALLEST_SCALE = 2.0 ** -20
+"""Below this a float16 scale keeps fewer than four bits of its own."""
+
+SEARCH_STEPS = 24
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """What codes a weight may have. `group_size` inputs share one scale; -1 is the whole column."""
+
+    bits: int = 4
+    group_size: int = 64
+    symmetric: bool = True
+    search: bool = True       # try smaller ranges than the largest weight's, keep the one of least error
+    act_order: bool = False   # largest inputs first; groups then follow that order (g_idx)
+    damping: float = 0.01     # share of the Hessian's mean diagonal that is added to it
+
+    def __post_init__(self) -> None:
+        if self.bits not in SUPPORTED_BITS:
+            raise ValueError(f"bits is {self.bits}; expected one of {', '.join(map(str, SUPPORTED_BITS))}")
+        if self.group_size != -1 and not 8 <= self.group_size <= 1 << 16:
+            raise ValueError(f"group_size is {self.group_size}; expected 8 to 65536, or -1 for whole columns")
+        if not 0 < self.damping < 1:
+            raise ValueError(f"damping is {self.damping}; expected a share between 0 and 1")
+
+
+def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> QuantizedMatrix:
+    """Quantize with error propagation.
+
+    weight   float32 [out, in]
+    hessian  float32 or float64 [in, in], the sum or mean of x x^T over the inputs x that were seen
+    """
+    work = weight.t().contiguous().float()  # [in, out], changed as errors are passed on
+    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if options.act_order else None
+    if order is not None:
+        work, hessian = work[order], hessian[order][:, order]
+    factor = inverse_factor(hessian, options.damping).float()
+    codes = torch.empty(work.shape, dtype=torch.uint8)
+    scales, zeros = [], []
+    for first, last in group_bounds(len(work), options.group_size):
+        importance = factor.diagonal()[first:last].square().reciprocal()
+        scale, zero = find_grid(work[first:last], importance, options)
+        scales.append(scale)
+        zeros.append(zero)
+        for begin in range(first, last, BLOCK):
+            block = slice(begin, min(begin + BLOCK, last))
+            _quantize_block(work, codes, factor, block, (scale, zero), options)
+    return _matrix(codes, scales, zeros, order, options)
+
+
+def _quantize_block(work: Tensor, codes: Tensor, factor: Tensor, rows: slice, grid: tuple[Tensor, Tensor],
+                    options: GridOptions) -> None:
+    """Round the columns `rows` one after the other, then pass their errors on to everything behind them."""
+    scale, zero = grid
+    block, local = work[rows], factor[rows, rows]
+    errors = torch.empty_like(block)
+    diagonal = local.diagonal().tolist()
+    for i, pivot in enumerate(diagonal):
+        code = round_to_grid(block[i], scale, zero, options.bits)
+        codes[rows.start + i] = code
+        errors[i] = (block[i] - (code - zero) * scale) / pivot
+        if i + 1 < len(diagonal):
+            block[i + 1:].addr_(local[i, i + 1:], errors[i], alpha=-1.0)
+    if rows.stop < len(work):
+        work[rows.stop:].addmm_(factor[rows, rows.stop:].t(), errors, alpha=-1.0)
+
+
+def quantize_round(weight: Tensor, options: GridOptions) -> QuantizedMatrix:
+    """Round every weight to the nearest code, as if all inputs mattered alike. weight float32 [out, in]"""
+    work = weight.t().contiguous().float()
+    codes = torch.empty(work.shape, dtype=torch.uint8)
+    scales, zeros = [], []
+    for first, last in group_bounds(len(work), options.group_size):
+        rows = work[first:last]
+        scale, zero = find_grid(rows, torch.ones(len(rows)), options)
+        codes[first:last] = round_to_grid(rows, scale, zero, options.bits).to(torch.uint8)
+        scales.append(scale)
+        zeros.append(zero)
+    return _matrix(codes, scales, zeros, None, options)
+
+
+def group_bounds(in_features: int, group_size: int) -> list[tuple[int, int]]:
+    """First and last + 1 of each group; the last one may be ragged."""
+    step = in_features if group_size == -1 else group_size
+    return [(first, min(first + step, in_features)) for first in range(0, in_features, step)]
+
+
+def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
+    """The upper Cholesky factor U of the damped inverse: inverse(H) = U^T U. float64 [in, in]
+
+    An input that never was anything but zero gets a diagonal of one: it is rounded, and moves nothing.
+    More damping is tried when rounding errors have made the matrix indefinite.
+    """
+    damped = hessian.double().clone()
+    diagonal = damped.diagonal()
+    diagonal[diagonal <= 0] = 1.0
+    step = damping * float(diagonal.mean())
+    for _ in range(8):
+        diagonal += step
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not failed and bool(torch.isfinite(upper).all()):
+                return upper
+        step *= 4
+    raise ValueError(f"the Hessian of {len(hessian)} inputs has no Cholesky factor even with damping; "
+                     "are there NaNs or infinities in the weights or in the calibration's activations?")
+
+
+def find_grid(rows: Tensor, importance: Tensor, options: GridOptions) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of each output for one group.
+
+    rows        float32 [group, out]
+    importance  float32 [group], the price of a squared error at each input
+    returns     float32 [out] each; scales are exact float16 values, zeros whole numbers 1 .. 2^bits - 1
+    """
+    low, high = rows.amin(0).clamp(max=0), rows.amax(0).clamp(min=0)
+    best = _grid_of_range(low, high, options)
+    if not options.search:
+        return best
+    best_error = _grid_error(rows, importance, best, options.bits)
+    for step in range(SEARCH_STEPS):
+        share = 1.08 - 0.6 * step / SEARCH_STEPS  # above 1: a symmetric grid has no +8
+        grid = _grid_of_range(low * share, high * share, options)
+        error = _grid_error(rows, importance, grid, options.bits)
+        better = error < best_error
+        best = (torch.where(better, grid[0], best[0]), torch.where(better, grid[1], best[1]))
+        best_error = torch.minimum(error, best_error)
+    return best
+
+
+def _grid_of_range(low: Tensor, high: Tensor, options: GridOptions) -> tuple[Tensor, Tensor]:
+    top = (1 << options.bits) - 1
+    if options.symmetric:
+        high = torch.maximum(high, -low)
+        low = -high
+    scale = ((high - low) / top).clamp(min=SMALLEST_SCALE).half().float()
+    if not bool(torch.isfinite(scale).all()):
+        raise ValueError(f"weights from {float(low.min()):.3g} to {float(high.max()):.3g} need a scale "
+                         "beyond float16's 65504, or are not finite; GPTQ cannot hold them")
+    if options.symmetric:
+        zero = torch.full_like(scale, float(1 << (options.bits - 1)))
+    else:
+        # 0 would be stored as -1, which readers take for 0, for 16 or for a borrow from the neighbour.
+        zero = torch.round(-low / scale).clamp(1, top)
+    return scale, zero
+
+
+def _grid_error(rows: Tensor, importance: Tensor, grid: tuple[Tensor, Tensor], bits: int) -> Tensor:
+    scale, zero = grid
+    code = round_to_grid(rows, scale, zero, bits)
+    return importance @ code.sub_(zero).mul_(scale).sub_(rows).square_()
+
+
+def round_to_grid(rows: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest codes, as float32 whole numbers of the shape of `rows`."""
+    return torch.div(rows, scale).round_().add_(zero).clamp_(0, (1 << bits) - 1)
+
+
+def output_error(weight: Tensor, quantized: Tensor, hessian: Tensor) -> float:
+    """Relative error of the outputs: |X (W - Q)^T| / |X W^T|. Both weights [out, in]."""
+    def energy(matrix: Tensor) -> float:
+        return float(((matrix @ hessian.to(matrix.dtype)) * matrix).sum().clamp(min=0))
+    return math.sqrt(energy(weight - quantized) / max(energy(weight), 1e-30))
+
+
+def _matrix(codes: Tensor, scales: list[Tensor], zeros: list[Tensor], order: Tensor | None,
+            options: GridOptions) -> QuantizedMatrix:
+    """Assemble the groups; rows that were visited in `order` return to their places."""
+    bounds = group_bounds(len(codes), options.group_size)
+    g_idx = torch.cat([torch.full((last - first,), group, dtype=torch.int32)
+                       for group, (first, last) in enumerate(bounds)])
+    if order is not None:
+        back = torch.argsort(order)
+        codes, g_idx = codes[back], g_idx[back]
+    return QuantizedMatrix(bits=options.bits, codes=codes, scales=torch.stack(scales).half(),
+                           zeros=torch.stack(zeros).to(torch.uint8), g_idx=g_idx)
