@@ -1,12 +1,15 @@
 """One generation request: how it is to be sampled, and the events it sends back.
 
 SamplingParams is the one place of every sampling default and range; the page, the API and the command
-line read them from here. Knows nothing of HTTP, sessions or text templates.
+line read them from here. The engine thread writes events; exactly one reader takes them out. Knows nothing
+of HTTP, sessions or text templates: tokens in, events out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import queue
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,3 +108,86 @@ def _specs() -> dict[str, dict[str, Any]]:
 
 PARAMETER_SPECS = _specs()
 """Name -> {name, type, nullable, default, min, max, step, group, label, help}: what the page shows."""
+
+
+@dataclass(frozen=True)
+class RequestStats:
+    """What a request took. Times in seconds, from the monotonic clock."""
+
+    prompt_tokens: int
+    cached_tokens: int              # of the prompt, found in the cache
+    new_tokens: int                 # the end-of-sequence token is not counted
+    seconds_to_first_token: float   # from submit, waiting included; 0 without a token
+    prompt_seconds: float           # from the first step to the first token
+    decode_seconds: float           # from the first token to the last
+    tokens_per_second: float        # of decoding; 0 if there was none
+    seed: int
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """`done` of `total` prompt tokens are in the cache, `cached` of them without any work."""
+
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    token_id: int
+
+
+@dataclass(frozen=True)
+class FinishedEvent:
+    reason: str  # eos | length | cancelled | context
+    stats: RequestStats
+
+
+@dataclass(frozen=True)
+class FailedEvent:
+    message: str
+
+
+Event = PromptProgress | TokenEvent | FinishedEvent | FailedEvent
+
+
+class Request:
+    """What `Engine.submit` returns: a handle to read events from and to cancel.
+
+    The engine calls `put`; `cancel` may be called by any thread and takes effect before the next step.
+    """
+
+    def __init__(self, prompt: list[int], params: SamplingParams, eos_token_ids: frozenset[int],
+                 seed: int, wake: Callable[[], None]) -> None:
+        self.prompt, self.params, self.eos_token_ids, self.seed = prompt, params, eos_token_ids, seed
+        self.cancelled = False
+        self._wake = wake
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._has_reader = False
+
+    def cancel(self) -> None:
+        """Stop before the next step. The last event is FinishedEvent("cancelled"), unless it ended already."""
+        self.cancelled = True
+        self._wake()
+
+    def put(self, event: Event) -> None:
+        """Send an event to the reader; only the engine calls this."""
+        self._events.put(event)
+
+    def events(self) -> Iterator[Event]:
+        """Every event, from the first on; ends after FinishedEvent or FailedEvent.
+
+        Raises RuntimeError if somebody reads already: an event goes to one reader only.
+        """
+        if self._has_reader:
+            raise RuntimeError("this request's events are read already; a request has one reader")
+        self._has_reader = True
+        return self._read()
+
+    def _read(self) -> Iterator[Event]:
+        while True:
+            event = self._events.get()
+            yield event
+            if isinstance(event, FinishedEvent | FailedEvent):
+                return
