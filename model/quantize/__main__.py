@@ -33,7 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="share of the mean diagonal added to the Hessian (default: %(default)s)")
     parser.add_argument("--calibration", type=Path, metavar="FILE",
                         help="UTF-8 text like what the model will read "
-                             "(default: SOURCE/calibration.txt, else a short text that comes with Parlor)")
+                             "(default: SOURCE/calibration.txt, else Parlor's own README and sources)")
     parser.add_argument("--samples", type=int, default=work.samples,
                         help="windows of calibration text at most (default: %(default)s)")
     parser.add_argument("--seq-len", type=int, default=work.seq_len,

@@ -16,7 +16,7 @@ from model.quantize.layers import QuantizedLayer, check_sizes, quantize_layers_g
 from model.quantize.source import LlamaConfig, ModelSourceError, TensorFolder, read_config
 from model.quantize.writer import FolderWriter, quantization_config
 
-BUNDLED_TEXT = Path(__file__).with_name("calibration.txt")
+REPOSITORY = Path(__file__).parents[2]
 
 Progress = Callable[[str], None]
 
@@ -27,7 +27,7 @@ class QuantizeOptions:
 
     grid: GridOptions = field(default_factory=GridOptions)
     method: str = "gptq"             # or "round"
-    calibration: Path | None = None  # None: the source's calibration.txt, else the bundled text
+    calibration: Path | None = None  # None: the source's calibration.txt, else Parlor's own texts
     samples: int = 128
     seq_len: int = 512
     threads: int | None = None
@@ -103,13 +103,7 @@ def _layers(source: Path, tensors: TensorFolder, config: LlamaConfig, options: Q
 
 def read_windows(source: Path, config: LlamaConfig, options: QuantizeOptions, progress: Progress) -> Tensor:
     """The calibration text as token ids, int64 [windows, length]; says what was taken."""
-    path = options.calibration
-    if path is None:
-        path = source / "calibration.txt" if (source / "calibration.txt").is_file() else BUNDLED_TEXT
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    name, text = calibration_text(source, options.calibration)
     encoder = load_encoder(source)
     documents = split_documents(encoder.encode(text), encoder.bos_token_id)
     windows = make_windows(documents, options.samples, min(options.seq_len, config.max_seq_len))
@@ -117,11 +111,27 @@ def read_windows(source: Path, config: LlamaConfig, options: QuantizeOptions, pr
         raise ModelSourceError(f"the tokenizer gives token {int(windows.max())}, but config.json has a "
                                f"vocab_size of {config.vocab_size}; do they belong together?")
     count, length = windows.shape
-    progress(f"calibration: {path.name}, {windows.numel():,} tokens in {count} windows of {length}")
+    progress(f"calibration: {name}, {windows.numel():,} tokens in {count} windows of {length}")
     if windows.numel() < config.intermediate_size:
         progress(f"note: fewer tokens than the {config.intermediate_size} inputs of down_proj; "
                  "a longer text would give a better result")
     return windows
+
+
+def calibration_text(source: Path, path: Path | None) -> tuple[str, str]:
+    """What the text is called, and the text. Without a file: the prose and the code of this repository."""
+    if path is None and (source / "calibration.txt").is_file():
+        path = source / "calibration.txt"
+    if path is None:
+        own = [REPOSITORY / "README.md"]
+        for folder in ("model", "webui", "tools"):
+            own += sorted((REPOSITORY / folder).rglob("*.py"))
+        text = "\n".join(file.read_text(encoding="utf-8") for file in own if file.is_file())
+        return "Parlor's own README and sources (give --calibration FILE for text like the model's)", text
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _with_progress(layers: Iterator[QuantizedLayer], config: LlamaConfig,
