@@ -167,7 +167,7 @@ class Request:
         self._has_reader = False
 
     def cancel(self) -> None:
-        """Stop before the next step. The last event is FinishedEvent("cancelled"), unless it ended already."""
+        """Stop before the next step. The last event is FinishedEvent("cancelled"), or how it ended before."""
         self.cancelled = True
         self._wake()
 

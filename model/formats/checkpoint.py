@@ -1,0 +1,39 @@
+"""Find out what format a model's folder has, and open the reader for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from model.config import ModelConfig, ModelLoadError, read_json, shown
+from model.formats.gptq import GptqReader
+from model.formats.plain import PlainReader
+from model.formats.safetensors_reader import TensorFolder
+from model.formats.weights import WeightReader
+
+SUPPORTED = "GPTQ with 2, 3, 4 or 8 bits, and float16, bfloat16 or float32 without quantization"
+
+
+def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
+    """The reader for `folder`. Reads headers only. Raises ModelLoadError, naming what is supported."""
+    folder = Path(folder)
+    settings = config.quantization or _separate_settings(folder)
+    method = settings.get("quant_method", "gptq") if settings else None
+    if method not in (None, "gptq"):
+        raise ModelLoadError(f"config.json: the weights are quantized by {shown(method)}; "
+                             f"supported: {SUPPORTED}")
+    tensors = TensorFolder(folder)
+    has_bias = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), config.qkv_bias), "o_proj": config.o_bias,
+                **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), config.mlp_bias)}
+    if settings:
+        return GptqReader(tensors, has_bias, settings)
+    if any(name.endswith(".qweight") for name in tensors.tensors):
+        raise ModelLoadError("the file has quantized tensors (qweight), but config.json has no "
+                             "quantization_config and there is no quantize_config.json")
+    return PlainReader(tensors, has_bias)
+
+
+def _separate_settings(folder: Path) -> dict[str, Any] | None:
+    """AutoGPTQ before transformers knew it wrote quantize_config.json."""
+    path = folder / "quantize_config.json"
+    return read_json(path) if path.is_file() else None

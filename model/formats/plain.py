@@ -1,0 +1,59 @@
+"""Unquantized checkpoints: float16, bfloat16 or float32 weights, kept in the type they are stored in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from model.config import ModelLoadError
+from model.formats.safetensors_reader import TensorFolder
+from model.formats.weights import DenseMatrix, Matrix, MatrixInfo
+
+FLOATS = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
+
+
+class PlainReader:
+    """Weights as transformers saves them. `required_biases` are the Linear modules that must have one."""
+
+    def __init__(self, folder: TensorFolder, has_bias: dict[str, bool]) -> None:
+        self.folder = folder
+        self.has_bias = has_bias  # last part of the module's name -> config.json says it has a bias
+
+    def describe(self) -> str:
+        dtype = self.folder.info("model.embed_tokens.weight").dtype
+        return str(dtype).removeprefix("torch.")
+
+    def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
+        self._check_bias(name, n)
+        return self.table_info(name + ".weight", n, k)
+
+    def matrix(self, name: str, n: int, k: int) -> Matrix:
+        return DenseMatrix(self.table(name + ".weight", n, k), self._bias(name, n))
+
+    def vector(self, name: str, n: int) -> Tensor:
+        self.folder.check(name, (n,), tuple(FLOATS))
+        return self.folder.read(name).float()
+
+    def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
+        info = self.folder.check(name, (rows, columns), tuple(FLOATS))
+        return MatrixInfo(FLOATS[info.dtype], info.nbytes)
+
+    def table(self, name: str, rows: int, columns: int) -> Tensor:
+        self.table_info(name, rows, columns)
+        return self.folder.read(name)
+
+    def _check_bias(self, name: str, n: int) -> None:
+        bias = name + ".bias"
+        if bias in self.folder:
+            self.folder.check(bias, (n,), tuple(FLOATS))
+        elif self.has_bias.get(name.rpartition(".")[2]):
+            raise ModelLoadError(f"the model has no tensor {bias}, but config.json says that it has biases")
+
+    def _bias(self, name: str, n: int) -> Tensor | None:
+        """Some tools write a bias of zeros where the model has none; it is read, and does no harm."""
+        self._check_bias(name, n)
+        bias = name + ".bias"
+        if bias not in self.folder:
+            return None
+        values = self.vector(bias, n)
+        return values if values.any() else None

@@ -1,0 +1,110 @@
+"""What every checkpoint format is turned into: a dense or a quantized matrix, outputs first.
+
+Knows shapes and how matrices of one input are joined; nothing of files or kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DenseMatrix:
+    """weight float16, bfloat16 or float32 [n, k]; bias float32 [n] or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def n(self) -> int:
+        return self.weight.shape[0]
+
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    """weight[n][k'] = (codes - zeros[g]) * scales[g], g = k' // group_size; k' multiplies x[perm[k']]."""
+
+    codes: Tensor        # uint8 [n, k], columns sorted by group
+    scales: Tensor       # float16 [n, groups]
+    zeros: Tensor        # uint8 [n, groups]
+    group_size: int
+    bits: int            # 4 | 8: how the codes are kept (2- and 3-bit ones as 4)
+    perm: Tensor | None  # int32 [k]
+    bias: Tensor | None  # float32 [n]
+
+    @property
+    def n(self) -> int:
+        return self.codes.shape[0]
+
+
+Matrix = DenseMatrix | QuantizedMatrix
+
+
+@dataclass(frozen=True)
+class MatrixInfo:
+    """What a matrix will be, known from headers alone."""
+
+    kind: str    # q4 | q8 | f16 | bf16 | f32
+    nbytes: int  # in memory, once it is packed
+
+
+class WeightReader(Protocol):
+    """A checkpoint of any format, by the module names of Hugging Face's Llama."""
+
+    def describe(self) -> str:
+        """Like '4-bit GPTQ g64' or 'bfloat16'."""
+
+    def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
+        """Check that module `name` is there with these sizes. Raises ModelLoadError."""
+
+    def matrix(self, name: str, n: int, k: int) -> Matrix:
+        """Read module `name` (a Linear's weight and bias)."""
+
+    def vector(self, name: str, n: int) -> Tensor:
+        """float32 [n]."""
+
+    def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
+        """Check that table `name` is there with these sizes. Raises ModelLoadError."""
+
+    def table(self, name: str, rows: int, columns: int) -> Tensor:
+        """float16, bfloat16 or float32 [rows, columns], as stored."""
+
+
+def join(matrices: list[Matrix]) -> list[Matrix]:
+    """Stack neighbours along the outputs wherever one kernel call can do them; the order stays."""
+    joined = [matrices[0]]
+    for matrix in matrices[1:]:
+        if _fits(joined[-1], matrix):
+            joined[-1] = _stacked(joined[-1], matrix)
+        else:
+            joined.append(matrix)
+    return joined
+
+
+def _fits(a: Matrix, b: Matrix) -> bool:
+    if isinstance(a, DenseMatrix) and isinstance(b, DenseMatrix):
+        return a.weight.dtype == b.weight.dtype
+    if isinstance(a, QuantizedMatrix) and isinstance(b, QuantizedMatrix):
+        same_order = a.perm is b.perm or (a.perm is not None and b.perm is not None
+                                          and torch.equal(a.perm, b.perm))
+        return same_order and (a.bits, a.group_size) == (b.bits, b.group_size)
+    return False
+
+
+def _stacked(a: Matrix, b: Matrix) -> Matrix:
+    bias = _stacked_bias(a, b)
+    if isinstance(a, DenseMatrix) and isinstance(b, DenseMatrix):
+        return DenseMatrix(torch.cat((a.weight, b.weight)), bias)
+    assert isinstance(a, QuantizedMatrix) and isinstance(b, QuantizedMatrix)
+    return QuantizedMatrix(torch.cat((a.codes, b.codes)), torch.cat((a.scales, b.scales)),
+                           torch.cat((a.zeros, b.zeros)), a.group_size, a.bits, a.perm, bias)
+
+
+def _stacked_bias(a: Matrix, b: Matrix) -> Tensor | None:
+    if a.bias is None and b.bias is None:
+        return None
+    return torch.cat([torch.zeros(m.n) if m.bias is None else m.bias for m in (a, b)])
