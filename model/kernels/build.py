@@ -18,9 +18,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from model.kernels import KernelBuildError, Progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
@@ -39,13 +41,6 @@ ISA_FLAGS: dict[str, tuple[str, ...]] = {
 }
 COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 
-Progress = Callable[[str, float], None]
-"""Called with one line and the share that is done, 0 to 1."""
-
-
-class KernelBuildError(RuntimeError):
-    """The kernels could not be built; the message is one sentence for the user, then the compiler's words."""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -60,7 +55,18 @@ SOURCES: tuple[Source, ...] = (
     Source("library.cpp"),
     Source("isa.cpp"),
     Source("thread_team.cpp"),
+    Source("operations.cpp"),
+    Source("sampling.cpp"),
+    Source("rows.cpp", _VECTORISED),
+    Source("attention.cpp", _VECTORISED),
     # linear: begin
+    Source("linear.cpp"),
+    Source("linear_pack.cpp"),
+    Source("linear_plain.cpp"),
+    Source("linear_stage.cpp", _VECTORISED),
+    Source("linear_avx2.cpp", ("avx2",)),
+    Source("linear_avx512.cpp", ("avx512",)),
+    Source("linear_amx.cpp", ("amx",)),
     # linear: end
 )
 

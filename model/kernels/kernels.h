@@ -55,7 +55,167 @@ PARLOR_API int force_isa(int isa);             /* for tests: use this set from t
 PARLOR_API int set_threads(int num_threads);   /* size of the thread team, 1..256; the caller is one of them */
 PARLOR_API int get_threads(void);
 
+/* ---- rows: embedding, norm, rotation, activation ------------------------------------------------------- */
+
+/* out[t] = table[token_ids[t]] as float32. */
+PARLOR_API int embed(
+    const void* table,         /* [vocab_size, hidden_size] of table_dtype */
+    int table_dtype,           /* PARLOR_F32, _F16 or _BF16 */
+    const int32_t* token_ids,  /* [num_tokens] */
+    float* out,                /* [num_tokens, hidden_size] */
+    int64_t num_tokens, int64_t vocab_size, int64_t hidden_size, void* stream);
+
+/* out = x / sqrt(mean(x^2) + eps) * weight, row by row. */
+PARLOR_API int rms_norm(
+    const float* x,       /* [num_tokens, n], rows x_stride apart */
+    int64_t x_stride,
+    const float* weight,  /* [n] */
+    float* out,           /* [num_tokens, n], rows out_stride apart; may be x */
+    int64_t out_stride,
+    int64_t num_tokens, int64_t n, float eps, void* stream);
+
+/* Rotate the queries in place (element i with i + head_dim / 2); rotated keys and plain values go to the cache. */
+PARLOR_API int rope_write_kv(
+    float* qkv,                   /* [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], rows qkv_stride apart */
+    int64_t qkv_stride,
+    const float* cos_table,       /* [max_positions, head_dim / 2] */
+    const float* sin_table,       /* [max_positions, head_dim / 2] */
+    int64_t max_positions,
+    const int32_t* positions,     /* [num_tokens] */
+    const int64_t* slot_mapping,  /* [num_tokens] page * page_size + offset; negative: not written */
+    void* k_cache,                /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
+    void* v_cache,                /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
+    int cache_dtype,              /* PARLOR_F32 or _F16 */
+    int64_t num_pages, int64_t page_size,
+    int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void* stream);
+
+/* out = silu(gate_up[:, :n]) * gate_up[:, n:], silu(x) = x / (1 + exp(-x)). */
+PARLOR_API int silu_mul(
+    const float* gate_up,  /* [num_tokens, 2 * n], rows gate_up_stride apart */
+    int64_t gate_up_stride,
+    float* out,            /* [num_tokens, n], rows out_stride apart */
+    int64_t out_stride,
+    int64_t num_tokens, int64_t n, void* stream);
+
+/* x += y. */
+PARLOR_API int add(
+    float* x,        /* [count] */
+    const float* y,  /* [count] */
+    int64_t count, void* stream);
+
+/* ---- cache ------------------------------------------------------------------------------------------- */
+
+/* Causal attention of a ragged batch over the paged cache. Query row i of sequence s stands at position
+ * seq_lens[s] - (cu_seqlens[s + 1] - cu_seqlens[s]) + i and sees the keys up to its own position. */
+PARLOR_API int paged_attention(
+    const float* q,              /* [num_tokens, num_heads * head_dim], rows q_stride apart */
+    int64_t q_stride,
+    const void* k_cache,         /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
+    const void* v_cache,         /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
+    int cache_dtype,             /* PARLOR_F32 or _F16 */
+    int64_t num_pages, int64_t page_size,
+    const int32_t* block_table,  /* [num_sequences, max_pages], rows block_table_stride apart */
+    int64_t block_table_stride, int64_t max_pages,
+    const int32_t* cu_seqlens,   /* [num_sequences + 1] first query row of each sequence; the last is num_tokens */
+    const int32_t* seq_lens,     /* [num_sequences] keys of each sequence, this step's included */
+    float* out,                  /* [num_tokens, num_heads * head_dim] */
+    int64_t num_sequences, int64_t num_tokens,
+    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, void* stream);
+
+/* Copy page src[i] to page dst[i] in both caches; no page of dst may be in src or twice in dst. */
+PARLOR_API int copy_pages(
+    void* k_cache,        /* [num_pages, page_bytes] */
+    void* v_cache,        /* [num_pages, page_bytes] */
+    int64_t num_pages, int64_t page_bytes,
+    const int32_t* src,   /* [count] */
+    const int32_t* dst,   /* [count] */
+    int64_t count, void* stream);
+
+/* ---- sampling (host memory in every library) ----------------------------------------------------------- */
+
+/* One sequence; the meaning of each field is at sample() in model/kernels/reference.py. */
+typedef struct {
+    const int32_t* history;      /* [num_tokens] prompt and reply; ids at or above vocab_size are passed over */
+    int64_t num_tokens;
+    int64_t prompt_length;       /* 0 .. num_tokens */
+    const int32_t* bias_ids;     /* [num_biases] ascending */
+    const float* bias_values;    /* [num_biases]; -inf bans a token */
+    int64_t num_biases;
+    const int32_t* eos_ids;      /* [num_eos_ids] */
+    int64_t num_eos_ids;
+    int64_t min_new_tokens;
+    uint64_t seed;
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    double temperature, top_p, min_p, typical_p;
+    int64_t repetition_range, repetition_decay, top_k;
+} sampling_row;
+
+/* Choose the next token of each sequence; -1 where none is possible. */
+PARLOR_API int sample(
+    const float* logits,             /* [num_sequences, vocab_size], rows logits_stride apart */
+    int64_t logits_stride,
+    const sampling_row* const* rows, /* [num_sequences] */
+    int32_t* chosen,                 /* [num_sequences] */
+    float* probabilities,            /* [num_sequences, vocab_size] the distribution chosen from, or null */
+    int64_t num_sequences, int64_t vocab_size, void* stream);
+
 /* ---- linear: y = x @ W^T (owned by cpu/linear*.cpp) --------------------------------------------------- */
+
+/* How a weight is kept. Quantized: weight[n][j] = (code[n][j] - zero[n][g]) * scale[n][g], g = j / group_size. */
+enum { PARLOR_LINEAR_Q4 = 0, PARLOR_LINEAR_Q8 = 1, PARLOR_LINEAR_F16 = 2, PARLOR_LINEAR_BF16 = 3, PARLOR_LINEAR_F32 = 4 };
+
+/* How zero points are kept: one number for the whole weight (symmetric), a byte or a float16 for each group. */
+enum { PARLOR_ZERO_ONE = 0, PARLOR_ZERO_U8 = 1, PARLOR_ZERO_F16 = 2 };
+
+/* A packed weight. The caller fills in the first part; linear_plan() and linear_pack_*() the second.
+ * The packed layout is described in cpu/linear.h; one copy serves every instruction set. */
+struct linear_weight {
+    int64_t n, k;              /* outputs, inputs */
+    int64_t group_size;        /* columns that share a scale, 1..k; 0 for dense kinds */
+    int32_t kind;              /* PARLOR_LINEAR_* */
+    int32_t zero_kind;         /* PARLOR_ZERO_* */
+    int32_t zero;              /* the zero point of PARLOR_ZERO_ONE; zero points in bytes are 0..128 for 4-bit codes */
+    int32_t exact;             /* 1: activations stay float32; 0: they may be rounded to int8 in groups */
+    const float* bias;         /* [n] or null */
+    const int32_t* perm;       /* [k] or null: column j of the codes multiplies x[perm[j]] */
+
+    int64_t padded_k;          /* columns as stored; every group is padded to a multiple of 32 */
+    int64_t num_groups;
+    int64_t num_blocks;        /* runs of at most 128 columns within a group */
+    int64_t nbytes;            /* size of the packed buffer */
+    const void* codes;         /* into the packed buffer, as are the following */
+    const uint16_t* scales;
+    const void* zeros;
+    const void* blocks;
+};
+
+/* Check the first part of *weight and set its sizes, nbytes among them. Dense kinds have no groups. */
+PARLOR_API int linear_plan(struct linear_weight* weight);
+
+/* Pack into `buffer` (weight->nbytes, 64-byte aligned), which the caller keeps as long as the weight. */
+PARLOR_API int linear_pack_quantized(
+    struct linear_weight* weight,  /* as linear_plan() left it */
+    const uint8_t* codes,          /* [n, k] one code a byte, columns sorted by group */
+    const uint16_t* scales,        /* float16 [n, groups] */
+    const void* zeros,             /* uint8 or float16 [n, groups] by zero_kind; unused for PARLOR_ZERO_ONE */
+    void* buffer, void* stream);
+PARLOR_API int linear_pack_dense(
+    struct linear_weight* weight,
+    const void* values,            /* [n, k] float16, bfloat16 or float32 by kind */
+    void* buffer, void* stream);
+
+/* out = x @ weight^T + bias, or out += that. A row's result does not depend on the other rows. */
+PARLOR_API int linear(
+    const float* x,                /* [m, k], rows x_stride apart */
+    int64_t x_stride,
+    int64_t m,
+    const struct linear_weight* weight,
+    float* out,                    /* [m, n], rows out_stride apart; must not overlap x */
+    int64_t out_stride,
+    int accumulate, void* stream);
+
+/* Ask for 2 MiB pages behind memory that has not been touched yet. 0 also where the system has none. */
+PARLOR_API int advise_huge_pages(void* memory, int64_t bytes);
 
 /* ---- end of linear ---------------------------------------------------------------------------------- */
 

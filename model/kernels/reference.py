@@ -115,9 +115,9 @@ def add(x: Tensor, y: Tensor) -> None:
 
 
 def copy_pages(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
-    """Copy whole pages inside the cache: page src[i] to page dst[i], all read before any is written.
+    """Copy whole pages inside the cache: page src[i] to page dst[i].
 
-    src, dst  int32 [n]; no page twice in dst
+    src, dst  int32 [n]; no page of dst is in src or twice in dst
     """
     k_cache[dst.long()] = k_cache[src.long()]
     v_cache[dst.long()] = v_cache[src.long()]

@@ -1,0 +1,389 @@
+// Causal attention over the paged cache, for prompts and decode steps alike.
+//
+// Bound by reading the cache when decoding (2 * head_dim * element size for each key and key head), by FMA for
+// prompts. A tile is the rows (token, query head) that share a key head, so each page is read and widened to
+// float32 once for all of them; the next page is prefetched meanwhile.
+//
+// Arithmetic of one row, always the same: keys in pages, an online softmax over the pages of a split
+// (about kSplitKeys keys, counted from the first key), splits merged in ascending order. Few rows share their splits
+// among the threads, many rows go through them one after the other; neither the batch nor the number of
+// threads nor the size of the prompt's chunk changes a bit of the result.
+// Reference: paged_attention() in model/kernels/reference.py.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "operations.h"
+#include "simd.h"
+#include "thread_team.h"
+
+namespace parlor {
+namespace PARLOR_ISA_NS {
+namespace {
+
+constexpr int64_t kSplitKeys = 256;     // 128 KiB of fp16 cache at head_dim 128: enough to hide the merge
+constexpr int64_t kTileRows = 64;       // rows that share one widened page, if a token has no more query heads
+constexpr int64_t kMaxTokensInSplits = 8;  // sequences with more query tokens are not split among threads
+#if defined(__AVX512F__)
+constexpr int kScoreRows = 4, kValueRows = 8;  // register tiles: 4 x 4 sums; 8 rows x 2 vectors
+#else
+constexpr int kScoreRows = 2, kValueRows = 4;
+#endif
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// What all parts of a call share: sizes of tiles and of the scratch memory.
+struct Plan {
+    int64_t group;         // query heads of a key head
+    int64_t tile_tokens;
+    int64_t max_rows;      // rows of a tile
+    int64_t split_keys;    // a multiple of the page size
+    int64_t padded_dim;    // head_dim in whole vectors
+    int64_t padded_page;   // page_size in whole vectors
+    int64_t num_slots = 0; // split results that wait for the merge
+    int64_t total_cost = 0;
+
+    int64_t state_floats() const { return round_up(max_rows * (padded_dim + 2), 16); }
+    int64_t part_floats() const {
+        return 2 * state_floats() + max_rows * (padded_dim + padded_page) + round_up(padded_page, 4) * padded_dim;
+    }
+};
+
+// Running softmax of a tile: out = sum / weight once all keys are in.
+struct State {
+    float* max;     // [rows] largest score so far
+    float* weight;  // [rows] sum of exp(score - max)
+    float* sum;     // [rows, padded_dim] sum of exp(score - max) * value
+
+    State(float* memory, const Plan& plan)
+        : max(memory), weight(memory + plan.max_rows), sum(memory + 2 * plan.max_rows) {}
+
+    void clear(int64_t rows, int64_t padded_dim) {
+        std::fill_n(max, rows, kMinusInfinity);
+        std::fill_n(weight, rows, 0.0f);
+        std::fill_n(sum, rows * padded_dim, 0.0f);
+    }
+};
+
+// A tile of query tokens of one sequence and one key head, over a run of splits.
+struct Item {
+    int64_t sequence, kv_head;
+    int64_t first_token, num_tokens;  // of the sequence's query tokens
+    int64_t first_split, num_splits;  // of this item
+    int64_t all_splits;               // of the tile
+    int64_t slot;                     // where a lone split's result goes; -1: the item is the whole tile
+    int64_t cost;
+};
+
+int64_t query_tokens(const AttentionArgs& a, int64_t s) { return int64_t{a.cu_seqlens[s + 1]} - a.cu_seqlens[s]; }
+
+// visit(item) for every item of the batch, always in the same order.
+template <class Visit>
+void for_each_item(const AttentionArgs& a, const Plan& plan, Visit visit) {
+    int64_t slot = 0;
+    for (int64_t s = 0; s < a.num_sequences; ++s) {
+        const int64_t tokens = query_tokens(a, s), past = a.seq_lens[s] - tokens;
+        for (int64_t h = 0; h < a.num_kv_heads; ++h) {
+            for (int64_t first = 0; first < tokens; first += plan.tile_tokens) {
+                const int64_t count = std::min(plan.tile_tokens, tokens - first);
+                const int64_t keys = past + first + count;
+                const int64_t splits = (keys + plan.split_keys - 1) / plan.split_keys;
+                const int64_t cost_of_key = count * plan.group + 8;  // 8: reading and widening, in rows
+                if (splits == 1 || tokens > kMaxTokensInSplits) {
+                    visit(Item{s, h, first, count, 0, splits, splits, -1, keys * cost_of_key});
+                    continue;
+                }
+                for (int64_t split = 0; split < splits; ++split) {
+                    const int64_t in_split = std::min(plan.split_keys, keys - split * plan.split_keys);
+                    visit(Item{s, h, first, count, split, 1, splits, slot++, in_split * cost_of_key});
+                }
+            }
+        }
+    }
+}
+
+Plan make_plan(const AttentionArgs& a) {
+    Plan plan;
+    plan.group = a.num_heads / a.num_kv_heads;
+    plan.tile_tokens = std::max<int64_t>(1, kTileRows / plan.group);
+    plan.split_keys = std::max<int64_t>(1, kSplitKeys / a.page_size) * a.page_size;
+    plan.padded_dim = round_up(a.head_dim, kLanes);
+    plan.padded_page = round_up(a.page_size, kLanes);
+    int64_t longest = 1;
+    for (int64_t s = 0; s < a.num_sequences; ++s) longest = std::max(longest, query_tokens(a, s));
+    plan.max_rows = std::min(plan.tile_tokens, longest) * plan.group;
+    for_each_item(a, plan, [&](const Item& item) {
+        plan.num_slots = std::max(plan.num_slots, item.slot + 1);
+        plan.total_cost += item.cost;
+    });
+    return plan;
+}
+
+void prefetch_row(const void* row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 0, 2);
+}
+
+// scores[r][0..3] = q[r] . keys[0..3]
+template <int kRows>
+void dot_4_keys(const float* q, const float* keys, int64_t padded_dim, float* scores, int64_t scores_stride) {
+    Vec sums[kRows][4];
+    for (int r = 0; r < kRows; ++r)
+        for (int j = 0; j < 4; ++j) sums[r][j] = zero();
+    for (int64_t i = 0; i < padded_dim; i += kLanes) {
+        const Vec k0 = load(keys + i), k1 = load(keys + padded_dim + i), k2 = load(keys + 2 * padded_dim + i),
+                  k3 = load(keys + 3 * padded_dim + i);
+        for (int r = 0; r < kRows; ++r) {
+            const Vec query = load(q + r * padded_dim + i);
+            sums[r][0] = fma(query, k0, sums[r][0]);
+            sums[r][1] = fma(query, k1, sums[r][1]);
+            sums[r][2] = fma(query, k2, sums[r][2]);
+            sums[r][3] = fma(query, k3, sums[r][3]);
+        }
+    }
+    for (int r = 0; r < kRows; ++r) store_sums(sums[r], scores + r * scores_stride);
+}
+
+// One page while a tile works on it.
+template <class Element>
+class Tile {
+  public:
+    Tile(const AttentionArgs& args, const Plan& plan, const Item& item, float* memory)
+        : a_(args), plan_(plan), item_(item), rows_(item.num_tokens * plan.group), state_(memory, plan),
+          total_(memory + plan.state_floats(), plan), q_(memory + 2 * plan.state_floats()),
+          scores_(q_ + plan.max_rows * plan.padded_dim), keys_(scores_ + plan.max_rows * plan.padded_page),
+          first_row_of_q_(args.cu_seqlens[item.sequence] + item.first_token),
+          first_position_(args.seq_lens[item.sequence] - query_tokens(args, item.sequence) + item.first_token) {}
+
+    void run(float* slots) {
+        load_queries();
+        if (item_.slot >= 0) {
+            run_split(item_.first_split);
+            store_slot(slots + item_.slot * plan_.state_floats());
+            return;
+        }
+        total_.clear(rows_, plan_.padded_dim);
+        for (int64_t split = 0; split < item_.num_splits; ++split) {
+            run_split(split);
+            merge(state_);
+        }
+        write_out();
+    }
+
+    // The tile's splits lie in consecutive slots.
+    void finish(float* slots) {
+        total_.clear(rows_, plan_.padded_dim);
+        for (int64_t split = 0; split < item_.all_splits; ++split)
+            merge(State(slots + (item_.slot + split) * plan_.state_floats(), plan_));
+        write_out();
+    }
+
+  private:
+    // Rows are (token, head of the group); scaled here once.
+    void load_queries() {
+        const Vec scale = set1(a_.scale);
+        for (int64_t r = 0; r < rows_; ++r) {
+            const float* from = a_.q + (first_row_of_q_ + r / plan_.group) * a_.q_stride +
+                                (item_.kv_head * plan_.group + r % plan_.group) * a_.head_dim;
+            float* to = q_ + r * plan_.padded_dim;
+            for_lanes(a_.head_dim, [&](int64_t i) { store(to + i, load(from + i) * scale); },
+                      [&](int64_t i, int64_t n) { store(to + i, load_n(from + i, n) * scale); });
+        }
+    }
+
+    int64_t keys_of_row(int64_t r) const { return first_position_ + r / plan_.group + 1; }
+
+    const Element* page(const void* cache, int64_t index) const {
+        const int64_t page = a_.block_table[item_.sequence * a_.block_table_stride + index];
+        return static_cast<const Element*>(cache) +
+               (page * a_.num_kv_heads + item_.kv_head) * a_.page_size * a_.head_dim;
+    }
+
+    void run_split(int64_t split) {
+        state_.clear(rows_, plan_.padded_dim);
+        const int64_t end = std::min((split + 1) * plan_.split_keys, keys_of_row(rows_ - 1));
+        for (int64_t start = split * plan_.split_keys; start < end; start += a_.page_size) {
+            const int64_t index = start / a_.page_size, count = std::min(a_.page_size, end - start);
+            const bool has_next = start + a_.page_size < keys_of_row(rows_ - 1);
+            load_keys(page(a_.k_cache, index), count, has_next ? page(a_.k_cache, index + 1) : nullptr,
+                      has_next ? page(a_.v_cache, index + 1) : nullptr);
+            const int64_t hidden_tokens = std::max<int64_t>(0, start - first_position_);  // see none of this page
+            const int64_t first_row = std::min(hidden_tokens * plan_.group, rows_);
+            compute_scores(first_row, count);
+            for (int64_t r = first_row; r < rows_; ++r) soften(r, std::min(count, keys_of_row(r) - start), count);
+            add_values(page(a_.v_cache, index), first_row, count);
+        }
+    }
+
+    void load_keys(const Element* keys, int64_t count, const Element* next_keys, const Element* next_values) {
+        const int64_t d = a_.head_dim;
+        for (int64_t j = 0; j < count; ++j) {
+            float* to = keys_ + j * plan_.padded_dim;
+            for_lanes(d, [&](int64_t i) { store(to + i, load(keys + j * d + i)); },
+                      [&](int64_t i, int64_t n) { store(to + i, load_n(keys + j * d + i, n)); });
+            if (!next_keys) continue;
+            prefetch_row(next_keys + j * d, d * static_cast<int64_t>(sizeof(Element)));
+            prefetch_row(next_values + j * d, d * static_cast<int64_t>(sizeof(Element)));
+        }
+    }
+
+    // Up to three scores behind `count` come from stale keys; soften() replaces them.
+    void compute_scores(int64_t first_row, int64_t count) {
+        int64_t r = first_row;
+        for (; r + kScoreRows <= rows_; r += kScoreRows) score_rows<kScoreRows>(r, count);
+        for (; r < rows_; ++r) score_rows<1>(r, count);
+    }
+
+    template <int kRows>
+    void score_rows(int64_t r, int64_t count) {
+        for (int64_t j = 0; j < count; j += 4)
+            dot_4_keys<kRows>(q_ + r * plan_.padded_dim, keys_ + j * plan_.padded_dim, plan_.padded_dim,
+                              scores_ + r * plan_.padded_page + j, plan_.padded_page);
+    }
+
+    // Scores of row r become exp(score - max), zero from `visible` on; earlier sums are scaled to the new maximum.
+    void soften(int64_t r, int64_t visible, int64_t count) {
+        float* scores = scores_ + r * plan_.padded_page;
+        const int64_t padded = round_up(count, kLanes);
+        std::fill(scores + visible, scores + padded, kMinusInfinity);
+        Vec top = set1(state_.max[r]);
+        for (int64_t j = 0; j < padded; j += kLanes) top = max(top, load(scores + j));
+        const float new_max = largest(top);
+        if (new_max > state_.max[r]) rescale(r, new_max);
+        if (new_max == kMinusInfinity) return std::fill(scores, scores + padded, 0.0f);
+        Vec sums = zero();
+        for (int64_t j = 0; j < padded; j += kLanes) {
+            const Vec p = exp_or_zero(load(scores + j) - set1(new_max));
+            store(scores + j, p);
+            sums = sums + p;
+        }
+        state_.weight[r] += sum(sums);
+    }
+
+    void rescale(int64_t r, float new_max) {
+        if (state_.max[r] != kMinusInfinity) {
+            const float factor = std::exp(state_.max[r] - new_max);
+            state_.weight[r] *= factor;
+            float* row = state_.sum + r * plan_.padded_dim;
+            for (int64_t i = 0; i < plan_.padded_dim; i += kLanes) store(row + i, load(row + i) * set1(factor));
+        }
+        state_.max[r] = new_max;
+    }
+
+    void add_values(const Element* values, int64_t first_row, int64_t count) {
+        int64_t r = first_row;
+        for (; r + kValueRows <= rows_; r += kValueRows) add_values_to<kValueRows>(values, r, count);
+        for (; r < rows_; ++r) add_values_to<1>(values, r, count);
+    }
+
+    template <int kRows>
+    void add_values_to(const Element* values, int64_t r, int64_t count) {
+        const int64_t d = a_.head_dim;
+        int64_t i = 0;
+        for (; i + 2 * kLanes <= d; i += 2 * kLanes) {
+            add_columns<kRows, 2>(r, i, count, [&](int64_t j, int v) { return load(values + j * d + i + v * kLanes); });
+        }
+        for (; i + kLanes <= d; i += kLanes)
+            add_columns<kRows, 1>(r, i, count, [&](int64_t j, int) { return load(values + j * d + i); });
+        if (i < d) add_columns<kRows, 1>(r, i, count, [&](int64_t j, int) { return load_n(values + j * d + i, d - i); });
+    }
+
+    // sum[r..][i..] += p[r..][j] * value(j)[i..] over the keys j of the page
+    template <int kRows, int kVectors, class Value>
+    void add_columns(int64_t r, int64_t i, int64_t count, Value value) {
+        const float* p = scores_ + r * plan_.padded_page;
+        float* to = state_.sum + r * plan_.padded_dim + i;
+        Vec sums[kRows][kVectors];
+        for (int row = 0; row < kRows; ++row)
+            for (int v = 0; v < kVectors; ++v) sums[row][v] = load(to + row * plan_.padded_dim + v * kLanes);
+        for (int64_t j = 0; j < count; ++j) {
+            Vec values[kVectors];
+            for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);
+            for (int row = 0; row < kRows; ++row) {
+                const Vec weight = set1(p[row * plan_.padded_page + j]);
+                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(weight, values[v], sums[row][v]);
+            }
+        }
+        for (int row = 0; row < kRows; ++row)
+            for (int v = 0; v < kVectors; ++v) store(to + row * plan_.padded_dim + v * kLanes, sums[row][v]);
+    }
+
+    void store_slot(float* memory) {
+        State slot(memory, plan_);
+        std::copy_n(state_.max, rows_, slot.max);
+        std::copy_n(state_.weight, rows_, slot.weight);
+        std::copy_n(state_.sum, rows_ * plan_.padded_dim, slot.sum);
+    }
+
+    void merge(const State& split) {
+        for (int64_t r = 0; r < rows_; ++r) {
+            if (split.max[r] == kMinusInfinity) continue;  // the row sees none of these keys
+            const float new_max = std::max(total_.max[r], split.max[r]);
+            const float old_factor = std::exp(total_.max[r] - new_max), factor = std::exp(split.max[r] - new_max);
+            total_.max[r] = new_max;
+            total_.weight[r] = total_.weight[r] * old_factor + split.weight[r] * factor;
+            float* to = total_.sum + r * plan_.padded_dim;
+            const float* from = split.sum + r * plan_.padded_dim;
+            for (int64_t i = 0; i < plan_.padded_dim; i += kLanes)
+                store(to + i, fma(load(from + i), set1(factor), load(to + i) * set1(old_factor)));
+        }
+    }
+
+    void write_out() {
+        for (int64_t r = 0; r < rows_; ++r) {
+            const Vec factor = set1(1.0f / total_.weight[r]);
+            const float* from = total_.sum + r * plan_.padded_dim;
+            float* to = a_.out + (first_row_of_q_ + r / plan_.group) * a_.num_heads * a_.head_dim +
+                        (item_.kv_head * plan_.group + r % plan_.group) * a_.head_dim;
+            for_lanes(a_.head_dim, [&](int64_t i) { store(to + i, load(from + i) * factor); },
+                      [&](int64_t i, int64_t n) { store_n(to + i, load(from + i) * factor, n); });
+        }
+    }
+
+    const AttentionArgs& a_;
+    const Plan& plan_;
+    const Item& item_;
+    const int64_t rows_;
+    State state_, total_;  // of the present split; of all splits so far
+    float* q_;             // [rows, padded_dim]
+    float* scores_;        // [rows, padded_page]
+    float* keys_;          // [page_size in fours, padded_dim]
+    const int64_t first_row_of_q_, first_position_;
+};
+
+template <class Element>
+int attend_as(const AttentionArgs& a) {
+    const Plan plan = make_plan(a);
+    const int64_t num_threads = team().size();
+    const int64_t floats = plan.num_slots * plan.state_floats() + num_threads * round_up(plan.part_floats(), 16);
+    float* const memory = static_cast<float*>(team().scratch(static_cast<size_t>(floats) * sizeof(float)));
+    if (!memory) return PARLOR_ERROR_MEMORY;
+    float* const slots = memory + num_threads * round_up(plan.part_floats(), 16);
+    team().run([&](int part, int num_parts) {
+        float* const own = memory + part * round_up(plan.part_floats(), 16);
+        // Static shares of the cost: an item belongs to the part that its middle falls into.
+        int64_t cost_before = 0;
+        for_each_item(a, plan, [&](const Item& item) {
+            const int64_t middle = 2 * cost_before + item.cost;
+            cost_before += item.cost;
+            if (middle * num_parts / (2 * plan.total_cost) == part) Tile<Element>(a, plan, item, own).run(slots);
+        });
+        if (plan.num_slots == 0) return;
+        team().barrier();
+        int64_t tile = 0;
+        for_each_item(a, plan, [&](const Item& item) {
+            if (item.slot < 0 || item.first_split != 0) return;
+            if (tile++ % num_parts == part) Tile<Element>(a, plan, item, own).finish(slots);
+        });
+    });
+    return PARLOR_OK;
+}
+
+}  // namespace
+
+int attend(const AttentionArgs& a) {
+    return a.cache_dtype == PARLOR_F32 ? attend_as<float>(a) : attend_as<half_t>(a);
+}
+
+}  // namespace PARLOR_ISA_NS
+}  // namespace parlor

@@ -1,0 +1,150 @@
+// C entry points of the vectorised operations: every argument is checked here, then the selected set's code runs.
+#include "operations.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+#include "thread_team.h"
+
+namespace parlor {
+namespace {
+
+constexpr int64_t kMaxSize = int64_t{1} << 40;  // products of two such sizes are checked where they occur
+
+template <class... Sizes>
+bool all_positive(Sizes... sizes) {
+    return ((sizes > 0 && sizes < kMaxSize) && ...);
+}
+
+template <class T>
+bool aligned(const T* p) {
+    return p != nullptr && reinterpret_cast<uintptr_t>(p) % sizeof(T) == 0;
+}
+
+bool aligned_as(const void* p, int dtype) {
+    return p != nullptr && reinterpret_cast<uintptr_t>(p) % (dtype == PARLOR_F32 ? 4 : 2) == 0;
+}
+
+template <class T>
+bool all_within(const T* values, int64_t count, int64_t low, int64_t high) {
+    return std::all_of(values, values + count, [&](T v) { return v >= low && v < high; });
+}
+
+bool is_cache_dtype(int dtype) { return dtype == PARLOR_F32 || dtype == PARLOR_F16; }
+
+// The queries of the batch and the pages they read, see paged_attention() in kernels.h.
+int check_batch(const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_t* block_table, int64_t stride,
+                int64_t max_pages, int64_t num_sequences, int64_t num_tokens, int64_t num_pages, int64_t page_size) {
+    if (cu_seqlens[0] != 0 || cu_seqlens[num_sequences] != num_tokens) return PARLOR_ERROR_SIZE;
+    for (int64_t s = 0; s < num_sequences; ++s) {
+        const int64_t rows = int64_t{cu_seqlens[s + 1]} - cu_seqlens[s];
+        if (rows < 0) return PARLOR_ERROR_SIZE;
+        if (rows == 0) continue;
+        if (seq_lens[s] < rows || seq_lens[s] > max_pages * page_size) return PARLOR_ERROR_SIZE;
+        const int64_t pages = (seq_lens[s] + page_size - 1) / page_size;
+        if (!all_within(block_table + s * stride, pages, 0, num_pages)) return PARLOR_ERROR_INDEX;
+    }
+    return PARLOR_OK;
+}
+
+}  // namespace
+}  // namespace parlor
+
+using namespace parlor;
+
+extern "C" int embed(const void* table, int table_dtype, const int32_t* token_ids, float* out, int64_t num_tokens,
+                     int64_t vocab_size, int64_t hidden_size, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!all_positive(num_tokens, vocab_size, hidden_size)) return PARLOR_ERROR_SIZE;
+    if (table_dtype != PARLOR_F32 && table_dtype != PARLOR_F16 && table_dtype != PARLOR_BF16)
+        return PARLOR_ERROR_DTYPE;
+    if (!aligned_as(table, table_dtype) || !aligned(token_ids) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    if (!all_within(token_ids, num_tokens, 0, vocab_size)) return PARLOR_ERROR_INDEX;
+    PARLOR_PICK(embed_rows)({table, table_dtype, token_ids, out, num_tokens, hidden_size});
+    return PARLOR_OK;
+}
+
+extern "C" int rms_norm(const float* x, int64_t x_stride, const float* weight, float* out, int64_t out_stride,
+                        int64_t num_tokens, int64_t n, float eps, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!all_positive(num_tokens, n) || x_stride < n || out_stride < n) return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(weight) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    PARLOR_PICK(norm_rows)({x, x_stride, weight, out, out_stride, num_tokens, n, eps});
+    return PARLOR_OK;
+}
+
+extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_table, const float* sin_table,
+                             int64_t max_positions, const int32_t* positions, const int64_t* slot_mapping,
+                             void* k_cache, void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size,
+                             int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!all_positive(max_positions, num_pages, page_size, num_tokens, num_heads, num_kv_heads, head_dim) ||
+        head_dim % 2 != 0 || qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
+        return PARLOR_ERROR_SIZE;
+    if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
+    if (!aligned(qkv) || !aligned(cos_table) || !aligned(sin_table) || !aligned(positions) ||
+        !aligned(slot_mapping) || !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype))
+        return PARLOR_ERROR_POINTER;
+    if (!all_within(positions, num_tokens, 0, max_positions) ||
+        !all_within(slot_mapping, num_tokens, INT64_MIN, num_pages * page_size))
+        return PARLOR_ERROR_INDEX;
+    PARLOR_PICK(rope_rows)({qkv, qkv_stride, cos_table, sin_table, positions, slot_mapping, k_cache, v_cache,
+                            cache_dtype, page_size, num_tokens, num_heads, num_kv_heads, head_dim});
+    return PARLOR_OK;
+}
+
+extern "C" int silu_mul(const float* gate_up, int64_t gate_up_stride, float* out, int64_t out_stride,
+                        int64_t num_tokens, int64_t n, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!all_positive(num_tokens, n) || gate_up_stride < 2 * n || out_stride < n) return PARLOR_ERROR_SIZE;
+    if (!aligned(gate_up) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    PARLOR_PICK(silu_rows)({gate_up, gate_up_stride, out, out_stride, num_tokens, n});
+    return PARLOR_OK;
+}
+
+extern "C" int add(float* x, const float* y, int64_t count, void*) {
+    if (count == 0) return PARLOR_OK;
+    if (!all_positive(count)) return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(y)) return PARLOR_ERROR_POINTER;
+    PARLOR_PICK(add_values)(x, y, count);
+    return PARLOR_OK;
+}
+
+extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_cache, const void* v_cache,
+                               int cache_dtype, int64_t num_pages, int64_t page_size, const int32_t* block_table,
+                               int64_t block_table_stride, int64_t max_pages, const int32_t* cu_seqlens,
+                               const int32_t* seq_lens, float* out, int64_t num_sequences, int64_t num_tokens,
+                               int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!all_positive(num_pages, page_size, max_pages, num_sequences, num_tokens, num_heads, num_kv_heads,
+                      head_dim) ||
+        num_heads % num_kv_heads != 0 || q_stride < num_heads * head_dim || block_table_stride < max_pages)
+        return PARLOR_ERROR_SIZE;
+    if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
+    if (!aligned(q) || !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype) ||
+        !aligned(block_table) || !aligned(cu_seqlens) || !aligned(seq_lens) || !aligned(out))
+        return PARLOR_ERROR_POINTER;
+    if (const int error = check_batch(cu_seqlens, seq_lens, block_table, block_table_stride, max_pages,
+                                      num_sequences, num_tokens, num_pages, page_size))
+        return error;
+    return PARLOR_PICK(attend)({q, q_stride, k_cache, v_cache, cache_dtype, page_size, block_table,
+                                block_table_stride, cu_seqlens, seq_lens, out, num_sequences, num_heads,
+                                num_kv_heads, head_dim, scale});
+}
+
+extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64_t page_bytes, const int32_t* src,
+                          const int32_t* dst, int64_t count, void*) {
+    if (count == 0) return PARLOR_OK;
+    if (!all_positive(num_pages, page_bytes, count)) return PARLOR_ERROR_SIZE;
+    if (!k_cache || !v_cache || !aligned(src) || !aligned(dst)) return PARLOR_ERROR_POINTER;
+    if (!all_within(src, count, 0, num_pages) || !all_within(dst, count, 0, num_pages)) return PARLOR_ERROR_INDEX;
+    team().parallel_for(2 * count, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            char* cache = static_cast<char*>(i < count ? k_cache : v_cache);
+            std::memcpy(cache + dst[i % count] * page_bytes, cache + src[i % count] * page_bytes,
+                        static_cast<size_t>(page_bytes));
+        }
+    });
+    return PARLOR_OK;
+}

@@ -1,0 +1,88 @@
+"""Load a kernel library and call its functions by the prototypes in kernels.h.
+
+The header is the one table of signatures: nothing here knows a single operation. ctypes lets go of the GIL
+during each call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+HEADER = Path(__file__).with_name("kernels.h")
+_C_TYPES: dict[str, Any] = {"int": ctypes.c_int, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64,
+                            "int32_t": ctypes.c_int32, "float": ctypes.c_float, "double": ctypes.c_double}
+
+
+class KernelError(RuntimeError):
+    """A kernel refused its arguments or failed; the message names the function and the reason."""
+
+    def __init__(self, function: str, code: int, text: str) -> None:
+        super().__init__(f"{function}: {text} (error {code})")
+        self.function, self.code = function, code
+
+
+@functools.cache
+def prototypes() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Function name -> (return type, argument types) of every PARLOR_API function in kernels.h."""
+    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = {}
+    for type_, name, arguments in re.findall(r"PARLOR_API\s+([\w\s*]+?)\s*(\w+)\(([^)]*)\);", text):
+        types: list[str] = []
+        for argument in arguments.split(","):
+            words = argument.replace("*", " * ").split()
+            if words == ["void"]:
+                continue
+            types.append("pointer" if "*" in words else words[0])
+        found[name] = (type_.strip(), tuple(types))
+    return found
+
+
+class Library:
+    """The functions of one shared library; `call` turns error codes into KernelError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(os.fspath(path))
+
+    @functools.cache  # noqa: B019 - libraries live as long as the process
+    def function(self, name: str) -> Any:
+        """The ctypes function with the types of its prototype."""
+        type_, arguments = prototypes()[name]
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_char_p if "*" in type_ else _C_TYPES[type_]
+        function.argtypes = [ctypes.c_void_p if a == "pointer" else _C_TYPES[a] for a in arguments]
+        return function
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function that returns an error code. Tensors stand for their first element's address."""
+        code = self.function(name)(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+        if code != 0:
+            raise KernelError(name, code, self.function("error_text")(code).decode())
+
+
+@functools.cache
+def load_library(path: Path) -> Library:
+    """The library at `path`, loaded once for the process."""
+    return Library(path)
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, not counting hyper-threads (they slow down vector code)."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux: half of the logical ones, as most machines have two threads a core
+        return max(1, (os.cpu_count() or 2) // 2)
+    siblings = set()
+    for cpu in usable:
+        try:
+            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(cpu))
+    return max(1, len(siblings))

@@ -1,0 +1,164 @@
+"""The CPU's operations on torch tensors: check shapes, dtypes and strides, then call C.
+
+The methods' names and arguments are those of reference.py, which says what they compute. They write into
+`out` and allocate nothing. One thread at a time may use them (the engine's).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.kernels.binding import Library
+from model.kernels.build import ISAS
+from model.kernels.linear import LinearOperations
+from model.kernels.sampling import SamplingRow, SamplingStruct
+
+DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+"""PARLOR_F32, PARLOR_F16, PARLOR_BF16 of kernels.h."""
+_FLOAT32 = (torch.float32,)
+_CACHE_DTYPES = (torch.float16, torch.float32)
+
+
+def check(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Sequence[torch.dtype] = _FLOAT32) -> int:
+    """Raise ValueError unless `tensor` lies dense on the CPU with this shape (-1: any) and one of the dtypes.
+
+    Only rows may be apart. Returns the row stride in elements.
+    """
+    fits = tensor.dim() == len(shape) and all(want in (-1, have)
+                                              for want, have in zip(shape, tensor.shape, strict=True))
+    if not fits or tensor.dtype not in dtypes or tensor.device.type != "cpu":
+        kinds = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on "
+                         f"{tensor.device}; expected {kinds} {list(shape)} on cpu")
+    if not (tensor.is_contiguous() or (tensor.dim() == 2 and tensor[0].is_contiguous())):
+        raise ValueError(f"{name} has the strides {tensor.stride()}; expected dense rows")
+    # torch gives a single row any stride.
+    return tensor.stride(0) if tensor.shape[0] > 1 else math.prod(tensor.shape[1:])
+
+
+def check_dense(name: str, tensor: Tensor, shape: Sequence[int],
+                dtypes: Sequence[torch.dtype] = _FLOAT32) -> None:
+    """As `check`, without gaps between rows."""
+    check(name, tensor, shape, dtypes)
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} has the strides {tensor.stride()}; expected a contiguous tensor")
+
+
+class CpuKernels(LinearOperations):
+    """What `load_kernels("cpu")` returns; the linear operations come from linear.py."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.call = library.call
+
+    # ---- control ---------------------------------------------------------------------------------------
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use: plain, avx2, avx512 or amx."""
+        return ISAS[self.library.function("current_isa")()]
+
+    def supported_isas(self) -> tuple[str, ...]:
+        """The sets that this machine has, ascending."""
+        mask = self.library.function("supported_isas")()
+        return tuple(name for index, name in enumerate(ISAS) if mask >> index & 1)
+
+    def force_isa(self, name: str | None) -> None:
+        """For tests: use another set, in the whole process; None: the best again.
+
+        Raises ValueError if this machine does not have it.
+        """
+        if name is not None and name not in self.supported_isas():
+            raise ValueError(f"this machine has no {name}; supported: {', '.join(self.supported_isas())}")
+        self.call("force_isa", -1 if name is None else ISAS.index(name))
+
+    @property
+    def threads(self) -> int:
+        return self.library.function("get_threads")()
+
+    def set_threads(self, count: int) -> None:
+        """Resize the thread team, which is one for the process; KernelError outside of 1 to 256."""
+        self.call("set_threads", count)
+
+    # ---- rows ------------------------------------------------------------------------------------------
+
+    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor) -> None:
+        check_dense("table", table, (-1, -1), tuple(DTYPE_CODES))
+        check_dense("token_ids", token_ids, (-1,), (torch.int32,))
+        check_dense("out", out, (len(token_ids), table.shape[1]))
+        self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, len(token_ids), *table.shape,
+                  None)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, out: Tensor, eps: float) -> None:
+        x_stride = check("x", x, (-1, -1))
+        check_dense("weight", weight, (x.shape[1],))
+        out_stride = check("out", out, x.shape)
+        self.call("rms_norm", x, x_stride, weight, out, out_stride, *x.shape, eps, None)
+
+    def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
+                      k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
+        check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), _CACHE_DTYPES)
+        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        num_pages, _, page_size, head_dim = k_cache.shape
+        qkv_stride = check("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
+        check_dense("cos", cos, (-1, head_dim // 2))
+        check_dense("sin", sin, cos.shape)
+        check_dense("positions", positions, (len(qkv),), (torch.int32,))
+        check_dense("slot_mapping", slot_mapping, (len(qkv),), (torch.int64,))
+        self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping,
+                  k_cache, v_cache, DTYPE_CODES[k_cache.dtype], num_pages, page_size,
+                  len(qkv), num_heads, num_kv_heads, head_dim, None)
+
+    def silu_mul(self, gate_up: Tensor, out: Tensor) -> None:
+        out_stride = check("out", out, (-1, -1))
+        gate_up_stride = check("gate_up", gate_up, (len(out), 2 * out.shape[1]))
+        self.call("silu_mul", gate_up, gate_up_stride, out, out_stride, *out.shape, None)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        check_dense("x", x, x.shape)
+        check_dense("y", y, x.shape)
+        self.call("add", x, y, x.numel(), None)
+
+    # ---- cache -----------------------------------------------------------------------------------------
+
+    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
+                        scale: float) -> None:
+        check_dense("k_cache", k_cache, (-1, -1, -1, -1), _CACHE_DTYPES)
+        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        num_pages, num_kv_heads, page_size, head_dim = k_cache.shape
+        q_stride = check("q", q, (-1, num_heads * head_dim))
+        check_dense("seq_lens", seq_lens, (-1,), (torch.int32,))
+        check_dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
+        table_stride = check("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
+        check_dense("out", out, q.shape)
+        self.call("paged_attention", q, q_stride, k_cache, v_cache, DTYPE_CODES[k_cache.dtype], num_pages,
+                  page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
+                  len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, None)
+
+    def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
+        check_dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,))
+        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        check_dense("src", src, (-1,), (torch.int32,))
+        check_dense("dst", dst, src.shape, (torch.int32,))
+        self.call("copy_pages", k_cache, v_cache, len(k_cache), k_cache[0].nbytes, src, dst, len(src), None)
+
+    # ---- sampling --------------------------------------------------------------------------------------
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
+               probabilities: Tensor | None = None) -> Tensor:
+        """int32 [S]: the next token of each sequence, -1 where none is possible."""
+        stride = check("logits", logits, (len(rows), -1))
+        if probabilities is not None:
+            check_dense("probabilities", probabilities, logits.shape)
+        chosen = torch.empty(len(rows), dtype=torch.int32)
+        pointer_array: Any = ctypes.POINTER(SamplingStruct) * len(rows)
+        pointers = pointer_array(*(ctypes.pointer(row.struct) for row in rows))
+        self.call("sample", logits, stride, pointers, chosen, probabilities, *logits.shape, None)
+        return chosen

@@ -1,0 +1,180 @@
+"""Linear layers in the compiled library: packing weights once, multiplying by them.
+
+The meaning of every function is linear_reference.py; the packed layout is cpu/linear.h. Knows tensors and
+the C interface, nothing of checkpoints, layers or models.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.kernels.linear_reference import (
+    DENSE_KINDS,
+    QUANTIZED_KINDS,
+    check_dense,
+    check_linear,
+    check_quantized,
+)
+
+KINDS = ("q4", "q8", "f16", "bf16", "f32")
+"""In the order of PARLOR_LINEAR_* in kernels.h."""
+ZERO_ONE, ZERO_U8, ZERO_F16 = range(3)
+"""PARLOR_ZERO_* in kernels.h."""
+LARGEST_BYTE_ZERO = {4: 128, 8: 255}
+"""By bits: code - zero of 4-bit codes must fit a signed byte."""
+ALIGNMENT = 64
+HUGE_PAGE = 2 << 20
+ARENA_BYTES = 64 << 20
+"""Weights share buffers of this size, so that small ones lie on huge pages too."""
+
+
+class WeightStruct(ctypes.Structure):
+    """`struct linear_weight` of kernels.h, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n", "k", "group_size")),
+        *((name, ctypes.c_int32) for name in ("kind", "zero_kind", "zero", "exact")),
+        *((name, ctypes.c_void_p) for name in ("bias", "perm")),
+        *((name, ctypes.c_int64) for name in ("padded_k", "num_groups", "num_blocks", "nbytes")),
+        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks")),
+    ]
+
+
+@dataclass(frozen=True)
+class LinearWeight:
+    """A packed weight [n, k]. `struct` is what the C functions take; the tensors keep its memory alive."""
+
+    struct: WeightStruct
+    buffer: Tensor
+    bias: Tensor | None
+    perm: Tensor | None
+
+    @property
+    def n(self) -> int:
+        return self.struct.n
+
+    @property
+    def k(self) -> int:
+        return self.struct.k
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.struct.kind]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weight, bias and perm included."""
+        return sum(t.nbytes for t in (self.buffer, self.bias, self.perm) if t is not None)
+
+
+class LinearOperations:
+    """pack_linear, pack_dense and linear; the class that inherits them has loaded the library."""
+
+    call: Callable[..., None]
+    """call(name, *arguments): a C function, tensors standing for their addresses; raises on an error code."""
+    _arena: Tensor | None = None
+    _arena_used = 0
+
+    def pack_linear(
+        self,
+        codes: Tensor,
+        scales: Tensor,
+        zeros: Tensor,
+        group_size: int,
+        bits: int = 4,
+        perm: Tensor | None = None,
+        bias: Tensor | None = None,
+        exact: bool = False,
+    ) -> LinearWeight:
+        """Pack a quantized weight: weight[n][j] = (codes[n][j] - zeros[n][g]) * scales[n][g].
+
+        g       j // group_size
+        codes   uint8 [n, k], one code a byte, columns sorted by group
+        scales  float16 [n, groups];  zeros  uint8 or float16 [n, groups];  group_size -1: one group
+        perm    int32 [k]: column j multiplies x[perm[j]] (act-order);  bias  float32 [n]
+        exact   activations stay float32; otherwise they are rounded to int8 by groups (error under 1e-2)
+        Raises ValueError if the parts do not fit together.
+        """
+        check_quantized(codes, scales, zeros, group_size, bits, perm, bias)
+        size = codes.shape[1] if group_size == -1 else min(group_size, codes.shape[1])
+        zero_kind, zero, zeros = _simplest_zeros(zeros, LARGEST_BYTE_ZERO[bits])
+        struct = _new_struct(codes, QUANTIZED_KINDS[bits], exact, bias, perm)
+        struct.group_size, struct.zero_kind, struct.zero = size, zero_kind, zero
+        sources = [t.contiguous() for t in (codes, scales, zeros)]
+        return self._pack("linear_pack_quantized", struct, sources, bias, perm)
+
+    def pack_dense(self, weight: Tensor, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+        """Pack a weight [n, k] of float16, bfloat16 or float32 in its own dtype. ValueError for others."""
+        check_dense(weight, bias)
+        struct = _new_struct(weight, DENSE_KINDS[weight.dtype], exact, bias, None)
+        return self._pack("linear_pack_dense", struct, [weight.contiguous()], bias, None)
+
+    def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, accumulate: bool = False) -> None:
+        """out = x @ weight^T + bias, or out += that. A row's result does not depend on the other rows.
+
+        x    float32 [m, k], any row stride;  out  float32 [m, n], any row stride, not overlapping x
+        Raises ValueError if the shapes disagree.
+        """
+        check_linear(x, weight.n, weight.k, out)
+        struct = ctypes.byref(weight.struct)
+        self.call("linear", x, x.stride(0), len(x), struct, out, out.stride(0), int(accumulate), None)
+
+    def _pack(
+        self,
+        function: str,
+        struct: WeightStruct,
+        sources: list[Tensor],
+        bias: Tensor | None,
+        perm: Tensor | None,
+    ) -> LinearWeight:
+        self.call("linear_plan", ctypes.byref(struct))
+        buffer = self._allocate(struct.nbytes)
+        self.call(function, ctypes.byref(struct), *sources, buffer, None)
+        return LinearWeight(struct, buffer, bias, perm)
+
+    def _allocate(self, nbytes: int) -> Tensor:
+        """`nbytes` aligned bytes; a large weight gets a buffer of its own, others share one."""
+        if nbytes >= ARENA_BYTES // 4:
+            return self._new_buffer(nbytes)
+        if self._arena is None or self._arena_used + nbytes > self._arena.numel():
+            self._arena, self._arena_used = self._new_buffer(ARENA_BYTES), 0
+        buffer = self._arena[self._arena_used : self._arena_used + nbytes]
+        self._arena_used += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return buffer
+
+    def _new_buffer(self, nbytes: int) -> Tensor:
+        """Untouched memory that begins on a huge page; the system lends pages only as they are written."""
+        memory = torch.empty(nbytes + HUGE_PAGE, dtype=torch.uint8)
+        start = -memory.data_ptr() % HUGE_PAGE
+        self.call("advise_huge_pages", memory, memory.numel())
+        return memory[start : start + nbytes]
+
+
+def _new_struct(
+    weight: Tensor, kind: str, exact: bool, bias: Tensor | None, perm: Tensor | None
+) -> WeightStruct:
+    n, k = weight.shape
+    return WeightStruct(
+        n=n,
+        k=k,
+        kind=KINDS.index(kind),
+        exact=int(exact),
+        bias=None if bias is None else bias.data_ptr(),
+        perm=None if perm is None else perm.data_ptr(),
+    )
+
+
+def _simplest_zeros(zeros: Tensor, largest: int) -> tuple[int, int, Tensor]:
+    """(kind, the one zero point, zeros) in the cheapest exact form: one number, else bytes, else float16."""
+    whole = zeros.dtype == torch.uint8 or bool((zeros == zeros.round()).all())
+    if not whole or not zeros.min() >= 0 or not zeros.max() <= largest:
+        return ZERO_F16, 0, zeros.to(torch.float16)
+    as_bytes = zeros.to(torch.uint8)
+    if bool((as_bytes == as_bytes[0, 0]).all()):
+        return ZERO_ONE, int(as_bytes[0, 0]), as_bytes
+    return ZERO_U8, 0, as_bytes
