@@ -1,0 +1,20 @@
+"""Parlor's models: tokens, tensors and text. `load_model` is the way in.
+
+    from model import load_model
+    llm = load_model("path/of/a/model")
+    for text in llm.stream([{"role": "user", "content": "Hello!"}]):
+        print(text, end="", flush=True)
+
+Importing this is cheap: torch and the tokenizers come with load_model. Knows nothing of HTTP or sessions.
+"""
+
+from model.chat_model import ChatModel, Reply, ReplyDone, ReplyFailed, TextDelta, load_model
+from model.config import ModelLoadError
+from model.engine.request import PARAMETER_SPECS, PromptProgress, RequestStats, SamplingParams
+from model.text.context import ContextFit
+from model.text.errors import PromptTooLongError, TemplateError
+from model.text.messages import ChatMessage
+
+__all__ = ["PARAMETER_SPECS", "ChatMessage", "ChatModel", "ContextFit", "ModelLoadError", "PromptProgress",
+           "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed", "RequestStats", "SamplingParams",
+           "TemplateError", "TextDelta", "load_model"]

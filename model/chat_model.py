@@ -1,0 +1,336 @@
+"""A loaded model that is talked to in messages and text: the engine, its tokenizer and its chat template.
+
+Web threads use it at the same time. Turns messages into token ids for the engine and its events into text.
+Knows nothing of HTTP, sessions or bots.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.config import EngineConfig, ModelConfig
+from model.engine.request import (
+    FailedEvent,
+    FinishedEvent,
+    PromptProgress,
+    Request,
+    RequestStats,
+    SamplingParams,
+    TokenEvent,
+)
+from model.text.context import ContextFit, first_kept, token_budget
+from model.text.errors import PromptTooLongError
+from model.text.messages import ChatMessage, Prompt, as_messages
+from model.text.reply_text import ReplyText
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.engine.engine import Engine
+    from model.text.chat_template import PromptFormat
+    from model.text.detokenizer import Detokenizer
+    from model.text.tokenizer import Tokenizer
+
+Message = ChatMessage | Mapping[str, Any]
+
+_MAX_READERS = 64       # threads that read the replies of one `generate`; more prompts wait their turn
+_RANKING_TOKENS = 1024  # how much of a transcript is read to tell who speaks next
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More text of a reply, in channel "text" or "think"; from `num_tokens_so_far` tokens."""
+
+    text: str
+    channel: str
+    num_tokens_so_far: int
+
+
+@dataclass(frozen=True)
+class ReplyDone:
+    """The end of a reply: "eos", "stop", "length", "cancelled" or "context"."""
+
+    finish_reason: str
+    stats: RequestStats
+
+
+@dataclass(frozen=True)
+class ReplyFailed:
+    """The engine could not go on; the text sent so far stands."""
+
+    message: str
+
+
+ReplyEvent = PromptProgress | TextDelta | ReplyDone | ReplyFailed
+
+
+class Reply:
+    """A reply in the making. One thread reads `events`; any thread may `cancel`."""
+
+    def __init__(self, request: Request, detokenizer: Detokenizer, text: ReplyText, first_index: int,
+                 prompt_tokens: int) -> None:
+        self.first_index = first_index
+        self.prompt_tokens = prompt_tokens
+        self._request = request
+        self._detokenizer = detokenizer
+        self._text = text
+        self._num_tokens = 0
+
+    def cancel(self) -> None:
+        """End the reply within one step; events then ends with ReplyDone("cancelled")."""
+        self._request.cancel()
+
+    def events(self) -> Iterator[ReplyEvent]:
+        """Progress, text, and at last ReplyDone or ReplyFailed. No text is lost on any way out."""
+        for event in self._request.events():
+            if isinstance(event, TokenEvent):
+                yield from self._take(event.token_id)
+            elif isinstance(event, FinishedEvent):
+                yield from self._finish()
+                yield ReplyDone("stop" if self._text.stopped else event.reason, event.stats)
+            elif isinstance(event, FailedEvent):
+                yield from self._finish()
+                yield ReplyFailed(event.message)
+            else:
+                yield event
+
+    def _take(self, token_id: int) -> Iterator[TextDelta]:
+        if self._text.stopped:
+            return  # tokens of the step in which the stop string came
+        self._num_tokens += 1
+        yield from self._deltas(self._text.push(self._detokenizer.push(token_id)))
+        if self._text.stopped:
+            self._request.cancel()
+
+    def _finish(self) -> Iterator[TextDelta]:
+        yield from self._deltas(self._text.push(self._detokenizer.finish()))
+        yield from self._deltas(self._text.finish())
+
+    def _deltas(self, pieces: list[tuple[str, str]]) -> Iterator[TextDelta]:
+        for channel, text in pieces:
+            yield TextDelta(text, channel, self._num_tokens)
+
+
+class ChatModel:
+    """What `load_model` returns."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, prompt_format: PromptFormat) -> None:
+        self.tokenizer = tokenizer
+        self._engine = engine
+        self._format = prompt_format
+        self._overhead = self._message_overhead()
+        self._closed = threading.Event()
+
+    # -- talking
+
+    def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
+              reply_name: str = "", reply_prefix: str = "") -> Reply:
+        """Begin the assistant's next message; `reply_prefix` is what it has written already.
+
+        Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
+        chat template refuses the conversation.
+        """
+        params = params or SamplingParams()
+        turns = as_messages(messages)
+        prompt, token_ids, first_index = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix)
+        self._check_length(len(token_ids))
+        request = self._engine.submit(token_ids, params, self.tokenizer.eos_ids)
+        text = ReplyText([*params.stop, *prompt.stop], prompt.in_think, continues=bool(reply_prefix))
+        return Reply(request, self.tokenizer.detokenizer(), text, first_index, len(token_ids))
+
+    def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
+            reply_prefix: str = "") -> ContextFit:
+        """Which messages the model would see. A prompt that cannot fit is no error here."""
+        _, token_ids, first = self._fitted(as_messages(messages), max_new_tokens, reply_name, reply_prefix)
+        return ContextFit(first, len(token_ids), self._engine.max_seq_len)
+
+    def stream(self, messages: Iterable[Message], params: SamplingParams | None = None) -> Iterator[str]:
+        """The reply as it is written, without a <think> block. Leaving the loop early stops it."""
+        reply = self.start(messages, params)
+        try:
+            for event in reply.events():
+                if isinstance(event, ReplyFailed):
+                    raise RuntimeError(event.message)
+                if isinstance(event, TextDelta) and event.channel == "text":
+                    yield event.text
+        finally:
+            reply.cancel()
+
+    def generate(self, prompt: str | Sequence[str], max_new_tokens: int | None = None,
+                 **sampling: Any) -> str | list[str]:
+        """Go on with a text, without any template. A list is decoded as one batch.
+
+        `sampling`: fields of SamplingParams. Control tokens written in a prompt count as such.
+        """
+        params = _sampling_params(max_new_tokens, sampling)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        all_ids = [self.tokenizer.encode(text, add_eos=False) for text in prompts]
+        for token_ids in all_ids:
+            self._check_length(len(token_ids))
+        replies: list[Reply] = []
+        with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
+            try:
+                replies += (self._raw_reply(token_ids, params) for token_ids in all_ids)
+                texts = list(pool.map(_whole_text, replies))
+            except BaseException:
+                for reply in replies:
+                    reply.cancel()
+                raise
+        return texts[0] if isinstance(prompt, str) else texts
+
+    def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
+        """Log-probability of "Name:" as the beginning of the next line, for each of `names`."""
+        text = "".join(f"{name}: {line}\n" for name, line in transcript)
+        head = self.tokenizer.encode(text, add_eos=False, control=False)
+        rows = [self.tokenizer.encode(f"{text}{name}:", add_eos=False, control=False) for name in names]
+        shared = min([_common_length(head, row) for row in rows], default=0)
+        longest = max(map(len, rows), default=0)
+        cut = max(0, longest - min(_RANKING_TOKENS, self._engine.max_seq_len - 1))
+        return [self._log_probability(row[cut:], max(1, shared - cut)) for row in rows]
+
+    # -- below text
+
+    def logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """float32 [len(token_ids), vocab_size]: row i is about the token after token_ids[i]."""
+        return self._engine.logits(list(token_ids))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without BOS and EOS."""
+        return self.tokenizer.count(text)
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded: name, architecture, quantization, sizes, device."""
+        return self._engine.describe() | {
+            "max_seq_len": self._engine.max_seq_len, "vocab_size": self.tokenizer.vocab_size,
+            "chat_template": self._format.is_template}
+
+    def status(self) -> dict[str, Any]:
+        """What the engine is doing now."""
+        return self._engine.status()
+
+    def close(self) -> None:
+        """End the engine and what belongs to it. Safe to call twice."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._format.close()
+            self._engine.close()
+
+    def __enter__(self) -> ChatModel:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- inside
+
+    def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
+                reply_prefix: str) -> tuple[Prompt, list[int], int]:
+        """(prompt, its tokens, index of the first message in it that is not a leading system message)."""
+        num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        system, turns = messages[:num_system], messages[num_system:]
+        budget = token_budget(self._engine.max_seq_len, max_new_tokens)
+        step = max(1, self._engine.max_seq_len // 4)
+        sizes = [self._size(message) for message in turns]
+        fixed = sum(map(self._size, system)) + self.count_tokens(reply_prefix) + self._overhead
+        excess = fixed + sum(sizes) - budget
+        while True:
+            first = first_kept(sizes, [m.role == "user" for m in turns], excess, step)
+            prompt = self._format.prompt(system + turns[first:], reply_name, reply_prefix)
+            token_ids = self._token_ids(prompt)
+            if len(token_ids) <= budget or first >= len(turns) - 1:
+                return prompt, token_ids, num_system + first if first else 0
+            excess = max(excess, 0) + len(token_ids) - budget  # sizes are estimates; let more go
+
+    def _token_ids(self, prompt: Prompt) -> list[int]:
+        token_ids = self.tokenizer.encode_masked(prompt.text, prompt.hidden)
+        return self.tokenizer.with_bos(token_ids) if prompt.add_bos else token_ids
+
+    def _size(self, message: ChatMessage) -> int:
+        """Tokens that a message takes in a prompt, about."""
+        return self.count_tokens(message.content) + self._overhead
+
+    def _message_overhead(self) -> int:
+        """Tokens that the format puts around one message, rounded up; tried out on a short conversation."""
+        pair = [ChatMessage("user", "a"), ChatMessage("assistant", "a")]
+        short, long = (len(self._token_ids(self._format.prompt([*pair * n, pair[0]]))) for n in (1, 3))
+        return max(1, -(-(long - short) // 4) - 1)
+
+    def _check_length(self, num_tokens: int) -> None:
+        limit = self._engine.max_seq_len
+        if num_tokens >= limit:
+            raise PromptTooLongError(
+                f"The prompt needs {num_tokens:,} tokens even without the messages that can be left out; "
+                f"the context holds {limit:,}, the reply included. Shorten the last message or the system "
+                "prompt, or load the model with a larger --max-seq-len.")
+        if num_tokens == 0:
+            raise ValueError("the prompt is empty; expected at least one character")
+
+    def _raw_reply(self, token_ids: list[int], params: SamplingParams) -> Reply:
+        request = self._engine.submit(token_ids, params, self.tokenizer.eos_ids)
+        text = ReplyText(params.stop, continues=True)
+        return Reply(request, self.tokenizer.detokenizer(), text, 0, len(token_ids))
+
+    def _log_probability(self, token_ids: list[int], start: int) -> float:
+        """Sum of the log-probabilities of token_ids[start:], each after those before it."""
+        logits = self._engine.logits(token_ids, first=start - 1)[:-1].double()
+        chosen = logits.log_softmax(-1)[range(len(token_ids) - start), token_ids[start:]]
+        return float(chosen.sum())
+
+
+def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None, cache: str = "fp16",
+               threads: int | None = None, exact: bool = False,
+               progress: Callable[[str, float], None] | None = None) -> ChatModel:
+    """Load a model folder: config.json, the weights, a tokenizer and, if there is one, a chat template.
+
+    `progress(what, share)` is called while it loads. Raises ModelLoadError with what is wrong and what to do.
+    """
+    from model.engine.engine import Engine
+    from model.text.chat_template import ChatTemplate, PlainFormat
+    from model.text.settings import TextSettings
+    from model.text.tokenizer import Tokenizer
+
+    folder = Path(path)
+    config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact)
+    settings = TextSettings.from_folder(folder, ModelConfig.from_folder(folder))
+    tokenizer = Tokenizer.load(folder, settings)
+    if settings.template is None:
+        prompt_format: PromptFormat = PlainFormat(tokenizer)
+    else:
+        prompt_format = ChatTemplate(settings.template, str(folder / settings.template_file), tokenizer)
+    try:
+        return ChatModel(Engine.load(folder, config, progress), tokenizer, prompt_format)
+    except BaseException:
+        prompt_format.close()
+        raise
+
+
+def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> SamplingParams:
+    """SamplingParams from keywords; a list or a single text will do for `stop`."""
+    unknown = sampling.keys() - SamplingParams.__dataclass_fields__.keys()
+    if unknown:
+        raise TypeError(f"no sampling parameter {', '.join(sorted(unknown))}; there are "
+                        f"{', '.join(SamplingParams.__dataclass_fields__)}")
+    stop = sampling.get("stop", ())
+    sampling = sampling | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)}
+    params = SamplingParams(**sampling)
+    return params if max_new_tokens is None else replace(params, max_new_tokens=max_new_tokens)
+
+
+def _whole_text(reply: Reply) -> str:
+    parts = []
+    for event in reply.events():
+        if isinstance(event, ReplyFailed):
+            raise RuntimeError(event.message)
+        if isinstance(event, TextDelta):
+            parts.append(event.text)
+    return "".join(parts)
+
+
+def _common_length(left: list[int], right: list[int]) -> int:
+    pairs = zip(left, right, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -1,0 +1,160 @@
+"""tokenizer.model: text <-> token ids by sentencepiece.
+
+The backend cuts the text at control tokens itself and gives sentencepiece only what lies between, so a
+control token can only come from where the caller allows one. SentencePiece has no option to ignore
+user-defined symbols (`<|user|>`), so control-like ones are switched to UNUSED in the loaded model's bytes.
+Knows nothing of chat templates, BOS or EOS.
+
+Model format: https://github.com/google/sentencepiece/blob/v0.2.1/src/sentencepiece_model.proto
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from model.config import ModelLoadError
+
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # SentencePiece.Type; 1 is NORMAL
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"  # normalizer_spec { add_dummy_prefix: false }; a later field wins
+_PIECES, _NORMALIZER = 1, 3             # fields of ModelProto
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number of over 64 bits")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+    """Yield (field, wire type, value) of one protobuf message; raises IndexError or ValueError if cut."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        wire = key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+        elif wire in (1, 2, 5):
+            size, at = _varint(data, at) if wire == 2 else ((8 if wire == 1 else 4), at)
+            value, at = data[at:at + size], at + size
+            if at > len(data):
+                raise ValueError("a field longer than the file")
+        else:
+            raise ValueError(f"wire type {wire}")
+        yield key >> 3, wire, value
+
+
+def _encoded(field: int, value: bytes) -> bytes:
+    size, out = len(value), bytearray([field << 3 | 2])
+    while size > 0x7F:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes(out) + bytes([size]) + value
+
+
+class SentencePieceModel:
+    """The bytes of a tokenizer.model: its pieces with their types, and variants of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.pieces: list[str] = []
+        self.types: list[int] = []
+        self.add_dummy_prefix = True
+        for field, wire, value in _fields(data):
+            if wire != 2:
+                continue
+            if field == _PIECES:
+                parts = {f: v for f, _, v in _fields(value)}
+                self.pieces.append(parts.get(1, b"").decode("utf-8"))
+                self.types.append(parts.get(3, 1))
+            elif field == _NORMALIZER:
+                parts = {f: v for f, _, v in _fields(value)}
+                self.add_dummy_prefix = bool(parts.get(3, 1))
+
+    def variant(self, unused: Collection[str], dummy_prefix: bool) -> bytes:
+        """The model without the user-defined symbols `unused`, and with or without the leading space."""
+        out, index = bytearray(), 0
+        for field, wire, value in _fields(self._data):
+            if field == _PIECES and wire == 2:
+                drop = self.types[index] == _USER_DEFINED and self.pieces[index] in unused
+                out += _encoded(field, value + bytes([3 << 3, _UNUSED]) if drop else value)
+                index += 1
+            elif wire == 2:
+                out += _encoded(field, value)
+        return bytes(out) + (b"" if dummy_prefix else _NO_DUMMY_PREFIX)
+
+
+class SentencePieceBackend:
+    """Encoding with and without control tokens, and the bytes of each token."""
+
+    def __init__(self, path: Path, added_tokens: Mapping[str, int], legacy: bool,
+                 is_control: Callable[[str], bool]) -> None:
+        """`added_tokens`: tokens outside the file, by text. `legacy`: every run of plain text gets
+        the leading space, not only one that starts the text. `is_control(text)` -> bool."""
+        import sentencepiece
+
+        try:
+            model = SentencePieceModel(path.read_bytes())
+            symbols = {p for p, kind in zip(model.pieces, model.types, strict=True) if kind == _USER_DEFINED}
+            control_symbols = {symbol for symbol in symbols if is_control(symbol)}
+
+            def processor(dummy_prefix: bool) -> Any:
+                proto = model.variant(control_symbols, dummy_prefix)
+                return sentencepiece.SentencePieceProcessor(model_proto=proto)
+
+            self._inner = processor(False)
+            self._first = processor(True) if model.add_dummy_prefix else self._inner
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise ModelLoadError(f"{path}: not a sentencepiece model ({error}). "
+                                 "Download the file again.") from error
+        self._legacy = legacy
+        self.strips_leading_space = model.add_dummy_prefix
+        self.ids = {piece: index for index, piece in enumerate(model.pieces)} | dict(added_tokens)
+        own = zip(model.pieces, model.types, strict=True)
+        control = {piece for piece, kind in own if kind in (_UNKNOWN, _CONTROL)} | control_symbols
+        control |= {text for text in added_tokens if is_control(text)}
+        self.control_ids = frozenset(self.ids[text] for text in control)
+        self.special_ids = frozenset(index for index, kind in enumerate(model.types)
+                                     if kind in (_UNKNOWN, _CONTROL))
+        marks = {"bos_token": self._inner.bos_id(), "eos_token": self._inner.eos_id()}
+        self.default_ids = {name: token_id for name, token_id in marks.items() if token_id >= 0}
+        self.prefix_ids = [token_id for name, token_id in self.default_ids.items() if name == "bos_token"]
+        self.suffix_ids: list[int] = []
+        cut = sorted(control | set(added_tokens), key=len, reverse=True)
+        self._tokens = re.compile("|".join(map(re.escape, cut)) or "(?!)")
+        self.token_bytes = self._bytes_of(model, added_tokens)
+
+    def _bytes_of(self, model: SentencePieceModel, added_tokens: Mapping[str, int]) -> list[bytes]:
+        table = [bytes([int(piece[3:-1], 16)]) if kind == _BYTE else piece.replace("▁", " ").encode()
+                 for piece, kind in zip(model.pieces, model.types, strict=True)]
+        size = max([len(table), *(token_id + 1 for token_id in added_tokens.values())])
+        table += [b""] * (size - len(table))
+        for text, token_id in added_tokens.items():
+            table[token_id] = text.encode()
+        return table
+
+    def encode(self, text: str, hidden: Mapping[str, str]) -> list[int]:
+        """Token ids; control tokens are recognised. `hidden`: stand-ins -> the characters they stand for."""
+        ids: list[int] = []
+        reveal, at = str.maketrans(dict(hidden)), 0
+        for match in [*self._tokens.finditer(text), None]:
+            piece = text[at:match.start() if match else len(text)].translate(reveal)
+            if piece:
+                ids += (self._first if self._legacy or at == 0 else self._inner).encode(piece)
+            if match:
+                ids.append(self.ids[match.group()])
+                at = match.end()
+        return ids
+
+    def control_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where `encode` would see control tokens: (start, end) in characters."""
+        return [match.span() for match in self._tokens.finditer(text)
+                if self.ids[match.group()] in self.control_ids]

@@ -1,0 +1,158 @@
+"""A model's tokenizer: text <-> token ids, with BOS and EOS by the model's own settings.
+
+tokenizer.json is read by tokenizers, tokenizer.model by sentencepiece; where a folder has both,
+tokenizer.json counts, as with transformers. Control tokens (`<s>`, `<|im_end|>`) in text are recognised only
+where the caller trusts the text. Safe to use from several threads. Knows nothing of messages or templates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from model.config import ModelLoadError
+from model.text.detokenizer import Detokenizer
+from model.text.json_backend import JsonBackend
+from model.text.masking import Mask
+from model.text.reply_text import THINK_CLOSE, THINK_OPEN
+from model.text.sentencepiece_backend import SentencePieceBackend
+from model.text.settings import TextSettings
+
+_ALWAYS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+_MARKUP = re.compile(r"[<\[].+[>\]]", re.DOTALL)
+
+# Ends of a turn that some folders forget to list as EOS.
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>", "<|endoftext|>",
+                "<|end_of_text|>", "<|eot|>")
+_CACHED_COUNTS = 8192
+
+
+class Tokenizer:
+    """Text <-> token ids of one model."""
+
+    def __init__(self, backend: JsonBackend | SentencePieceBackend, settings: TextSettings) -> None:
+        self._backend = backend
+        self.settings = settings
+        self.vocab_size = len(backend.token_bytes)
+        self.control_ids = backend.control_ids
+        shown = frozenset(backend.ids[tag] for tag in (THINK_OPEN, THINK_CLOSE) if tag in backend.ids)
+        self._hidden = frozenset(
+            token_id for token_id in backend.control_ids - shown
+            if token_id in backend.special_ids or self._text(token_id) in settings.declared_special
+            or _ALWAYS_CONTROL.fullmatch(self._text(token_id)))
+        prefix, suffix = backend.prefix_ids, backend.suffix_ids
+        self.bos_id = self._id_of("bos_token", settings.bos_token_id)
+        self.eos_ids = self._find_eos()
+        if settings.add_bos is not None:
+            prefix = [self.bos_id] if settings.add_bos and self.bos_id is not None else []
+        if settings.add_eos is not None:
+            eos = self._id_of("eos_token", None)
+            suffix = [eos] if settings.add_eos and eos is not None else []
+        self._prefix, self._suffix = list(prefix), list(suffix)
+        self.special_tokens = self._template_tokens()
+        self.control_parts = _parts([self._text(token_id) for token_id in self.control_ids])
+        """(proper beginnings, proper ends, greatest length) of the control tokens' texts."""
+        self.count = lru_cache(_CACHED_COUNTS)(self._count)
+
+    @classmethod
+    def load(cls, folder: Path, settings: TextSettings | None = None) -> Tokenizer:
+        """The tokenizer of a model folder. Raises ModelLoadError if there is none or it cannot be read."""
+        settings = settings or TextSettings.from_folder(folder)
+
+        def is_control(text: str, special: bool = False) -> bool:
+            in_template = bool(_MARKUP.fullmatch(text)) and text in (settings.template or "")
+            return bool(special or text in settings.declared_special or in_template
+                        or _ALWAYS_CONTROL.fullmatch(text))
+
+        if (folder / "tokenizer.json").is_file():
+            return cls(JsonBackend(folder / "tokenizer.json", is_control, settings.legacy is False), settings)
+        if (folder / "tokenizer.model").is_file():
+            return cls(SentencePieceBackend(folder / "tokenizer.model", settings.added_tokens,
+                                            settings.legacy is not False, is_control), settings)
+        raise ModelLoadError(f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model beside the "
+                             "weights. Copy it from the original model.")
+
+    def encode(self, text: str, add_bos: bool | None = None, add_eos: bool | None = None,
+               control: bool = True) -> list[int]:
+        """Token ids of `text`; BOS and EOS as the model has it, unless said.
+
+        control=False: text that looks like a control token stays text.
+        """
+        if control:
+            ids = self._backend.encode(text, {})
+        else:
+            mask = Mask([text], self)
+            ids = self._backend.encode(mask.hide(text), mask.hidden)
+        prefix = self._prefix if add_bos is None else self._wanted(add_bos, self._prefix, self.bos_id)
+        suffix = self._suffix if add_eos is None else self._wanted(add_eos, self._suffix,
+                                                                   self._id_of("eos_token", None))
+        return [*prefix, *ids, *suffix]
+
+    def encode_masked(self, text: str, hidden: Mapping[str, str]) -> list[int]:
+        """Token ids of a rendered prompt whose messages were hidden by a Mask; no BOS or EOS is added."""
+        return self._backend.encode(text, hidden)
+
+    def with_bos(self, token_ids: list[int]) -> list[int]:
+        """`token_ids` after BOS, if the model wants it."""
+        return [*self._prefix, *token_ids]
+
+    def decode(self, token_ids: Iterable[int], skip_control: bool = True) -> str:
+        """The text of token ids."""
+        stream = Detokenizer(self._backend.token_bytes, self._hidden if skip_control else frozenset(),
+                             self._backend.strips_leading_space)
+        return "".join([stream.push(token_id) for token_id in token_ids]) + stream.finish()
+
+    def detokenizer(self) -> Detokenizer:
+        """A stream for text that goes on after a prompt: its leading space stays."""
+        return Detokenizer(self._backend.token_bytes, self._hidden)
+
+    def control_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where control tokens would be recognised in `text`: (start, end) in characters."""
+        return self._backend.control_spans(text)
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token written `text`."""
+        return self._backend.ids.get(text)
+
+    def _count(self, text: str) -> int:
+        """How many tokens `text` has, cached (a chat's messages are counted at every turn)."""
+        return len(self._backend.encode(text, {}))
+
+    @staticmethod
+    def _wanted(add: bool, by_model: list[int], token_id: int | None) -> list[int]:
+        if not add:
+            return []
+        return by_model or ([] if token_id is None else [token_id])
+
+    def _text(self, token_id: int) -> str:
+        return self._backend.token_bytes[token_id].decode(errors="replace")
+
+    def _id_of(self, name: str, otherwise: int | None) -> int | None:
+        token_id = self._backend.ids.get(self.settings.special_tokens.get(name, ""))
+        if token_id is None and otherwise is not None and otherwise < self.vocab_size:
+            token_id = otherwise
+        return token_id if token_id is not None else self._backend.default_ids.get(name)
+
+    def _find_eos(self) -> frozenset[int]:
+        """Every token that ends a reply: the folder's, the tokenizer's own, and well-known ends of a turn."""
+        own = self._id_of("eos_token", None)
+        known = {self._backend.ids[text] for text in _END_OF_TURN if text in self._backend.ids}
+        return self.settings.eos_token_ids | (known & self.control_ids) | {i for i in [own] if i is not None}
+
+    def _template_tokens(self) -> dict[str, str]:
+        """bos_token, eos_token, ...: what templates are given."""
+        tokens = dict(self.settings.special_tokens)
+        if self.bos_id is not None:
+            tokens.setdefault("bos_token", self._text(self.bos_id))
+        eos = self._id_of("eos_token", min(self.eos_ids, default=None))
+        if eos is not None:
+            tokens.setdefault("eos_token", self._text(eos))
+        return tokens
+
+
+def _parts(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[str], int]:
+    cuts = [(text[:at], text[at:]) for text in texts for at in range(1, len(text))]
+    heads, tails = frozenset(head for head, _ in cuts), frozenset(tail for _, tail in cuts)
+    return heads, tails, max(map(len, heads), default=0)
