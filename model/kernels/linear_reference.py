@@ -17,7 +17,7 @@ QUANTIZED_KINDS = {4: "q4", 8: "q8"}
 
 @dataclass(frozen=True)
 class LinearWeight:
-    """A linear layer's weight [n, k] as the reference keeps it; `weight` is float32 and already dequantized."""
+    """A linear layer's weight as the reference keeps it: float32 [n, k], dequantized."""
 
     kind: str
     weight: Tensor
@@ -101,9 +101,11 @@ def check_linear(x: Tensor, n: int, k: int, out: Tensor) -> None:
     """Raise ValueError unless x is float32 [m, k] and out float32 [m, n], both contiguous within a row."""
     for name, tensor, columns in (("x", x, k), ("out", out, n)):
         if tensor.dtype != torch.float32 or tensor.ndim != 2 or tensor.shape[1] != columns:
-            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}; expected float32 [m, {columns}]")
+            raise ValueError(
+                f"{name} is {tensor.dtype} {list(tensor.shape)}; expected float32 [m, {columns}]"
+            )
         if columns > 1 and tensor.stride(1) != 1:
-            raise ValueError(f"{name} has column stride {tensor.stride(1)}; expected 1 (rows may have any stride)")
+            raise ValueError(f"{name} has column stride {tensor.stride(1)}; expected 1 (rows may be strided)")
     if x.shape[0] != out.shape[0]:
         raise ValueError(f"x has {x.shape[0]} rows, out has {out.shape[0]}; expected as many")
 

@@ -1,0 +1,115 @@
+// The linear layer's packed weights and the functions that each instruction set provides for it.
+//
+// Packed layout. Output rows are taken 16 at a time (a row block); short row blocks are filled up with zeros.
+//   codes   [row blocks][padded_k / 8][16 outputs][4 bytes]   4-bit: the low nibbles of byte b are column b, the high
+//                                                             ones column 4 + b of the 8 columns of this line
+//           [row blocks][padded_k / 4][16 outputs][4 bytes]   8-bit
+//   scales  [row blocks][groups][16] float16;   zeros the same, bytes or float16
+// Each line is 64 bytes: what one dot instruction of VNNI, or a row of an AMX tile, takes for 16 outputs, and the
+// columns of a row block follow each other in memory.
+//   dense   [row blocks][k][16 outputs] float16 or float32;   [row blocks][padded_k / 2][16 outputs][2] bfloat16
+//
+// Blocks. Columns are worked off in blocks of at most 128 columns of one group, each a multiple of 32 (padded with
+// zeros where a group ends). One block is the unit of rounding: activations are rounded to int8 with one scale
+// for a block, products are summed exactly as integers in a block, and the blocks are added in float32 in this
+// order on every instruction set:
+//   f = float(dot) - zero * float(sum of activation codes);   sum = fma(f, scale * activation scale, sum)
+// So a row's result is the same to the bit whatever the number of rows and threads, and on all instruction sets
+// that have a fused multiply-add.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "isa.h"
+
+namespace parlor {
+
+constexpr int64_t kLanes = 16;         // outputs of a row block
+constexpr int64_t kBlockColumns = 128;
+constexpr int64_t kColumnUnit = 32;    // block lengths are multiples of it
+
+struct Block {
+    int32_t source;  // first column of x (before perm)
+    int32_t filled;  // columns that exist; the rest of length is padding
+    int32_t length;
+    int32_t group;
+};
+
+// Some rows of x as the kernels read them, block after block, the rows of a block after each other.
+struct Tile {
+    const void* codes;     // [block][rows][length] int8, or float32 if the weight is exact
+    const float* scales;   // [block][rows] of the activation codes
+    const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
+    int rows;
+};
+
+struct Output {
+    float* out;  // row 0 of the tile
+    int64_t stride;
+    bool accumulate;
+};
+
+inline const Block* blocks_of(const linear_weight& w) { return static_cast<const Block*>(w.blocks); }
+
+inline int64_t row_blocks_of(const linear_weight& w) { return (w.n + kLanes - 1) / kLanes; }
+
+inline bool is_quantized(const linear_weight& w) { return w.kind <= PARLOR_LINEAR_Q8; }
+
+// Bytes of codes (or dense values) of one row block.
+inline int64_t row_block_bytes(const linear_weight& w) {
+    switch (w.kind) {
+        case PARLOR_LINEAR_Q4: return w.padded_k * kLanes / 2;
+        case PARLOR_LINEAR_Q8: return w.padded_k * kLanes;
+        case PARLOR_LINEAR_F32: return w.padded_k * kLanes * 4;
+        default: return w.padded_k * kLanes * 2;
+    }
+}
+
+inline float bits_to_float(uint32_t bits) {
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+    const uint32_t magnitude = half & 0x7FFF;
+    if (magnitude >= 0x7C00) return bits_to_float(sign | 0x7F800000 | (magnitude & 0x3FF) << 13);
+    // Exponents are rebased by a multiplication, which also makes subnormals right.
+    const float value = bits_to_float(magnitude << 13) * bits_to_float(0x77800000);  // 2^112
+    return sign ? -value : value;
+}
+
+// What an instruction set provides. Row blocks are [first, last); a tile's rows are 1..max_rows.
+struct LinearKernels {
+    int max_rows;
+    // All row blocks at once for a few rows: bound by reading the codes.
+    void (*int8_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
+    void (*exact_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
+    void (*dense_rows)(const linear_weight&, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+                       const Output&);
+};
+
+}  // namespace parlor
+
+// Staging: linear_stage.cpp, compiled for each set. `rows` rows of x become a tile with room for tile_rows; missing
+// rows are zeros.
+PARLOR_DECLARE(void, stage_int8, const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
+               int8_t* codes, float* scales, float* offsets)
+PARLOR_DECLARE(void, stage_float, const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
+               float* values)
+PARLOR_DECLARE(LinearKernels, linear_kernels, )
+
+#if PARLOR_BUILT_ISA >= 3
+namespace parlor {
+namespace amx {
+
+// Many rows: tiles of 16 rows, `panel` is this thread's own memory of panel_bytes().
+int64_t panel_bytes(const linear_weight& w, int64_t num_tiles);
+void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t rows, int64_t first, int64_t last,
+               const Output& output, void* panel);
+
+}  // namespace amx
+}  // namespace parlor
+#endif

@@ -1,0 +1,277 @@
+// The linear layer for 1..4 rows with AVX2: the plan of linear_avx512.cpp with 8 outputs a register.
+//
+// Bound by reading the codes on one thread up to two rows, then by the multiply-add of bytes (maddubs), which
+// takes unsigned codes times int8 and sums pairs in 16 bits: 2 * 15 * 127 stays far below 32,767. Codes of
+// 8 bits are split into nibbles for the same reason.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
+#endif
+#include <immintrin.h>
+
+#include "linear.h"
+
+namespace parlor {
+namespace avx2 {
+namespace {
+
+constexpr int kMaxRows = 4;
+constexpr int kPrefetchBytes = 1024;
+
+struct Halves {
+    __m256 low, high;  // outputs 0..7 and 8..15 of a row block
+};
+
+inline __m256 load_8_halves(const uint16_t* source) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+}
+
+inline Halves load_halves(const uint16_t* source) { return {load_8_halves(source), load_8_halves(source + 8)}; }
+
+inline __m256 load_8_bytes(const uint8_t* source) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(source))));
+}
+
+inline Halves load_zeros(const linear_weight& w, int64_t row_block, int64_t group) {
+    const int64_t index = (row_block * w.num_groups + group) * kLanes;
+    if (w.zero_kind == PARLOR_ZERO_ONE) {
+        const __m256 zero = _mm256_set1_ps(static_cast<float>(w.zero));
+        return {zero, zero};
+    }
+    if (w.zero_kind == PARLOR_ZERO_F16) return load_halves(static_cast<const uint16_t*>(w.zeros) + index);
+    const uint8_t* bytes = static_cast<const uint8_t*>(w.zeros) + index;
+    return {load_8_bytes(bytes), load_8_bytes(bytes + 8)};
+}
+
+inline Halves load_scales(const linear_weight& w, int64_t row_block, int64_t group) {
+    return load_halves(w.scales + (row_block * w.num_groups + group) * kLanes);
+}
+
+void store(const linear_weight& w, const Halves& sums, int64_t row_block, float* out, bool accumulate) {
+    const int64_t first = row_block * kLanes;
+    const int64_t lanes = w.n - first < kLanes ? w.n - first : kLanes;
+    alignas(32) float values[kLanes];
+    _mm256_store_ps(values, sums.low);
+    _mm256_store_ps(values + 8, sums.high);
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+        const float sum = w.bias ? values[lane] + w.bias[first + lane] : values[lane];
+        out[first + lane] = accumulate ? out[first + lane] + sum : sum;
+    }
+}
+
+inline __m256i broadcast_codes(const int8_t* x) {
+    int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm256_set1_epi32(word);
+}
+
+inline __m256i broadcast_bits(const float* x) {
+    int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm256_set1_epi32(word);
+}
+
+// Half a line (8 outputs) of both nibble sets times `columns` columns of x, four in a nibble set, added to dot.
+// kBits 8: the nibbles belong to the same four columns, and the high ones count 16 times.
+template <int kBits>
+inline __m256i add_products(__m256i dot, __m256i low, __m256i high, const int8_t* x) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    if (kBits == 4) {
+        const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, broadcast_codes(x)),
+                                               _mm256_maddubs_epi16(high, broadcast_codes(x + 4)));
+        return _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, ones));
+    }
+    const __m256i codes = broadcast_codes(x);
+    const __m256i lows = _mm256_madd_epi16(_mm256_maddubs_epi16(low, codes), ones);
+    const __m256i highs = _mm256_madd_epi16(_mm256_maddubs_epi16(high, codes), _mm256_set1_epi16(16));
+    return _mm256_add_epi32(dot, _mm256_add_epi32(lows, highs));
+}
+
+template <bool kOneZero>
+inline __m256 add_block(__m256 sum, __m256i dot, __m256 scale, __m256 zero, float x_scale, float x_offset) {
+    __m256 value = _mm256_cvtepi32_ps(dot);
+    if (!kOneZero) value = _mm256_fnmadd_ps(zero, _mm256_set1_ps(x_offset), value);
+    return _mm256_fmadd_ps(value, _mm256_mul_ps(scale, _mm256_set1_ps(x_scale)), sum);
+}
+
+template <int kRows, int kBits, bool kOneZero>
+void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    constexpr int kLineColumns = 32 / kBits;
+    const Block* const blocks = blocks_of(w);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + first * row_block_bytes(w);
+    for (int64_t row_block = first; row_block < last; ++row_block) {
+        const int8_t* x = static_cast<const int8_t*>(tile.codes);
+        Halves sums[kRows];
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = _mm256_setzero_ps();
+        for (int64_t b = 0; b < w.num_blocks; ++b) {
+            const int columns = blocks[b].length;
+            const float* const x_scales = tile.scales + b * kRows;
+            const float* const x_offsets = tile.offsets + b * kRows;
+            __m256i low_dots[kRows], high_dots[kRows];
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r)
+                low_dots[r] = high_dots[r] = kOneZero ? broadcast_bits(x_offsets + r) : _mm256_setzero_si256();
+            for (int column = 0; column < columns; column += kLineColumns, codes += 64) {
+                _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T1);
+                const __m256i lines[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)),
+                                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32))};
+                __m256i low[2], high[2];
+#pragma GCC unroll 2
+                for (int half = 0; half < 2; ++half) {
+                    low[half] = _mm256_and_si256(lines[half], nibble);
+                    high[half] = _mm256_and_si256(_mm256_srli_epi32(lines[half], 4), nibble);
+                }
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r) {
+                    low_dots[r] = add_products<kBits>(low_dots[r], low[0], high[0], x + r * columns + column);
+                    high_dots[r] = add_products<kBits>(high_dots[r], low[1], high[1], x + r * columns + column);
+                }
+            }
+            x += kRows * columns;
+            const Halves scales = load_scales(w, row_block, blocks[b].group);
+            const Halves zeros = kOneZero ? scales : load_zeros(w, row_block, blocks[b].group);
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r) {
+                sums[r].low = add_block<kOneZero>(sums[r].low, low_dots[r], scales.low, zeros.low, x_scales[r], x_offsets[r]);
+                sums[r].high = add_block<kOneZero>(sums[r].high, high_dots[r], scales.high, zeros.high, x_scales[r], x_offsets[r]);
+            }
+        }
+        for (int r = 0; r < kRows; ++r)
+            store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
+    }
+}
+
+template <int kRows, int kBits>
+void exact_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    constexpr int kLineColumns = 32 / kBits;
+    const Block* const blocks = blocks_of(w);
+    const __m256i code_mask = _mm256_set1_epi32((1 << kBits) - 1);
+    const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + first * row_block_bytes(w);
+    for (int64_t row_block = first; row_block < last; ++row_block) {
+        const float* x = static_cast<const float*>(tile.codes);
+        Halves sums[kRows];
+        for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = _mm256_setzero_ps();
+        for (int64_t b = 0; b < w.num_blocks; ++b) {
+            const int columns = blocks[b].length;
+            const Halves zeros = load_zeros(w, row_block, blocks[b].group);
+            Halves partial[kRows];
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r) partial[r].low = partial[r].high = _mm256_setzero_ps();
+            for (int column = 0; column < columns; column += kLineColumns, codes += 64) {
+                _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T1);
+                const __m256i low_line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+                const __m256i high_line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32));
+#pragma GCC unroll 8
+                for (int k = 0; k < kLineColumns; ++k) {
+                    const int shift = kBits == 4 ? k % 4 * 8 + k / 4 * 4 : k * 8;
+                    const __m256i low_code = _mm256_and_si256(_mm256_srli_epi32(low_line, shift), code_mask);
+                    const __m256i high_code = _mm256_and_si256(_mm256_srli_epi32(high_line, shift), code_mask);
+                    const __m256 low = _mm256_sub_ps(_mm256_cvtepi32_ps(low_code), zeros.low);
+                    const __m256 high = _mm256_sub_ps(_mm256_cvtepi32_ps(high_code), zeros.high);
+#pragma GCC unroll 4
+                    for (int r = 0; r < kRows; ++r) {
+                        const __m256 value = _mm256_set1_ps(x[r * columns + column + k]);
+                        partial[r].low = _mm256_fmadd_ps(low, value, partial[r].low);
+                        partial[r].high = _mm256_fmadd_ps(high, value, partial[r].high);
+                    }
+                }
+            }
+            x += kRows * columns;
+            const Halves scales = load_scales(w, row_block, blocks[b].group);
+            for (int r = 0; r < kRows; ++r) {
+                sums[r].low = _mm256_fmadd_ps(partial[r].low, scales.low, sums[r].low);
+                sums[r].high = _mm256_fmadd_ps(partial[r].high, scales.high, sums[r].high);
+            }
+        }
+        for (int r = 0; r < kRows; ++r)
+            store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
+    }
+}
+
+inline __m256 upper_16_bits(__m256i line) {
+    return _mm256_castsi256_ps(_mm256_and_si256(line, _mm256_set1_epi32(static_cast<int32_t>(0xFFFF0000))));
+}
+
+// Column k of a row block of dense values.
+template <int kKind>
+inline Halves load_column(const char* values, int64_t k) {
+    if (kKind == PARLOR_LINEAR_F32) {
+        const float* source = reinterpret_cast<const float*>(values) + k * kLanes;
+        return {_mm256_loadu_ps(source), _mm256_loadu_ps(source + 8)};
+    }
+    if (kKind == PARLOR_LINEAR_F16) return load_halves(reinterpret_cast<const uint16_t*>(values) + k * kLanes);
+    const char* const line = values + k / 2 * 64;
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + 32));
+    if (k % 2) return {upper_16_bits(low), upper_16_bits(high)};
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+}
+
+template <int kRows, int kKind>
+void dense_kernel(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
+                  const Output& output) {
+    for (int64_t row_block = first; row_block < last; ++row_block) {
+        const char* const values = static_cast<const char*>(w.codes) + row_block * row_block_bytes(w);
+        Halves sums[kRows];
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = _mm256_setzero_ps();
+        for (int64_t k = 0; k < w.k; ++k) {
+            _mm_prefetch(values + k * kLanes * (kKind == PARLOR_LINEAR_F32 ? 4 : 2) + kPrefetchBytes, _MM_HINT_T1);
+            const Halves column = load_column<kKind>(values, k);
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r) {
+                const __m256 value = _mm256_set1_ps(x[r * x_stride + k]);
+                sums[r].low = _mm256_fmadd_ps(column.low, value, sums[r].low);
+                sums[r].high = _mm256_fmadd_ps(column.high, value, sums[r].high);
+            }
+        }
+        for (int r = 0; r < kRows; ++r)
+            store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
+    }
+}
+
+template <int kRows>
+void int8_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    const bool one_zero = w.zero_kind == PARLOR_ZERO_ONE;
+    if (w.kind == PARLOR_LINEAR_Q4)
+        (one_zero ? int8_kernel<kRows, 4, true> : int8_kernel<kRows, 4, false>)(w, tile, first, last, output);
+    else
+        (one_zero ? int8_kernel<kRows, 8, true> : int8_kernel<kRows, 8, false>)(w, tile, first, last, output);
+}
+
+template <int kRows>
+void exact_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    (w.kind == PARLOR_LINEAR_Q4 ? exact_kernel<kRows, 4> : exact_kernel<kRows, 8>)(w, tile, first, last, output);
+}
+
+template <int kRows>
+void dense_kind(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
+                const Output& output) {
+    if (w.kind == PARLOR_LINEAR_F16) dense_kernel<kRows, PARLOR_LINEAR_F16>(w, x, x_stride, first, last, output);
+    else if (w.kind == PARLOR_LINEAR_BF16) dense_kernel<kRows, PARLOR_LINEAR_BF16>(w, x, x_stride, first, last, output);
+    else dense_kernel<kRows, PARLOR_LINEAR_F32>(w, x, x_stride, first, last, output);
+}
+
+void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    static constexpr decltype(&int8_kind<1>) kByRows[kMaxRows] = {int8_kind<1>, int8_kind<2>, int8_kind<3>, int8_kind<4>};
+    kByRows[tile.rows - 1](w, tile, first, last, output);
+}
+
+void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    static constexpr decltype(&exact_kind<1>) kByRows[kMaxRows] = {exact_kind<1>, exact_kind<2>, exact_kind<3>, exact_kind<4>};
+    kByRows[tile.rows - 1](w, tile, first, last, output);
+}
+
+void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+                const Output& output) {
+    static constexpr decltype(&dense_kind<1>) kByRows[kMaxRows] = {dense_kind<1>, dense_kind<2>, dense_kind<3>, dense_kind<4>};
+    kByRows[rows - 1](w, x, x_stride, first, last, output);
+}
+
+}  // namespace
+
+LinearKernels linear_kernels() { return {kMaxRows, int8_rows, exact_rows, dense_rows}; }
+
+}  // namespace avx2
+}  // namespace parlor

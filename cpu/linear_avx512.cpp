@@ -1,0 +1,338 @@
+// The linear layer for 1..8 rows with AVX-512 and VNNI.
+//
+// Bound by reading the codes: half a byte a weight. So several row blocks, far apart in memory, are read
+// at once as streams of their own with prefetches into the second-level cache, and the work on a line of
+// 128 codes (three operations to unpack, two dot products a row) stays below the time the line takes to arrive.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
+#endif
+#include <immintrin.h>
+
+#include "linear.h"
+
+namespace parlor {
+namespace avx512 {
+namespace {
+
+constexpr int kMaxRows = 8;
+constexpr int kPrefetchBytes = 2048;  // ahead in each stream
+
+// Row blocks of one stream, in order: pointers only ever move forward.
+struct Stream {
+    const uint8_t* codes;
+    const uint16_t* scales;
+    const void* zeros;
+};
+
+inline Stream stream_at(const linear_weight& w, int64_t row_block) {
+    const int64_t group_index = row_block * w.num_groups * kLanes;
+    const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_F16 ? 2 : 1;
+    return {static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w), w.scales + group_index,
+            static_cast<const uint8_t*>(w.zeros) + group_index * zero_bytes};
+}
+
+inline __m512 load_halves(const uint16_t* source) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+}
+
+inline __m512 load_zeros(const linear_weight& w, const Stream& stream, int64_t group) {
+    if (w.zero_kind == PARLOR_ZERO_ONE) return _mm512_set1_ps(static_cast<float>(w.zero));
+    if (w.zero_kind == PARLOR_ZERO_F16) return load_halves(static_cast<const uint16_t*>(stream.zeros) + group * kLanes);
+    const uint8_t* bytes = static_cast<const uint8_t*>(stream.zeros) + group * kLanes;
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+}
+
+inline void store(const linear_weight& w, __m512 sum, int64_t row_block, float* out, bool accumulate) {
+    const int64_t first = row_block * kLanes;
+    const int64_t left = w.n - first;
+    const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
+    if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
+    if (accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
+    _mm512_mask_storeu_ps(out + first, mask, sum);
+}
+
+inline __m512i broadcast_codes(const int8_t* x) {
+    int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+
+inline __m512i broadcast_bits(const float* x) {
+    int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+
+// Row blocks first + s * length + i of stream s, for all i < length.
+template <int kRows, int kStreams, int kBits, bool kOneZero>
+void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
+    constexpr int kLineColumns = 32 / kBits;
+    const Block* const blocks = blocks_of(w);
+    const __m512i nibble = _mm512_set1_epi8(15);
+    Stream streams[kStreams];
+    for (int s = 0; s < kStreams; ++s) streams[s] = stream_at(w, first + s * length);
+
+    for (int64_t i = 0; i < length; ++i) {
+        const int8_t* x = static_cast<const int8_t*>(tile.codes);
+        __m512 sums[kStreams][kRows];
+#pragma GCC unroll 8
+        for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) sums[s][r] = _mm512_setzero_ps();
+        for (int64_t b = 0; b < w.num_blocks; ++b) {
+            const int columns = blocks[b].length;
+            const float* const x_scales = tile.scales + b * kRows;
+            const float* const x_offsets = tile.offsets + b * kRows;
+            __m512i dots[kStreams][kRows];
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r)
+                    dots[s][r] = kOneZero ? broadcast_bits(x_offsets + r) : _mm512_setzero_si512();
+            for (int column = 0; column < columns; column += kLineColumns) {
+#pragma GCC unroll 8
+                for (int s = 0; s < kStreams; ++s) {
+                    const __m512i line = _mm512_loadu_si512(streams[s].codes);
+                    _mm_prefetch(reinterpret_cast<const char*>(streams[s].codes) + kPrefetchBytes, _MM_HINT_T1);
+                    streams[s].codes += 64;
+                    if (kBits == 4) {
+                        const __m512i low = _mm512_and_si512(line, nibble);
+                        const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
+#pragma GCC unroll 8
+                        for (int r = 0; r < kRows; ++r) {
+                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], low, broadcast_codes(x + r * columns + column));
+                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], high, broadcast_codes(x + r * columns + column + 4));
+                        }
+                    } else {
+#pragma GCC unroll 8
+                        for (int r = 0; r < kRows; ++r)
+                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], line, broadcast_codes(x + r * columns + column));
+                    }
+                }
+            }
+            x += kRows * columns;
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s) {
+                const __m512 scales = load_halves(streams[s].scales + blocks[b].group * kLanes);
+                const __m512 zeros = kOneZero ? scales : load_zeros(w, streams[s], blocks[b].group);
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) {
+                    __m512 value = _mm512_cvtepi32_ps(dots[s][r]);
+                    if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_offsets[r]), value);
+                    sums[s][r] = _mm512_fmadd_ps(value, _mm512_mul_ps(scales, _mm512_set1_ps(x_scales[r])), sums[s][r]);
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int s = 0; s < kStreams; ++s) {
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r)
+                store(w, sums[s][r], first + s * length + i, output.out + r * output.stride, output.accumulate);
+            streams[s] = stream_at(w, first + s * length + i + 1);
+        }
+    }
+}
+
+// Float32 throughout. Codes are widened one column of the line at a time: 16 outputs in a register.
+template <int kRows, int kStreams, int kBits>
+void exact_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
+    constexpr int kLineColumns = 32 / kBits;
+    const Block* const blocks = blocks_of(w);
+    const __m512i code_mask = _mm512_set1_epi32((1 << kBits) - 1);
+    Stream streams[kStreams];
+    for (int s = 0; s < kStreams; ++s) streams[s] = stream_at(w, first + s * length);
+
+    for (int64_t i = 0; i < length; ++i) {
+        const float* x = static_cast<const float*>(tile.codes);
+        __m512 sums[kStreams][kRows];
+        for (int s = 0; s < kStreams; ++s)
+            for (int r = 0; r < kRows; ++r) sums[s][r] = _mm512_setzero_ps();
+        for (int64_t b = 0; b < w.num_blocks; ++b) {
+            const int columns = blocks[b].length;
+            __m512 partial[kStreams][kRows], zeros[kStreams];
+            for (int s = 0; s < kStreams; ++s) {
+                zeros[s] = load_zeros(w, streams[s], blocks[b].group);
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) partial[s][r] = _mm512_setzero_ps();
+            }
+            for (int column = 0; column < columns; column += kLineColumns) {
+#pragma GCC unroll 8
+                for (int s = 0; s < kStreams; ++s) {
+                    const __m512i line = _mm512_loadu_si512(streams[s].codes);
+                    _mm_prefetch(reinterpret_cast<const char*>(streams[s].codes) + kPrefetchBytes, _MM_HINT_T1);
+                    streams[s].codes += 64;
+#pragma GCC unroll 8
+                    for (int k = 0; k < kLineColumns; ++k) {
+                        const int shift = kBits == 4 ? k % 4 * 8 + k / 4 * 4 : k * 8;
+                        const __m512i code = _mm512_and_si512(_mm512_srli_epi32(line, shift), code_mask);
+                        const __m512 weight = _mm512_sub_ps(_mm512_cvtepi32_ps(code), zeros[s]);
+#pragma GCC unroll 8
+                        for (int r = 0; r < kRows; ++r)
+                            partial[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r * columns + column + k]), partial[s][r]);
+                    }
+                }
+            }
+            x += kRows * columns;
+            for (int s = 0; s < kStreams; ++s) {
+                const __m512 scales = load_halves(streams[s].scales + blocks[b].group * kLanes);
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) sums[s][r] = _mm512_fmadd_ps(partial[s][r], scales, sums[s][r]);
+            }
+        }
+        for (int s = 0; s < kStreams; ++s) {
+            for (int r = 0; r < kRows; ++r)
+                store(w, sums[s][r], first + s * length + i, output.out + r * output.stride, output.accumulate);
+            streams[s] = stream_at(w, first + s * length + i + 1);
+        }
+    }
+}
+
+// Two columns of 16 outputs each. `values` points at an even column.
+template <int kKind>
+inline void load_pair(const char* values, __m512* even, __m512* odd) {
+    if (kKind == PARLOR_LINEAR_F32) {
+        *even = _mm512_loadu_ps(values);
+        *odd = _mm512_loadu_ps(values + 64);
+    } else if (kKind == PARLOR_LINEAR_F16) {
+        *even = load_halves(reinterpret_cast<const uint16_t*>(values));
+        *odd = load_halves(reinterpret_cast<const uint16_t*>(values + 32));
+    } else {
+        const __m512i line = _mm512_loadu_si512(values);
+        *even = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
+        *odd = _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000))));
+    }
+}
+
+// An odd last column; only that column's values are read.
+template <int kKind>
+inline __m512 load_single(const char* values) {
+    if (kKind == PARLOR_LINEAR_F32) return _mm512_loadu_ps(values);
+    if (kKind == PARLOR_LINEAR_F16) return load_halves(reinterpret_cast<const uint16_t*>(values));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(values), 16));
+}
+
+// Even and odd columns are summed apart, so that the additions of one stream need not wait for each other.
+template <int kRows, int kStreams, int kKind>
+void dense_streams(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t length,
+                   const Output& output) {
+    constexpr int kPairBytes = kKind == PARLOR_LINEAR_F32 ? 128 : 64;
+    const char* streams[kStreams];
+    for (int s = 0; s < kStreams; ++s)
+        streams[s] = static_cast<const char*>(w.codes) + (first + s * length) * row_block_bytes(w);
+
+    for (int64_t i = 0; i < length; ++i) {
+        __m512 even_sums[kStreams][kRows], odd_sums[kStreams][kRows];
+#pragma GCC unroll 8
+        for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) even_sums[s][r] = odd_sums[s][r] = _mm512_setzero_ps();
+        int64_t k = 0;
+        for (; k + 2 <= w.k; k += 2) {
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s) {
+                __m512 even, odd;
+                load_pair<kKind>(streams[s], &even, &odd);
+                for (int line = 0; line < kPairBytes; line += 64) _mm_prefetch(streams[s] + line + kPrefetchBytes, _MM_HINT_T1);
+                streams[s] += kPairBytes;
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) {
+                    even_sums[s][r] = _mm512_fmadd_ps(even, _mm512_set1_ps(x[r * x_stride + k]), even_sums[s][r]);
+                    odd_sums[s][r] = _mm512_fmadd_ps(odd, _mm512_set1_ps(x[r * x_stride + k + 1]), odd_sums[s][r]);
+                }
+            }
+        }
+        for (int s = 0; s < kStreams; ++s) {
+            if (k < w.k) {
+                const __m512 last = load_single<kKind>(streams[s]);
+                streams[s] += kKind == PARLOR_LINEAR_BF16 ? kPairBytes : kPairBytes / 2;
+                for (int r = 0; r < kRows; ++r)
+                    even_sums[s][r] = _mm512_fmadd_ps(last, _mm512_set1_ps(x[r * x_stride + k]), even_sums[s][r]);
+            }
+            for (int r = 0; r < kRows; ++r)
+                store(w, _mm512_add_ps(even_sums[s][r], odd_sums[s][r]), first + s * length + i,
+                      output.out + r * output.stride, output.accumulate);
+        }
+    }
+}
+
+// Call run(first, length) with the streams' share of [first, last), and single(first, length) with what is left.
+template <class Streams, class Single>
+void split(int64_t first, int64_t last, int streams, Streams run, Single single) {
+    const int64_t length = (last - first) / streams;
+    if (length > 0) run(first, length);
+    const int64_t rest = first + length * streams;
+    if (rest < last) single(rest, last - rest);
+}
+
+template <int kRows, int kBits, bool kOneZero>
+void int8_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
+    split(first, last, kStreams,
+          [&](int64_t begin, int64_t length) { int8_streams<kRows, kStreams, kBits, kOneZero>(w, tile, begin, length, output); },
+          [&](int64_t begin, int64_t length) { int8_streams<kRows, 1, kBits, kOneZero>(w, tile, begin, length, output); });
+}
+
+template <int kRows>
+void int8_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    const bool one_zero = w.zero_kind == PARLOR_ZERO_ONE;
+    if (w.kind == PARLOR_LINEAR_Q4)
+        (one_zero ? int8_split<kRows, 4, true> : int8_split<kRows, 4, false>)(w, tile, first, last, output);
+    else
+        (one_zero ? int8_split<kRows, 8, true> : int8_split<kRows, 8, false>)(w, tile, first, last, output);
+}
+
+template <int kRows, int kBits>
+void exact_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    constexpr int kStreams = kRows <= 4 ? 2 : 1;
+    split(first, last, kStreams,
+          [&](int64_t begin, int64_t length) { exact_streams<kRows, kStreams, kBits>(w, tile, begin, length, output); },
+          [&](int64_t begin, int64_t length) { exact_streams<kRows, 1, kBits>(w, tile, begin, length, output); });
+}
+
+template <int kRows>
+void exact_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    (w.kind == PARLOR_LINEAR_Q4 ? exact_split<kRows, 4> : exact_split<kRows, 8>)(w, tile, first, last, output);
+}
+
+template <int kRows, int kKind>
+void dense_split(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
+                 const Output& output) {
+    constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
+    split(first, last, kStreams,
+          [&](int64_t begin, int64_t length) { dense_streams<kRows, kStreams, kKind>(w, x, x_stride, begin, length, output); },
+          [&](int64_t begin, int64_t length) { dense_streams<kRows, 1, kKind>(w, x, x_stride, begin, length, output); });
+}
+
+template <int kRows>
+void dense_kind(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
+                const Output& output) {
+    if (w.kind == PARLOR_LINEAR_F16) dense_split<kRows, PARLOR_LINEAR_F16>(w, x, x_stride, first, last, output);
+    else if (w.kind == PARLOR_LINEAR_BF16) dense_split<kRows, PARLOR_LINEAR_BF16>(w, x, x_stride, first, last, output);
+    else dense_split<kRows, PARLOR_LINEAR_F32>(w, x, x_stride, first, last, output);
+}
+
+void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    static constexpr decltype(&int8_kind<1>) kByRows[kMaxRows] = {int8_kind<1>, int8_kind<2>, int8_kind<3>, int8_kind<4>,
+                                                                 int8_kind<5>, int8_kind<6>, int8_kind<7>, int8_kind<8>};
+    kByRows[tile.rows - 1](w, tile, first, last, output);
+}
+
+void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    static constexpr decltype(&exact_kind<1>) kByRows[kMaxRows] = {
+        exact_kind<1>, exact_kind<2>, exact_kind<3>, exact_kind<4>, exact_kind<5>, exact_kind<6>, exact_kind<7>, exact_kind<8>};
+    kByRows[tile.rows - 1](w, tile, first, last, output);
+}
+
+void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+                const Output& output) {
+    static constexpr decltype(&dense_kind<1>) kByRows[kMaxRows] = {
+        dense_kind<1>, dense_kind<2>, dense_kind<3>, dense_kind<4>, dense_kind<5>, dense_kind<6>, dense_kind<7>, dense_kind<8>};
+    kByRows[rows - 1](w, x, x_stride, first, last, output);
+}
+
+}  // namespace
+
+LinearKernels linear_kernels() { return {kMaxRows, int8_rows, exact_rows, dense_rows}; }
+
+}  // namespace avx512
+}  // namespace parlor

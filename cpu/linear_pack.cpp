@@ -1,0 +1,209 @@
+// Packing a linear layer's weight into the layout of linear.h, once at load.
+//
+// Bound by reading the codes, one byte each, from memory; the row blocks are shared out among the threads.
+#include <algorithm>
+#include <cstring>
+
+#include "linear.h"
+#include "thread_team.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace parlor {
+namespace {
+
+constexpr int64_t kMaxSize = int64_t{1} << 30;
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Call visit(Block) for every block in order.
+template <class Visit>
+void for_each_block(const linear_weight& w, Visit visit) {
+    for (int64_t group = 0; group < w.num_groups; ++group) {
+        const int64_t begin = group * w.group_size;
+        const int64_t end = begin + w.group_size < w.k ? begin + w.group_size : w.k;
+        for (int64_t source = begin; source < end; source += kBlockColumns) {
+            const int64_t filled = end - source < kBlockColumns ? end - source : kBlockColumns;
+            visit(Block{static_cast<int32_t>(source), static_cast<int32_t>(filled),
+                        static_cast<int32_t>(round_up(filled, kColumnUnit)), static_cast<int32_t>(group)});
+        }
+    }
+}
+
+struct Sections {
+    int64_t codes, scales, zeros, blocks;
+};
+
+Sections section_bytes(const linear_weight& w) {
+    const int64_t row_blocks = row_blocks_of(w);
+    const int64_t per_group = row_blocks * kLanes * w.num_groups;
+    const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_F16 ? 2 : w.zero_kind == PARLOR_ZERO_U8 ? 1 : 0;
+    return {round_up(row_blocks * row_block_bytes(w), 64), round_up(per_group * 2, 64), round_up(per_group * zero_bytes, 64),
+            round_up(w.num_blocks * static_cast<int64_t>(sizeof(Block)), 64)};
+}
+
+// Of whole zero points: code - zero of 4 bits must fit a signed byte, see linear_amx.cpp.
+int largest_zero(const linear_weight& w) { return w.kind == PARLOR_LINEAR_Q4 ? 128 : 255; }
+
+bool zeros_fit(const linear_weight& w, const void* zeros) {
+    if (w.zero_kind != PARLOR_ZERO_U8) return true;
+    const uint8_t* const bytes = static_cast<const uint8_t*>(zeros);
+    return std::all_of(bytes, bytes + w.n * w.num_groups, [&](uint8_t zero) { return zero <= largest_zero(w); });
+}
+
+int check(const linear_weight& w) {
+    if (w.n < 1 || w.k < 1 || w.n > kMaxSize || w.k > kMaxSize) return PARLOR_ERROR_SIZE;
+    if (w.kind < PARLOR_LINEAR_Q4 || w.kind > PARLOR_LINEAR_F32) return PARLOR_ERROR_DTYPE;
+    if (!is_quantized(w)) return w.group_size == 0 && !w.perm ? PARLOR_OK : PARLOR_ERROR_VALUE;
+    if (w.group_size < 1 || w.group_size > w.k) return PARLOR_ERROR_SIZE;
+    if (w.zero_kind < PARLOR_ZERO_ONE || w.zero_kind > PARLOR_ZERO_F16) return PARLOR_ERROR_DTYPE;
+    return w.zero >= 0 && w.zero <= largest_zero(w) ? PARLOR_OK : PARLOR_ERROR_VALUE;
+}
+
+int check_buffer(const linear_weight& w, const void* source, const void* buffer) {
+    if (!source || !buffer || reinterpret_cast<uintptr_t>(buffer) % 64) return PARLOR_ERROR_POINTER;
+    return w.nbytes > 0 ? PARLOR_OK : PARLOR_ERROR_SIZE;  // else linear_plan() was not called
+}
+
+uint32_t load_bytes(const uint8_t* source, int64_t count) {
+    uint32_t word = 0;
+    if (count > 0) std::memcpy(&word, source, count < 4 ? count : 4);
+    return word;
+}
+
+// One row block: a word of four codes for each output in turn; the layout is little-endian like every machine here.
+void pack_codes(const linear_weight& w, const uint8_t* codes, int64_t row_block, uint32_t* packed) {
+    const Block* blocks = blocks_of(w);
+    const int columns = w.kind == PARLOR_LINEAR_Q4 ? 8 : 4;
+    for (int64_t b = 0; b < w.num_blocks; ++b) {
+        for (int column = 0; column < blocks[b].length; column += columns) {
+            const int64_t left = blocks[b].filled - column;
+            for (int64_t lane = 0; lane < kLanes; ++lane) {
+                const int64_t row = row_block * kLanes + lane;
+                uint32_t word = 0;
+                if (row < w.n) {
+                    const uint8_t* source = codes + row * w.k + blocks[b].source + column;
+                    word = load_bytes(source, left);
+                    if (columns == 8) word |= load_bytes(source + 4, left - 4) << 4;
+                }
+                *packed++ = word;
+            }
+        }
+    }
+}
+
+// [n, groups] -> [row blocks][groups][16]
+template <class T>
+void pack_groups(const linear_weight& w, const T* source, int64_t row_block, T* target) {
+    for (int64_t group = 0; group < w.num_groups; ++group) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const int64_t row = row_block * kLanes + lane;
+            *target++ = row < w.n ? source[row * w.num_groups + group] : T{0};
+        }
+    }
+}
+
+template <class T>
+void pack_values(const linear_weight& w, const T* source, int64_t row_block, int64_t pair, T* target) {
+    for (int64_t column = 0; column < w.padded_k; column += pair) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const int64_t row = row_block * kLanes + lane;
+            for (int64_t i = 0; i < pair; ++i)
+                *target++ = row < w.n && column + i < w.k ? source[row * w.k + column + i] : T{0};
+        }
+    }
+}
+
+}  // namespace
+}  // namespace parlor
+
+using namespace parlor;
+
+extern "C" int linear_plan(linear_weight* weight) {
+    if (!weight) return PARLOR_ERROR_POINTER;
+    linear_weight& w = *weight;
+    if (const int error = check(w)) return error;
+    w.num_groups = w.num_blocks = 0;
+    w.padded_k = w.kind == PARLOR_LINEAR_BF16 ? round_up(w.k, 2) : w.k;
+    if (is_quantized(w)) {
+        w.num_groups = (w.k + w.group_size - 1) / w.group_size;
+        w.padded_k = 0;
+        for_each_block(w, [&](const Block& block) { ++w.num_blocks, w.padded_k += block.length; });
+    }
+    const Sections bytes = section_bytes(w);
+    w.nbytes = bytes.codes + bytes.scales + bytes.zeros + bytes.blocks;
+    return PARLOR_OK;
+}
+
+extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes, const uint16_t* scales,
+                                     const void* zeros, void* buffer, void*) {
+    if (!weight || !scales) return PARLOR_ERROR_POINTER;
+    linear_weight& w = *weight;
+    if (const int error = check(w)) return error;
+    if (const int error = check_buffer(w, codes, buffer)) return error;
+    if (!is_quantized(w)) return PARLOR_ERROR_DTYPE;
+    if (w.zero_kind != PARLOR_ZERO_ONE && !zeros) return PARLOR_ERROR_POINTER;
+    if (!zeros_fit(w, zeros)) return PARLOR_ERROR_VALUE;
+
+    const Sections bytes = section_bytes(w);
+    char* const base = static_cast<char*>(buffer);
+    uint16_t* const packed_scales = reinterpret_cast<uint16_t*>(base + bytes.codes);
+    char* const packed_zeros = base + bytes.codes + bytes.scales;
+    Block* const blocks = reinterpret_cast<Block*>(packed_zeros + bytes.zeros);
+    w.codes = base;
+    w.scales = packed_scales;
+    w.zeros = packed_zeros;
+    w.blocks = blocks;
+    int64_t count = 0;
+    for_each_block(w, [&](const Block& block) { blocks[count++] = block; });
+
+    team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
+        const int64_t stride = kLanes * w.num_groups;
+        for (int64_t i = begin; i < end; ++i) {
+            pack_codes(w, codes, i, reinterpret_cast<uint32_t*>(base + i * row_block_bytes(w)));
+            pack_groups(w, scales, i, packed_scales + i * stride);
+            if (w.zero_kind == PARLOR_ZERO_U8)
+                pack_groups(w, static_cast<const uint8_t*>(zeros), i, reinterpret_cast<uint8_t*>(packed_zeros) + i * stride);
+            if (w.zero_kind == PARLOR_ZERO_F16)
+                pack_groups(w, static_cast<const uint16_t*>(zeros), i,
+                            reinterpret_cast<uint16_t*>(packed_zeros) + i * stride);
+        }
+    });
+    return PARLOR_OK;
+}
+
+extern "C" int linear_pack_dense(linear_weight* weight, const void* values, void* buffer, void*) {
+    if (!weight) return PARLOR_ERROR_POINTER;
+    linear_weight& w = *weight;
+    if (const int error = check(w)) return error;
+    if (const int error = check_buffer(w, values, buffer)) return error;
+    if (is_quantized(w)) return PARLOR_ERROR_DTYPE;
+    w.codes = buffer;
+    w.scales = nullptr;
+    w.zeros = w.blocks = nullptr;
+    team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            char* const target = static_cast<char*>(buffer) + i * row_block_bytes(w);
+            const int64_t pair = w.kind == PARLOR_LINEAR_BF16 ? 2 : 1;
+            if (w.kind == PARLOR_LINEAR_F32)
+                pack_values(w, static_cast<const float*>(values), i, pair, reinterpret_cast<float*>(target));
+            else
+                pack_values(w, static_cast<const uint16_t*>(values), i, pair, reinterpret_cast<uint16_t*>(target));
+        }
+    });
+    return PARLOR_OK;
+}
+
+extern "C" int advise_huge_pages(void* memory, int64_t bytes) {
+    if (!memory) return PARLOR_ERROR_POINTER;
+    if (bytes < 0) return PARLOR_ERROR_SIZE;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t kPage = uintptr_t{1} << 21;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kPage * kPage;
+    if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice, no more
+#endif
+    return PARLOR_OK;
+}
