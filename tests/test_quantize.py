@@ -19,6 +19,7 @@ from model.quantize.gptq import (
     output_error,
     quantize_gptq,
     quantize_round,
+    visiting_order,
 )
 from model.quantize.packing import check_packable, pack_rows
 from model.quantize.source import ModelSourceError, read_config
@@ -141,6 +142,8 @@ def test_uncorrelated_inputs_leave_nothing_to_make_good():
 def test_blocks_and_groups_agree_with_the_plain_algorithm_of_the_paper():
     """Column by column with a fresh inverse after each (the paper's equations 2 and 3), in float64."""
     weight, hessian = random_case(out_features=8, in_features=144)
+    order, _ = visiting_order(hessian.diagonal(), GridOptions(group_size=48))
+    weight, hessian = weight[:, order], hessian[order][:, order]  # now the file's order is the visiting order
     options = GridOptions(group_size=48, search=False, damping=0.01)
     result = quantize_gptq(weight, hessian, options)
     work = weight.double().clone()
@@ -167,6 +170,18 @@ def test_act_order_is_gptq_on_permuted_columns():
     assert torch.equal(result.scales, plain.scales)
     assert result.g_idx[order].tolist() == [k // 64 for k in range(160)]
     assert torch.equal(result.dequantize()[:, order], plain.dequantize())
+
+
+def test_without_act_order_groups_stay_together_and_important_columns_come_first():
+    importance = torch.tensor([1.0, 2, 3, 4, 9, 8, 7, 6, 5, 10])
+    order, groups = visiting_order(importance, GridOptions(group_size=8))
+    assert order.tolist() == [9, 8, 4, 5, 6, 7, 3, 2, 1, 0]
+    assert groups == [(1, 0, 2), (0, 2, 10)]
+    order, groups = visiting_order(importance, GridOptions(group_size=8, act_order=True))
+    assert order.tolist() == [9, 4, 5, 6, 7, 8, 3, 2, 1, 0]
+    assert groups == [(0, 0, 8), (1, 8, 10)]
+    weight, hessian = random_case()
+    assert quantize_gptq(weight, hessian, GridOptions()).g_idx.tolist() == [k // 64 for k in range(160)]
 
 
 def test_the_last_group_may_be_ragged():
@@ -377,19 +392,21 @@ def test_the_float_forward_pass_agrees_with_transformers(tmp_path, tokenizer_jso
             "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
     model = make_llama(tmp_path, tokenizer_json, attention_bias=True, mlp_bias=True, head_dim=24,
                        rope_parameters=rope)
-    monkeypatch.setattr(layers._LayerPass, "_quantize", lambda self, site, inputs: [None for _ in inputs])
+    monkeypatch.setattr(layers._LayerPass, "_quantize", lambda *arguments, **more: None)
     from model.quantize import llama
     from model.quantize.source import TensorFolder
 
     config, _ = read_config(tmp_path)
     ids = torch.randint(0, VOCAB, (3, 100), generator=torch.Generator().manual_seed(3))
-    hidden = model.model.embed_tokens(ids).detach()
-    for index in range(LAYERS):
-        layer = layers._LayerPass(TensorFolder(tmp_path), config, index, GridOptions())
-        hidden = layer.run(hidden.clone(), *llama.rope_tables(config, 100)).detach()
     with torch.no_grad():
+        hidden = model.model.embed_tokens(ids)
+        target = hidden.clone()
+        for index in range(LAYERS):
+            layer = layers._LayerPass(TensorFolder(tmp_path), config, index, GridOptions(), 0.5)
+            layer.run(hidden, target, llama.rope_tables(config, 100))
         expected = model.model(input_ids=ids, output_hidden_states=True).hidden_states
         assert torch.allclose(model.model.norm(hidden), expected[-1], atol=2e-4)
+        assert torch.equal(hidden, target)
 
 
 @pytest.mark.parametrize("rope", [
@@ -423,6 +440,15 @@ def test_the_quantized_model_is_nearer_to_the_original_by_gptq_than_by_rounding(
               for name in ("gptq", "round")]
     assert errors[0] < errors[1]
     assert errors[0] < (0.02 if grid.bits == 8 else 0.5) * float(expected.std())
+
+
+def test_making_good_the_earlier_layers_errors_brings_the_logits_nearer(source, text_file, test_ids, tmp_path):
+    expected = logits(dequantized_model(source), test_ids)
+    errors = []
+    for correction in (0.0, 0.5):
+        quantize(source, tmp_path / str(correction), text_file, correction=correction)
+        errors.append(float((logits(dequantized_model(tmp_path / str(correction)), test_ids) - expected).norm()))
+    assert errors[1] < 0.95 * errors[0]
 
 
 def test_the_file_holds_exactly_what_the_error_was_measured_on(source, text_file, tmp_path, monkeypatch):

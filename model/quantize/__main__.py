@@ -31,6 +31,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="take each scale from its group's largest weight, not from a search")
     parser.add_argument("--damping", type=float, default=grid.damping,
                         help="share of the mean diagonal added to the Hessian (default: %(default)s)")
+    parser.add_argument("--correction", type=float, default=work.correction,
+                        help="share of the earlier layers' errors that each matrix is led to make good; "
+                             "0 is plain GPTQ (default: %(default)s)")
     parser.add_argument("--calibration", type=Path, metavar="FILE",
                         help="UTF-8 text like what the model will read "
                              "(default: SOURCE/calibration.txt, else Parlor's own README and sources)")
@@ -53,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
             search=arguments.search, act_order=arguments.act_order, damping=arguments.damping)
         options = QuantizeOptions(
             grid=grid, method=arguments.method, calibration=arguments.calibration, samples=arguments.samples,
-            seq_len=arguments.seq_len, threads=arguments.threads, overwrite=arguments.overwrite,
+            seq_len=arguments.seq_len, threads=arguments.threads,
+            correction=arguments.correction, overwrite=arguments.overwrite,
             shard_bytes=int(arguments.shard_size * 1e9))
         quantize_folder(arguments.source, arguments.target, options)
     except (ValueError, OSError) as error:

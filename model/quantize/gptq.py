@@ -53,53 +53,92 @@ def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> Quan
     weight   float32 [out, in]
     hessian  float32 or float64 [in, in], the sum or mean of x x^T over the inputs x that were seen
     """
-    work = weight.t().contiguous().float()  # [in, out], changed as errors are passed on
-    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if options.act_order else None
-    if order is not None:
-        work, hessian = work[order], hessian[order][:, order]
-    factor = inverse_factor(hessian, options.damping).float()
-    codes = torch.empty(work.shape, dtype=torch.uint8)
-    scales, zeros = [], []
-    for first, last in group_bounds(len(work), options.group_size):
+    order, groups = visiting_order(hessian.diagonal(), options)
+    work = weight.t().float()[order]  # [in, out], changed as errors are passed on
+    factor = inverse_factor(hessian[order][:, order], options.damping).float()
+    result = _Result(weight.shape, options)
+    for group, first, last in groups:
         importance = factor.diagonal()[first:last].square().reciprocal()
-        scale, zero = find_grid(work[first:last], importance, options)
-        scales.append(scale)
-        zeros.append(zero)
+        grid = find_grid(work[first:last], importance, options)
+        result.begin_group(group, order[first:last], grid)
         for begin in range(first, last, BLOCK):
-            block = slice(begin, min(begin + BLOCK, last))
-            _quantize_block(work, codes, factor, block, (scale, zero), options)
-    return _matrix(codes, scales, zeros, order, options)
+            rows = slice(begin, min(begin + BLOCK, last))
+            result.codes[order[rows]] = _quantize_block(work, factor, rows, grid, options.bits)
+    return result.matrix()
 
 
-def _quantize_block(work: Tensor, codes: Tensor, factor: Tensor, rows: slice, grid: tuple[Tensor, Tensor],
-                    options: GridOptions) -> None:
-    """Round the columns `rows` one after the other, then pass their errors on to everything behind them."""
+def visiting_order(importance: Tensor, options: GridOptions) -> tuple[Tensor, list[tuple[int, int, int]]]:
+    """Which column is rounded when: important ones first, while most others can still make good their errors.
+
+    With act-order the groups of the file follow this order. Without, they are runs of columns and stay so:
+    the groups are visited one after the other by importance, and the columns of each likewise.
+    returns  the columns in their order, int64 [in]; and (group, first, last + 1 in that order) of each group
+    """
+    bounds = group_bounds(len(importance), options.group_size)
+    if options.act_order:
+        order = torch.argsort(importance, descending=True, stable=True)
+        return order, [(group, first, last) for group, (first, last) in enumerate(bounds)]
+    ranked = sorted(range(len(bounds)), key=lambda group: -float(importance[slice(*bounds[group])].max()))
+    parts, groups, at = [], [], 0
+    for group in ranked:
+        first, last = bounds[group]
+        parts.append(first + torch.argsort(importance[first:last], descending=True, stable=True))
+        groups.append((group, at, at + last - first))
+        at += last - first
+    return torch.cat(parts), groups
+
+
+class _Result:
+    """Codes and grids as they are found, group by group, in the places that the file has for them."""
+
+    def __init__(self, shape: torch.Size, options: GridOptions) -> None:
+        out_features, in_features = shape
+        groups = len(group_bounds(in_features, options.group_size))
+        self.bits = options.bits
+        self.codes = torch.empty(in_features, out_features, dtype=torch.uint8)
+        self.scales = torch.empty(groups, out_features, dtype=torch.float16)
+        self.zeros = torch.empty(groups, out_features, dtype=torch.uint8)
+        self.g_idx = torch.empty(in_features, dtype=torch.int32)
+
+    def begin_group(self, group: int, columns: Tensor | slice, grid: tuple[Tensor, Tensor]) -> None:
+        self.scales[group], self.zeros[group] = grid[0].half(), grid[1].to(torch.uint8)
+        self.g_idx[columns] = group
+
+    def matrix(self) -> QuantizedMatrix:
+        return QuantizedMatrix(self.bits, self.codes, self.scales, self.zeros, self.g_idx)
+
+
+def _quantize_block(work: Tensor, factor: Tensor, rows: slice, grid: tuple[Tensor, Tensor],
+                    bits: int) -> Tensor:
+    """Round the columns `rows` one after the other, then pass their errors on to everything behind them.
+
+    returns  their codes, uint8 [rows, out]
+    """
     scale, zero = grid
     block, local = work[rows], factor[rows, rows]
-    errors = torch.empty_like(block)
+    codes, errors = torch.empty(block.shape, dtype=torch.uint8), torch.empty_like(block)
     diagonal = local.diagonal().tolist()
     for i, pivot in enumerate(diagonal):
-        code = round_to_grid(block[i], scale, zero, options.bits)
-        codes[rows.start + i] = code
+        code = round_to_grid(block[i], scale, zero, bits)
+        codes[i] = code
         errors[i] = (block[i] - (code - zero) * scale) / pivot
         if i + 1 < len(diagonal):
             block[i + 1:].addr_(local[i, i + 1:], errors[i], alpha=-1.0)
     if rows.stop < len(work):
         work[rows.stop:].addmm_(factor[rows, rows.stop:].t(), errors, alpha=-1.0)
+    return codes
 
 
 def quantize_round(weight: Tensor, options: GridOptions) -> QuantizedMatrix:
     """Round every weight to the nearest code, as if all inputs mattered alike. weight float32 [out, in]"""
-    work = weight.t().contiguous().float()
-    codes = torch.empty(work.shape, dtype=torch.uint8)
-    scales, zeros = [], []
-    for first, last in group_bounds(len(work), options.group_size):
+    work = weight.t().float()
+    result = _Result(weight.shape, options)
+    for group, (first, last) in enumerate(group_bounds(len(work), options.group_size)):
         rows = work[first:last]
-        scale, zero = find_grid(rows, torch.ones(len(rows)), options)
-        codes[first:last] = round_to_grid(rows, scale, zero, options.bits).to(torch.uint8)
-        scales.append(scale)
-        zeros.append(zero)
-    return _matrix(codes, scales, zeros, None, options)
+        grid = find_grid(rows, torch.ones(len(rows)), options)
+        result.begin_group(group, slice(first, last), grid)
+        result.codes[first:last] = round_to_grid(rows, *grid, options.bits).to(torch.uint8)
+    return result.matrix()
 
 
 def group_bounds(in_features: int, group_size: int) -> list[tuple[int, int]]:
@@ -185,16 +224,3 @@ def output_error(weight: Tensor, quantized: Tensor, hessian: Tensor) -> float:
     def energy(matrix: Tensor) -> float:
         return float(((matrix @ hessian.to(matrix.dtype)) * matrix).sum().clamp(min=0))
     return math.sqrt(energy(weight - quantized) / max(energy(weight), 1e-30))
-
-
-def _matrix(codes: Tensor, scales: list[Tensor], zeros: list[Tensor], order: Tensor | None,
-            options: GridOptions) -> QuantizedMatrix:
-    """Assemble the groups; rows that were visited in `order` return to their places."""
-    bounds = group_bounds(len(codes), options.group_size)
-    g_idx = torch.cat([torch.full((last - first,), group, dtype=torch.int32)
-                       for group, (first, last) in enumerate(bounds)])
-    if order is not None:
-        back = torch.argsort(order)
-        codes, g_idx = codes[back], g_idx[back]
-    return QuantizedMatrix(bits=options.bits, codes=codes, scales=torch.stack(scales).half(),
-                           zeros=torch.stack(zeros).to(torch.uint8), g_idx=g_idx)

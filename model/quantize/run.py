@@ -30,6 +30,7 @@ class QuantizeOptions:
     calibration: Path | None = None  # None: the source's calibration.txt, else Parlor's own texts
     samples: int = 128
     seq_len: int = 512
+    correction: float = 0.5          # share of the earlier layers' errors that is made good
     threads: int | None = None
     shard_bytes: int = 4_000_000_000
     overwrite: bool = False
@@ -41,6 +42,8 @@ class QuantizeOptions:
         for name, low, high in ranges:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
+        if not 0 <= self.correction <= 1:
+            raise ValueError(f"correction is {self.correction}; expected a share from 0 to 1")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ValueError(f"threads is {self.threads}; expected 1 to 1024")
         if self.method == "round" and self.grid.act_order:
@@ -98,7 +101,7 @@ def _layers(source: Path, tensors: TensorFolder, config: LlamaConfig, options: Q
     if options.method == "round":
         return quantize_layers_round(tensors, config, options.grid)
     windows = read_windows(source, config, options, progress)
-    return quantize_layers_gptq(tensors, config, windows, options.grid)
+    return quantize_layers_gptq(tensors, config, windows, options.grid, options.correction)
 
 
 def read_windows(source: Path, config: LlamaConfig, options: QuantizeOptions, progress: Progress) -> Tensor:
