@@ -1,0 +1,64 @@
+// @ts-check
+/**
+ * Requests to the server: JSON in, JSON out, errors as ApiError. Knows the rules of HTTP here, not what the answers
+ * mean. A server that cannot be reached is an ApiError with status 0.
+ */
+
+export class ApiError extends Error {
+  /** @param {number} status @param {any} body */
+  constructor(status, body) {
+    const error = (body && body.error) || {};
+    super(typeof error === "string" ? error : error.message || `The server answered with status ${status}.`);
+    this.status = status;
+    this.code = error.code || "";
+    this.hint = error.hint || "";
+    this.session = (body && (body.session || error.session)) || null;
+    this.body = body;
+  }
+}
+
+/** Called with the outcome of each request: true if the server answered at all. @type {(reached: boolean) => void} */
+let onReached = () => {};
+/** Called when the server asks for a password. @type {() => void} */
+let onLogin = () => {};
+
+/** @param {{reached: (reached: boolean) => void, login: () => void}} listeners */
+export function listen(listeners) {
+  onReached = listeners.reached;
+  onLogin = listeners.login;
+}
+
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {any} [body]
+ * @returns {Promise<any>}
+ */
+export async function request(method, path, body) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method, headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
+    });
+  } catch {
+    onReached(false);
+    throw new ApiError(0, { error: { message: "Parlor's server does not answer.", code: "unreachable" } });
+  }
+  onReached(true);
+  const answer = await response.json().catch(() => null);
+  if (response.ok) return answer;
+  if (response.status === 401 && path !== "/api/login") onLogin();
+  throw new ApiError(response.status, answer);
+}
+
+/** @param {string} path */
+export const get = (path) => request("GET", path);
+/** @param {string} path @param {any} [body] */
+export const post = (path, body = {}) => request("POST", path, body);
+/** @param {string} path @param {any} body */
+export const patch = (path, body) => request("PATCH", path, body);
+/** @param {string} path @param {any} body */
+export const put = (path, body) => request("PUT", path, body);
+/** @param {string} path @param {any} [body] */
+export const remove = (path, body) => request("DELETE", path, body);

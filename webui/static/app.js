@@ -1,0 +1,282 @@
+// @ts-check
+/**
+ * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each part
+ * knows only the store, the room and the few functions that it is given here.
+ */
+
+import { announce } from "./announce.js";
+import { get, listen } from "./api.js";
+import { createBotTab } from "./bot-tab.js";
+import { editBot, reloadBots } from "./bots.js";
+import { followChanges } from "./changes.js";
+import { createChips } from "./chips.js";
+import { createComposer } from "./composer.js";
+import { copyText } from "./code.js";
+import { openMessageMenu } from "./details.js";
+import { byId, h, iconButton } from "./dom.js";
+import { createFrame } from "./frame.js";
+import { listenToKeys, openKeyList } from "./keys.js";
+import { createLibrary } from "./library.js";
+import { askForPassword } from "./login.js";
+import { openMenu } from "./menu.js";
+import { createModelTab } from "./model-tab.js";
+import { createRoom } from "./room.js";
+import { createSampling } from "./sampling.js";
+import { createSessionTab } from "./session-tab.js";
+import { createSessions } from "./sessions.js";
+import { createSettings } from "./settings.js";
+import { createStatusLine } from "./status-line.js";
+import { recall, remember } from "./storage.js";
+import { Store } from "./store.js";
+import { chooseTheme, chosenTheme } from "./theme.js";
+import { toast, toastError } from "./toast.js";
+import { createTranscript } from "./transcript.js";
+import { versions } from "./tree.js";
+import { createWelcome } from "./welcome.js";
+
+const store = new Store();
+const room = createRoom(store, {
+  error: toastError,
+  conflict: () => toast("This session was changed in another tab and has been loaded again. What you typed is still there."),
+  connection: (connected) => { if (!connected) changes.suspect(); },
+  flush: (live) => {
+    transcript.flush(live);
+    statusLine.update();
+  },
+  announce,
+});
+const frame = createFrame();
+const library = createLibrary(store, room, { open, openNew });
+const transcript = createTranscript(store, room, {
+  show: (id) => room.show(id),
+  edit: (id) => leaveOrEnterEdit(id),
+  save: (message, text) => finishEdit(room.correct(message, text)),
+  branch: (message, text) => finishEdit(room.sayInstead(message, text)),
+  proceed: (message) => room.reply("continue", { message: message.id }),
+  again: (message) => room.reply("regenerate", { message: message.id }),
+  menu: (message, anchor) => openMessageMenu(store, room, message, anchor),
+});
+const statusLine = createStatusLine(store, room);
+const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
+const sessions = createSessions(store, { open, create, rename: library.rename, duplicate: library.duplicate,
+  remove: library.remove, exported: library.exported, search: library.search });
+const chips = createChips(store, room, { speak, editBot: openBotEditor, openBots: () => {
+  settings.choose("bot");
+  frame.setOpen("right", true);
+} });
+createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
+
+const sampling = createSampling(store, room, reloadSettings);
+const current = () => /** @type {any} */ (store.state.session);
+const sessionTab = createSessionTab(store, room, { rename: () => library.rename(current()), duplicate: () => library.duplicate(current()),
+  exported: (format) => library.exported(current(), format), remove: () => library.remove(current()) });
+const botTab = createBotTab(store, chips, { speak, editBot: openBotEditor });
+const settings = createSettings([
+  { id: "sampling", label: "Sampling", ...sampling }, { id: "session", label: "Session", ...sessionTab },
+  { id: "bot", label: "Bot", ...botTab }, { id: "model", label: "Model", ...createModelTab(store) },
+], frame.closeButton("right", "Hide settings"));
+
+const changes = followChanges(store, {
+  changed: takeChanges,
+  gone: (inMs) => showBanner(inMs),
+  async back() {
+    byId("banner").hidden = true;
+    await Promise.all([library.reload(), reloadBots(store), reloadSettings()]);
+    if (store.state.session) await room.refresh();
+    else await start();
+  },
+});
+
+listen({ reached: (reached) => { if (!reached) changes.suspect(); }, login: () => askForPassword(() => location.reload()) });
+listenToKeys({
+  escape, create, proceed, copyLast, version,
+  search() {
+    frame.setOpen("left", true, false);
+    sessions.focusSearch();
+  },
+  left: () => frame.toggle("left"),
+  right: () => frame.toggle("right"),
+});
+
+/** @param {string} id */
+async function open(id) {
+  frame.closeDrawer(false);
+  try {
+    await room.open(id);
+  } catch (error) {
+    toastError(error);
+    if (!store.state.session) await openNew();
+    return;
+  }
+  location.hash = id;
+  remember("last", id);
+  composer.focus();
+}
+
+/** The empty page, with the bots that were in the room last. */
+async function openNew() {
+  const known = new Set(store.state.bots.map((bot) => bot.id));
+  const before = (store.state.session?.bots || []).filter((entry) => known.has(entry.id)).map((entry) => ({ ...entry, muted: false }));
+  const first = store.state.bots[0];
+  await room.openNew(before.length ? before : first ? [{ id: first.id, muted: false }] : []);
+  history.replaceState(null, "", location.pathname);
+  remember("last", "");
+}
+
+async function create() {
+  frame.closeDrawer(false);
+  await openNew();
+  composer.focus();
+}
+
+/** @param {string} bot */
+async function speak(bot) {
+  frame.closeDrawer(false);
+  transcript.toEnd();
+  await room.reply("next", { bot });
+}
+
+/** @param {any} bot */
+function openBotEditor(bot) {
+  const existing = store.state.bots.find((one) => one.id === bot?.id) || null;
+  editBot(store, existing, (saved) => {
+    if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id)) chips.add(saved.id);
+  });
+}
+
+/** @param {string | null} id */
+function leaveOrEnterEdit(id) {
+  const before = store.state.editing;
+  store.set({ editing: id });
+  if (!id && before) transcript.focus(before);
+}
+
+/** @param {Promise<boolean>} saving */
+async function finishEdit(saving) {
+  if (!(await saving)) return;
+  store.set({ editing: null });
+  composer.focus();
+}
+
+function editLast() {
+  const last = room.path().findLast((message) => message.author === "user");
+  if (last && !store.state.live.size) store.set({ editing: last.id });
+}
+
+function escape() {
+  if (frame.closeDrawer()) return;
+  if (store.state.editing) leaveOrEnterEdit(null);
+  else if (store.state.live.size) room.stop();
+}
+
+const lastReply = () => room.path().findLast((message) => message.author !== "user" && !store.state.live.has(message.id));
+
+function proceed() {
+  const last = lastReply();
+  if (last && !store.state.live.size) room.reply("continue", { message: last.id });
+}
+
+function copyLast() {
+  const last = lastReply();
+  if (last) copyText(last.text, document.createElement("span"));
+}
+
+/** Another version of the focused message, or of the last one that has several. @param {number} by */
+function version(by) {
+  const { session, live } = store.state;
+  if (!session) return;
+  const path = room.path();
+  const focused = document.activeElement?.closest?.(".message")?.getAttribute("data-id");
+  const several = (message) => versions(session, live, message).length > 1;
+  const message = path.find((one) => one.id === focused && several(one)) || path.findLast(several);
+  if (!message) return;
+  const all = versions(session, live, message);
+  const other = all[all.indexOf(message.id) + by];
+  if (other) room.show(other);
+}
+
+async function reloadSettings() {
+  const body = await get("/api/settings").catch(toastError);
+  if (body) store.set({ settings: body });
+}
+
+/** What other tabs did. @param {any} news */
+async function takeChanges(news) {
+  if (news.bots || news.full) reloadBots(store);
+  library.forget(news.deleted);
+  if (news.sessions.length || news.deleted.length || news.full) library.reload();
+  const id = store.state.session?.id;
+  if (id && news.deleted.includes(id)) {
+    toast("This session was deleted in another tab.");
+    await openNew();
+  } else if (id && (news.full || news.sessions.some((one) => one.id === id && isNews(one)))) await room.refresh();
+}
+
+/** @param {any} summary */
+function isNews(summary) {
+  const { session, live } = store.state;
+  const known = [...live.values()].some((one) => one.replyId === summary.writing?.reply_id);
+  return summary.revision !== session?.revision || (summary.writing && !known);
+}
+
+/** @param {number} inMs */
+function showBanner(inMs) {
+  const banner = byId("banner");
+  banner.hidden = false;
+  banner.replaceChildren(h("span", { text: `Parlor's server does not answer. Trying again in ${Math.round(inMs / 1000)} s; what you typed is kept.` }),
+    h("button", { type: "button", class: "button small", text: "Try now", on: { click: changes.now } }));
+}
+
+function showTitle() {
+  const { session } = store.state;
+  const title = session?.title || "";
+  const heading = byId("title");
+  document.title = session?.id ? `${title} · Parlor` : "Parlor";
+  if (heading.textContent === title && heading.dataset.id === (session?.id || "")) return;
+  heading.dataset.id = session?.id || "";
+  heading.replaceChildren(session?.id ? h("button", { type: "button", class: "title-button", dir: "auto", text: title, title: "Rename",
+    on: { click: () => library.rename(current()) } }) : h("span", { text: title }));
+}
+
+/** @param {HTMLElement} anchor */
+function appMenu(anchor) {
+  const theme = chosenTheme();
+  const choice = (value, label) => ({ label, checked: theme === value, onSelect: () => chooseTheme(value) });
+  openMenu(anchor, "Parlor", [{ heading: "Theme" }, choice("system", "As the system"), choice("light", "Light"), choice("dark", "Dark"), "line",
+    { label: "Import a session", icon: "upload", onSelect: library.import },
+    { label: "Keyboard", icon: "keyboard", onSelect: openKeyList }]);
+}
+
+byId("brand-buttons").append(
+  iconButton("ellipsis", "Menu", (event) => appMenu(/** @type {any} */ (event.currentTarget)), { "aria-haspopup": "menu" }),
+  frame.closeButton("left", "Hide sessions"));
+store.on(["session"], showTitle);
+// A session's summary changes with it: its title, who is writing, how many messages.
+let listed = "";
+store.on(["session", "live"], () => {
+  const { session, live } = store.state;
+  const key = JSON.stringify([session?.id, session?.title, session?.messages.length, live.size, session?.bots]);
+  if (key === listed || store.state.loading) return;
+  listed = key;
+  library.reload();
+});
+window.addEventListener("hashchange", () => {
+  const id = location.hash.slice(1);
+  if (id && id !== store.state.session?.id) open(id);
+});
+window.addEventListener("pagehide", () => { room.flushPatch(); });
+
+async function start() {
+  const bodies = await Promise.all([get("/api/bots"), get("/api/settings"), get("/api/sessions"), get("/api/status")]).catch(toastError);
+  if (!bodies) return;
+  const [bots, settingsBody, list, status] = bodies;
+  store.set({ bots: bots.bots, settings: settingsBody, sessions: list.sessions, problems: list.problems || [], status });
+  const wanted = location.hash.slice(1) || recall("last");
+  if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted);
+  else await openNew();
+  store.set({ loading: false });
+  composer.focus();
+  changes.start(status.changes);
+}
+
+start();

@@ -1,0 +1,83 @@
+// @ts-check
+/**
+ * The two side panels: part of the page where there is room, drawers over it where there is not. A drawer takes
+ * the focus, makes the rest inert, and closes with Esc or a tap beside it.
+ */
+
+import { byId, iconButton } from "./dom.js";
+import { recall, remember } from "./storage.js";
+
+const DRAWER_BELOW = { left: "(max-width: 820px)", right: "(max-width: 1120px)" };
+
+/** @typedef {"left" | "right"} Side */
+
+export function createFrame() {
+  const backdrop = byId("backdrop");
+  const panels = { left: byId("left"), right: byId("right") };
+  const openers = { left: byId("open-left"), right: byId("open-right") };
+  const queries = { left: matchMedia(DRAWER_BELOW.left), right: matchMedia(DRAWER_BELOW.right) };
+  const docked = { left: recall("panel.left") !== "closed", right: recall("panel.right") !== "closed" };
+  /** @type {Side | null} */
+  let drawer = null;
+
+  /** @param {Side} side */
+  const isOpen = (side) => (queries[side].matches ? drawer === side : docked[side]);
+
+  function apply() {
+    for (const side of /** @type {Side[]} */ (["left", "right"])) {
+      const open = isOpen(side);
+      panels[side].classList.toggle("is-drawer", queries[side].matches);
+      panels[side].classList.toggle("is-open", open);
+      panels[side].inert = !open;
+      document.body.classList.toggle(`${side}-docked`, !queries[side].matches && open);
+      openers[side].hidden = !queries[side].matches && open;
+      openers[side].setAttribute("aria-expanded", String(open));
+    }
+    const covered = drawer !== null;
+    backdrop.hidden = !covered;
+    byId("main").inert = covered;
+    for (const side of /** @type {Side[]} */ (["left", "right"])) if (covered && drawer !== side) panels[side].inert = true;
+  }
+
+  /** @param {Side} side @param {boolean} open @param {boolean} [focus] */
+  function setOpen(side, open, focus = true) {
+    if (queries[side].matches) {
+      drawer = open ? side : null;
+    } else {
+      docked[side] = open;
+      remember(`panel.${side}`, open ? "" : "closed");
+    }
+    apply();
+    if (!focus) return;
+    const target = open ? panels[side].querySelector("button, input, [tabindex='0']") : openers[side];
+    /** @type {HTMLElement | null} */ (target)?.focus({ preventScroll: true });
+  }
+
+  for (const side of /** @type {Side[]} */ (["left", "right"])) {
+    openers[side].addEventListener("click", () => setOpen(side, true));
+    queries[side].addEventListener("change", () => {
+      drawer = null;
+      apply();
+    });
+  }
+  backdrop.addEventListener("click", () => drawer && setOpen(drawer, false));
+  apply();
+  requestAnimationFrame(() => document.body.classList.add("settled"));
+
+  return {
+    isOpen,
+    setOpen,
+    /** @param {Side} side */
+    toggle: (side) => setOpen(side, !isOpen(side)),
+    /** Close the drawer, if one is open. */
+    closeDrawer(focus = true) {
+      if (!drawer) return false;
+      setOpen(drawer, false, focus);
+      return true;
+    },
+    /** @param {Side} side @param {string} label */
+    closeButton: (side, label) => iconButton(side === "left" ? "panel-left" : "panel-right", label, () => setOpen(side, false)),
+  };
+}
+
+/** @typedef {ReturnType<typeof createFrame>} Frame */

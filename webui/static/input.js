@@ -1,0 +1,17 @@
+// @ts-check
+/** What a key press means, on every kind of keyboard. */
+
+/** Whether an input method is still composing: then Enter takes its suggestion. Safari says so only by keyCode. @param {KeyboardEvent} event */
+export function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
+/** Whether this device is used by touch alone, where Enter must be able to make a new line. */
+export function isTouchOnly() {
+  return matchMedia("(pointer: coarse)").matches && !matchMedia("(any-pointer: fine)").matches;
+}
+
+/** @param {EventTarget | null} target */
+export function isTyping(target) {
+  return target instanceof HTMLElement && (target.isContentEditable || target.matches("textarea, select, input:not([type=checkbox], [type=radio])"));
+}

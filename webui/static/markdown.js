@@ -1,0 +1,196 @@
+// @ts-check
+/**
+ * Model text to elements. The text is untrusted: HTML in it is shown as text, markdown becomes HTML, and that is
+ * sanitized last against a short list of tags. Pictures are never loaded; links show where they lead. No
+ * mathematics: "$5 and $10" is money.
+ */
+
+import { codeBlock } from "./code.js";
+import { h } from "./dom.js";
+import DOMPurify from "./vendor/dompurify/purify.es.js";
+import { Marked } from "./vendor/marked/marked.esm.js";
+
+const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
+/** @param {string} text */
+const escapeHtml = (text) => text.replace(/[&<>"']/g, (character) => escapes[character]);
+
+const marked = new Marked({
+  gfm: true, breaks: true,
+  renderer: {
+    html: ({ text, block }) => (block ? `<p>${escapeHtml(text.trim())}</p>` : escapeHtml(text)),
+    image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(`Picture: ${text || "untitled"}`)}</a>`,
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+  },
+});
+
+const SANITIZER = {
+  ALLOWED_TAGS: ["a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p",
+    "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
+  ALLOWED_ATTR: ["align", "class", "href", "start"],
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true,
+};
+
+/** Where a link leads, as short as it can honestly be said. @param {string} href */
+function linkTarget(href) {
+  try {
+    const url = new URL(href);
+    return url.protocol === "mailto:" ? url.pathname : url.host;
+  } catch {
+    return "";
+  }
+}
+
+/** @param {HTMLAnchorElement} link */
+function finishLink(link) {
+  const href = link.getAttribute("href");
+  const target = href && linkTarget(href);
+  if (!href || !target) {
+    link.replaceWith(...link.childNodes);
+    return;
+  }
+  Object.assign(link, { target: "_blank", rel: "noopener noreferrer nofollow", title: href });
+  const shown = (link.textContent || "").trim();
+  if (shown !== href && shown !== target) link.append(" ", h("span", { class: "link-target", text: `(${target})` }));
+}
+
+/** @param {DocumentFragment} fragment @param {boolean} finished */
+function finish(fragment, finished) {
+  for (const pre of fragment.querySelectorAll("pre")) {
+    const code = pre.querySelector("code");
+    const language = (code?.className.match(/language-(\S+)/) || ["", ""])[1].slice(0, 30);
+    pre.replaceWith(codeBlock((pre.textContent || "").replace(/\n$/, ""), language, finished));
+  }
+  for (const link of fragment.querySelectorAll("a")) finishLink(link);
+  for (const element of fragment.querySelectorAll("[class]")) {
+    if (!element.closest(".code-block") && !element.classList.contains("link-target")) element.removeAttribute("class");
+  }
+  for (const table of fragment.querySelectorAll("table")) {
+    const frame = h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table" });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+  for (const child of fragment.children) child.setAttribute("dir", child.className === "code-block" ? "ltr" : "auto");
+}
+
+/**
+ * @param {any} tokens of marked's lexer
+ * @param {boolean} finished
+ * @returns {DocumentFragment}
+ */
+function toFragment(tokens, finished) {
+  const fragment = /** @type {any} */ (DOMPurify).sanitize(marked.parser(tokens), SANITIZER);
+  finish(fragment, finished);
+  return fragment;
+}
+
+/** @param {string} text */
+function plainFragment(text) {
+  const fragment = document.createDocumentFragment();
+  fragment.append(h("p", { class: "plain", dir: "auto", text }));
+  return fragment;
+}
+
+/** Line ends as marked writes them, so that the lengths of its tokens count our characters. @param {string} text */
+const normalize = (text) => text.replace(/\r\n?/g, "\n");
+
+/** The blocks of a text. What marked cannot take (nested a thousand deep) stands as plain text. @param {string} text */
+function lex(text) {
+  try {
+    return marked.lexer(text);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * One text on the page that may grow. While it does, only the blocks that can still change are built again; those
+ * before them stay the same elements.
+ */
+export class MarkdownView {
+  /** @param {HTMLElement} root @param {(paragraph: string) => void} [onBlock] hears each finished block's text */
+  constructor(root, onBlock = () => {}) {
+    this.root = root;
+    this.onBlock = onBlock;
+    this.text = "";
+    /** @type {{raw: string, done: boolean, nodes: ChildNode[]}[]} blocks that can still change */
+    this.open = [];
+    this.frozenChars = 0;
+    this.frozenBlocks = 0;
+    this.growing = false;
+  }
+
+  /** Show a whole text that is not being written. @param {string} text */
+  show(text) {
+    if (!this.growing && this.text === text && this.root.hasChildNodes()) return;
+    const source = normalize(text);
+    if (this.growing && source === this.text) this.#update(source, true);
+    const settled = this.growing && source === this.text && !/^ {0,3}\[[^\]]+\]:/m.test(source);
+    if (this.growing) for (const block of this.open) this.onBlock(blockText(block));
+    if (!settled) {
+      const tokens = lex(source);
+      this.root.replaceChildren(safely(() => tokens && toFragment(tokens, true), source));
+    }
+    Object.assign(this, { text: source, open: [], frozenChars: 0, frozenBlocks: 0, growing: false });
+  }
+
+  /** Show a text that will grow at its end. @param {string} text */
+  grow(text) {
+    const source = normalize(text);
+    if (!this.growing || !source.startsWith(this.text)) {
+      this.root.replaceChildren();
+      Object.assign(this, { open: [], frozenChars: 0, frozenBlocks: 0, growing: true });
+    } else if (source === this.text) return;
+    this.text = source;
+    this.#update(source, false);
+  }
+
+  /** @param {string} source @param {boolean} finished */
+  #update(source, finished) {
+    const tail = source.slice(this.frozenChars);
+    const tokens = lex(tail) || [{ type: "paragraph", raw: tail, broken: true }];
+    let at = 0;
+    for (const token of tokens) {
+      const known = this.open[at];
+      const done = token.type !== "code" || finished || token !== tokens.at(-1);
+      if (known && known.raw === token.raw && known.done === done) {
+        at += 1;
+        continue;
+      }
+      const fragment = safely(() => (token.broken ? null : toFragment([token], done)), token.raw);
+      const nodes = [...fragment.childNodes];
+      const next = this.open.slice(at).flatMap((block) => block.nodes)[0] || null;
+      this.root.insertBefore(fragment, next);
+      for (const node of known ? known.nodes : []) node.remove();
+      this.open[at] = { raw: token.raw, done, nodes };
+      at += 1;
+    }
+    for (const extra of this.open.splice(at)) for (const node of extra.nodes) node.remove();
+    this.#freeze();
+  }
+
+  /** A list and the line below it may yet become one list, so the last two blocks (and space) stay open. */
+  #freeze() {
+    const solid = this.open.filter((block) => block.nodes.length);
+    if (solid.length <= 2) return;
+    const last = this.open.indexOf(solid[solid.length - 2]);
+    for (const block of this.open.splice(0, last)) {
+      this.frozenChars += block.raw.length;
+      if (block.nodes.length) this.onBlock(blockText(block));
+    }
+  }
+}
+
+/** @param {{nodes: ChildNode[]}} block */
+function blockText(block) {
+  return block.nodes.map((node) => node.textContent || "").join(" ").trim();
+}
+
+/** @param {() => DocumentFragment | null} make @param {string} source */
+function safely(make, source) {
+  try {
+    return make() || plainFragment(source);
+  } catch {
+    return plainFragment(source);
+  }
+}
