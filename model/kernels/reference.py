@@ -199,14 +199,14 @@ def penalized_logits(logits: Tensor, row: SamplingRow) -> Tensor:
     seen: set[int] = set()
     recent = history[max(0, len(history) - reach - settings.repetition_decay):]
     for distance, token_id in enumerate(reversed(recent)):
-        if token_id in seen:
+        if token_id in seen or token_id >= len(x):
             continue
         seen.add(token_id)
         faded = max(0, distance - reach) / max(1, settings.repetition_decay)
         strength = settings.repetition_penalty + (1 - settings.repetition_penalty) * faded
         x[token_id] = x[token_id] / strength if x[token_id] > 0 else x[token_id] * strength
     reply = history[row.prompt_length:]
-    for token_id, count in Counter(reply).items():
+    for token_id, count in Counter(t for t in reply if t < len(x)).items():
         x[token_id] -= settings.presence_penalty + settings.frequency_penalty * count
     for token_id, bias in row.biases.items():
         if token_id < len(x):
