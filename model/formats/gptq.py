@@ -51,7 +51,7 @@ class GptqReader(PlainReader):
         return f"{self.bits}-bit GPTQ {group}" + (" act-order" if self.act_order else "")
 
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
-        if name + ".qweight" not in self.folder:
+        if not self.is_quantized(name):
             return super().matrix_info(name, n, k)
         self._check_bias(name, n)
         bits, groups = self._check_shapes(name, n, k)
@@ -59,7 +59,7 @@ class GptqReader(PlainReader):
         return MatrixInfo(f"q{kept}", n * k * kept // 8 + n * groups * _BYTES_PER_GROUP)
 
     def matrix(self, name: str, n: int, k: int) -> Matrix:
-        if name + ".qweight" not in self.folder:
+        if not self.is_quantized(name):
             return super().matrix(name, n, k)
         bits, groups = self._check_shapes(name, n, k)
         group_size, perm = self._groups(name, k, groups)
@@ -80,7 +80,8 @@ class GptqReader(PlainReader):
                     None)
         if bits is None or qweight.dtype != torch.int32:
             raise ModelLoadError(f"{qweight.path.name}: {name}.qweight is {qweight.dtype} "
-                                 f"{list(qweight.shape)}; expected int32 [{k} * bits / 32, {n}] with 2, 3, 4 or 8 bits")
+                                 f"{list(qweight.shape)}; expected int32 [{k} * bits / 32, {n}] with "
+                                 "2, 3, 4 or 8 bits")
         scales = self.folder.info(name + ".scales")
         groups = scales.shape[0] if scales.shape else 0
         if not 1 <= groups <= k:
@@ -115,7 +116,7 @@ class GptqReader(PlainReader):
         fitting = [size for size in self.group_sizes if size != -1 and -(-k // size) == groups]
         if len(fitting) != 1:
             raise ModelLoadError(f"{name} has {groups} groups for {k} inputs and no g_idx; the group "
-                                 f"sizes of quantization_config ({sorted(self.group_sizes)}) do not explain that")
+                                 f"sizes of quantization_config, {sorted(self.group_sizes)}, do not fit")
         return fitting[0]
 
 

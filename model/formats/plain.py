@@ -23,6 +23,9 @@ class PlainReader:
         dtype = self.folder.info("model.embed_tokens.weight").dtype
         return str(dtype).removeprefix("torch.")
 
+    def is_quantized(self, name: str) -> bool:
+        return name + ".qweight" in self.folder
+
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         self._check_bias(name, n)
         return self.table_info(name + ".weight", n, k)

@@ -51,7 +51,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             if available < 2 or not 2 <= header_size <= min(MAX_HEADER_BYTES, available):
                 raise ModelLoadError(
                     f"{path.name}: the header claims {header_size:,} bytes of a file of {file_size:,}; "
-                    f"expected at most {MAX_HEADER_BYTES:,}, inside the file. Is it a complete safetensors file?")
+                    f"expected at most {MAX_HEADER_BYTES:,}, inside the file. Is it complete?")
             header = _parse_header(file.read(header_size), path)
     except OSError as error:
         raise ModelLoadError(f"{path.name} cannot be read: {error.strerror}") from error

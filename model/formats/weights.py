@@ -58,6 +58,9 @@ class WeightReader(Protocol):
     def describe(self) -> str:
         """Like '4-bit GPTQ g64' or 'bfloat16'."""
 
+    def is_quantized(self, name: str) -> bool:
+        """Module `name` is there in quantized form."""
+
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         """Check that module `name` is there with these sizes. Raises ModelLoadError."""
 

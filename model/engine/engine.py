@@ -1,0 +1,241 @@
+"""The engine: one thread that owns the model, takes requests, and sends their events.
+
+Any thread may call submit, logits, status and close; only the engine's own thread touches the scheduler,
+the cache and the kernels once the model is loaded. Without work it sleeps in the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.engine.job import Job, sampled_sequence, scored_sequence
+from model.engine.kv_cache import PAGE_SIZE, PagePool
+from model.engine.request import FailedEvent, Request, SamplingParams
+from model.engine.runner import Runner
+from model.engine.scheduler import Batch, Scheduler, Sequence
+from model.formats.checkpoint import open_checkpoint
+from model.machine import free_memory, physical_cores, resident_memory
+from model.memory_plan import MemoryPlan, plan_memory
+from model.network.transformer import KVCache, Transformer, buffer_bytes
+from model.network.weights import Progress, load_weights, weight_infos
+
+log = logging.getLogger(__name__)
+
+_CACHE_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+_MAX_SEED = 1 << 53
+
+
+class Engine:
+    """A loaded model. Make one with `Engine.load`."""
+
+    @classmethod
+    def load(cls, path: Path, config: EngineConfig | None = None, progress: Progress | None = None,
+             ops: Any = None) -> Engine:
+        """Load a model's folder. `ops`: the kernels; None: those of the device, compiled if need be.
+
+        Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
+        """
+        config = config or EngineConfig()
+        if config.device == "cuda":
+            raise ModelLoadError("There are no CUDA kernels in this version. Use --device cpu or auto.")
+        model = ModelConfig.from_folder(path)
+        reader = open_checkpoint(path, model)
+        max_tokens = config.prefill_chunk + config.max_batch_size
+        plan = plan_memory(
+            model, config, weight_bytes=sum(info.nbytes for info in weight_infos(reader, model)),
+            scratch_bytes=buffer_bytes(model, max_tokens, config.max_seq_len or model.max_positions,
+                                       config.max_batch_size), free_bytes=free_memory())
+        if ops is None:
+            from model.kernels import load_kernels
+            ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
+        weights = load_weights(ops, reader, model, config.exact, progress)
+        cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, _CACHE_DTYPES[config.cache])
+        transformer = Transformer(ops, model, weights, cache, plan.max_seq_len, max_tokens)
+        return cls(ops, transformer, config, plan, reader.describe())
+
+    def __init__(self, ops: Any, transformer: Transformer, config: EngineConfig, plan: MemoryPlan,
+                 quantization: str) -> None:
+        self.model_config = transformer.config
+        self.max_seq_len = plan.max_seq_len
+        self.plan = plan
+        self._ops, self._quantization = ops, quantization
+        self._weight_bytes = transformer.weights.nbytes
+        self._pool = PagePool(plan.num_pages)
+        self._scheduler: Scheduler[Job] = Scheduler(self._pool, config.max_batch_size, config.prefill_chunk)
+        self._runner = Runner(ops, transformer, config.max_batch_size, plan.max_seq_len)
+        self._inbox: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
+        self._closing = False
+        self._lock = threading.Lock()  # orders submit against close, so that no request is left unanswered
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    # -- called by any thread
+
+    def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int]) -> Request:
+        """Queue a request; read its events from the result.
+
+        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, RuntimeError
+        when the engine is closed.
+        """
+        self._check_tokens(token_ids, self.max_seq_len - 1)
+        seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
+        request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
+        self._enqueue(sampled_sequence(request, self.max_seq_len))
+        return request
+
+    def logits(self, token_ids: list[int], first: int = 0) -> Tensor:
+        """float32 [len(token_ids) - first, vocab_size]: row i is about the token after token_ids[first + i].
+
+        Waits until it is computed, in turn with other requests. Raises ValueError as submit does,
+        RuntimeError if the computation failed.
+        """
+        self._check_tokens(token_ids, self.max_seq_len)
+        if not 0 <= first < len(token_ids):
+            raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
+        request = Request(list(token_ids), SamplingParams(), frozenset(), 0, self._wake)
+        sequence = scored_sequence(request, first, self.model_config.vocab_size)
+        self._enqueue(sequence)
+        last = None
+        try:
+            for event in request.events():
+                last = event
+        finally:
+            request.cancel()  # does nothing unless the wait was interrupted
+        if isinstance(last, FailedEvent):
+            raise RuntimeError(last.message)
+        assert sequence.owner.scores is not None
+        return sequence.owner.scores
+
+    def describe(self) -> dict[str, Any]:
+        """What is loaded; does not change."""
+        return {"name": self.model_config.name, "architecture": self.model_config.architecture,
+                "quantization": self._quantization, "num_parameters": self.model_config.num_parameters,
+                "weight_bytes": self._weight_bytes, "cache_bytes": self.plan.cache_bytes,
+                "cache_tokens": self.plan.cache_tokens, "device": "cpu",
+                "isa": getattr(self._ops, "isa", "reference"), "threads": getattr(self._ops, "threads", 1)}
+
+    def status(self) -> dict[str, Any]:
+        """What goes on now; a glance from outside, so the numbers may be of different moments."""
+        return {"running": len(self._scheduler.running),
+                "waiting": len(self._scheduler.waiting) + self._inbox.qsize(),
+                "pages_used": self._pool.num_used, "pages_total": self._pool.num_pages,
+                "memory_bytes": resident_memory()}
+
+    def close(self) -> None:
+        """Fail what still runs, end the thread and let go of the model. Safe to call twice."""
+        with self._lock:
+            self._closing = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _check_tokens(self, token_ids: list[int], limit: int) -> None:
+        if not token_ids:
+            raise ValueError("the prompt is empty; expected at least one token")
+        if len(token_ids) > limit:
+            raise ValueError(f"the prompt has {len(token_ids):,} tokens; at most {limit:,} fit, since the "
+                             f"context is {self.max_seq_len:,} tokens")
+        vocab_size = self.model_config.vocab_size
+        if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
+            raise ValueError(f"the prompt holds ids from {min(token_ids)} to {max(token_ids)}; expected "
+                             f"0 to {vocab_size - 1:,}")
+
+    def _enqueue(self, sequence: Sequence[Job]) -> None:
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("the engine is closed")
+            self._inbox.put(sequence)
+
+    def _wake(self) -> None:
+        self._inbox.put(None)
+
+    # -- the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._receive()
+                if self._closing:
+                    return
+                self._drop_cancelled()
+                if self._scheduler.has_work:
+                    self._step()
+        finally:
+            with self._lock:
+                self._closing = True
+            self._receive(wait=False)
+            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+                self._fail(sequence, "The model was closed before the reply was complete.")
+            del self._runner  # weights and cache
+
+    def _receive(self, wait: bool = True) -> None:
+        """Take what has come in; sleep only when there is nothing else to do."""
+        wait = wait and not self._scheduler.has_work
+        while True:
+            try:
+                sequence = self._inbox.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            if sequence is not None:
+                self._scheduler.add(sequence)
+
+    def _drop_cancelled(self) -> None:
+        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            if sequence.owner.request.cancelled:
+                self._finish(sequence, "cancelled")
+
+    def _step(self) -> None:
+        batch: Batch[Job] | None = None
+        try:
+            batch = self._scheduler.next_batch()
+            now = monotonic()
+            for chunk in batch.chunks:
+                chunk.sequence.owner.started = chunk.sequence.owner.started or now
+            tokens = self._runner.run(batch)
+            self._scheduler.computed(batch)
+            for chunk in batch.chunks:
+                chunk.sequence.owner.report_prompt(chunk.sequence)
+                if chunk.is_last and chunk.sequence.owner.scores is not None:
+                    self._finish(chunk.sequence, "length")
+            for sequence, token_id in tokens:
+                self._continue(sequence, token_id)
+        except Exception as error:
+            log.exception("a step failed")
+            scheduler = self._scheduler
+            failed = [c.sequence for c in batch.chunks] if batch else [*scheduler.running, *scheduler.waiting]
+            for sequence in failed:
+                if sequence in scheduler.running or sequence in scheduler.waiting:
+                    self._fail(sequence, f"The engine failed: {type(error).__name__}: {str(error)[:500]}")
+
+    def _continue(self, sequence: Sequence[Job], token_id: int) -> None:
+        """Take the token that was sampled, and see whether the reply ends with it."""
+        job, request = sequence.owner, sequence.owner.request
+        if token_id < 0:
+            self._fail(sequence, "No token is possible: all are banned, or the logits are not numbers.")
+        elif token_id in request.eos_token_ids:
+            self._finish(sequence, "eos")
+        else:
+            job.append(sequence, token_id)
+            if job.num_new == request.params.max_new_tokens:
+                self._finish(sequence, "length")
+            elif len(sequence.token_ids) == self.max_seq_len:
+                self._finish(sequence, "context")
+
+    def _finish(self, sequence: Sequence[Job], reason: str) -> None:
+        self._scheduler.remove(sequence)
+        sequence.owner.finish(sequence, reason)
+
+    def _fail(self, sequence: Sequence[Job], message: str) -> None:
+        self._scheduler.discard(sequence)
+        sequence.owner.request.put(FailedEvent(message))

@@ -1,0 +1,201 @@
+"""Who computes what in the next step: decoding sequences, and chunks of prompts.
+
+Waiting requests are admitted in the order they came, as many as `max_batch_size` and the pages allow. Every
+step decodes all running sequences and spends a bounded number of tokens on prompts, shared evenly, so that
+neither a long prompt stalls the streams nor a short prompt waits for a long one. When the pages run out, the
+latest comer goes back to waiting and is computed again later. Lists and integers only: no tensors, no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from model.engine.kv_cache import PAGE_SIZE, ROOT, PagePool, pages_for
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(eq=False)
+class Sequence(Generic[Owner]):
+    """Tokens of one request, and how far they are computed. `owner` is the engine's; not looked at here."""
+
+    owner: Owner
+    token_ids: list[int]
+    prompt_length: int
+    reuse_limit: int                      # tokens that may come from the cache; at most prompt_length - 1
+    num_computed: int = 0                 # tokens whose keys and values are in the cache
+    num_cached: int = 0                   # of the prompt, found there at the first admission
+    pages: list[int] = field(default_factory=list)
+    chain: int = ROOT                     # of the pages that are known to the pool
+    num_known: int = 0                    # pages known to the pool
+    arrival: int = -1
+    was_admitted: bool = False
+
+    @property
+    def num_remaining(self) -> int:
+        """Tokens still to compute before the next one can be sampled."""
+        return len(self.token_ids) - self.num_computed
+
+
+@dataclass
+class Chunk(Generic[Owner]):
+    """Tokens start .. start + count - 1 of a sequence are computed in this step."""
+
+    sequence: Sequence[Owner]
+    start: int
+    count: int
+
+    @property
+    def is_last(self) -> bool:
+        """After this chunk the next token can be sampled."""
+        return self.start + self.count == len(self.sequence.token_ids)
+
+
+@dataclass
+class Batch(Generic[Owner]):
+    """One step. `copies` (source page, target page) come first, all read before any is written."""
+
+    chunks: list[Chunk[Owner]]
+    copies: list[tuple[int, int]]
+
+
+class Scheduler(Generic[Owner]):
+    """Waiting and running sequences over one pool of pages."""
+
+    def __init__(self, pool: PagePool, max_batch_size: int, prefill_chunk: int) -> None:
+        self.pool = pool
+        self.max_batch_size = max_batch_size
+        self.prefill_chunk = prefill_chunk
+        self.waiting: deque[Sequence[Owner]] = deque()
+        self.running: list[Sequence[Owner]] = []  # by arrival, preempted ones apart
+        self._copies: list[tuple[int, int]] = []
+        self._num_arrivals = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence[Owner]) -> None:
+        sequence.arrival = self._num_arrivals
+        self._num_arrivals += 1
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence[Owner]) -> None:
+        """Forget a sequence, waiting or running; its pages are free (or known, for reuse) at once."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+        else:
+            self.waiting.remove(sequence)
+
+    def discard(self, sequence: Sequence[Owner]) -> None:
+        """As `remove`, for a sequence whose step failed: a page that is not known yet will not be reused."""
+        sequence.num_computed = sequence.num_known * PAGE_SIZE
+        self.remove(sequence)
+
+    def next_batch(self) -> Batch[Owner]:
+        """Choose the next step's work. Call only while there is work; then it is never empty."""
+        self._copies = []
+        self._admit()
+        decoding = [s for s in self.running if s.num_remaining == 1]
+        chunks = [Chunk(s, s.num_computed, 1) for s in decoding if self._give_page(s)]
+        chunks = [chunk for chunk in chunks if chunk.sequence in self.running]  # not thrown out since
+        prefilling = [s for s in self.running if s.num_remaining > 1]
+        budget = max(PAGE_SIZE, self.prefill_chunk // 4) if chunks else self.prefill_chunk
+        chunks += self._prompt_chunks(prefilling, budget)
+        if not chunks:  # everything was preempted for want of pages: the first to come gets them all
+            return self.next_batch()
+        return Batch(chunks, self._copies)
+
+    def computed(self, batch: Batch[Owner]) -> None:
+        """The batch's keys and values are in the cache; full pages can be used by others from now on."""
+        for chunk in batch.chunks:
+            sequence = chunk.sequence
+            sequence.num_computed = chunk.start + chunk.count
+            while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
+                self._know_page(sequence, PAGE_SIZE)
+
+    def _know_page(self, sequence: Sequence[Owner], count: int) -> None:
+        first = sequence.num_known * PAGE_SIZE
+        tokens = tuple(sequence.token_ids[first:first + count])
+        sequence.chain = self.pool.know(sequence.pages[sequence.num_known], sequence.chain, tokens)
+        sequence.num_known += 1
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.running) < self.max_batch_size:
+            if not self._start(self.waiting[0]):
+                return
+            self.running.append(self.waiting.popleft())
+
+    def _start(self, sequence: Sequence[Owner]) -> bool:
+        """Reserve the pages of all its tokens; False, and nothing changes, if there are too few."""
+        match = self.pool.match(sequence.token_ids, min(sequence.reuse_limit, len(sequence.token_ids) - 1))
+        self.pool.take(match.pages)
+        num_new = pages_for(len(sequence.token_ids)) - len(match.pages)
+        # two pages for each that runs, so that the newcomer is not thrown out again at once
+        if self.pool.num_available < num_new + 2 * len(self.running):
+            self.pool.release(match.pages)
+            return False
+        new_pages = [self._allocated() for _ in range(num_new)]
+        sequence.pages = match.pages + new_pages
+        sequence.num_known, sequence.chain = len(match.pages), match.chain
+        sequence.num_computed = len(match.pages) * PAGE_SIZE + match.partial_tokens
+        if match.partial_tokens:
+            self._copies.append((match.partial_page, new_pages[0]))
+        if not sequence.was_admitted:
+            sequence.was_admitted = True
+            sequence.num_cached = sequence.num_computed
+        return True
+
+    def _allocated(self) -> int:
+        page = self.pool.allocate()
+        assert page is not None, "the count of available pages was wrong"
+        return page
+
+    def _give_page(self, sequence: Sequence[Owner]) -> bool:
+        """Make room for one more token, at the expense of the latest comer. False if that is itself."""
+        if sequence not in self.running:
+            return False
+        while len(sequence.pages) * PAGE_SIZE <= sequence.num_computed:
+            page = self.pool.allocate()
+            if page is not None:
+                sequence.pages.append(page)
+                continue
+            victim = max(self.running, key=lambda s: s.arrival)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence[Owner]) -> None:
+        """Back to the head of the waiting ones. Its pages stay known as long as nobody needs them."""
+        self.running.remove(sequence)
+        kept = [copy for copy in self._copies if copy[1] not in sequence.pages]
+        if len(kept) < len(self._copies):  # admitted in this very step: the part of a page is not copied yet
+            sequence.num_computed = sequence.num_known * PAGE_SIZE
+            self._copies = kept
+        sequence.reuse_limit = max(sequence.reuse_limit, sequence.num_computed)
+        self._release(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: Sequence[Owner]) -> None:
+        rest = sequence.num_computed - sequence.num_known * PAGE_SIZE
+        if rest > 0 and sequence.num_known < len(sequence.pages):
+            self._know_page(sequence, rest)
+        self.pool.release(sequence.pages)
+        sequence.pages, sequence.chain = [], ROOT
+        sequence.num_known = sequence.num_computed = 0
+
+    def _prompt_chunks(self, prefilling: list[Sequence[Owner]], budget: int) -> list[Chunk[Owner]]:
+        """Split the budget evenly; what short prompts leave goes to the longer ones."""
+        chunks = []
+        by_length = sorted(prefilling, key=lambda s: s.num_remaining)
+        for index, sequence in enumerate(by_length):
+            share = max(1, budget // (len(by_length) - index))
+            count = min(sequence.num_remaining, share, budget)
+            if count > 0:
+                chunks.append(Chunk(sequence, sequence.num_computed, count))
+                budget -= count
+        return chunks

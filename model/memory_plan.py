@@ -1,0 +1,88 @@
+"""What weights, cache and scratch will take, decided before anything is loaded.
+
+A plan that does not fit is an error which names the setting that would. Knows sizes only: no tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.machine import readable_size
+
+CACHE_BYTES = {"fp16": 2, "fp32": 4}
+PAGE_SIZE = 32
+_RESERVE = 256 << 20
+"""Left to the rest of the machine."""
+_SHARED_CACHE = 0.25
+"""Of what is free after the weights, for more than one conversation of full length."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes, and what they are for."""
+
+    weight_bytes: int
+    cache_bytes: int
+    scratch_bytes: int
+    free_bytes: int
+    max_seq_len: int
+    num_pages: int
+
+    @property
+    def cache_tokens(self) -> int:
+        return self.num_pages * PAGE_SIZE
+
+    def lines(self) -> list[str]:
+        """As a table for people."""
+        rows = (("weights", self.weight_bytes, ""),
+                ("cache", self.cache_bytes, f"{self.cache_tokens:,} tokens, {self.max_seq_len:,} a reply"),
+                ("scratch", self.scratch_bytes, ""), ("free now", self.free_bytes, ""))
+        return [f"{name:<9}{readable_size(size):>10}  {note}".rstrip() for name, size, note in rows]
+
+
+def cache_bytes_per_token(config: ModelConfig, cache: str) -> int:
+    """Keys and values of one token in all layers."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * CACHE_BYTES[cache]
+
+
+def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
+                free_bytes: int) -> MemoryPlan:
+    """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit."""
+    left = free_bytes - _RESERVE - weight_bytes - scratch_bytes
+    if left <= 0:
+        raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
+                             f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
+                             "Use a smaller model or one with fewer bits, or close other programs.")
+    page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
+    fitting = left // page_bytes * PAGE_SIZE
+    max_seq_len = _max_seq_len(config, engine, fitting, left)
+    least = -(-max_seq_len // PAGE_SIZE)
+    wanted = least * engine.max_batch_size
+    affordable = int(left * _SHARED_CACHE) // page_bytes
+    num_pages = max(least, min(wanted, affordable))
+    return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages)
+
+
+def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: int) -> int:
+    per_token = cache_bytes_per_token(config, engine.cache)
+    if engine.max_seq_len is None:
+        if fitting < PAGE_SIZE:
+            raise ModelLoadError(f"{config.name}: {readable_size(left)} are left for the cache, too few "
+                                 f"for {PAGE_SIZE} tokens. Use a smaller model, or close other programs.")
+        return min(config.max_positions, fitting)
+    wanted = engine.max_seq_len
+    if wanted > config.max_positions:
+        raise ModelLoadError(f"{config.name} was made for {config.max_positions:,} tokens at most; "
+                             f"{wanted:,} were asked for. Use --max-seq-len {config.max_positions}.")
+    if wanted > fitting:
+        other = ""
+        if engine.cache == "fp32" and wanted * per_token // 2 <= left:
+            other = f"--cache fp16 ({readable_size(wanted * per_token // 2)}) or "
+        if not other and fitting < PAGE_SIZE:
+            raise ModelLoadError(f"{config.name}: {readable_size(left)} are left for the cache. Use a "
+                                 "smaller model, or close other programs.")
+        raise ModelLoadError(f"{wanted:,} tokens of {engine.cache} cache need "
+                             f"{readable_size(wanted * per_token)}; {readable_size(left)} are free beside "
+                             f"the weights. Use {other}--max-seq-len {max(fitting, PAGE_SIZE)}.")
+    return wanted

@@ -1,0 +1,68 @@
+"""A linear layer as the kernels want it: one packed weight, or several side by side.
+
+Projections of one input (q, k and v; gate and up) become one weight wherever type, group size and act-order
+agree. Knows packed weights and kernels, not files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from model.formats.weights import DenseMatrix, Matrix, WeightReader, join
+
+
+@dataclass(frozen=True)
+class Part:
+    """The columns first .. last - 1 of the output."""
+
+    weight: Any  # LinearWeight of model/kernels
+    first: int
+    last: int
+
+
+class Linear:
+    """out (+)= x @ weight^T + bias, in as few kernel calls as the checkpoint allows."""
+
+    def __init__(self, ops: Any, parts: list[Part]) -> None:
+        self._linear = ops.linear
+        self.parts = parts
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.weight.nbytes for part in self.parts)
+
+    def __call__(self, x: Tensor, out: Tensor, accumulate: bool = False) -> None:
+        """x float32 [T, k], out float32 [T, n]; rows of both may be strided."""
+        if len(self.parts) == 1:
+            self._linear(x, self.parts[0].weight, out, accumulate)
+            return
+        for part in self.parts:
+            self._linear(x, part.weight, out[:, part.first:part.last], accumulate)
+
+
+def load_linear(ops: Any, reader: WeightReader, modules: dict[str, int], k: int, exact: bool) -> Linear:
+    """Read and pack modules of one input, in order. `modules`: name -> its number of outputs."""
+    return pack(ops, [reader.matrix(name, n, k) for name, n in modules.items()], exact)
+
+
+def pack(ops: Any, matrices: list[Matrix], exact: bool) -> Linear:
+    """Join what can be joined and hand it to the kernels."""
+    parts: list[Part] = []
+    first = 0
+    joined = join(matrices)
+    matrices.clear()  # the parts are copied into the joined ones: let go of them before packing
+    while joined:
+        matrix = joined.pop(0)
+        parts.append(Part(_packed(ops, matrix, exact), first, first + matrix.n))
+        first += matrix.n
+    return Linear(ops, parts)
+
+
+def _packed(ops: Any, matrix: Matrix, exact: bool) -> Any:
+    if isinstance(matrix, DenseMatrix):
+        return ops.pack_dense(matrix.weight, bias=matrix.bias, exact=exact)
+    return ops.pack_linear(matrix.codes, matrix.scales, matrix.zeros, matrix.group_size, bits=matrix.bits,
+                           perm=matrix.perm, bias=matrix.bias, exact=exact)

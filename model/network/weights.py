@@ -1,0 +1,99 @@
+"""The weights of a whole model, read one matrix at a time and packed for the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.formats.weights import DenseMatrix, MatrixInfo, WeightReader
+from model.network.linear import Linear, load_linear, pack
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer."""
+
+    input_norm: Tensor      # float32 [hidden_size]
+    qkv: Linear             # hidden_size -> (num_heads + 2 * num_kv_heads) * head_dim
+    o_proj: Linear
+    post_norm: Tensor       # float32 [hidden_size]
+    gate_up: Linear         # hidden_size -> 2 * intermediate_size
+    down_proj: Linear
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    embeddings: Tensor      # float16, bfloat16 or float32 [vocab_size, hidden_size]
+    layers: list[Layer]
+    norm: Tensor            # float32 [hidden_size]
+    lm_head: Linear         # hidden_size -> vocab_size
+
+    @property
+    def nbytes(self) -> int:
+        layers = sum(linear.nbytes for layer in self.layers
+                     for linear in (layer.qkv, layer.o_proj, layer.gate_up, layer.down_proj))
+        return layers + self.embeddings.nbytes + self.lm_head.nbytes
+
+
+def layer_modules(config: ModelConfig, index: int) -> tuple[tuple[dict[str, int], int], ...]:
+    """({module: outputs}, inputs) for qkv, o, gate_up and down of layer `index`."""
+    prefix = f"model.layers.{index}."
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    hidden, inner = config.hidden_size, config.intermediate_size
+    attention, mlp = prefix + "self_attn.", prefix + "mlp."
+    return (({attention + "q_proj": queries, attention + "k_proj": keys, attention + "v_proj": keys}, hidden),
+            ({attention + "o_proj": hidden}, queries),
+            ({mlp + "gate_proj": inner, mlp + "up_proj": inner}, hidden),
+            ({mlp + "down_proj": hidden}, inner))
+
+
+def weight_infos(reader: WeightReader, config: ModelConfig) -> list[MatrixInfo]:
+    """Check every tensor that will be needed and say what it will take. Raises ModelLoadError."""
+    hidden, vocab = config.hidden_size, config.vocab_size
+    infos = [reader.table_info("model.embed_tokens.weight", vocab, hidden)]
+    for index in range(config.num_layers):
+        for modules, k in layer_modules(config, index):
+            infos += [reader.matrix_info(name, n, k) for name, n in modules.items()]
+    if _has_own_head(reader, config):
+        infos.append(reader.matrix_info("lm_head", vocab, hidden))
+    else:
+        infos.append(infos[0])
+    return infos
+
+
+def _has_own_head(reader: WeightReader, config: ModelConfig) -> bool:
+    return not config.tie_word_embeddings or reader.is_quantized("lm_head")
+
+
+def load_weights(ops: Any, reader: WeightReader, config: ModelConfig, exact: bool,
+                 progress: Progress | None = None) -> ModelWeights:
+    """Read and pack everything. `progress` hears a line and the share that is done, 0 to 1."""
+    def tell(done: int) -> None:
+        if progress:
+            progress(f"Loading {config.name}", done / (config.num_layers + 1))
+
+    hidden, vocab = config.hidden_size, config.vocab_size
+    layers = []
+    for index in range(config.num_layers):
+        tell(index)
+        qkv, o_proj, gate_up, down_proj = (load_linear(ops, reader, modules, k, exact)
+                                           for modules, k in layer_modules(config, index))
+        prefix = f"model.layers.{index}."
+        layers.append(Layer(reader.vector(prefix + "input_layernorm.weight", hidden), qkv, o_proj,
+                            reader.vector(prefix + "post_attention_layernorm.weight", hidden), gate_up,
+                            down_proj))
+    tell(config.num_layers)
+    embeddings = reader.table("model.embed_tokens.weight", vocab, hidden)
+    if _has_own_head(reader, config):
+        lm_head = load_linear(ops, reader, {"lm_head": vocab}, hidden, exact)
+    else:
+        lm_head = pack(ops, [DenseMatrix(embeddings, None)], exact)
+    norm = reader.vector("model.norm.weight", hidden)
+    tell(config.num_layers + 1)
+    return ModelWeights(embeddings, layers, norm, lm_head)
