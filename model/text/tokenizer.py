@@ -142,13 +142,13 @@ class Tokenizer:
         return self.settings.eos_token_ids | (known & self.control_ids) | {i for i in [own] if i is not None}
 
     def _template_tokens(self) -> dict[str, str]:
-        """bos_token, eos_token, ...: what templates are given."""
-        tokens = dict(self.settings.special_tokens)
+        """bos_token, eos_token, ...: what templates are given; "" for one that there is not."""
+        tokens = {"bos_token": "", "eos_token": ""} | self.settings.special_tokens
         if self.bos_id is not None:
-            tokens.setdefault("bos_token", self._text(self.bos_id))
+            tokens["bos_token"] = self._text(self.bos_id)
         eos = self._id_of("eos_token", min(self.eos_ids, default=None))
         if eos is not None:
-            tokens.setdefault("eos_token", self._text(eos))
+            tokens["eos_token"] = self._text(eos)
         return tokens
 
 
