@@ -1,0 +1,127 @@
+"""Parlor: chat with a local model in the browser. Arguments -> model -> create_app -> waitress."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import logging
+import os
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from model import ChatModel, ModelLoadError, load_model
+from webui import create_app
+from webui.folder_lock import FolderInUse
+from webui.guard import Guard
+from webui.password import Password
+from webui.serving import PortTaken, address_of, open_socket, serve
+from webui.store import Store
+
+HERE = Path(__file__).resolve().parent
+SHIPPED_BOTS = HERE / "sessions" / "bots"
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="app.py", description="Chat with a local language model in the browser.",
+        epilog="Example: python app.py -d ~/models/TinyLlama-1.1B-GPTQ --max-seq-len 4096")
+    parser.add_argument("-d", "--model", type=Path, default=HERE / "starter", metavar="FOLDER",
+                        help="folder of the model; default: the small one that ships, starter/")
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="address to listen on; beyond this machine it needs --password "
+                             "(default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=5005,
+                        help="0 takes any free one (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="where the model runs (default: %(default)s)")
+    parser.add_argument("--max-seq-len", type=_positive, metavar="TOKENS",
+                        help="context of the model; default: what the model was made for, if memory allows")
+    parser.add_argument("--cache", choices=("fp16", "fp32"), default="fp16",
+                        help="how the context is kept in memory (default: %(default)s)")
+    parser.add_argument("--threads", type=_positive, help="CPU threads; default: one for each physical core")
+    parser.add_argument("--exact", action="store_true",
+                        help="float32 arithmetic throughout: slower, no rounding")
+    parser.add_argument("--sessions-dir", type=Path, default=HERE / "sessions", metavar="FOLDER",
+                        help="where sessions and bots are kept (default: sessions/ beside app.py)")
+    parser.add_argument("--password", nargs="?", const="", metavar="FILE",
+                        help="the browser asks for a password: FILE's first line, or else typed in now")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_model) -> int:
+    """The exit code: 0 after a clean end, 1 with one sentence on stderr if it could not start."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    try:
+        return run(arguments, load)
+    except (FolderInUse, PortTaken, ModelLoadError, ValueError) as error:
+        print(f"Parlor: {error}", file=sys.stderr)
+    except PermissionError as error:
+        print(f"Parlor: no permission to write {error.filename}. Choose another folder with --sessions-dir.",
+              file=sys.stderr)
+    except OSError as error:
+        print(f"Parlor: {error.filename or 'the system'}: {error.strerror or error}.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nStopped before it was ready.", file=sys.stderr)
+    return 1
+
+
+def run(arguments: argparse.Namespace, load: Callable[..., ChatModel]) -> int:
+    """Cheap checks first, so that what cannot work is told before a model is loaded."""
+    guard = Guard(arguments.host, _read_password(arguments.password))
+    store = Store(arguments.sessions_dir, shipped_bots=SHIPPED_BOTS)
+    listener = open_socket(arguments.host, arguments.port)
+    address = address_of(listener, arguments.host)
+    store.lock.describe(address)
+    model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
+                 cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
+                 progress=_show_progress)
+    app = create_app(model, store, guard=guard)
+
+    def ready() -> None:
+        print(f"\nParlor is ready: {address}   (Ctrl+C ends it)", flush=True)
+        if not arguments.no_browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+    serve(app, listener, ready=ready)
+    store.close()
+    sys.stdout.flush()
+    os._exit(0)  # every text is on disk; a model in the middle of a step need not hold up the end
+
+
+def _read_password(source: str | None) -> Password | None:
+    """None without --password. Raises ValueError, OSError."""
+    if source is None:
+        return None
+    text = getpass.getpass("Password for Parlor: ") if source == "" else \
+        Path(source).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    return Password(text)
+
+
+def _show_progress(what: str, done: float) -> None:
+    """One line that is written over, where somebody looks; one line a step elsewhere."""
+    if sys.stdout.isatty():
+        print(f"\r{what:<60} {done:4.0%}", end="\n" if done >= 1 else "", flush=True)
+    elif done in (0.0, 1.0):
+        print(f"{what} {done:.0%}", flush=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

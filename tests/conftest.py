@@ -1,0 +1,38 @@
+"""Fixtures for all tests: a store in a temporary folder, and the app around it with a scripted model."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fake_model import FakeModel
+from tests.fake_server import write_bots
+
+
+@pytest.fixture
+def store(tmp_path):
+    from webui.store import Store
+
+    write_bots(tmp_path / "sessions" / "bots")
+    store = Store(tmp_path / "sessions")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def model():
+    return FakeModel()
+
+
+@pytest.fixture
+def app(model, store):
+    from webui import create_app
+    from webui.context import parlor
+
+    app = create_app(model, store)
+    yield app
+    parlor(app).close("the test is over", 1.0)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()

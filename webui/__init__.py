@@ -1,0 +1,77 @@
+"""The web server of Parlor: create_app() puts routes, guard and error answers around one model and one store.
+
+Knows HTTP, disk, messages and text; never a token id or a tensor.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from flask import Flask, Response, render_template, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from model import ChatModel
+
+from . import bots, replies, sessions, settings, transfer
+from .chat import Chat
+from .context import KEY, Parlor, parlor
+from .errors import Problem
+from .guard import MAX_BODY, Guard
+from .ids import new_id
+from .store import Store
+from .streams import Streams
+
+MOST_STREAMS = 80
+log = logging.getLogger("parlor")
+
+
+def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
+               most_streams: int = MOST_STREAMS) -> Flask:
+    """The application. The caller owns `model` and `store` and closes them after parlor(app).close()."""
+    app = Flask(__name__, root_path=str(Path(__file__).parent))
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False
+    app.json.ensure_ascii = False
+    app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(most_streams))
+    for module in (sessions, replies, bots, settings, transfer):
+        app.register_blueprint(module.bp)
+    app.add_url_rule("/", "page", lambda: render_template("index.html"))
+    app.before_request(lambda: parlor().guard.check(request))
+    app.after_request(_finish_answer)
+    app.register_error_handler(Problem, _answer_problem)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_unexpected)
+    return app
+
+
+def _finish_answer(response: Response) -> Response:
+    if request.endpoint == "static":
+        response.headers["Cache-Control"] = "no-cache"  # asked for by ETag each time: names carry no version
+    return parlor().guard.add_headers(response)
+
+
+def _answer_problem(problem: Problem) -> ResponseReturnValue:
+    answer = problem.as_json()
+    current = answer.pop("current", None)
+    if current is not None:
+        is_session = "messages" in current
+        answer |= {"session": parlor().chat.present(current)} if is_session else {"current": current}
+    headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
+    return answer, problem.status, headers
+
+
+def _answer_http(error: HTTPException) -> ResponseReturnValue:
+    """What Flask itself refuses: unknown addresses, wrong methods, bodies that are too large."""
+    code = (error.name or "error").lower().replace(" ", "_")
+    message = f"The body is larger than {MAX_BODY >> 20} MiB." if error.code == 413 else f"{error.name}."
+    return {"error": {"message": message, "code": code}}, error.code or 500
+
+
+def _answer_unexpected(error: Exception) -> ResponseReturnValue:
+    """A fault of ours: an id that the log knows too, and nothing else."""
+    error_id = new_id()
+    log.error("error %s in %s %s", error_id, request.method, request.path, exc_info=error)
+    message = f"Something broke inside Parlor; its log says more under {error_id}."
+    return {"error": {"message": message, "code": "internal"}, "id": error_id}, 500

@@ -1,0 +1,99 @@
+"""The JSON body of a request, field by field; a route asks for what it knows and nothing else may be there.
+
+    with read_body() as body:
+        text = body.text("text", most=MAX_TEXT)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import request
+
+from . import strict_json
+from .errors import BadRequest
+from .ids import is_id
+
+MAX_REVISION = 1 << 53
+
+
+@contextmanager
+def read_body() -> Iterator[Body]:
+    """The body of the present request; on leaving, fields that nobody asked for are refused."""
+    data = request.get_data()
+    try:
+        raw = strict_json.loads(data) if data else {}
+    except ValueError as error:
+        raise BadRequest(f"The body cannot be read: {error}.") from None
+    if not isinstance(raw, dict):
+        raise BadRequest("The body is not a JSON object.")
+    body = Body(raw)
+    yield body
+    unknown = sorted(raw.keys() - body.asked)
+    if unknown:
+        raise BadRequest(f"{unknown[0][:60]!r} is not known here; expected {', '.join(sorted(body.asked))}.")
+
+
+class Body:
+    """Every method raises BadRequest with a sentence."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self._raw = raw
+        self.asked: set[str] = set()
+
+    def has(self, name: str) -> bool:
+        self.asked.add(name)
+        return name in self._raw
+
+    def value(self, name: str) -> Any:
+        """Unchecked; for what has a check of its own."""
+        if not self.has(name):
+            raise BadRequest(f"{name} is missing.")
+        return self._raw[name]
+
+    def text(self, name: str, *, most: int, least: int = 0, default: str | None = None) -> str:
+        if default is not None and not self.has(name):
+            return default
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise BadRequest(f"{name} is not a text.")
+        if not least <= len(value) <= most:
+            raise BadRequest(f"{name} has {len(value):,} characters; expected {least} to {most:,}.")
+        return value
+
+    def whole(self, name: str, low: int, high: int) -> int:
+        value = self.value(name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise BadRequest(f"{name} is not a whole number from {low} to {high}.")
+        return value
+
+    def revision(self) -> int:
+        return self.whole("revision", 0, MAX_REVISION)
+
+    def flag(self, name: str, default: bool) -> bool:
+        if not self.has(name):
+            return default
+        value = self._raw[name]
+        if not isinstance(value, bool):
+            raise BadRequest(f"{name} is not true or false.")
+        return value
+
+    def optional_id(self, name: str) -> str | None:
+        """An id; None if it is null or missing."""
+        value = self._raw[name] if self.has(name) else None
+        if value is not None and not is_id(value):
+            raise BadRequest(f"{name} is not an id.")
+        return value
+
+    def ids(self, name: str, most: int) -> list[str] | None:
+        """A list of different ids; None if it is missing."""
+        if not self.has(name):
+            return None
+        value = self._raw[name]
+        if not isinstance(value, list) or len(value) > most or not all(is_id(entry) for entry in value):
+            raise BadRequest(f"{name} is not a list of at most {most} ids.")
+        if len(set(value)) < len(value):
+            raise BadRequest(f"{name} holds an id twice.")
+        return value

@@ -1,0 +1,117 @@
+"""Routes of bots and presets: the small documents that sessions refer to."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from .body import Body, read_body
+from .context import parlor
+from .errors import Refused, TooMany
+from .ids import check_id, new_id
+from .sampling import BUILT_IN_PRESETS
+from .schema import BOT, PRESET, Document
+
+MOST_BOTS = 500
+MOST_PRESETS = 200
+DEFAULT_COLOR = "#5b6b7b"
+_BOT_FIELDS = ("name", "color", "persona", "greeting", "sampling")
+
+bp = Blueprint("bots", __name__, url_prefix="/api")
+
+
+@bp.get("/bots")
+def list_bots() -> ResponseReturnValue:
+    return {"bots": parlor().store.known_bots()}
+
+
+@bp.post("/bots")
+def create_bot() -> ResponseReturnValue:
+    with read_body() as body:
+        fields = {"color": DEFAULT_COLOR, "persona": "", "greeting": "", "sampling": {}, **_given(body)}
+    if len(parlor().store.known_bots()) >= MOST_BOTS:
+        raise TooMany(f"There are {MOST_BOTS} bots already.", hint="Delete one first.")
+    bot = {"schema_version": BOT.version, "id": new_id(), "revision": 1, "created": time.time(), **fields}
+    parlor().store.bots.create(bot)
+    parlor().store.changes.touch_bots()
+    return {"bot": bot}, 201
+
+
+@bp.get("/bots/<bot_id>")
+def read_bot(bot_id: str) -> ResponseReturnValue:
+    return {"bot": parlor().store.bots.get(bot_id)}
+
+
+@bp.patch("/bots/<bot_id>")
+def change_bot(bot_id: str) -> ResponseReturnValue:
+    with read_body() as body:
+        revision = body.revision()
+        fields = _given(body)
+    bot = parlor().store.bots.change(bot_id, revision, lambda old: {**old, **fields})
+    parlor().store.changes.touch_bots()
+    return {"bot": bot}
+
+
+@bp.delete("/bots/<bot_id>")
+def delete_bot(bot_id: str) -> ResponseReturnValue:
+    """Its messages stay in their sessions."""
+    with read_body():
+        pass
+    undo = parlor().store.bots.delete(bot_id)
+    parlor().store.changes.touch_bots()
+    return {"undo": undo}
+
+
+@bp.post("/bots/restore")
+def restore_bot() -> ResponseReturnValue:
+    with read_body() as body:
+        token = body.value("undo")
+    bot = parlor().store.bots.restore(token)
+    parlor().store.changes.touch_bots()
+    return {"bot": bot}
+
+
+@bp.post("/presets")
+def create_preset() -> ResponseReturnValue:
+    with read_body() as body:
+        fields = {"name": body.value("name"), "sampling": body.value("sampling")}
+    if len(parlor().store.known_presets()) >= MOST_PRESETS:
+        raise TooMany(f"There are {MOST_PRESETS} presets already.", hint="Delete one first.")
+    preset = {"schema_version": PRESET.version, "id": new_id(), "revision": 1, **fields}
+    return {"preset": _shown(parlor().store.presets.create(preset))}, 201
+
+
+@bp.put("/presets/<preset_id>")
+def change_preset(preset_id: str) -> ResponseReturnValue:
+    with read_body() as body:
+        fields = {"name": body.value("name"), "sampling": body.value("sampling")}
+    _check_own(preset_id)
+    return {"preset": _shown(parlor().store.presets.change(preset_id, None, lambda old: {**old, **fields}))}
+
+
+@bp.delete("/presets/<preset_id>")
+def delete_preset(preset_id: str) -> ResponseReturnValue:
+    """Sessions that use it fall back to Balanced."""
+    with read_body():
+        pass
+    _check_own(preset_id)
+    parlor().store.presets.delete(preset_id)
+    return {"deleted": preset_id}
+
+
+def _given(body: Body) -> dict[str, Any]:
+    return {name: body.value(name) for name in _BOT_FIELDS if body.has(name)}
+
+
+def _check_own(preset_id: str) -> None:
+    if any(preset["id"] == preset_id for preset in BUILT_IN_PRESETS):
+        raise Refused("This preset comes with Parlor and cannot be changed.",
+                      hint="Save yours under another name.")
+    check_id(preset_id, "preset")
+
+
+def _shown(preset: Document) -> Document:
+    return {key: preset[key] for key in ("id", "name", "sampling")}

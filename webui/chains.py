@@ -1,0 +1,156 @@
+"""The replies that are being written, one chain a session, and finished ones whose logs tabs may still read.
+
+A chain is what follows one request: one reply, or several by several bots. Thread-safe. Knows nothing of who
+speaks next; that is asked of the function that comes with the chain.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import Gone, NotFound, NotSaved, TooMany
+from .reply_job import ReplyJob
+
+LOG_SECONDS = 600.0
+MOST_CHAINS = 64
+KNOWN_GONE = 10_000
+STOP_SECONDS = 10.0
+log = logging.getLogger("parlor.chains")
+
+
+@dataclass
+class Chain:
+    """`planned` bots speak next, in that order; after them `turns` more, by turn order."""
+
+    session_id: str
+    planned: list[str] = field(default_factory=list)
+    turns: int = 0
+    ended: bool = False
+    job: ReplyJob | None = None
+
+
+class Chains:
+    """`touched` is told the id of a session whose reply began or ended."""
+
+    def __init__(self, touched: Callable[[str], None]) -> None:
+        self._touched = touched
+        self._lock = threading.Lock()
+        self._chains: dict[str, Chain] = {}
+        self._jobs: OrderedDict[str, ReplyJob] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._closing = False
+
+    def of(self, session_id: str) -> Chain | None:
+        return self._chains.get(session_id)
+
+    def writing(self, session_id: str) -> dict[str, str] | None:
+        """Ids of the reply that is being written in the session, its message and its bot."""
+        chain = self._chains.get(session_id)
+        return chain.job.info if chain and chain.job else None
+
+    def job(self, reply_id: str) -> ReplyJob:
+        """Raises NotFound for an id that never was here, Gone for a reply that ended too long ago."""
+        self._forget_old_jobs()
+        with self._lock:
+            if reply_id in self._jobs:
+                return self._jobs[reply_id]
+            if reply_id in self._gone:
+                raise Gone("This reply ended a while ago; its session has it.")
+        raise NotFound("This reply is not known here.", code="unknown_reply")
+
+    def ended_in(self, session_id: str) -> list[ReplyJob]:
+        with self._lock:
+            return [job for job in self._jobs.values()
+                    if job.plan.session_id == session_id and job.log.ended_at is not None]
+
+    def check_space(self) -> None:
+        """Raises TooMany if no more replies may begin."""
+        if len(self._chains) >= MOST_CHAINS:
+            raise TooMany("Too many replies are being written at once.", retry_after=5)
+
+    def start(self, chain: Chain, job: ReplyJob) -> None:
+        """Begin the chain's next reply. Raises TooMany if the chain was ended meanwhile."""
+        with self._lock:
+            if self._closing or chain.ended:
+                raise TooMany("Parlor is shutting down." if self._closing else "The chain has ended.",
+                              retry_after=5)
+            self._jobs[job.id] = job
+            chain.job = job
+            self._chains[chain.session_id] = chain
+        job.start()
+        self._touched(chain.session_id)
+
+    def after(self, chain: Chain, job: ReplyJob,
+              follow: Callable[[], ReplyJob | None]) -> dict[str, str] | None:
+        """The reply is committed: what follows it, or nothing, and then the session is free."""
+        following = None
+        try:
+            if not (chain.ended or job.stopped or job.failed or self._closing):
+                following = follow()
+        except Exception:
+            log.exception("the chain of session %s ends early", chain.session_id)
+        if following is not None:
+            return following.info
+        with self._lock:
+            self._chains.pop(chain.session_id, None)
+        self._touched(chain.session_id)
+        return None
+
+    def end(self, session_id: str, *, now: bool) -> None:
+        """Nothing follows the reply that is being written; with `now` that one stops too."""
+        with self._lock:  # either the next reply has begun and is stopped here, or it does not begin
+            chain = self._chains.get(session_id)
+            if chain is None:
+                return
+            chain.ended = True
+            job = chain.job
+        if now and job:
+            job.stop()
+
+    def wait_until_free(self, session_id: str) -> None:
+        """The model ends a stopped reply within a step; one that takes far longer is ended here."""
+        chain = self._chains.get(session_id)
+        deadline = time.monotonic() + STOP_SECONDS
+        while session_id in self._chains and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if chain and chain.job and session_id in self._chains:
+            chain.job.abandon("The model took too long to stop.")
+        if session_id in self._chains:
+            raise NotSaved("The reply that is being written could not be ended.",
+                           hint="Try again in a moment.")
+
+    def close(self, why: str, seconds: float) -> None:
+        """End everything and keep what was written, whether or not the model lets go in half of `seconds`."""
+        with self._lock:
+            self._closing = True
+            jobs = [chain.job for chain in self._chains.values() if chain.job]
+        for job in jobs:
+            job.interrupt(why)
+        left = _wait_for_end(jobs, seconds / 2)
+        for job in left:  # beside each other: each of them waits for the disk
+            threading.Thread(target=job.abandon, args=(why,), daemon=True).start()
+        _wait_for_end(left, seconds / 2)
+
+    def _forget_old_jobs(self) -> None:
+        oldest = time.monotonic() - LOG_SECONDS
+        with self._lock:
+            old = [key for key, job in self._jobs.items()
+                   if job.log.ended_at is not None and job.log.ended_at < oldest]
+            for key in old:
+                del self._jobs[key]
+                self._gone[key] = None
+            while len(self._gone) > KNOWN_GONE:
+                self._gone.popitem(last=False)
+
+
+def _wait_for_end(jobs: list[ReplyJob], seconds: float) -> list[ReplyJob]:
+    """Those of `jobs` that have not ended within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (left := [job for job in jobs if job.log.ended_at is None]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left

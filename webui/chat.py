@@ -1,0 +1,301 @@
+"""What people do in a session: say, let speak, regenerate, continue, stop, edit, delete. The routes call it.
+
+One reply at a time in a session; several bots, or several turns, are a chain of replies. Stop ends the chain
+at once; a message that comes while it runs ends it after the reply that is being written ("busy"), unless it
+asks to interrupt. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from model import ChatModel
+
+from . import tree
+from .bot_view import bot_view, fill_in, user_name
+from .chains import Chain, Chains
+from .errors import BadRequest, Busy, NotFound
+from .ids import check_id
+from .recovery import fold_in, fold_in_all
+from .reply_job import ReplyJob, ReplyPlan
+from .sampling import effective
+from .schema import USER, Bot, Document, Message, Session, new_message, new_session
+from .speakers import Room
+from .store import Store
+from .title import title_from
+
+KNOWN_CONTEXTS = 256
+HERE = "here"
+log = logging.getLogger("parlor.chat")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user said, and how it is to be answered.
+
+    parent     the message above; HERE is the one that is shown last, None the very beginning
+    bot        who is to answer; None leaves it to the session's turn order
+    reply      whether anybody answers
+    interrupt  stop a reply that is being written; otherwise it is in the way (Busy)
+    """
+
+    text: str
+    parent: str | None = HERE
+    bot: str | None = None
+    reply: bool = True
+    interrupt: bool = False
+
+
+class Chat:
+    """All sessions of one store in front of one model."""
+
+    def __init__(self, model: ChatModel, store: Store) -> None:
+        self.model = model
+        self.store = store
+        self.chains = Chains(store.changes.touch)
+        self._model_name = model.info()["name"]
+        self._rooms: dict[str, threading.RLock] = {}
+        self._contexts: OrderedDict[tuple[str, int], Document] = OrderedDict()
+        self._contexts_lock = threading.Lock()
+        fold_in_all(store)
+
+    # Looking
+
+    def present(self, session: Session) -> Document:
+        """The session as the page gets it: the file, and what is being written."""
+        writing = self.chains.writing(session["id"])
+        return {**session, "replies": [writing] if writing else [],
+                "read_only": self.store.sessions.is_read_only(session["id"])}
+
+    def summaries(self, words: str = "") -> list[Document]:
+        entries = self.store.search(words) if words.strip() else self.store.summaries()
+        return [{**entry, "writing": self.chains.writing(entry["id"])} for entry in entries]
+
+    def context(self, session: Session) -> Document:
+        """Where the model's memory begins, were the last bot to speak again now."""
+        key = (session["id"], session["revision"])
+        found = self._contexts.get(key)
+        if found is None:
+            found = self._fit(session)
+            with self._contexts_lock:
+                self._contexts[key] = found
+                if len(self._contexts) > KNOWN_CONTEXTS:
+                    self._contexts.popitem(last=False)
+        return found
+
+    # Sessions
+
+    def create(self, bot_ids: list[str] | None, title: str = "") -> Session:
+        """A new session with these bots (None: the first there is); it begins with their greetings."""
+        known = {bot["id"]: bot for bot in self.store.known_bots()}
+        if bot_ids is None:
+            bot_ids = list(known)[:1]
+        if any(bot_id not in known for bot_id in bot_ids):
+            raise NotFound("One of these bots does not exist any more.")
+        bots = [known[bot_id] for bot_id in bot_ids]
+        session = new_session(bots, title)
+        for bot in bots:
+            if bot["greeting"].strip():
+                text = fill_in(bot["greeting"], bot["name"], user_name(session))
+                message = new_message(bot["id"], bot["name"], text, session["leaf"])
+                session = tree.with_message(session, message, leaf=message["id"])
+        return self.store.add_session(session)
+
+    def delete(self, session_id: str) -> str:
+        """Stop what is being written there, keep it, and move the session to the trash."""
+        with self._room(session_id):
+            self.chains.end(session_id, now=True)
+            self.chains.wait_until_free(session_id)
+            return self.store.delete_session(session_id)
+
+    # Messages
+
+    def say(self, session_id: str, revision: int | None, said: Said) -> tuple[Message, ReplyJob | None]:
+        """Append the user's message, durably, and start the answer."""
+        with self._room(session_id):
+            session = self._session_to_change(session_id, revision)
+            if self.chains.of(session_id):
+                self.chains.end(session_id, now=said.interrupt)
+                if not said.interrupt:
+                    raise self._busy(session, "Send it again when the reply is done, or stop that first.")
+                self.chains.wait_until_free(session_id)
+                session, revision = self.store.session(session_id), None
+            self._check_answer(session, said)
+            above = session["leaf"] if said.parent == HERE else said.parent
+            if above is not None:
+                tree.get(session, above)
+            message = new_message(USER, user_name(session), said.text, above)
+            session = self.store.change_session(session_id, revision, lambda old: _with_said(old, message))
+            return message, self._answer(session, said) if said.reply else None
+
+    def next_reply(self, session_id: str, revision: int, bot: str | None, turns: int | None) -> ReplyJob:
+        """Let a bot speak without the user saying anything; several turns make a conversation among bots."""
+        with self._room(session_id):
+            session = self._free_session(session_id, revision)
+            chain = Chain(session_id, turns=(turns or 1) - 1)
+            if bot is None:
+                room = Room.of(session, self.store, self.model)
+                bot = room.going_on()
+                if session["turn_order"] == "all" and turns is None:
+                    chain.planned = [speaker.id for speaker in room.speakers if speaker.id != bot]
+            if bot is None:
+                raise BadRequest("No bot in this session can speak.", hint="Add one, or unmute one.")
+            return self._start(chain, session, self._bot_in(session, bot))
+
+    def regenerate(self, session_id: str, revision: int, message_id: str | None, bot: str | None) -> ReplyJob:
+        """Another version of a reply, beside it."""
+        with self._room(session_id):
+            session = self._free_session(session_id, revision)
+            message = tree.get(session, message_id or session["leaf"])
+            if message["author"] == USER:
+                raise BadRequest("Only a bot's message can be written again.", hint="Edit yours instead.")
+            speaker = self._bot(bot or message["author"])
+            if session["leaf"] != message["parent"]:
+                session = self.store.change_session(
+                    session_id, revision, lambda old: {**old, "leaf": message["parent"]}, touch=False)
+            return self._start(Chain(session_id), session, speaker)
+
+    def go_on(self, session_id: str, revision: int, message_id: str | None) -> ReplyJob:
+        """Write on where a reply ended."""
+        with self._room(session_id):
+            session = self._free_session(session_id, revision)
+            message = tree.get(session, message_id or session["leaf"])
+            if message["author"] == USER:
+                raise BadRequest("Only a bot's message can be continued.")
+            return self._start(Chain(session_id), session, self._bot(message["author"]), continued=message)
+
+    def edit_message(self, session_id: str, revision: int, message_id: str, text: str) -> Session:
+        """Change a message in place; nothing below it is dropped."""
+        def edited(old: Session) -> Session:
+            message = {**tree.get(old, message_id), "text": text, "edited": time.time()}
+            return tree.with_message(old, message, leaf=old["leaf"])
+
+        with self._room(session_id):
+            self._check_not_written(session_id, message_id)
+            return self.store.change_session(session_id, revision, edited)
+
+    def delete_message(self, session_id: str, revision: int, message_id: str) -> Session:
+        with self._room(session_id):
+            self._check_not_written(session_id, message_id)
+            return self.store.change_session(
+                session_id, revision, lambda old: tree.without_message(old, message_id))
+
+    def stop(self, reply_id: str) -> None:
+        """Stop the reply, and whatever would have followed it."""
+        self.chains.end(self.chains.job(reply_id).plan.session_id, now=True)
+
+    # Inside
+
+    def _room(self, session_id: str) -> threading.RLock:
+        """Held while something is decided about a session, never while a reply is written."""
+        return self._rooms.setdefault(check_id(session_id, "session"), threading.RLock())
+
+    def _answer(self, session: Session, said: Said) -> ReplyJob | None:
+        ids = [said.bot] if said.bot else []
+        if not ids:
+            try:
+                ids = Room.of(session, self.store, self.model).answering(said.text)
+            except Exception:  # the message is saved: the answer must not look as if it were not
+                log.exception("nobody could be chosen to answer in session %s", session["id"])
+        if not ids:
+            return None
+        return self._start(Chain(session["id"], planned=ids[1:]), session, self._bot(ids[0]))
+
+    def _start(self, chain: Chain, session: Session, speaker: Bot, *,
+               continued: Message | None = None) -> ReplyJob:
+        bots = {bot["id"]: bot for bot in self.store.known_bots()}
+        parent = continued["parent"] if continued else session["leaf"]
+        view = bot_view(session, bots, speaker, tree.path(session, parent))
+        preset = self.store.preset_sampling(session["preset"])
+        params = effective(preset, session["sampling"], speaker["sampling"], view.stop)
+        message = continued or new_message(speaker["id"], speaker["name"], "", parent)
+        plan = ReplyPlan(session["id"], message, view, params, self._model_name, continued is not None)
+        job = ReplyJob(plan, self.model, self.store,
+                       lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
+        self.chains.start(chain, job)
+        return job
+
+    def _follow(self, chain: Chain) -> ReplyJob | None:
+        session = self.store.session(chain.session_id)
+        if chain.planned:
+            return self._start(chain, session, self._bot(chain.planned.pop(0)))
+        if chain.turns <= 0:
+            return None
+        chain.turns -= 1
+        bot = Room.of(session, self.store, self.model).going_on()
+        return self._start(chain, session, self._bot(bot)) if bot else None
+
+    def _bot(self, bot_id: str) -> Bot:
+        try:
+            return self.store.bots.get(bot_id)
+        except NotFound:
+            raise NotFound("This bot does not exist any more.", hint="Choose another one to speak.") from None
+
+    def _bot_in(self, session: Session, bot_id: str) -> Bot:
+        if all(entry["id"] != bot_id for entry in session["bots"]):
+            raise BadRequest("This bot is not in the session.", hint="Add it first.")
+        return self._bot(bot_id)
+
+    def _fit(self, session: Session) -> Document:
+        seen: Document = {"first_message": None, "prompt_tokens": 0,
+                          "max_seq_len": self.model.info()["max_seq_len"]}
+        room = Room.of(session, self.store, self.model)
+        if not room.speakers:
+            return seen
+        speaker = room.bots.get(room.last_speaker or "", room.bots[room.speakers[0].id])
+        view = bot_view(session, room.bots, speaker, room.path)
+        preset = self.store.preset_sampling(session["preset"])
+        params = effective(preset, session["sampling"], speaker["sampling"])
+        fit = self.model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker)
+        ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
+        return {**seen, "first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
+
+    def _session_to_change(self, session_id: str, revision: int | None) -> Session:
+        """The session if `revision` is its own; a reply that a full disk kept out is brought in first."""
+        for job in self.chains.ended_in(session_id):
+            path = self.store.journal_folder / f"{job.id}.jsonl"
+            if path.exists():
+                fold_in(self.store, path)
+        return self.store.change_session(session_id, revision, lambda session: session)
+
+    def _free_session(self, session_id: str, revision: int) -> Session:
+        session = self._session_to_change(session_id, revision)
+        if self.chains.of(session_id):
+            raise self._busy(session, "Wait until it is done, or stop it first.")
+        self.chains.check_space()
+        return session
+
+    def _check_answer(self, session: Session, said: Said) -> None:
+        """Before the message is saved: whatever would keep it from being answered."""
+        if said.reply:
+            self.chains.check_space()
+            if said.bot:
+                self._bot_in(session, said.bot)
+
+    def _busy(self, session: Session, hint: str) -> Busy:
+        chain = self.chains.of(session["id"])
+        name = chain.job.plan.view.speaker if chain and chain.job else "A bot"
+        return Busy(f"{name} is still writing in this session.", hint=hint, current=session)
+
+    def _check_not_written(self, session_id: str, message_id: str) -> None:
+        chain = self.chains.of(session_id)
+        if chain is None or chain.job is None:
+            return
+        written = chain.job.plan.message
+        if message_id in (written["id"], written["parent"]):
+            session = self.store.session(session_id)
+            raise self._busy(session, "Stop the reply before changing what it hangs on.")
+
+
+def _with_said(session: Session, message: Message) -> Session:
+    """The session with the user's message; the first one also names a session that has no name yet."""
+    changed: dict[str, Any] = tree.with_message(session, message, leaf=message["id"])
+    first = not any(other["author"] == USER for other in session["messages"])
+    if session["title_is_auto"] and first:
+        changed["title"] = title_from(message["text"]) or session["title"]
+    return changed

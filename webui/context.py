@@ -1,0 +1,37 @@
+"""What the routes work on: one object, put into the app by create_app()."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from flask import Flask, current_app
+
+from model import ChatModel
+
+from .chat import Chat
+from .guard import Guard
+from .store import Store
+from .streams import Streams
+
+KEY = "parlor"
+
+
+@dataclass(frozen=True)
+class Parlor:
+    model: ChatModel
+    store: Store
+    chat: Chat
+    guard: Guard
+    streams: Streams
+    started: float = field(default_factory=time.monotonic)
+
+    def close(self, why: str, seconds: float) -> None:
+        """End every reply, then every stream, within about `seconds`."""
+        self.chat.chains.close(why, seconds / 2)
+        self.streams.close(seconds / 2)
+
+
+def parlor(app: Flask | None = None) -> Parlor:
+    """Of the app that answers the present request."""
+    return (app or current_app).extensions[KEY]

@@ -1,0 +1,212 @@
+"""One folder of JSON documents: revisions, atomic saves, migration, quarantine, trash.
+
+A file that cannot be read is never overwritten: what does not parse moves to quarantine, what a newer
+version wrote opens read-only, what the disk refuses stays where it is; each is told in `problems`.
+Knows nothing of what the documents say, beyond their Kind's check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import strict_json
+from .disk import Disk
+from .errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
+from .ids import check_id, is_id, new_id
+from .schema import Document, Kind
+
+CACHED_DOCUMENTS = 64
+
+
+class Documents:
+    """The documents of one kind. Thread-safe; a document that was handed out is never changed in place."""
+
+    def __init__(self, folder: Path, kind: Kind, disk: Disk, quarantine: Path, trash: Path) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.problems: list[dict[str, str]] = []
+        self._disk = disk
+        self._quarantine = quarantine
+        self._trash = trash
+        self._locks: dict[str, threading.RLock] = {}
+        self._cache: OrderedDict[str, Document] = OrderedDict()
+        self._cache_lock = threading.Lock()
+        self._read_only: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.clear_temporaries(folder)
+
+    def scan(self) -> Iterator[Document]:
+        """Every readable document, once, at start; problems are noted and the rest goes on."""
+        for path in sorted(self.folder.glob("*.json")):
+            if is_id(path.stem):
+                with contextlib.suppress(Problem):
+                    yield self.get(path.stem)
+
+    def get(self, key: str) -> Document:
+        """Raises NotFound if there is none, or none that can be read."""
+        check_id(key, self.kind.name)
+        with self._cache_lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        with self._lock(key):
+            document = self._read(key)
+            self._remember(key, document)
+            return document
+
+    def is_read_only(self, key: str) -> bool:
+        return key in self._read_only
+
+    def create(self, document: Document) -> Document:
+        """Save a new document. Raises FileExistsError if the id is taken, readable or not."""
+        key = check_id(document["id"])
+        with self._lock(key):
+            if self._path(key).exists():
+                raise FileExistsError(f"there is a {self.kind.name} {key} already")
+            return self._save(key, document)
+
+    def change(self, key: str, revision: int | None, edit: Callable[[Document], Document]) -> Document:
+        """Save what `edit` makes of the document, with the next revision.
+
+        revision  the one that the change is based on; None for changes that hold on top of any
+        Raises Stale with the current document, ReadOnly, NotFound, NotSaved, or Invalid from the check.
+        """
+        check_id(key, self.kind.name)
+        with self._lock(key):
+            document = self.get(key)
+            if key in self._read_only:
+                raise ReadOnly(f"This {self.kind.name} was written by a newer Parlor and opens read-only.",
+                               hint="Update Parlor to change it.", current=document)
+            if revision is not None and revision != document["revision"]:
+                raise Stale(f"This {self.kind.name} was changed elsewhere in the meantime.",
+                            hint="Look at what is there now, then try again.", current=document)
+            changed = edit(document)
+            if changed is document:
+                return document
+            return self._save(key, {**changed, "id": key, "revision": document["revision"] + 1})
+
+    def delete(self, key: str) -> str:
+        """Move the file to the trash. Returns the token that brings it back."""
+        check_id(key, self.kind.name)
+        with self._lock(key):
+            if not self._path(key).exists():
+                raise NotFound(f"There is no such {self.kind.name}.")
+            token = new_id()
+            self._trash.mkdir(parents=True, exist_ok=True)
+            with self._saving(key):
+                os.utime(self._path(key))  # the trash counts its days from now
+                self._disk.move(self._path(key), self._in_trash(token, key))
+            self._forget(key)
+            return token
+
+    def restore(self, token: str) -> Document:
+        """Bring a deleted document back under its id. Raises NotFound if the token names none."""
+        check_id(token, f"deleted {self.kind.name}")
+        for path in self._trash.glob(f"{self.kind.name}-{token}-*.json"):
+            key = check_id(path.stem.rpartition("-")[2])
+            with self._lock(key):
+                with self._saving(key):
+                    self._disk.move(path, self._path(key))
+                return self.get(key)
+        raise NotFound(f"This {self.kind.name} is no longer in the trash.")
+
+    def _lock(self, key: str) -> threading.RLock:
+        return self._locks.setdefault(key, threading.RLock())
+
+    def _read(self, key: str) -> Document:
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"There is no such {self.kind.name}.") from None
+        except OSError as error:
+            self._note(path, f"could not be read: {error.strerror}. It was left as it is.")
+            raise NotFound(f"This {self.kind.name} could not be read.") from None
+        try:
+            document = strict_json.loads(data)
+            if not isinstance(document, dict) or document.get("id") != key:
+                raise ValueError("the id inside is not the file's name")
+            version = _whole(document, "schema_version")
+            _whole(document, "revision")
+            if version > self.kind.version:
+                return self._open_newer(key, document)
+            document = self.kind.upgrade(document)
+            self.kind.check(document)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self._put_in_quarantine(path, error)
+            raise NotFound(f"This {self.kind.name} is damaged.") from None
+        return document
+
+    def _open_newer(self, key: str, document: Document) -> Document:
+        version = document["schema_version"]
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            self.kind.check(document)
+            self._read_only.add(key)
+            return document
+        self._note(self._path(key), f"is of version {version}; this Parlor reads up to {self.kind.version}. "
+                                    "It was left as it is.")
+        raise NotFound(f"This {self.kind.name} was written by a newer Parlor.")
+
+    def _put_in_quarantine(self, path: Path, error: Exception) -> None:
+        target = self._quarantine / f"{self.kind.name}-{path.stem}-{new_id()}.json"
+        try:
+            self._quarantine.mkdir(parents=True, exist_ok=True)
+            self._disk.move(path, target)
+        except OSError:
+            self._note(path, f"is damaged ({error}) and was left as it is.")
+        else:
+            self._note(path, f"is damaged ({error}) and was moved to {target.parent.name}/{target.name}.")
+
+    def _save(self, key: str, document: Document) -> Document:
+        try:
+            self.kind.check(document)
+        except ValueError as error:
+            raise Invalid(f"This {self.kind.name} cannot be saved: {error}.") from None
+        with self._saving(key):
+            self._disk.save(self._path(key), strict_json.pretty(document))
+        self._remember(key, document)
+        return document
+
+    @contextlib.contextmanager
+    def _saving(self, key: str) -> Iterator[None]:
+        """A write that failed may or may not have reached the file: from now on believe the disk."""
+        try:
+            yield
+        except OSError as error:
+            self._forget(key)
+            raise NotSaved(f"The {self.kind.name} could not be saved: {error.strerror or error}.",
+                           hint="Make room on the disk or mend its permissions, then try again.") from error
+
+    def _remember(self, key: str, document: Document) -> None:
+        with self._cache_lock:
+            self._cache[key] = document
+            self._cache.move_to_end(key)
+            while len(self._cache) > CACHED_DOCUMENTS:
+                self._cache.popitem(last=False)
+
+    def _forget(self, key: str) -> None:
+        with self._cache_lock:
+            self._cache.pop(key, None)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{check_id(key)}.json"
+
+    def _in_trash(self, token: str, key: str) -> Path:
+        return self._trash / f"{self.kind.name}-{token}-{key}.json"
+
+    def _note(self, path: Path, message: str) -> None:
+        problem = {"file": f"{self.folder.name}/{path.name}", "message": message}
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+def _whole(document: Document, name: str) -> int:
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is not a whole number")
+    return value

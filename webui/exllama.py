@@ -1,0 +1,109 @@
+"""Sessions of ExLlama's web UI (2023), read into ours.
+
+Keys and their meaning: https://github.com/turboderp/exllama/blob/02ff9533e0116a6741d2ac3db999d940d634307b/webui/session.py
+Off is 0 there and 1 here for top_p and typical; a range of -1 is the whole context there, 0 here.
+Pure functions: the caller saves what comes out.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from model import PARAMETER_SPECS
+
+from . import tree
+from .errors import BadRequest
+from .ids import new_id
+from .sampling import Changes
+from .schema import (
+    BOT,
+    MAX_BOTS,
+    MAX_NAME,
+    MAX_PROMPT,
+    MAX_TEXT,
+    USER,
+    Bot,
+    Session,
+    new_message,
+    new_session,
+)
+
+IMPORTED_COLOR = "#7a6a55"
+_NAMES = {"temperature": "temperature", "top_p": "top_p", "min_p": "min_p", "top_k": "top_k",
+          "typical": "typical_p", "max_response_tokens": "max_new_tokens",
+          "token_repetition_penalty_max": "repetition_penalty",
+          "token_repetition_penalty_sustain": "repetition_range",
+          "token_repetition_penalty_decay": "repetition_decay"}
+
+
+def is_exllama(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("history"), list) and "messages" not in data
+
+
+def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Session, list[Bot]]:
+    """The session, and the bots to be made for participants that are not known by name."""
+    participants = data.get("participants", [])
+    if not isinstance(participants, list) or not all(isinstance(name, str) for name in participants):
+        raise BadRequest("participants is not a list of names.")
+    user, names = _clean_name(participants[0] if participants else ""), participants[1:]
+    names += [entry.get("author") for entry in data["history"] if isinstance(entry, dict)]
+    by_name = {bot["name"].casefold(): bot for bot in known}
+    made, room = [], []
+    for name in dict.fromkeys(_clean_name(name) for name in names if isinstance(name, str)):
+        if not name or name == user:
+            continue
+        bot = by_name.get(name.casefold()) or _new_bot(name)
+        if name.casefold() not in by_name:
+            by_name[name.casefold()] = bot
+            made.append(bot)
+        if bot not in room:
+            room.append(bot)
+    session = new_session(room[:MAX_BOTS], title)
+    session |= {"user_name": user, "sampling": _sampling(data), "system_prompt": _fixed_prompt(data)}
+    for index, entry in enumerate(data["history"]):
+        session = _append(session, entry, index, user, by_name)
+    return session, made
+
+
+def _append(session: Session, entry: Any, index: int, user: str, by_name: dict[str, Bot]) -> Session:
+    if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or len(entry["text"]) > MAX_TEXT:
+        raise BadRequest(f"history[{index}] has no text.")
+    name = _clean_name(entry["author"]) if isinstance(entry.get("author"), str) else user
+    bot = by_name.get(name.casefold()) if name != user else None
+    text = entry["text"].strip().removeprefix(f"{name}:").strip()
+    message = new_message(bot["id"] if bot else USER, name or "User", text, session["leaf"])
+    return tree.with_message(session, message, leaf=message["id"])
+
+
+def _fixed_prompt(data: dict[str, Any]) -> str:
+    prompt = data.get("fixed_prompt")
+    text = prompt.get("text") if isinstance(prompt, dict) else prompt
+    return text[:MAX_PROMPT] if isinstance(text, str) and data.get("keep_fixed_prompt", True) else ""
+
+
+def _sampling(data: dict[str, Any]) -> Changes:
+    changes: Changes = {}
+    for theirs, ours in _NAMES.items():
+        value = data.get(theirs)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if theirs in ("top_p", "typical") and value == 0:
+            value = 1.0
+        spec = PARAMETER_SPECS[ours]
+        value = min(max(value, spec["min"]), spec["max"])
+        value = int(value) if spec["type"] == "int" else float(value)
+        if value != spec["default"]:
+            changes[ours] = value
+    if data.get("break_on_newline") is True:
+        changes["stop"] = ["\n"]
+    return changes
+
+
+def _new_bot(name: str) -> Bot:
+    return {"schema_version": BOT.version, "id": new_id(), "revision": 1, "name": name,
+            "color": IMPORTED_COLOR, "persona": "", "greeting": "", "sampling": {}, "created": time.time()}
+
+
+def _clean_name(name: str) -> str:
+    return " ".join(name.replace(":", " ").split())[:MAX_NAME].strip()

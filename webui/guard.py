@@ -1,0 +1,130 @@
+"""The one hook over every route: Host, origin, password, bodies; and the headers of every answer.
+
+Default-deny: a route that is added tomorrow is guarded without knowing it. Loopback is no boundary: any
+page in the same browser can send requests here, under names of its own (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from urllib.parse import urlsplit
+
+from flask import Request, Response
+
+from .errors import Problem, Refused
+from .password import Password
+
+MAX_BODY = 4 << 20
+LOGIN_COOKIE = "parlor-login"
+OPEN_ENDPOINTS = frozenset({"page", "static", "settings.login"})
+"""What answers without a password: the page itself, its files, and the way to log in."""
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), interest-cohort=()",
+}
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class NeedsPassword(Problem):
+    status = 401
+    code = "login"
+
+
+class BadBody(Problem):
+    status = 415
+    code = "content_type"
+
+
+class Guard:
+    """`host` is the address that the server listens on; beyond loopback there must be a password."""
+
+    def __init__(self, host: str = "127.0.0.1", password: Password | None = None) -> None:
+        if password is None and not is_loopback(host):
+            raise ValueError(f"Listening on {host} lets others in; that needs --password.")
+        self.password = password
+        self._open_to_others = not is_loopback(host)
+        self._names = {*_LOOPBACK_NAMES, _bracketed(host.lower())}
+        if self._open_to_others:
+            own = socket.gethostname().lower()
+            self._names |= {own, f"{own}.local", own.partition(".")[0]}
+
+    def check(self, request: Request) -> None:
+        """Raises a Problem unless the request may go on."""
+        host = request.headers.get("Host", "")
+        if not self._is_our_name(host):
+            raise Refused("This server does not answer under that name.", code="host",
+                          hint="Open the address that Parlor printed when it started.")
+        if not self._is_same_origin(request, host):
+            raise Refused("Another site sent this request.", code="origin")
+        if self.password and request.endpoint not in OPEN_ENDPOINTS and not self.is_logged_in(request):
+            raise NeedsPassword("The password is needed.")
+        self._check_body(request)
+
+    def is_logged_in(self, request: Request) -> bool:
+        return self.password is None or self.password.knows(request.cookies.get(LOGIN_COOKIE, ""))
+
+    def add_headers(self, response: Response) -> Response:
+        response.headers.update(HEADERS)
+        if "Cache-Control" not in response.headers:
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _is_our_name(self, host: str) -> bool:
+        """Loopback's names, the one given to --host, and beyond loopback this machine's name or any address.
+
+        A rebinding attack must use a name of its own: an address is what the browser really went to.
+        """
+        match = _HOST.fullmatch(host.lower())
+        if not match:
+            return False
+        return match[1] in self._names or (self._open_to_others and _is_address(match[1]))
+
+    def _is_same_origin(self, request: Request, host: str) -> bool:
+        site = request.headers.get("Sec-Fetch-Site")
+        reads = request.method in ("GET", "HEAD")
+        if site is not None:
+            if site == "same-origin" or (site == "none" and reads):
+                return True
+            follows_link = request.headers.get("Sec-Fetch-Mode") == "navigate" and reads
+            return follows_link and request.endpoint == "page"
+        origin = request.headers.get("Origin")
+        return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+
+    @staticmethod
+    def _check_body(request: Request) -> None:
+        has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
+        if (has_body or request.content_type) and request.mimetype != "application/json":
+            raise BadBody("Only application/json is taken here.")
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,0 +1,98 @@
+"""Routes of a running reply: its events and its stop. Tabs only watch; closing one changes nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+
+from .body import read_body
+from .context import parlor
+from .errors import BadRequest
+from .event_log import EventLog, LoggedEvent
+from .ids import check_id
+from .streams import Stream, Streams
+
+HEARTBEAT_SECONDS = 5.0
+COALESCE_SECONDS = 0.04
+MOST_EVENTS = 1 << 40
+
+bp = Blueprint("replies", __name__, url_prefix="/api/replies")
+
+
+@bp.get("/<reply_id>/events")
+def events(reply_id: str) -> ResponseReturnValue:
+    """The reply's events from number `from` on, as they come, until its end."""
+    cursor = whole_argument("from", 0, MOST_EVENTS)
+    job = parlor().chat.chains.job(check_id(reply_id, "reply"))
+    streams = parlor().streams
+    stream = streams.open(lambda: _cut(environ))
+    environ = request.environ
+    response = Response(_EventStream(job.log, cursor, stream, streams), mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+@bp.post("/<reply_id>/stop")
+def stop(reply_id: str) -> ResponseReturnValue:
+    """Stop the reply and whatever would have followed it. What is written is kept."""
+    with read_body():
+        pass
+    parlor().chat.stop(check_id(reply_id, "reply"))
+    return {"stopped": True}
+
+
+def whole_argument(name: str, low: int, high: int) -> int:
+    """A whole number of the query; `low` if it is missing. Raises BadRequest."""
+    text = request.args.get(name, str(low))
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
+        raise BadRequest(f"{name} is not a whole number from {low} to {high}.")
+    return int(text)
+
+
+class _EventStream:
+    """An iterator whose close() releases the stream even if it was never started."""
+
+    def __init__(self, log: EventLog, cursor: int, stream: Stream, streams: Streams) -> None:
+        self._stream, self._streams = stream, streams
+        self._chunks = stream.guarded(event_chunks(log, cursor))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        self._streams.release(self._stream)
+
+
+def event_chunks(log: EventLog, cursor: int) -> Iterator[bytes]:
+    """The log as server-sent events: the first text at once, later ones together at most every 40 ms."""
+    while True:
+        entries, ended = log.read(cursor, HEARTBEAT_SECONDS)
+        if entries:
+            cursor = entries[-1].index + 1
+            yield b"".join(frame(entry) for entry in entries)
+        if ended:
+            return
+        if not entries:
+            yield b": beat\n\n"
+        elif entries[-1].name in ("text", "think", "stats"):
+            time.sleep(COALESCE_SECONDS)
+
+
+def frame(entry: LoggedEvent) -> bytes:
+    data = json.dumps(entry.data, ensure_ascii=False, allow_nan=False)
+    return f"id: {entry.index}\nevent: {entry.name}\ndata: {data}\n\n".encode("utf-8", "replace")
+
+
+def _cut(environ: dict[str, Any]) -> None:
+    """End the connection of a reader that does not read: waitress wakes the blocked write with an error."""
+    is_gone = environ.get("waitress.client_disconnected")
+    channel = getattr(is_gone, "__self__", None)
+    if channel is not None and channel.socket is not None:
+        channel.socket.shutdown(socket.SHUT_RDWR)

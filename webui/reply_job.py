@@ -1,0 +1,244 @@
+"""One reply: prompt -> model -> text -> event log and journal -> the session's file.
+
+Runs in a thread of its own until the model is done; tabs only read its log. However it ends - done, stopped,
+failed, the server going down - what was written so far is committed with the reason on the message, and
+the log's last event comes after that. Knows nothing of HTTP, and not who speaks next.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from model import ChatModel, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
+
+from . import tree
+from .bot_view import BotView
+from .errors import Problem
+from .event_log import EventLog
+from .ids import new_id
+from .journal import Journal
+from .reply_text import ReplyText
+from .sampling import as_json
+from .schema import REPLY_NUMBERS, Message
+from .store import Store
+
+STATS_SECONDS = 0.25
+COMMIT_TRIES = 3
+log = logging.getLogger("parlor.reply")
+
+
+@dataclass(frozen=True)
+class ReplyPlan:
+    """What is to be written. For a continued reply `message` is the one on disk, with its text."""
+
+    session_id: str
+    message: Message
+    view: BotView
+    params: SamplingParams
+    model_name: str
+    continues: bool = False
+
+
+class ReplyJob:
+    """`next_turn` is called once, after the commit, and says which reply follows: that goes into `done`."""
+
+    def __init__(self, plan: ReplyPlan, model: ChatModel, store: Store,
+                 next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
+        self.id = new_id()
+        self.plan = plan
+        self.log = EventLog()
+        self.stopped = False
+        self._why_interrupted = ""
+        self.failed = False
+        self._model = model
+        self._store = store
+        self._next_turn = next_turn
+        self._reply: Any = None
+        self._journal: Journal | None = None
+        self._lock = threading.Lock()  # text, thinking and who finishes
+        self._finishing = False
+        self._text = plan.message["text"]
+        self._thinking = plan.message["thinking"]
+        self._filter = ReplyText(plan.view.speaker, continues=plan.continues)
+        self._prompt: dict[str, int] = {}
+        self._started = time.monotonic()
+        self._first_token: float | None = None
+        self._last_stats = 0.0
+
+    @property
+    def info(self) -> dict[str, str]:
+        message = self.plan.message
+        return {"reply_id": self.id, "message_id": message["id"], "bot": message["author"]}
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name=f"reply-{self.id}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the model to end; what is there is kept. Any thread, any time."""
+        self.stopped = True
+        if self._reply is not None:
+            self._reply.cancel()
+
+    def interrupt(self, why: str) -> None:
+        """Like stop(), but it was not the user who wanted it: `why` goes onto the message."""
+        self._why_interrupted = why
+        self.stop()
+
+    def abandon(self, why: str) -> None:
+        """End now, without waiting for the model to let go."""
+        self.interrupt(why)
+        self._finish("interrupted", error=why)
+
+    def _run(self) -> None:
+        try:
+            self._open_journal()
+            message = self.plan.message
+            self.log.append("start", {
+                **self.info, "session_id": self.plan.session_id, "name": self.plan.view.speaker,
+                "parent": message["parent"], "continues": self.plan.continues, "text": message["text"]})
+            self._generate()
+        except ValueError as error:  # what the model says of a request that it cannot take
+            self._finish("error", error=str(error))
+        except Exception:
+            error_id = new_id()
+            log.exception("reply %s failed (error %s)", self.id, error_id)
+            self._finish("error", error=f"Something broke inside Parlor; its log says more under {error_id}.")
+
+    def _generate(self) -> None:
+        view = self.plan.view
+        self._reply = self._model.start(view.messages, self.plan.params, reply_name=view.speaker,
+                                        reply_prefix=self.plan.message["text"])
+        if self.stopped:
+            self._reply.cancel()
+        for event in self._reply.events():
+            if isinstance(event, TextDelta):
+                self._take_text(event)
+            elif isinstance(event, PromptProgress):
+                self._prompt = {"done": event.done, "total": event.total, "cached": event.cached}
+                self.log.append("progress", self._prompt)
+            elif isinstance(event, ReplyFailed):
+                return self._finish("error", error=event.message)
+            elif isinstance(event, ReplyDone):
+                if event.finish_reason == "cancelled" and self._why_interrupted:
+                    return self._finish("interrupted", stats=event.stats, error=self._why_interrupted)
+                return self._finish(event.finish_reason, stats=event.stats)
+        return self._finish("error", error="The model ended without saying why.")
+
+    def _take_text(self, delta: TextDelta) -> None:
+        text = delta.text.encode("utf-8", "replace").decode()
+        if self._first_token is None:
+            self._first_token = time.monotonic()
+        if delta.channel == "think":
+            self._write("think", text)
+        else:
+            self._write("text", text)
+        now = time.monotonic()
+        if now - self._last_stats >= STATS_SECONDS:
+            self._last_stats = now
+            tokens, elapsed = delta.num_tokens_so_far, now - self._first_token
+            rate = round((tokens - 1) / elapsed, 2) if tokens > 1 and elapsed > 0 else None
+            self.log.append("stats", {
+                "new_tokens": tokens, "tokens_per_second": rate, "prompt_tokens": self._prompt.get("total"),
+                "seconds_to_first_token": round(self._first_token - self._started, 4)})
+
+    def _write(self, channel: str, text: str) -> None:
+        with self._lock:
+            if self._finishing:
+                return
+            if channel == "text":
+                text = self._filter.feed(text)
+                self._text += text
+            else:
+                self._thinking += text
+            if not text:
+                return
+            self.log.append(channel, {"text": text})
+            self._note_in_journal(channel, text)
+
+    def _note_in_journal(self, channel: str, text: str) -> None:
+        if self._journal is None:
+            return
+        try:
+            self._journal.text(channel, text)
+        except OSError as error:  # the commit at the end decides; a crash before it loses this reply
+            log.warning("the journal of reply %s cannot be written: %s", self.id, error)
+            self._journal.close()
+            self._journal = None
+
+    def _open_journal(self) -> None:
+        message = {**self.plan.message, "model": self.plan.model_name, "sampling": as_json(self.plan.params)}
+        if self.plan.continues:
+            message["continues"] = True
+        try:
+            self._journal = Journal(self._store.journal_folder / f"{self.id}.jsonl", self._store.disk)
+            self._journal.begin(self.plan.session_id, message)
+        except OSError as error:
+            log.warning("no journal for reply %s: %s", self.id, error)
+
+    def _finish(self, reason: str, *, stats: Any = None, error: str = "") -> None:
+        """Commit, then tell. Whoever comes first does it; the others find it done."""
+        with self._lock:
+            if self._finishing:
+                return
+            self._finishing = True
+            tail = self._filter.finish()
+            self._text += tail
+        if tail:
+            self.log.append("text", {"text": tail})
+        message = self._final_message(reason, stats, error)
+        revision, problem = self._commit(message)
+        message.pop("continues", None)
+        if error or problem:
+            self.failed = True
+            self._next_turn(self)
+            self.log.end("error", {"message": error or problem, "partial": message, "revision": revision})
+        else:
+            self.log.end("done", {"message": message, "revision": revision, "next": self._next_turn(self)})
+
+    def _final_message(self, reason: str, stats: Any, error: str) -> Message:
+        message = {**self.plan.message, "text": self._text, "thinking": self._thinking,
+                   "model": self.plan.model_name, "sampling": as_json(self.plan.params),
+                   "finish_reason": reason, "error": error}
+        if stats is not None:
+            message |= {name: getattr(stats, name) for name in REPLY_NUMBERS}
+        if self.plan.continues:
+            message["continues"] = True
+            for name in ("new_tokens", "decode_seconds"):
+                if stats is not None and self.plan.message.get(name) is not None:
+                    message[name] += self.plan.message[name]
+        return message
+
+    def _commit(self, message: Message) -> tuple[int | None, str]:
+        """Journal first, then the session; the session's new revision, and what went wrong as a sentence."""
+        if self._journal is not None:
+            try:
+                self._journal.end(message)
+            except (OSError, ValueError) as error:
+                log.warning("the end of reply %s is not in its journal: %s", self.id, error)
+            self._journal.close()
+        problem = ""
+        for attempt in range(COMMIT_TRIES):
+            try:
+                session = self._store.change_session(
+                    self.plan.session_id, None, lambda session: tree.with_reply(session, message))
+            except Problem as error:
+                problem = f"The reply could not be kept: {error.message}"
+                if attempt < COMMIT_TRIES - 1:
+                    time.sleep(0.1)
+            else:
+                self._drop_journal()
+                return session["revision"], ""
+        log.error("reply %s: %s", self.id, problem)
+        return None, problem
+
+    def _drop_journal(self) -> None:
+        try:
+            if self._journal is not None:
+                self._journal.remove()
+        except OSError as error:  # it would be folded in again, which changes nothing
+            log.warning("the journal of reply %s could not be removed: %s", self.id, error)

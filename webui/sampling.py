@@ -1,0 +1,72 @@
+"""Which sampling values a reply gets.
+
+Defaults and ranges are SamplingParams' alone; sessions, presets and bots keep only what differs.
+In a session "the bot says" beats "the session says" beats "the preset says" beats the default: effective().
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from model import PARAMETER_SPECS, SamplingParams
+
+Changes = dict[str, Any]
+"""Parameter name -> value, as JSON holds it: only what differs from what lies below."""
+
+DEFAULT_PRESET = "balanced"
+BUILT_IN_PRESETS: tuple[dict[str, Any], ...] = (
+    {"id": "balanced", "name": "Balanced", "sampling": {}, "builtin": True},
+    {"id": "precise", "name": "Precise", "sampling": {"temperature": 0.3, "top_p": 0.9}, "builtin": True},
+    {"id": "creative", "name": "Creative", "builtin": True,
+     "sampling": {"temperature": 1.1, "top_p": 1.0, "min_p": 0.08, "repetition_penalty": 1.05}},
+    {"id": "greedy", "name": "Greedy", "sampling": {"temperature": 0.0}, "builtin": True},
+)
+
+
+def effective(preset: Changes, session: Changes, bot: Changes,
+              extra_stop: tuple[str, ...] = ()) -> SamplingParams:
+    """Defaults, over them the preset, the session, the bot; `extra_stop` where `stop` leaves places."""
+    values = {**preset, **session, **bot}
+    params = SamplingParams(**{name: _to_python(name, value) for name, value in values.items()})
+    room = PARAMETER_SPECS["stop"]["max_items"] - len(params.stop)
+    added = tuple(text for text in extra_stop if text not in params.stop)[:room]
+    return dataclasses.replace(params, stop=params.stop + added)
+
+
+def check_changes(raw: object) -> Changes:
+    """`raw` if it holds known parameters in their ranges. Raises ValueError naming the first that is not."""
+    if not isinstance(raw, dict):
+        raise ValueError("sampling is not an object of parameters")
+    for name, value in raw.items():
+        if name not in PARAMETER_SPECS:
+            raise ValueError(f"{str(name)[:60]!r} is not a sampling parameter; "
+                             f"known: {', '.join(PARAMETER_SPECS)}")
+        SamplingParams(**{name: _to_python(name, value)})
+    return raw
+
+
+def as_json(params: SamplingParams) -> Changes:
+    """Every value, in the shapes that JSON has."""
+    values = dataclasses.asdict(params)
+    values["stop"] = list(params.stop)
+    values["banned_tokens"] = list(params.banned_tokens)
+    values["logit_bias"] = {str(token): bias for token, bias in params.logit_bias.items()}
+    return values
+
+
+def _to_python(name: str, value: Any) -> Any:
+    """From JSON's shapes: lists become tuples, the keys of logit_bias become whole numbers."""
+    kind = PARAMETER_SPECS[name]["type"]
+    if kind in ("strings", "tokens"):
+        if not isinstance(value, list):
+            raise ValueError(f"{name} is {value!r}; expected a list")
+        return tuple(value)
+    if kind == "bias":
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}; expected an object of token id and number")
+        try:
+            return {int(token): bias for token, bias in value.items()}
+        except ValueError:
+            raise ValueError(f"{name} has a key that is not a token id") from None
+    return value

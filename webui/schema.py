@@ -1,0 +1,197 @@
+"""What a session, a bot and a preset look like on disk: their fields, their checks, their migrations.
+
+A check raises ValueError with the place and what is wrong; unknown fields are kept. Migrations are pure
+functions from one version to the next, each held by a golden file in tests/data/. Knows no paths.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .ids import is_id, new_id
+from .sampling import BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes
+
+Document = dict[str, Any]
+Session = Document
+Message = Document
+Bot = Document
+
+USER = "user"
+DEFAULT_USER_NAME = "User"
+UNTITLED = "New session"
+MAX_TEXT = 200_000
+MAX_TITLE = 200
+MAX_NAME = 60
+MAX_PROMPT = 50_000
+MAX_BOTS = 12
+FINISH_REASONS = ("eos", "stop", "length", "cancelled", "context", "error", "interrupted")
+TURN_ORDERS = (
+    {"id": "in_turn", "label": "In turn", "help": "After you, the next bot in the room answers."},
+    {"id": "mention", "label": "By mention", "help": "Whoever you name answers; otherwise who spoke last."},
+    {"id": "all", "label": "Everyone once", "help": "Each bot answers once, in the order of the room."},
+    {"id": "model", "label": "Model decides", "help": "The model picks whose turn is the likeliest."},
+    {"id": "manual", "label": "Only on click", "help": "Nobody answers until you click a bot."},
+)
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+REPLY_NUMBERS = ("seed", "prompt_tokens", "cached_tokens", "new_tokens", "seconds_to_first_token",
+                 "prompt_seconds", "decode_seconds", "tokens_per_second")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of document: its current version, its check, and the way from each older version."""
+
+    name: str
+    version: int
+    check: Callable[[Document], None]
+    migrations: dict[int, Callable[[Document], Document]] = field(default_factory=dict)
+
+    def upgrade(self, document: Document) -> Document:
+        """The document in the current version. Raises ValueError if there is no way to it."""
+        while (version := document["schema_version"]) < self.version:
+            if version not in self.migrations:
+                raise ValueError(f"{self.name} of version {version}; this Parlor reads up to {self.version} "
+                                 "and knows no way from there")
+            document = {**self.migrations[version](document), "schema_version": version + 1}
+        return document
+
+
+def new_session(bots: list[Bot], title: str = "") -> Session:
+    now = time.time()
+    return {"schema_version": SESSION.version, "id": new_id(), "revision": 1, "title": title or UNTITLED,
+            "title_is_auto": not title, "created": now, "updated": now,
+            "bots": [{"id": bot["id"], "muted": False} for bot in bots], "user_name": "", "system_prompt": "",
+            "turn_order": "in_turn", "sampling": {}, "preset": DEFAULT_PRESET, "leaf": None, "messages": []}
+
+
+def new_message(author: str, name: str, text: str, parent: str | None) -> Message:
+    return {"id": new_id(), "parent": parent, "author": author, "name": name, "text": text, "thinking": "",
+            "created": time.time()}
+
+
+def check_text(where: str, value: object, most: int, *, least: int = 0) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is not a text")
+    if not least <= len(value) <= most:
+        raise ValueError(f"{where} has {len(value):,} characters; expected {least} to {most:,}")
+    return value
+
+
+def check_name(where: str, value: object, *, least: int = 1) -> str:
+    """A speaker's name: it becomes "Name:" in prompts, so it may not hold what ends one."""
+    name = check_text(where, value, MAX_NAME, least=least)
+    if any(character in ":\n\r" or ord(character) < 32 for character in name) or name != name.strip():
+        raise ValueError(f"{where} may not hold a colon, a line break or outer spaces")
+    return name
+
+
+def check_room(where: str, value: object) -> list[Document]:
+    """The `bots` of a session."""
+    if not isinstance(value, list) or len(value) > MAX_BOTS:
+        raise ValueError(f"{where} is not a list of at most {MAX_BOTS} bots")
+    for entry in value:
+        if not (isinstance(entry, dict) and is_id(entry.get("id")) and isinstance(entry.get("muted"), bool)):
+            raise ValueError(f"{where} holds an entry that is not {{id, muted}}")
+    if len({entry["id"] for entry in value}) < len(value):
+        raise ValueError(f"{where} holds a bot twice")
+    return value
+
+
+def check_session(session: Session) -> None:
+    check_text("title", session.get("title"), MAX_TITLE)
+    check_name("user_name", session.get("user_name"), least=0)
+    check_text("system_prompt", session.get("system_prompt"), MAX_PROMPT)
+    check_room("bots", session.get("bots"))
+    check_changes(session.get("sampling"))
+    _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])
+    if not isinstance(session.get("title_is_auto"), bool):
+        raise ValueError("title_is_auto is not true or false")
+    if not is_preset_id(session.get("preset")):
+        raise ValueError("preset is not the id of a preset")
+    for name in ("created", "updated"):
+        _number(name, session.get(name))
+    _check_tree(session.get("messages"), session.get("leaf"))
+
+
+def check_bot(bot: Bot) -> None:
+    check_name("name", bot.get("name"))
+    check_text("persona", bot.get("persona"), MAX_PROMPT)
+    check_text("greeting", bot.get("greeting"), MAX_PROMPT)
+    check_changes(bot.get("sampling"))
+    if not isinstance(bot.get("color"), str) or not _COLOR.fullmatch(bot["color"]):
+        raise ValueError("color is not #rrggbb")
+
+
+def check_preset(preset: Document) -> None:
+    check_text("name", preset.get("name"), MAX_NAME, least=1)
+    check_changes(preset.get("sampling"))
+
+
+def is_preset_id(value: object) -> bool:
+    return is_id(value) or any(value == preset["id"] for preset in BUILT_IN_PRESETS)
+
+
+def _check_tree(messages: object, leaf: object) -> None:
+    """Every parent is there and there is no circle, so that walking up from any message ends."""
+    if not isinstance(messages, list):
+        raise ValueError("messages is not a list")
+    parents: dict[str, str | None] = {}
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        _check_message(where, message)
+        if message["id"] in parents:
+            raise ValueError(f"{where} has the id of an earlier message")
+        parents[message["id"]] = message["parent"]
+    rooted: set[str | None] = {None}
+    for start in parents:
+        way = []
+        current: str | None = start
+        while current not in rooted:
+            if current not in parents or len(way) > len(parents):
+                raise ValueError(f"message {start} does not lead up to a first message")
+            way.append(current)
+            current = parents[current]
+        rooted.update(way)
+    if leaf is not None and leaf not in parents:
+        raise ValueError("leaf is not one of the messages")
+
+
+def _check_message(where: str, message: object) -> None:
+    if not isinstance(message, dict):
+        raise ValueError(f"{where} is not an object")
+    if not is_id(message.get("id")) or not (message.get("parent") is None or is_id(message["parent"])):
+        raise ValueError(f"{where} has no proper id and parent")
+    if message.get("author") != USER and not is_id(message.get("author")):
+        raise ValueError(f"{where}.author is neither the user nor a bot's id")
+    for name in ("name", "text", "thinking"):
+        if not isinstance(message.get(name), str):
+            raise ValueError(f"{where}.{name} is not a text")
+    _number(f"{where}.created", message.get("created"))
+    for name in REPLY_NUMBERS:
+        if message.get(name) is not None:
+            _number(f"{where}.{name}", message[name])
+    if "finish_reason" in message:
+        _one_of(f"{where}.finish_reason", message["finish_reason"], FINISH_REASONS)
+    if not isinstance(message.get("error", ""), str) or not isinstance(message.get("model", ""), str):
+        raise ValueError(f"{where}.error or .model is not a text")
+    if not isinstance(message.get("sampling", {}), dict):
+        raise ValueError(f"{where}.sampling is not an object")
+
+
+def _one_of(where: str, value: object, known: tuple[str, ...] | list[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{where} is {str(value)[:60]!r}; expected one of {', '.join(known)}")
+
+
+def _number(where: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where} is not a number")
+
+
+SESSION = Kind("session", 1, check_session)
+BOT = Kind("bot", 1, check_bot)
+PRESET = Kind("preset", 1, check_preset)

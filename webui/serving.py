@@ -1,0 +1,86 @@
+"""Serving the app with waitress, and ending well: every stream gets its last event, every text is kept.
+
+The settings and why: a stream holds a thread to its end, so threads are many and streams capped below them;
+lookahead makes a closed tab visible; the low watermark keeps a reader that never reads cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from flask import Flask
+from waitress.server import create_server
+
+from . import MOST_STREAMS
+from .context import parlor
+from .guard import MAX_BODY
+
+THREADS = MOST_STREAMS + 32
+CLOSE_SECONDS = 1.4  # of the 2 within which the process has ended
+GOODBYE = "Parlor was stopped while this was being written."
+
+
+class PortTaken(Exception):
+    """Nothing can be served there; the message says why."""
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Listen on host:port before anything slow is loaded. Port 0 takes a free one. Raises PortTaken."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise PortTaken(f"{host} is no address of this machine ({error.strerror or error}).") from None
+    try:
+        # Windows' SO_REUSEADDR lets two servers share a port; elsewhere it only skips a closed one's wait.
+        exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR if exclusive is None else exclusive, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"Port {port} on {host} cannot be used ({error.strerror or error}). "
+                        f"Is Parlor running there already? Otherwise choose another with --port.") from None
+    return listener
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """The address to open in a browser."""
+    port = listener.getsockname()[1]
+    shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
+
+
+def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> None:
+    """Answer requests until SIGTERM or Ctrl+C, then end every reply and stream. Main thread only."""
+    server = create_server(
+        app, sockets=[listener], threads=THREADS, connection_limit=4 * THREADS, backlog=1024, ident=None,
+        channel_request_lookahead=1, outbuf_high_watermark=1 << 18, max_request_body_size=MAX_BODY,
+        asyncore_use_poll=hasattr(select, "poll"), clear_untrusted_proxy_headers=True)
+    ending = threading.Event()
+    ended = threading.Event()
+
+    def end() -> None:
+        """Beside the main thread, which goes on sending what the streams still have to say."""
+        parlor(app).close(GOODBYE, CLOSE_SECONDS)
+        ended.set()
+        signal.raise_signal(signal.SIGINT) if os.name == "nt" else os.kill(os.getpid(), signal.SIGINT)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if ended.is_set():
+            raise SystemExit(0)  # out of the loop of server.run()
+        if not ending.is_set():
+            ending.set()
+            threading.Thread(target=end, name="ending").start()
+
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_signal)
+    ready()
+    server.run()

@@ -1,0 +1,137 @@
+"""Routes of sessions and their messages. A route checks, calls one thing, answers."""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from .body import read_body
+from .chat import HERE, Said
+from .context import parlor
+from .errors import BadRequest
+from .ids import check_id
+from .schema import MAX_BOTS, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
+from .tree import get, newest_descendant
+
+MOST_TURNS = 50
+MAX_SEARCH = 200
+
+bp = Blueprint("sessions", __name__, url_prefix="/api/sessions")
+
+
+@bp.get("")
+def list_sessions() -> ResponseReturnValue:
+    """All sessions, the latest first; with `q`, those that hold its words, each with a snippet."""
+    words = request.args.get("q", "")[:MAX_SEARCH]
+    return {"sessions": parlor().chat.summaries(words), "problems": parlor().store.problems}
+
+
+@bp.post("")
+def create_session() -> ResponseReturnValue:
+    with read_body() as body:
+        bots = body.ids("bots", MAX_BOTS)
+        title = body.text("title", most=MAX_TITLE, default="").strip()
+    return _answer(parlor().chat.create(bots, title)), 201
+
+
+@bp.get("/<session_id>")
+def read_session(session_id: str) -> ResponseReturnValue:
+    session = parlor().store.session(session_id)
+    return {**_answer(session), "context": parlor().chat.context(session)}
+
+
+@bp.patch("/<session_id>")
+def change_session(session_id: str) -> ResponseReturnValue:
+    """Change settings, title, or the version that is shown."""
+    with read_body() as body:
+        revision = body.revision()
+        changes = {name: body.value(name) for name in (
+            "bots", "user_name", "system_prompt", "turn_order", "sampling", "preset") if body.has(name)}
+        title = body.text("title", most=MAX_TITLE).strip() if body.has("title") else None
+        if title is not None:
+            changes |= {"title": title or UNTITLED, "title_is_auto": not title}
+        leaf = body.optional_id("leaf") if body.has("leaf") else ...
+
+    def edit(session: Session) -> Session:
+        changed = {**session, **changes}
+        if leaf is not ...:
+            if leaf is not None:
+                get(session, leaf)
+            changed["leaf"] = newest_descendant(session, leaf)
+        return changed
+
+    check_id(session_id, "session")
+    return _answer(parlor().store.change_session(session_id, revision, edit, touch=bool(changes)))
+
+
+@bp.delete("/<session_id>")
+def delete_session(session_id: str) -> ResponseReturnValue:
+    with read_body():
+        pass
+    return {"undo": parlor().chat.delete(session_id)}
+
+
+@bp.post("/restore")
+def restore_session() -> ResponseReturnValue:
+    """Undo a deletion."""
+    with read_body() as body:
+        token = body.value("undo")
+    return _answer(parlor().store.restore_session(token))
+
+
+@bp.post("/<session_id>/messages")
+def post_message(session_id: str) -> ResponseReturnValue:
+    """Append the user's message and start the reply. 202 with the message and the reply's id."""
+    with read_body() as body:
+        revision = body.revision()
+        text = body.text("text", most=MAX_TEXT)
+        said = Said(text, parent=body.optional_id("parent") if body.has("parent") else HERE,
+                    bot=body.optional_id("bot"), reply=body.flag("reply", True),
+                    interrupt=body.flag("interrupt", False))
+    if not text.strip():
+        raise BadRequest("The message is empty.", hint="To let a bot speak, ask for a reply instead.")
+    message, job = parlor().chat.say(session_id, revision, said)
+    session = parlor().store.session(session_id)
+    return {"message": message, "reply": job.info if job else None, **_answer(session)}, 202
+
+
+@bp.post("/<session_id>/replies")
+def post_reply(session_id: str) -> ResponseReturnValue:
+    """Let a bot speak, write another version of a reply, or continue one. 202 with the reply's id."""
+    with read_body() as body:
+        revision = body.revision()
+        kind = body.text("kind", most=20)
+        message_id = body.optional_id("message")
+        bot = body.optional_id("bot")
+        turns = body.whole("turns", 1, MOST_TURNS) if body.has("turns") else None
+    chat = parlor().chat
+    if kind == "next":
+        job = chat.next_reply(session_id, revision, bot, turns)
+    elif kind == "regenerate":
+        job = chat.regenerate(session_id, revision, message_id, bot)
+    elif kind == "continue":
+        job = chat.go_on(session_id, revision, message_id)
+    else:
+        raise BadRequest(f"kind is {kind!r}; expected next, regenerate or continue.")
+    return {"reply": job.info, **_answer(parlor().store.session(session_id))}, 202
+
+
+@bp.patch("/<session_id>/messages/<message_id>")
+def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
+    """Change a text in place; nothing below it is dropped."""
+    with read_body() as body:
+        revision = body.revision()
+        text = body.text("text", most=MAX_TEXT)
+    return _answer(parlor().chat.edit_message(session_id, revision, check_id(message_id, "message"), text))
+
+
+@bp.delete("/<session_id>/messages/<message_id>")
+def delete_message(session_id: str, message_id: str) -> ResponseReturnValue:
+    """Take a message out; its children move up."""
+    with read_body() as body:
+        revision = body.revision()
+    return _answer(parlor().chat.delete_message(session_id, revision, check_id(message_id, "message")))
+
+
+def _answer(session: Session) -> Document:
+    return {"session": parlor().chat.present(session)}

@@ -1,0 +1,69 @@
+"""Routes about the server itself: what it runs, what can be set, what changed, and the login."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Blueprint, make_response, request
+from flask.typing import ResponseReturnValue
+
+from model import PARAMETER_SPECS
+
+from . import schema
+from .body import read_body
+from .context import parlor
+from .guard import LOGIN_COOKIE, NeedsPassword
+from .password import LOGIN_SECONDS
+from .replies import whole_argument
+from .sessions import MOST_TURNS
+from .version import VERSION
+
+MAX_PASSWORD = 1_000
+MOST_CHANGES = 1 << 53
+
+bp = Blueprint("settings", __name__, url_prefix="/api")
+
+
+@bp.get("/status")
+def status() -> ResponseReturnValue:
+    here = parlor()
+    return {"model": here.model.info(), "engine": here.model.status(), "version": VERSION,
+            "uptime": round(time.monotonic() - here.started, 1), "changes": here.store.changes.counter}
+
+
+@bp.get("/settings")
+def settings() -> ResponseReturnValue:
+    """Every parameter with its default and range, and everything else that the page offers."""
+    limits = {"max_text": schema.MAX_TEXT, "max_title": schema.MAX_TITLE, "max_name": schema.MAX_NAME,
+              "max_prompt": schema.MAX_PROMPT, "max_bots": schema.MAX_BOTS, "max_turns": MOST_TURNS,
+              "max_seq_len": parlor().model.info()["max_seq_len"]}
+    return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
+            "presets": parlor().store.known_presets(), "limits": limits}
+
+
+@bp.get("/changes")
+def changes() -> ResponseReturnValue:
+    """What changed after `since`; `full` means that the list is everything there is."""
+    changed = parlor().store.changes.since(whole_argument("since", 0, MOST_CHANGES))
+    summaries = parlor().chat.summaries()
+    if not changed.full:
+        summaries = [entry for entry in summaries if entry["id"] in changed.sessions]
+    return {"changes": changed.counter, "sessions": summaries, "deleted": changed.deleted,
+            "bots": changed.bots, "full": changed.full}
+
+
+@bp.post("/login")
+def login() -> ResponseReturnValue:
+    """Trade the password for a cookie."""
+    with read_body() as body:
+        guess = body.text("password", most=MAX_PASSWORD)
+    password = parlor().guard.password
+    if password is None:
+        return {"logged_in": True}
+    token = password.login(guess)
+    if token is None:
+        raise NeedsPassword("That is not the password.", code="wrong_password")
+    response = make_response({"logged_in": True})
+    response.set_cookie(LOGIN_COOKIE, token, max_age=int(LOGIN_SECONDS), httponly=True, samesite="Strict",
+                        secure=request.is_secure)
+    return response

@@ -1,0 +1,52 @@
+"""Who can speak in a session, who spoke last, who comes next: turn_order.py with store and model at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model import ChatModel
+
+from . import tree
+from .bot_view import transcript
+from .schema import USER, Bot, Message, Session
+from .store import Store
+from .turn_order import Speaker, after_user, next_speaker
+
+
+@dataclass(frozen=True)
+class Room:
+    """A session, the bots that exist, and the shown path, looked up once."""
+
+    session: Session
+    bots: dict[str, Bot]
+    path: list[Message]
+    rank: Callable[[list[str]], list[float]]
+
+    @classmethod
+    def of(cls, session: Session, store: Store, model: ChatModel) -> Room:
+        bots = {bot["id"]: bot for bot in store.known_bots()}
+        path = tree.path(session, session["leaf"])
+        turns = transcript(session, bots, path)
+        return cls(session, bots, path, lambda names: model.rank_speakers(turns, names))
+
+    @property
+    def speakers(self) -> list[Speaker]:
+        """In the order of the room, without muted and deleted bots."""
+        return [Speaker(entry["id"], self.bots[entry["id"]]["name"]) for entry in self.session["bots"]
+                if entry["id"] in self.bots and not entry["muted"]]
+
+    @property
+    def last_speaker(self) -> str | None:
+        return next((message["author"] for message in reversed(self.path) if message["author"] != USER), None)
+
+    def answering(self, text: str) -> list[str]:
+        """Ids of the bots that answer the user's `text`."""
+        return after_user(self.session["turn_order"], self.speakers, text, self.last_speaker, self.rank)
+
+    def going_on(self) -> str | None:
+        """Id of the bot that speaks next by itself; None if nobody can."""
+        text = self.path[-1]["text"] if self.path else ""
+        if not self.speakers:
+            return None
+        return next_speaker(self.session["turn_order"], self.speakers, text, self.last_speaker, self.rank)

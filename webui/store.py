@@ -1,0 +1,192 @@
+"""What is kept on disk: sessions, bots, presets, the journals of running replies, trash and quarantine.
+
+    chats/<id>.json  bots/<id>.json  presets/<id>.json  journal/<reply id>.jsonl  trash/  quarantine/  .lock
+
+Opens the folder for this process alone and keeps the list of sessions.
+Knows nothing of HTTP or of the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .changes import Changes
+from .disk import Disk
+from .documents import Documents
+from .errors import NotFound, NotSaved
+from .folder_lock import FolderLock
+from .sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
+from .schema import BOT, PRESET, SESSION, Bot, Document, Session
+
+TRASH_DAYS = 30
+SNIPPET = 120
+
+
+class Store:
+    """The one owner of the sessions folder."""
+
+    def __init__(self, folder: Path, *, shipped_bots: Path | None = None, disk: Disk | None = None) -> None:
+        """Open `folder`, making it if needed. Raises FolderInUse, OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.disk = disk or Disk()
+        self.lock = FolderLock(folder)
+        self.changes = Changes()
+        self.quarantine, self.trash = folder / "quarantine", folder / "trash"
+        self._problems: list[dict[str, str]] = []
+        self._summaries: dict[str, Document] = {}
+        self._summaries_lock = threading.Lock()
+        _copy_shipped(shipped_bots, folder / "bots")
+        self.sessions = self._documents("chats", SESSION)
+        self.bots = self._documents("bots", BOT)
+        self.presets = self._documents("presets", PRESET)
+        self.journal_folder = folder / "journal"
+        self.journal_folder.mkdir(exist_ok=True)
+        for session in self.sessions.scan():
+            self._summarize(session)
+        self.known_bots()
+        self._empty_old_trash()
+
+    def close(self) -> None:
+        self.lock.close()
+
+    @property
+    def problems(self) -> list[dict[str, str]]:
+        return [*self.sessions.problems, *self.bots.problems, *self.presets.problems, *self._problems]
+
+    def session(self, session_id: str) -> Session:
+        return self.sessions.get(session_id)
+
+    def add_session(self, session: Session) -> Session:
+        session = self.sessions.create(session)
+        self._summarize(session)
+        self.changes.touch(session["id"])
+        return session
+
+    def change_session(self, session_id: str, revision: int | None, edit: Callable[[Session], Session], *,
+                       touch: bool = True) -> Session:
+        """See Documents.change(). `touch` moves the session to the top of the list."""
+        did_change = False
+
+        def edited(session: Session) -> Session:
+            nonlocal did_change
+            changed = edit(session)
+            did_change = changed is not session
+            return {**changed, "updated": time.time()} if touch and did_change else changed
+
+        try:
+            session = self.sessions.change(session_id, revision, edited)
+        except NotSaved:
+            self._reread(session_id)
+            raise
+        if did_change:
+            self._summarize(session)
+            self.changes.touch(session_id)
+        return session
+
+    def delete_session(self, session_id: str) -> str:
+        token = self.sessions.delete(session_id)
+        with self._summaries_lock:
+            self._summaries.pop(session_id, None)
+        self.changes.delete(session_id)
+        return token
+
+    def restore_session(self, token: str) -> Session:
+        session = self.sessions.restore(token)
+        self._summarize(session)
+        self.changes.touch(session["id"])
+        return session
+
+    def summaries(self) -> list[Document]:
+        """Sessions for the list, the latest first."""
+        with self._summaries_lock:
+            return sorted(self._summaries.values(), key=lambda entry: entry["updated"], reverse=True)
+
+    def search(self, words: str) -> list[Document]:
+        """Sessions whose title or texts hold every word, with the place where the first one stands."""
+        wanted = words.casefold().split()
+        found = []
+        for summary in self.summaries():
+            try:
+                session = self.session(summary["id"])
+            except NotFound:
+                continue
+            snippet = _match(session, wanted)
+            if snippet is not None:
+                found.append({**summary, "snippet": snippet})
+        return found
+
+    def known_bots(self) -> list[Bot]:
+        """Bots in the order in which they came; those that ship come first."""
+        return sorted(self.bots.scan(), key=lambda bot: (bot.get("created", 0.0), bot["id"]))
+
+    def known_presets(self) -> list[Document]:
+        own = sorted(self.presets.scan(), key=lambda preset: preset["name"].casefold())
+        shown = [{key: preset[key] for key in ("id", "name", "sampling")} for preset in own]
+        return [*BUILT_IN_PRESETS, *shown]
+
+    def preset_sampling(self, preset_id: str) -> dict[str, Any]:
+        """What the preset changes; a deleted one counts as the default one."""
+        presets = {preset["id"]: preset["sampling"] for preset in self.known_presets()}
+        return presets.get(preset_id, presets[DEFAULT_PRESET])
+
+    def note_problem(self, path: Path, message: str) -> None:
+        """Tell the page about a file that could not be taken as it is."""
+        self._problems.append({"file": path.relative_to(self.folder).as_posix(), "message": message})
+
+    def _documents(self, name: str, kind: Any) -> Documents:
+        return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash)
+
+    def _summarize(self, session: Session) -> None:
+        summary = {"id": session["id"], "title": session["title"], "updated": session["updated"],
+                   "bots": [entry["id"] for entry in session["bots"]],
+                   "num_messages": len(session["messages"]), "revision": session["revision"],
+                   "read_only": self.sessions.is_read_only(session["id"])}
+        with self._summaries_lock:
+            self._summaries[session["id"]] = summary
+
+    def _reread(self, session_id: str) -> None:
+        try:
+            self._summarize(self.session(session_id))
+        except NotFound:
+            with self._summaries_lock:
+                self._summaries.pop(session_id, None)
+
+    def _empty_old_trash(self) -> None:
+        oldest = time.time() - TRASH_DAYS * 86_400
+        for path in self.trash.glob("*.json"):
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+
+
+def _copy_shipped(shipped: Path | None, target: Path) -> None:
+    """A new sessions folder begins with the bots that ship; one that is there keeps what it has."""
+    if shipped is None or target.exists() or not shipped.is_dir():
+        return
+    target.mkdir(parents=True)
+    for path in shipped.glob("*.json"):
+        shutil.copyfile(path, target / path.name)
+
+
+def _match(session: Session, wanted: list[str]) -> str | None:
+    """The text around the first hit, if every word occurs somewhere in the session."""
+    texts = [session["title"], *(message["text"] for message in session["messages"])]
+    missing = set(wanted)
+    snippet = None
+    for text in texts:
+        folded = text.casefold()
+        hits = [word for word in missing if word in folded]
+        if hits and snippet is None and text is not texts[0]:
+            at = max(0, folded.find(hits[0]) - SNIPPET // 3)
+            snippet = ("…" if at else "") + " ".join(text[at:at + SNIPPET].split())
+        missing.difference_update(hits)
+        if not missing and snippet is not None:
+            break
+    if missing:
+        return None
+    return snippet or ""

@@ -1,0 +1,90 @@
+"""Open event streams: how many there may be, and an end for those whose reader has stopped reading.
+
+A stream holds a thread of the web server for its whole life, so their number is capped below the number of
+threads, and a write that stays blocked is cut by a watchman. Knows nothing of what is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from .errors import TooMany
+
+BLOCKED_SECONDS = 30.0
+WATCH_SECONDS = 2.0
+
+
+class Stream:
+    """One open stream. `cut` ends its connection from outside."""
+
+    def __init__(self, cut: Callable[[], None]) -> None:
+        self.cut = cut
+        self.blocked_since: float | None = None
+
+    def guarded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass `chunks` on, and note since when the server waits for the reader to take one."""
+        for chunk in chunks:
+            self.blocked_since = time.monotonic()
+            yield chunk
+            self.blocked_since = None
+
+
+class Streams:
+    """All of them. The watchman's thread lives while there are streams."""
+
+    def __init__(self, most: int, blocked_seconds: float = BLOCKED_SECONDS) -> None:
+        self.most = most
+        self.closing = threading.Event()
+        self._blocked_seconds = blocked_seconds
+        self._open: set[Stream] = set()
+        self._lock = threading.Lock()
+        self._watching = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, cut: Callable[[], None]) -> Stream:
+        """Raises TooMany at the cap."""
+        with self._lock:
+            if len(self._open) >= self.most:
+                raise TooMany("Too many tabs are watching replies.", retry_after=2)
+            stream = Stream(cut)
+            self._open.add(stream)
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="stream-watch", daemon=True).start()
+        return stream
+
+    def release(self, stream: Stream) -> None:
+        with self._lock:
+            self._open.discard(stream)
+
+    def cut_blocked(self, seconds: float) -> int:
+        """Cut the streams whose last write has been blocked for longer than `seconds`."""
+        now = time.monotonic()
+        with self._lock:
+            blocked = [stream for stream in self._open
+                       if stream.blocked_since is not None and now - stream.blocked_since > seconds]
+        for stream in blocked:
+            with contextlib.suppress(OSError):
+                stream.cut()
+        return len(blocked)
+
+    def close(self, seconds: float) -> None:
+        """Let every stream end by itself, then cut those that cannot."""
+        self.closing.set()
+        deadline = time.monotonic() + seconds
+        while self._open and time.monotonic() < deadline:
+            self.cut_blocked(seconds / 2)
+            time.sleep(0.01)
+
+    def _watch(self) -> None:
+        while not self.closing.wait(min(WATCH_SECONDS, self._blocked_seconds / 2)):
+            self.cut_blocked(self._blocked_seconds)
+            with self._lock:
+                if not self._open:
+                    self._watching = False
+                    return
