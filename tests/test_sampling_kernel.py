@@ -142,7 +142,7 @@ def test_min_p_is_relative_to_the_likeliest(ops):
 
 
 def test_typical_prefers_the_expected_surprise_over_the_likeliest(ops):
-    """p = 0.4, 0.15 x 4: the entropy is 1.50; -ln 0.15 = 1.90 lies nearer (0.39) than -ln 0.4 = 0.92 (0.59)."""
+    """p = 0.4, 0.15 x 4: the entropy is 1.50; -ln 0.15 = 1.90 lies nearer to it than -ln 0.4 = 0.92."""
     logits = torch.tensor([0.4, 0.15, 0.15, 0.15, 0.15]).log()
     got = distribution(ops, logits, replace(OFF, typical_p=0.4))
     assert got.nonzero().flatten().tolist() == [1, 2, 3]

@@ -27,6 +27,8 @@ from model.kernels import KernelBuildError, Progress
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
 LOCK_TIMEOUT_S = 300.0
+KEPT_LIBRARIES = 4
+"""Libraries of earlier sources that stay beside the newest, for going back and forth between versions."""
 
 ISAS = ("plain", "avx2", "avx512", "amx")
 """Ascending, as PARLOR_ISA_* in kernels.h; each set's flags include those of the sets before it."""
@@ -205,6 +207,7 @@ def build_kernels(progress: Progress | None = None, *, compiler: str | None = No
     with _lock(root / "lock", lock_timeout_s):
         if not library.is_file():  # else another process has built it meanwhile
             _compile(recipe, root / "objects", library, progress or (lambda line, share: None))
+            _remove_old_libraries(root)
     return library
 
 
@@ -218,6 +221,12 @@ def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) ->
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
     shutil.copy2(folder / LIBRARY_NAME, unfinished)
     os.replace(unfinished, library)  # noqa: PTH105 - the one call that is atomic everywhere
+
+
+def _remove_old_libraries(root: Path) -> None:
+    folders = sorted(root.glob("kernels-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in folders[1 + KEPT_LIBRARIES:]:
+        shutil.rmtree(folder, ignore_errors=True)  # Windows keeps what another process has loaded
 
 
 def _run_ninja(command: list[str], progress: Progress) -> None:

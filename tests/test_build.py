@@ -1,0 +1,237 @@
+"""Building the kernel library: cache, lock, messages, and what the compiled objects may not contain."""
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from model.kernels import KernelBuildError, build, load_kernels
+from model.kernels.build import ISAS, Recipe, Source, build_kernels, find_compiler
+
+HEADER = "int answer(void);\n"
+ONE = """#include "tiny.h"
+extern "C" __attribute__((visibility("default"))) int answer(void) { return ANSWER; }
+"""
+TWO = """namespace { int unused() { return 1; } }
+int two() { return unused(); }
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Two tiny sources in a folder with a space in its name."""
+    folder = tmp_path / "some sources"
+    folder.mkdir()
+    (folder / "tiny.h").write_text("#define ANSWER 41\n")
+    (folder / "one.cpp").write_text(ONE)
+    (folder / "two.cpp").write_text(TWO)
+    header = tmp_path / "header" / "kernels.h"
+    header.parent.mkdir()
+    header.write_text(HEADER)
+    return Recipe(find_compiler(), folder, header, (Source("one.cpp"), Source("two.cpp")))
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+def built(recipe, tmp_path, lines=None, **options):
+    def progress(line, share):
+        if lines is not None:
+            lines.append((line, share))
+    return build_kernels(progress, recipe=recipe, build_root=tmp_path / "built here", **options)
+
+
+def answer(path):
+    return ctypes.CDLL(os.fspath(path)).answer()
+
+
+def test_a_build_reports_each_file_and_gives_a_library(recipe, tmp_path, lines):
+    path = built(recipe, tmp_path, lines)
+    assert answer(path) == 41
+    assert [share for _, share in lines] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert {line.split(": ")[1] for line, _ in lines} == {"one.cpp (plain)", "two.cpp (plain)", "link"}
+
+
+def test_the_second_time_nothing_is_compiled(recipe, tmp_path, lines, monkeypatch):
+    path = built(recipe, tmp_path)
+    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert built(recipe, tmp_path, lines) == path
+    assert lines == []
+
+
+def test_a_changed_header_makes_another_library_and_recompiles_what_includes_it(recipe, tmp_path, lines):
+    first = built(recipe, tmp_path)
+    (recipe.source_folder / "tiny.h").write_text("#define ANSWER 42\n")
+    second = built(recipe, tmp_path, lines)
+    assert first != second
+    assert (answer(first), answer(second)) == (41, 42)
+    assert [line for line, _ in lines] == ["Compiling kernels 1/2: one.cpp (plain)",
+                                           "Compiling kernels 2/2: link"]
+
+
+def test_sources_flags_and_compiler_change_the_hash(recipe):
+    digests = {recipe.digest(), replace(recipe, flags=(*recipe.flags, "-g")).digest(),
+               replace(recipe, sources=recipe.sources[:1]).digest(),
+               replace(recipe, compiler=replace(recipe.compiler, version="other 1.0")).digest()}
+    assert len(digests) == 4
+    assert recipe.digest() == replace(recipe).digest()
+
+
+def test_old_libraries_are_removed_and_some_stay(recipe, tmp_path):
+    paths = []
+    for value in range(build.KEPT_LIBRARIES + 3):
+        (recipe.source_folder / "tiny.h").write_text(f"#define ANSWER {value}\n")
+        paths.append(built(recipe, tmp_path))
+        os.utime(paths[-1].parent, (value, value))
+    assert [p.exists() for p in paths] == [False] * 2 + [True] * (build.KEPT_LIBRARIES + 1)
+
+
+def test_an_error_in_a_source_is_shown_in_the_compilers_words(recipe, tmp_path):
+    (recipe.source_folder / "two.cpp").write_text("int two() { return missing_name; }\n")
+    with pytest.raises(KernelBuildError, match="could not be compiled; the compiler said:") as caught:
+        built(recipe, tmp_path)
+    assert "missing_name" in str(caught.value)
+    assert not list((tmp_path / "built here").glob("kernels-*/*"))
+
+
+def test_a_missing_compiler_is_one_clear_sentence(monkeypatch, tmp_path):
+    with pytest.raises(KernelBuildError, match=r"^No C\+\+ compiler found \(looked for no-such-compiler\); "):
+        find_compiler("no-such-compiler")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KernelBuildError, match=r"looked for g\+\+, clang\+\+, c\+\+") as caught:
+        build_kernels()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_says_it_too():
+    result = subprocess.run([sys.executable, "-m", "model.kernels.build", "--compiler", "no-such-compiler"],
+                            capture_output=True, text=True, cwd=build.REPOSITORY, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("No C++ compiler found")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_ninja_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KernelBuildError, match="ninja is missing; install it with: pip install"):
+        build.find_ninja()
+
+
+def test_waiting_for_the_lock_ends_with_a_sentence(recipe, tmp_path):
+    root = tmp_path / "built here"
+    root.mkdir()
+    sentence = "Another process has been building the kernels for over 0 s"
+    with build._lock(root / "lock", 1.0), pytest.raises(KernelBuildError, match=sentence):
+        built(recipe, tmp_path, lock_timeout_s=0.1)
+    assert answer(built(recipe, tmp_path)) == 41
+
+
+def test_who_waits_for_the_lock_takes_what_the_other_has_built(recipe, tmp_path, lines):
+    root = tmp_path / "built here"
+    root.mkdir()
+    results = []
+    with build._lock(root / "lock", 1.0):
+        waiting = threading.Thread(target=lambda: results.append(built(recipe, tmp_path, lines)))
+        waiting.start()
+        library = root / f"kernels-{recipe.digest()}" / build.LIBRARY_NAME
+        build._compile(recipe, root / "objects", library, lambda line, share: None)
+    waiting.join(30)
+    assert results == [library]
+    assert lines == []
+
+
+def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
+    program = (
+        "import sys, pathlib, ctypes\n"
+        "from model.kernels.build import *\n"
+        "folder, header, root = map(pathlib.Path, sys.argv[1:])\n"
+        "recipe = Recipe(find_compiler(), folder, header, (Source('one.cpp'), Source('two.cpp')))\n"
+        "path = build_kernels(lambda line, share: print('compiled'), recipe=recipe, build_root=root)\n"
+        "print(ctypes.CDLL(str(path)).answer())\n")
+    folders = map(str, (recipe.source_folder, recipe.header, tmp_path / "both"))
+    command = [sys.executable, "-c", program, *folders]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=build.REPOSITORY)
+                 for _ in range(2)]
+    outputs = [p.communicate(timeout=60)[0].split() for p in processes]
+    assert [o[-1] for o in outputs] == ["41", "41"]
+    assert sum(o.count("compiled") for o in outputs) == 3
+
+
+def test_an_unwritable_repository_builds_in_the_users_cache(recipe, tmp_path, monkeypatch):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setattr(build, "REPOSITORY", tmp_path / "a file")
+    monkeypatch.setattr(build, "_user_cache", lambda: tmp_path / "cache")
+    path = build_kernels(recipe=recipe)
+    assert (tmp_path / "cache") in path.parents
+    monkeypatch.setattr(build, "_user_cache", lambda: tmp_path / "a file" / "too")
+    with pytest.raises(KernelBuildError, match="No place to build the kernels: cannot write to"):
+        build_kernels(recipe=recipe)
+
+
+# ---- the real sources --------------------------------------------------------------------------------------
+
+
+def test_every_source_file_is_listed():
+    """Neither a forgotten file nor a listed one that is not there."""
+    on_disk = {path.name for path in (build.REPOSITORY / "cpu").glob("*.cpp")}
+    assert on_disk == {source.file for source in build.SOURCES}
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="plain is the only set")
+def test_objects_are_linked_from_the_lowest_instruction_set_up():
+    """The linker takes the first of equal inline functions; it must be one that any machine can run."""
+    compiler = find_compiler()
+    text = build.ninja_file(Recipe(compiler), build.highest_isa(compiler))
+    line = next(line for line in text.splitlines() if line.startswith(f"build {build.LIBRARY_NAME}"))
+    order = [ISAS.index(name.split(".")[-2]) for name in line.split() if name.endswith(".o")]
+    assert order == sorted(order)
+    assert len(order) == sum(len(source.isas) for source in build.SOURCES)
+
+
+def assert_quiet(commands):
+    """Run the commands, two at a time: none may fail or say anything."""
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(functools.partial(subprocess.run, capture_output=True, text=True), commands))
+    said = [result.stderr for result in results if result.stderr or result.returncode]
+    assert not said, "\n".join(said)
+
+
+def test_the_sources_compile_without_a_warning():
+    compiler = find_compiler()
+    highest = build.highest_isa(compiler)
+    commands = [[compiler.path, *build.COMMON_FLAGS, "-Werror", "-O1", "-fsyntax-only", *build.ISA_FLAGS[isa],
+                 f"-DPARLOR_ISA_NS={isa}", f"-DPARLOR_BUILT_ISA={highest}",
+                 f"-I{build.REPOSITORY / 'model' / 'kernels'}", str(build.REPOSITORY / "cpu" / source.file)]
+                for source in build.SOURCES for isa in source.isas if ISAS.index(isa) <= highest]
+    assert_quiet(commands)
+
+
+def test_the_plain_set_alone_compiles_too():
+    """What a processor other than x86-64 gets: no file of another set, no reference to one."""
+    compiler = find_compiler()
+    assert_quiet([[compiler.path, *build.COMMON_FLAGS, "-Werror", "-fsyntax-only", "-DPARLOR_ISA_NS=plain",
+                   "-DPARLOR_BUILT_ISA=0", f"-I{build.REPOSITORY / 'model' / 'kernels'}",
+                   str(build.REPOSITORY / "cpu" / source.file)]
+                  for source in build.SOURCES if "plain" in source.isas])
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+def test_no_object_of_a_higher_set_has_a_static_initialiser():
+    """It would run when the library is loaded, on any machine."""
+    objects = load_kernels().library.path.parent.parent / "objects"
+    files = [f for isa in ISAS[1:] for f in objects.glob(f"*.{isa}.o")]
+    for file in files:
+        result = subprocess.run(["objdump", "-h", str(file)], capture_output=True, text=True, check=True)
+        assert ".init_array" not in result.stdout, file.name
+        assert ".ctors" not in result.stdout, file.name
