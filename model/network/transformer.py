@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, rope_inverse_frequencies
+from model.network.call_list import CallLists
 from model.network.weights import ModelWeights
-
-MAX_CACHED_VIEWS = 64
-
 
 @dataclass(frozen=True)
 class StepInput:
-    """One step for S sequences with T new tokens together. Shapes as the kernels want them."""
+    """One step for S sequences with T new tokens together. Shapes as the kernels want them.
+
+    Steps of the same T and S must be the same tensors with new contents: steps are recorded by these two.
+    """
 
     token_ids: Tensor     # int32 [T]
     positions: Tensor     # int32 [T]
@@ -47,7 +48,7 @@ class KVCache:
 
 @dataclass(frozen=True)
 class Views:
-    """The first T rows of every buffer, so that a step makes no new tensors."""
+    """The first T rows of every buffer, which stay where they are."""
 
     hidden: Tensor     # float32 [T, hidden_size]
     normed: Tensor     # float32 [T, hidden_size]
@@ -73,15 +74,29 @@ class Transformer:
                   config.intermediate_size)
         self._buffers = [torch.empty(max_tokens, width) for width in widths]
         self._query_size = query_size
-        self._views: dict[int, Views] = {}
+        self._calls = CallLists(ops)
 
     def forward(self, step: StepInput) -> Tensor:
         """Compute the new tokens and put their keys and values into the cache.
 
         returns  float32 [T, hidden_size] before the last norm; valid until the next call
         """
+        num_tokens = len(step.token_ids)
+        self._calls.run((num_tokens, len(step.seq_lens)), lambda: self._layers(step, num_tokens))
+        return self._buffers[0][:num_tokens]
+
+    def logits(self, hidden: Tensor, out: Tensor) -> None:
+        """Norm and head: hidden float32 [R, hidden_size], R <= max_tokens, out float32 [R, vocab_size]."""
+        def compute() -> None:
+            normed = self._buffers[1][:len(hidden)]
+            self.ops.rms_norm(hidden, self.weights.norm, normed, self.config.rms_norm_eps)
+            self.weights.lm_head(normed, out)
+
+        self._calls.run((len(hidden), hidden.data_ptr(), out.data_ptr()), compute)
+
+    def _layers(self, step: StepInput, num_tokens: int) -> None:
         ops, eps = self.ops, self.config.rms_norm_eps
-        v = self._views_for(step.token_ids.shape[0])
+        v = self._views(num_tokens)
         ops.embed(self.weights.embeddings, step.token_ids, v.hidden)
         for index, layer in enumerate(self.weights.layers):
             ops.rms_norm(v.hidden, layer.input_norm, v.normed, eps)
@@ -92,13 +107,6 @@ class Transformer:
             layer.gate_up(v.normed, v.gate_up)
             ops.silu_mul(v.gate_up, v.inner)
             layer.down_proj(v.inner, v.hidden, accumulate=True)
-        return v.hidden
-
-    def logits(self, hidden: Tensor, out: Tensor) -> None:
-        """Norm and head: hidden float32 [R, hidden_size], R <= max_tokens, out float32 [R, vocab_size]."""
-        normed = self._views_for(hidden.shape[0]).normed
-        self.ops.rms_norm(hidden, self.weights.norm, normed, self.config.rms_norm_eps)
-        self.weights.lm_head(normed, out)
 
     def copy_pages(self, source: Tensor, target: Tensor) -> None:
         """Copy whole pages in every layer; int32 [n] both, all read before any is written."""
@@ -112,15 +120,9 @@ class Transformer:
         self.ops.paged_attention(v.queries, keys, values, step.block_table, step.cu_seqlens, step.seq_lens,
                                  v.attention, config.num_heads, self._scale)
 
-    def _views_for(self, num_tokens: int) -> Views:
-        views = self._views.get(num_tokens)
-        if views is None:
-            if len(self._views) >= MAX_CACHED_VIEWS:
-                self._views.clear()
-            hidden, normed, qkv, attention, gate_up, inner = (b[:num_tokens] for b in self._buffers)
-            views = Views(hidden, normed, qkv, qkv[:, :self._query_size], attention, gate_up, inner)
-            self._views[num_tokens] = views
-        return views
+    def _views(self, num_tokens: int) -> Views:
+        hidden, normed, qkv, attention, gate_up, inner = (b[:num_tokens] for b in self._buffers)
+        return Views(hidden, normed, qkv, qkv[:, :self._query_size], attention, gate_up, inner)
 
 
 def rope_tables(config: ModelConfig, max_seq_len: int) -> tuple[Tensor, Tensor]:
