@@ -206,7 +206,7 @@ class ChatModel:
     def info(self) -> dict[str, Any]:
         """What is loaded: name, architecture, quantization, sizes, device."""
         return self._engine.describe() | {
-            "max_seq_len": self._engine.max_seq_len, "vocab_size": self.tokenizer.vocab_size,
+            "max_seq_len": self._engine.max_seq_len, "vocab_size": self._engine.model_config.vocab_size,
             "chat_template": self._format.is_template}
 
     def status(self) -> dict[str, Any]:
