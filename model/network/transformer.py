@@ -16,6 +16,7 @@ from model.config import ModelConfig, rope_inverse_frequencies
 from model.network.call_list import CallLists
 from model.network.weights import ModelWeights
 
+
 @dataclass(frozen=True)
 class StepInput:
     """One step for S sequences with T new tokens together. Shapes as the kernels want them.

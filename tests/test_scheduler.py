@@ -1,0 +1,168 @@
+"""model/engine/scheduler.py: who computes what, without any model."""
+
+from __future__ import annotations
+
+import random
+
+from model.engine.kv_cache import PAGE_SIZE, PagePool, pages_for
+from model.engine.scheduler import Batch, Scheduler, Sequence
+
+
+def sequence(name: str, length: int, first: int = 0) -> Sequence[str]:
+    return Sequence(name, [first + i for i in range(length)], length, reuse_limit=length - 1)
+
+
+def step(scheduler: Scheduler[str]) -> dict[str, int]:
+    """Compute one batch; every sequence at its end gets one more token. Returns tokens by name."""
+    batch = scheduler.next_batch()
+    check(scheduler, batch)
+    scheduler.computed(batch)
+    for chunk in batch.chunks:
+        if chunk.is_last:
+            chunk.sequence.token_ids.append(7)
+    return {chunk.sequence.owner: chunk.count for chunk in batch.chunks}
+
+
+def check(scheduler: Scheduler[str], batch: Batch[str]) -> None:
+    """What must hold for every batch: pages for all tokens, and no page written by two."""
+    assert batch.chunks
+    written: set[int] = set()
+    for chunk in batch.chunks:
+        pages, end = chunk.sequence.pages, chunk.start + chunk.count
+        assert len(pages) * PAGE_SIZE >= end
+        assert len(set(pages)) == len(pages)
+        own = set(pages[chunk.start // PAGE_SIZE:pages_for(end)])
+        assert not own & written
+        written |= own
+    for chunk in batch.chunks:
+        assert not written & set(chunk.sequence.pages[:chunk.start // PAGE_SIZE]), "a done page is written"
+
+
+def test_a_long_prompt_comes_in_chunks_and_then_decodes():
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 8, 512)
+    scheduler.add(sequence("a", 1100))
+    assert [step(scheduler)["a"] for _ in range(5)] == [512, 512, 76, 1, 1]
+
+
+def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
+    scheduler: Scheduler[str] = Scheduler(PagePool(256), 8, 512)
+    scheduler.add(sequence("short", 10))
+    assert step(scheduler) == {"short": 10}
+    scheduler.add(sequence("long", 1000, first=5000))
+    steps = [step(scheduler) for _ in range(8)]
+    assert all(s["short"] == 1 for s in steps)
+    assert [s["long"] for s in steps] == [128] * 7 + [104], "a smaller share while others decode"
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one():
+    scheduler: Scheduler[str] = Scheduler(PagePool(512), 8, 512)
+    scheduler.add(sequence("long", 5000))
+    step(scheduler)
+    scheduler.add(sequence("short", 40, first=9000))
+    assert step(scheduler) == {"short": 40, "long": 472}
+
+
+def test_no_more_than_the_largest_batch_run_and_the_next_follows_in_order():
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 2, 512)
+    sequences = [sequence(name, 5, first=i * 100) for i, name in enumerate("abcd")]
+    for one in sequences:
+        scheduler.add(one)
+    assert set(step(scheduler)) == {"a", "b"}
+    scheduler.remove(sequences[0])
+    assert set(step(scheduler)) == {"b", "c"}
+
+
+def test_a_prompt_that_is_known_is_not_computed_again():
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 8, 512)
+    first = sequence("first", 100)
+    scheduler.add(first)
+    step(scheduler)
+    scheduler.remove(first)
+    again = sequence("again", 100)
+    scheduler.add(again)
+    batch = scheduler.next_batch()
+    assert (again.num_cached, batch.chunks[0].start, batch.chunks[0].count) == (99, 99, 1)
+    assert again.pages[:3] == first.pages or len(batch.copies) == 1
+    source, target = batch.copies[0]
+    assert target == again.pages[3] and source != target, "the last page is only half known: a copy of it"
+
+
+def test_two_running_sequences_share_the_pages_of_one_preamble():
+    pool = PagePool(64)
+    scheduler: Scheduler[str] = Scheduler(pool, 8, 512)
+    scheduler.add(sequence("a", 96))
+    step(scheduler)
+    scheduler.add(sequence("b", 160))
+    step(scheduler)
+    a, b = scheduler.running
+    assert a.pages[:3] == b.pages[:3]
+    assert b.num_cached == 96
+
+
+def test_without_pages_the_latest_comer_waits_and_is_computed_again():
+    pool = PagePool(8)
+    scheduler: Scheduler[str] = Scheduler(pool, 8, 512)
+    first, second = sequence("first", 60), sequence("second", 60, first=1000)
+    scheduler.add(first)
+    scheduler.add(second)
+    for _ in range(100):
+        step(scheduler)
+    assert first in scheduler.running
+    assert second in scheduler.waiting and not second.pages
+    scheduler.remove(first)
+    counts = [step(scheduler)["second"] for _ in range(2)]
+    assert counts[1] == 1 and second.num_computed == len(second.token_ids) - 1
+    scheduler.remove(second)
+    assert pool.num_used == 0
+
+
+def test_one_sequence_may_fill_the_whole_pool():
+    pool = PagePool(4)
+    scheduler: Scheduler[str] = Scheduler(pool, 8, 64)
+    one = sequence("one", 100)
+    scheduler.add(one)
+    while len(one.token_ids) < 4 * PAGE_SIZE:
+        step(scheduler)
+    assert pool.num_used == 4
+
+
+def test_removing_a_waiting_or_running_sequence_frees_its_pages_at_once():
+    pool = PagePool(16)
+    scheduler: Scheduler[str] = Scheduler(pool, 1, 64)
+    running, waiting = sequence("running", 200), sequence("waiting", 10)
+    scheduler.add(running)
+    scheduler.add(waiting)
+    step(scheduler)
+    scheduler.remove(running)
+    scheduler.remove(waiting)
+    assert pool.num_used == 0 and not scheduler.has_work
+
+
+def test_a_failed_step_teaches_the_pool_nothing_about_it():
+    pool = PagePool(16)
+    scheduler: Scheduler[str] = Scheduler(pool, 4, 64)
+    one = sequence("one", 100)
+    scheduler.add(one)
+    step(scheduler)
+    scheduler.next_batch()
+    scheduler.discard(one)
+    match = pool.match(list(range(100)), 99)
+    assert (len(match.pages), match.partial_tokens, pool.num_used) == (2, 0, 0)
+
+
+def test_random_traffic_ends_with_a_full_pool():
+    rng = random.Random(1)
+    pool = PagePool(40)
+    scheduler: Scheduler[str] = Scheduler(pool, 6, 96)
+    left = {}
+    for index in range(150):
+        one = sequence(str(index), rng.randrange(1, 400), first=rng.choice([0, 0, 10_000 * index]))
+        left[one] = rng.randrange(1, 200)
+        scheduler.add(one)
+    while scheduler.has_work:
+        step(scheduler)
+        for one in [*scheduler.running, *scheduler.waiting]:
+            made = len(one.token_ids) - one.prompt_length
+            if made >= left[one] or len(one.token_ids) >= 40 * PAGE_SIZE or rng.random() < 0.002:
+                scheduler.remove(one)
+    assert pool.num_available == 40
