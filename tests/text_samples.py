@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
 import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from tests.tiny_models import write_model
 
 DATA = Path(__file__).parent / "data" / "tokenizers"
 LLAMA_SP = DATA / "llama_sp"          # tokenizer.model and tokenizer.json, `[INST]` template
@@ -196,3 +199,11 @@ def starter_folder(folder: Path) -> Path:
 ALL_FOLDERS = {"llama3": llama3_folder, "qwen": qwen_folder, "unigram": unigram_folder,
                "starter": starter_folder, "sp_bpe": sentencepiece_folder,
                "sp_unigram": lambda folder: sentencepiece_folder(folder, "unigram")}
+
+
+def write_chat_model(folder: Path) -> Path:
+    """A complete folder of a small random model with a ChatML template."""
+    write_model(folder, vocab_size=512, bos_token_id=0, eos_token_id=2)
+    for file in CHATML_BYTES.iterdir():
+        shutil.copy(file, folder)
+    return folder
