@@ -38,9 +38,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="UTF-8 text like what the model will read "
                              "(default: SOURCE/calibration.txt, else Parlor's own README and sources)")
     parser.add_argument("--samples", type=int, default=work.samples,
-                        help="windows of calibration text at most (default: %(default)s)")
+                        help="times --seq-len: how many tokens of the text are read (default: %(default)s)")
     parser.add_argument("--seq-len", type=int, default=work.seq_len,
-                        help="tokens in each window; cut to the model's context (default: %(default)s)")
+                        help="tokens that are read in one piece (default: %(default)s)")
     parser.add_argument("--shard-size", type=float, default=work.shard_bytes / 1e9, metavar="GB",
                         help="largest file to write (default: %(default)g)")
     parser.add_argument("--threads", type=int, help="of torch (default: torch's own choice)")

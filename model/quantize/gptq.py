@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.quantize.packing import SUPPORTED_BITS, QuantizedMatrix
+from model.quantize.packing import SUPPORTED_BITS, CodedMatrix
 
 BLOCK = 128
 """Columns whose errors are collected before they are passed on to the rest: the paper's B."""
@@ -47,7 +47,7 @@ class GridOptions:
             raise ValueError(f"damping is {self.damping}; expected a share between 0 and 1")
 
 
-def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> QuantizedMatrix:
+def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> CodedMatrix:
     """Quantize with error propagation.
 
     weight   float32 [out, in]
@@ -104,8 +104,8 @@ class _Result:
         self.scales[group], self.zeros[group] = grid[0].half(), grid[1].to(torch.uint8)
         self.g_idx[columns] = group
 
-    def matrix(self) -> QuantizedMatrix:
-        return QuantizedMatrix(self.bits, self.codes, self.scales, self.zeros, self.g_idx)
+    def matrix(self) -> CodedMatrix:
+        return CodedMatrix(self.bits, self.codes, self.scales, self.zeros, self.g_idx)
 
 
 def _quantize_block(work: Tensor, factor: Tensor, rows: slice, grid: tuple[Tensor, Tensor],
@@ -129,7 +129,7 @@ def _quantize_block(work: Tensor, factor: Tensor, rows: slice, grid: tuple[Tenso
     return codes
 
 
-def quantize_round(weight: Tensor, options: GridOptions) -> QuantizedMatrix:
+def quantize_round(weight: Tensor, options: GridOptions) -> CodedMatrix:
     """Round every weight to the nearest code, as if all inputs mattered alike. weight float32 [out, in]"""
     work = weight.t().float()
     result = _Result(weight.shape, options)

@@ -4,26 +4,25 @@ Per layer there are four inputs, each shared by the linears behind it: q+k+v, o,
 paper's sequential mode an input is captured after the linears before it, also those of its own layer, hold
 their quantized weights. The float model runs alongside: before a matrix is quantized it is corrected a little
 towards what the float model has at the same place (Li et al., "GPTAQ", arXiv 2504.02692, is the same idea).
-At any time one layer's float weights and two sets of hidden states of the calibration windows are in memory.
+At any time one layer's float weights and two hidden states of every calibration token are in memory.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.config import ModelConfig
 from model.quantize import llama
+from model.quantize.calibration import Batch
 from model.quantize.gptq import GridOptions, output_error, quantize_gptq, quantize_round
-from model.quantize.packing import QuantizedMatrix, check_packable
-from model.quantize.source import LlamaConfig, TensorFolder
-
-TOKENS_AT_ONCE = 4096
-"""How many tokens go through a linear at a time; bounds the scratch memory."""
+from model.quantize.packing import CodedMatrix, check_packable
+from model.quantize.source import Source
 
 CORRECTION_DAMPING = 0.01
 """Share of the Hessian's mean diagonal added where a correction is solved for."""
@@ -36,20 +35,17 @@ SITES = {
 }
 """The linears that share an input are quantized as one matrix, with one Hessian."""
 
-SiteQuantizer = Callable[[Tensor, Tensor], QuantizedMatrix]
-
-
 @dataclass
 class QuantizedLayer:
     """The result for one layer: the linears by their full names, and how much their outputs changed."""
 
     index: int
-    matrices: dict[str, QuantizedMatrix] = field(default_factory=dict)
+    matrices: dict[str, CodedMatrix] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)  # relative error of the output, by site
     seconds: float = 0.0
 
 
-def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
+def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """[out, in] of each linear of a layer."""
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     hidden, inner = config.hidden_size, config.intermediate_size
@@ -60,7 +56,7 @@ def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def check_sizes(config: LlamaConfig, bits: int) -> None:
+def check_sizes(config: ModelConfig, bits: int) -> None:
     """Raise ValueError before any work if a linear cannot be packed."""
     for name, (out_features, in_features) in linear_shapes(config).items():
         try:
@@ -69,117 +65,110 @@ def check_sizes(config: LlamaConfig, bits: int) -> None:
             raise ValueError(f"{name}: {error}") from error
 
 
-def quantize_layers_gptq(tensors: TensorFolder, config: LlamaConfig, windows: Tensor,
-                         options: GridOptions, correction: float) -> Iterator[QuantizedLayer]:
+def quantize_layers_gptq(source: Source, batches: list[Batch], options: GridOptions,
+                         correction: float) -> Iterator[QuantizedLayer]:
     """Yield each layer as it is done.
 
-    windows     int64 [count, length], token ids of the calibration text
+    batches     the calibration text
     correction  how far each matrix is led towards the float model's outputs before it is quantized, 0 to 1
     """
-    table = tensors.load("model.embed_tokens.weight", (config.vocab_size, config.hidden_size))
-    hidden = F.embedding(windows, table).float()
-    target = hidden.clone()
-    cos, sin = llama.rope_tables(config, windows.shape[1])
+    config = source.config
+    table = source.reader.table("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+    hidden = [F.embedding(batch.token_ids, table).float() for batch in batches]
+    target = [x.clone() for x in hidden]
+    is_text = [batch.is_text for batch in batches]
+    rope = llama.rope_tables(config, max(batch.token_ids.shape[1] for batch in batches))
     for index in range(config.num_layers):
         started = time.monotonic()
-        layer = _LayerPass(tensors, config, index, options, correction)
-        layer.run(hidden, target, (cos, sin))
+        layer = _LayerPass(source, index, options, correction)
+        layer.run(hidden, target, is_text, rope)
         layer.result.seconds = time.monotonic() - started
         yield layer.result
 
 
-def quantize_layers_round(tensors: TensorFolder, config: LlamaConfig,
-                          options: GridOptions) -> Iterator[QuantizedLayer]:
+def quantize_layers_round(source: Source, options: GridOptions) -> Iterator[QuantizedLayer]:
     """The same by rounding every weight to the nearest code; needs no text."""
-    for index in range(config.num_layers):
+    for index in range(source.config.num_layers):
         started = time.monotonic()
         result = QuantizedLayer(index)
-        for name, shape in linear_shapes(config).items():
-            full_name = f"model.layers.{index}.{name}"
-            result.matrices[full_name] = quantize_round(tensors.load(f"{full_name}.weight", shape), options)
+        for linear, shape in linear_shapes(source.config).items():
+            name = f"model.layers.{index}.{linear}"
+            result.matrices[name] = quantize_round(source.reader.matrix(name, *shape).weight, options)
         result.seconds = time.monotonic() - started
         yield result
 
 
 @dataclass
 class _Stream:
-    """One version of the layer, float or (site by site) quantized, and its hidden states in parts."""
+    """One version of the layer, float or (site by site) quantized, and what flows through it, by batch."""
 
     weights: dict[str, Tensor]  # by site, float32 [out, in]
-    parts: tuple[Tensor, ...]   # float32 [windows, length, hidden_size] each; changed in place
+    hidden: list[Tensor]        # float32 [count, length, hidden_size] each; changed in place
+    inputs: list[Tensor] = field(default_factory=list)  # of the present site, float32 [count, length, in]
 
 
 class _LayerPass:
-    """One layer's way through the calibration windows."""
+    """One layer's way through the calibration text."""
 
-    def __init__(self, tensors: TensorFolder, config: LlamaConfig, index: int, options: GridOptions,
-                 correction: float) -> None:
-        self.config, self.options, self.correction = config, options, correction
+    def __init__(self, source: Source, index: int, options: GridOptions, share: float) -> None:
+        self.config, self.options, self.share = source.config, options, share
         self.prefix = f"model.layers.{index}."
         self.result = QuantizedLayer(index)
-        self.shapes = linear_shapes(config)
-        self.norms = {name: tensors.load(f"{self.prefix}{name}.weight", (config.hidden_size,)).float()
+        self.shapes = linear_shapes(source.config)
+        self.norms = {name: source.reader.vector(f"{self.prefix}{name}.weight", source.config.hidden_size)
                       for name in ("input_layernorm", "post_attention_layernorm")}
-        self.weights = {site: torch.cat([self._load(tensors, name, "weight") for name in names])
+        linears = {name: source.reader.matrix(self.prefix + name, *shape)
+                   for name, shape in self.shapes.items()}
+        self.weights = {site: torch.cat([linears[name].weight.float() for name in names])
                         for site, names in SITES.items()}
-        self.biases = {site: torch.cat([self._load(tensors, name, "bias") for name in names])
+        self.biases = {site: torch.cat([torch.zeros(linears[name].n) if linears[name].bias is None
+                                        else linears[name].bias for name in names])
                        for site, names in SITES.items()}
 
-    def _load(self, tensors: TensorFolder, linear: str, kind: str) -> Tensor:
-        """float32; a bias that is not there is zero."""
-        name, shape = f"{self.prefix}{linear}.{kind}", self.shapes[linear]
-        if kind == "bias":
-            return tensors.load(name, shape[:1]).float() if name in tensors else torch.zeros(shape[0])
-        return tensors.load(name, shape).float()
-
-    def run(self, hidden: Tensor, target: Tensor, rope: tuple[Tensor, Tensor]) -> None:
-        """Take both hidden states, float32 [windows, length, hidden_size], through the layer in place.
+    def run(self, hidden: list[Tensor], target: list[Tensor], is_text: list[Tensor],
+            rope: tuple[Tensor, Tensor]) -> None:
+        """Take both hidden states, float32 [count, length, hidden_size] by batch, through the layer in place.
 
         hidden goes through the quantized weights, target through the float ones.
         """
-        step = max(1, TOKENS_AT_ONCE // hidden.shape[1])
-        quantized = _Stream(dict(self.weights), hidden.split(step))
-        original = _Stream(self.weights, target.split(step))
-        both = (quantized, original)
-
-        self._quantize("qkv", both, lambda stream, x: self._norm("input_layernorm", x))
-        mixed = {id(x): self._attention(stream, x, rope) for stream in both for x in stream.parts}
-        self._quantize("o", both, lambda stream, x: mixed[id(x)], adds_to_hidden=True)
+        both = _Stream(dict(self.weights), hidden), _Stream(self.weights, target)
         for stream in both:
-            for x in stream.parts:
-                x += self._linear(stream, "o", mixed.pop(id(x)))
-        self._quantize("gate_up", both, lambda stream, x: self._norm("post_attention_layernorm", x))
-        self._quantize("down", both, self._inner, adds_to_hidden=True)
+            stream.inputs = self._normed(stream, "input_layernorm")
+        self._quantize("qkv", *both, is_text)
         for stream in both:
-            for x in stream.parts:
-                x += self._linear(stream, "down", self._inner(stream, x))
+            stream.inputs = [llama.attention(x, *rope, self.config) for x in self._outputs(stream, "qkv")]
+        self._quantize("o", *both, is_text)
+        for stream in both:
+            self._add_to_hidden(stream, "o")
+            stream.inputs = self._normed(stream, "post_attention_layernorm")
+        self._quantize("gate_up", *both, is_text)
+        for stream in both:
+            stream.inputs = [llama.gated(x) for x in self._outputs(stream, "gate_up")]
+        self._quantize("down", *both, is_text)
+        for stream in both:
+            self._add_to_hidden(stream, "down")
 
-    def _norm(self, name: str, x: Tensor) -> Tensor:
-        return llama.rms_norm(x, self.norms[name], self.config.rms_norm_eps)
+    def _normed(self, stream: _Stream, name: str) -> list[Tensor]:
+        return [llama.rms_norm(x, self.norms[name], self.config.rms_norm_eps) for x in stream.hidden]
 
-    def _linear(self, stream: _Stream, site: str, x: Tensor) -> Tensor:
-        return F.linear(x, stream.weights[site], self.biases[site])
+    def _outputs(self, stream: _Stream, site: str) -> Iterator[Tensor]:
+        for x in stream.inputs:
+            yield F.linear(x, stream.weights[site], self.biases[site])
 
-    def _attention(self, stream: _Stream, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        qkv = self._linear(stream, "qkv", self._norm("input_layernorm", x))
-        return llama.attention(qkv, *rope, self.config)
+    def _add_to_hidden(self, stream: _Stream, site: str) -> None:
+        for x, output in zip(stream.hidden, self._outputs(stream, site), strict=True):
+            x += output
 
-    def _inner(self, stream: _Stream, x: Tensor) -> Tensor:
-        return llama.gated(self._linear(stream, "gate_up", self._norm("post_attention_layernorm", x)))
-
-    def _quantize(self, site: str, both: tuple[_Stream, _Stream], inputs: Callable[[_Stream, Tensor], Tensor],
-                  adds_to_hidden: bool = False) -> None:
-        """Quantize the site's matrix; from here on the first stream has the quantized weight.
-
-        adds_to_hidden: the output joins the hidden state, so it can make up for the difference there, too.
-        """
-        quantized, original = both
+    def _quantize(self, site: str, quantized: _Stream, original: _Stream, is_text: list[Tensor]) -> None:
+        """Quantize the site's matrix; from here on the first stream has the quantized weight."""
         weight = self.weights[site]
         sums = _Sums(weight)
-        for x, wanted in zip(quantized.parts, original.parts, strict=True):
-            sums.add(inputs(quantized, x), inputs(original, wanted), wanted - x if adds_to_hidden else None)
+        for i, mask in enumerate(is_text):
+            # What joins the hidden state can also make up for the difference that is there already.
+            lacking = (original.hidden[i] - quantized.hidden[i])[mask] if site in ("o", "down") else None
+            sums.add(quantized.inputs[i][mask], original.inputs[i][mask], lacking)
         hessian = sums.hessian / sums.count
-        matrix = quantize_gptq(weight + self.correction * sums.correction(), hessian, self.options)
+        matrix = quantize_gptq(weight + self.share * sums.correction(), hessian, self.options)
         quantized.weights[site] = matrix.dequantize()
         self.result.errors[site] = output_error(weight, quantized.weights[site], hessian)
         first = 0
@@ -190,28 +179,28 @@ class _LayerPass:
 
 
 class _Sums:
-    """What is summed over the calibration tokens for one matrix W [out, in]."""
+    """What is summed over the calibration tokens for a matrix W [out, in]; x: the quantized model's input."""
 
     def __init__(self, weight: Tensor) -> None:
+        out_features, in_features = weight.shape
         self.weight = weight
-        self.hessian = torch.zeros(weight.shape[1], weight.shape[1])  # of x x^T
-        self.missing = torch.zeros(weight.shape[1], weight.shape[0])  # of x times what the output lacks
+        self.hessian = torch.zeros(in_features, in_features)     # of x x^T
+        self.difference = torch.zeros(in_features, in_features)  # of x (input in the float model - x)^T
+        self.lacking = torch.zeros(in_features, out_features)    # of x (further output to be added)^T
         self.count = 0
 
     def add(self, x: Tensor, wanted: Tensor, lacking: Tensor | None) -> None:
-        """x: inputs in the quantized model; wanted: in the float one; lacking: further output to be added."""
-        out_features, in_features = self.weight.shape
-        x, wanted = x.reshape(-1, in_features), wanted.reshape(-1, in_features)
-        difference = F.linear(wanted - x, self.weight)
-        if lacking is not None:
-            difference += lacking.reshape(-1, out_features)
+        """x and wanted (the float model's input) [tokens, in]; lacking [tokens, out]"""
         self.hessian.addmm_(x.t(), x)
-        self.missing.addmm_(x.t(), difference)
+        self.difference.addmm_(x.t(), wanted - x)
+        if lacking is not None:
+            self.lacking.addmm_(x.t(), lacking)
         self.count += len(x)
 
     def correction(self) -> Tensor:
         """The change of W that would come nearest to the float model's outputs. float32 [out, in]"""
-        damped = self.hessian.clone()
+        damped = self.hessian.double()
         diagonal = damped.diagonal()
         diagonal += CORRECTION_DAMPING * float(diagonal.mean()) + 1e-30
-        return torch.linalg.solve(damped.double(), self.missing.double()).t().float()
+        missing = self.lacking + self.difference @ self.weight.t()
+        return torch.linalg.solve(damped, missing.double()).t().float()

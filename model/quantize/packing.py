@@ -22,7 +22,7 @@ SUPPORTED_BITS = (2, 3, 4, 8)
 
 
 @dataclass(frozen=True)
-class QuantizedMatrix:
+class CodedMatrix:
     """One linear layer's weight as codes on a grid; `in` first, as the packed tensors have it."""
 
     bits: int
@@ -37,9 +37,9 @@ class QuantizedMatrix:
         weight = (self.codes.float() - self.zeros.float()[group]) * self.scales.float()[group]
         return weight.t().contiguous()
 
-    def columns(self, first: int, last: int) -> QuantizedMatrix:
+    def columns(self, first: int, last: int) -> CodedMatrix:
         """Only the outputs first .. last - 1: several layers of one input are quantized as one matrix."""
-        return QuantizedMatrix(self.bits, self.codes[:, first:last], self.scales[:, first:last],
+        return CodedMatrix(self.bits, self.codes[:, first:last], self.scales[:, first:last],
                                self.zeros[:, first:last], self.g_idx)
 
     def packed(self) -> dict[str, Tensor]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from model.quantize.calibration import load_encoder, make_windows, split_documents
+from model.config import ModelConfig, ModelLoadError
+from model.quantize.calibration import Batch, make_batches, tokenize_documents
 from model.quantize.gptq import GridOptions
 from model.quantize.layers import QuantizedLayer, check_sizes, quantize_layers_gptq, quantize_layers_round
-from model.quantize.source import LlamaConfig, ModelSourceError, TensorFolder, read_config
+from model.quantize.source import Source, open_source
 from model.quantize.writer import FolderWriter, quantization_config
+from model.text.settings import TextSettings
+from model.text.tokenizer import Tokenizer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -28,8 +30,8 @@ class QuantizeOptions:
     grid: GridOptions = field(default_factory=GridOptions)
     method: str = "gptq"             # or "round"
     calibration: Path | None = None  # None: the source's calibration.txt, else Parlor's own texts
-    samples: int = 128
-    seq_len: int = 512
+    samples: int = 64                # times seq_len: how many tokens of it are read
+    seq_len: int = 512               # tokens of a document that are read in one piece
     correction: float = 0.5          # share of the earlier layers' errors that is made good
     threads: int | None = None
     shard_bytes: int = 4_000_000_000
@@ -55,80 +57,84 @@ def _print(line: str) -> None:
 
 
 @torch.inference_mode()
-def quantize_folder(source: Path, target: Path, options: QuantizeOptions,
+def quantize_folder(folder: Path, target: Path, options: QuantizeOptions,
                     progress: Progress = _print) -> None:
-    """Read the model of `source`, write its quantized version as `target`.
+    """Read the model of `folder`, write its quantized version as `target`.
 
-    Raises ModelSourceError or ValueError if the model or an option does not fit, FileExistsError if the
+    Raises ModelLoadError or ValueError if the model or an option does not fit, FileExistsError if the
     target exists, OSError if it cannot be written. The target appears whole or not at all.
     """
     started = time.monotonic()
-    source, target = Path(source), Path(target)
     if options.threads:
         torch.set_num_threads(options.threads)
-    config, raw_config = read_config(source)
-    tensors = TensorFolder(source)
-    check_sizes(config, options.grid.bits)
-    if source.resolve() == target.resolve():
-        raise ValueError(f"source and target are both {source}; choose another target")
-    grid = options.grid
-    progress(f"{source}: {config.num_layers} layers of {config.hidden_size} x {config.intermediate_size} "
-             f"-> {grid.bits} bits, {_group_text(grid)}, {'symmetric' if grid.symmetric else 'asymmetric'}"
-             f"{', act-order' if grid.act_order else ''}, {options.method}")
-    with FolderWriter(target, options.overwrite, options.shard_bytes) as writer:
+    source, grid = open_source(Path(folder)), options.grid
+    check_sizes(source.config, grid.bits)
+    if Path(folder).resolve() == Path(target).resolve():
+        raise ValueError(f"source and target are both {folder}; choose another target")
+    progress(_title(source.config, options))
+    with FolderWriter(Path(target), options.overwrite, options.shard_bytes) as writer:
         packed = set()
-        for layer in _with_progress(_layers(source, tensors, config, options, progress), config, progress):
+        for layer in _with_progress(_layers(source, options, progress), source.config, progress):
             for name, matrix in layer.matrices.items():
                 packed.add(f"{name}.weight")
                 writer.add({f"{name}.{part}": tensor for part, tensor in matrix.packed().items()})
-        for name in tensors.names():
+        for name in source.reader.folder.tensors:
             if name not in packed:
-                writer.add({name: tensors.load(name)})
+                writer.add({name: source.reader.folder.read(name)})
         section = quantization_config(grid, {"quantizer": ["parlor:1"], "method": options.method,
-                                             "scale_search": grid.search})
-        writer.write_json("config.json", {**raw_config, "quantization_config": section})
+                                             "scale_search": grid.search, "correction": options.correction})
+        writer.write_json("config.json", {**source.raw_config, "quantization_config": section})
         writer.write_json("quantize_config.json", section)
-        writer.copy_companions(source)
+        writer.copy_companions(source.folder)
     progress(f"{target}: {writer.total_bytes / 1e6:.1f} MB in {time.monotonic() - started:.0f} s")
 
 
-def _group_text(grid: GridOptions) -> str:
-    return "one group a column" if grid.group_size == -1 else f"groups of {grid.group_size}"
+def _title(config: ModelConfig, options: QuantizeOptions) -> str:
+    grid = options.grid
+    group = "one group a column" if grid.group_size == -1 else f"groups of {grid.group_size}"
+    return (f"{config.name}: {config.num_layers} layers of {config.hidden_size} x {config.intermediate_size} "
+            f"-> {grid.bits} bits, {group}, {'symmetric' if grid.symmetric else 'asymmetric'}"
+            f"{', act-order' if grid.act_order else ''}, {options.method}")
 
 
-def _layers(source: Path, tensors: TensorFolder, config: LlamaConfig, options: QuantizeOptions,
-            progress: Progress) -> Iterator[QuantizedLayer]:
+def _layers(source: Source, options: QuantizeOptions, progress: Progress) -> Iterator[QuantizedLayer]:
     if options.method == "round":
-        return quantize_layers_round(tensors, config, options.grid)
-    windows = read_windows(source, config, options, progress)
-    return quantize_layers_gptq(tensors, config, windows, options.grid, options.correction)
+        return quantize_layers_round(source, options.grid)
+    batches = read_batches(source, options, progress)
+    return quantize_layers_gptq(source, batches, options.grid, options.correction)
 
 
-def read_windows(source: Path, config: LlamaConfig, options: QuantizeOptions, progress: Progress) -> Tensor:
-    """The calibration text as token ids, int64 [windows, length]; says what was taken."""
-    name, text = calibration_text(source, options.calibration)
-    encoder = load_encoder(source)
-    documents = split_documents(encoder.encode(text), encoder.bos_token_id)
-    windows = make_windows(documents, options.samples, min(options.seq_len, config.max_seq_len))
-    if int(windows.max()) >= config.vocab_size:
-        raise ModelSourceError(f"the tokenizer gives token {int(windows.max())}, but config.json has a "
-                               f"vocab_size of {config.vocab_size}; do they belong together?")
-    count, length = windows.shape
-    progress(f"calibration: {name}, {windows.numel():,} tokens in {count} windows of {length}")
-    if windows.numel() < config.intermediate_size:
-        progress(f"note: fewer tokens than the {config.intermediate_size} inputs of down_proj; "
+def read_batches(source: Source, options: QuantizeOptions, progress: Progress) -> list[Batch]:
+    """The calibration text as token ids; says what was taken."""
+    name, text = calibration_text(source.folder, options.calibration)
+    documents = tokenize_documents(text, load_tokenizer(source))
+    length = min(options.seq_len, source.config.max_positions)
+    batches = make_batches(documents, options.samples * length, length)
+    top, vocab_size = max(int(batch.token_ids.max()) for batch in batches), source.config.vocab_size
+    if top >= vocab_size:
+        raise ModelLoadError(f"the tokenizer gives token {top}, but config.json has a vocab_size of "
+                             f"{vocab_size}; do they belong together?")
+    tokens = sum(int(batch.is_text.sum()) for batch in batches)
+    pieces = sum(len(batch.token_ids) for batch in batches)
+    progress(f"calibration: {name}, {tokens:,} tokens in {pieces} pieces")
+    if tokens < source.config.intermediate_size:
+        progress(f"note: that is less than the {source.config.intermediate_size} inputs of down_proj; "
                  "a longer text would give a better result")
-    return windows
+    return batches
 
 
-def calibration_text(source: Path, path: Path | None) -> tuple[str, str]:
+def load_tokenizer(source: Source) -> Tokenizer:
+    return Tokenizer.load(source.folder, TextSettings.from_folder(source.folder, source.config))
+
+
+def calibration_text(folder: Path, path: Path | None) -> tuple[str, str]:
     """What the text is called, and the text. Without a file: the prose and the code of this repository."""
-    if path is None and (source / "calibration.txt").is_file():
-        path = source / "calibration.txt"
+    if path is None and (folder / "calibration.txt").is_file():
+        path = folder / "calibration.txt"
     if path is None:
         own = [REPOSITORY / "README.md"]
-        for folder in ("model", "webui", "tools"):
-            own += sorted((REPOSITORY / folder).rglob("*.py"))
+        for part in ("model", "webui", "tools"):
+            own += sorted((REPOSITORY / part).rglob("*.py"))
         text = "\n".join(file.read_text(encoding="utf-8") for file in own if file.is_file())
         return "Parlor's own README and sources (give --calibration FILE for text like the model's)", text
     try:
@@ -137,7 +143,7 @@ def calibration_text(source: Path, path: Path | None) -> tuple[str, str]:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
 
 
-def _with_progress(layers: Iterator[QuantizedLayer], config: LlamaConfig,
+def _with_progress(layers: Iterator[QuantizedLayer], config: ModelConfig,
                    progress: Progress) -> Iterator[QuantizedLayer]:
     """One line a layer: the relative error of each output, the time, what is left."""
     started = time.monotonic()
