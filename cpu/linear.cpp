@@ -27,17 +27,19 @@ struct Input {
 
 // Where the parts of a staged tile lie within its memory.
 struct TileLayout {
-    int64_t codes, factors;  // bytes of the codes and of either array of floats
+    int64_t codes, scales, offsets;  // bytes
 
     TileLayout(const linear_weight& w, int64_t rows)
-        : codes(aligned(rows * w.padded_k * (w.exact ? 4 : 1))), factors(w.exact ? 0 : aligned(rows * w.num_blocks * 4)) {}
+        : codes(aligned(rows * w.padded_k * (w.exact ? 4 : 1))), 
+          scales(w.exact ? 0 : aligned(rows * w.num_spans * 4)),
+          offsets(w.exact ? 0 : aligned(rows * w.num_blocks * 4)) {}
 
-    int64_t bytes() const { return codes + 2 * factors; }
+    int64_t bytes() const { return codes + scales + offsets; }
 
     static int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
     Tile tile(char* memory, int rows) const {
-        return {memory, reinterpret_cast<float*>(memory + codes), reinterpret_cast<float*>(memory + codes + factors), rows};
+        return {memory, reinterpret_cast<float*>(memory + codes), reinterpret_cast<float*>(memory + codes + scales), rows};
     }
 };
 
@@ -117,7 +119,7 @@ int matrix_chunk(const linear_weight& w, const Input& input, const Output& outpu
     const TileLayout layout(w, kMatrixRows);
     const int64_t tile_bytes = layout.bytes();
     const int64_t list_bytes = TileLayout::aligned(num_tiles * static_cast<int64_t>(sizeof(Tile)));
-    const int64_t panel_bytes = TileLayout::aligned(amx::panel_bytes(w, num_tiles));
+    const int64_t panel_bytes = TileLayout::aligned(amx::panel_bytes(num_tiles));
     char* const memory =
         static_cast<char*>(team().scratch(tile_bytes * num_tiles + (list_bytes + panel_bytes) * team().size()));
     if (!memory) return PARLOR_ERROR_MEMORY;

@@ -9,13 +9,15 @@
 // columns of a row block follow each other in memory.
 //   dense   [row blocks][k][16 outputs] float16 or float32;   [row blocks][padded_k / 2][16 outputs][2] bfloat16
 //
-// Blocks. Columns are worked off in blocks of at most 128 columns of one group, each a multiple of 32 (padded with
-// zeros where a group ends). One block is the unit of rounding: activations are rounded to int8 with one scale
-// for a block, products are summed exactly as integers in a block, and the blocks are added in float32 in this
-// order on every instruction set:
-//   f = float(dot) - zero * float(sum of activation codes);   sum = fma(f, scale * activation scale, sum)
+// Blocks. Columns are worked off in blocks of at most 256 columns of one group, each a multiple of 32 (padded with
+// zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
+// rounded to int8 with one scale for a span, products are summed exactly as integers within a block, and
+// the rest is float32 in this order on every instruction set:
+//   block:  f = float(dot) - zero * float(sum of activation codes);   part = fma(f, scale, part)
+//   span:   sum = fma(part, activation scale, sum);   part = 0
 // So a row's result is the same to the bit whatever the number of rows and threads, and on all instruction sets
-// that have a fused multiply-add.
+// that have a fused multiply-add. (A scale for each group instead would cost the many-row kernel a third of its
+// speed; 256 is also what llama.cpp's Q8_K takes.)
 #pragma once
 
 #include <cstddef>
@@ -26,7 +28,7 @@
 namespace parlor {
 
 constexpr int64_t kLanes = 16;         // outputs of a row block
-constexpr int64_t kBlockColumns = 128;
+constexpr int64_t kSpanColumns = 256;   // and the longest block
 constexpr int64_t kColumnUnit = 32;    // block lengths are multiples of it
 
 struct Block {
@@ -36,10 +38,15 @@ struct Block {
     int32_t group;
 };
 
+struct Span {
+    int32_t first_block, last_block;  // last is one behind
+    int32_t first_column, columns;    // as stored
+};
+
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
     const void* codes;     // [block][rows][length] int8, or float32 if the weight is exact
-    const float* scales;   // [block][rows] of the activation codes
+    const float* scales;   // [span][rows] of the activation codes
     const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
     int rows;
 };
@@ -51,6 +58,8 @@ struct Output {
 };
 
 inline const Block* blocks_of(const linear_weight& w) { return static_cast<const Block*>(w.blocks); }
+
+inline const Span* spans_of(const linear_weight& w) { return static_cast<const Span*>(w.spans); }
 
 inline int64_t row_blocks_of(const linear_weight& w) { return (w.n + kLanes - 1) / kLanes; }
 
@@ -106,7 +115,7 @@ namespace parlor {
 namespace amx {
 
 // Many rows: tiles of 16 rows, `panel` is this thread's own memory of panel_bytes().
-int64_t panel_bytes(const linear_weight& w, int64_t num_tiles);
+int64_t panel_bytes(int64_t num_tiles);
 void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t rows, int64_t first, int64_t last,
                const Output& output, void* panel);
 

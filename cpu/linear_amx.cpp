@@ -1,9 +1,9 @@
 // The linear layer for many rows with AMX int8 tiles.
 //
-// Bound by the tile unit (one product of 16 x 64 by 64 x 16 codes in 16 cycles) and, with groups of 64, just as much by
-// what follows each block: 16 x 16 integers are read back, scaled and added in float32. So codes are unpacked once
-// for all rows into a panel in the second-level cache, sums of a 16 x 16 tile stay in registers over a run of blocks,
-// and the products of the next block are under way while the integers of the last one are scaled.
+// Bound by the tile unit (one product of 16 x 64 by 64 x 16 codes in 16 cycles) and, with groups of 64, twice as much by
+// what follows each block: 16 x 16 integers are read back, scaled and added in float32, and vector instructions get
+// but one port while the tile unit works. So codes are unpacked once for all rows into a panel in the first-level
+// cache, a span's sums stay in registers, and a product is read back two blocks after it was begun.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
 #endif
@@ -15,12 +15,12 @@ namespace parlor {
 namespace amx {
 namespace {
 
-constexpr int64_t kPanelRowBlocks = 4;   // row blocks unpacked together; each tile of x is read once for all of them
-constexpr int64_t kPanelColumns = 512;   // columns unpacked together: 4 * 16 * 512 bytes fit the first-level cache
+constexpr int64_t kPanelRowBlocks = 4;  // row blocks unpacked together; each tile of x is read once for all of them
+constexpr int64_t kMaxBlocks = kSpanColumns / kColumnUnit;  // of a span
 constexpr int kTileRows = 16;
 constexpr int64_t kTileFloats = kTileRows * kLanes;
 
-// Tiles of the unit: 0, 1 products; 2, 3 x and codes of 64 columns; 4, 5 the same of 32 columns.
+// Tiles of the unit: 0 to 3 products; 4, 5 x and codes of 64 columns; 6, 7 the same of 32 columns.
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t row_bytes[16] = {};
@@ -34,12 +34,9 @@ struct alignas(64) TileConfig {
 
 void configure_tiles() {
     TileConfig config;
-    config.set(0, kTileRows, 64);
-    config.set(1, kTileRows, 64);
-    config.set(2, kTileRows, 64);
-    config.set(3, 16, 64);
-    config.set(4, kTileRows, 32);
-    config.set(5, 8, 64);
+    for (int tile = 0; tile < 6; ++tile) config.set(tile, kTileRows, 64);
+    config.set(6, kTileRows, 32);
+    config.set(7, 8, 64);
     // gcc 12 takes _tile_loadconfig for a read of 8 bytes and drops the other stores; this makes it keep them.
     asm volatile("" ::"m"(config) : "memory");
     _tile_loadconfig(&config);
@@ -81,15 +78,30 @@ inline __m512i zero_bytes(const linear_weight& w, int64_t index) {
     return _mm512_shuffle_epi8(lanes, spread);
 }
 
-// Codes of one block of a row block -> bytes as the tiles take them: [length / 4][16 outputs][4 columns].
-void unpack_block(const linear_weight& w, const uint8_t* codes, int length, __m512i zeros, int8_t* panel) {
+// One block of one row block of a panel.
+struct Step {
+    const int8_t* codes;  // [length / 4][16 outputs][4 columns], as the tiles take them
+    int32_t length;
+    int32_t x_offset;     // of the block within a tile of x, for one row
+    int32_t block;
+    bool ends_span;
+    alignas(64) float scales[kLanes];
+    alignas(64) float zeros[kLanes];  // of Zeros::kAsFloat
+};
+
+// Unpack the codes of a block; `ahead` is the distance to the codes that are wanted next.
+void unpack_block(const linear_weight& w, const uint8_t* codes, int length, int64_t ahead, __m512i zeros, int8_t* panel) {
     const __m512i nibble = _mm512_set1_epi8(15);
+    const char* const next = reinterpret_cast<const char*>(codes) + ahead;
     if (w.kind == PARLOR_LINEAR_Q8) {
-        for (int i = 0; i < length * kLanes; i += 64)
+        for (int i = 0; i < length * kLanes; i += 64) {
+            _mm_prefetch(next + i, _MM_HINT_T1);
             _mm512_store_si512(panel + i, _mm512_sub_epi8(_mm512_loadu_si512(codes + i), zeros));
+        }
         return;
     }
     for (int i = 0; i < length * kLanes / 2; i += 64) {
+        _mm_prefetch(next + i, _MM_HINT_T1);
         const __m512i line = _mm512_loadu_si512(codes + i);
         const __m512i low = _mm512_and_si512(line, nibble);
         const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
@@ -98,83 +110,124 @@ void unpack_block(const linear_weight& w, const uint8_t* codes, int length, __m5
     }
 }
 
-// Products of one block into the integers at `products`, by way of product tile 0 or 1. (The intrinsics are macros
-// that take the digit of a tile, so the tile cannot be a template argument.)
-#define PARLOR_MULTIPLY(tile, product)                                  \
-    do {                                                                \
-        _tile_zero(tile);                                               \
-        int column = 0;                                                 \
-        for (; column + 64 <= length; column += 64) {                   \
-            _tile_loadd(2, x + column, length);                         \
-            _tile_loadd(3, panel + column * kLanes, 64);                \
-            product(tile, 2, 3);                                        \
-        }                                                               \
-        if (column < length) {                                          \
-            _tile_loadd(4, x + column, length);                         \
-            _tile_loadd(5, panel + column * kLanes, 64);                \
-            product(tile, 4, 5);                                        \
-        }                                                               \
-        _tile_stored(tile, products, 64);                               \
-    } while (0)
-
-template <bool kSigned>
-inline void multiply_block(bool second, const int8_t* x, const int8_t* panel, int length, int32_t* products) {
-    if (kSigned) {
-        if (second) PARLOR_MULTIPLY(1, _tile_dpbssd);
-        else PARLOR_MULTIPLY(0, _tile_dpbssd);
-    } else {
-        if (second) PARLOR_MULTIPLY(1, _tile_dpbsud);
-        else PARLOR_MULTIPLY(0, _tile_dpbsud);
+// Unpack a span of one row block to `panel` and write a step for each block; returns how many.
+int unpack_span(const linear_weight& w, const Span& span, int64_t row_block, int8_t* panel, Step* steps) {
+    const Block* const blocks = blocks_of(w);
+    const int64_t bits = w.kind == PARLOR_LINEAR_Q4 ? 4 : 8;
+    const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w) +
+                           span.first_column * kLanes * bits / 8;
+    const int64_t span_bytes = span.columns * kLanes * bits / 8;
+    int x_offset = span.first_column;
+    for (int b = span.first_block; b < span.last_block; ++b, ++steps) {
+        const int length = blocks[b].length;
+        const int64_t index = (row_block * w.num_groups + blocks[b].group) * kLanes;
+        const Zeros kind = zeros_of(w);
+        const __m512i zeros = kind == Zeros::kInCodes ? zero_bytes(w, index) : _mm512_setzero_si512();
+        unpack_block(w, codes, length, span_bytes, zeros, panel);
+        steps->codes = panel;
+        steps->length = length;
+        steps->x_offset = x_offset;
+        steps->block = b;
+        steps->ends_span = b + 1 == span.last_block;
+        _mm512_store_ps(steps->scales, load_halves(w.scales + index));
+        if (kind == Zeros::kAsFloat) _mm512_store_ps(steps->zeros, load_zeros(w, index));
+        panel += length * kLanes;
+        codes += length * kLanes * bits / 8;
+        x_offset += length;
     }
+    return span.last_block - span.first_block;
 }
 
-#undef PARLOR_MULTIPLY
+// The products of a step in a product tile. (The intrinsics are macros that take a tile's digit.)
+#define PARLOR_MULTIPLY(tile, product)                              \
+    do {                                                            \
+        _tile_zero(tile);                                           \
+        int column = 0;                                             \
+        for (; column + 64 <= step.length; column += 64) {          \
+            _tile_loadd(4, x + column, step.length);                \
+            _tile_loadd(5, step.codes + column * kLanes, 64);       \
+            product(tile, 4, 5);                                    \
+        }                                                           \
+        if (column < step.length) {                                 \
+            _tile_loadd(6, x + column, step.length);                \
+            _tile_loadd(7, step.codes + column * kLanes, 64);       \
+            product(tile, 6, 7);                                    \
+        }                                                           \
+    } while (0)
 
-// The run of blocks that a panel holds.
-struct Run {
-    int64_t first_block, last_block;
-    int64_t first_column;  // as stored
+// Part `phase` of four of the pipeline below: begin item + phase, store the products begun two items ago, scale those
+// begun three ago.
+#define PARLOR_PIPELINE(phase, store_phase, scale_phase)                                        \
+    do {                                                                                        \
+        const int64_t now = item + phase;                                                       \
+        if (now < num_items) {                                                                  \
+            const Step& step = steps[begun.step];                                               \
+            const int8_t* const x = static_cast<const int8_t*>(tiles[begun.tile].codes) +       \
+                                    static_cast<int64_t>(step.x_offset) * kTileRows;            \
+            if (kZeros == Zeros::kInCodes) PARLOR_MULTIPLY(phase, _tile_dpbssd);                \
+            else PARLOR_MULTIPLY(phase, _tile_dpbsud);                                          \
+            begun.advance(num_steps);                                                           \
+        }                                                                                       \
+        if (now >= 2 && now < num_items + 2) _tile_stored(store_phase, products[store_phase], 64); \
+        if (now >= 3 && now < num_items + 3) scale(products[scale_phase]);                      \
+    } while (0)
+
+// Walks over the steps of one tile after the other.
+struct Cursor {
+    int64_t tile = 0;
+    int step = 0;
+
+    void advance(int num_steps) {
+        if (++step == num_steps) step = 0, ++tile;
+    }
 };
 
-// Add the blocks of a run to the sums of one tile: 16 rows by the 16 outputs of a row block.
+// Add a panel's share to the sums [tile][row block of the panel][16 rows][16 outputs] of all tiles.
 template <Zeros kZeros>
-void add_run(const linear_weight& w, const Tile& tile, const Run& run, int64_t row_block, const int8_t* panel,
-             float* sums_in_memory) {
-    alignas(64) int32_t products[2][kTileFloats];
-    const Block* const blocks = blocks_of(w);
-    const int64_t group_index = row_block * w.num_groups * kLanes;
-    const int8_t* x = static_cast<const int8_t*>(tile.codes) + run.first_column * kTileRows;
-    __m512 sums[kTileRows];
+void add_panel(const Step* steps, int num_steps, const Tile* tiles, int64_t num_tiles, int64_t span, float* sums) {
+    alignas(64) int32_t products[4][kTileFloats];
+    __m512 parts[kTileRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kTileRows; ++r) sums[r] = _mm512_load_ps(sums_in_memory + r * kLanes);
+    for (int r = 0; r < kTileRows; ++r) parts[r] = _mm512_setzero_ps();
+    Cursor begun, scaled;
+    const int64_t num_items = num_tiles * num_steps;
 
-    const auto multiply = [&](int64_t b) {
-        const int length = blocks[b].length;
-        multiply_block<kZeros == Zeros::kInCodes>(b % 2, x, panel, length, products[b % 2]);
-        x += length * kTileRows;
-        panel += length * kLanes;
-    };
-    multiply(run.first_block);
-    for (int64_t b = run.first_block; b < run.last_block; ++b) {
-        if (b + 1 < run.last_block) multiply(b + 1);
-        const int64_t index = group_index + blocks[b].group * kLanes;
-        const __m512 scales = load_halves(w.scales + index);
-        const __m512 zeros = kZeros == Zeros::kAsFloat ? load_zeros(w, index) : scales;
-        const float* const x_scales = tile.scales + b * kTileRows;
-        const float* const x_offsets = tile.offsets + b * kTileRows;
-        const int32_t* const dots = products[b % 2];
+    const auto scale = [&](const int32_t* dots) __attribute__((always_inline)) {
+        const Step& step = steps[scaled.step];
+        const Tile& tile = tiles[scaled.tile];
+        const float* const x_offsets = tile.offsets + static_cast<int64_t>(step.block) * kTileRows;
+        const __m512 scales = _mm512_load_ps(step.scales);
+        const __m512 zeros = kZeros == Zeros::kAsFloat ? _mm512_load_ps(step.zeros) : scales;
 #pragma GCC unroll 16
         for (int r = 0; r < kTileRows; ++r) {
             __m512i dot = _mm512_load_si512(dots + r * kLanes);
             if (kZeros == Zeros::kAsInteger) dot = _mm512_add_epi32(dot, broadcast_bits(x_offsets + r));
             __m512 value = _mm512_cvtepi32_ps(dot);
             if (kZeros == Zeros::kAsFloat) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_offsets[r]), value);
-            sums[r] = _mm512_fmadd_ps(value, _mm512_mul_ps(scales, _mm512_set1_ps(x_scales[r])), sums[r]);
+            parts[r] = _mm512_fmadd_ps(value, scales, parts[r]);
         }
-    }
+        if (step.ends_span) {
+            const float* const x_scales = tile.scales + span * kTileRows;
 #pragma GCC unroll 16
-    for (int r = 0; r < kTileRows; ++r) _mm512_store_ps(sums_in_memory + r * kLanes, sums[r]);
+            for (int r = 0; r < kTileRows; ++r) {
+                float* const sum = sums + r * kLanes;
+                _mm512_store_ps(sum, _mm512_fmadd_ps(parts[r], _mm512_set1_ps(x_scales[r]), _mm512_load_ps(sum)));
+                parts[r] = _mm512_setzero_ps();
+            }
+            sums += kTileFloats;
+        }
+        scaled.advance(num_steps);
+    };
+    for (int64_t item = 0; item < num_items + 3; item += 4) {
+        PARLOR_PIPELINE(0, 2, 1);
+        PARLOR_PIPELINE(1, 3, 2);
+        PARLOR_PIPELINE(2, 0, 3);
+        PARLOR_PIPELINE(3, 1, 0);
+    }
 }
+
+#undef PARLOR_PIPELINE
+#undef PARLOR_MULTIPLY
 
 void store_tile(const linear_weight& w, const float* sums, int64_t rows, int64_t row_block, float* out, int64_t stride,
                 bool accumulate) {
@@ -191,55 +244,31 @@ void store_tile(const linear_weight& w, const float* sums, int64_t rows, int64_t
     }
 }
 
-// The run that begins at `block`: as many blocks as fit kPanelColumns, at least one.
-Run run_from(const linear_weight& w, int64_t block, int64_t first_column) {
-    const Block* const blocks = blocks_of(w);
-    int64_t last = block, columns = 0;
-    while (last < w.num_blocks && columns + blocks[last].length <= kPanelColumns) columns += blocks[last++].length;
-    return {block, last, first_column};
-}
-
-int64_t unpack_run(const linear_weight& w, const Run& run, int64_t row_block, int8_t* panel) {
-    const Block* const blocks = blocks_of(w);
-    const int64_t bits = w.kind == PARLOR_LINEAR_Q4 ? 4 : 8;
-    const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w);
-    int64_t column = run.first_column;
-    for (int64_t b = run.first_block; b < run.last_block; ++b) {
-        const int64_t index = (row_block * w.num_groups + blocks[b].group) * kLanes;
-        const __m512i zeros = zeros_of(w) == Zeros::kInCodes ? zero_bytes(w, index) : _mm512_setzero_si512();
-        unpack_block(w, codes + column * kLanes * bits / 8, blocks[b].length, zeros, panel);
-        panel += blocks[b].length * kLanes;
-        column += blocks[b].length;
-    }
-    return column;
-}
-
 }  // namespace
 
-int64_t panel_bytes(const linear_weight&, int64_t num_tiles) {
-    return kPanelRowBlocks * (kPanelColumns * kLanes + num_tiles * kTileFloats * static_cast<int64_t>(sizeof(float)));
+int64_t panel_bytes(int64_t num_tiles) {
+    return kPanelRowBlocks * (kSpanColumns * kLanes + kMaxBlocks * static_cast<int64_t>(sizeof(Step)) +
+                              num_tiles * kTileFloats * static_cast<int64_t>(sizeof(float)));
 }
 
 void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t rows, int64_t first, int64_t last,
                const Output& output, void* memory) {
+    constexpr int64_t kPanel = kSpanColumns * kLanes;
     int8_t* const panels = static_cast<int8_t*>(memory);
-    float* const sums = reinterpret_cast<float*>(panels + kPanelRowBlocks * kPanelColumns * kLanes);
-    const auto add = zeros_of(w) == Zeros::kInCodes ? add_run<Zeros::kInCodes>
-        : zeros_of(w) == Zeros::kAsInteger ? add_run<Zeros::kAsInteger> : add_run<Zeros::kAsFloat>;
+    Step* const steps = reinterpret_cast<Step*>(panels + kPanelRowBlocks * kPanel);
+    float* const sums = reinterpret_cast<float*>(steps + kPanelRowBlocks * kMaxBlocks);
+    const auto add = zeros_of(w) == Zeros::kInCodes ? add_panel<Zeros::kInCodes>
+        : zeros_of(w) == Zeros::kAsInteger ? add_panel<Zeros::kAsInteger> : add_panel<Zeros::kAsFloat>;
     configure_tiles();
     for (int64_t begin = first; begin < last; begin += kPanelRowBlocks) {
         const int64_t count = last - begin < kPanelRowBlocks ? last - begin : kPanelRowBlocks;
         __builtin_memset(sums, 0, num_tiles * count * kTileFloats * sizeof(float));
-        int64_t column = 0;
-        for (int64_t block = 0; block < w.num_blocks;) {
-            const Run run = run_from(w, block, column);
-            for (int64_t i = 0; i < count; ++i) column = unpack_run(w, run, begin + i, panels + i * kPanelColumns * kLanes);
+        for (int64_t span = 0; span < w.num_spans; ++span) {
+            int num_steps = 0;
+            for (int64_t i = 0; i < count; ++i)
+                num_steps += unpack_span(w, spans_of(w)[span], begin + i, panels + i * kPanel, steps + num_steps);
             asm volatile("" ::: "memory");  // gcc's tile loads do not say that they read memory
-            for (int64_t t = 0; t < num_tiles; ++t) {
-                for (int64_t i = 0; i < count; ++i)
-                    add(w, tiles[t], run, begin + i, panels + i * kPanelColumns * kLanes, sums + (t * count + i) * kTileFloats);
-            }
-            block = run.last_block;
+            add(steps, num_steps, tiles, num_tiles, span, sums);
         }
         for (int64_t t = 0; t < num_tiles; ++t) {
             const int64_t left = rows - t * kTileRows;

@@ -87,10 +87,10 @@ inline __m256i add_products(__m256i dot, __m256i low, __m256i high, const int8_t
 }
 
 template <bool kOneZero>
-inline __m256 add_block(__m256 sum, __m256i dot, __m256 scale, __m256 zero, float x_scale, float x_offset) {
+inline __m256 add_block(__m256 part, __m256i dot, __m256 scale, __m256 zero, float x_offset) {
     __m256 value = _mm256_cvtepi32_ps(dot);
     if (!kOneZero) value = _mm256_fnmadd_ps(zero, _mm256_set1_ps(x_offset), value);
-    return _mm256_fmadd_ps(value, _mm256_mul_ps(scale, _mm256_set1_ps(x_scale)), sum);
+    return _mm256_fmadd_ps(value, scale, part);
 }
 
 template <int kRows, int kBits, bool kOneZero>
@@ -101,12 +101,13 @@ void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + first * row_block_bytes(w);
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const int8_t* x = static_cast<const int8_t*>(tile.codes);
-        Halves sums[kRows];
+        Halves sums[kRows], parts[kRows];
 #pragma GCC unroll 4
-        for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = _mm256_setzero_ps();
+        for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = parts[r].low = parts[r].high = _mm256_setzero_ps();
+        const float* x_scales = tile.scales;
+        const Span* span = spans_of(w);
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
-            const float* const x_scales = tile.scales + b * kRows;
             const float* const x_offsets = tile.offsets + b * kRows;
             __m256i low_dots[kRows], high_dots[kRows];
 #pragma GCC unroll 4
@@ -133,9 +134,19 @@ void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_
             const Halves zeros = kOneZero ? scales : load_zeros(w, row_block, blocks[b].group);
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r) {
-                sums[r].low = add_block<kOneZero>(sums[r].low, low_dots[r], scales.low, zeros.low, x_scales[r], x_offsets[r]);
-                sums[r].high = add_block<kOneZero>(sums[r].high, high_dots[r], scales.high, zeros.high, x_scales[r], x_offsets[r]);
+                parts[r].low = add_block<kOneZero>(parts[r].low, low_dots[r], scales.low, zeros.low, x_offsets[r]);
+                parts[r].high = add_block<kOneZero>(parts[r].high, high_dots[r], scales.high, zeros.high, x_offsets[r]);
             }
+            if (b + 1 < span->last_block) continue;
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r) {
+                const __m256 scale = _mm256_set1_ps(x_scales[r]);
+                sums[r].low = _mm256_fmadd_ps(parts[r].low, scale, sums[r].low);
+                sums[r].high = _mm256_fmadd_ps(parts[r].high, scale, sums[r].high);
+                parts[r].low = parts[r].high = _mm256_setzero_ps();
+            }
+            x_scales += kRows;
+            ++span;
         }
         for (int r = 0; r < kRows; ++r)
             store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);

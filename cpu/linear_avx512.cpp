@@ -68,20 +68,23 @@ template <int kRows, int kStreams, int kBits, bool kOneZero>
 void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
     constexpr int kLineColumns = 32 / kBits;
     const Block* const blocks = blocks_of(w);
+    const Span* const spans_end = spans_of(w) + w.num_spans;
     const __m512i nibble = _mm512_set1_epi8(15);
     Stream streams[kStreams];
     for (int s = 0; s < kStreams; ++s) streams[s] = stream_at(w, first + s * length);
 
     for (int64_t i = 0; i < length; ++i) {
         const int8_t* x = static_cast<const int8_t*>(tile.codes);
-        __m512 sums[kStreams][kRows];
+        __m512 sums[kStreams][kRows], parts[kStreams][kRows];
 #pragma GCC unroll 8
         for (int s = 0; s < kStreams; ++s)
 #pragma GCC unroll 8
-            for (int r = 0; r < kRows; ++r) sums[s][r] = _mm512_setzero_ps();
+            for (int r = 0; r < kRows; ++r) sums[s][r] = parts[s][r] = _mm512_setzero_ps();
+        const float* x_scales = tile.scales;
+        const Span* span = spans_of(w);
+        int64_t last_of_span = span->last_block - 1;
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
-            const float* const x_scales = tile.scales + b * kRows;
             const float* const x_offsets = tile.offsets + b * kRows;
             __m512i dots[kStreams][kRows];
 #pragma GCC unroll 8
@@ -119,9 +122,19 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
                 for (int r = 0; r < kRows; ++r) {
                     __m512 value = _mm512_cvtepi32_ps(dots[s][r]);
                     if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_offsets[r]), value);
-                    sums[s][r] = _mm512_fmadd_ps(value, _mm512_mul_ps(scales, _mm512_set1_ps(x_scales[r])), sums[s][r]);
+                    parts[s][r] = _mm512_fmadd_ps(value, scales, parts[s][r]);
                 }
             }
+            if (b < last_of_span) continue;
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) {
+                    sums[s][r] = _mm512_fmadd_ps(parts[s][r], _mm512_set1_ps(x_scales[r]), sums[s][r]);
+                    parts[s][r] = _mm512_setzero_ps();
+                }
+            x_scales += kRows;
+            if (++span < spans_end) last_of_span = span->last_block - 1;
         }
 #pragma GCC unroll 8
         for (int s = 0; s < kStreams; ++s) {

@@ -24,16 +24,33 @@ void for_each_block(const linear_weight& w, Visit visit) {
     for (int64_t group = 0; group < w.num_groups; ++group) {
         const int64_t begin = group * w.group_size;
         const int64_t end = begin + w.group_size < w.k ? begin + w.group_size : w.k;
-        for (int64_t source = begin; source < end; source += kBlockColumns) {
-            const int64_t filled = end - source < kBlockColumns ? end - source : kBlockColumns;
+        for (int64_t source = begin; source < end; source += kSpanColumns) {
+            const int64_t filled = end - source < kSpanColumns ? end - source : kSpanColumns;
             visit(Block{static_cast<int32_t>(source), static_cast<int32_t>(filled),
                         static_cast<int32_t>(round_up(filled, kColumnUnit)), static_cast<int32_t>(group)});
         }
     }
 }
 
+// Call visit(Span) for every span in order.
+template <class Visit>
+void for_each_span(const linear_weight& w, Visit visit) {
+    Span span{};
+    for_each_block(w, [&](const Block& block) {
+        if (span.columns + block.length > kSpanColumns) {
+            visit(span);
+            span = {span.last_block, span.last_block, span.first_column + span.columns, 0};
+        }
+        ++span.last_block;
+        span.columns += block.length;
+    });
+    visit(span);
+}
+
 struct Sections {
-    int64_t codes, scales, zeros, blocks;
+    int64_t codes, scales, zeros, blocks, spans;
+
+    int64_t sum() const { return codes + scales + zeros + blocks + spans; }
 };
 
 Sections section_bytes(const linear_weight& w) {
@@ -41,7 +58,8 @@ Sections section_bytes(const linear_weight& w) {
     const int64_t per_group = row_blocks * kLanes * w.num_groups;
     const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_F16 ? 2 : w.zero_kind == PARLOR_ZERO_U8 ? 1 : 0;
     return {round_up(row_blocks * row_block_bytes(w), 64), round_up(per_group * 2, 64), round_up(per_group * zero_bytes, 64),
-            round_up(w.num_blocks * static_cast<int64_t>(sizeof(Block)), 64)};
+            round_up(w.num_blocks * static_cast<int64_t>(sizeof(Block)), 64),
+            round_up(w.num_spans * static_cast<int64_t>(sizeof(Span)), 64)};
 }
 
 // Of whole zero points: code - zero of 4 bits must fit a signed byte, see linear_amx.cpp.
@@ -125,15 +143,15 @@ extern "C" int linear_plan(linear_weight* weight) {
     if (!weight) return PARLOR_ERROR_POINTER;
     linear_weight& w = *weight;
     if (const int error = check(w)) return error;
-    w.num_groups = w.num_blocks = 0;
+    w.num_groups = w.num_blocks = w.num_spans = 0;
     w.padded_k = w.kind == PARLOR_LINEAR_BF16 ? round_up(w.k, 2) : w.k;
     if (is_quantized(w)) {
         w.num_groups = (w.k + w.group_size - 1) / w.group_size;
         w.padded_k = 0;
         for_each_block(w, [&](const Block& block) { ++w.num_blocks, w.padded_k += block.length; });
+        for_each_span(w, [&](const Span&) { ++w.num_spans; });
     }
-    const Sections bytes = section_bytes(w);
-    w.nbytes = bytes.codes + bytes.scales + bytes.zeros + bytes.blocks;
+    w.nbytes = section_bytes(w).sum();
     return PARLOR_OK;
 }
 
@@ -155,9 +173,12 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
     w.codes = base;
     w.scales = packed_scales;
     w.zeros = packed_zeros;
+    Span* const spans = reinterpret_cast<Span*>(packed_zeros + bytes.zeros + bytes.blocks);
     w.blocks = blocks;
-    int64_t count = 0;
-    for_each_block(w, [&](const Block& block) { blocks[count++] = block; });
+    w.spans = spans;
+    int64_t block_count = 0, span_count = 0;
+    for_each_block(w, [&](const Block& block) { blocks[block_count++] = block; });
+    for_each_span(w, [&](const Span& span) { spans[span_count++] = span; });
 
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
         const int64_t stride = kLanes * w.num_groups;
@@ -182,7 +203,7 @@ extern "C" int linear_pack_dense(linear_weight* weight, const void* values, void
     if (is_quantized(w)) return PARLOR_ERROR_DTYPE;
     w.codes = buffer;
     w.scales = nullptr;
-    w.zeros = w.blocks = nullptr;
+    w.zeros = w.blocks = w.spans = nullptr;
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             char* const target = static_cast<char*>(buffer) + i * row_block_bytes(w);

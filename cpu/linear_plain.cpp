@@ -72,9 +72,10 @@ void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t 
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w);
         const int8_t* x = static_cast<const int8_t*>(tile.codes);
-        float sums[kMaxRows][kLanes] = {};
+        float sums[kMaxRows][kLanes] = {}, parts[kMaxRows][kLanes] = {};
+        const Span* span = spans_of(w);
         for (int64_t b = 0; b < w.num_blocks; ++b) {
-            alignas(64) uint8_t bytes[kBlockColumns * kLanes];
+            alignas(64) uint8_t bytes[kSpanColumns * kLanes];
             float scales[kLanes], zeros[kLanes];
             codes = unpack(w, codes, blocks[b].length, bytes);
             load_scales(w, row_block, blocks[b].group, scales);
@@ -82,15 +83,24 @@ void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t 
             for (int row = 0; row < tile.rows; ++row, x += blocks[b].length) {
                 int32_t dots[kLanes] = {}, start;
                 dot(bytes, x, blocks[b].length, dots);
-                const float scale = tile.scales[b * tile.rows + row], offset = tile.offsets[b * tile.rows + row];
+                const float offset = tile.offsets[b * tile.rows + row];
                 __builtin_memcpy(&start, &offset, sizeof start);
                 for (int lane = 0; lane < kLanes; ++lane) {
                     const float value = w.zero_kind == PARLOR_ZERO_ONE
                         ? static_cast<float>(dots[lane] + start)
                         : multiply_add(-zeros[lane], offset, static_cast<float>(dots[lane]));
-                    sums[row][lane] = multiply_add(value, scales[lane] * scale, sums[row][lane]);
+                    parts[row][lane] = multiply_add(value, scales[lane], parts[row][lane]);
                 }
             }
+            if (b + 1 < span->last_block) continue;
+            for (int row = 0; row < tile.rows; ++row) {
+                const float scale = tile.scales[(span - spans_of(w)) * tile.rows + row];
+                for (int lane = 0; lane < kLanes; ++lane) {
+                    sums[row][lane] = multiply_add(parts[row][lane], scale, sums[row][lane]);
+                    parts[row][lane] = 0.0f;
+                }
+            }
+            ++span;
         }
         store(w, sums, tile.rows, row_block, output);
     }
@@ -110,8 +120,8 @@ void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t
         const float* x = static_cast<const float*>(tile.codes);
         float sums[kMaxRows][kLanes] = {};
         for (int64_t b = 0; b < w.num_blocks; ++b) {
-            uint8_t bytes[kBlockColumns * kLanes];
-            float weights[kBlockColumns][kLanes], scales[kLanes], zeros[kLanes];
+            uint8_t bytes[kSpanColumns * kLanes];
+            float weights[kSpanColumns][kLanes], scales[kLanes], zeros[kLanes];
             const int length = blocks[b].length;
             codes = unpack(w, codes, length, bytes);
             load_scales(w, row_block, blocks[b].group, scales);

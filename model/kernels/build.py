@@ -69,6 +69,8 @@ SOURCES: tuple[Source, ...] = (
     Source("linear_avx2.cpp", ("avx2",)),
     Source("linear_avx512.cpp", ("avx512",)),
     Source("linear_amx.cpp", ("amx",)),
+    Source("linear_limits.cpp", ISAS),
+    Source("linear_measure.cpp"),
     # linear: end
 )
 

@@ -181,12 +181,14 @@ struct linear_weight {
 
     int64_t padded_k;          /* columns as stored; every group is padded to a multiple of 32 */
     int64_t num_groups;
-    int64_t num_blocks;        /* runs of at most 128 columns within a group */
+    int64_t num_blocks;        /* runs of columns within a group */
+    int64_t num_spans;         /* runs of blocks whose activations share a scale */
     int64_t nbytes;            /* size of the packed buffer */
     const void* codes;         /* into the packed buffer, as are the following */
     const uint16_t* scales;
     const void* zeros;
     const void* blocks;
+    const void* spans;
 };
 
 /* Check the first part of *weight and set its sizes, nbytes among them. Dense kinds have no groups. */
@@ -213,6 +215,11 @@ PARLOR_API int linear(
     float* out,                    /* [m, n], rows out_stride apart; must not overlap x */
     int64_t out_stride,
     int accumulate, void* stream);
+
+/* The machine's limits, for tools/benchmark.py: read `bytes` of memory with all threads; make products in registers
+ * with all threads (int8 from AVX-512 VNNI on, else float32) and say how many operations that was. */
+PARLOR_API int measure_read(const void* memory, int64_t bytes, void* stream);
+PARLOR_API int measure_products(int64_t rounds, int64_t* operations, void* stream);
 
 /* Ask for 2 MiB pages behind memory that has not been touched yet. 0 also where the system has none. */
 PARLOR_API int advise_huge_pages(void* memory, int64_t bytes);

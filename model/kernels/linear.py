@@ -40,8 +40,8 @@ class WeightStruct(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("n", "k", "group_size")),
         *((name, ctypes.c_int32) for name in ("kind", "zero_kind", "zero", "exact")),
         *((name, ctypes.c_void_p) for name in ("bias", "perm")),
-        *((name, ctypes.c_int64) for name in ("padded_k", "num_groups", "num_blocks", "nbytes")),
-        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks")),
+        *((name, ctypes.c_int64) for name in ("padded_k", "num_groups", "num_blocks", "num_spans", "nbytes")),
+        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks", "spans")),
     ]
 
 

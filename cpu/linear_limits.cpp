@@ -1,0 +1,109 @@
+// What this machine allows: how fast all threads together read memory, and how many int8 (or float32) products
+// they make. tools/benchmark.py runs these in turn with the kernels, whose speed it reports as a share of them.
+#if defined(__AVX512F__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers
+#endif
+#include <immintrin.h>
+#endif
+
+#include "linear_limits.h"
+
+namespace parlor {
+namespace PARLOR_ISA_NS {
+namespace {
+
+constexpr int64_t kStreams = 4;
+constexpr int64_t kLine = 64;
+
+#if defined(__AMX_INT8__)
+struct alignas(64) TileConfig {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+};
+#endif
+
+}  // namespace
+
+// Four streams side by side, prefetched into the second-level cache.
+uint64_t read_memory(const char* memory, int64_t bytes) {
+    const int64_t length = bytes / kStreams / kLine * kLine;
+#if defined(__AVX512F__)
+    __m512i sums[kStreams] = {};
+    for (int64_t i = 0; i < length; i += kLine) {
+#pragma GCC unroll 4
+        for (int64_t s = 0; s < kStreams; ++s) {
+            const char* const line = memory + s * length + i;
+            _mm_prefetch(line + 2048, _MM_HINT_T1);
+            sums[s] = _mm512_xor_si512(sums[s], _mm512_loadu_si512(line));
+        }
+    }
+    uint64_t words[8];
+    _mm512_storeu_si512(words, _mm512_xor_si512(_mm512_xor_si512(sums[0], sums[1]), _mm512_xor_si512(sums[2], sums[3])));
+    return words[0] ^ words[1] ^ words[2] ^ words[3] ^ words[4] ^ words[5] ^ words[6] ^ words[7];
+#else
+    uint64_t sums[kStreams][kLine / 8] = {};
+    for (int64_t i = 0; i < length; i += kLine) {
+        for (int64_t s = 0; s < kStreams; ++s) {
+            __builtin_prefetch(memory + s * length + i + 1024, 0, 2);
+            for (int64_t j = 0; j < kLine / 8; ++j) {
+                uint64_t word;
+                __builtin_memcpy(&word, memory + s * length + i + j * 8, 8);
+                sums[s][j] ^= word;
+            }
+        }
+    }
+    uint64_t sum = 0;
+    for (const auto& stream : sums)
+        for (const uint64_t word : stream) sum ^= word;
+    return sum;
+#endif
+}
+
+// Returns the operations done (a product and a sum are two), all on registers.
+int64_t multiply_registers(int64_t rounds) {
+#if defined(__AMX_INT8__)
+    TileConfig config;
+    for (int tile = 0; tile < 8; ++tile) config.rows[tile] = 16, config.row_bytes[tile] = 64;
+    asm volatile("" ::"m"(config) : "memory");  // see linear_amx.cpp
+    _tile_loadconfig(&config);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (int64_t i = 0; i < rounds; ++i) {
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbssd(1, 4, 7);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+    }
+    _tile_release();
+    return rounds * 4 * 16 * 16 * 64 * 2;
+#elif defined(__AVX512VNNI__)
+    __m512i sums[12] = {};
+    const __m512i codes = _mm512_set1_epi8(1);
+    for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+        for (__m512i& sum : sums) {
+            sum = _mm512_dpbusd_epi32(sum, codes, codes);
+            asm volatile("" : "+v"(sum));
+        }
+    }
+    return rounds * 12 * 64 * 2;
+#else
+    float sums[64] = {};
+    for (int64_t i = 0; i < rounds; ++i) {
+        for (float& sum : sums) sum = sum * 0.5f + 1.0f;
+        asm volatile("" : "+m"(sums));
+    }
+    return rounds * 64 * 2;
+#endif
+}
+
+}  // namespace PARLOR_ISA_NS
+}  // namespace parlor

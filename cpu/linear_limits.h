@@ -1,0 +1,12 @@
+// Measurements of the machine's limits, compiled for each instruction set (linear_limits.cpp).
+#pragma once
+
+#include <cstdint>
+
+#include "isa.h"
+
+PARLOR_DECLARE(uint64_t, read_memory, const char* memory, int64_t bytes)
+PARLOR_DECLARE(int64_t, multiply_registers, int64_t rounds)
+#if PARLOR_BUILT_ISA >= 3
+PARLOR_DECLARE_IN(amx, int64_t, multiply_registers, int64_t rounds)
+#endif
