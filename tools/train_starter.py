@@ -94,7 +94,7 @@ class Trainer:
     def run(self) -> None:
         config, start, last_saved = self.config, time.monotonic(), time.monotonic()
         self.log.runs.append({"minutes": config.minutes, "seed": config.seed, "lr_scale": config.lr_scale, "tokens_per_batch": config.tokens_per_batch, "workers": config.workers,
-                              "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__})
+                              "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)})
         source = batches(self.encoder, config.seed + self.log.steps * 1000 + config.rank, config.tokens_per_batch // config.workers)
         elapsed, loss = 0.0, math.nan
         with tqdm(total=round(config.minutes * 60), unit="s", desc="training", disable=config.rank > 0) as bar:

@@ -13,8 +13,8 @@ from tools.starter.corpus.words import EMOJI, capitalize, expand, person
 GROUPS: dict[str, tuple[float, list[Skill]]] = {
     "knowledge": (3.0, knowledge.SKILLS),
     "numbers": (2.2, numbers.SKILLS),
-    "parlor": (1.6, parlor_help.SKILLS),
-    "talk": (2.2, talk.SKILLS),
+    "parlor": (2.2, parlor_help.SKILLS),
+    "talk": (2.6, talk.SKILLS),
 }
 WEIGHTS = {"capital": 4.0, "country": 1.5, "add": 3.0, "subtract": 2.5, "translate": 2.5, "fact": 1.5, "colour": 1.5, "echo": 2.0, "story": 0.5, "story_about": 0.8, "joke_about": 1.2, "big_sum": 0.4, "unknown": 2.0,
            "doing": 1.5, "human": 0.6, "count_up": 1.5, "count_to": 1.2, "abilities": 1.5}
