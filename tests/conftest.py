@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
+from tests.failing_disk import FastDisk
 from tests.fake_model import FakeModel
 from tests.fake_server import write_bots
+
+settings.register_profile("parlor", deadline=None, max_examples=60)  # machines that test may be busy ones
+settings.load_profile("parlor")
 
 
 @pytest.fixture
@@ -13,7 +18,7 @@ def store(tmp_path):
     from webui.store import Store
 
     write_bots(tmp_path / "sessions" / "bots")
-    store = Store(tmp_path / "sessions")
+    store = Store(tmp_path / "sessions", disk=FastDisk())
     yield store
     store.close()
 

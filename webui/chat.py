@@ -72,6 +72,14 @@ class Chat:
         return {**session, "replies": [writing] if writing else [],
                 "read_only": self.store.sessions.is_read_only(session["id"])}
 
+    def session(self, session_id: str) -> Session:
+        """The session; a reply that a full disk kept out of it is brought in first."""
+        for job in self.chains.ended_in(session_id):
+            path = self.store.journal_folder / f"{job.id}.jsonl"
+            if path.exists():
+                fold_in(self.store, path)
+        return self.store.session(session_id)
+
     def summaries(self, words: str = "") -> list[Document]:
         entries = self.store.search(words) if words.strip() else self.store.summaries()
         return [{**entry, "writing": self.chains.writing(entry["id"])} for entry in entries]
@@ -256,11 +264,8 @@ class Chat:
         return {**seen, "first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
 
     def _session_to_change(self, session_id: str, revision: int | None) -> Session:
-        """The session if `revision` is its own; a reply that a full disk kept out is brought in first."""
-        for job in self.chains.ended_in(session_id):
-            path = self.store.journal_folder / f"{job.id}.jsonl"
-            if path.exists():
-                fold_in(self.store, path)
+        """The session if `revision` is its own."""
+        self.session(session_id)
         return self.store.change_session(session_id, revision, lambda session: session)
 
     def _free_session(self, session_id: str, revision: int) -> Session:

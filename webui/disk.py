@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 
 TEMPORARY = ".tmp"
+WINDOWS_TRIES = 10
 
 
 class Disk:
@@ -27,6 +29,13 @@ class Disk:
         getattr(os, "fdatasync", os.fsync)(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
+        for _ in range(WINDOWS_TRIES if os.name == "nt" else 0):
+            try:
+                source.replace(target)
+            except PermissionError:  # a virus scanner or an indexer has it open for a moment
+                time.sleep(0.02)
+            else:
+                return
         source.replace(target)
 
     def unlink(self, path: Path) -> None:

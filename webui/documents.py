@@ -20,19 +20,21 @@ from .errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
 from .ids import check_id, is_id, new_id
 from .schema import Document, Kind
 
-CACHED_DOCUMENTS = 64
+CACHED_DOCUMENTS = 1_000
 
 
 class Documents:
     """The documents of one kind. Thread-safe; a document that was handed out is never changed in place."""
 
-    def __init__(self, folder: Path, kind: Kind, disk: Disk, quarantine: Path, trash: Path) -> None:
+    def __init__(self, folder: Path, kind: Kind, disk: Disk, quarantine: Path, trash: Path, *,
+                 cached: int = CACHED_DOCUMENTS) -> None:
         self.folder = folder
         self.kind = kind
         self.problems: list[dict[str, str]] = []
         self._disk = disk
         self._quarantine = quarantine
         self._trash = trash
+        self._cached = cached
         self._locks: dict[str, threading.RLock] = {}
         self._cache: OrderedDict[str, Document] = OrderedDict()
         self._cache_lock = threading.Lock()
@@ -186,7 +188,7 @@ class Documents:
         with self._cache_lock:
             self._cache[key] = document
             self._cache.move_to_end(key)
-            while len(self._cache) > CACHED_DOCUMENTS:
+            while len(self._cache) > self._cached:
                 self._cache.popitem(last=False)
 
     def _forget(self, key: str) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 
 from .errors import TooMany
 
-SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 1 << 26}
+COST = 1 << 15  # with r = 8: 32 MiB, about 0.1 s
 LOGIN_SECONDS = 30 * 86_400.0
 MOST_LOGINS = 1_000
 FAILURES = 5
@@ -25,10 +25,11 @@ LEAST_LENGTH = 8
 class Password:
     """One password for everybody. Thread-safe; one guess at a time."""
 
-    def __init__(self, password: str) -> None:
-        """Raises ValueError if it is too short to be one."""
+    def __init__(self, password: str, *, cost: int = COST) -> None:
+        """Raises ValueError if it is too short to be one. `cost` is scrypt's n."""
         if len(password) < LEAST_LENGTH:
             raise ValueError(f"the password has {len(password)} characters; expected at least {LEAST_LENGTH}")
+        self._cost = cost
         self._salt = secrets.token_bytes(16)
         self._hash = self._derive(password)
         self._logins: dict[str, float] = {}
@@ -58,7 +59,8 @@ class Password:
         return self._logins.get(self._digest(token), 0.0) > time.monotonic()
 
     def _derive(self, password: str) -> bytes:
-        return hashlib.scrypt(password.encode("utf-8", "replace"), salt=self._salt, dklen=32, **SCRYPT)
+        return hashlib.scrypt(password.encode("utf-8", "replace"), salt=self._salt, dklen=32, n=self._cost, r=8,
+                              p=1, maxmem=256 * 8 * self._cost)
 
     @staticmethod
     def _digest(token: str) -> str:

@@ -57,14 +57,17 @@ def whole_argument(name: str, low: int, high: int) -> int:
 
 
 class _EventStream:
-    """An iterator whose close() releases the stream even if it was never started."""
+    """The chunks of one stream; it is released after the last one, or by close() if it never came to that."""
 
     def __init__(self, log: EventLog, cursor: int, stream: Stream, streams: Streams) -> None:
+        self._log, self._cursor = log, cursor
         self._stream, self._streams = stream, streams
-        self._chunks = stream.guarded(event_chunks(log, cursor))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
+        try:
+            yield from self._stream.guarded(event_chunks(self._log, self._cursor))
+        finally:
+            self.close()
 
     def close(self) -> None:
         self._streams.release(self._stream)

@@ -114,7 +114,9 @@ def check_session(session: Session) -> None:
         raise ValueError("preset is not the id of a preset")
     for name in ("created", "updated"):
         _number(name, session.get(name))
-    _check_tree(session.get("messages"), session.get("leaf"))
+    if "leaf" not in session:
+        raise ValueError("leaf is missing")
+    _check_tree(session.get("messages"), session["leaf"])
 
 
 def check_bot(bot: Bot) -> None:
@@ -163,7 +165,8 @@ def _check_tree(messages: object, leaf: object) -> None:
 def _check_message(where: str, message: object) -> None:
     if not isinstance(message, dict):
         raise ValueError(f"{where} is not an object")
-    if not is_id(message.get("id")) or not (message.get("parent") is None or is_id(message["parent"])):
+    parent = message.get("parent", "")
+    if not is_id(message.get("id")) or not (parent is None or is_id(parent)):
         raise ValueError(f"{where} has no proper id and parent")
     if message.get("author") != USER and not is_id(message.get("author")):
         raise ValueError(f"{where}.author is neither the user nor a bot's id")

@@ -36,7 +36,7 @@ def create_session() -> ResponseReturnValue:
 
 @bp.get("/<session_id>")
 def read_session(session_id: str) -> ResponseReturnValue:
-    session = parlor().store.session(session_id)
+    session = parlor().chat.session(session_id)
     return {**_answer(session), "context": parlor().chat.context(session)}
 
 

@@ -21,10 +21,11 @@ from .documents import Documents
 from .errors import NotFound, NotSaved
 from .folder_lock import FolderLock
 from .sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
-from .schema import BOT, PRESET, SESSION, Bot, Document, Session
+from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
 
 TRASH_DAYS = 30
 SNIPPET = 120
+CACHED_SESSIONS = 16  # they can be large
 
 
 class Store:
@@ -42,7 +43,7 @@ class Store:
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
         _copy_shipped(shipped_bots, folder / "bots")
-        self.sessions = self._documents("chats", SESSION)
+        self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
         self.bots = self._documents("bots", BOT)
         self.presets = self._documents("presets", PRESET)
         self.journal_folder = folder / "journal"
@@ -63,7 +64,11 @@ class Store:
         return self.sessions.get(session_id)
 
     def add_session(self, session: Session) -> Session:
-        session = self.sessions.create(session)
+        try:
+            session = self.sessions.create(session)
+        except NotSaved:
+            self._reread(session["id"])
+            raise
         self._summarize(session)
         self.changes.touch(session["id"])
         return session
@@ -137,10 +142,12 @@ class Store:
 
     def note_problem(self, path: Path, message: str) -> None:
         """Tell the page about a file that could not be taken as it is."""
-        self._problems.append({"file": path.relative_to(self.folder).as_posix(), "message": message})
+        problem = {"file": path.relative_to(self.folder).as_posix(), "message": message}
+        if problem not in self._problems:
+            self._problems.append(problem)
 
-    def _documents(self, name: str, kind: Any) -> Documents:
-        return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash)
+    def _documents(self, name: str, kind: Kind, **options: int) -> Documents:
+        return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash, **options)
 
     def _summarize(self, session: Session) -> None:
         summary = {"id": session["id"], "title": session["title"], "updated": session["updated"],
@@ -174,19 +181,16 @@ def _copy_shipped(shipped: Path | None, target: Path) -> None:
 
 
 def _match(session: Session, wanted: list[str]) -> str | None:
-    """The text around the first hit, if every word occurs somewhere in the session."""
-    texts = [session["title"], *(message["text"] for message in session["messages"])]
-    missing = set(wanted)
-    snippet = None
-    for text in texts:
-        folded = text.casefold()
-        hits = [word for word in missing if word in folded]
-        if hits and snippet is None and text is not texts[0]:
+    """The first place where a message holds one of the words, if every word occurs in the session."""
+    missing = {word for word in wanted if word not in session["title"].casefold()}
+    snippet = ""
+    for message in session["messages"]:
+        folded = message["text"].casefold()
+        hits = [word for word in wanted if word in folded]
+        if hits and not snippet:
             at = max(0, folded.find(hits[0]) - SNIPPET // 3)
-            snippet = ("…" if at else "") + " ".join(text[at:at + SNIPPET].split())
+            snippet = ("…" if at else "") + " ".join(message["text"][at:at + SNIPPET].split())
         missing.difference_update(hits)
-        if not missing and snippet is not None:
+        if snippet and not missing:
             break
-    if missing:
-        return None
-    return snippet or ""
+    return None if missing else snippet

@@ -1,0 +1,83 @@
+"""What a bot sees of a session: the starter model was trained on exactly these shapes."""
+
+from __future__ import annotations
+
+from model import ChatMessage
+from webui import tree
+from webui.bot_view import bot_view, transcript
+from webui.schema import USER, new_message, new_session
+
+
+def bot(number, name, persona=""):
+    return {"id": f"{number:016x}", "name": name, "persona": persona, "greeting": "", "sampling": {}}
+
+
+MARLOW, OTTO, LIN = bot(1, "Marlow", "You are {{char}}. {{user}} visits you."), bot(2, "Otto"), bot(3, "Lin")
+
+
+def view(bots, speaker, *turns, **fields):
+    session = {**new_session(bots), **fields}
+    for author, text in turns:
+        name = next((b["name"] for b in (MARLOW, OTTO, LIN) if b["id"] == author), "User")
+        message = new_message(author, name, text, session["leaf"])
+        session = tree.with_message(session, message, leaf=message["id"])
+    seen = bot_view(session, {b["id"]: b for b in bots}, speaker, tree.path(session, session["leaf"]))
+    return session, seen
+
+
+def shape(seen):
+    return [(message.role, message.content) for message in seen.messages]
+
+
+def test_alone_turns_are_plain_text():
+    turns = [(USER, "Hi"), (MARLOW["id"], "Ahoy"), (USER, "How are you?")]
+    _, seen = view([MARLOW], MARLOW, *turns, user_name="Ann", system_prompt="It is night.")
+    assert shape(seen) == [("system", "You are Marlow. Ann visits you.\nIt is night."), ("user", "Hi"),
+                           ("assistant", "Ahoy"), ("user", "How are you?")]
+    assert seen.messages[1:3] == [ChatMessage("user", "Hi", "Ann"),
+                                  ChatMessage("assistant", "Ahoy", "Marlow")]
+    assert seen.stop == () and seen.speaker == "Marlow"
+
+
+def test_in_a_room_everyone_else_is_the_user_with_a_name():
+    turns = [(USER, "Hi all"), (MARLOW["id"], "Ahoy"), (OTTO["id"], "Hello"), (LIN["id"], "Dew"),
+             (USER, "Otto?")]
+    session, seen = view([MARLOW, OTTO, LIN], OTTO, *turns)
+    assert shape(seen) == [
+        ("system", "People in the room: User, Marlow, Otto, Lin. You are Otto. Write only what Otto says."),
+        ("user", "User: Hi all\nMarlow: Ahoy"), ("assistant", "Hello"), ("user", "Lin: Dew\nUser: Otto?")]
+    ids = [message["id"] for message in session["messages"]]
+    assert seen.message_ids == [None, ids[0], ids[2], ids[3]]
+    assert seen.stop == ("\nUser:", "\nMarlow:", "\nLin:")
+
+
+def test_the_room_line_follows_the_persona_and_the_prompt():
+    _, seen = view([MARLOW, OTTO], MARLOW, (USER, "Hi"), system_prompt="It rains.", user_name="Ann")
+    assert seen.messages[0].content == (
+        "You are Marlow. Ann visits you.\nIt rains.\n"
+        "People in the room: Ann, Marlow, Otto. You are Marlow. Write only what Marlow says.")
+
+
+def test_a_bot_that_speaks_twice_is_asked_to_go_on():
+    _, seen = view([MARLOW, OTTO], OTTO, (USER, "Hi"), (OTTO["id"], "Hello"))
+    assert shape(seen)[-1] == ("user", "(go on)") and seen.message_ids[-1] is None
+    _, alone = view([OTTO], OTTO, (OTTO["id"], "A greeting"))
+    assert shape(alone) == [("assistant", "A greeting"), ("user", "(go on)")]
+
+
+def test_a_bot_that_left_keeps_its_words_under_its_name():
+    _, seen = view([OTTO], OTTO, (MARLOW["id"], "Ahoy"), (USER, "Who was that?"))
+    assert shape(seen)[1:] == [("user", "Marlow: Ahoy\nUser: Who was that?")]
+    assert "People in the room: User, Otto, Marlow." in shape(seen)[0][1]
+
+
+def test_empty_messages_are_not_shown_to_the_model():
+    _, seen = view([OTTO], OTTO, (USER, "Hi"), (OTTO["id"], "  "), (USER, "Again"))
+    assert shape(seen) == [("user", "Hi"), ("user", "Again")]
+
+
+def test_the_transcript_names_everybody_as_they_are_called_now():
+    session, _ = view([MARLOW, OTTO], OTTO, (USER, "Hi"), (MARLOW["id"], "Ahoy"), user_name="Ann")
+    renamed = {MARLOW["id"]: {**MARLOW, "name": "Captain"}}
+    path = tree.path(session, session["leaf"])
+    assert transcript(session, renamed, path) == [("Ann", "Hi"), ("Captain", "Ahoy")]
