@@ -25,8 +25,7 @@ from model.quantize.gptq import (
 )
 from model.quantize.packing import check_packable, pack_rows
 from model.quantize.source import open_source
-
-HIDDEN, INNER, LAYERS, VOCAB = 64, 88, 2, 300  # 88 / 32 leaves a ragged last group
+from tests.quantizable_models import HIDDEN, INNER, LAYERS, VOCAB, make_llama, write_text
 
 
 def unpack_by_description(words, bits):
@@ -279,55 +278,15 @@ def test_a_text_of_a_few_tokens_is_an_error():
 
 
 @pytest.fixture(scope="module")
-def tokenizer_json():
-    """One token a byte, with <s> (1) and </s> (2) in front."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {name: i for i, name in enumerate(["<unk>", "<s>", "</s>", *letters])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
-    return tokenizer.to_str()
-
-
-def make_llama(folder, tokenizer_json, seed=0, max_shard_size="5GB", **changes):
-    """A random Llama with strong enough layers that their errors are seen in the logits."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    settings = {
-        "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-        "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 2, **changes}
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**settings))
-    for name, parameter in model.named_parameters():
-        if "norm" in name or name.endswith("bias"):
-            parameter.data.add_(torch.randn_like(parameter) * 0.2)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=max_shard_size)
-    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
-    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # its RoPE never was bf16
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory, tokenizer_json):
+def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
-    make_llama(folder, tokenizer_json)
+    make_llama(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def text_file(tmp_path_factory):
-    """English words in random order: 12,000 characters, in documents."""
-    words = ["the", "a", "room", "chat", "model", "of", "and", "speaks", "quick", "Marlow", "says", "not"]
-    picks = torch.randint(0, len(words), (2400,), generator=torch.Generator().manual_seed(5)).tolist()
-    text = " ".join(words[i] for i in picks)
-    documents = [text[i:i + 300] for i in range(0, len(text), 300)]
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("".join(f"<s>{document}</s>" for document in documents), encoding="utf-8")
-    return path
+    return write_text(tmp_path_factory.mktemp("text") / "text.txt")
 
 
 def quantize(source, target, text_file, grid=None, **more):
@@ -396,11 +355,11 @@ def test_a_run_writes_the_folder_that_other_tools_expect(source, text_file, tmp_
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_the_float_forward_pass_agrees_with_transformers(tmp_path, tokenizer_json, text_file, monkeypatch):
+def test_the_float_forward_pass_agrees_with_transformers(tmp_path, text_file, monkeypatch):
     """Hidden states behind the last layer, with biases, grouped heads, an own head_dim and llama3 RoPE."""
     scaling = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0,
                "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
-    model = make_llama(tmp_path, tokenizer_json, attention_bias=True, mlp_bias=True, head_dim=24,
+    model = make_llama(tmp_path, attention_bias=True, mlp_bias=True, head_dim=24,
                        rope_parameters=scaling)
     monkeypatch.setattr(layers._LayerPass, "_quantize", lambda *arguments, **more: None)
     source = open_source(tmp_path)
@@ -490,8 +449,8 @@ def test_the_file_holds_exactly_what_the_error_was_measured_on(source, text_file
         assert torch.equal(dequantize_by_description(tensors, name, 4), weight)
 
 
-def test_sharded_in_and_out_gives_the_same_tensors(source, text_file, tmp_path, tokenizer_json):
-    make_llama(tmp_path / "sharded", tokenizer_json, max_shard_size="60kB")
+def test_sharded_in_and_out_gives_the_same_tensors(source, text_file, tmp_path):
+    make_llama(tmp_path / "sharded", max_shard_size="60kB")
     assert len(list((tmp_path / "sharded").glob("model-0*.safetensors"))) > 2
     whole, _ = quantize(source, tmp_path / "whole", text_file)
     parts, _ = quantize(tmp_path / "sharded", tmp_path / "parts", text_file, shard_bytes=1 << 16)
@@ -510,8 +469,8 @@ def test_two_runs_give_the_same_file(source, text_file, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_biases_stay_and_tied_embeddings_stay_tied(tmp_path, tokenizer_json, text_file):
-    make_llama(tmp_path / "in", tokenizer_json, attention_bias=True, tie_word_embeddings=True)
+def test_biases_stay_and_tied_embeddings_stay_tied(tmp_path, text_file):
+    make_llama(tmp_path / "in", attention_bias=True, tie_word_embeddings=True)
     tensors, _ = quantize(tmp_path / "in", tmp_path / "out", text_file)
     assert "lm_head.weight" not in tensors
     before = load_all(tmp_path / "in")
@@ -526,7 +485,11 @@ def test_the_command_line_from_end_to_end(source, text_file, tmp_path, capsys):
     assert "calibration:" in capsys.readouterr().out
     assert main(command) == 1  # it exists now
     assert "exists already; choose another folder or add --overwrite" in capsys.readouterr().err
+    (tmp_path / "out" / "README.md").write_text("mine")
+    (tmp_path / "out" / "model-00001-of-00002.safetensors").write_bytes(b"of an older run")
     assert main([*command, "--overwrite"]) == 0
+    kept = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "README.md" in kept and [name for name in kept if "safetensors" in name] == ["model.safetensors"]
     capsys.readouterr()
     assert main([str(tmp_path / "out"), str(tmp_path / "again")]) == 1
     assert "quantized already (gptq)" in capsys.readouterr().err
@@ -538,9 +501,9 @@ def test_without_a_calibration_file_the_projects_own_texts_are_read(source, tmp_
     assert "Parlor's own README and sources" in capsys.readouterr().out
 
 
-def test_a_failure_leaves_no_folder_behind(source, tmp_path, tokenizer_json, text_file):
+def test_a_failure_leaves_no_folder_behind(source, tmp_path, text_file):
     broken = tmp_path / "broken"
-    make_llama(broken, tokenizer_json)
+    make_llama(broken)
     tensors = load_all(broken)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, broken / "model.safetensors")

@@ -1,7 +1,7 @@
 """The quantized folder: packed linears beside the untouched tensors, config and tokenizer files.
 
-Everything is written into a folder beside the target and moved into place at the end, so a folder under the
-target's name is always whole.
+Everything is written into a folder beside the target and moved into place at the end, so a new folder under
+the target's name is always whole. In a folder that is written over, other files (a README) stay.
 """
 
 from __future__ import annotations
@@ -51,9 +51,20 @@ class FolderWriter:
             return
         self._flush()
         self._name_shards()
-        if self.target.exists():
-            shutil.rmtree(self.target)
-        self.folder.replace(self.target)
+        if self.target.is_dir() and any(self.target.iterdir()):
+            self._replace_files()
+        else:
+            if self.target.exists():
+                self.target.rmdir()
+            self.folder.replace(self.target)
+
+    def _replace_files(self) -> None:
+        for old in (*self.target.glob("*.safetensors"), self.target / "model.safetensors.index.json"):
+            if not (self.folder / old.name).exists():
+                old.unlink(missing_ok=True)
+        for new in self.folder.iterdir():
+            new.replace(self.target / new.name)
+        self.folder.rmdir()
 
     def add(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
