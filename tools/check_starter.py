@@ -61,30 +61,64 @@ def report(answered: list[Answered], seconds: float) -> dict[str, Any]:
     """The figures of bench/starter.json."""
     categories = Counter(one.question.category for one in answered)
     rooms = [one for one in answered if one.question.people]
-    names = [one for one in answered if one.question.exchange.skill == "persona_name" and not one.question.people]
-    told = [one for one in answered if one.question.category == "memory" and one.question.exchange.skill == "recall_name"]
+    names = [
+        one for one in answered if one.question.exchange.skill == "persona_name" and not one.question.people
+    ]
+    told = [
+        one
+        for one in answered
+        if one.question.category == "memory" and one.question.exchange.skill == "recall_name"
+    ]
     return {
         **share(answered),
         "share_right": round(sum(one.right for one in answered) / len(answered), 4),
         "ended_by_themselves": sum(one.ended for one in answered),
-        "categories": {name: share(one for one in answered if one.question.category == name) for name in categories},
+        "categories": {
+            name: share(one for one in answered if one.question.category == name) for name in categories
+        },
         "answers_as_the_bot_it_is_told_to_be": share(names),
-        "keeps_to_its_turn_in_a_room_of_three": {"asked": len(rooms), "right": sum(one.ended and stays_in_turn(one.reply, one.question.people) for one in rooms)},
+        "keeps_to_its_turn_in_a_room_of_three": {
+            "asked": len(rooms),
+            "right": sum(one.ended and stays_in_turn(one.reply, one.question.people) for one in rooms),
+        },
         "remembers_a_name_told_four_turns_earlier": share(told),
         "seconds": round(seconds, 1),
-        "wrong": [{"category": one.question.category, "question": one.question.messages[-1][1][-160:], "expected": list(one.question.exchange.accept), "reply": one.reply, "ended": one.ended}
-                  for one in answered if not one.right],
+        "wrong": [
+            {
+                "category": one.question.category,
+                "question": one.question.messages[-1][1][-160:],
+                "expected": list(one.question.exchange.accept),
+                "reply": one.reply,
+                "ended": one.ended,
+            }
+            for one in answered
+            if not one.right
+        ],
     }
 
 
 def machine() -> dict[str, Any]:
     import torch
-    return {"platform": platform.platform(), "processor": platform.processor() or platform.machine(), "python": platform.python_version(), "torch": str(torch.__version__)}
+
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", nargs="?", type=Path, default=Path(__file__).parents[1] / "starter", help="model folder (default: starter/)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path(__file__).parents[1] / "starter",
+        help="model folder (default: starter/)",
+    )
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     parser.add_argument("--exact", action="store_true", help="float32 activations instead of int8 ones")
     parser.add_argument("--show", action="store_true", help="print every question with its reply")
@@ -100,11 +134,25 @@ def main() -> int:
         answered.append(ask(llm, question))
         if args.show or not answered[-1].right:
             mark = "right" if answered[-1].right else "WRONG"
-            print(f"{mark} [{question.category}] {question.messages[-1][1][-100:]!r} -> {answered[-1].reply!r}", flush=True)
+            print(
+                f"{mark} [{question.category}] {question.messages[-1][1][-100:]!r} -> {answered[-1].reply!r}",
+                flush=True,
+            )
     figures = report(answered, time.monotonic() - start)
-    figures = {"command": "python -m tools.check_starter", "machine": machine(), "model": llm.info(), **figures}
+    figures = {
+        "command": "python -m tools.check_starter",
+        "machine": machine(),
+        "model": llm.info(),
+        **figures,
+    }
     llm.close()
-    print(json.dumps({key: value for key, value in figures.items() if key not in ("wrong", "model", "machine")}, indent=2, ensure_ascii=False))
+    print(
+        json.dumps(
+            {key: value for key, value in figures.items() if key not in ("wrong", "model", "machine")},
+            indent=2,
+            ensure_ascii=False,
+        )
+    )
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -25,11 +25,13 @@ from tqdm import tqdm
 
 from tools.starter.batches import batches, to_batch, weigh
 from tools.starter.corpus import documents
-from tools.starter.muon import build_optimizers
+from tools.starter.muon import build_optimizers, sum_over_workers
 from tools.starter.network import Shape, StarterNetwork
 from tools.starter.tokenizer import Encoder, train_tokenizer, write_tokenizer_config
 
-HELD_OUT_SEED = 20_000_003  # no training run uses it
+HELD_OUT_SEED = 20_000_003  # no training run uses it, nor the next one
+CALIBRATION_SEED = 40_000_003
+HELD_OUT_BYTES, CALIBRATION_BYTES = 190_000, 1_000_000
 TOKENIZER_SEED = 7
 
 
@@ -46,7 +48,7 @@ class TrainConfig:
     lr_scale: float = 1.0
     rank: int = 0
     workers: int = 1
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Trainer:
     """Network, optimizers and log; `run` trains until the clock says so.
 
     Several workers are processes of one thread each with a batch of their own, which average their gradients:
-    on a few CPU cores that is half again as fast as one process whose threads wait for each other at every operation.
+    on a few busy CPU cores that is faster than threads that wait for each other at every operation.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -83,7 +85,7 @@ class Trainer:
             train_tokenizer(tokenizer_path, TOKENIZER_SEED)
         self.encoder = Encoder(tokenizer_path)
         self.network = StarterNetwork(config.shape).to(config.device)
-        self.optimizers = build_optimizers(self.network)
+        self.optimizers = build_optimizers(self.network, config.rank, config.workers)
         self.log = TrainLog()
         if config.resume:
             self.load_state()
@@ -93,17 +95,35 @@ class Trainer:
 
     def run(self) -> None:
         config, start, last_saved = self.config, time.monotonic(), time.monotonic()
-        self.log.runs.append({"minutes": config.minutes, "seed": config.seed, "lr_scale": config.lr_scale, "tokens_per_batch": config.tokens_per_batch, "workers": config.workers,
-                              "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)})
-        source = batches(self.encoder, config.seed + self.log.steps * 1000 + config.rank, config.tokens_per_batch // config.workers)
+        self.log.runs.append(
+            {
+                "minutes": config.minutes,
+                "seed": config.seed,
+                "lr_scale": config.lr_scale,
+                "tokens_per_batch": config.tokens_per_batch,
+                "workers": config.workers,
+                "machine": platform.processor() or platform.machine(),
+                "threads": torch.get_num_threads(),
+                "torch": str(torch.__version__),
+            }
+        )
+        source = batches(
+            self.encoder,
+            config.seed + self.log.steps * 1000 + config.rank,
+            config.tokens_per_batch // config.workers,
+        )
         elapsed, loss = 0.0, math.nan
-        with tqdm(total=round(config.minutes * 60), unit="s", desc="training", disable=config.rank > 0) as bar:
+        with tqdm(
+            total=round(config.minutes * 60), unit="s", desc="training", disable=config.rank > 0
+        ) as bar:
             while (elapsed := self.agreed(time.monotonic() - start)) < config.minutes * 60:
                 loss = self.step(*next(source), config.lr_scale * schedule(elapsed / (config.minutes * 60)))
                 if config.rank > 0:
                     continue
                 bar.n = min(bar.total, round(elapsed))
-                bar.set_postfix(step=self.log.steps, loss=f"{loss:.3f}", tokens=f"{self.log.tokens / 1e6:.1f}M")
+                bar.set_postfix(
+                    step=self.log.steps, loss=f"{loss:.3f}", tokens=f"{self.log.tokens / 1e6:.1f}M"
+                )
                 if self.log.steps % 10 == 0:
                     self.record(self.log.seconds + elapsed, loss, evaluate=self.log.steps % 200 == 0)
                 if time.monotonic() - last_saved > 240:
@@ -114,7 +134,12 @@ class Trainer:
             self.save(self.log.seconds + elapsed)
 
     def record(self, seconds: float, loss: float, evaluate: bool) -> None:
-        row = {"step": self.log.steps, "seconds": round(seconds, 1), "tokens": self.log.tokens, "loss": round(loss, 4)}
+        row = {
+            "step": self.log.steps,
+            "seconds": round(seconds, 1),
+            "tokens": self.log.tokens,
+            "loss": round(loss, 4),
+        }
         self.log.rows.append({**row, **(self.evaluate() if evaluate else {})})
 
     def agreed(self, seconds: float) -> float:
@@ -127,11 +152,11 @@ class Trainer:
 
     def average_gradients(self) -> None:
         """The mean over the workers, sent as one tensor."""
-        gradients = [parameter.grad for parameter in self.network.parameters()]
-        flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(self.config.workers)
-        torch.distributed.all_reduce(flat)
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        parameters = list(self.network.parameters())
+        for parameter, total in zip(
+            parameters, sum_over_workers([parameter.grad for parameter in parameters]), strict=True
+        ):
+            parameter.grad = total / self.config.workers
 
     def step(self, tokens: torch.Tensor, weights: torch.Tensor, factor: float) -> float:
         """One batch. Returns its loss."""
@@ -148,7 +173,9 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.log.steps += 1
-        self.log.tokens += int((weights > 0).sum()) * self.config.workers  # the others' batches are about as large
+        self.log.tokens += (
+            int((weights > 0).sum()) * self.config.workers
+        )  # the others' batches are about as large
         return float(loss.detach())
 
     @torch.no_grad()
@@ -157,7 +184,10 @@ class Trainer:
         totals = {"held_out_reply_loss": [0.0, 0.0], "held_out_loss": [0.0, 0.0]}
         for tokens, weights in self.held_out:
             tokens, weights = tokens.to(self.config.device), weights.to(self.config.device)
-            for name, chosen in (("held_out_reply_loss", (weights == 1).float()), ("held_out_loss", (weights > 0).float())):
+            for name, chosen in (
+                ("held_out_reply_loss", (weights == 1).float()),
+                ("held_out_loss", (weights > 0).float()),
+            ):
                 count = float(chosen[:, 1:].sum())
                 with torch.autocast(self.config.device, torch.bfloat16):
                     totals[name][0] += float(self.network.loss(tokens, chosen)) * count
@@ -167,21 +197,38 @@ class Trainer:
     def save(self, seconds: float) -> None:
         """Everything a loader needs, the log with its picture, and the state that --resume reads."""
         out = self.config.out
-        tensors = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors = {
+            name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
+            for name, tensor in self.network.state_dict().items()
+        }
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
         bos, eos = self.encoder.special["<s>"], self.encoder.special["</s>"]
         write_json(out / "config.json", self.config.shape.to_config(bos, eos))
         write_json(out / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos})
         write_tokenizer_config(out, self.encoder)
-        log = {"parameters": sum(p.numel() for p in self.network.parameters()), "steps": self.log.steps, "tokens": self.log.tokens, "seconds": round(seconds),
-               "runs": self.log.runs, "rows": self.log.rows}
+        log = {
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "steps": self.log.steps,
+            "tokens": self.log.tokens,
+            "seconds": round(seconds),
+            "runs": self.log.runs,
+            "rows": self.log.rows,
+        }
         write_json(out / "training_log.json", log, indent=None)
         draw_loss(log, out / "loss.png")
-        torch.save({"network": self.network.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                    "log": {**vars(self.log), "seconds": seconds}}, out / "train_state.pt")
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "log": {**vars(self.log), "seconds": seconds},
+            },
+            out / "train_state.pt",
+        )
 
     def load_state(self) -> None:
-        state = torch.load(self.config.out / "train_state.pt", map_location=self.config.device, weights_only=True)
+        state = torch.load(
+            self.config.out / "train_state.pt", map_location=self.config.device, weights_only=True
+        )
         self.network.load_state_dict(state["network"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -195,16 +242,33 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
 def draw_loss(log: dict[str, Any], path: Path) -> None:
     """The loss curve as PNG."""
     import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=100)
     rows = log["rows"]
-    axes.plot([row["tokens"] / 1e6 for row in rows], [row["loss"] for row in rows], lw=0.7, alpha=0.6, label="training (weighted)")
-    for key, label in (("held_out_reply_loss", "held-out, replies"), ("held_out_loss", "held-out, every token")):
+    axes.plot(
+        [row["tokens"] / 1e6 for row in rows],
+        [row["loss"] for row in rows],
+        lw=0.7,
+        alpha=0.6,
+        label="training (weighted)",
+    )
+    for key, label in (
+        ("held_out_reply_loss", "held-out, replies"),
+        ("held_out_loss", "held-out, every token"),
+    ):
         points = [row for row in rows if key in row]
-        axes.plot([row["tokens"] / 1e6 for row in points], [row[key] for row in points], marker=".", label=label)
-    axes.set(xlabel="million tokens", ylabel="cross-entropy (nats a token)", yscale="log", title=f"Starter: {log['parameters'] / 1e6:.1f} M parameters, {log['seconds'] / 60:.0f} min")
+        axes.plot(
+            [row["tokens"] / 1e6 for row in points], [row[key] for row in points], marker=".", label=label
+        )
+    axes.set(
+        xlabel="million tokens",
+        ylabel="cross-entropy (nats a token)",
+        yscale="log",
+        title=f"Starter: {log['parameters'] / 1e6:.1f} M parameters, {log['seconds'] / 60:.0f} min",
+    )
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.tight_layout()
@@ -212,11 +276,11 @@ def draw_loss(log: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_held_out(path: Path, limit: int = 190_000) -> None:
-    """Documents of a seed, rendered, one right after the other (each begins with <s>), up to `limit` bytes."""
+def write_corpus(path: Path, seed: int, limit: int) -> None:
+    """Documents of a seed, rendered, one after the other (each begins with <s>), up to `limit` bytes."""
     parts: list[str] = []
     size = 0
-    for doc in documents(HELD_OUT_SEED, 2000):
+    for doc in documents(seed, limit // 200):
         size += len(doc.text.encode())
         if size > limit:
             break
@@ -225,35 +289,82 @@ def write_held_out(path: Path, limit: int = 190_000) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0, help="wall-clock minutes to train (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("build/starter"), help="folder to write (default %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on from the state saved in --out, with a new schedule")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of corpus and weights (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each, for CPUs: as many as cores (default %(default)s)")
-    parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on every learning rate; below 1 to resume gently (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="wall-clock minutes to train (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/starter"), help="folder to write (default %(default)s)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the state saved in --out, with a new schedule"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of corpus and weights (default %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes of one thread each, for CPUs: as many as cores (default %(default)s)",
+    )
+    parser.add_argument(
+        "--lr-scale",
+        type=float,
+        default=1.0,
+        help="factor on every learning rate; below 1 to resume gently (default %(default)s)",
+    )
     parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens a step (default %(default)s)")
-    parser.add_argument("--write-heldout", type=Path, metavar="FILE", help="only write the held-out text (for perplexity) and stop")
+    parser.add_argument(
+        "--write-heldout",
+        type=Path,
+        metavar="FILE",
+        help="only write the held-out text (for tools.perplexity) and stop",
+    )
+    parser.add_argument(
+        "--write-calibration",
+        type=Path,
+        metavar="FILE",
+        help="only write text to calibrate a quantizer with, and stop; --out gets one, too",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     if args.write_heldout:
-        write_held_out(args.write_heldout)
+        write_corpus(args.write_heldout, HELD_OUT_SEED, HELD_OUT_BYTES)
         return
-    config = TrainConfig(minutes=args.minutes, out=args.out, resume=args.resume, device=args.device, seed=args.seed, tokens_per_batch=args.batch_tokens,
-                         lr_scale=args.lr_scale, workers=args.workers)
+    if args.write_calibration:
+        write_corpus(args.write_calibration, CALIBRATION_SEED, CALIBRATION_BYTES)
+        return
+    config = TrainConfig(
+        minutes=args.minutes,
+        out=args.out,
+        resume=args.resume,
+        device=args.device,
+        seed=args.seed,
+        tokens_per_batch=args.batch_tokens,
+        lr_scale=args.lr_scale,
+        workers=args.workers,
+    )
     config.out.mkdir(parents=True, exist_ok=True)
     if not (config.out / "tokenizer.model").exists():
         print("training the tokenizer", flush=True)
         train_tokenizer(config.out / "tokenizer.model", TOKENIZER_SEED)
+    write_corpus(config.out / "calibration.txt", CALIBRATION_SEED, CALIBRATION_BYTES)
     if config.workers == 1:
         Trainer(config).run()
         return
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(run_worker, (config, (Path(folder) / "meeting").as_uri()), nprocs=config.workers)
+        torch.multiprocessing.spawn(
+            run_worker, (config, (Path(folder) / "meeting").as_uri()), nprocs=config.workers
+        )
 
 
 def run_worker(rank: int, config: TrainConfig, meeting: str) -> None:

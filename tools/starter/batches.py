@@ -12,7 +12,9 @@ from torch import Tensor
 from tools.starter.corpus import Document, document
 from tools.starter.tokenizer import Encoder
 
-CONTEXT_WEIGHT = 0.1  # what a person or a system prompt says: learned a little, so that perplexity means something
+CONTEXT_WEIGHT = (
+    0.1  # what a person or a system prompt says: learned a little, so that perplexity means something
+)
 TRANSCRIPT_WEIGHT = 0.4
 MAX_TOKENS = 1536
 POOL = 1536  # documents that are sorted by length together

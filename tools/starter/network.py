@@ -52,7 +52,10 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = (
-            shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim)
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+        )
         width = shape.hidden_size
         self.q_proj = nn.Linear(width, self.heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=False)
@@ -73,7 +76,7 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention. On the CPU, in plain operations for short rows: torch's fused kernel takes three times as long there."""
+    """Causal attention. Short rows on the CPU in plain operations: torch's fused kernel takes thrice as long."""
     length = q.shape[2]
     if q.device.type != "cpu" or length > 640:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -129,7 +132,7 @@ class StarterNetwork(nn.Module):
         self.shape = shape
         self.model = Decoder(shape)
         half = torch.arange(0, shape.head_dim, 2).float() / shape.head_dim
-        angles = torch.outer(torch.arange(shape.max_position_embeddings).float(), shape.rope_theta ** -half)
+        angles = torch.outer(torch.arange(shape.max_position_embeddings).float(), shape.rope_theta**-half)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         self.reset_parameters()
@@ -159,7 +162,7 @@ class StarterNetwork(nn.Module):
         return F.linear(self.hidden(token_ids), self.model.embed_tokens.weight)
 
     def loss(self, token_ids: Tensor, weights: Tensor) -> Tensor:
-        """Weighted mean cross-entropy of each next token; weights [rows, length] belong to the *predicted* token.
+        """Weighted mean cross-entropy of each next token; weights [rows, length] are of the predicted one.
 
         Only positions with a weight go through the head: padding costs nothing there.
         """

@@ -41,7 +41,9 @@ class Question:
 def stays_in_turn(reply: str, people: tuple[str, ...]) -> bool:
     """No line of the reply is written as "Name: ..." for anybody in the room, and no role token appears."""
     starts = tuple(f"{name}:" for name in people)
-    return not any(line.strip().startswith(starts) for line in reply.split("\n") if starts) and "<|" not in reply
+    return (
+        not any(line.strip().startswith(starts) for line in reply.split("\n") if starts) and "<|" not in reply
+    )
 
 
 def answers(exchange: Exchange, persona: Persona, reply: str) -> bool:
@@ -74,12 +76,24 @@ def holds(reply: str, word: str) -> bool:
 
 def history(rng: Random, persona: Persona, count: int) -> list[Line]:
     """Some turns before the question, with right answers."""
-    return [line for exchange in exchanges(rng, persona, count) for line in (Line("User", exchange.question), Line(persona.name, exchange.answer))] if count else []
+    return (
+        [
+            line
+            for exchange in exchanges(rng, persona, count)
+            for line in (Line("User", exchange.question), Line(persona.name, exchange.answer))
+        ]
+        if count
+        else []
+    )
 
 
-def ask_alone(rng: Random, category: str, persona: Persona, before: list[Line], exchange: Exchange) -> Question:
+def ask_alone(
+    rng: Random, category: str, persona: Persona, before: list[Line], exchange: Exchange
+) -> Question:
     lines = [*before, Line("User", exchange.question)]
-    return Question(category, exchange, view(lines, persona.name, persona.text, [persona.name], "User"), persona)
+    return Question(
+        category, exchange, view(lines, persona.name, persona.text, [persona.name], "User"), persona
+    )
 
 
 def skill_questions(rng: Random, category: str, skills: list[Skill], count: int) -> list[Question]:
@@ -89,7 +103,9 @@ def skill_questions(rng: Random, category: str, skills: list[Skill], count: int)
     for index in range(count):
         persona = rng.choice(SHIPPED) if rng.random() < 0.4 else random_persona(rng)
         exchange = usable[index % len(usable)].exchange(rng, held_out=True)
-        questions.append(ask_alone(rng, category, persona, history(rng, persona, rng.choice((0, 0, 1, 2))), exchange))
+        questions.append(
+            ask_alone(rng, category, persona, history(rng, persona, rng.choice((0, 0, 1, 2))), exchange)
+        )
     return questions
 
 
@@ -99,19 +115,33 @@ def persona_questions(rng: Random, count: int) -> list[Question]:
     for index in range(count):
         persona = SHIPPED[index] if index < len(SHIPPED) else random_persona(rng)
         topic = "name" if index % 2 == 0 else rng.choice(topics_of(persona))
-        questions.append(ask_alone(rng, "persona", persona, history(rng, persona, rng.choice((0, 0, 1, 2))), persona_exchange(rng, persona, topic, held_out=True)))
+        questions.append(
+            ask_alone(
+                rng,
+                "persona",
+                persona,
+                history(rng, persona, rng.choice((0, 0, 1, 2))),
+                persona_exchange(rng, persona, topic, held_out=True),
+            )
+        )
     return questions
 
 
 def memory_questions(rng: Random, count: int) -> list[Question]:
-    """Something told, then four turns of other talk, then asked for. Every second one is the person's name."""
+    """Something told, four turns of other talk, then asked for. Every second one is the person's name."""
     questions = []
     while len(questions) < count:
         persona = random_persona(rng)
-        memory = draw_memory(rng, "name" if len(questions) % 2 == 0 else rng.choice(("pet", "colour", "food", "town", "job")))
+        memory = draw_memory(
+            rng, "name" if len(questions) % 2 == 0 else rng.choice(("pet", "colour", "food", "town", "job"))
+        )
         between = [any_skill(rng).exchange(rng) for _ in range(4)]
         talked = [memory.told, *between]
-        lines = [line for exchange in talked for line in (Line("User", exchange.question), Line(persona.name, exchange.answer))]
+        lines = [
+            line
+            for exchange in talked
+            for line in (Line("User", exchange.question), Line(persona.name, exchange.answer))
+        ]
         recall = memory.recall(rng, held_out=True)
         if any(holds(line.text.lower(), recall.accept[0].lower()) for line in lines[2:]):
             continue  # the value came up again in between: that would be no memory of four turns
@@ -120,7 +150,7 @@ def memory_questions(rng: Random, count: int) -> list[Question]:
 
 
 def room_questions(rng: Random, count: int) -> list[Question]:
-    """Three bots and a person; one of the bots is addressed by name and asked about itself or about something it knows."""
+    """Three bots and a person; one bot is addressed by name and asked about itself or what it knows."""
     questions = []
     while len(questions) < count:
         room = draw_room(rng, 2)
@@ -132,8 +162,14 @@ def room_questions(rng: Random, count: int) -> list[Question]:
         if len(questions) % 2 == 0:
             exchange = persona_exchange(rng, bot, "name", held_out=True)
         else:
-            exchange = rng.choice([skill for skill in (*knowledge.SKILLS, *numbers.SKILLS) if skill.held_out]).exchange(rng, held_out=True)
-        question = exchange.question if exchange.question.startswith(("I ", "I'")) else exchange.question[:1].lower() + exchange.question[1:]
+            exchange = rng.choice(
+                [skill for skill in (*knowledge.SKILLS, *numbers.SKILLS) if skill.held_out]
+            ).exchange(rng, held_out=True)
+        question = (
+            exchange.question
+            if exchange.question.startswith(("I ", "I'"))
+            else exchange.question[:1].lower() + exchange.question[1:]
+        )
         lines = [*room.lines, Line(room.user, f"{bot.name}, {question}")]
         messages = view(lines, bot.name, bot.text, room.names, room.user)
         questions.append(Question("room", exchange, messages, bot, (room.user, *room.names)))

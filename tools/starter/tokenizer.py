@@ -15,7 +15,7 @@ SPECIAL = re.compile("(" + "|".join(re.escape(token) for token in (BOS, EOS, *RO
 
 
 def train_tokenizer(path: Path, seed: int, num_documents: int = 12000) -> None:
-    """Train on the corpus and write `path` (tokenizer.model). Texts stand as they are: no normalization, no space in front."""
+    """Train on the corpus and write `path`. Texts stay as they are: no normalization, no space in front."""
     rng = Random(seed)
     lines = []
     for _ in range(num_documents):
@@ -23,10 +23,25 @@ def train_tokenizer(path: Path, seed: int, num_documents: int = 12000) -> None:
             if part and not SPECIAL.fullmatch(part):
                 lines.extend(line for line in part.split("\n") if line)
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_prefix=str(path.with_suffix("")), vocab_size=VOCAB_SIZE, model_type="bpe",
-        byte_fallback=True, split_digits=True, character_coverage=0.9995, normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, user_defined_symbols=list(ROLE_TOKENS.values()),
-        num_threads=2, minloglevel=2, max_sentence_length=8192)
+        sentence_iterator=iter(lines),
+        model_prefix=str(path.with_suffix("")),
+        vocab_size=VOCAB_SIZE,
+        model_type="bpe",
+        byte_fallback=True,
+        split_digits=True,
+        character_coverage=0.9995,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        user_defined_symbols=list(ROLE_TOKENS.values()),
+        num_threads=2,
+        minloglevel=2,
+        max_sentence_length=8192,
+    )
     path.with_suffix(".vocab").unlink(missing_ok=True)
 
 
@@ -49,9 +64,34 @@ class Encoder:
 
 def write_tokenizer_config(folder: Path, encoder: Encoder) -> None:
     """tokenizer_config.json as transformers reads it, with the chat template."""
-    decoder = {str(number): {"content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-               for token, number in {"<unk>": 0, **encoder.special}.items()}
-    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": BOS, "eos_token": EOS, "unk_token": "<unk>", "pad_token": None, "add_bos_token": True, "add_eos_token": False,
-              "add_prefix_space": False, "legacy": False, "clean_up_tokenization_spaces": False, "sp_model_kwargs": {}, "model_max_length": 2048,
-              "additional_special_tokens": list(ROLE_TOKENS.values()), "added_tokens_decoder": decoder, "chat_template": CHAT_TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    decoder = {
+        str(number): {
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": True,
+        }
+        for token, number in {"<unk>": 0, **encoder.special}.items()
+    }
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "unk_token": "<unk>",
+        "pad_token": None,
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "add_prefix_space": False,
+        "legacy": False,
+        "clean_up_tokenization_spaces": False,
+        "sp_model_kwargs": {},
+        "model_max_length": 2048,
+        "additional_special_tokens": list(ROLE_TOKENS.values()),
+        "added_tokens_decoder": decoder,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

@@ -1,4 +1,4 @@
-"""Whole dialogues between one person and one bot: a persona, one to many exchanges, things told and recalled."""
+"""Whole dialogues of one person and one bot: a persona, one to many exchanges, things told and recalled."""
 
 from random import Random
 
@@ -16,14 +16,32 @@ GROUPS: dict[str, tuple[float, list[Skill]]] = {
     "parlor": (2.2, parlor_help.SKILLS),
     "talk": (2.6, talk.SKILLS),
 }
-WEIGHTS = {"capital": 4.0, "country": 1.5, "add": 3.0, "subtract": 2.5, "translate": 2.5, "fact": 1.5, "colour": 1.5, "echo": 2.0, "story": 0.5, "story_about": 0.8, "joke_about": 1.2, "big_sum": 0.4, "unknown": 2.0,
-           "doing": 1.5, "human": 0.6, "count_up": 1.5, "count_to": 1.2, "abilities": 1.5}
+WEIGHTS = {
+    "capital": 4.0,
+    "country": 1.5,
+    "add": 3.0,
+    "subtract": 2.5,
+    "translate": 2.5,
+    "fact": 1.5,
+    "colour": 1.5,
+    "echo": 2.0,
+    "story": 0.5,
+    "story_about": 0.8,
+    "joke_about": 1.2,
+    "big_sum": 0.4,
+    "unknown": 2.0,
+    "doing": 1.5,
+    "human": 0.6,
+    "count_up": 1.5,
+    "count_to": 1.2,
+    "abilities": 1.5,
+}
 SPECIALTIES = {"Ada": "numbers", "Mei": "translate", "Pip": "joke", "Willa": "story"}
 
 
 def any_skill(rng: Random) -> Skill:
     """A skill, by the weight of its group and its own."""
-    weight, skills = rng.choices(list(GROUPS.values()), [group[0] for group in GROUPS.values()])[0]
+    _, skills = rng.choices(list(GROUPS.values()), [group[0] for group in GROUPS.values()])[0]
     return rng.choices(skills, [WEIGHTS.get(skill.name, 1.0) for skill in skills])[0]
 
 
@@ -32,13 +50,50 @@ def special_skill(rng: Random, persona: Persona) -> Skill:
     special = SPECIALTIES.get(persona.name, "")
     if special == "numbers":
         return rng.choice(numbers.SKILLS)
-    wanted = [skill for skill in (*knowledge.SKILLS, *talk.SKILLS) if special and (skill.name.startswith(special) or (special == "translate" and skill.name in ("meaning", "greet_german", "greet_spanish", "greet_chinese")))]
+    wanted = [
+        skill
+        for skill in (*knowledge.SKILLS, *talk.SKILLS)
+        if special
+        and (
+            skill.name.startswith(special)
+            or (
+                special == "translate"
+                and skill.name in ("meaning", "greet_german", "greet_spanish", "greet_chinese")
+            )
+        )
+    ]
     return rng.choice(wanted) if wanted else any_skill(rng)
 
 
-FOLLOW_UPS = ["and {what}?", "and what about {what}?", "what about {what}?", "and {what}, please?", "{what}?", "ok, and {what}?"]
-ANOTHER = ["another one[!|, please.|.]", "[one more|another][!|.|, please!]", "tell me another one.", "more[!|, please!]", "again[!|, please!]", "do you have another one?", "and another?", "one more time!"]
-MORE_STORY = ["and then?", "go on[!|.]", "what happened then?", "how does it go on?", "[tell me more|more][!|.|, please.]", "continue[!|, please.]", "what came next?", "is there more?", "and after that?"]
+FOLLOW_UPS = [
+    "and {what}?",
+    "and what about {what}?",
+    "what about {what}?",
+    "and {what}, please?",
+    "{what}?",
+    "ok, and {what}?",
+]
+ANOTHER = [
+    "another one[!|, please.|.]",
+    "[one more|another][!|.|, please!]",
+    "tell me another one.",
+    "more[!|, please!]",
+    "again[!|, please!]",
+    "do you have another one?",
+    "and another?",
+    "one more time!",
+]
+MORE_STORY = [
+    "and then?",
+    "go on[!|.]",
+    "what happened then?",
+    "how does it go on?",
+    "[tell me more|more][!|.|, please.]",
+    "continue[!|, please.]",
+    "what came next?",
+    "is there more?",
+    "and after that?",
+]
 
 
 def follow_up(rng: Random, last: Exchange) -> Exchange | None:
@@ -46,26 +101,48 @@ def follow_up(rng: Random, last: Exchange) -> Exchange | None:
     if last.skill == "capital":
         country = rng.choice(list(facts.CAPITALS))
         what = rng.choice([country, f"the capital of {country}", f"of {country}"])
-        return Exchange(capitalize(rng.choice(FOLLOW_UPS).format(what=what)), f"The capital of {country} is {facts.CAPITALS[country]}.", (facts.CAPITALS[country],), "capital")
+        return Exchange(
+            capitalize(rng.choice(FOLLOW_UPS).format(what=what)),
+            f"The capital of {country} is {facts.CAPITALS[country]}.",
+            (facts.CAPITALS[country],),
+            "capital",
+        )
     if last.skill in ("add", "subtract", "multiply"):
-        slots = {"add": numbers.addition, "subtract": numbers.subtraction, "multiply": numbers.product}[last.skill](rng)
-        what = "{a} {op} {b}".format(op={"add": "plus", "subtract": "minus", "multiply": "times"}[last.skill], **{key: slots[key] for key in "ab"})
-        return Exchange(capitalize(rng.choice(FOLLOW_UPS).format(what=what)), capitalize(f"{what} is {slots['c']}."), slots["accept"], last.skill)
+        slots = {"add": numbers.addition, "subtract": numbers.subtraction, "multiply": numbers.product}[
+            last.skill
+        ](rng)
+        what = "{a} {op} {b}".format(
+            op={"add": "plus", "subtract": "minus", "multiply": "times"}[last.skill],
+            **{key: slots[key] for key in "ab"},
+        )
+        return Exchange(
+            capitalize(rng.choice(FOLLOW_UPS).format(what=what)),
+            capitalize(f"{what} is {slots['c']}."),
+            slots["accept"],
+            last.skill,
+        )
     if last.skill == "colour":
         thing = rng.choice(list(facts.COLOUR_OF))
-        return Exchange(capitalize(rng.choice(FOLLOW_UPS).format(what=thing)), capitalize(f"{thing} is {facts.COLOUR_OF[thing]}."), (facts.COLOUR_OF[thing],), "colour")
+        return Exchange(
+            capitalize(rng.choice(FOLLOW_UPS).format(what=thing)),
+            capitalize(f"{thing} is {facts.COLOUR_OF[thing]}."),
+            (facts.COLOUR_OF[thing],),
+            "colour",
+        )
     if last.skill == "joke":
         return Exchange(capitalize(expand(rng, rng.choice(ANOTHER))), talk.any_joke(rng)["joke"], (), "joke")
     if last.skill.startswith("story"):
         if rng.random() < 0.4:
             return Exchange(capitalize(expand(rng, rng.choice(ANOTHER))), stories.story(rng)[0], (), "story")
         slots = stories.story(rng)[1]
-        return Exchange(capitalize(expand(rng, rng.choice(MORE_STORY))), stories.continuation(rng, slots), (), "story")
+        return Exchange(
+            capitalize(expand(rng, rng.choice(MORE_STORY))), stories.continuation(rng, slots), (), "story"
+        )
     return None
 
 
 def exchanges(rng: Random, persona: Persona, count: int) -> list[Exchange]:
-    """`count` exchanges in a row; what is told early is asked for later, and now and then what was never told."""
+    """`count` exchanges in a row; what is told early is asked for later, rarely what was never told."""
     done: list[Exchange] = []
     memories: list[Memory] = []
     told: set[str] = set()
@@ -75,7 +152,7 @@ def exchanges(rng: Random, persona: Persona, count: int) -> list[Exchange]:
         fresh = [memory for memory in memories if memory.told is not (done[-1] if done else None)]
         if done and rng.random() < 0.12 and (next_one := follow_up(rng, done[-1])):
             done.append(next_one)
-        elif fresh and (roll < 0.3 or left == 1 and roll < 0.75):
+        elif fresh and (roll < 0.3 or (left == 1 and roll < 0.75)):
             done.append(rng.choice(fresh).recall(rng))
         elif left > 1 and roll < (0.45 if not memories else 0.38):
             memory = draw_memory(rng)
@@ -107,7 +184,8 @@ def goes_on(rng: Random, persona: Persona, last: str) -> str:
     """What a bot says when it is to speak a second time."""
     if len(last) > 150:
         return stories.continuation(rng, stories.story(rng)[1])
-    return f"{rng.choice(persona.sayings or ['I am listening.'])} {rng.choice(['What shall we talk about?', 'And you?', 'Ask me something.', 'Is there anything else?'])}"
+    asks = ["What shall we talk about?", "And you?", "Ask me something.", "Is there anything else?"]
+    return f"{rng.choice(persona.sayings or ['I am listening.'])} {rng.choice(asks)}"
 
 
 def draw_persona(rng: Random, other_than: tuple[str, ...] = ()) -> Persona:
@@ -116,7 +194,17 @@ def draw_persona(rng: Random, other_than: tuple[str, ...] = ()) -> Persona:
     return rng.choice(shipped) if rng.random() < 0.2 else random_persona(rng, other_than)
 
 
-SESSION_PROMPTS = ["Answer briefly.", "Be kind.", "We are in a tavern.", "Today is a sunny day.", "It is night.", "Answer in one sentence.", "Stay in your role.", "This is a friendly chat.", "Speak simply."]
+SESSION_PROMPTS = [
+    "Answer briefly.",
+    "Be kind.",
+    "We are in a tavern.",
+    "Today is a sunny day.",
+    "It is night.",
+    "Answer in one sentence.",
+    "Stay in your role.",
+    "This is a friendly chat.",
+    "Speak simply.",
+]
 
 
 def chat(rng: Random, count: int = 0) -> tuple[Persona, str, list[Line], str]:
@@ -128,12 +216,18 @@ def chat(rng: Random, count: int = 0) -> tuple[Persona, str, list[Line], str]:
     ending = ""
     if persona.text and rng.random() < 0.06:
         ending = rng.choice(EMOJI)
-        system += rng.choice(["\n", " "]) + expand(rng, "[End every reply with {e}.|Always end with {e}.|Put {e} at the end of each reply.]", e=ending)
+        system += rng.choice(["\n", " "]) + expand(
+            rng,
+            "[End every reply with {e}.|Always end with {e}.|Put {e} at the end of each reply.]",
+            e=ending,
+        )
     elif persona.text and rng.random() < 0.15:
         system += "\n" + rng.choice(SESSION_PROMPTS)
     bot = persona.name or "Assistant"
     lines = [Line(bot, greeting_of(rng, persona, user))] if persona.name and rng.random() < 0.35 else []
-    for exchange in exchanges(rng, persona, count or rng.choices((1, 2, 3, 4, 5, 6, 8), (12, 16, 20, 20, 16, 12, 6))[0]):
+    for exchange in exchanges(
+        rng, persona, count or rng.choices((1, 2, 3, 4, 5, 6, 8), (12, 16, 20, 20, 16, 12, 6))[0]
+    ):
         answer = flavour(rng, persona, exchange.answer)
         lines += [Line(user, exchange.question), Line(bot, f"{answer} {ending}".strip())]
     if rng.random() < 0.06:

@@ -1,4 +1,4 @@
-"""Skills of knowing: capitals, facts, days and months, colours, opposites, animals, words of other languages."""
+"""Skills of knowing: capitals, facts, days and months, colours, opposites, animals, foreign words."""
 
 from random import Random
 from typing import Any
@@ -21,7 +21,13 @@ def from_table(table: dict, key: str, value: str) -> Any:
 
     def draw(rng: Random) -> dict[str, Any]:
         left = rng.choice(list(table))
-        return {key: left, value: table[left], "accept": (table[left],), "Left": capitalize(str(left)), "Right": capitalize(str(table[left]))}
+        return {
+            key: left,
+            value: table[left],
+            "accept": (table[left],),
+            "Left": capitalize(str(left)),
+            "Right": capitalize(str(table[left])),
+        }
 
     return draw
 
@@ -92,39 +98,48 @@ def emoji(rng: Random) -> dict[str, Any]:
 def kind_question(rng: Random) -> dict[str, Any]:
     thing = rng.choice(list(facts.KINDS))
     right = facts.KINDS[thing]
-    asked = right if rng.random() < 0.5 else rng.choice([kind for kind in facts.KINDS.values() if kind != right])
+    asked = (
+        right if rng.random() < 0.5 else rng.choice([kind for kind in facts.KINDS.values() if kind != right])
+    )
     answer = f"Yes, {thing} is {right}." if asked == right else f"No, {thing} is {right}."
     return {"x": thing, "kind": asked, "answer": answer, "accept": ("Yes" if asked == right else "No",)}
 
 
 def next_letter(rng: Random) -> dict[str, Any]:
     index = rng.randrange(25)
-    return {"x": chr(65 + index), "y": chr(66 + index), "accept": (f" {chr(66 + index)}.", f"{chr(66 + index)} ", f"{chr(66 + index)}.")}
+    return {
+        "x": chr(65 + index),
+        "y": chr(66 + index),
+        "accept": (f" {chr(66 + index)}.", f"{chr(66 + index)} ", f"{chr(66 + index)}."),
+    }
 
 
-SKILLS = load_skills("knowledge", {
-    "capital": from_table(facts.CAPITALS, "country", "city"),
-    "country": from_table({city: country for country, city in facts.CAPITALS.items()}, "city", "country"),
-    "opposite": opposite,
-    "sound": from_table(facts.SOUNDS, "animal", "sound"),
-    "legs": legs,
-    "baby": from_table(facts.BABIES, "animal", "baby"),
-    "home": from_table(facts.HOMES, "animal", "home"),
-    "colour": from_table(facts.COLOUR_OF, "thing", "colour"),
-    "mix": mix,
-    "count_of": count_of,
-    "fact": from_table(facts.FACTS, "role", "name"),
-    "makes": from_table(facts.MAKES, "maker", "product"),
-    "uses": from_table(facts.USES, "tool", "use"),
-    "kind": kind_question,
-    "day_after": after(DAYS, 1),
-    "day_before": after(DAYS, -1),
-    "month_after": after(MONTHS, 1),
-    "month_before": after(MONTHS, -1),
-    "nth_month": nth_month,
-    "season": after(SEASONS, 1),
-    "next_letter": next_letter,
-    "translate": translation,
-    "meaning": meaning,
-    "emoji": emoji,
-})
+SKILLS = load_skills(
+    "knowledge",
+    {
+        "capital": from_table(facts.CAPITALS, "country", "city"),
+        "country": from_table({city: country for country, city in facts.CAPITALS.items()}, "city", "country"),
+        "opposite": opposite,
+        "sound": from_table(facts.SOUNDS, "animal", "sound"),
+        "legs": legs,
+        "baby": from_table(facts.BABIES, "animal", "baby"),
+        "home": from_table(facts.HOMES, "animal", "home"),
+        "colour": from_table(facts.COLOUR_OF, "thing", "colour"),
+        "mix": mix,
+        "count_of": count_of,
+        "fact": from_table(facts.FACTS, "role", "name"),
+        "makes": from_table(facts.MAKES, "maker", "product"),
+        "uses": from_table(facts.USES, "tool", "use"),
+        "kind": kind_question,
+        "day_after": after(DAYS, 1),
+        "day_before": after(DAYS, -1),
+        "month_after": after(MONTHS, 1),
+        "month_before": after(MONTHS, -1),
+        "nth_month": nth_month,
+        "season": after(SEASONS, 1),
+        "next_letter": next_letter,
+        "translate": translation,
+        "meaning": meaning,
+        "emoji": emoji,
+    },
+)

@@ -23,15 +23,27 @@ from tools.starter.corpus.words import (
 )
 
 MEMORIES = read_phrases("memory")  # kind -> tell, reply, ask, check, answer
-NUMBER_ASKED = {"my lucky number is": ["what is my lucky number?", "do you [know|remember] my lucky number?", "which is my lucky number?"], "I am": ["how old am I?", "what is my age?", "do you remember how old I am?"],
-                "my favourite number is": ["what is my favourite number?", "which number do I like best?"], "remember": ["which number did I tell you?", "what was the number?", "do you remember the number?"],
-                "please keep": ["which number did I tell you?", "what was the number?", "which number did you keep in mind?"]}
+NUMBER_ASKED = {
+    "my lucky number is": [
+        "what is my lucky number?",
+        "do you [know|remember] my lucky number?",
+        "which is my lucky number?",
+    ],
+    "I am": ["how old am I?", "what is my age?", "do you remember how old I am?"],
+    "my favourite number is": ["what is my favourite number?", "which number do I like best?"],
+    "remember": ["which number did I tell you?", "what was the number?", "do you remember the number?"],
+    "please keep": [
+        "which number did I tell you?",
+        "what was the number?",
+        "which number did you keep in mind?",
+    ],
+}
 UNTOLD = ["You have not told me yet.", "I do not know that yet. Tell me!", "You did not tell me yet."]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One thing told: the message that tells it, the reply at once, and what is needed to ask for it later."""
+    """One thing told: the message that tells it, the reply at once, and how it is asked for later."""
 
     kind: str
     slots: dict[str, str]
@@ -46,7 +58,12 @@ class Memory:
         if not held_out:
             question = vary(rng, question, prefixed=True)
         right = self.slots["x"] if "{x}?" not in question or self.kind != "pet" else self.slots["kind"]
-        return Exchange(capitalize(question), capitalize(pick(rng, answers, **self.slots)), (right,), f"recall_{self.kind}")
+        return Exchange(
+            capitalize(question),
+            capitalize(pick(rng, answers, **self.slots)),
+            (right,),
+            f"recall_{self.kind}",
+        )
 
 
 def draw_memory(rng: Random, kind: str = "", user: str = "") -> Memory:
@@ -56,7 +73,9 @@ def draw_memory(rng: Random, kind: str = "", user: str = "") -> Memory:
     if kind == "name" and user:
         slots["x"] = user
     telling = rng.choice(MEMORIES[kind]["tell"])
-    asked = MEMORIES[kind].get("ask") or next(asked for start, asked in NUMBER_ASKED.items() if telling.startswith(start))
+    asked = MEMORIES[kind].get("ask") or next(
+        asked for start, asked in NUMBER_ASKED.items() if telling.startswith(start)
+    )
     told = capitalize(vary(rng, expand(rng, telling, **slots), prefixed=False))
     reply = capitalize(pick(rng, MEMORIES[kind]["reply"], **slots))
     return Memory(kind, slots, Exchange(told, reply, (slots["x"],), f"told_{kind}"), asked)

@@ -1,5 +1,8 @@
 """Skills of counting and of arithmetic up to twenty."""
 
+# Lists of words and sentences read best one after the other, each sentence on its line.
+# ruff: noqa: E501, SIM905
+
 from random import Random
 from typing import Any
 
@@ -16,8 +19,14 @@ def write(rng: Random, number: int, words: bool) -> str:
 def sum_slots(rng: Random, a: int, b: int, result: int) -> dict[str, Any]:
     """Operands in digits or in words; the answer in the same way, both accepted."""
     words = rng.random() < 0.3
-    return {"a": write(rng, a, words), "b": write(rng, b, words), "c": write(rng, result, words), "who": person(rng),
-            "things": rng.choice(THINGS), "accept": (str(result), NUMBER_WORDS[result])}
+    return {
+        "a": write(rng, a, words),
+        "b": write(rng, b, words),
+        "c": write(rng, result, words),
+        "who": person(rng),
+        "things": rng.choice(THINGS),
+        "accept": (str(result), NUMBER_WORDS[result]),
+    }
 
 
 def addition(rng: Random) -> dict[str, Any]:
@@ -71,16 +80,19 @@ def neighbour(step: int) -> Any:
     return draw
 
 
-SKILLS = load_skills("numbers", {
-    "add": addition,
-    "add_story": addition,
-    "subtract": subtraction,
-    "subtract_story": subtraction,
-    "multiply": product,
-    "bigger": bigger,
-    "count_to": count_to,
-    "count_up": count_up,
-    "count_down": count_down,
-    "next_number": neighbour(1),
-    "previous_number": neighbour(-1),
-})
+SKILLS = load_skills(
+    "numbers",
+    {
+        "add": addition,
+        "add_story": addition,
+        "subtract": subtraction,
+        "subtract_story": subtraction,
+        "multiply": product,
+        "bigger": bigger,
+        "count_to": count_to,
+        "count_up": count_up,
+        "count_down": count_down,
+        "next_number": neighbour(1),
+        "previous_number": neighbour(-1),
+    },
+)

@@ -9,7 +9,9 @@ from tools.starter.corpus.skill import Skill
 
 def asked(section: Section, frames: list[str]) -> list[str]:
     """Whole questions, and every "do" line ("edit a message") in all the frames that ask how it is done."""
-    return section.get("ask", []) + [frame.replace("{do}", doing) for doing in section.get("do", []) for frame in frames]
+    return section.get("ask", []) + [
+        frame.replace("{do}", doing) for doing in section.get("do", []) for frame in frames
+    ]
 
 
 def build_skills() -> list[Skill]:
@@ -22,8 +24,10 @@ def build_skills() -> list[Skill]:
 
         return draw
 
-    return [Skill(name, slots_of(section), asked(section, frames), section["answer"], section.get("check", []))
-            for name, section in sections.items()]
+    return [
+        Skill(name, slots_of(section), asked(section, frames), section["answer"], section.get("check", []))
+        for name, section in sections.items()
+    ]
 
 
 SKILLS = build_skills()

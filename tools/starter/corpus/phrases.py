@@ -28,6 +28,8 @@ def read_phrases(name: str) -> dict[str, Section]:
             continue
         key, colon, text = line.partition(": ")
         if section is None or not colon or not key.isalpha():
-            raise ValueError(f"phrases/{name}.txt line {number}: expected '[section]' or 'key: text', found {line!r}")
+            raise ValueError(
+                f"phrases/{name}.txt line {number}: expected '[section]' or 'key: text', found {line!r}"
+            )
         section.setdefault(key, []).append(text)
     return sections

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 BOS, EOS = "<s>", "</s>"
 ROLE_TOKENS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + (message['content'] | trim) + eos_token }}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + (message['content'] | trim) + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 GO_ON = "(go on)"
@@ -24,7 +25,8 @@ class Line:
 
 def room_note(user: str, bots: list[str], speaker: str) -> str:
     """What a bot's system prompt says in a room of several bots."""
-    return f"\nPeople in the room: {', '.join([user, *bots])}. You are {speaker}. Write only what {speaker} says."
+    people = ", ".join([user, *bots])
+    return f"\nPeople in the room: {people}. You are {speaker}. Write only what {speaker} says."
 
 
 def view(lines: list[Line], speaker: str, system: str, bots: list[str], user: str) -> list[tuple[str, str]]:
@@ -48,7 +50,9 @@ def view(lines: list[Line], speaker: str, system: str, bots: list[str], user: st
     return messages
 
 
-def with_reply(lines: list[Line], speaker: str, system: str, bots: list[str], user: str) -> list[tuple[str, str]]:
+def with_reply(
+    lines: list[Line], speaker: str, system: str, bots: list[str], user: str
+) -> list[tuple[str, str]]:
     """What `speaker` sees before its last line, and that line: a document to learn from."""
     last = max(index for index, line in enumerate(lines) if line.by == speaker)
     return [*view(lines[:last], speaker, system, bots, user), ("assistant", lines[last].text)]

@@ -1,6 +1,6 @@
 """One skill: something that can be asked, how it is asked, and what a right answer holds.
 
-A skill owns its phrasings. Those in `held_out` are never used for training; tools.check_starter asks with them.
+A skill owns its phrasings. Those in `held_out` are never trained on; tools.check_starter asks with them.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Skill:
-    """`slots(rng)` draws what fills the {slots} of questions and answers; its "accept" key goes to the exchange."""
+    """`slots(rng)` draws what fills the {slots}; its "accept" key goes to the exchange."""
 
     name: str
     slots: Slots
@@ -50,22 +50,46 @@ def load_skills(file: str, slots: dict[str, Slots], unprefixed: tuple[str, ...] 
     sections = read_phrases(file)
     if missing := set(sections) ^ set(slots):
         raise ValueError(f"phrases/{file}.txt and its slots differ in {sorted(missing)}")
-    return [Skill(name, slots[name], section["ask"], section["answer"], section.get("check", []), name not in unprefixed)
-            for name, section in sections.items()]
+    return [
+        Skill(
+            name,
+            slots[name],
+            section["ask"],
+            section["answer"],
+            section.get("check", []),
+            name not in unprefixed,
+        )
+        for name, section in sections.items()
+    ]
 
 
 PREFIXES = [
-    "[Hey|Hi|Hello|Ok|Okay|So|Well|Now|Right], ", "[Quick|Small|Short|Simple|Next|One|Another] question: ",
-    "[Please tell me|Tell me|I wonder|I was wondering|I would like to know|Answer this|Say]: ", "[Let me ask you something|I have a question]. ",
-    "[And|But|Also|Oh], ", "[By the way|Now then|Let's see|Hmm|Great|Good|Nice|Cool|Thanks], ",
+    "[Hey|Hi|Hello|Ok|Okay|So|Well|Now|Right], ",
+    "[Quick|Small|Short|Simple|Next|One|Another] question: ",
+    "[Please tell me|Tell me|I wonder|I was wondering|I would like to know|Answer this|Say]: ",
+    "[Let me ask you something|I have a question]. ",
+    "[And|But|Also|Oh], ",
+    "[By the way|Now then|Let's see|Hmm|Great|Good|Nice|Cool|Thanks], ",
 ]
-SUFFIXES = [" Please.", " Thanks!", " Thank you.", " Do you know?", " I forgot.", " I am curious.", " :)", " 🙂", " Just the answer please."]
+SUFFIXES = [
+    " Please.",
+    " Thanks!",
+    " Thank you.",
+    " Do you know?",
+    " I forgot.",
+    " I am curious.",
+    " :)",
+    " 🙂",
+    " Just the answer please.",
+]
 
 
 def vary(rng: Random, question: str, prefixed: bool) -> str:
     """The small differences between people who write: a greeting in front, no question mark, no capitals."""
     if prefixed and rng.random() < 0.22:
-        question = expand(rng, rng.choice(PREFIXES)) + (question if rng.random() < 0.5 else question[:1].lower() + question[1:])
+        question = expand(rng, rng.choice(PREFIXES)) + (
+            question if rng.random() < 0.5 else question[:1].lower() + question[1:]
+        )
     if rng.random() < 0.08:
         question = question.rstrip("?.!")
     elif prefixed and rng.random() < 0.08:

@@ -4,6 +4,9 @@
 syllables, so that a model has to copy them from the text instead of knowing them.
 """
 
+# Lists of words and sentences read best one after the other, each sentence on its line.
+# ruff: noqa: E501, SIM905
+
 import re
 from random import Random
 
@@ -33,7 +36,7 @@ def a(noun: str) -> str:
 
 
 def join_words(words: list[str], last: str = "and") -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" {last} " + words[-1]
 
 
@@ -75,7 +78,9 @@ ANIMALS = """dog cat horse cow sheep goat pig rabbit mouse hamster fox wolf bear
 turtle snake lizard fish whale dolphin crab snail bee butterfly ant spider lion tiger elephant monkey giraffe zebra camel
 penguin seal otter beaver squirrel hedgehog bat crow swan donkey""".split()
 PETS = "dog cat rabbit hamster parrot turtle goldfish horse mouse lizard duck snail hedgehog ferret canary goat".split()
-COLOURS = "red blue green yellow orange purple pink brown black white grey turquoise violet silver gold".split()
+COLOURS = (
+    "red blue green yellow orange purple pink brown black white grey turquoise violet silver gold".split()
+)
 FOODS = """pizza pasta soup bread cheese rice noodles pancakes salad chocolate curry dumplings apples cherries mushrooms
 potatoes tomatoes sushi tacos porridge honey strawberries cake waffles beans olives""".split()
 HOBBIES = """chess painting fishing hiking swimming running cooking baking reading gardening dancing singing sailing
