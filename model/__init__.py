@@ -8,9 +8,10 @@
 Importing this is cheap: torch and the tokenizers come with load_model. Knows nothing of HTTP or sessions.
 """
 
-from model.chat_model import ChatModel, Reply, ReplyDone, ReplyFailed, TextDelta, load_model
+from model.chat_model import ChatModel, load_model
 from model.config import ModelLoadError
 from model.engine.request import PARAMETER_SPECS, PromptProgress, RequestStats, SamplingParams
+from model.reply import Reply, ReplyDone, ReplyFailed, TextDelta
 from model.text.context import ContextFit
 from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage

@@ -9,22 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.config import EngineConfig, ModelConfig
-from model.engine.request import (
-    FailedEvent,
-    FinishedEvent,
-    PromptProgress,
-    Request,
-    RequestStats,
-    SamplingParams,
-    TokenEvent,
-)
+from model.engine.request import SamplingParams
+from model.reply import Reply, ReplyFailed, TextDelta, whole_text
 from model.text.context import ContextFit, first_kept, token_budget
-from model.text.errors import PromptTooLongError
+from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage, Prompt, as_messages
 from model.text.reply_text import ReplyText
 
@@ -33,87 +26,13 @@ if TYPE_CHECKING:
 
     from model.engine.engine import Engine
     from model.text.chat_template import PromptFormat
-    from model.text.detokenizer import Detokenizer
     from model.text.tokenizer import Tokenizer
 
 Message = ChatMessage | Mapping[str, Any]
 
+_SAMPLE = "It was a clear night, and the two of them talked for hours about nothing in particular. "
 _MAX_READERS = 64       # threads that read the replies of one `generate`; more prompts wait their turn
 _RANKING_TOKENS = 1024  # how much of a transcript is read to tell who speaks next
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """More text of a reply, in channel "text" or "think"; from `num_tokens_so_far` tokens."""
-
-    text: str
-    channel: str
-    num_tokens_so_far: int
-
-
-@dataclass(frozen=True)
-class ReplyDone:
-    """The end of a reply: "eos", "stop", "length", "cancelled" or "context"."""
-
-    finish_reason: str
-    stats: RequestStats
-
-
-@dataclass(frozen=True)
-class ReplyFailed:
-    """The engine could not go on; the text sent so far stands."""
-
-    message: str
-
-
-ReplyEvent = PromptProgress | TextDelta | ReplyDone | ReplyFailed
-
-
-class Reply:
-    """A reply in the making. One thread reads `events`; any thread may `cancel`."""
-
-    def __init__(self, request: Request, detokenizer: Detokenizer, text: ReplyText, first_index: int,
-                 prompt_tokens: int) -> None:
-        self.first_index = first_index
-        self.prompt_tokens = prompt_tokens
-        self._request = request
-        self._detokenizer = detokenizer
-        self._text = text
-        self._num_tokens = 0
-
-    def cancel(self) -> None:
-        """End the reply within one step; events then ends with ReplyDone("cancelled")."""
-        self._request.cancel()
-
-    def events(self) -> Iterator[ReplyEvent]:
-        """Progress, text, and at last ReplyDone or ReplyFailed. No text is lost on any way out."""
-        for event in self._request.events():
-            if isinstance(event, TokenEvent):
-                yield from self._take(event.token_id)
-            elif isinstance(event, FinishedEvent):
-                yield from self._finish()
-                yield ReplyDone("stop" if self._text.stopped else event.reason, event.stats)
-            elif isinstance(event, FailedEvent):
-                yield from self._finish()
-                yield ReplyFailed(event.message)
-            else:
-                yield event
-
-    def _take(self, token_id: int) -> Iterator[TextDelta]:
-        if self._text.stopped:
-            return  # tokens of the step in which the stop string came
-        self._num_tokens += 1
-        yield from self._deltas(self._text.push(self._detokenizer.push(token_id)))
-        if self._text.stopped:
-            self._request.cancel()
-
-    def _finish(self) -> Iterator[TextDelta]:
-        yield from self._deltas(self._text.push(self._detokenizer.finish()))
-        yield from self._deltas(self._text.finish())
-
-    def _deltas(self, pieces: list[tuple[str, str]]) -> Iterator[TextDelta]:
-        for channel, text in pieces:
-            yield TextDelta(text, channel, self._num_tokens)
 
 
 class ChatModel:
@@ -124,6 +43,8 @@ class ChatModel:
         self._engine = engine
         self._format = prompt_format
         self._overhead = self._message_overhead()
+        characters_per_token = len(_SAMPLE) / max(1, tokenizer.count(_SAMPLE))
+        self._step = max(1, int(engine.max_seq_len / 4 * characters_per_token))
         self._closed = threading.Event()
 
     # -- talking
@@ -145,9 +66,14 @@ class ChatModel:
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "") -> ContextFit:
-        """Which messages the model would see. A prompt that cannot fit is no error here."""
-        _, token_ids, first = self._fitted(as_messages(messages), max_new_tokens, reply_name, reply_prefix)
-        return ContextFit(first, len(token_ids), self._engine.max_seq_len)
+        """Which messages the model would see. What `start` would refuse (a prompt that is too long, messages
+        that the chat template refuses) is no error here; then the number of tokens may be an estimate."""
+        turns = as_messages(messages)
+        try:
+            _, token_ids, first = self._fitted(turns, max_new_tokens, reply_name, reply_prefix)
+            return ContextFit(first, len(token_ids), self._engine.max_seq_len)
+        except TemplateError:
+            return ContextFit(0, sum(map(self._size, turns)), self._engine.max_seq_len)
 
     def stream(self, messages: Iterable[Message], params: SamplingParams | None = None) -> Iterator[str]:
         """The reply as it is written, without a <think> block. Leaving the loop early stops it."""
@@ -176,7 +102,7 @@ class ChatModel:
         with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
             try:
                 replies += (self._raw_reply(token_ids, params) for token_ids in all_ids)
-                texts = list(pool.map(_whole_text, replies))
+                texts = list(pool.map(whole_text, replies))
             except BaseException:
                 for reply in replies:
                     reply.cancel()
@@ -234,17 +160,15 @@ class ChatModel:
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens)
-        step = max(1, self._engine.max_seq_len // 4)
-        sizes = [self._size(message) for message in turns]
-        fixed = sum(map(self._size, system)) + self.count_tokens(reply_prefix) + self._overhead
-        excess = fixed + sum(sizes) - budget
+        room = budget - sum(map(self._size, system)) - self.count_tokens(reply_prefix) - self._overhead
         while True:
-            first = first_kept(sizes, [m.role == "user" for m in turns], excess, step)
+            first = first_kept(lambda index: self._size(turns[index]), [len(m.content) for m in turns],
+                               [m.role == "user" for m in turns], room, self._step)
             prompt = self._format.prompt(system + turns[first:], reply_name, reply_prefix)
             token_ids = self._token_ids(prompt)
             if len(token_ids) <= budget or first >= len(turns) - 1:
                 return prompt, token_ids, num_system + first if first else 0
-            excess = max(excess, 0) + len(token_ids) - budget  # sizes are estimates; let more go
+            room -= len(token_ids) - budget  # sizes are estimates; let more go
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         token_ids = self.tokenizer.encode_masked(prompt.text, prompt.hidden)
@@ -319,16 +243,6 @@ def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> Sa
     sampling = sampling | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)}
     params = SamplingParams(**sampling)
     return params if max_new_tokens is None else replace(params, max_new_tokens=max_new_tokens)
-
-
-def _whole_text(reply: Reply) -> str:
-    parts = []
-    for event in reply.events():
-        if isinstance(event, ReplyFailed):
-            raise RuntimeError(event.message)
-        if isinstance(event, TextDelta):
-            parts.append(event.text)
-    return "".join(parts)
 
 
 def _common_length(left: list[int], right: list[int]) -> int:

@@ -25,7 +25,8 @@ from model import (
     TextDelta,
 )
 from model.text.chat_template import ChatTemplate, PlainFormat
-from model.text.context import first_kept, token_budget
+from model.text.context import cut_places, first_kept, token_budget
+from model.text.template_process import TemplateProcess
 from model.text.tokenizer import Tokenizer
 from tests.scripted_engine import ScriptedEngine
 from tests.text_samples import LLAMA3, TEMPLATES, llama3_folder
@@ -41,10 +42,10 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def templates(tokenizer):
-    made = {name: ChatTemplate(source, name, tokenizer) for name, source in TEMPLATES.items()}
+    process = TemplateProcess()
+    made = {name: ChatTemplate(source, name, tokenizer, process) for name, source in TEMPLATES.items()}
     yield made | {"plain": PlainFormat(tokenizer)}
-    for template in made.values():
-        template.close()
+    process.close()
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ def test_the_cut_moves_in_large_steps_and_is_the_same_for_the_same_conversation(
     assert len(moves) <= len(cuts) / 3 and min(moves) >= 4
     assert cuts == [llm.fit(messages[:n], 256).first_index for n in range(1, 82, 2)]
     tokens = [llm.fit(messages[:n], 256).prompt_tokens for n in range(1, 82, 2)]
-    assert max(tokens) <= 768 and min(tokens[20:]) > 768 - 256 - 80
+    assert max(tokens) <= 768 and min(tokens[20:]) > 400
 
 
 def test_a_prompt_that_cannot_fit_is_a_clear_error_and_fit_tells_it(model_of):
@@ -281,25 +282,38 @@ def test_a_reply_may_ask_for_more_tokens_than_the_context_has():
 
 
 def test_first_kept_by_hand():
-    sizes = [10, 10, 10, 10, 10]
-    anywhere = [True] * 5
-    assert first_kept(sizes, anywhere, 0, 20) == 0
-    assert first_kept(sizes, anywhere, 1, 20) == 2          # one step is two messages
-    assert first_kept(sizes, anywhere, 21, 20) == 4
-    assert first_kept(sizes, anywhere, 1000, 20) == 4       # the last one stays
-    assert first_kept(sizes, [True, False] * 2 + [True], 25, 25) == 4   # 3 would begin with a reply
-    assert first_kept(sizes, [False] * 5, 1, 20) == 2
-    assert first_kept([], [], 50, 20) == 0
+    """Five messages of 10 tokens and 30 characters; steps of 60 characters let cuts lie at 2 and 4."""
+    def kept(budget, may_start=(True,) * 5, step=60):
+        return first_kept(lambda _: 10, [30] * 5, may_start, budget, step)
+
+    assert list(cut_places([30] * 5, [True] * 5, 60)) == [2, 4]
+    assert list(cut_places([30] * 5, [False, True] * 2 + [False], 60)) == [3]
+    assert [kept(budget) for budget in (50, 49, 30, 29, 10, 1)] == [0, 2, 2, 4, 4, 4]  # the last one stays
+    assert kept(29, (True, False) * 2 + (True,)) == 4
+    assert kept(45, (True, False, False, True, False)) == 3      # a conversation begins with a user
+    assert kept(45, (False,) * 5) == 1                           # unless there is none
+    assert kept(35, step=100) == 4 and kept(35, step=10**6) == 2  # no place at all: just what fits
+    assert first_kept(lambda _: 10, [], [], 5, 60) == 0
 
 
 @settings(max_examples=200, deadline=None)
-@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=40), budget=st.integers(60, 400))
-def test_what_stays_fits_whenever_it_can(sizes, budget):
-    step = max(1, budget // 3)
-    first = first_kept(sizes, [True] * len(sizes), sum(sizes) - budget, step)
-    assert sum(sizes[first:]) <= budget
-    if first:
-        assert sum(sizes) > budget and sum(sizes[first:]) + step + 60 > budget - step
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=60), budget=st.integers(60, 400))
+def test_what_stays_fits_grows_back_and_never_moves_back(sizes, budget):
+    lengths, step, before = [4 * size for size in sizes], budget, 0
+    for end in range(1, len(sizes) + 1):
+        first = first_kept(sizes.__getitem__, lengths[:end], [True] * end, budget, step)
+        assert sum(sizes[first:end]) <= budget
+        assert first >= before
+        assert first == before or sum(sizes[before:end]) > budget  # it moves only when it must
+        if first:
+            assert sum(sizes[first - 1:end]) > budget - step / 4 - 120
+        before = first
+
+
+def test_what_is_long_gone_is_not_counted():
+    asked = []
+    first = first_kept(lambda index: asked.append(index) or 10, [30] * 1000, [True] * 1000, 100, 90)
+    assert first >= 990 and min(asked) == 989
 
 
 # -- who speaks next
@@ -350,6 +364,7 @@ def test_a_refusal_of_the_template_is_an_error_of_that_reply_only(model_of, toke
     llm = ChatModel(ScriptedEngine([tokenizer.token_id("<|eot_id|>")]), tokenizer, template)
     with pytest.raises(TemplateError, match="not that word"):
         llm.start([ChatMessage("user", "bad")])
+    assert llm.fit([ChatMessage("user", "bad")], 50).prompt_tokens > 0  # who only looks is not refused
     assert run(llm.start(HI))[1].finish_reason == "eos"
     llm.close()
 

@@ -35,6 +35,20 @@ def test_a_streamed_reply_is_the_generated_one(small_model):
         assert llm.fit([ChatMessage("user", "Hi")], 30).prompt_tokens == reply.prompt_tokens
 
 
+def test_a_stop_string_and_a_cancel_end_a_reply_of_the_real_engine(small_model):
+    with load_model(small_model, threads=1) as llm:
+        params = SamplingParams(temperature=0, max_new_tokens=200)
+        whole = llm.generate("Hello", max_new_tokens=200, temperature=0)
+        stop = whole[40:45]
+        cut = llm.generate("Hello", max_new_tokens=200, temperature=0, stop=stop)
+        assert cut == whole[:whole.index(stop)]
+        waiting = [llm.start([ChatMessage("user", f"Hi {n}")], params) for n in range(12)]  # eight at a time
+        for reply in waiting:
+            reply.cancel()
+        assert all(isinstance(list(reply.events())[-1], ReplyDone) for reply in waiting)
+        assert llm.status()["running"] == llm.status()["waiting"] == 0
+
+
 def test_logits_are_about_the_next_token(small_model):
     """The greedy continuation is the argmax of each row; ranking speakers sums log-probabilities of rows."""
     with load_model(small_model, threads=1, exact=True) as llm:

@@ -97,15 +97,17 @@ class JsonBackend:
                 self._plain = (first, _build(spec) if _set_prepend_scheme(spec, "first", "never") else first)
             return self._plain
 
-    def control_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where `encode` would see control tokens: (start, end) in characters."""
+    def inspect(self, text: str) -> tuple[int, list[tuple[int, int]]]:
+        """(number of tokens, where `encode` sees control tokens: start and end in characters)."""
         encoding = self._full.encode(text, add_special_tokens=False)
+        if self.control_ids.isdisjoint(encoding.ids):
+            return len(encoding.ids), []
         found = []
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             is_unknown = token_id == self._unknown_id and text[start:end] != self._unknown
             if token_id in self.control_ids and not is_unknown:
                 found.append((start, end))
-        return found
+        return len(encoding.ids), found
 
 
 def _build(spec: dict[str, Any]) -> Any:

@@ -154,7 +154,8 @@ class SentencePieceBackend:
                 at = match.end()
         return ids
 
-    def control_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where `encode` would see control tokens: (start, end) in characters."""
-        return [match.span() for match in self._tokens.finditer(text)
-                if self.ids[match.group()] in self.control_ids]
+    def inspect(self, text: str) -> tuple[int, list[tuple[int, int]]]:
+        """(number of tokens, where `encode` sees control tokens: start and end in characters)."""
+        spans = [match.span() for match in self._tokens.finditer(text)
+                 if self.ids[match.group()] in self.control_ids]
+        return len(self.encode(text, {})), spans

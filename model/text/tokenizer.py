@@ -26,7 +26,7 @@ _MARKUP = re.compile(r"[<\[].+[>\]]", re.DOTALL)
 # Ends of a turn that some folders forget to list as EOS.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>", "<|endoftext|>",
                 "<|end_of_text|>", "<|eot|>")
-_CACHED_COUNTS = 8192
+_CACHED_TEXTS = 4096  # a chat's messages are counted, and searched for control tokens, at every turn
 
 
 class Tokenizer:
@@ -54,7 +54,7 @@ class Tokenizer:
         self.special_tokens = self._template_tokens()
         self.control_parts = _parts([self._text(token_id) for token_id in self.control_ids])
         """(proper beginnings, proper ends, greatest length) of the control tokens' texts."""
-        self.count = lru_cache(_CACHED_COUNTS)(self._count)
+        self._inspect = lru_cache(_CACHED_TEXTS)(backend.inspect)
 
     @classmethod
     def load(cls, folder: Path, settings: TextSettings | None = None) -> Tokenizer:
@@ -110,15 +110,15 @@ class Tokenizer:
 
     def control_spans(self, text: str) -> list[tuple[int, int]]:
         """Where control tokens would be recognised in `text`: (start, end) in characters."""
-        return self._backend.control_spans(text)
+        return self._inspect(text)[1]
+
+    def count(self, text: str) -> int:
+        """How many tokens `text` has, without BOS and EOS."""
+        return self._inspect(text)[0]
 
     def token_id(self, text: str) -> int | None:
         """The id of the token written `text`."""
         return self._backend.ids.get(text)
-
-    def _count(self, text: str) -> int:
-        """How many tokens `text` has, cached (a chat's messages are counted at every turn)."""
-        return len(self._backend.encode(text, {}))
 
     @staticmethod
     def _wanted(add: bool, by_model: list[int], token_id: int | None) -> list[int]:

@@ -1,0 +1,108 @@
+"""A reply in the making: the engine's tokens as text, channels and one clear end.
+
+One thread reads the events of a reply; any thread may cancel it. Knows nothing of messages or templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.engine.request import (
+    FailedEvent,
+    FinishedEvent,
+    PromptProgress,
+    Request,
+    RequestStats,
+    TokenEvent,
+)
+
+if TYPE_CHECKING:
+    from model.text.detokenizer import Detokenizer
+    from model.text.reply_text import ReplyText
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More text of a reply, in channel "text" or "think"; from `num_tokens_so_far` tokens."""
+
+    text: str
+    channel: str
+    num_tokens_so_far: int
+
+
+@dataclass(frozen=True)
+class ReplyDone:
+    """The end of a reply: "eos", "stop", "length", "cancelled" or "context"."""
+
+    finish_reason: str
+    stats: RequestStats
+
+
+@dataclass(frozen=True)
+class ReplyFailed:
+    """The engine could not go on; the text sent so far stands."""
+
+    message: str
+
+
+ReplyEvent = PromptProgress | TextDelta | ReplyDone | ReplyFailed
+
+
+class Reply:
+    """A reply in the making. One thread reads `events`; any thread may `cancel`."""
+
+    def __init__(self, request: Request, detokenizer: Detokenizer, text: ReplyText, first_index: int,
+                 prompt_tokens: int) -> None:
+        self.first_index = first_index
+        self.prompt_tokens = prompt_tokens
+        self._request = request
+        self._detokenizer = detokenizer
+        self._text = text
+        self._num_tokens = 0
+
+    def cancel(self) -> None:
+        """End the reply within one step; events then ends with ReplyDone("cancelled")."""
+        self._request.cancel()
+
+    def events(self) -> Iterator[ReplyEvent]:
+        """Progress, text, and at last ReplyDone or ReplyFailed. No text is lost on any way out."""
+        for event in self._request.events():
+            if isinstance(event, TokenEvent):
+                yield from self._take(event.token_id)
+            elif isinstance(event, FinishedEvent):
+                yield from self._finish()
+                yield ReplyDone("stop" if self._text.stopped else event.reason, event.stats)
+            elif isinstance(event, FailedEvent):
+                yield from self._finish()
+                yield ReplyFailed(event.message)
+            else:
+                yield event
+
+    def _take(self, token_id: int) -> Iterator[TextDelta]:
+        if self._text.stopped:
+            return  # tokens of the step in which the stop string came
+        self._num_tokens += 1
+        yield from self._deltas(self._text.push(self._detokenizer.push(token_id)))
+        if self._text.stopped:
+            self._request.cancel()
+
+    def _finish(self) -> Iterator[TextDelta]:
+        yield from self._deltas(self._text.push(self._detokenizer.finish()))
+        yield from self._deltas(self._text.finish())
+
+    def _deltas(self, pieces: list[tuple[str, str]]) -> Iterator[TextDelta]:
+        for channel, text in pieces:
+            yield TextDelta(text, channel, self._num_tokens)
+
+
+def whole_text(reply: Reply) -> str:
+    """All of its text, when it is done. Raises RuntimeError if the engine failed."""
+    parts = []
+    for event in reply.events():
+        if isinstance(event, ReplyFailed):
+            raise RuntimeError(event.message)
+        if isinstance(event, TextDelta):
+            parts.append(event.text)
+    return "".join(parts)
