@@ -6,25 +6,17 @@
 
 import { announce } from "./announce.js";
 import { get, listen } from "./api.js";
-import { createBotTab } from "./bot-tab.js";
-import { editBot, reloadBots } from "./bots.js";
 import { followChanges } from "./changes.js";
 import { createChips } from "./chips.js";
 import { createComposer } from "./composer.js";
 import { copyText } from "./code.js";
-import { openMessageMenu } from "./details.js";
 import { byId, h, iconButton } from "./dom.js";
 import { createFrame } from "./frame.js";
 import { listenToKeys, openKeyList } from "./keys.js";
 import { createLibrary } from "./library.js";
-import { askForPassword } from "./login.js";
 import { openMenu } from "./menu.js";
-import { createModelTab } from "./model-tab.js";
 import { createRoom } from "./room.js";
-import { createSampling } from "./sampling.js";
-import { createSessionTab } from "./session-tab.js";
 import { createSessions } from "./sessions.js";
-import { createSettings } from "./settings.js";
 import { createStatusLine } from "./status-line.js";
 import { recall, remember } from "./storage.js";
 import { Store } from "./store.js";
@@ -54,40 +46,42 @@ const transcript = createTranscript(store, room, {
   branch: (message, text) => finishEdit(room.sayInstead(message, text)),
   proceed: (message) => room.reply("continue", { message: message.id }),
   again: (message) => room.reply("regenerate", { message: message.id }),
-  menu: (message, anchor) => openMessageMenu(store, room, message, anchor),
+  menu: async (message, anchor) => (await import("./details.js")).openMessageMenu(store, room, message, anchor),
 });
 const statusLine = createStatusLine(store, room);
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
 const sessions = createSessions(store, { open, create, rename: library.rename, duplicate: library.duplicate,
   remove: library.remove, exported: library.exported, search: library.search });
-const chips = createChips(store, room, { speak, editBot: openBotEditor, openBots: () => {
-  settings.choose("bot");
+const chips = createChips(store, room, { speak, editBot: openBotEditor, openBots: async () => {
+  (await rightPanel()).choose("bot");
   frame.setOpen("right", true);
 } });
 createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
 
-const sampling = createSampling(store, room, reloadSettings);
-const current = () => /** @type {any} */ (store.state.session);
-const sessionTab = createSessionTab(store, room, { rename: () => library.rename(current()), duplicate: () => library.duplicate(current()),
-  exported: (format) => library.exported(current(), format), remove: () => library.remove(current()) });
-const botTab = createBotTab(store, chips, { speak, editBot: openBotEditor });
-const settings = createSettings([
-  { id: "sampling", label: "Sampling", ...sampling }, { id: "session", label: "Session", ...sessionTab },
-  { id: "bot", label: "Bot", ...botTab }, { id: "model", label: "Model", ...createModelTab(store) },
-], frame.closeButton("right", "Hide settings"));
+/** @type {Promise<{choose: (id: string) => void}> | null} */
+let panel = null;
+
+/** The settings, loaded once the chat is on the page. */
+function rightPanel() {
+  panel ||= import("./right-panel.js").then(({ createRightPanel }) => createRightPanel(store, room, chips, {
+    closeButton: frame.closeButton("right", "Hide settings"), reloadSettings, library, speak, editBot: openBotEditor }));
+  return panel;
+}
 
 const changes = followChanges(store, {
   changed: takeChanges,
   gone: (inMs) => showBanner(inMs),
   async back() {
     byId("banner").hidden = true;
-    await Promise.all([library.reload(), reloadBots(store), reloadSettings()]);
+    await Promise.all([library.reload(), reloadBots(), reloadSettings()]);
     if (store.state.session) await room.refresh();
     else await start();
   },
 });
 
-listen({ reached: (reached) => { if (!reached) changes.suspect(); }, login: () => askForPassword(() => location.reload()) });
+listen({ reached: (reached) => { if (!reached) changes.suspect(); }, login: async () => {
+  (await import("./login.js")).askForPassword(() => location.reload());
+} });
 listenToKeys({
   escape, create, proceed, copyLast, version,
   search() {
@@ -136,10 +130,16 @@ async function speak(bot) {
   await room.reply("next", { bot });
 }
 
+async function reloadBots() {
+  const body = await get("/api/bots").catch(toastError);
+  if (body) store.set({ bots: body.bots });
+}
+
 /** @param {any} bot */
-function openBotEditor(bot) {
+async function openBotEditor(bot) {
+  const { editBot } = await import("./bots.js");
   const existing = store.state.bots.find((one) => one.id === bot?.id) || null;
-  editBot(store, existing, (saved) => {
+  editBot(store, existing, reloadBots, (saved) => {
     if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id)) chips.add(saved.id);
   });
 }
@@ -202,7 +202,7 @@ async function reloadSettings() {
 
 /** What other tabs did. @param {any} news */
 async function takeChanges(news) {
-  if (news.bots || news.full) reloadBots(store);
+  if (news.bots || news.full) reloadBots();
   library.forget(news.deleted);
   if (news.sessions.length || news.deleted.length || news.full) library.reload();
   const id = store.state.session?.id;
@@ -235,7 +235,7 @@ function showTitle() {
   if (heading.textContent === title && heading.dataset.id === (session?.id || "")) return;
   heading.dataset.id = session?.id || "";
   heading.replaceChildren(session?.id ? h("button", { type: "button", class: "title-button", dir: "auto", text: title, title: "Rename",
-    on: { click: () => library.rename(current()) } }) : h("span", { text: title }));
+    on: { click: () => library.rename(/** @type {any} */ (store.state.session)) } }) : h("span", { text: title }));
 }
 
 /** @param {HTMLElement} anchor */
@@ -277,6 +277,7 @@ async function start() {
   store.set({ loading: false });
   composer.focus();
   changes.start(status.changes);
+  await rightPanel();
 }
 
 start();

@@ -6,7 +6,7 @@
  * @import { RoomChanges } from "./chips.js"
  */
 
-import { firstSentence } from "./chips.js";
+import { inShort } from "./chips.js";
 import { h, iconButton, monogram } from "./dom.js";
 import { botOf } from "./store.js";
 
@@ -31,7 +31,7 @@ export function createBotTab(store, changes, page) {
     const name = bot?.name || "Deleted bot";
     return h("li", { class: `bot-row ${entry.muted ? "is-muted" : ""}` }, monogram(name, bot?.color),
       h("div", { class: "bot-text" }, h("span", { class: "bot-name", text: name }),
-        h("span", { class: "help", text: entry.muted ? "Muted" : bot ? firstSentence(bot.persona) : "Its file is gone." }),
+        h("span", { class: "help", text: entry.muted ? "Muted" : bot ? inShort(bot) : "Its file is gone." }),
         h("div", { class: "bot-actions" },
           bot && iconButton("message-circle", `Let ${name} speak`, () => page.speak(entry.id)),
           many > 1 && iconButton(entry.muted ? "mic" : "mic-off", `${entry.muted ? "Unmute" : "Mute"} ${name}`, () => changes.mute(entry.id)),
@@ -44,7 +44,7 @@ export function createBotTab(store, changes, page) {
   /** @param {Bot} bot */
   function outsider(bot) {
     return h("li", { class: "bot-row" }, monogram(bot.name, bot.color),
-      h("div", { class: "bot-text" }, h("span", { class: "bot-name", text: bot.name }), h("span", { class: "help", text: firstSentence(bot.persona) }),
+      h("div", { class: "bot-text" }, h("span", { class: "bot-name", text: bot.name }), h("span", { class: "help", text: inShort(bot) }),
         h("div", { class: "bot-actions" },
           iconButton("plus", `Add ${bot.name} to this session`, () => changes.add(bot.id)),
           iconButton("pencil", `Edit ${bot.name}`, () => page.editBot(bot)))));

@@ -5,7 +5,7 @@
  * @import { Store } from "./store.js"
  */
 
-import { get, patch, post, remove } from "./api.js";
+import { patch, post, remove } from "./api.js";
 import { dialogButton, openDialog } from "./dialogs.js";
 import { h, iconButton, monogram } from "./dom.js";
 import { parameterField } from "./field.js";
@@ -15,12 +15,6 @@ import { toast, toastError } from "./toast.js";
 /** All reach 4.5:1 with white. */
 const COLORS = ["#8a5a2b", "#3a6ea5", "#7a4a86", "#0f6b5c", "#a5452b", "#5a6b1f", "#4a5a8a", "#9a3b5f", "#6d6659"];
 const COLOR_NAMES = ["Brown", "Blue", "Purple", "Green", "Rust", "Olive", "Indigo", "Rose", "Grey"];
-
-/** @param {Store} store */
-export async function reloadBots(store) {
-  const body = await get("/api/bots").catch(toastError);
-  if (body) store.set({ bots: body.bots });
-}
 
 /** @param {string} label @param {HTMLElement} input @param {string} help */
 function labelled(label, input, help) {
@@ -71,9 +65,10 @@ function overridesEditor(store, sampling) {
 /**
  * @param {Store} store
  * @param {Bot | null} bot null: a new one
+ * @param {() => Promise<void>} reloadBots
  * @param {(bot: Bot) => void} onSaved
  */
-export function editBot(store, bot, onSaved) {
+export function editBot(store, bot, reloadBots, onSaved) {
   const color = bot?.color || COLORS[store.state.bots.length % COLORS.length];
   const draft = { color, sampling: structuredClone(bot?.sampling || {}) };
   const name = h("input", { type: "text", class: "text-input", maxlength: "60", required: true, "data-autofocus": true, autocomplete: "off" });
@@ -96,12 +91,12 @@ export function editBot(store, bot, onSaved) {
     try {
       const body = bot ? await patch(`/api/bots/${bot.id}`, { revision: bot.revision, ...fields }) : await post("/api/bots", fields);
       dialog.close();
-      await reloadBots(store);
+      await reloadBots();
       onSaved(body.bot);
     } catch (error) {
       wrong.hidden = false;
       wrong.textContent = /** @type {Error} */ (error).message;
-      if (/** @type {any} */ (error).status === 409) reloadBots(store);
+      if (/** @type {any} */ (error).status === 409) reloadBots();
     }
   }
 
@@ -117,20 +112,20 @@ export function editBot(store, bot, onSaved) {
   ], { wide: true, onSubmit: save, actions: [
     bot && dialogButton("Delete", "ghost danger at-start", () => {
       dialog.close();
-      deleteBot(store, bot);
+      deleteBot(reloadBots, bot);
     }),
     dialogButton("Cancel", "ghost", () => dialog.close()),
     dialogButton(bot ? "Save" : "Create", "primary", null),
   ] });
 }
 
-/** @param {Store} store @param {Bot} bot */
-async function deleteBot(store, bot) {
+/** @param {() => Promise<void>} reloadBots @param {Bot} bot */
+async function deleteBot(reloadBots, bot) {
   const body = await remove(`/api/bots/${bot.id}`, { revision: bot.revision }).catch(toastError);
   if (!body) return;
-  await reloadBots(store);
+  await reloadBots();
   toast(`Deleted ${bot.name}.`, { action: "Undo", onAction: async () => {
     await post("/api/bots/restore", { undo: body.undo }).catch(toastError);
-    reloadBots(store);
+    reloadBots();
   } });
 }

@@ -68,16 +68,18 @@ export function openAddMenu(store, anchor, changes, page) {
   const others = store.state.bots.filter((bot) => !inside.has(bot.id));
   openMenu(anchor, "Add a bot", [
     others.length ? { heading: "Bring into this session" } : null,
-    ...others.map((bot) => ({ label: bot.name, help: firstSentence(bot.persona), onSelect: () => changes.add(bot.id) })),
+    ...others.map((bot) => ({ label: bot.name, help: inShort(bot), onSelect: () => changes.add(bot.id) })),
     others.length ? "line" : null,
     { label: "New bot", icon: "plus", onSelect: () => page.editBot(null) },
   ]);
 }
 
-/** What a persona is, in a few words. @param {string} persona */
-export function firstSentence(persona) {
-  const [sentence] = persona.replace(/\{\{char\}\}/g, "it").trim().split(/(?<=[.!?。！？])\s|\n/);
-  return sentence.length > 90 ? `${sentence.slice(0, 88).trimEnd()}…` : sentence;
+/** Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it. @param {Bot} bot */
+export function inShort({ name, persona }) {
+  const [first] = persona.replaceAll("{{char}}", name).replaceAll("{{user}}", "you").trim().split(/(?<=[.!?])\s|(?<=[。！？])|\n/);
+  const said = first.startsWith(`You are ${name}, `) ? first.slice(`You are ${name}, `.length) : first;
+  const text = said.length > 90 ? `${said.slice(0, 88).trimEnd()}…` : said;
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**

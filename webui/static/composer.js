@@ -34,7 +34,7 @@ export function createComposer(store, room, page) {
   const attach = h("button", { type: "button", class: "text-button attach", text: "Attach",
     title: "Put a text file into the message", on: { click: () => file.click() } });
   const next = h("button", { type: "button", class: "text-button has-menu", "aria-haspopup": "menu", on: { click: nextMenu } });
-  const talk = h("button", { type: "button", class: "text-button has-menu", "aria-haspopup": "menu", on: { click: talkMenu } });
+  const talk = h("button", { type: "button", class: "text-button has-menu talk", "aria-haspopup": "menu", on: { click: talkMenu } });
   const stop = h("button", { type: "button", class: "button stop", on: { click: room.stop } }, "Stop", h("kbd", { text: "Esc" }));
   const send = h("button", { type: "submit", class: "button primary send", text: "Send" });
   row.append(file, attach, next, talk, h("span", { class: "spacer" }), stop, send);

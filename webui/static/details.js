@@ -8,9 +8,8 @@
 
 import { confirmDialog, openDialog } from "./dialogs.js";
 import { h } from "./dom.js";
-import { count, duration, fullTime, speed } from "./format.js";
+import { count, duration, fullTime, shown, speed } from "./format.js";
 import { openMenu } from "./menu.js";
-import { shown } from "./sampling.js";
 
 const REASONS = { eos: "ended by itself", stop: "reached a stop string", length: "cut at the most tokens", context: "the context was full",
   cancelled: "stopped", error: "failed", interrupted: "interrupted" };

@@ -66,3 +66,10 @@ export function ageGroup(seconds, now = new Date()) {
   if (at >= midnight - 6 * 86_400_000) return "This week";
   return "Older";
 }
+
+/** A sampling value in a sentence. @param {import("./types.js").Parameter} spec @param {any} value */
+export function shown(spec, value) {
+  if (typeof value === "number") return stepped(value, spec.step ?? 1);
+  if (value === null) return "a random one";
+  return Array.isArray(value) ? value.map((one) => JSON.stringify(one)).join(" ") : JSON.stringify(value);
+}

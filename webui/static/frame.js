@@ -62,7 +62,6 @@ export function createFrame() {
   }
   backdrop.addEventListener("click", () => drawer && setOpen(drawer, false));
   apply();
-  requestAnimationFrame(() => document.body.classList.add("settled"));
 
   return {
     isOpen,

@@ -27,7 +27,7 @@ const SANITIZER = {
   ALLOWED_TAGS: ["a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p",
     "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
   ALLOWED_ATTR: ["align", "class", "href", "start"],
-  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i, ADD_URI_SAFE_ATTR: ["align", "start"],
   ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true,
 };
 
@@ -124,8 +124,9 @@ export class MarkdownView {
   show(text) {
     if (!this.growing && this.text === text && this.root.hasChildNodes()) return;
     const source = normalize(text);
-    if (this.growing && source === this.text) this.#update(source, true);
-    const settled = this.growing && source === this.text && !/^ {0,3}\[[^\]]+\]:/m.test(source);
+    // The elements that were built while it grew can stay, unless a link's definition came after its use.
+    const settled = this.growing && source.startsWith(this.text.trimEnd()) && !/^ {0,3}\[[^\]]+\]:/m.test(source);
+    if (settled) this.#update(source, true);
     if (this.growing) for (const block of this.open) this.onBlock(blockText(block));
     if (!settled) {
       const tokens = lex(source);

@@ -12,7 +12,7 @@ const FIELDS = {
   name: ["Model", String], architecture: ["Architecture", String], quantization: ["Weights", String],
   num_parameters: ["Parameters", (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : `${(n / 1e6).toFixed(1)} million`)],
   weight_bytes: ["Size of the weights", bytes], vocab_size: ["Vocabulary", (n) => plural(n, "token")],
-  max_seq_len: ["Memory", (n) => plural(n, "token")], cache_tokens: ["Cache", (n) => plural(n, "token")],
+  max_seq_len: ["Context", (n) => plural(n, "token")], cache_tokens: ["Cache", (n) => plural(n, "token")],
   cache_bytes: ["Size of the cache", bytes], device: ["Runs on", String], isa: ["Instructions", String],
   threads: ["Threads", count], chat_template: ["Chat template", (has) => (has ? "the model's own" : "plain “Name: text”")],
 };

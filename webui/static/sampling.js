@@ -11,7 +11,7 @@ import { post, put, remove } from "./api.js";
 import { confirmDialog, promptDialog } from "./dialogs.js";
 import { h, icon } from "./dom.js";
 import { parameterField } from "./field.js";
-import { plural, stepped } from "./format.js";
+import { plural, shown } from "./format.js";
 import { openMenu } from "./menu.js";
 import { botOf } from "./store.js";
 import { toast, toastError } from "./toast.js";
@@ -147,11 +147,4 @@ export function createSampling(store, room, reloadSettings) {
   store.on(["session", "bots"], show);
   build();
   return { body, foot };
-}
-
-/** A value in a sentence. @param {Parameter} spec @param {any} value */
-export function shown(spec, value) {
-  if (typeof value === "number") return stepped(value, spec.step ?? 1);
-  if (value === null) return "a random one";
-  return Array.isArray(value) ? value.map((one) => JSON.stringify(one)).join(" ") : JSON.stringify(value);
 }

@@ -140,7 +140,8 @@ export function createTranscript(store, room, handlers) {
   }
 
   function update() {
-    const { session } = store.state;
+    const { session, editing } = store.state;
+    if (editing) pin.release();
     const key = session ? session.id || "new" : "";
     const wasAtEnd = end >= path.length;
     path = room.path();

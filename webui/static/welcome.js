@@ -5,7 +5,7 @@
  * @import { Room } from "./room.js"
  */
 
-import { firstSentence } from "./chips.js";
+import { inShort } from "./chips.js";
 import { byId, h, icon, monogram } from "./dom.js";
 
 /** @param {Store} store @param {Room} room @param {{editBot: (bot: null) => void, fill: (text: string) => void, focus: () => void}} page */
@@ -24,7 +24,7 @@ export function createWelcome(store, room, page) {
     return h("button", { type: "button", class: `bot-card ${chosen ? "is-chosen" : ""}`, "aria-pressed": String(chosen), data: { bot: bot.id },
       on: { click: () => toggle(bot.id) } },
     monogram(bot.name, bot.color, "big"),
-    h("span", { class: "bot-text" }, h("span", { class: "bot-name", text: bot.name }), h("span", { class: "help", text: firstSentence(bot.persona) })),
+    h("span", { class: "bot-text" }, h("span", { class: "bot-name", text: bot.name }), h("span", { class: "help", text: inShort(bot) })),
     chosen && icon("check"));
   }
 

@@ -1,0 +1,240 @@
+"""A real server with a scripted model, and Chromium in front of it.
+
+The server runs in a thread of the test process, so that a test can put replies into the model's mouth. Every page
+is watched: an error in its console, a breach of the content security policy or a request to another host fails the
+test. Without Chromium the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+from waitress.server import create_server
+
+from tests.fake_model import FakeModel
+from tests.fake_server import BOTS, write_bots
+
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                      "--disable-background-networking", "--disable-renderer-backgrounding",
+                      "--disable-component-update", "--disable-sync"]
+MARLOW, OTTO, LIN = (bot[0] for bot in BOTS)
+PATIENCE_MS = 30_000  # a busy machine is slow; a test that passes never waits this long
+HOLD_SECONDS = 120
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+class HeldModel(FakeModel):
+    """A FakeModel that stops before a token of its next reply until it is released: no test depends on speed."""
+
+    def __init__(self, **options: Any) -> None:
+        self._free = threading.Event()
+        self._free.set()
+        self._before_hold: int | None = None
+        super().__init__(**options)
+
+    def hold(self, after: int) -> None:
+        """Write `after` more tokens, then wait."""
+        self._free.clear()
+        self._before_hold = after
+
+    def release(self) -> None:
+        self._before_hold = None
+        self._free.set()
+
+    @property
+    def delay(self) -> float:
+        """Asked for before each token."""
+        if self._before_hold is not None:
+            if self._before_hold <= 0:
+                self._free.wait(HOLD_SECONDS)
+            else:
+                self._before_hold -= 1
+        return self._delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        self._delay = seconds
+
+
+@dataclass
+class Site:
+    """The server under test and its model."""
+
+    url: str
+    model: HeldModel
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def session(self, *bots: str, **changes: Any) -> str:
+        """A new session; its id."""
+        made = self.api("POST", "/api/sessions", {"bots": list(bots or (MARLOW,))})["session"]
+        if changes:
+            self.api("PATCH", f"/api/sessions/{made['id']}", {"revision": made["revision"], **changes})
+        return made["id"]
+
+    def read(self, session_id: str) -> dict[str, Any]:
+        return self.api("GET", f"/api/sessions/{session_id}")["session"]
+
+    def import_path(self, texts: list[str], *bots: str) -> str:
+        """A session in which user and bot said `texts` in turn; its id."""
+        room = list(bots or (MARLOW,))
+        messages, parent = [], None
+        for number, text in enumerate(texts):
+            mid = f"{number:016x}"
+            author = "user" if number % 2 == 0 else room[(number // 2) % len(room)]
+            messages.append({"id": mid, "parent": parent, "author": author, "name": "", "text": text, "thinking": "",
+                             "created": 1_700_000_000.0 + number})
+            parent = mid
+        data = {"schema_version": 1, "id": "f" * 16, "revision": 1, "title": "Imported", "title_is_auto": False,
+                "created": 1_700_000_000.0, "updated": 1_700_000_000.0, "leaf": parent,
+                "bots": [{"id": bot, "muted": False} for bot in room], "user_name": "", "system_prompt": "",
+                "turn_order": "in_turn", "sampling": {}, "preset": "balanced", "messages": messages}
+        return self.api("POST", "/api/sessions/import", {"data": data})["session"]["id"]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    from webui import create_app
+    from webui.context import parlor
+    from webui.store import Store
+
+    folder = tmp_path_factory.mktemp("browser")
+    write_bots(folder / "bots")
+    model = HeldModel(delay=0.002, prompt_steps=3, prompt_delay=0.002)
+    store = Store(folder)
+    app = create_app(model, store)
+    server = create_server(app, host="127.0.0.1", port=0, threads=48, channel_request_lookahead=1,
+                           outbuf_high_watermark=1 << 18)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield Site(f"http://127.0.0.1:{server.effective_port}", model)
+    parlor(app).close("the tests are over", 1.0)
+    server.close()
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def usual_model(request):
+    """Each test begins with a quick model that has nothing to say by heart."""
+    if "site" in request.fixturenames or "page" in request.fixturenames:
+        model = request.getfixturevalue("site").model
+        model.delay, model.prompt_delay = 0.002, 0.002
+        model.release()
+        model.scripts.clear()
+        model.started.clear()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on the PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watch:
+    """What must not happen on a page."""
+
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    expected: tuple[str, ...] = ()  # parts of console errors that this test causes on purpose
+
+    def attach(self, context: Any, url: str) -> None:
+        context.on("request", lambda sent: None if sent.url.startswith((url, "data:", "blob:")) else
+                   self.foreign.append(sent.url))
+        context.on("console", lambda said: self.errors.append(f"{said.text} {said.location.get('url')}")
+                   if said.type == "error" else None)
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+
+    def verdict(self) -> None:
+        assert self.foreign == []
+        assert [text for text in self.errors if not any(part in text for part in self.expected)] == []
+
+
+@pytest.fixture
+def watch():
+    return Watch()
+
+
+@pytest.fixture
+def new_context(chromium, site, watch):
+    """Make browser contexts that are watched and closed."""
+    made = []
+
+    def make(**options: Any) -> Any:
+        options = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", "reduced_motion": "reduce", **options}
+        context = chromium.new_context(base_url=site.url, **options)
+        context.set_default_timeout(PATIENCE_MS)
+        watch.attach(context, site.url)
+        made.append(context)
+        return context
+
+    yield make
+    for context in made:
+        context.close()
+    watch.verdict()
+
+
+@pytest.fixture
+def context(new_context):
+    return new_context()
+
+
+@pytest.fixture
+def page(context):
+    return context.new_page()
+
+
+@pytest.fixture
+def open_session(page, site):
+    """Open a new session with these bots; its id."""
+
+    def open_(*bots: str, **changes: Any) -> str:
+        session_id = site.session(*bots, **changes)
+        go_to(page, session_id)
+        return session_id
+
+    return open_
+
+
+def go_to(page: Any, session_id: str = "") -> None:
+    page.goto(f"/#{session_id}")
+    expect(page.locator("#text")).to_be_enabled()
+    if session_id:
+        expect(page.locator("#title")).to_have_attribute("data-id", session_id)
+
+
+def say(page: Any, text: str) -> None:
+    """Send, and wait until the server has it; the reply has begun by then."""
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+    expect(page.locator("#text")).to_have_value("")
+
+
+def wait_until_quiet(page: Any) -> None:
+    """No reply is being written, and all of it is on the page."""
+    expect(page.locator(".stop")).to_be_hidden()
+    expect(page.locator(".md.writing")).to_have_count(0)
+
+
+def texts(page: Any) -> list[str]:
+    """What each message on the page says."""
+    return page.eval_on_selector_all(".message .md", "all => all.map(one => one.innerText.trim())")

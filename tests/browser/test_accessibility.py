@@ -1,0 +1,130 @@
+"""axe-core finds nothing to object to: both themes, wide and narrow, every panel, menu and dialog."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from .conftest import MARLOW, OTTO, go_to, say, wait_until_quiet
+
+pytestmark = pytest.mark.browser
+
+SIZES = {"desktop": (1440, 900), "telephone": (360, 740), "small": (320, 568)}
+
+
+def assert_accessible(page, where):
+    results = Axe().run(page)
+    found = [f"{one['id']}: {one['help']} {[node['html'][:160] for node in one['nodes'][:3]]}" for one in results.response["violations"]]
+    assert found == [], f"{where}: {found}"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", list(SIZES))
+def test_no_violations(new_context, site, theme, size):
+    width, height = SIZES[size]
+    wide = size == "desktop"
+    page = new_context(viewport={"width": width, "height": height}, color_scheme=theme).new_page()
+    go_to(page)
+    assert_accessible(page, "welcome")
+    go_to(page, site.session(MARLOW, OTTO))
+    for text in ("think", "show code", "show a table", "show markdown", "fail"):
+        say(page, text)
+        wait_until_quiet(page)
+    page.locator(".from-bot").last.hover()
+    page.locator(".message.is-last [aria-label=More]").click()
+    assert_accessible(page, "menu of a message")
+    page.keyboard.press("r")
+    page.keyboard.press("Enter")
+    expect(page.locator(".versions")).to_be_visible()
+    wait_until_quiet(page)
+    assert_accessible(page, "a full session")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.press("#text", "ArrowUp")
+    expect(page.locator(".edit-text")).to_be_focused()
+    assert_accessible(page, "editing")
+    page.keyboard.press("Escape")
+    site.model.hold(after=20)
+    say(page, "a long one")
+    expect(page.locator(".md.writing")).to_contain_text("word3")
+    assert_accessible(page, "writing")
+    page.click(".stop")
+    site.model.release()
+    wait_until_quiet(page)
+    for tab in ("sampling", "session", "bot", "model"):
+        if not wide and page.locator("#right").is_hidden():
+            page.click("#open-right")
+        page.click(f"#tab-{tab}")
+        if tab == "sampling":
+            page.locator("[data-parameter=temperature] .number").fill("1.5")
+            page.keyboard.press("Enter")
+            page.click("summary.group-label")
+        assert_accessible(page, f"tab {tab}")
+    if not wide:
+        page.keyboard.press("Escape")
+        page.click("#open-left")
+        assert_accessible(page, "sessions drawer")
+        page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_violations_in_dialogs_and_menus(new_context, site, theme, watch):
+    page = new_context(color_scheme=theme).new_page()
+    go_to(page, site.session(MARLOW, OTTO))
+    say(page, "Hello")
+    wait_until_quiet(page)
+    page.keyboard.press("Control+/")
+    assert_accessible(page, "keyboard list")
+    page.keyboard.press("Escape")
+    page.click(".title-button")
+    assert_accessible(page, "rename")
+    page.keyboard.press("Escape")
+    page.click("[aria-label=Menu]")
+    assert_accessible(page, "main menu")
+    page.keyboard.press("Escape")
+    page.click("text=Next: in turn")
+    assert_accessible(page, "turn order")
+    page.keyboard.press("Escape")
+    page.click("[aria-label='Actions for Otto']")
+    page.click(".menu >> text=Edit")
+    page.click("dialog >> text=Add a value")
+    assert_accessible(page, "menu in the bot editor")
+    page.click(".menu >> text=Temperature")
+    assert_accessible(page, "bot editor")
+    page.keyboard.press("Escape")
+    page.click(".message.is-last [aria-label=More]")
+    page.click(".menu >> text=Details")
+    assert_accessible(page, "details")
+    page.keyboard.press("Escape")
+    page.click(".message.is-last [aria-label=More]")
+    page.click(".menu >> text=Delete")
+    assert_accessible(page, "question before deleting")
+    page.keyboard.press("Escape")
+    page.click("#tab-session")
+    page.locator("#panel-session").get_by_text("Delete").click()
+    expect(page.locator(".toast")).to_be_visible()
+    assert_accessible(page, "note with undo")
+    watch.expected = ("401",)
+    page.route("**/api/bots", lambda route: route.fulfill(status=401, json={"error": {"message": "The password is needed.", "code": "login"}}))
+    page.reload()
+    expect(page.locator("dialog h2")).to_have_text("Parlor is locked")
+    assert_accessible(page, "login")
+
+
+def test_finished_paragraphs_are_announced_and_tokens_are_not(page, open_session, site):
+    site.model.scripts.append("First paragraph here.\n\nSecond paragraph here.\n\nThird paragraph here.\n\nFourth one.")
+    open_session()
+    page.evaluate("""() => {
+      window.heard = [];
+      new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach((node) => window.heard.push(node.textContent))))
+        .observe(document.querySelector("#announcer"), { childList: true });
+    }""")
+    say(page, "go")
+    wait_until_quiet(page)
+    heard = [text for text in page.evaluate("window.heard") if "paragraph" in text or "Fourth" in text]
+    assert heard == ["First paragraph here.", "Second paragraph here.", "Third paragraph here.", "Fourth one."]
+
+
+def test_nothing_moves_for_those_who_asked_for_that(new_context, site):
+    page = new_context(reduced_motion="reduce", viewport={"width": 390, "height": 800}).new_page()
+    go_to(page, site.session())
+    page.click("#open-left")
+    assert page.evaluate("document.getAnimations().length") == 0

@@ -1,0 +1,88 @@
+"""The keyboard map, and where the focus goes."""
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import MARLOW, OTTO, go_to, say, wait_until_quiet
+
+pytestmark = pytest.mark.browser
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.id || document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
+
+
+def test_the_keyboard_map(page, open_session, context):
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    open_session()
+    say(page, "A question")
+    wait_until_quiet(page)
+    page.keyboard.press("Control+Shift+C")
+    page.wait_for_timeout(100)
+    assert page.evaluate("navigator.clipboard.readText()").startswith("You said: A question")
+    page.keyboard.press("Control+k")
+    assert focused(page) == "search"
+    page.keyboard.press("Control+b")
+    expect(page.locator("#left")).to_be_hidden()
+    page.keyboard.press("Control+b")
+    expect(page.locator("#left")).to_be_visible()
+    page.keyboard.press("Control+,")
+    expect(page.locator("#right")).to_be_hidden()
+    page.keyboard.press("Control+,")
+    expect(page.locator("#right")).to_be_visible()
+    page.keyboard.press("Control+/")
+    expect(page.locator("dialog h2")).to_have_text("Keyboard")
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    page.keyboard.press("Control+Shift+O")
+    expect(page.locator("#welcome")).to_be_visible()
+    assert focused(page) == "text"
+
+
+def test_menus_open_and_close_by_keyboard_and_give_the_focus_back(page, open_session):
+    open_session(MARLOW, OTTO)
+    more = page.locator("[aria-label='Actions for Otto']")
+    more.focus()
+    page.keyboard.press("Enter")
+    assert focused(page) == "Let Otto speak"
+    page.keyboard.press("ArrowDown")
+    assert focused(page).startswith("Mute")
+    page.keyboard.press("End")
+    assert focused(page) == "Remove from this session"
+    page.keyboard.press("Escape")
+    expect(page.locator(".menu")).to_have_count(0)
+    assert focused(page) == "Actions for Otto"
+
+
+def test_a_dialog_keeps_the_focus_inside_and_gives_it_back(page, open_session):
+    open_session()
+    page.locator(".title-button").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.closest('dialog') !== null")
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || document.activeElement.closest('dialog') !== null")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "title-button"
+
+
+def test_arrow_keys_move_between_the_tabs_of_the_settings(page):
+    go_to(page)
+    page.focus("#tab-sampling")
+    page.keyboard.press("ArrowRight")
+    assert focused(page) == "tab-session"
+    expect(page.locator("#panel-session")).to_be_visible()
+    expect(page.locator("#panel-sampling")).to_be_hidden()
+
+
+def test_the_theme_is_chosen_and_remembered(page):
+    go_to(page)
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor || getComputedStyle(document.documentElement).backgroundColor")
+    page.click("[aria-label=Menu]")
+    page.click(".menu >> text=Dark")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(25, 24, 22)" != light
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(25, 24, 22)"
+    page.click("[aria-label=Menu]")
+    page.click(".menu >> text=As the system")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(250, 248, 244)"

@@ -1,0 +1,100 @@
+"""The list at the left: rename, duplicate, delete with undo, search, export and import."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import go_to, say, wait_until_quiet
+
+pytestmark = pytest.mark.browser
+
+
+def open_menu(page, session_id):
+    row = page.locator(f".session:has([href='#{session_id}'])")
+    row.hover()
+    row.locator(".session-more").click()
+
+
+def test_rename_duplicate_delete_and_undo(page, open_session, site):
+    session_id = open_session()
+    say(page, "Names for a boat")
+    wait_until_quiet(page)
+    open_menu(page, session_id)
+    page.click(".menu >> text=Rename")
+    page.fill("dialog input", "Boats")
+    page.keyboard.press("Enter")
+    expect(page.locator("#title")).to_have_text("Boats")
+    expect(page.locator(f"[href='#{session_id}'] .session-title")).to_have_text("Boats")
+    open_menu(page, session_id)
+    page.click(".menu >> text=Duplicate")
+    expect(page.locator("#title")).not_to_have_attribute("data-id", session_id)
+    expect(page.locator(".message")).to_have_count(2)
+    copy = page.get_attribute("#title", "data-id")
+    open_menu(page, copy)
+    page.click(".menu >> text=Delete")
+    expect(page.locator(f"[href='#{copy}']")).to_have_count(0)
+    expect(page.locator("#welcome")).to_be_visible()
+    page.click(".toast >> text=Undo")
+    expect(page.locator("#title")).to_have_attribute("data-id", copy)
+    expect(page.locator(".message")).to_have_count(2)
+    assert site.read(copy)["title"] == site.read(session_id)["title"] or site.read(copy)["title"].startswith("Boats")
+
+
+def test_search_finds_words_in_messages(page, open_session):
+    session_id = open_session()
+    say(page, "The heron stands in the reeds")
+    wait_until_quiet(page)
+    page.keyboard.press("Control+k")
+    page.keyboard.type("heron")
+    expect(page.locator(".session")).to_have_count(1)
+    expect(page.locator(".session-link")).to_have_attribute("href", f"#{session_id}")
+    expect(page.locator(".session-note")).to_contain_text("heron")
+    page.fill("#search", "no such words at all")
+    expect(page.locator(".empty")).to_have_text("No session has these words.")
+    page.locator("#search").press("Escape")
+    expect(page.locator(f"[href='#{session_id}']")).to_have_count(1)
+
+
+def test_what_is_exported_can_be_imported(page, open_session, site, tmp_path):
+    session_id = open_session()
+    say(page, "Take me with you")
+    wait_until_quiet(page)
+    open_menu(page, session_id)
+    with page.expect_download() as download:
+        page.click(".menu >> text=Export as JSON")
+    file = tmp_path / "session.json"
+    download.value.save_as(file)
+    assert json.loads(file.read_text())["messages"][0]["text"] == "Take me with you"
+    with page.expect_file_chooser() as chooser:
+        page.click("[aria-label=Menu]")
+        page.click(".menu >> text=Import a session")
+    chooser.value.set_files(file)
+    expect(page.locator(".toast")).to_contain_text("Imported")
+    expect(page.locator(".from-user .md")).to_have_text("Take me with you")
+    assert page.get_attribute("#title", "data-id") != session_id
+    open_menu(page, session_id)
+    with page.expect_download() as download:
+        page.click(".menu >> text=Export as Markdown")
+    download.value.save_as(tmp_path / "session.md")
+    assert "Take me with you" in (tmp_path / "session.md").read_text()
+
+
+def test_a_file_that_is_no_session_is_refused_in_words(page, tmp_path):
+    file = tmp_path / "holiday.json"
+    file.write_text("not json at all")
+    go_to(page)
+    page.set_input_files("input[accept]", file)
+    expect(page.locator(".toast")).to_have_text("holiday.json is not a JSON file.")
+
+
+def test_a_session_that_another_tab_deletes_is_left(page, open_session, site):
+    session_id = open_session()
+    site.api("DELETE", f"/api/sessions/{session_id}")
+    expect(page.locator(".toast")).to_contain_text("deleted in another tab")
+    expect(page.locator("#welcome")).to_be_visible()
+
+
+def test_an_address_of_a_session_that_is_not_there_opens_a_new_one(page):
+    page.goto("/#0123456789abcdef")
+    expect(page.locator("#welcome")).to_be_visible()

@@ -1,0 +1,162 @@
+"""The settings panel: what is set there is what the model is asked for."""
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import MARLOW, OTTO, go_to, say, texts, wait_until_quiet
+
+pytestmark = pytest.mark.browser
+
+
+def field(page, name):
+    return page.locator(f"[data-parameter={name}]")
+
+
+def set_number(page, name, value):
+    number = field(page, name).locator(".number")
+    number.fill(str(value))
+    number.press("Enter")
+
+
+def test_what_is_set_is_what_the_model_is_asked_for(page, open_session, site):
+    open_session()
+    set_number(page, "temperature", 0.35)
+    set_number(page, "seed", 99)
+    say(page, "tell me your temperature")
+    wait_until_quiet(page)
+    assert texts(page)[1] == "temperature 0.35 top_p 0.95 seed 99"
+    params = site.model.started[-1]["params"]
+    assert (params.temperature, params.seed) == (0.35, 99)
+
+
+def test_temperature_zero_twice_is_the_same_reply(page, open_session):
+    open_session()
+    set_number(page, "temperature", 0)
+    say(page, "Say some of these many different words in any order")
+    wait_until_quiet(page)
+    first = texts(page)[1]
+    page.locator(".from-bot").locator("text=Regenerate").click()
+    expect(page.locator(".versions")).to_contain_text("2 of 2")
+    wait_until_quiet(page)
+    assert texts(page)[1] == first
+
+
+def test_the_slider_moves_the_number_and_arrow_keys_go_by_steps(page, open_session, site):
+    session_id = open_session()
+    slider = field(page, "temperature").locator(".slider")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(field(page, "temperature").locator(".number")).to_have_value("0.81")
+    assert slider.get_attribute("aria-valuetext") == "0.81"
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    value = float(field(page, "temperature").locator(".number").input_value())
+    assert 4.5 < value <= 5
+    page.wait_for_timeout(600)
+    assert site.read(session_id)["sampling"] == {"temperature": value}
+
+
+def test_a_changed_value_is_marked_and_reset(page, open_session, site):
+    session_id = open_session()
+    set_number(page, "top_k", 40)
+    expect(field(page, "top_k")).to_have_class("field is-changed")
+    expect(page.locator("#preset-changes")).to_have_text("1 change from “Balanced”")
+    page.click("[aria-label='Reset Top-k']")
+    expect(field(page, "top_k").locator(".number")).to_have_value("0")
+    expect(page.locator("#preset-changes")).to_have_text("")
+    page.wait_for_timeout(600)
+    assert site.read(session_id)["sampling"] == {}
+
+
+def test_values_out_of_range_are_brought_into_it(page, open_session):
+    open_session()
+    set_number(page, "temperature", 99)
+    expect(field(page, "temperature").locator(".number")).to_have_value("5.00")
+
+
+def test_presets_are_chosen_saved_and_deleted(page, open_session, site):
+    session_id = open_session()
+    page.select_option(".select", label="Greedy")
+    expect(field(page, "temperature").locator(".number")).to_have_value("0.00")
+    set_number(page, "top_k", 7)
+    page.click("text=Save as preset")
+    page.click(".menu >> text=Save as a new preset")
+    page.fill("dialog input", "Mine")
+    page.keyboard.press("Enter")
+    expect(page.locator(".select option:checked")).to_have_text("Mine")
+    expect(page.locator("#preset-changes")).to_have_text("")
+    page.wait_for_timeout(600)
+    saved = next(preset for preset in site.api("GET", "/api/settings")["presets"] if preset["name"] == "Mine")
+    assert saved["sampling"] == {"temperature": 0.0, "top_k": 7}
+    assert site.read(session_id)["preset"] == saved["id"]
+    page.click("text=Save as preset")
+    page.click(".menu >> text=Delete “Mine”")
+    page.click("dialog >> .primary")
+    expect(page.locator(".select option:checked")).to_have_text("Balanced")
+    expect(field(page, "top_k").locator(".number")).to_have_value("7")
+
+
+def test_a_bots_own_values_are_shown_under_the_control(page, site):
+    bot = site.api("POST", "/api/bots", {"name": "Strict", "color": "#123456", "persona": "You are Strict.", "greeting": "",
+                                         "sampling": {"temperature": 0.1}})["bot"]
+    go_to(page, site.session(bot["id"]))
+    expect(field(page, "temperature").locator(".override")).to_have_text("Strict uses 0.10.")
+    say(page, "your temperature?")
+    wait_until_quiet(page)
+    assert texts(page)[1].startswith("temperature 0.1 ")
+    site.api("DELETE", f"/api/bots/{bot['id']}")
+
+
+def test_system_prompt_name_and_stop_strings_reach_the_model(page, open_session, site):
+    open_session()
+    page.click("#tab-session")
+    page.fill("#system-prompt", "Everybody is at sea.")
+    page.fill("#user-name", "Ishmael")
+    page.click("#tab-sampling")
+    field(page, "stop").locator("textarea").fill("The end\n\\n\\n")
+    field(page, "stop").locator("textarea").blur()
+    say(page, "Who am I?")
+    wait_until_quiet(page)
+    asked = site.model.started[-1]
+    assert asked["messages"][0].content == "You are Marlow, a lighthouse keeper. You talk with Ishmael.\nEverybody is at sea."
+    assert asked["params"].stop == ("The end", "\n\n")
+    expect(page.locator(".from-user .name")).to_have_text("Ishmael")
+
+
+def test_the_turn_order_is_explained_and_kept(page, open_session, site):
+    session_id = open_session(MARLOW, OTTO)
+    page.click("text=Next: in turn")
+    expect(page.locator(".menu")).to_contain_text("The model picks whose turn is the likeliest.")
+    page.click(".menu >> text=By mention")
+    expect(page.locator("text=Next: by mention")).to_be_visible()
+    say(page, "Otto, what do you think?")
+    expect(page.locator(".from-bot .name")).to_have_text(["Otto"])
+    wait_until_quiet(page)
+    assert site.read(session_id)["turn_order"] == "mention"
+
+
+def test_a_bot_is_made_changed_and_deleted_with_undo(page, open_session, site):
+    open_session(MARLOW)
+    page.click("text=+ Bot")
+    page.click(".menu >> text=New bot")
+    page.fill("dialog input[type=text]", "Nemo")
+    page.locator("dialog textarea").nth(0).fill("You are {{char}}, captain of a submarine.")
+    page.click("dialog >> text=Add a value")
+    page.click(".menu >> text=Temperature")
+    page.locator("dialog .number").fill("0.2")
+    page.click("dialog >> text=Create")
+    expect(page.locator(".chip-main")).to_have_text(["MMarlow", "NNemo"])
+    bot = next(one for one in site.api("GET", "/api/bots")["bots"] if one["name"] == "Nemo")
+    assert bot["sampling"] == {"temperature": 0.2} and bot["persona"].endswith("captain of a submarine.")
+    page.click("[aria-label='Actions for Nemo']")
+    page.click(".menu >> text=Edit")
+    page.fill("dialog input[type=text]", "Captain")
+    page.click("dialog >> text=Save")
+    expect(page.locator(".chip-main")).to_have_text(["MMarlow", "CCaptain"])
+    page.click("[aria-label='Actions for Captain']")
+    page.click(".menu >> text=Edit")
+    page.click("dialog >> text=Delete")
+    page.click(".toast >> text=Undo")
+    page.wait_for_timeout(300)
+    assert any(one["name"] == "Captain" for one in site.api("GET", "/api/bots")["bots"])
+    site.api("DELETE", f"/api/bots/{bot['id']}")
