@@ -109,8 +109,9 @@ class Engine:
         try:
             for event in request.events():
                 last = event
-        finally:
-            request.cancel()  # does nothing unless the wait was interrupted
+        except BaseException:  # the wait was interrupted
+            request.cancel()
+            raise
         if isinstance(last, FailedEvent):
             raise RuntimeError(last.message)
         assert sequence.owner.scores is not None
@@ -126,8 +127,7 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """What goes on now; a glance from outside, so the numbers may be of different moments."""
-        return {"running": len(self._scheduler.running),
-                "waiting": len(self._scheduler.waiting) + self._inbox.qsize(),
+        return {"running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
                 "pages_used": self._pool.num_used, "pages_total": self._pool.num_pages,
                 "memory_bytes": resident_memory()}
 
