@@ -10,6 +10,8 @@ import logging
 import queue
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -33,6 +35,19 @@ log = logging.getLogger(__name__)
 
 _CACHE_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 _MAX_SEED = 1 << 53
+_SMALL_MODEL = 256 << 20
+"""Bytes of weights below which torch's own threads cost more than they bring while loading."""
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads within the block; the kernels have a team of their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Engine:
@@ -58,9 +73,10 @@ class Engine:
         if ops is None:
             from model.kernels import load_kernels
             ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
-        weights = load_weights(ops, reader, model, config.exact, progress)
-        cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, _CACHE_DTYPES[config.cache])
-        transformer = Transformer(ops, model, weights, cache, plan.max_seq_len, max_tokens)
+        with torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
+            weights = load_weights(ops, reader, model, config.exact, progress)
+            cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, _CACHE_DTYPES[config.cache])
+            transformer = Transformer(ops, model, weights, cache, plan.max_seq_len, max_tokens)
         return cls(ops, transformer, config, plan, reader.describe())
 
     def __init__(self, ops: Any, transformer: Transformer, config: EngineConfig, plan: MemoryPlan,
