@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model import ChatModel, ModelLoadError, load_model
+from model.kernels import KernelBuildError
 from webui import create_app
 from webui.folder_lock import FolderInUse
 from webui.guard import Guard
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
         return run(arguments, load)
-    except (FolderInUse, PortTaken, ModelLoadError, ValueError) as error:
+    except (FolderInUse, PortTaken, ModelLoadError, KernelBuildError, ValueError) as error:
         print(f"Parlor: {error}", file=sys.stderr)
     except PermissionError as error:
         print(f"Parlor: no permission to write {error.filename}. Choose another folder with --sessions-dir.",
@@ -74,7 +75,17 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
 def run(arguments: argparse.Namespace, load: Callable[..., ChatModel]) -> int:
     """Cheap checks first, so that what cannot work is told before a model is loaded."""
     guard = Guard(arguments.host, _read_password(arguments.password))
+    if not arguments.model.is_dir():
+        raise ModelLoadError(f"there is no folder {arguments.model}. Give the folder of a model with -d.")
     store = Store(arguments.sessions_dir, shipped_bots=SHIPPED_BOTS)
+    try:
+        return serve_until_the_end(arguments, guard, store, load)
+    finally:
+        store.close()
+
+
+def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Store,
+                        load: Callable[..., ChatModel]) -> int:
     listener = open_socket(arguments.host, arguments.port)
     address = address_of(listener, arguments.host)
     store.lock.describe(address)
@@ -91,7 +102,8 @@ def run(arguments: argparse.Namespace, load: Callable[..., ChatModel]) -> int:
     serve(app, listener, ready=ready)
     store.close()
     sys.stdout.flush()
-    os._exit(0)  # every text is on disk; a model in the middle of a step need not hold up the end
+    sys.stderr.flush()
+    os._exit(0)  # every text is on disk: no thread that is in the middle of a step may hold up the end
 
 
 def _read_password(source: str | None) -> Password | None:

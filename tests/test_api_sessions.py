@@ -301,7 +301,8 @@ def test_the_markdown_export_reads_well(client, page):
     text = response.data.decode()
     assert text.startswith("# Über / das <Meer>\n\n**Ann** · ")
     assert "```python" in text and "**Marlow**" in text
-    assert response.headers["Content-Disposition"].endswith("filename*=UTF-8''%C3%9Cber%20_%20das%20_Meer_.md")
+    disposition = response.headers["Content-Disposition"]
+    assert disposition.endswith("filename*=UTF-8''%C3%9Cber%20_%20das%20_Meer_.md")
     assert client.get(f"{page.url}/export?format=pdf").status_code == 400
 
 
@@ -338,7 +339,8 @@ def test_a_session_of_exllama_can_be_imported_and_goes_on(client):
 @pytest.mark.parametrize("data", [
     None, [], 5, "x", {}, {"history": 5}, {"history": [5]}, {"history": [{"author": "A"}]},
     {"history": [], "participants": [1]}, {"messages": [], "schema_version": 1},
-    {"messages": 5, "schema_version": 1}, {"schema_version": 99, "messages": []}, {"parlor_export": 1}, {"parlor_export": 1, "session": []},
+    {"messages": 5, "schema_version": 1}, {"schema_version": 99, "messages": []},
+    {"parlor_export": 1}, {"parlor_export": 1, "session": []},
     {"parlor_export": 1, "session": {"messages": []}, "bots": [{"id": "0" * 16}]}])
 def test_an_import_of_something_else_is_refused_and_leaves_nothing(client, data):
     assert client.post("/api/sessions/import", json={"data": data}).status_code == 400

@@ -59,8 +59,8 @@ class Password:
         return self._logins.get(self._digest(token), 0.0) > time.monotonic()
 
     def _derive(self, password: str) -> bytes:
-        return hashlib.scrypt(password.encode("utf-8", "replace"), salt=self._salt, dklen=32, n=self._cost, r=8,
-                              p=1, maxmem=256 * 8 * self._cost)
+        return hashlib.scrypt(password.encode("utf-8", "replace"), salt=self._salt, dklen=32,
+                              n=self._cost, r=8, p=1, maxmem=256 * 8 * self._cost)
 
     @staticmethod
     def _digest(token: str) -> str:

@@ -22,7 +22,8 @@ from .context import parlor
 from .guard import MAX_BODY
 
 THREADS = MOST_STREAMS + 32
-CLOSE_SECONDS = 1.4  # of the 2 within which the process has ended
+CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
+LAST_SECONDS = 0.5  # for requests that are being answered
 GOODBYE = "Parlor was stopped while this was being written."
 
 
@@ -69,6 +70,9 @@ def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> 
     def end() -> None:
         """Beside the main thread, which goes on sending what the streams still have to say."""
         parlor(app).close(GOODBYE, CLOSE_SECONDS)
+        last = threading.Timer(LAST_SECONDS, os._exit, (0,))  # every text is kept by now
+        last.daemon = True
+        last.start()
         ended.set()
         signal.raise_signal(signal.SIGINT) if os.name == "nt" else os.kill(os.getpid(), signal.SIGINT)
 

@@ -1,0 +1,171 @@
+"""app.py as people start it: its sentences when it cannot, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import app as app_module
+from tests.api import MARLOW, Page, parse_events
+from tests.fake_model import FakeModel
+from tests.fake_server import write_bots
+from tests.server_process import ROOT, EventSocket, Server
+from webui.store import Store
+
+END_SECONDS = 5.0  # two, on a machine that is not busy with other tests
+
+
+def start(*arguments, load=None):
+    """Run main() here, as far as the model that would be loaded."""
+    return app_module.main(["--no-browser", *map(str, arguments)], load or (lambda *a, **k: FakeModel()))
+
+
+def sentence(capsys):
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("Parlor: ") and "Traceback" not in said and len(said.splitlines()) == 1
+    return said
+
+
+def test_help_names_every_option():
+    said = subprocess.run([sys.executable, "app.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 0
+    for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
+                   "--sessions-dir", "--no-browser", "--password", "--exact"):
+        assert option in said.stdout
+    assert "default:" in said.stdout and said.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--port", "65536"], ["--port", "x"], ["--max-seq-len", "0"], ["--threads", "-1"], ["--device", "tpu"],
+    ["--cache", "q1"], ["--nonsense"], ["--max-seq-len", "1e3"]])
+def test_arguments_out_of_range_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as refused:
+        start(*arguments)
+    assert refused.value.code == 2 and arguments[0].split()[0] in capsys.readouterr().err
+
+
+def test_all_arguments_reach_the_model(tmp_path):
+    seen = {}
+
+    def load(path, **options):
+        seen.update(path=path, **options)
+        raise ValueError("enough")
+
+    start("-d", tmp_path, "--device", "cpu", "--max-seq-len", "512", "--cache", "fp32", "--threads", "2",
+          "--exact", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
+    del seen["progress"]
+    assert seen.pop("path") == tmp_path
+    assert seen == {"device": "cpu", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True}
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert start("--port", taken.getsockname()[1], "--sessions-dir", tmp_path) == 1
+    assert "--port" in sentence(capsys)
+
+
+def test_an_unknown_model_folder_is_one_sentence(tmp_path, capsys):
+    assert start("-d", tmp_path / "nowhere", "--port", "0", "--sessions-dir", tmp_path / "s") == 1
+    assert "nowhere" in sentence(capsys)
+
+
+def test_a_folder_in_use_is_one_sentence_that_says_by_whom(tmp_path, capsys):
+    store = Store(tmp_path)
+    assert start("--port", "0", "--sessions-dir", tmp_path) == 1
+    assert f"process {os.getpid()}" in sentence(capsys)
+    store.close()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert start("--port", "0", "--sessions-dir", tmp_path / "file" / "sessions") == 1
+    assert "file" in sentence(capsys)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_sentence(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert start("--port", "0", "--sessions-dir", tmp_path / "sessions") == 1
+    assert "no permission" in sentence(capsys)
+
+
+def test_without_a_password_it_does_not_listen_beyond_this_machine(tmp_path, capsys):
+    assert start("--host", "0.0.0.0", "--port", "0", "--sessions-dir", tmp_path) == 1
+    assert "--password" in sentence(capsys)
+
+
+def test_a_short_password_is_refused(tmp_path, capsys):
+    (tmp_path / "word").write_text("short\n", encoding="utf-8")
+    assert start("--password", tmp_path / "word", "--port", "0", "--sessions-dir", tmp_path) == 1
+    said = sentence(capsys)
+    assert "at least 8" in said and "short" not in said
+
+
+def test_a_password_file_that_is_missing_is_one_sentence(tmp_path, capsys):
+    assert start("--password", tmp_path / "none", "--port", "0", "--sessions-dir", tmp_path) == 1
+    assert "none" in sentence(capsys)
+
+
+def test_an_address_of_another_machine_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "word").write_text("long enough\n", encoding="utf-8")
+    password = ("--password", tmp_path / "word")
+    assert start("--host", "192.0.2.1", *password, "--port", "0", "--sessions-dir", tmp_path) == 1
+    assert "192.0.2.1" in sentence(capsys)
+
+
+def test_it_starts_serves_and_ends_with_every_word_kept(tmp_path):
+    """One real process: a page, eight readers of two replies, SIGTERM in the middle, and a second start."""
+    write_bots(tmp_path / "bots")
+    with Server(tmp_path, "--delay", "0.02") as server:
+        client = server.client()
+        assert client.get("/api/status").json["model"]["name"] == "fake-1M"
+        pages = [Page(client, MARLOW) for _ in range(2)]
+        replies = [page.send("POST", "/messages", text="long story")["reply"] for page in pages]
+        readers = [EventSocket(server.port, replies[number % 2]["reply_id"]) for number in range(8)]
+        for reader in readers:
+            reader.read_until(b"word3")
+        code, seconds = server.end()
+        seen = {number: parse_events(reader.read_to_end()) for number, reader in enumerate(readers)}
+        said = server.process.stderr.read()
+    assert code == 0 and seconds < END_SECONDS, (code, seconds, said)
+    assert "Traceback" not in said
+    for number, events in seen.items():
+        text = "".join(event.data["text"] for event in events if event.name == "text")
+        assert events[-1].name == "error" and events[-1].data["partial"]["finish_reason"] == "interrupted"
+        assert events[-1].data["partial"]["text"].startswith("word0 word1") and text
+        assert events[-1].data["partial"]["text"] == text, number
+    with Server(tmp_path) as server:
+        for page in pages:
+            session = server.client().get(page.url).json["session"]
+            texts = [message["text"] for message in session["messages"]]
+            assert texts == ["long story", seen[pages.index(page)][-1].data["partial"]["text"]]
+        assert server.end()[0] == 0
+
+
+def test_a_reader_that_never_reads_is_cut_off_and_harms_nobody(tmp_path):
+    """Six sockets ask for a long reply and never read a byte; another reader gets everything."""
+    write_bots(tmp_path / "bots")
+    with Server(tmp_path, "--delay", "0.001") as server:
+        page = Page(server.client(), MARLOW)
+        reply = page.send("POST", "/messages", text="long story")["reply"]
+        deaf = [EventSocket(server.port, reply["reply_id"], buffer=1024) for _ in range(6)]
+        (message,) = page.finish(reply)
+        assert message["text"].endswith("word399")
+        code, seconds = server.end()
+        assert code == 0 and seconds < END_SECONDS
+        for reader in deaf:
+            reader.socket.close()
+
+
+def test_the_second_server_on_a_folder_says_who_has_it(tmp_path):
+    write_bots(tmp_path / "bots")
+    with Server(tmp_path) as server:
+        with pytest.raises(RuntimeError, match=rf"process \d+, http://127.0.0.1:{server.port}/"):
+            Server(tmp_path)
+        assert server.client().get("/api/status").status_code == 200

@@ -1,0 +1,145 @@
+"""Imports run one way: app.py -> webui/ -> model/ -> model/kernels/. Read from the sources with ast."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = {"app": 0, "webui": 1, "model": 2}
+OURS = {"app", "webui", "model", "tools", "tests"}
+WEB = {"flask", "werkzeug", "waitress"}
+TENSORS = {"torch", "numpy", "safetensors", "sentencepiece", "tokenizers"}
+
+
+def sources(folder: str) -> list[Path]:
+    if folder == "app":
+        return [ROOT / "app.py"]
+    return [path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts]
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imported(path: Path) -> list[str]:
+    """Full names of every module that the file imports, wherever in the file."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    names = []
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[:len(package) - node.level + 1]) if node.level else ""
+            start = ".".join(part for part in (base, node.module or "") if part)
+            names += [start] if node.module else [f"{start}.{alias.name}" for alias in node.names]
+    return names
+
+
+def pairs(folder: str) -> list[tuple[Path, str]]:
+    return [(path.relative_to(ROOT), name) for path in sources(folder) for name in imported(path)]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_nothing_imports_what_lies_above_it(layer):
+    for path, name in pairs(layer):
+        top = name.partition(".")[0]
+        assert top not in ("tools", "tests"), f"{path} imports {name}"
+        assert LAYERS.get(top, 9) >= LAYERS[layer], f"{path} imports {name}"
+
+
+def test_the_kernels_know_nothing_of_the_model_around_them():
+    for path, name in pairs("model/kernels"):
+        assert not name.startswith("model.") or name.startswith("model.kernels"), f"{path} imports {name}"
+
+
+def test_the_web_knows_no_tensor_and_only_the_front_door_of_the_model():
+    for path, name in pairs("webui"):
+        assert name.partition(".")[0] not in TENSORS, f"{path} imports {name}"
+        assert name == "model" or not name.startswith("model."), f"{path} imports {name}"
+
+
+def test_the_model_knows_no_web():
+    for path, name in pairs("model"):
+        assert name.partition(".")[0] not in WEB, f"{path} imports {name}"
+
+
+def test_modules_that_import_each_other_in_a_circle_there_are_none():
+    graph: dict[str, set[str]] = {}
+    for folder in LAYERS:
+        for path in sources(folder):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            graph[module] = {name for name in imported_at_load(path) if name.partition(".")[0] in OURS}
+    for module in graph:
+        assert not reaches(graph, module, module), f"{module} imports itself by a detour"
+
+
+def imported_at_load(path: Path) -> list[str]:
+    """Like imported(), without what stands in functions or under TYPE_CHECKING."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    names = []
+    for node in parsed(path).body:
+        if isinstance(node, ast.ImportFrom):
+            base = list(package[:len(package) - node.level + 1]) if node.level else []
+            start = ".".join([*base, *([node.module] if node.module else [])])
+            modules = {f"{start}.{alias.name}" for alias in node.names}
+            names += [name if (ROOT / Path(*name.split("."))).with_suffix(".py").exists() else start
+                      for name in modules]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return names
+
+
+def reaches(graph: dict[str, set[str]], start: str, goal: str) -> bool:
+    """Whether a way leads from `start` back to `goal`."""
+    seen: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        name = waiting.pop()
+        if name == goal:
+            return True
+        if name not in seen and name in graph:
+            seen.add(name)
+            waiting += graph[name]
+    return False
+
+
+def test_nothing_imports_the_tools_but_their_tests():
+    for folder in ("app", "webui", "model"):
+        assert not [name for _path, name in pairs(folder) if name.startswith("tools")]
+
+
+def test_no_module_is_named_like_one_of_the_standard_library_and_there_is_no_utils():
+    for folder in ("app", "webui", "model"):
+        for path in sources(folder):
+            assert path.stem not in sys.stdlib_module_names - {"__init__"}, path
+            assert path.stem not in ("utils", "helpers", "misc", "common"), path
+
+
+def test_options_come_from_arguments_and_never_from_the_environment():
+    for folder in ("app", "webui", "model"):
+        for path in sources(folder):
+            for node in ast.walk(parsed(path)):
+                if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") \
+                        and isinstance(node.value, ast.Name) and node.value.id == "os":
+                    assert "kernels" in path.parts or path.name == "template_worker.py", path
+
+
+def test_jinja_renders_model_text_in_one_place_only():
+    users = [path for path, name in pairs("model") + pairs("webui") if name.startswith("jinja2")]
+    assert len({path.parent for path in users}) <= 1, users
+
+
+def test_no_pickle_and_no_flask_development_server():
+    for folder in ("app", "webui", "model", "tools"):
+        for path in sources(folder):
+            text = path.read_text(encoding="utf-8")
+            assert "app.run(" not in text and "trust_remote_code=True" not in text, path
+            for name in imported(path):
+                assert name.partition(".")[0] not in ("pickle", "marshal", "shelve"), f"{path} imports {name}"
