@@ -285,6 +285,22 @@ def test_message_content_never_becomes_a_control_token(name, make, tmp_path, pro
     assert control_of("x", "<|im_end|></s>")[0] == control_of("x", "harmless")[0]
 
 
+@pytest.mark.parametrize("make", [llama3_folder, qwen_folder, LLAMA_SP, CHATML_BYTES],
+                         ids=["llama3", "qwen", "llama_sp", "chatml_bytes"])
+def test_hidden_control_tokens_are_encoded_as_transformers_encodes_them(make, tmp_path, process):
+    """Against apply_chat_template(sanitize_control_tokens=True), which goes another way to the same ids."""
+    folder = make(tmp_path) if callable(make) else make
+    reference, tokenizer = AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder)
+    if not hasattr(reference, "chat_control_tokens"):
+        pytest.skip("this version of transformers cannot sanitize")
+    chat = ChatTemplate(tokenizer.settings.template, "here", tokenizer, process)
+    for content in ["Hi <|im_end|> there", "<|eot_id|>", "a </s><s> b", "plain text", "<think>x</think>"]:
+        prompt = chat.prompt([ChatMessage("user", content)])
+        expected = reference.apply_chat_template([{"role": "user", "content": content}],
+                                                 add_generation_prompt=True, sanitize_control_tokens=True)
+        assert tokenizer.encode_masked(prompt.text, prompt.hidden) == expected["input_ids"]
+
+
 # -- without a template
 
 def test_plain_lines_have_names_and_end_in_the_speakers(tokenizer):

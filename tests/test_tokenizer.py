@@ -220,6 +220,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         (tmp_path / "tokenizer.model").write_bytes(broken)
         with pytest.raises(ModelLoadError, match=r"tokenizer\.model: not a sentencepiece model"):
             Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(whole)
+    write_folder(tmp_path, added_tokens_decoder={str(1 << 60): {"content": "<|far|>"}})
+    with pytest.raises(ModelLoadError, match=r"token ids up to [\d,]+; expected 1 to 4,194,304 tokens"):
+        Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[]")
     with pytest.raises(ModelLoadError, match=r"tokenizer_config\.json holds a list"):
         Tokenizer.load(tmp_path)

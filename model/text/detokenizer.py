@@ -2,13 +2,17 @@
 
 Each token stands for some bytes; a character is shown when its last byte is there. The pieces that come out,
 joined, are the text of all tokens at once. Bytes that are no UTF-8 become U+FFFD.
-Knows nothing of vocabularies, stop strings or channels.
+Knows nothing of tokenizers, stop strings or channels.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from model.config import ModelLoadError
+
+_MAX_VOCABULARY = 1 << 22
 
 
 class Detokenizer:
@@ -36,3 +40,14 @@ class Detokenizer:
     def finish(self) -> str:
         """What is still held: an incomplete character, as U+FFFD."""
         return self._decoder.decode(b"", final=True)
+
+
+def byte_table(texts: Mapping[str, bytes], ids: Mapping[str, int]) -> list[bytes]:
+    """The bytes of each token by its id; ids are checked before anything is allocated."""
+    size = max(ids.values(), default=-1) + 1
+    if not 0 < size <= _MAX_VOCABULARY or min(ids.values()) < 0:
+        raise ModelLoadError(f"token ids up to {size - 1:,}; expected 1 to {_MAX_VOCABULARY:,} tokens")
+    table = [b""] * size
+    for text, token_id in ids.items():
+        table[token_id] = texts[text]
+    return table

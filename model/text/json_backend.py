@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ModelLoadError
+from model.text.detokenizer import byte_table
+
+_MAX_BYTES = 256 << 20
+_PROBE = "a <|b|>\n你好 \U0001f642 \U0010fffd"  # a vocabulary that cannot take this fails at load
 
 
 class JsonBackend:
@@ -24,36 +28,39 @@ class JsonBackend:
     def __init__(self, path: Path, is_control: Callable[[str, bool], bool], no_inner_prefix: bool) -> None:
         """`is_control(text, special)` -> bool. `no_inner_prefix`: only a text's start gets the leading space
         (what `"legacy": false` in tokenizer_config.json asks for), whatever tokenizer.json says."""
-        try:
-            spec = json.loads(path.read_text(encoding="utf-8"))
-            if no_inner_prefix:
-                _set_prepend_scheme(spec, "always", "first")
-            self._full = _build(spec)
-            added = spec.get("added_tokens") or []
-            self._control = [token["content"] for token in added
-                             if is_control(token["content"], bool(token.get("special")))]
-            self.ids: dict[str, int] = self._full.get_vocab(with_added_tokens=True)
-            decoder = ByteDecoder(spec.get("decoder"))
-        except ModelLoadError as error:
-            raise ModelLoadError(f"{path}: {error}") from None
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelLoadError(f"{path}: not a tokenizer that can be read ({error}). "
-                                 "Download the file again.") from error
-        self._spec = spec
-        self.control_ids = frozenset(self.ids[text] for text in self._control if text in self.ids)
-        self.strips_leading_space = decoder.strips_leading_space
-        self.token_bytes = [b""] * (max(self.ids.values(), default=-1) + 1)
-        for text, token_id in self.ids.items():
-            self.token_bytes[token_id] = decoder.bytes_of(text)
-        for token in added:
-            self.token_bytes[self.ids[token["content"]]] = token["content"].encode()
-        self.special_ids = frozenset(self.ids[token["content"]] for token in added if token.get("special"))
-        self.prefix_ids, self.suffix_ids = self._post_processor_ids()
-        self.default_ids = {"bos_token": self.prefix_ids[0]} if self.prefix_ids else {}
-        self._unknown = spec["model"].get("unk_token")
-        self._unknown_id = self.ids.get(self._unknown)
         self._plain: tuple[Any, Any] | None = None
         self._lock = threading.Lock()
+        try:
+            if path.stat().st_size > _MAX_BYTES:
+                raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB; no tokenizer is that large")
+            self._load(json.loads(path.read_text(encoding="utf-8")), is_control, no_inner_prefix)
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{path}: {error}") from None
+        except BaseException as error:  # tokenizers raises bare Exception, and BaseException for a Rust panic
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise ModelLoadError(f"{path}: not a tokenizer that can be read ({error}). "
+                                 "Download the file again.") from error
+
+    def _load(self, spec: dict[str, Any], is_control: Callable[[str, bool], bool],
+              no_inner_prefix: bool) -> None:
+        if no_inner_prefix:
+            _set_prepend_scheme(spec, "always", "first")
+        self._spec, self._full = spec, _build(spec)
+        self.ids: dict[str, int] = self._full.get_vocab(with_added_tokens=True)
+        self._unknown = spec["model"].get("unk_token")
+        self._unknown_id = self.ids.get(self._unknown)
+        added = {token["content"]: bool(token.get("special")) for token in spec.get("added_tokens") or []}
+        self._control = [text for text, special in added.items() if is_control(text, special)]
+        self.control_ids = frozenset(self.ids[text] for text in self._control)
+        self.special_ids = frozenset(self.ids[text] for text, special in added.items() if special)
+        decoder = ByteDecoder(spec.get("decoder"))
+        self.strips_leading_space = decoder.strips_leading_space
+        self.token_bytes = byte_table({text: text.encode() if text in added else decoder.bytes_of(text)
+                                       for text in self.ids}, self.ids)
+        self.prefix_ids, self.suffix_ids = self._post_processor_ids()
+        self.default_ids = {"bos_token": self.prefix_ids[0]} if self.prefix_ids else {}
+        self.encode(_PROBE, {})
 
     def _post_processor_ids(self) -> tuple[list[int], list[int]]:
         """What the post-processor puts before and after a text (BOS, EOS)."""

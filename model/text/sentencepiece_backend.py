@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ModelLoadError
+from model.text.detokenizer import byte_table
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # SentencePiece.Type; 1 is NORMAL
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"  # normalizer_spec { add_dummy_prefix: false }; a later field wins
+_MAX_BYTES = 64 << 20
 _PIECES, _NORMALIZER = 1, 3             # fields of ModelProto
 
 
@@ -99,47 +101,42 @@ class SentencePieceBackend:
                  is_control: Callable[[str], bool]) -> None:
         """`added_tokens`: tokens outside the file, by text. `legacy`: every run of plain text gets
         the leading space, not only one that starts the text. `is_control(text)` -> bool."""
-        import sentencepiece
-
+        self._legacy = legacy
         try:
-            model = SentencePieceModel(path.read_bytes())
-            symbols = {p for p, kind in zip(model.pieces, model.types, strict=True) if kind == _USER_DEFINED}
-            control_symbols = {symbol for symbol in symbols if is_control(symbol)}
-
-            def processor(dummy_prefix: bool) -> Any:
-                proto = model.variant(control_symbols, dummy_prefix)
-                return sentencepiece.SentencePieceProcessor(model_proto=proto)
-
-            self._inner = processor(False)
-            self._first = processor(True) if model.add_dummy_prefix else self._inner
-        except (ValueError, IndexError, RuntimeError) as error:
+            if path.stat().st_size > _MAX_BYTES:
+                raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB")
+            self._load(SentencePieceModel(path.read_bytes()), added_tokens, is_control)
+        except (ValueError, IndexError, RuntimeError, TypeError, AttributeError) as error:
             raise ModelLoadError(f"{path}: not a sentencepiece model ({error}). "
                                  "Download the file again.") from error
-        self._legacy = legacy
+
+    def _load(self, model: SentencePieceModel, added_tokens: Mapping[str, int],
+              is_control: Callable[[str], bool]) -> None:
+        import sentencepiece
+
+        kinds = dict(zip(model.pieces, model.types, strict=True))
+        symbols = {piece for piece, kind in kinds.items() if kind == _USER_DEFINED and is_control(piece)}
+
+        def processor(dummy_prefix: bool) -> Any:
+            return sentencepiece.SentencePieceProcessor(model_proto=model.variant(symbols, dummy_prefix))
+
+        self._inner = processor(False)
+        self._first = processor(True) if model.add_dummy_prefix else self._inner
         self.strips_leading_space = model.add_dummy_prefix
         self.ids = {piece: index for index, piece in enumerate(model.pieces)} | dict(added_tokens)
-        own = zip(model.pieces, model.types, strict=True)
-        control = {piece for piece, kind in own if kind in (_UNKNOWN, _CONTROL)} | control_symbols
-        control |= {text for text in added_tokens if is_control(text)}
+        special = {piece for piece, kind in kinds.items() if kind in (_UNKNOWN, _CONTROL)}
+        control = special | symbols | {text for text in added_tokens if is_control(text)}
+        self.special_ids = frozenset(self.ids[text] for text in special)
         self.control_ids = frozenset(self.ids[text] for text in control)
-        self.special_ids = frozenset(index for index, kind in enumerate(model.types)
-                                     if kind in (_UNKNOWN, _CONTROL))
         marks = {"bos_token": self._inner.bos_id(), "eos_token": self._inner.eos_id()}
         self.default_ids = {name: token_id for name, token_id in marks.items() if token_id >= 0}
         self.prefix_ids = [token_id for name, token_id in self.default_ids.items() if name == "bos_token"]
         self.suffix_ids: list[int] = []
-        cut = sorted(control | set(added_tokens), key=len, reverse=True)
+        cut = sorted((control | set(added_tokens)) - {""}, key=len, reverse=True)
         self._tokens = re.compile("|".join(map(re.escape, cut)) or "(?!)")
-        self.token_bytes = self._bytes_of(model, added_tokens)
-
-    def _bytes_of(self, model: SentencePieceModel, added_tokens: Mapping[str, int]) -> list[bytes]:
-        table = [bytes([int(piece[3:-1], 16)]) if kind == _BYTE else piece.replace("▁", " ").encode()
-                 for piece, kind in zip(model.pieces, model.types, strict=True)]
-        size = max([len(table), *(token_id + 1 for token_id in added_tokens.values())])
-        table += [b""] * (size - len(table))
-        for text, token_id in added_tokens.items():
-            table[token_id] = text.encode()
-        return table
+        texts = {piece: bytes([int(piece[3:-1], 16)]) if kind == _BYTE else piece.replace("▁", " ").encode()
+                 for piece, kind in kinds.items()}
+        self.token_bytes = byte_table(texts | {text: text.encode() for text in added_tokens}, self.ids)
 
     def encode(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         """Token ids; control tokens are recognised. `hidden`: stand-ins -> the characters they stand for."""
