@@ -77,8 +77,9 @@ class FolderWriter:
 
     def _flush(self) -> None:
         if self._shard:
-            save_file(self._shard, self.folder / f"shard-{len(self._shard_names)}.safetensors",
-                      metadata={"format": "pt"})
+            path = self.folder / f"shard-{len(self._shard_names)}.safetensors"
+            save_file(self._shard, path, metadata={"format": "pt"})
+            path.chmod(0o644)  # safetensors makes it readable for its owner only
             self._shard_names.append(list(self._shard))
             self._shard, self._shard_size = {}, 0
 
