@@ -1,10 +1,14 @@
 // linear(): checks, rows made ready (linear_stage.cpp), row blocks shared out among the threads.
 //
 // A thread owns row blocks, never columns, so nothing is added across threads.
-//   few rows (one tile)   every thread makes its own copy of the tile, which saves a barrier, and streams its row blocks
-//   many rows             the tiles of a chunk of rows are made together; then, for a few row blocks at a time
-//                         that stay in the cache, each tile is worked off
+//   few rows (one tile)  every thread makes its own copy of the tile, which saves a barrier, and streams its row
+//                        blocks
+//   many rows            the tiles of a chunk of rows are made together; then, for a few row blocks at a time
+//                        that stay in the cache, each tile is worked off
 #include "linear.h"
+
+#include <atomic>
+#include <new>
 
 #include "thread_team.h"
 
@@ -14,7 +18,7 @@ namespace {
 constexpr int64_t kMaxRows = int64_t{1} << 24;
 constexpr int64_t kChunkRows = 256;      // rows staged at a time
 constexpr int64_t kCachedRowBlocks = 2;  // row blocks that all tiles go over while they are in the cache
-constexpr int64_t kAlignment = 64;
+constexpr size_t kAlignment = 64;
 
 #if PARLOR_BUILT_ISA >= 3
 constexpr int kMatrixRows = 16;
@@ -36,10 +40,14 @@ struct TileLayout {
 
     int64_t bytes() const { return codes + scales + offsets; }
 
-    static int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+    static int64_t aligned(int64_t bytes) {
+        constexpr int64_t kUnit = kAlignment;
+        return (bytes + kUnit - 1) / kUnit * kUnit;
+    }
 
     Tile tile(char* memory, int rows) const {
-        return {memory, reinterpret_cast<float*>(memory + codes), reinterpret_cast<float*>(memory + codes + scales), rows};
+        return {memory, reinterpret_cast<float*>(memory + codes), reinterpret_cast<float*>(memory + codes + scales),
+                rows};
     }
 };
 
@@ -61,29 +69,51 @@ Input rows_from(const Input& input, int64_t row, int64_t rows) {
     return {input.x + row * input.stride, input.stride, input.rows - row < rows ? input.rows - row : rows};
 }
 
-Output output_from(const Output& output, int64_t row) {
-    return {output.out + row * output.stride, output.stride, output.accumulate};
+Output output_from(const Output& output, int64_t row, int64_t rows) {
+    return {output.out + row * output.stride, output.stride, static_cast<int>(rows), output.accumulate};
 }
 
 // This part's share of `count` row blocks.
 struct Share {
     int64_t first, last;
 
-    Share(int64_t count, int part, int num_parts) : first(count * part / num_parts), last(count * (part + 1) / num_parts) {}
+    Share(int64_t count, int part, int num_parts)
+        : first(count * part / num_parts), last(count * (part + 1) / num_parts) {}
 };
 
+// Memory of the calling thread alone, kept for the next call: unlike team().scratch() it needs no agreement.
+char* own_memory(int64_t bytes) {
+    struct Memory {
+        char* start = nullptr;
+        int64_t size = 0;
+
+        ~Memory() { ::operator delete(start, std::align_val_t{kAlignment}); }
+    };
+    static thread_local Memory memory;
+    if (memory.size < bytes) {
+        ::operator delete(memory.start, std::align_val_t{kAlignment});
+        memory.start = static_cast<char*>(::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow));
+        memory.size = memory.start ? bytes : 0;
+    }
+    return memory.start;
+}
+
 int quantized_few(const linear_weight& w, const LinearKernels& kernels, const Input& input, const Output& output) {
-    const int rows = static_cast<int>(input.rows);
+    const int rows = kernels.tile_rows(static_cast<int>(input.rows));
     const int64_t bytes = TileLayout(w, rows).bytes();
-    char* const memory = static_cast<char*>(team().scratch(bytes * team().size()));
-    if (!memory) return PARLOR_ERROR_MEMORY;
+    std::atomic<bool> failed{false};
     team().run([&](int part, int num_parts) {
         const Share share(row_blocks_of(w), part, num_parts);
         if (share.first == share.last) return;
-        const Tile tile = stage(w, input, rows, memory + part * bytes);
+        char* const memory = own_memory(bytes);
+        if (!memory) {
+            failed = true;
+            return;
+        }
+        const Tile tile = stage(w, input, rows, memory);
         (w.exact ? kernels.exact_rows : kernels.int8_rows)(w, tile, share.first, share.last, output);
     });
-    return PARLOR_OK;
+    return failed ? PARLOR_ERROR_MEMORY : PARLOR_OK;
 }
 
 // `input` has at most kChunkRows rows. Tiles have kernels.max_rows rows each, the last one what is left.
@@ -97,15 +127,17 @@ int quantized_chunk(const linear_weight& w, const LinearKernels& kernels, const 
     team().run([&](int part, int num_parts) {
         const Share tiles(num_tiles, part, num_parts);
         for (int64_t t = tiles.first; t < tiles.last; ++t)
-            stage(w, rows_of(t), static_cast<int>(rows_of(t).rows), memory + t * bytes);
+            stage(w, rows_of(t), kernels.tile_rows(static_cast<int>(rows_of(t).rows)), memory + t * bytes);
         team().barrier();
         const Share share(row_blocks_of(w), part, num_parts);
         for (int64_t first = share.first; first < share.last; first += kCachedRowBlocks) {
             const int64_t last = first + kCachedRowBlocks < share.last ? first + kCachedRowBlocks : share.last;
             for (int64_t t = 0; t < num_tiles; ++t) {
-                const int rows = static_cast<int>(rows_of(t).rows);
+                const int64_t filled = rows_of(t).rows;
+                const int rows = kernels.tile_rows(static_cast<int>(filled));
                 const Tile tile = TileLayout(w, rows).tile(memory + t * bytes, rows);
-                (w.exact ? kernels.exact_rows : kernels.int8_rows)(w, tile, first, last, output_from(output, t * tile_rows));
+                (w.exact ? kernels.exact_rows : kernels.int8_rows)(w, tile, first, last,
+                                                                   output_from(output, t * tile_rows, filled));
             }
         }
     });
@@ -133,7 +165,7 @@ int matrix_chunk(const linear_weight& w, const Input& input, const Output& outpu
         team().barrier();
         const Share share(row_blocks_of(w), part, num_parts);
         if (share.first < share.last)
-            amx::int8_many(w, list, num_tiles, input.rows, share.first, share.last, output, own + list_bytes);
+            amx::int8_many(w, list, num_tiles, share.first, share.last, output, own + list_bytes);
     });
     return PARLOR_OK;
 }
@@ -145,10 +177,10 @@ int quantized(const linear_weight& w, const LinearKernels& kernels, const Input&
         const Input chunk = rows_from(input, row, kChunkRows);
         int error;
 #if PARLOR_BUILT_ISA >= 3
-        if (!w.exact && selected_isa() >= Isa::kAmx) error = matrix_chunk(w, chunk, output_from(output, row));
+        if (!w.exact && selected_isa() >= Isa::kAmx) error = matrix_chunk(w, chunk, output_from(output, row, chunk.rows));
         else
 #endif
-            error = quantized_chunk(w, kernels, chunk, output_from(output, row));
+            error = quantized_chunk(w, kernels, chunk, output_from(output, row, chunk.rows));
         if (error) return error;
     }
     return PARLOR_OK;
@@ -162,7 +194,7 @@ int dense(const linear_weight& w, const LinearKernels& kernels, const Input& inp
             const int64_t last = first + step < share.last ? first + step : share.last;
             for (int64_t row = 0; row < input.rows; row += kernels.max_rows) {
                 const Input tile = rows_from(input, row, kernels.max_rows);
-                kernels.dense_rows(w, tile.x, tile.stride, static_cast<int>(tile.rows), first, last, output_from(output, row));
+                kernels.dense_rows(w, tile.x, tile.stride, first, last, output_from(output, row, tile.rows));
             }
         }
     });
@@ -185,6 +217,6 @@ extern "C" int linear(const float* x, int64_t x_stride, int64_t m, const linear_
     if (m == 0) return PARLOR_OK;
     const LinearKernels kernels = PARLOR_PICK(linear_kernels)();
     const Input input{x, x_stride, m};
-    const Output output{out, out_stride, accumulate != 0};
+    const Output output{out, out_stride, static_cast<int>(m), accumulate != 0};
     return (is_quantized(*weight) ? quantized : dense)(*weight, kernels, input, output);
 }

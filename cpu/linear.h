@@ -29,7 +29,7 @@ namespace parlor {
 
 constexpr int64_t kLanes = 16;         // outputs of a row block
 constexpr int64_t kSpanColumns = 256;   // and the longest block
-constexpr int64_t kColumnUnit = 32;    // block lengths are multiples of it
+constexpr int kColumnUnit = 32;        // block lengths are multiples of it
 
 struct Block {
     int32_t source;  // first column of x (before perm)
@@ -48,12 +48,13 @@ struct Tile {
     const void* codes;     // [block][rows][length] int8, or float32 if the weight is exact
     const float* scales;   // [span][rows] of the activation codes
     const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
-    int rows;
+    int rows;              // as laid out; Output says how many there really are
 };
 
 struct Output {
     float* out;  // row 0 of the tile
     int64_t stride;
+    int rows;    // to be written
     bool accumulate;
 };
 
@@ -93,10 +94,11 @@ inline float half_to_float(uint16_t half) {
 // What an instruction set provides. Row blocks are [first, last); a tile's rows are 1..max_rows.
 struct LinearKernels {
     int max_rows;
+    int (*tile_rows)(int rows);  // rows of the tile to make for so many: kernels exist for some numbers only
     // All row blocks at once for a few rows: bound by reading the codes.
     void (*int8_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
     void (*exact_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
-    void (*dense_rows)(const linear_weight&, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+    void (*dense_rows)(const linear_weight&, const float* x, int64_t x_stride, int64_t first, int64_t last,
                        const Output&);
 };
 
@@ -116,7 +118,7 @@ namespace amx {
 
 // Many rows: tiles of 16 rows, `panel` is this thread's own memory of panel_bytes().
 int64_t panel_bytes(int64_t num_tiles);
-void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t rows, int64_t first, int64_t last,
+void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
                const Output& output, void* panel);
 
 }  // namespace amx

@@ -251,7 +251,7 @@ int64_t panel_bytes(int64_t num_tiles) {
                               num_tiles * kTileFloats * static_cast<int64_t>(sizeof(float)));
 }
 
-void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t rows, int64_t first, int64_t last,
+void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
                const Output& output, void* memory) {
     constexpr int64_t kPanel = kSpanColumns * kLanes;
     int8_t* const panels = static_cast<int8_t*>(memory);
@@ -271,7 +271,7 @@ void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int
             add(steps, num_steps, tiles, num_tiles, span, sums);
         }
         for (int64_t t = 0; t < num_tiles; ++t) {
-            const int64_t left = rows - t * kTileRows;
+            const int64_t left = output.rows - t * kTileRows;
             for (int64_t i = 0; i < count; ++i)
                 store_tile(w, sums + (t * count + i) * kTileFloats, left < kTileRows ? left : kTileRows, begin + i,
                            output.out + t * kTileRows * output.stride, output.stride, output.accumulate);

@@ -148,8 +148,9 @@ void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_
             x_scales += kRows;
             ++span;
         }
+#pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
-            store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
+            if (r < output.rows) store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
     }
 }
 
@@ -195,10 +196,21 @@ void exact_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64
                 sums[r].high = _mm256_fmadd_ps(partial[r].high, scales.high, sums[r].high);
             }
         }
+#pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
-            store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
+            if (r < output.rows) store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
     }
 }
+
+// Rows of a dense x; rows of the kernel that x lacks repeat the last one and are not stored.
+template <int kRows>
+struct Rows {
+    const float* row[kRows];
+
+    Rows(const float* x, int64_t stride, int rows) {
+        for (int r = 0; r < kRows; ++r) row[r] = x + (r < rows ? r : rows - 1) * stride;
+    }
+};
 
 inline __m256 upper_16_bits(__m256i line) {
     return _mm256_castsi256_ps(_mm256_and_si256(line, _mm256_set1_epi32(static_cast<int32_t>(0xFFFF0000))));
@@ -220,7 +232,7 @@ inline Halves load_column(const char* values, int64_t k) {
 }
 
 template <int kRows, int kKind>
-void dense_kernel(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
+void dense_kernel(const linear_weight& w, const Rows<kRows>& x, int64_t first, int64_t last,
                   const Output& output) {
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const char* const values = static_cast<const char*>(w.codes) + row_block * row_block_bytes(w);
@@ -232,13 +244,14 @@ void dense_kernel(const linear_weight& w, const float* x, int64_t x_stride, int6
             const Halves column = load_column<kKind>(values, k);
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r) {
-                const __m256 value = _mm256_set1_ps(x[r * x_stride + k]);
+                const __m256 value = _mm256_set1_ps(x.row[r][k]);
                 sums[r].low = _mm256_fmadd_ps(column.low, value, sums[r].low);
                 sums[r].high = _mm256_fmadd_ps(column.high, value, sums[r].high);
             }
         }
+#pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r)
-            store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
+            if (r < output.rows) store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
     }
 }
 
@@ -259,30 +272,37 @@ void exact_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t
 template <int kRows>
 void dense_kind(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
                 const Output& output) {
-    if (w.kind == PARLOR_LINEAR_F16) dense_kernel<kRows, PARLOR_LINEAR_F16>(w, x, x_stride, first, last, output);
-    else if (w.kind == PARLOR_LINEAR_BF16) dense_kernel<kRows, PARLOR_LINEAR_BF16>(w, x, x_stride, first, last, output);
-    else dense_kernel<kRows, PARLOR_LINEAR_F32>(w, x, x_stride, first, last, output);
+    const Rows<kRows> rows(x, x_stride, output.rows);
+    if (w.kind == PARLOR_LINEAR_F16) dense_kernel<kRows, PARLOR_LINEAR_F16>(w, rows, first, last, output);
+    else if (w.kind == PARLOR_LINEAR_BF16) dense_kernel<kRows, PARLOR_LINEAR_BF16>(w, rows, first, last, output);
+    else dense_kernel<kRows, PARLOR_LINEAR_F32>(w, rows, first, last, output);
 }
 
+// Kernels exist for powers of two: others would take seconds to compile and save little, as reading the codes takes
+// longest.
+inline int size_index(int rows) { return rows <= 1 ? 0 : rows <= 2 ? 1 : 2; }
+
+int tile_rows(int rows) { return 1 << size_index(rows); }
+
 void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&int8_kind<1>) kByRows[kMaxRows] = {int8_kind<1>, int8_kind<2>, int8_kind<3>, int8_kind<4>};
-    kByRows[tile.rows - 1](w, tile, first, last, output);
+    static constexpr decltype(&int8_kind<1>) kInt8[] = {int8_kind<1>, int8_kind<2>, int8_kind<4>};
+    kInt8[size_index(tile.rows)](w, tile, first, last, output);
 }
 
 void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&exact_kind<1>) kByRows[kMaxRows] = {exact_kind<1>, exact_kind<2>, exact_kind<3>, exact_kind<4>};
-    kByRows[tile.rows - 1](w, tile, first, last, output);
+    static constexpr decltype(&exact_kind<1>) kExact[] = {exact_kind<1>, exact_kind<2>, exact_kind<4>};
+    kExact[size_index(tile.rows)](w, tile, first, last, output);
 }
 
-void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
                 const Output& output) {
-    static constexpr decltype(&dense_kind<1>) kByRows[kMaxRows] = {dense_kind<1>, dense_kind<2>, dense_kind<3>, dense_kind<4>};
-    kByRows[rows - 1](w, x, x_stride, first, last, output);
+    static constexpr decltype(&dense_kind<1>) kDense[] = {dense_kind<1>, dense_kind<2>, dense_kind<4>};
+    kDense[size_index(output.rows)](w, x, x_stride, first, last, output);
 }
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kMaxRows, int8_rows, exact_rows, dense_rows}; }
+LinearKernels linear_kernels() { return {kMaxRows, tile_rows, int8_rows, exact_rows, dense_rows}; }
 
 }  // namespace avx2
 }  // namespace parlor

@@ -42,12 +42,13 @@ inline __m512 load_zeros(const linear_weight& w, const Stream& stream, int64_t g
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
 
-inline void store(const linear_weight& w, __m512 sum, int64_t row_block, float* out, bool accumulate) {
+inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
+    float* const out = output.out + row * output.stride;
     const int64_t first = row_block * kLanes;
     const int64_t left = w.n - first;
     const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
     if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
-    if (accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
+    if (output.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
     _mm512_mask_storeu_ps(out + first, mask, sum);
 }
 
@@ -103,13 +104,15 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
                         const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r) {
-                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], low, broadcast_codes(x + r * columns + column));
-                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], high, broadcast_codes(x + r * columns + column + 4));
+                            const int8_t* const codes = x + r * columns + column;
+                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], low, broadcast_codes(codes));
+                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], high, broadcast_codes(codes + 4));
                         }
                     } else {
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r)
-                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], line, broadcast_codes(x + r * columns + column));
+                            dots[s][r] =
+                                _mm512_dpbusd_epi32(dots[s][r], line, broadcast_codes(x + r * columns + column));
                     }
                 }
             }
@@ -140,7 +143,7 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
         for (int s = 0; s < kStreams; ++s) {
 #pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r)
-                store(w, sums[s][r], first + s * length + i, output.out + r * output.stride, output.accumulate);
+                if (r < output.rows) store(w, sums[s][r], first + s * length + i, output, r);
             streams[s] = stream_at(w, first + s * length + i + 1);
         }
     }
@@ -181,7 +184,8 @@ void exact_streams(const linear_weight& w, const Tile& tile, int64_t first, int6
                         const __m512 weight = _mm512_sub_ps(_mm512_cvtepi32_ps(code), zeros[s]);
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r)
-                            partial[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r * columns + column + k]), partial[s][r]);
+                            partial[s][r] =
+                                _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r * columns + column + k]), partial[s][r]);
                     }
                 }
             }
@@ -193,12 +197,23 @@ void exact_streams(const linear_weight& w, const Tile& tile, int64_t first, int6
             }
         }
         for (int s = 0; s < kStreams; ++s) {
+#pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r)
-                store(w, sums[s][r], first + s * length + i, output.out + r * output.stride, output.accumulate);
+                if (r < output.rows) store(w, sums[s][r], first + s * length + i, output, r);
             streams[s] = stream_at(w, first + s * length + i + 1);
         }
     }
 }
+
+// Rows of a dense x; rows of the kernel that x lacks repeat the last one and are not stored.
+template <int kRows>
+struct Rows {
+    const float* row[kRows];
+
+    Rows(const float* x, int64_t stride, int rows) {
+        for (int r = 0; r < kRows; ++r) row[r] = x + (r < rows ? r : rows - 1) * stride;
+    }
+};
 
 // Two columns of 16 outputs each. `values` points at an even column.
 template <int kKind>
@@ -226,7 +241,7 @@ inline __m512 load_single(const char* values) {
 
 // Even and odd columns are summed apart, so that the additions of one stream need not wait for each other.
 template <int kRows, int kStreams, int kKind>
-void dense_streams(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t length,
+void dense_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first, int64_t length,
                    const Output& output) {
     constexpr int kPairBytes = kKind == PARLOR_LINEAR_F32 ? 128 : 64;
     const char* streams[kStreams];
@@ -245,12 +260,13 @@ void dense_streams(const linear_weight& w, const float* x, int64_t x_stride, int
             for (int s = 0; s < kStreams; ++s) {
                 __m512 even, odd;
                 load_pair<kKind>(streams[s], &even, &odd);
-                for (int line = 0; line < kPairBytes; line += 64) _mm_prefetch(streams[s] + line + kPrefetchBytes, _MM_HINT_T1);
+                for (int line = 0; line < kPairBytes; line += 64)
+                    _mm_prefetch(streams[s] + line + kPrefetchBytes, _MM_HINT_T1);
                 streams[s] += kPairBytes;
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
-                    even_sums[s][r] = _mm512_fmadd_ps(even, _mm512_set1_ps(x[r * x_stride + k]), even_sums[s][r]);
-                    odd_sums[s][r] = _mm512_fmadd_ps(odd, _mm512_set1_ps(x[r * x_stride + k + 1]), odd_sums[s][r]);
+                    even_sums[s][r] = _mm512_fmadd_ps(even, _mm512_set1_ps(x.row[r][k]), even_sums[s][r]);
+                    odd_sums[s][r] = _mm512_fmadd_ps(odd, _mm512_set1_ps(x.row[r][k + 1]), odd_sums[s][r]);
                 }
             }
         }
@@ -259,11 +275,12 @@ void dense_streams(const linear_weight& w, const float* x, int64_t x_stride, int
                 const __m512 last = load_single<kKind>(streams[s]);
                 streams[s] += kKind == PARLOR_LINEAR_BF16 ? kPairBytes : kPairBytes / 2;
                 for (int r = 0; r < kRows; ++r)
-                    even_sums[s][r] = _mm512_fmadd_ps(last, _mm512_set1_ps(x[r * x_stride + k]), even_sums[s][r]);
+                    even_sums[s][r] = _mm512_fmadd_ps(last, _mm512_set1_ps(x.row[r][k]), even_sums[s][r]);
             }
+#pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r)
-                store(w, _mm512_add_ps(even_sums[s][r], odd_sums[s][r]), first + s * length + i,
-                      output.out + r * output.stride, output.accumulate);
+                if (r < output.rows)
+                    store(w, _mm512_add_ps(even_sums[s][r], odd_sums[s][r]), first + s * length + i, output, r);
         }
     }
 }
@@ -281,8 +298,12 @@ template <int kRows, int kBits, bool kOneZero>
 void int8_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
     split(first, last, kStreams,
-          [&](int64_t begin, int64_t length) { int8_streams<kRows, kStreams, kBits, kOneZero>(w, tile, begin, length, output); },
-          [&](int64_t begin, int64_t length) { int8_streams<kRows, 1, kBits, kOneZero>(w, tile, begin, length, output); });
+          [&](int64_t begin, int64_t length) {
+              int8_streams<kRows, kStreams, kBits, kOneZero>(w, tile, begin, length, output);
+          },
+          [&](int64_t begin, int64_t length) {
+              int8_streams<kRows, 1, kBits, kOneZero>(w, tile, begin, length, output);
+          });
 }
 
 template <int kRows>
@@ -308,44 +329,47 @@ void exact_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t
 }
 
 template <int kRows, int kKind>
-void dense_split(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
-                 const Output& output) {
+void dense_split(const linear_weight& w, const Rows<kRows>& x, int64_t first, int64_t last, const Output& output) {
     constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
     split(first, last, kStreams,
-          [&](int64_t begin, int64_t length) { dense_streams<kRows, kStreams, kKind>(w, x, x_stride, begin, length, output); },
-          [&](int64_t begin, int64_t length) { dense_streams<kRows, 1, kKind>(w, x, x_stride, begin, length, output); });
+          [&](int64_t begin, int64_t length) { dense_streams<kRows, kStreams, kKind>(w, x, begin, length, output); },
+          [&](int64_t begin, int64_t length) { dense_streams<kRows, 1, kKind>(w, x, begin, length, output); });
 }
 
 template <int kRows>
 void dense_kind(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
                 const Output& output) {
-    if (w.kind == PARLOR_LINEAR_F16) dense_split<kRows, PARLOR_LINEAR_F16>(w, x, x_stride, first, last, output);
-    else if (w.kind == PARLOR_LINEAR_BF16) dense_split<kRows, PARLOR_LINEAR_BF16>(w, x, x_stride, first, last, output);
-    else dense_split<kRows, PARLOR_LINEAR_F32>(w, x, x_stride, first, last, output);
+    const Rows<kRows> rows(x, x_stride, output.rows);
+    if (w.kind == PARLOR_LINEAR_F16) dense_split<kRows, PARLOR_LINEAR_F16>(w, rows, first, last, output);
+    else if (w.kind == PARLOR_LINEAR_BF16) dense_split<kRows, PARLOR_LINEAR_BF16>(w, rows, first, last, output);
+    else dense_split<kRows, PARLOR_LINEAR_F32>(w, rows, first, last, output);
 }
 
+// Kernels exist for powers of two: others would take seconds to compile and save little, as reading the codes takes
+// longest.
+inline int size_index(int rows) { return rows <= 1 ? 0 : rows <= 2 ? 1 : rows <= 4 ? 2 : 3; }
+
+int tile_rows(int rows) { return 1 << size_index(rows); }
+
 void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&int8_kind<1>) kByRows[kMaxRows] = {int8_kind<1>, int8_kind<2>, int8_kind<3>, int8_kind<4>,
-                                                                 int8_kind<5>, int8_kind<6>, int8_kind<7>, int8_kind<8>};
-    kByRows[tile.rows - 1](w, tile, first, last, output);
+    static constexpr decltype(&int8_kind<1>) kInt8[] = {int8_kind<1>, int8_kind<2>, int8_kind<4>, int8_kind<8>};
+    kInt8[size_index(tile.rows)](w, tile, first, last, output);
 }
 
 void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&exact_kind<1>) kByRows[kMaxRows] = {
-        exact_kind<1>, exact_kind<2>, exact_kind<3>, exact_kind<4>, exact_kind<5>, exact_kind<6>, exact_kind<7>, exact_kind<8>};
-    kByRows[tile.rows - 1](w, tile, first, last, output);
+    static constexpr decltype(&exact_kind<1>) kExact[] = {exact_kind<1>, exact_kind<2>, exact_kind<4>, exact_kind<8>};
+    kExact[size_index(tile.rows)](w, tile, first, last, output);
 }
 
-void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
                 const Output& output) {
-    static constexpr decltype(&dense_kind<1>) kByRows[kMaxRows] = {
-        dense_kind<1>, dense_kind<2>, dense_kind<3>, dense_kind<4>, dense_kind<5>, dense_kind<6>, dense_kind<7>, dense_kind<8>};
-    kByRows[rows - 1](w, x, x_stride, first, last, output);
+    static constexpr decltype(&dense_kind<1>) kDense[] = {dense_kind<1>, dense_kind<2>, dense_kind<4>, dense_kind<8>};
+    kDense[size_index(output.rows)](w, x, x_stride, first, last, output);
 }
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kMaxRows, int8_rows, exact_rows, dense_rows}; }
+LinearKernels linear_kernels() { return {kMaxRows, tile_rows, int8_rows, exact_rows, dense_rows}; }
 
 }  // namespace avx512
 }  // namespace parlor

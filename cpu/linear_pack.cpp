@@ -57,7 +57,9 @@ Sections section_bytes(const linear_weight& w) {
     const int64_t row_blocks = row_blocks_of(w);
     const int64_t per_group = row_blocks * kLanes * w.num_groups;
     const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_F16 ? 2 : w.zero_kind == PARLOR_ZERO_U8 ? 1 : 0;
-    return {round_up(row_blocks * row_block_bytes(w), 64), round_up(per_group * 2, 64), round_up(per_group * zero_bytes, 64),
+    return {round_up(row_blocks * row_block_bytes(w), 64),
+            round_up(per_group * 2, 64),
+            round_up(per_group * zero_bytes, 64),
             round_up(w.num_blocks * static_cast<int64_t>(sizeof(Block)), 64),
             round_up(w.num_spans * static_cast<int64_t>(sizeof(Span)), 64)};
 }
@@ -186,7 +188,8 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
             pack_codes(w, codes, i, reinterpret_cast<uint32_t*>(base + i * row_block_bytes(w)));
             pack_groups(w, scales, i, packed_scales + i * stride);
             if (w.zero_kind == PARLOR_ZERO_U8)
-                pack_groups(w, static_cast<const uint8_t*>(zeros), i, reinterpret_cast<uint8_t*>(packed_zeros) + i * stride);
+                pack_groups(w, static_cast<const uint8_t*>(zeros), i,
+                            reinterpret_cast<uint8_t*>(packed_zeros) + i * stride);
             if (w.zero_kind == PARLOR_ZERO_F16)
                 pack_groups(w, static_cast<const uint16_t*>(zeros), i,
                             reinterpret_cast<uint16_t*>(packed_zeros) + i * stride);

@@ -47,10 +47,10 @@ void load_scales(const linear_weight& w, int64_t row_block, int64_t group, float
     for (int64_t lane = 0; lane < kLanes; ++lane) scales[lane] = half_to_float(source[lane]);
 }
 
-void store(const linear_weight& w, const float (*sums)[kLanes], int rows, int64_t row_block, const Output& output) {
+void store(const linear_weight& w, const float (*sums)[kLanes], int64_t row_block, const Output& output) {
     const int64_t first = row_block * kLanes;
     const int64_t lanes = w.n - first < kLanes ? w.n - first : kLanes;
-    for (int row = 0; row < rows; ++row) {
+    for (int row = 0; row < output.rows; ++row) {
         float* const out = output.out + row * output.stride + first;
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const float sum = sums[row][lane] + (w.bias ? w.bias[first + lane] : 0.0f);
@@ -102,7 +102,7 @@ void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t 
             }
             ++span;
         }
-        store(w, sums, tile.rows, row_block, output);
+        store(w, sums, row_block, output);
     }
 }
 
@@ -137,7 +137,7 @@ void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t
                     sums[row][lane] = multiply_add(partial[lane], scales[lane], sums[row][lane]);
             }
         }
-        store(w, sums, tile.rows, row_block, output);
+        store(w, sums, row_block, output);
     }
 }
 
@@ -148,7 +148,7 @@ float dense_value(const linear_weight& w, const void* values, int64_t column, in
     return bits_to_float(static_cast<uint32_t>(halves[(column / 2 * kLanes + lane) * 2 + column % 2]) << 16);
 }
 
-void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int rows, int64_t first, int64_t last,
+void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,
                 const Output& output) {
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const char* values = static_cast<const char*>(w.codes) + row_block * row_block_bytes(w);
@@ -160,15 +160,15 @@ void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int ro
                 for (int64_t lane = 0; lane < kLanes; ++lane)
                     weights[k][lane] = dense_value(w, values, begin + k, lane);
             }
-            for (int row = 0; row < rows; ++row) multiply(weights, x + row * x_stride + begin, length, sums[row]);
+            for (int row = 0; row < output.rows; ++row) multiply(weights, x + row * x_stride + begin, length, sums[row]);
         }
-        store(w, sums, rows, row_block, output);
+        store(w, sums, row_block, output);
     }
 }
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kMaxRows, int8_rows, exact_rows, dense_rows}; }
+LinearKernels linear_kernels() { return {kMaxRows, [](int rows) { return rows; }, int8_rows, exact_rows, dense_rows}; }
 
 }  // namespace plain
 }  // namespace parlor
