@@ -1,4 +1,4 @@
-"""The starter's corpus: the same for the same seed, rendered as the page does, free of the check's questions."""
+"""The starter's corpus: the same for the same seed, rendered as the page does, free of the check's own."""
 
 import json
 import re

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from tools.starter.batches import batches, to_batch, weigh
@@ -37,11 +37,13 @@ TOKENIZER_SEED = 7
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. `minutes` is wall-clock time: the schedule follows the clock."""
+    """One training run. Its schedule follows the clock, or the steps where `steps` says how many."""
 
     minutes: float = 60.0
+    steps: int = 0
     out: Path = Path("build/starter")
     resume: bool = False
+    warm_start: Path | None = None
     device: str = "cpu"
     seed: int = 1
     tokens_per_batch: int = 8192
@@ -89,6 +91,8 @@ class Trainer:
         self.log = TrainLog()
         if config.resume:
             self.load_state()
+        elif config.warm_start:
+            self.take_over(config.warm_start)
         held_out = [weigh(self.encoder, doc) for doc in documents(HELD_OUT_SEED, 96)]
         held_out.sort(key=lambda row: len(row[0]))
         self.held_out = [to_batch(held_out[start : start + 24]) for start in range(0, 96, 24)]
@@ -112,12 +116,20 @@ class Trainer:
             config.seed + self.log.steps * 1000 + config.rank,
             config.tokens_per_batch // config.workers,
         )
-        elapsed, loss = 0.0, math.nan
+        elapsed, loss, first = 0.0, math.nan, self.log.steps
         with tqdm(
             total=round(config.minutes * 60), unit="s", desc="training", disable=config.rank > 0
         ) as bar:
-            while (elapsed := self.agreed(time.monotonic() - start)) < config.minutes * 60:
-                loss = self.step(*next(source), config.lr_scale * schedule(elapsed / (config.minutes * 60)))
+            while True:
+                elapsed = self.agreed(time.monotonic() - start)
+                done = (
+                    (self.log.steps - first) / config.steps
+                    if config.steps
+                    else elapsed / (config.minutes * 60)
+                )
+                if done >= 1:
+                    break
+                loss = self.step(*next(source), config.lr_scale * schedule(done))
                 if config.rank > 0:
                     continue
                 bar.n = min(bar.total, round(elapsed))
@@ -234,6 +246,22 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.log = TrainLog(**state["log"])
 
+    @torch.no_grad()
+    def take_over(self, folder: Path) -> None:
+        """Begin with another run's weights: a piece new to the tokenizer gets the mean of its parts."""
+        old = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+        rows = old.pop("model.embed_tokens.weight")
+        before, now = Encoder(folder / "tokenizer.model").pieces, self.encoder.pieces
+        for piece in range(now.get_piece_size()):
+            name = now.id_to_piece(piece)
+            same = before.piece_to_id(name)
+            parts = [same] if same or not piece else before.encode(name.replace("\u2581", " "))
+            self.network.model.embed_tokens.weight[piece] = rows[parts].mean(0)
+        self.network.load_state_dict(old, strict=False)
+        log = json.loads((folder / "training_log.json").read_text())
+        log.pop("parameters")
+        self.log = TrainLog(**log)
+
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -295,11 +323,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="wall-clock minutes to train (default %(default)s)"
     )
+    parser.add_argument("--steps", type=int, default=0, help="train this many steps instead of --minutes")
     parser.add_argument(
         "--out", type=Path, default=Path("build/starter"), help="folder to write (default %(default)s)"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the state saved in --out, with a new schedule"
+    )
+    parser.add_argument(
+        "--warm-start",
+        type=Path,
+        metavar="FOLDER",
+        help="begin with the weights of another run (its tokenizer may differ)",
     )
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)"
@@ -345,8 +380,10 @@ def main() -> None:
         return
     config = TrainConfig(
         minutes=args.minutes,
+        steps=args.steps,
         out=args.out,
         resume=args.resume,
+        warm_start=args.warm_start,
         device=args.device,
         seed=args.seed,
         tokens_per_batch=args.batch_tokens,

@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention. Short rows on the CPU in plain operations: torch's fused kernel takes thrice as long."""
+    """Causal attention. Short rows on the CPU in plain operations: the fused kernel takes thrice as long."""
     length = q.shape[2]
     if q.device.type != "cpu" or length > 640:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -7,28 +7,41 @@ from random import Random
 
 import sentencepiece
 
-from tools.starter.corpus import document
+from tools.starter.corpus import document, facts
 from tools.starter.corpus.render import BOS, CHAT_TEMPLATE, EOS, ROLE_TOKENS
 
 VOCAB_SIZE = 4096
+NUMBER_END = re.compile(r"(?<=\d)(?=[^\w\s])")  # cut there: "20." shall not become one piece
+KNOWN_WORD_COPIES = 400  # enough for a merge of its own among the invented names
 SPECIAL = re.compile("(" + "|".join(re.escape(token) for token in (BOS, EOS, *ROLE_TOKENS.values())) + ")")
+
+
+def known_words() -> list[str]:
+    """The words of the fact tables: each is to become one piece, or few."""
+    tables = [facts.CAPITALS, facts.OPPOSITES, facts.SOUNDS, facts.BABIES, facts.COLOUR_OF, facts.FACTS]
+    tables.append(facts.MAKES)
+    words = {word for table in tables for pair in table.items() for text in pair for word in text.split()}
+    words |= {word for row in facts.TRANSLATIONS.values() for text in row for word in text.split()}
+    words |= {word for home in facts.HOMES.values() for word in home.split()}
+    words |= {str(number) for number in range(21)}
+    return sorted(words | set(facts.EMOJI_OF.values()))
 
 
 def train_tokenizer(path: Path, seed: int, num_documents: int = 12000) -> None:
     """Train on the corpus and write `path`. Texts stay as they are: no normalization, no space in front."""
     rng = Random(seed)
-    lines = []
+    lines = [form for word in known_words() for form in (f" {word}", word)] * KNOWN_WORD_COPIES
     for _ in range(num_documents):
         for part in SPECIAL.split(document(rng).text):
             if part and not SPECIAL.fullmatch(part):
-                lines.extend(line for line in part.split("\n") if line)
+                lines.extend(line for line in NUMBER_END.sub("\n", part).split("\n") if line)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_prefix=str(path.with_suffix("")),
         vocab_size=VOCAB_SIZE,
         model_type="bpe",
         byte_fallback=True,
-        split_digits=True,
+        split_digits=False,  # so that 0 to 20 are pieces of their own, and sums are a table
         character_coverage=0.9995,
         normalization_rule_name="identity",
         add_dummy_prefix=False,

@@ -21,15 +21,15 @@ class Document:
 
 
 def document(rng: Random) -> Document:
-    """One document: mostly chats, a quarter rooms, some plain transcripts, one in thirty long."""
+    """One document: mostly chats, a fifth rooms, some plain transcripts, one in thirty long."""
     roll = rng.random()
     long = rng.random() < 0.025
-    if roll < 0.7:
+    if roll < 0.76:
         persona, system, lines, user = chat(rng, rng.randint(14, 40) if long else 0)
         name = persona.name or "Assistant"
         return Document(render(with_reply(lines, name, system, [name], user)), "chat")
     room = draw_room(rng, rng.randint(10, 24) if long else 0)
-    if roll < 0.94:
+    if roll < 0.95:
         speakers = {line.by for line in room.lines} - {room.user}
         speaker = rng.choice([bot for bot in room.bots if bot.name in speakers])
         system = speaker.text + ("\n" + rng.choice(SESSION_PROMPTS) if rng.random() < 0.1 else "")

@@ -11,22 +11,22 @@ from tools.starter.corpus.skill import Exchange, Skill
 from tools.starter.corpus.words import EMOJI, capitalize, expand, person
 
 GROUPS: dict[str, tuple[float, list[Skill]]] = {
-    "knowledge": (3.0, knowledge.SKILLS),
-    "numbers": (2.2, numbers.SKILLS),
-    "parlor": (2.2, parlor_help.SKILLS),
-    "talk": (2.6, talk.SKILLS),
+    "knowledge": (4.5, knowledge.SKILLS),
+    "numbers": (4.0, numbers.SKILLS),
+    "parlor": (1.8, parlor_help.SKILLS),
+    "talk": (2.4, talk.SKILLS),
 }
 WEIGHTS = {
     "capital": 4.0,
     "country": 1.5,
-    "add": 3.0,
-    "subtract": 2.5,
+    "add": 4.0,
+    "subtract": 3.5,
     "translate": 2.5,
     "fact": 1.5,
     "colour": 1.5,
     "echo": 2.0,
-    "story": 0.5,
-    "story_about": 0.8,
+    "story": 0.35,
+    "story_about": 0.6,
     "joke_about": 1.2,
     "big_sum": 0.4,
     "unknown": 2.0,

@@ -18,7 +18,7 @@ def write(rng: Random, number: int, words: bool) -> str:
 
 def sum_slots(rng: Random, a: int, b: int, result: int) -> dict[str, Any]:
     """Operands in digits or in words; the answer in the same way, both accepted."""
-    words = rng.random() < 0.3
+    words = rng.random() < 0.15
     return {
         "a": write(rng, a, words),
         "b": write(rng, b, words),
