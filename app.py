@@ -91,13 +91,15 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     store.lock.describe(address)
     model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
                  cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
-                 progress=_show_progress)
+                 progress=Progress())
     app = create_app(model, store, guard=guard)
 
     def ready() -> None:
         print(f"\nParlor is ready: {address}   (Ctrl+C ends it)", flush=True)
         if not arguments.no_browser:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            everywhere = arguments.host in ("0.0.0.0", "::")
+            here = address_of(listener, "127.0.0.1") if everywhere else address
+            threading.Thread(target=webbrowser.open, args=(here,), daemon=True).start()
 
     serve(app, listener, ready=ready)
     store.close()
@@ -115,12 +117,23 @@ def _read_password(source: str | None) -> Password | None:
     return Password(text)
 
 
-def _show_progress(what: str, done: float) -> None:
-    """One line that is written over, where somebody looks; one line a step elsewhere."""
-    if sys.stdout.isatty():
-        print(f"\r{what:<60} {done:4.0%}", end="\n" if done >= 1 else "", flush=True)
-    elif done in (0.0, 1.0):
-        print(f"{what} {done:.0%}", flush=True)
+class Progress:
+    """What is being loaded, a line each; on a terminal its share counts up in place."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._in_place = sys.stdout.isatty()
+
+    def __call__(self, what: str, done: float) -> None:
+        if what != self._what:
+            print("\n" if self._what and self._in_place else "", end="")
+        elif not self._in_place:
+            return
+        self._what = what
+        if self._in_place:
+            print(f"\r{what} {done:4.0%}", end="", flush=True)
+        else:
+            print(what, flush=True)
 
 
 def _positive(text: str) -> int:

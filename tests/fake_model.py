@@ -9,6 +9,7 @@ Same surface as model.ChatModel. The reply follows from the last user message:
     think aloud                  a think block, then text
     temperature                  says what it was asked to sample with
     view                         the messages as the model sees them
+    clock N                      N tokens, each the time at which it was made (monotonic milliseconds)
     anything else                an echo, made of the words of the message and the seed
 """
 
@@ -70,6 +71,7 @@ THINK = "The user asks.\nI should be brief.\n\n- one\n- two"
 SAMPLES = {"code": CODE, "markdown": MARKDOWN, "table": TABLE, "emoji": EMOJI, "xss": XSS, "empty": "",
            "spaces": "  \n  surrounded by space  \n\n"}
 SEQ_LEN = 2048
+CLOCK = "\0clock"
 
 
 class FakeReply:
@@ -99,6 +101,8 @@ class FakeReply:
             for channel, text in self._script:
                 if self._cancelled.wait(model.delay):
                     break
+                if text == CLOCK:
+                    text = f" {time.monotonic() * 1000:.1f}"
                 if count >= self._params.max_new_tokens:
                     reason = "length"
                     break
@@ -227,6 +231,8 @@ class FakeModel:
             return pieces(f"temperature {params.temperature} top_p {params.top_p} seed {params.seed}")
         if "view" in asked:
             return pieces("\n".join(f"[{m.role}] {m.content}" for m in messages))
+        if clock := re.search(r"clock (\d+)", asked):
+            return [("text", CLOCK)] * int(clock[1])
         if "long" in asked:
             return pieces(" ".join(f"word{number}" for number in range(400)))
         for key, text in SAMPLES.items():

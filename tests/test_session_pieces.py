@@ -189,7 +189,7 @@ def test_the_built_in_presets_are_in_range():
 
 @pytest.mark.parametrize("kind", [SESSION, BOT, PRESET])
 def test_a_golden_file_of_every_version_can_be_read(kind):
-    """A file once written must open for ever: each new version adds a golden file here, and none is changed."""
+    """A file once written must open for ever: each new version adds a golden file, and none is changed."""
     for version in range(1, kind.version + 1):
         document = strict_json.loads((GOLDEN / f"{kind.name}-v{version}.json").read_bytes())
         assert document["schema_version"] == version

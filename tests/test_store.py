@@ -345,7 +345,8 @@ def test_search_needs_every_word_in_title_or_text(store):
 
 
 @pytest.mark.parametrize("key", ["../../etc/passwd", "..", "", "0" * 15, "0" * 17, "G" * 16,
-                                 "0123456789abcdef\n", "0123456789ABCDEF", "٠" * 16, "%2e%2e", "a/b", "con", None, 7])
+                                 "0123456789abcdef\n", "0123456789ABCDEF", "٠" * 16, "%2e%2e", "a/b", "con",
+                                 None, 7])
 def test_nothing_that_is_not_an_id_reaches_the_disk(store, key):
     for call in (store.session, store.delete_session, store.restore_session, store.bots.get):
         with pytest.raises(NotFound):

@@ -75,6 +75,7 @@ class Chains:
 
     def start(self, chain: Chain, job: ReplyJob) -> None:
         """Begin the chain's next reply. Raises TooMany if the chain was ended meanwhile."""
+        self._forget_old_jobs()
         with self._lock:
             if self._closing or chain.ended:
                 raise TooMany("Parlor is shutting down." if self._closing else "The chain has ended.",
@@ -92,6 +93,8 @@ class Chains:
         try:
             if not (chain.ended or job.stopped or job.failed or self._closing):
                 following = follow()
+        except TooMany:
+            pass  # it was ended in this very moment
         except Exception:
             log.exception("the chain of session %s ends early", chain.session_id)
         if following is not None:

@@ -8,6 +8,7 @@ the log's last event comes after that. Knows nothing of HTTP, and not who speaks
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from .store import Store
 
 STATS_SECONDS = 0.25
 COMMIT_TRIES = 3
+COMMIT_WAIT = 0.1
 log = logging.getLogger("parlor.reply")
 
 
@@ -193,24 +195,26 @@ class ReplyJob:
         message = self._final_message(reason, stats, error)
         revision, problem = self._commit(message)
         message.pop("continues", None)
-        if error or problem:
-            self.failed = True
-            self._next_turn(self)
-            self.log.end("error", {"message": error or problem, "partial": message, "revision": revision})
+        problem = error or problem
+        self.failed = bool(problem)
+        following = self._next_turn(self)
+        if problem:
+            self.log.end("error", {"message": problem, "partial": message, "revision": revision})
         else:
-            self.log.end("done", {"message": message, "revision": revision, "next": self._next_turn(self)})
+            self.log.end("done", {"message": message, "revision": revision, "next": following})
 
     def _final_message(self, reason: str, stats: Any, error: str) -> Message:
         message = {**self.plan.message, "text": self._text, "thinking": self._thinking,
                    "model": self.plan.model_name, "sampling": as_json(self.plan.params),
                    "finish_reason": reason, "error": error}
         if stats is not None:
-            message |= {name: getattr(stats, name) for name in REPLY_NUMBERS}
+            numbers = {name: getattr(stats, name) for name in REPLY_NUMBERS}
+            message |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         if self.plan.continues:
             message["continues"] = True
             for name in ("new_tokens", "decode_seconds"):
-                if stats is not None and self.plan.message.get(name) is not None:
-                    message[name] += self.plan.message[name]
+                if stats is not None and self.plan.message.get(name):
+                    message[name] = (message[name] or 0) + self.plan.message[name]
         return message
 
     def _commit(self, message: Message) -> tuple[int | None, str]:
@@ -223,13 +227,16 @@ class ReplyJob:
             self._journal.close()
         problem = ""
         for attempt in range(COMMIT_TRIES):
+            if attempt:
+                time.sleep(COMMIT_WAIT)
             try:
                 session = self._store.change_session(
                     self.plan.session_id, None, lambda session: tree.with_reply(session, message))
             except Problem as error:
                 problem = f"The reply could not be kept: {error.message}"
-                if attempt < COMMIT_TRIES - 1:
-                    time.sleep(0.1)
+            except Exception:
+                log.exception("reply %s could not be committed", self.id)
+                return None, "The reply could not be kept; Parlor's log says more."
             else:
                 self._drop_journal()
                 return session["revision"], ""

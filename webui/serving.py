@@ -23,6 +23,7 @@ from .guard import MAX_BODY
 
 THREADS = MOST_STREAMS + 32
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
+LOOP_SECONDS = 0.25  # Windows sees Ctrl+C only between two waits
 LAST_SECONDS = 0.5  # for requests that are being answered
 GOODBYE = "Parlor was stopped while this was being written."
 
@@ -63,7 +64,8 @@ def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> 
     server = create_server(
         app, sockets=[listener], threads=THREADS, connection_limit=4 * THREADS, backlog=1024, ident=None,
         channel_request_lookahead=1, outbuf_high_watermark=1 << 18, max_request_body_size=MAX_BODY,
-        asyncore_use_poll=hasattr(select, "poll"), clear_untrusted_proxy_headers=True)
+        asyncore_use_poll=hasattr(select, "poll"), asyncore_loop_timeout=LOOP_SECONDS,
+        clear_untrusted_proxy_headers=True)
     ending = threading.Event()
     ended = threading.Event()
 
