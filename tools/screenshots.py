@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                      "--disable-component-update", "--disable-sync"]
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 TALK = ["Hello! My name is Mina. What is the capital of France?", "Tell me a joke.", "What is my name?"]
 WIDE = {"width": 1440, "height": 900}
 TELEPHONE = {"width": 390, "height": 844}
@@ -35,8 +41,18 @@ REPLY_MS = 120_000
 def running_parlor(model: Path | None) -> Iterator[str]:
     """The address of a Parlor of our own, with an empty folder of sessions."""
     with tempfile.TemporaryDirectory() as sessions:
-        command = [sys.executable, str(ROOT / "app.py"), "--port", "0", "--no-browser", "--sessions-dir", sessions]
-        server = subprocess.Popen(command + (["-d", str(model)] if model else []), stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            str(ROOT / "app.py"),
+            "--port",
+            "0",
+            "--no-browser",
+            "--sessions-dir",
+            sessions,
+        ]
+        server = subprocess.Popen(
+            command + (["-d", str(model)] if model else []), stdout=subprocess.PIPE, text=True
+        )
         try:
             for line in server.stdout or ():
                 if found := re.search(r"http://\S+", line):
@@ -71,8 +87,12 @@ def converse(page: Page, url: str) -> str:
     return page.url
 
 
-def picture(browser: Browser, address: str, target: Path, theme: str, size: dict[str, int], act: Any = None) -> None:
-    context = browser.new_context(viewport=size, color_scheme=theme, device_scale_factor=2 if size is TELEPHONE else 1)
+def picture(
+    browser: Browser, address: str, target: Path, theme: str, size: dict[str, int], act: Any = None
+) -> None:
+    context = browser.new_context(
+        viewport=size, color_scheme=theme, device_scale_factor=2 if size is TELEPHONE else 1
+    )
     page = context.new_page()
     page.goto(address)
     page.locator(".message, .bot-card").first.wait_for()

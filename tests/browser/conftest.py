@@ -1,8 +1,8 @@
 """A real server with a scripted model, and Chromium in front of it.
 
-The server runs in a thread of the test process, so that a test can put replies into the model's mouth. Every page
-is watched: an error in its console, a breach of the content security policy or a request to another host fails the
-test. Without Chromium the tests are skipped.
+The server runs in a thread of the test process, so that a test can put replies into the model's mouth.
+Every page is watched: an error in its console, a breach of the content security policy or a request to
+another host fails the test. Without Chromium the tests are skipped.
 """
 
 from __future__ import annotations
@@ -21,9 +21,16 @@ from waitress.server import create_server
 from tests.fake_model import FakeModel
 from tests.fake_server import BOTS, write_bots
 
-CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                      "--disable-background-networking", "--disable-renderer-backgrounding",
-                      "--disable-component-update", "--disable-sync"]
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-renderer-backgrounding",
+    "--disable-component-update",
+    "--disable-sync",
+]
 MARLOW, OTTO, LIN = (bot[0] for bot in BOTS)
 PATIENCE_MS = 30_000  # a busy machine is slow; a test that passes never waits this long
 HOLD_SECONDS = 120
@@ -32,7 +39,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 class HeldModel(FakeModel):
-    """A FakeModel that stops before a token of its next reply until it is released: no test depends on speed."""
+    """A FakeModel that can stop before a token until it is released, so that no test depends on speed."""
 
     def __init__(self, **options: Any) -> None:
         self._free = threading.Event()
@@ -73,7 +80,9 @@ class Site:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self.url + path, data, {"Content-Type": "application/json"}, method=method
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
 
@@ -94,13 +103,35 @@ class Site:
         for number, text in enumerate(texts):
             mid = f"{number:016x}"
             author = "user" if number % 2 == 0 else room[(number // 2) % len(room)]
-            messages.append({"id": mid, "parent": parent, "author": author, "name": "", "text": text, "thinking": "",
-                             "created": 1_700_000_000.0 + number})
+            messages.append(
+                {
+                    "id": mid,
+                    "parent": parent,
+                    "author": author,
+                    "name": "",
+                    "text": text,
+                    "thinking": "",
+                    "created": 1_700_000_000.0 + number,
+                }
+            )
             parent = mid
-        data = {"schema_version": 1, "id": "f" * 16, "revision": 1, "title": "Imported", "title_is_auto": False,
-                "created": 1_700_000_000.0, "updated": 1_700_000_000.0, "leaf": parent,
-                "bots": [{"id": bot, "muted": False} for bot in room], "user_name": "", "system_prompt": "",
-                "turn_order": "in_turn", "sampling": {}, "preset": "balanced", "messages": messages}
+        data = {
+            "schema_version": 1,
+            "id": "f" * 16,
+            "revision": 1,
+            "title": "Imported",
+            "title_is_auto": False,
+            "created": 1_700_000_000.0,
+            "updated": 1_700_000_000.0,
+            "leaf": parent,
+            "bots": [{"id": bot, "muted": False} for bot in room],
+            "user_name": "",
+            "system_prompt": "",
+            "turn_order": "in_turn",
+            "sampling": {},
+            "preset": "balanced",
+            "messages": messages,
+        }
         return self.api("POST", "/api/sessions/import", {"data": data})["session"]["id"]
 
 
@@ -115,8 +146,9 @@ def site(tmp_path_factory):
     model = HeldModel(delay=0.002, prompt_steps=3, prompt_delay=0.002)
     store = Store(folder)
     app = create_app(model, store)
-    server = create_server(app, host="127.0.0.1", port=0, threads=48, channel_request_lookahead=1,
-                           outbuf_high_watermark=1 << 18)
+    server = create_server(
+        app, host="127.0.0.1", port=0, threads=48, channel_request_lookahead=1, outbuf_high_watermark=1 << 18
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield Site(f"http://127.0.0.1:{server.effective_port}", model)
@@ -158,10 +190,20 @@ class Watch:
     expected: tuple[str, ...] = ()  # parts of console errors that this test causes on purpose
 
     def attach(self, context: Any, url: str) -> None:
-        context.on("request", lambda sent: None if sent.url.startswith((url, "data:", "blob:")) else
-                   self.foreign.append(sent.url))
-        context.on("console", lambda said: self.errors.append(f"{said.text} {said.location.get('url')}")
-                   if said.type == "error" else None)
+        context.on(
+            "request",
+            lambda sent: (
+                None if sent.url.startswith((url, "data:", "blob:")) else self.foreign.append(sent.url)
+            ),
+        )
+        context.on(
+            "console",
+            lambda said: (
+                self.errors.append(f"{said.text} {said.location.get('url')}")
+                if said.type == "error"
+                else None
+            ),
+        )
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
 
     def verdict(self) -> None:
@@ -180,7 +222,12 @@ def new_context(chromium, site, watch):
     made = []
 
     def make(**options: Any) -> Any:
-        options = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", "reduced_motion": "reduce", **options}
+        options = {
+            "viewport": {"width": 1280, "height": 800},
+            "color_scheme": "light",
+            "reduced_motion": "reduce",
+            **options,
+        }
         context = chromium.new_context(base_url=site.url, **options)
         context.set_default_timeout(PATIENCE_MS)
         watch.attach(context, site.url)

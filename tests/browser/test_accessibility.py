@@ -4,16 +4,21 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.fake_model import CODE, MARKDOWN, TABLE
+
 from .conftest import MARLOW, OTTO, go_to, say, wait_until_quiet
 
 pytestmark = pytest.mark.browser
 
-SIZES = {"desktop": (1440, 900), "telephone": (360, 740), "small": (320, 568)}
+SIZES = {"desktop": (1440, 900), "small": (320, 568)}
 
 
 def assert_accessible(page, where):
     results = Axe().run(page)
-    found = [f"{one['id']}: {one['help']} {[node['html'][:160] for node in one['nodes'][:3]]}" for one in results.response["violations"]]
+    found = [
+        f"{one['id']}: {one['help']} {[node['html'][:160] for node in one['nodes'][:3]]}"
+        for one in results.response["violations"]
+    ]
     assert found == [], f"{where}: {found}"
 
 
@@ -25,30 +30,28 @@ def test_no_violations(new_context, site, theme, size):
     page = new_context(viewport={"width": width, "height": height}, color_scheme=theme).new_page()
     go_to(page)
     assert_accessible(page, "welcome")
-    go_to(page, site.session(MARLOW, OTTO))
-    for text in ("think", "show code", "show a table", "show markdown", "fail"):
-        say(page, text)
-        wait_until_quiet(page)
-    page.locator(".from-bot").last.hover()
+    everything = f"{CODE}\n\n{TABLE}\n\n{MARKDOWN}\n\n{CODE}"
+    go_to(page, site.import_path(["Hello", everything, "And now?"], MARLOW, OTTO))
+    say(page, "think, then fail")
+    wait_until_quiet(page)
     page.locator(".message.is-last [aria-label=More]").click()
-    assert_accessible(page, "menu of a message")
     page.keyboard.press("r")
     page.keyboard.press("Enter")
     expect(page.locator(".versions")).to_be_visible()
     wait_until_quiet(page)
-    assert_accessible(page, "a full session")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    site.model.scripts.append(" ".join(f"word{number}" for number in range(100)))
+    site.model.hold(after=20)
+    say(page, "one more")
+    expect(page.locator(".md.writing")).to_contain_text("word3")
+    assert_accessible(page, "a full session, and one more reply is being written")
+    page.click(".stop")
+    site.model.release()
+    wait_until_quiet(page)
     page.press("#text", "ArrowUp")
     expect(page.locator(".edit-text")).to_be_focused()
     assert_accessible(page, "editing")
     page.keyboard.press("Escape")
-    site.model.hold(after=20)
-    say(page, "a long one")
-    expect(page.locator(".md.writing")).to_contain_text("word3")
-    assert_accessible(page, "writing")
-    page.click(".stop")
-    site.model.release()
-    wait_until_quiet(page)
     for tab in ("sampling", "session", "bot", "model"):
         if not wide and page.locator("#right").is_hidden():
             page.click("#open-right")
@@ -91,6 +94,7 @@ def test_no_violations_in_dialogs_and_menus(new_context, site, theme, watch):
     assert_accessible(page, "bot editor")
     page.keyboard.press("Escape")
     page.click(".message.is-last [aria-label=More]")
+    assert_accessible(page, "menu of a message")
     page.click(".menu >> text=Details")
     assert_accessible(page, "details")
     page.keyboard.press("Escape")
@@ -103,24 +107,37 @@ def test_no_violations_in_dialogs_and_menus(new_context, site, theme, watch):
     expect(page.locator(".toast")).to_be_visible()
     assert_accessible(page, "note with undo")
     watch.expected = ("401",)
-    page.route("**/api/bots", lambda route: route.fulfill(status=401, json={"error": {"message": "The password is needed.", "code": "login"}}))
+    page.route(
+        "**/api/bots",
+        lambda route: route.fulfill(
+            status=401, json={"error": {"message": "The password is needed.", "code": "login"}}
+        ),
+    )
     page.reload()
     expect(page.locator("dialog h2")).to_have_text("Parlor is locked")
     assert_accessible(page, "login")
 
 
 def test_finished_paragraphs_are_announced_and_tokens_are_not(page, open_session, site):
-    site.model.scripts.append("First paragraph here.\n\nSecond paragraph here.\n\nThird paragraph here.\n\nFourth one.")
+    site.model.scripts.append(
+        "First paragraph here.\n\nSecond paragraph here.\n\nThird paragraph here.\n\nFourth one."
+    )
     open_session()
     page.evaluate("""() => {
       window.heard = [];
-      new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach((node) => window.heard.push(node.textContent))))
+      const hear = (change) => change.addedNodes.forEach((node) => window.heard.push(node.textContent));
+      new MutationObserver((changes) => changes.forEach(hear))
         .observe(document.querySelector("#announcer"), { childList: true });
     }""")
     say(page, "go")
     wait_until_quiet(page)
     heard = [text for text in page.evaluate("window.heard") if "paragraph" in text or "Fourth" in text]
-    assert heard == ["First paragraph here.", "Second paragraph here.", "Third paragraph here.", "Fourth one."]
+    assert heard == [
+        "First paragraph here.",
+        "Second paragraph here.",
+        "Third paragraph here.",
+        "Fourth one.",
+    ]
 
 
 def test_nothing_moves_for_those_who_asked_for_that(new_context, site):

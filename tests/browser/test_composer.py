@@ -15,7 +15,8 @@ def test_enter_while_an_input_method_composes_does_not_send(page, open_session, 
     devtools.send("Input.imeSetComposition", {"text": "にほん", "selectionStart": 3, "selectionEnd": 3})
     page.evaluate("""() => {
       const text = document.querySelector("#text");
-      const press = (more) => text.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true, ...more }));
+      const press = (more) => text.dispatchEvent(
+        new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true, ...more }));
       press({ isComposing: true });
       press({ keyCode: 229 });
       press({ keyCode: 229, ctrlKey: true });
@@ -75,7 +76,12 @@ def test_drafts_belong_to_their_session_and_survive_a_reload(page, site):
 def test_what_was_typed_stays_when_sending_fails(page, open_session, watch):
     watch.expected = ("500",)
     open_session()
-    page.route("**/messages", lambda route: route.fulfill(status=500, json={"error": {"message": "Something broke.", "code": "internal"}, "id": "1"}))
+    page.route(
+        "**/messages",
+        lambda route: route.fulfill(
+            status=500, json={"error": {"message": "Something broke.", "code": "internal"}, "id": "1"}
+        ),
+    )
     page.fill("#text", "precious words")
     page.press("#text", "Enter")
     expect(page.locator(".toast.serious")).to_contain_text("Something broke.")

@@ -244,7 +244,9 @@ def test_markdown_code_and_tables_are_shown_and_copied(page, open_session, conte
     expect(page.locator(".code-block .hljs-keyword").first).to_have_text("def")
     page.click(".code-head >> text=Copy")
     expect(page.locator(".code-head button")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()").startswith("def dark_seconds(hours, beam_degrees=2):\n    night")
+    assert page.evaluate("navigator.clipboard.readText()").startswith(
+        "def dark_seconds(hours, beam_degrees=2):\n    night"
+    )
     say(page, "show a table")
     wait_until_quiet(page)
     expect(page.locator("td[align=right]")).to_have_text(["12", "7"])

@@ -9,7 +9,10 @@ pytestmark = pytest.mark.browser
 
 
 def focused(page):
-    return page.evaluate("document.activeElement.id || document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
+    return page.evaluate("""() => {
+      const one = document.activeElement;
+      return one.id || one.getAttribute("aria-label") || one.textContent;
+    }""")
 
 
 def test_the_keyboard_map(page, open_session, context):
@@ -61,7 +64,9 @@ def test_a_dialog_keeps_the_focus_inside_and_gives_it_back(page, open_session):
     assert page.evaluate("document.activeElement.closest('dialog') !== null")
     for _ in range(6):
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement === document.body || document.activeElement.closest('dialog') !== null")
+        assert page.evaluate(
+            "document.activeElement === document.body || document.activeElement.closest('dialog') !== null"
+        )
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.className") == "title-button"
 
@@ -77,10 +82,14 @@ def test_arrow_keys_move_between_the_tabs_of_the_settings(page):
 
 def test_the_theme_is_chosen_and_remembered(page):
     go_to(page)
-    light = page.evaluate("getComputedStyle(document.body).backgroundColor || getComputedStyle(document.documentElement).backgroundColor")
+    light = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     page.click("[aria-label=Menu]")
     page.click(".menu >> text=Dark")
-    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(25, 24, 22)" != light
+    assert (
+        page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        == "rgb(25, 24, 22)"
+        != light
+    )
     page.reload()
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(25, 24, 22)"
     page.click("[aria-label=Menu]")

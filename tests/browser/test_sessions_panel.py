@@ -38,7 +38,9 @@ def test_rename_duplicate_delete_and_undo(page, open_session, site):
     page.click(".toast >> text=Undo")
     expect(page.locator("#title")).to_have_attribute("data-id", copy)
     expect(page.locator(".message")).to_have_count(2)
-    assert site.read(copy)["title"] == site.read(session_id)["title"] or site.read(copy)["title"].startswith("Boats")
+    assert site.read(copy)["title"] == site.read(session_id)["title"] or site.read(copy)["title"].startswith(
+        "Boats"
+    )
 
 
 def test_search_finds_words_in_messages(page, open_session):

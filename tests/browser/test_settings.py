@@ -97,8 +97,17 @@ def test_presets_are_chosen_saved_and_deleted(page, open_session, site):
 
 
 def test_a_bots_own_values_are_shown_under_the_control(page, site):
-    bot = site.api("POST", "/api/bots", {"name": "Strict", "color": "#123456", "persona": "You are Strict.", "greeting": "",
-                                         "sampling": {"temperature": 0.1}})["bot"]
+    bot = site.api(
+        "POST",
+        "/api/bots",
+        {
+            "name": "Strict",
+            "color": "#123456",
+            "persona": "You are Strict.",
+            "greeting": "",
+            "sampling": {"temperature": 0.1},
+        },
+    )["bot"]
     go_to(page, site.session(bot["id"]))
     expect(field(page, "temperature").locator(".override")).to_have_text("Strict uses 0.10.")
     say(page, "your temperature?")
@@ -118,7 +127,10 @@ def test_system_prompt_name_and_stop_strings_reach_the_model(page, open_session,
     say(page, "Who am I?")
     wait_until_quiet(page)
     asked = site.model.started[-1]
-    assert asked["messages"][0].content == "You are Marlow, a lighthouse keeper. You talk with Ishmael.\nEverybody is at sea."
+    assert (
+        asked["messages"][0].content
+        == "You are Marlow, a lighthouse keeper. You talk with Ishmael.\nEverybody is at sea."
+    )
     assert asked["params"].stop == ("The end", "\n\n")
     expect(page.locator(".from-user .name")).to_have_text("Ishmael")
 

@@ -31,14 +31,19 @@ def test_reloading_in_mid_stream_shows_the_same_text(page, open_session, site):
 def test_markdown_that_was_streamed_is_the_same_as_markdown_that_was_loaded(page, open_session, site):
     """Every block boundary arrives in pieces here; the reload builds the whole at once."""
     site.model.scripts.append(
-        "# Title\n\nA paragraph\nof two lines.\n\n1. one\n\n2. two\n   - nested\n\n   more of two\n\n3. three\n\n```python\nx = 1\n\n"
-        "y = [link]\n```\n\nSetext\n======\n\n| a | b |\n|---|---:|\n| 1 | 2 |\n\n> quote\nlazy\n\n- a\n- b\n\nText with [ref][r].\n\n"
-        "[r]: https://example.org/r\n\n---\n\nEnd 👩‍👩‍👧‍👦.")
+        "# Title\n\nA paragraph\nof two lines.\n\n1. one\n\n2. two\n   - nested\n\n   more of two\n\n"
+        "3. three\n\n"
+        "```python\nx = 1\n\n"
+        "y = [link]\n```\n\nSetext\n======\n\n| a | b |\n|---|---:|\n| 1 | 2 |\n\n"
+        "> quote\nlazy\n\n- a\n- b\n\n"
+        "Text with [ref][r].\n\n"
+        "[r]: https://example.org/r\n\n---\n\nEnd 👩‍👩‍👧‍👦."
+    )
     open_session()
     site.model.delay = 0.01
     site.model.hold(after=60)
     say(page, "go")
-    expect(page.locator(".md.writing h1").first).to_have_text("Title")
+    expect(page.locator(".md.writing .heading-1").first).to_have_text("Title")
     site.model.release()
     wait_until_quiet(page)
     streamed = page.locator(".from-bot .md").evaluate("one => one.innerHTML")
@@ -60,7 +65,9 @@ def test_only_the_last_blocks_are_touched_while_a_reply_is_written(page, open_se
     site.model.release()
     expect(page.locator(".from-bot .md > p")).to_have_count(30)
     wait_until_quiet(page)
-    assert page.locator(".from-bot .md > p").first.evaluate("one => one.marked === true"), "still the same element"
+    assert page.locator(".from-bot .md > p").first.evaluate("one => one.marked === true"), (
+        "still the same element"
+    )
 
 
 def test_a_second_tab_follows_a_reply_and_new_messages(page, context, open_session, site):
@@ -117,7 +124,11 @@ def test_a_stale_tab_loses_nothing(page, open_session, site, watch):
     session_id = open_session()
     page.route("**/api/changes**", lambda route: None)  # never answered: this tab hears nothing
     session = site.read(session_id)
-    site.api("POST", f"/api/sessions/{session_id}/messages", {"revision": session["revision"], "text": "From elsewhere", "reply": False})
+    site.api(
+        "POST",
+        f"/api/sessions/{session_id}/messages",
+        {"revision": session["revision"], "text": "From elsewhere", "reply": False},
+    )
     page.fill("#text", "From the stale tab")
     page.press("#text", "Enter")
     expect(page.locator(".toast")).to_contain_text("changed in another tab")
@@ -128,7 +139,9 @@ def test_a_stale_tab_loses_nothing(page, open_session, site, watch):
 
 
 def test_scrolling_up_lets_go_at_once_and_the_end_takes_hold_again(page, open_session, site):
-    site.model.scripts.append("\n\n".join(f"Line {number} of a reply that is longer than the window." for number in range(90)))
+    site.model.scripts.append(
+        "\n\n".join(f"Line {number} of a reply that is longer than the window." for number in range(90))
+    )
     open_session()
     site.model.hold(after=500)
     say(page, "go")
@@ -157,8 +170,21 @@ def free_port():
 
 
 def start_server(port, folder):
-    server = subprocess.Popen([sys.executable, "-m", "tests.fake_server", "--port", str(port), "--sessions-dir", str(folder),
-                               "--delay", "0.05"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.fake_server",
+            "--port",
+            str(port),
+            "--sessions-dir",
+            str(folder),
+            "--delay",
+            "0.05",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:

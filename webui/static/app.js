@@ -12,7 +12,7 @@ import { createComposer } from "./composer.js";
 import { copyText } from "./code.js";
 import { byId, h, iconButton } from "./dom.js";
 import { createFrame } from "./frame.js";
-import { listenToKeys, openKeyList } from "./keys.js";
+import { listenToKeys } from "./keys.js";
 import { createLibrary } from "./library.js";
 import { openMenu } from "./menu.js";
 import { createRoom } from "./room.js";
@@ -29,8 +29,11 @@ import { createWelcome } from "./welcome.js";
 const store = new Store();
 const room = createRoom(store, {
   error: toastError,
-  conflict: () => toast("This session was changed in another tab and has been loaded again. What you typed is still there."),
-  connection: (connected) => { if (!connected) changes.suspect(); },
+  conflict: () =>
+    toast("This session was changed in another tab and has been loaded again. What you typed is still there."),
+  connection: (connected) => {
+    if (!connected) changes.suspect();
+  },
   flush: (live) => {
     transcript.flush(live);
     statusLine.update();
@@ -50,12 +53,23 @@ const transcript = createTranscript(store, room, {
 });
 const statusLine = createStatusLine(store, room);
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
-const sessions = createSessions(store, { open, create, rename: library.rename, duplicate: library.duplicate,
-  remove: library.remove, exported: library.exported, search: library.search });
-const chips = createChips(store, room, { speak, editBot: openBotEditor, openBots: async () => {
-  (await rightPanel()).choose("bot");
-  frame.setOpen("right", true);
-} });
+const sessions = createSessions(store, {
+  open,
+  create,
+  rename: library.rename,
+  duplicate: library.duplicate,
+  remove: library.remove,
+  exported: library.exported,
+  search: library.search,
+});
+const chips = createChips(store, room, {
+  speak,
+  editBot: openBotEditor,
+  openBots: async () => {
+    (await rightPanel()).choose("bot");
+    frame.setOpen("right", true);
+  },
+});
 createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
 
 /** @type {Promise<{choose: (id: string) => void}> | null} */
@@ -63,8 +77,15 @@ let panel = null;
 
 /** The settings, loaded once the chat is on the page. */
 function rightPanel() {
-  panel ||= import("./right-panel.js").then(({ createRightPanel }) => createRightPanel(store, room, chips, {
-    closeButton: frame.closeButton("right", "Hide settings"), reloadSettings, library, speak, editBot: openBotEditor }));
+  panel ||= import("./right-panel.js").then(({ createRightPanel }) =>
+    createRightPanel(store, room, chips, {
+      closeButton: frame.closeButton("right", "Hide settings"),
+      reloadSettings,
+      library,
+      speak,
+      editBot: openBotEditor,
+    }),
+  );
   return panel;
 }
 
@@ -79,11 +100,21 @@ const changes = followChanges(store, {
   },
 });
 
-listen({ reached: (reached) => { if (!reached) changes.suspect(); }, login: async () => {
-  (await import("./login.js")).askForPassword(() => location.reload());
-} });
+listen({
+  reached: (reached) => {
+    if (!reached) changes.suspect();
+  },
+  login: async () => {
+    (await import("./login.js")).askForPassword(() => location.reload());
+  },
+});
 listenToKeys({
-  escape, create, proceed, copyLast, version,
+  escape,
+  create,
+  proceed,
+  copyLast,
+  version,
+  list: openKeyList,
   search() {
     frame.setOpen("left", true, false);
     sessions.focusSearch();
@@ -110,7 +141,9 @@ async function open(id) {
 /** The empty page, with the bots that were in the room last. */
 async function openNew() {
   const known = new Set(store.state.bots.map((bot) => bot.id));
-  const before = (store.state.session?.bots || []).filter((entry) => known.has(entry.id)).map((entry) => ({ ...entry, muted: false }));
+  const before = (store.state.session?.bots || [])
+    .filter((entry) => known.has(entry.id))
+    .map((entry) => ({ ...entry, muted: false }));
   const first = store.state.bots[0];
   await room.openNew(before.length ? before : first ? [{ id: first.id, muted: false }] : []);
   history.replaceState(null, "", location.pathname);
@@ -140,7 +173,8 @@ async function openBotEditor(bot) {
   const { editBot } = await import("./bots.js");
   const existing = store.state.bots.find((one) => one.id === bot?.id) || null;
   editBot(store, existing, reloadBots, (saved) => {
-    if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id)) chips.add(saved.id);
+    if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id))
+      chips.add(saved.id);
   });
 }
 
@@ -169,7 +203,8 @@ function escape() {
   else if (store.state.live.size) room.stop();
 }
 
-const lastReply = () => room.path().findLast((message) => message.author !== "user" && !store.state.live.has(message.id));
+const lastReply = () =>
+  room.path().findLast((message) => message.author !== "user" && !store.state.live.has(message.id));
 
 function proceed() {
   const last = lastReply();
@@ -223,8 +258,12 @@ function isNews(summary) {
 function showBanner(inMs) {
   const banner = byId("banner");
   banner.hidden = false;
-  banner.replaceChildren(h("span", { text: `Parlor's server does not answer. Trying again in ${Math.round(inMs / 1000)} s; what you typed is kept.` }),
-    h("button", { type: "button", class: "button small", text: "Try now", on: { click: changes.now } }));
+  banner.replaceChildren(
+    h("span", {
+      text: `Parlor's server does not answer. Trying again in ${Math.round(inMs / 1000)} s; what you typed is kept.`,
+    }),
+    h("button", { type: "button", class: "button small", text: "Try now", on: { click: changes.now } }),
+  );
 }
 
 function showTitle() {
@@ -234,22 +273,45 @@ function showTitle() {
   document.title = session?.id ? `${title} · Parlor` : "Parlor";
   if (heading.textContent === title && heading.dataset.id === (session?.id || "")) return;
   heading.dataset.id = session?.id || "";
-  heading.replaceChildren(session?.id ? h("button", { type: "button", class: "title-button", dir: "auto", text: title, title: "Rename",
-    on: { click: () => library.rename(/** @type {any} */ (store.state.session)) } }) : h("span", { text: title }));
+  heading.replaceChildren(
+    session?.id
+      ? h("button", {
+          type: "button",
+          class: "title-button",
+          dir: "auto",
+          text: title,
+          title: "Rename",
+          on: { click: () => library.rename(/** @type {any} */ (store.state.session)) },
+        })
+      : h("span", { text: title }),
+  );
+}
+
+async function openKeyList() {
+  (await import("./key-list.js")).openKeyList();
 }
 
 /** @param {HTMLElement} anchor */
 function appMenu(anchor) {
   const theme = chosenTheme();
   const choice = (value, label) => ({ label, checked: theme === value, onSelect: () => chooseTheme(value) });
-  openMenu(anchor, "Parlor", [{ heading: "Theme" }, choice("system", "As the system"), choice("light", "Light"), choice("dark", "Dark"), "line",
+  openMenu(anchor, "Parlor", [
+    { heading: "Theme" },
+    choice("system", "As the system"),
+    choice("light", "Light"),
+    choice("dark", "Dark"),
+    "line",
     { label: "Import a session", icon: "upload", onSelect: library.import },
-    { label: "Keyboard", icon: "keyboard", onSelect: openKeyList }]);
+    { label: "Keyboard", icon: "keyboard", onSelect: openKeyList },
+  ]);
 }
 
 byId("brand-buttons").append(
-  iconButton("ellipsis", "Menu", (event) => appMenu(/** @type {any} */ (event.currentTarget)), { "aria-haspopup": "menu" }),
-  frame.closeButton("left", "Hide sessions"));
+  iconButton("ellipsis", "Menu", (event) => appMenu(/** @type {any} */ (event.currentTarget)), {
+    "aria-haspopup": "menu",
+  }),
+  frame.closeButton("left", "Hide sessions"),
+);
 store.on(["session"], showTitle);
 // A session's summary changes with it: its title, who is writing, how many messages.
 let listed = "";
@@ -264,13 +326,26 @@ window.addEventListener("hashchange", () => {
   const id = location.hash.slice(1);
   if (id && id !== store.state.session?.id) open(id);
 });
-window.addEventListener("pagehide", () => { room.flushPatch(); });
+window.addEventListener("pagehide", () => {
+  room.flushPatch();
+});
 
 async function start() {
-  const bodies = await Promise.all([get("/api/bots"), get("/api/settings"), get("/api/sessions"), get("/api/status")]).catch(toastError);
+  const bodies = await Promise.all([
+    get("/api/bots"),
+    get("/api/settings"),
+    get("/api/sessions"),
+    get("/api/status"),
+  ]).catch(toastError);
   if (!bodies) return;
   const [bots, settingsBody, list, status] = bodies;
-  store.set({ bots: bots.bots, settings: settingsBody, sessions: list.sessions, problems: list.problems || [], status });
+  store.set({
+    bots: bots.bots,
+    settings: settingsBody,
+    sessions: list.sessions,
+    problems: list.problems || [],
+    status,
+  });
   const wanted = location.hash.slice(1) || recall("last");
   if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted);
   else await openNew();

@@ -40,7 +40,11 @@ export function followChanges(store, page) {
       if (/** @type {any} */ (error).status === 0) failures += 1;
     }
     busy = false;
-    const wait = failures ? AWAY_MS[Math.min(failures - 1, AWAY_MS.length - 1)] : store.state.live.size ? WRITING_MS : IDLE_MS;
+    const wait = failures
+      ? AWAY_MS[Math.min(failures - 1, AWAY_MS.length - 1)]
+      : store.state.live.size
+        ? WRITING_MS
+        : IDLE_MS;
     if (failures) page.gone(wait);
     if (!document.hidden) timer = window.setTimeout(ask, wait);
   }

@@ -49,10 +49,24 @@ export function openBotMenu(session, bot, anchor, changes, page) {
   const several = session.bots.length > 1;
   openMenu(anchor, `Actions for ${bot.name}`, [
     { label: `Let ${bot.name} speak`, icon: "message-circle", onSelect: () => page.speak(bot.id) },
-    several && { label: muted ? "Unmute" : "Mute", icon: muted ? "mic" : "mic-off",
-      help: muted ? "It answers again when its turn comes." : "It stays in the room and keeps quiet.", onSelect: () => changes.mute(bot.id) },
-    several && { label: "Move left", icon: "arrow-left", disabled: at === 0, onSelect: () => changes.move(bot.id, at - 1) },
-    several && { label: "Move right", icon: "arrow-right", disabled: at === session.bots.length - 1, onSelect: () => changes.move(bot.id, at + 1) },
+    several && {
+      label: muted ? "Unmute" : "Mute",
+      icon: muted ? "mic" : "mic-off",
+      help: muted ? "It answers again when its turn comes." : "It stays in the room and keeps quiet.",
+      onSelect: () => changes.mute(bot.id),
+    },
+    several && {
+      label: "Move left",
+      icon: "arrow-left",
+      disabled: at === 0,
+      onSelect: () => changes.move(bot.id, at - 1),
+    },
+    several && {
+      label: "Move right",
+      icon: "arrow-right",
+      disabled: at === session.bots.length - 1,
+      onSelect: () => changes.move(bot.id, at + 1),
+    },
     { label: "Edit", icon: "pencil", onSelect: () => page.editBot(bot) },
     "line",
     { label: "Remove from this session", icon: "x", onSelect: () => changes.remove(bot.id) },
@@ -76,7 +90,11 @@ export function openAddMenu(store, anchor, changes, page) {
 
 /** Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it. @param {Bot} bot */
 export function inShort({ name, persona }) {
-  const [first] = persona.replaceAll("{{char}}", name).replaceAll("{{user}}", "you").trim().split(/(?<=[.!?])\s|(?<=[。！？])|\n/);
+  const [first] = persona
+    .replaceAll("{{char}}", name)
+    .replaceAll("{{user}}", "you")
+    .trim()
+    .split(/(?<=[.!?])\s|(?<=[。！？])|\n/);
   const said = first.startsWith(`You are ${name}, `) ? first.slice(`You are ${name}, `.length) : first;
   const text = said.length > 90 ? `${said.slice(0, 88).trimEnd()}…` : said;
   return text.charAt(0).toUpperCase() + text.slice(1);
@@ -96,13 +114,42 @@ export function createChips(store, room, page) {
   function chip(entry, at) {
     const bot = botOf(store.state, entry.id);
     const name = bot?.name || "Deleted bot";
-    const speak = h("button", { type: "button", class: "chip-main", title: `Let ${name} speak`,
-      "aria-label": `Let ${name} speak${entry.muted ? " (muted)" : ""}`, disabled: !bot,
-      on: { click: () => page.speak(entry.id) } }, monogram(name, bot?.color), h("span", { text: name }), entry.muted && icon("mic-off"));
-    const more = h("button", { type: "button", class: "chip-more", "aria-label": `Actions for ${name}`, "aria-haspopup": "menu",
-      on: { click: () => (bot ? openBotMenu(/** @type {any} */ (store.state.session), bot, more, changes, page) : changes.remove(entry.id)) } },
-    icon(bot ? "chevron-down" : "x"));
-    const element = h("div", { class: `chip ${entry.muted ? "is-muted" : ""}`, draggable: "true", data: { bot: entry.id } }, speak, more);
+    const speak = h(
+      "button",
+      {
+        type: "button",
+        class: "chip-main",
+        title: `Let ${name} speak`,
+        "aria-label": `Let ${name} speak${entry.muted ? " (muted)" : ""}`,
+        disabled: !bot,
+        on: { click: () => page.speak(entry.id) },
+      },
+      monogram(name, bot?.color),
+      h("span", { text: name }),
+      entry.muted && icon("mic-off"),
+    );
+    const more = h(
+      "button",
+      {
+        type: "button",
+        class: "chip-more",
+        "aria-label": `Actions for ${name}`,
+        "aria-haspopup": "menu",
+        on: {
+          click: () =>
+            bot
+              ? openBotMenu(/** @type {any} */ (store.state.session), bot, more, changes, page)
+              : changes.remove(entry.id),
+        },
+      },
+      icon(bot ? "chevron-down" : "x"),
+    );
+    const element = h(
+      "div",
+      { class: `chip ${entry.muted ? "is-muted" : ""}`, draggable: "true", data: { bot: entry.id } },
+      speak,
+      more,
+    );
     element.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!event.altKey || !by) return;
@@ -122,7 +169,9 @@ export function createChips(store, room, page) {
       element.classList.add("is-target");
     });
     element.addEventListener("dragleave", () => element.classList.remove("is-target"));
-    element.addEventListener("dragend", () => { dragged = ""; });
+    element.addEventListener("dragend", () => {
+      dragged = "";
+    });
     element.addEventListener("drop", (event) => {
       event.preventDefault();
       element.classList.remove("is-target");
@@ -144,15 +193,29 @@ export function createChips(store, room, page) {
       place.replaceChildren();
       return;
     }
-    const add = h("button", { type: "button", class: "chip-add", "aria-haspopup": "menu", text: "+ Bot",
-      on: { click: () => openAddMenu(store, add, changes, page) } });
-    const stack = h("button", { type: "button", class: "chip-stack", "aria-label": `${session.bots.length} bots in this session`,
-      title: "Bots in this session", on: { click: page.openBots } },
-    ...session.bots.slice(0, 3).map((entry) => {
-      const bot = botOf(store.state, entry.id);
-      return monogram(bot?.name || "?", bot?.color, entry.muted ? "is-muted" : "");
-    }), session.bots.length > 3 && h("span", { class: "more-bots", text: `+${session.bots.length - 3}` }),
-    session.bots.length === 0 && icon("user-plus"));
+    const add = h("button", {
+      type: "button",
+      class: "chip-add",
+      "aria-haspopup": "menu",
+      text: "+ Bot",
+      on: { click: () => openAddMenu(store, add, changes, page) },
+    });
+    const stack = h(
+      "button",
+      {
+        type: "button",
+        class: "chip-stack",
+        "aria-label": `${session.bots.length} bots in this session`,
+        title: "Bots in this session",
+        on: { click: page.openBots },
+      },
+      ...session.bots.slice(0, 3).map((entry) => {
+        const bot = botOf(store.state, entry.id);
+        return monogram(bot?.name || "?", bot?.color, entry.muted ? "is-muted" : "");
+      }),
+      session.bots.length > 3 && h("span", { class: "more-bots", text: `+${session.bots.length - 3}` }),
+      session.bots.length === 0 && icon("user-plus"),
+    );
     place.replaceChildren(h("div", { class: "chip-row" }, ...session.bots.map(chip), add), stack);
   }
 

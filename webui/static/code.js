@@ -11,13 +11,60 @@ import DOMPurify from "./vendor/dompurify/purify.es.js";
 /** Highlighting a longer block would be felt while scrolling. */
 const MAX_HIGHLIGHTED = 60_000;
 
-const LANGUAGES = new Set(["bash", "c", "cpp", "csharp", "css", "diff", "go", "ini", "java", "javascript", "json",
-  "kotlin", "lua", "markdown", "php", "python", "ruby", "rust", "sql", "swift", "typescript", "xml", "yaml"]);
+const LANGUAGES = new Set([
+  "bash",
+  "c",
+  "cpp",
+  "csharp",
+  "css",
+  "diff",
+  "go",
+  "ini",
+  "java",
+  "javascript",
+  "json",
+  "kotlin",
+  "lua",
+  "markdown",
+  "php",
+  "python",
+  "ruby",
+  "rust",
+  "sql",
+  "swift",
+  "typescript",
+  "xml",
+  "yaml",
+]);
 
-const ALIASES = { sh: "bash", shell: "bash", zsh: "bash", console: "bash", "c++": "cpp", h: "c", hpp: "cpp", cs: "csharp",
-  patch: "diff", golang: "go", toml: "ini", js: "javascript", mjs: "javascript", jsx: "javascript", jsonc: "json",
-  kt: "kotlin", md: "markdown", py: "python", python3: "python", rb: "ruby", rs: "rust", ts: "typescript",
-  tsx: "typescript", html: "xml", svg: "xml", yml: "yaml" };
+const ALIASES = {
+  sh: "bash",
+  shell: "bash",
+  zsh: "bash",
+  console: "bash",
+  "c++": "cpp",
+  h: "c",
+  hpp: "cpp",
+  cs: "csharp",
+  patch: "diff",
+  golang: "go",
+  toml: "ini",
+  js: "javascript",
+  mjs: "javascript",
+  jsx: "javascript",
+  jsonc: "json",
+  kt: "kotlin",
+  md: "markdown",
+  py: "python",
+  python3: "python",
+  rb: "ruby",
+  rs: "rust",
+  ts: "typescript",
+  tsx: "typescript",
+  html: "xml",
+  svg: "xml",
+  yml: "yaml",
+};
 
 /** @type {any} */
 let highlighter = null;
@@ -34,7 +81,9 @@ function knownLanguage(language) {
 /** @param {string} name */
 async function load(name) {
   const [core, grammar] = await Promise.all([
-    import("./vendor/highlight/core.min.js"), import(`./vendor/highlight/languages/${name}.min.js`)]);
+    import("./vendor/highlight/core.min.js"),
+    import(`./vendor/highlight/languages/${name}.min.js`),
+  ]);
   highlighter = core.default;
   highlighter.registerLanguage(name, grammar.default);
 }
@@ -42,8 +91,15 @@ async function load(name) {
 /** @param {HTMLElement} element @param {string} name @param {string} source */
 function paint(element, name, source) {
   const { value } = highlighter.highlight(source, { language: name, ignoreIllegals: true });
-  element.replaceChildren(/** @type {any} */ (DOMPurify).sanitize(value, { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"],
-    ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true }));
+  element.replaceChildren(
+    /** @type {any} */ (DOMPurify).sanitize(value, {
+      ALLOWED_TAGS: ["span"],
+      ALLOWED_ATTR: ["class"],
+      ALLOW_DATA_ATTR: false,
+      ALLOW_ARIA_ATTR: false,
+      RETURN_DOM_FRAGMENT: true,
+    }),
+  );
 }
 
 /**
@@ -60,9 +116,12 @@ export function highlight(element, language) {
     return;
   }
   if (!loading.has(name)) loading.set(name, load(name));
-  loading.get(name)?.then(() => {
-    if (element.textContent === source) paint(element, name, source);
-  }, () => loading.delete(name));
+  loading.get(name)?.then(
+    () => {
+      if (element.textContent === source) paint(element, name, source);
+    },
+    () => loading.delete(name),
+  );
 }
 
 /** @param {string} text @param {HTMLElement} button whose label says for a moment that it is done */
@@ -76,7 +135,9 @@ export async function copyText(text, button) {
   announce("Copied");
   if (label === "Copied") return;
   button.textContent = "Copied";
-  setTimeout(() => { button.textContent = label; }, 1500);
+  setTimeout(() => {
+    button.textContent = label;
+  }, 1500);
 }
 
 /** The older way, for pages that are served without https from another machine. @param {string} text */
@@ -100,7 +161,10 @@ export function codeBlock(source, language, finished = true) {
   const copy = h("button", { type: "button", class: "text-button", text: "Copy" });
   copy.addEventListener("click", () => copyText(code.textContent || "", copy));
   if (finished || source.length < 2000) highlight(code, language);
-  return h("div", { class: "code-block", dir: "ltr" },
+  return h(
+    "div",
+    { class: "code-block", dir: "ltr" },
     h("div", { class: "code-head" }, h("span", { text: language || "text" }), copy),
-    h("pre", { tabindex: "0", role: "region", "aria-label": `Code${language ? `, ${language}` : ""}` }, code));
+    h("pre", { tabindex: "0", role: "group", "aria-label": `Code${language ? `, ${language}` : ""}` }, code),
+  );
 }

@@ -31,11 +31,31 @@ export function createComposer(store, room, page) {
   let sending = false;
 
   const file = h("input", { type: "file", class: "visually-hidden", tabindex: "-1", "aria-hidden": "true" });
-  const attach = h("button", { type: "button", class: "text-button attach", text: "Attach",
-    title: "Put a text file into the message", on: { click: () => file.click() } });
-  const next = h("button", { type: "button", class: "text-button has-menu", "aria-haspopup": "menu", on: { click: nextMenu } });
-  const talk = h("button", { type: "button", class: "text-button has-menu talk", "aria-haspopup": "menu", on: { click: talkMenu } });
-  const stop = h("button", { type: "button", class: "button stop", on: { click: room.stop } }, "Stop", h("kbd", { text: "Esc" }));
+  const attach = h("button", {
+    type: "button",
+    class: "text-button attach",
+    text: "Attach",
+    title: "Put a text file into the message",
+    on: { click: () => file.click() },
+  });
+  const next = h("button", {
+    type: "button",
+    class: "text-button has-menu",
+    "aria-haspopup": "menu",
+    on: { click: nextMenu },
+  });
+  const talk = h("button", {
+    type: "button",
+    class: "text-button has-menu talk",
+    "aria-haspopup": "menu",
+    on: { click: talkMenu },
+  });
+  const stop = h(
+    "button",
+    { type: "button", class: "button stop", on: { click: room.stop } },
+    "Stop",
+    h("kbd", { text: "Esc" }),
+  );
   const send = h("button", { type: "submit", class: "button primary send", text: "Send" });
   row.append(file, attach, next, talk, h("span", { class: "spacer" }), stop, send);
 
@@ -44,7 +64,9 @@ export function createComposer(store, room, page) {
     text.style.height = `${Math.min(text.scrollHeight, MOST_HEIGHT_PX)}px`;
   }
 
-  const saveDraft = () => { if (draftOf !== undefined) remember(draftKey(draftOf), text.value); };
+  const saveDraft = () => {
+    if (draftOf !== undefined) remember(draftKey(draftOf), text.value);
+  };
 
   /** @param {string} value */
   function setText(value) {
@@ -76,11 +98,17 @@ export function createComposer(store, room, page) {
     const several = bots.length > 1;
     next.hidden = !several || !settings;
     talk.hidden = !several;
-    next.replaceChildren(h("span", { text: `Next: ${(turnOrder()?.label || "in turn").toLowerCase()}` }), icon("chevron-down"));
+    next.replaceChildren(
+      h("span", { text: `Next: ${(turnOrder()?.label || "in turn").toLowerCase()}` }),
+      icon("chevron-down"),
+    );
     talk.replaceChildren(h("span", { text: "Let them talk" }), icon("chevron-down"));
     stop.hidden = live.size === 0;
-    text.placeholder = several ? "Message the room, or leave it empty to let them go on"
-      : bots.length ? `Message ${bots[0].name}` : "Add a bot to talk with";
+    text.placeholder = several
+      ? "Message the room, or leave it empty to let them go on"
+      : bots.length
+        ? `Message ${bots[0].name}`
+        : "Add a bot to talk with";
     send.disabled = !session;
   }
 
@@ -89,21 +117,32 @@ export function createComposer(store, room, page) {
     if (!session || !settings) return;
     openMenu(next, "Who answers next", [
       { heading: "After your message" },
-      ...settings.turn_orders.map(({ id, label, help }) => ({ label, help, checked: id === session.turn_order,
-        onSelect: () => room.change({ turn_order: id }) })),
-      "line", { heading: "Right now" },
-      ...botsInRoom(store.state).map((bot) => (
-        { label: `Let ${bot.name} speak`, icon: "message-circle", onSelect: () => page.speak(bot.id) })),
+      ...settings.turn_orders.map(({ id, label, help }) => ({
+        label,
+        help,
+        checked: id === session.turn_order,
+        onSelect: () => room.change({ turn_order: id }),
+      })),
+      "line",
+      { heading: "Right now" },
+      ...botsInRoom(store.state).map((bot) => ({
+        label: `Let ${bot.name} speak`,
+        icon: "message-circle",
+        onSelect: () => page.speak(bot.id),
+      })),
     ]);
   }
 
   function talkMenu() {
     openMenu(talk, "Let them talk", [
       { heading: "Among themselves, until you stop them" },
-      ...TURNS.map((turns) => ({ label: plural(turns, "turn"), onSelect: () => {
-        page.sent();
-        room.reply("next", { turns });
-      } })),
+      ...TURNS.map((turns) => ({
+        label: plural(turns, "turn"),
+        onSelect: () => {
+          page.sent();
+          room.reply("next", { turns });
+        },
+      })),
     ]);
   }
 
@@ -148,11 +187,15 @@ export function createComposer(store, room, page) {
     if (!chosen) return;
     const content = await chosen.text();
     if (content.length > MOST_ATTACHED || content.includes("\u0000")) {
-      toast(`${chosen.name} is ${content.includes("\u0000") ? "not a text file" : "too long for a message"}.`, { serious: true });
+      toast(`${chosen.name} is ${content.includes("\u0000") ? "not a text file" : "too long for a message"}.`, {
+        serious: true,
+      });
       return;
     }
     const language = chosen.name.includes(".") ? chosen.name.split(".").pop() : "";
-    setText(`${text.value}${text.value ? "\n\n" : ""}${chosen.name}:\n\`\`\`${language}\n${content.trimEnd()}\n\`\`\`\n`);
+    setText(
+      `${text.value}${text.value ? "\n\n" : ""}${chosen.name}:\n\`\`\`${language}\n${content.trimEnd()}\n\`\`\`\n`,
+    );
     saveDraft();
     text.focus();
   });

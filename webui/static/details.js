@@ -11,8 +11,15 @@ import { h } from "./dom.js";
 import { count, duration, fullTime, shown, speed } from "./format.js";
 import { openMenu } from "./menu.js";
 
-const REASONS = { eos: "ended by itself", stop: "reached a stop string", length: "cut at the most tokens", context: "the context was full",
-  cancelled: "stopped", error: "failed", interrupted: "interrupted" };
+const REASONS = {
+  eos: "ended by itself",
+  stop: "reached a stop string",
+  length: "cut at the most tokens",
+  context: "the context was full",
+  cancelled: "stopped",
+  error: "failed",
+  interrupted: "interrupted",
+};
 
 /** @param {Message} message @returns {[string, string][]} */
 function facts(message) {
@@ -22,7 +29,11 @@ function facts(message) {
     ["Length", message.new_tokens && `${count(message.new_tokens)} tokens`],
     ["Speed", message.tokens_per_second && speed(message.tokens_per_second)],
     ["First token", message.seconds_to_first_token && duration(message.seconds_to_first_token)],
-    ["Prompt", message.prompt_tokens && `${count(message.prompt_tokens)} tokens${message.cached_tokens ? `, ${count(message.cached_tokens)} from cache` : ""}${message.prompt_seconds ? ` in ${duration(message.prompt_seconds)}` : ""}`],
+    [
+      "Prompt",
+      message.prompt_tokens &&
+        `${count(message.prompt_tokens)} tokens${message.cached_tokens ? `, ${count(message.cached_tokens)} from cache` : ""}${message.prompt_seconds ? ` in ${duration(message.prompt_seconds)}` : ""}`,
+    ],
     ["Ended", REASONS[message.finish_reason || ""]],
     ["Seed", message.seed === undefined || message.seed === null ? "" : String(message.seed)],
   ]);
@@ -31,19 +42,41 @@ function facts(message) {
 
 /** @param {Store} store @param {Room} room @param {Message} message */
 function openDetails(store, room, message) {
-  const specs = (store.state.settings?.parameters || []).filter((spec) => message.sampling && spec.name in message.sampling && spec.name !== "seed");
-  const row = ([label, value]) => h("div", {}, h("dt", { text: label }), h("dd", { class: "tabular", text: value }));
-  const reuse = message.seed !== undefined && message.seed !== null && h("button", { type: "button", class: "button", text: "Use this seed again", on: { click: () => {
-    room.change({ sampling: { ...store.state.session?.sampling, seed: message.seed } });
-    dialog.close();
-  } } });
-  const dialog = openDialog("About this message", [
-    h("dl", { class: "facts" }, ...facts(message).map(row)),
-    specs.length > 0 && h("h3", { class: "group-label", text: "Sampling" }),
-    specs.length > 0 && h("dl", { class: "facts" }, ...specs.filter((spec) => !isEmpty(message.sampling?.[spec.name]))
-      .map((spec) => row([spec.label, shown(spec, message.sampling?.[spec.name])]))),
-    reuse,
-  ].filter(Boolean));
+  const specs = (store.state.settings?.parameters || []).filter(
+    (spec) => message.sampling && spec.name in message.sampling && spec.name !== "seed",
+  );
+  const row = ([label, value]) =>
+    h("div", {}, h("dt", { text: label }), h("dd", { class: "tabular", text: value }));
+  const reuse =
+    message.seed !== undefined &&
+    message.seed !== null &&
+    h("button", {
+      type: "button",
+      class: "button",
+      text: "Use this seed again",
+      on: {
+        click: () => {
+          room.change({ sampling: { ...store.state.session?.sampling, seed: message.seed } });
+          dialog.close();
+        },
+      },
+    });
+  const dialog = openDialog(
+    "About this message",
+    [
+      h("dl", { class: "facts" }, ...facts(message).map(row)),
+      specs.length > 0 && h("h3", { class: "group-label", text: "Sampling" }),
+      specs.length > 0 &&
+        h(
+          "dl",
+          { class: "facts" },
+          ...specs
+            .filter((spec) => !isEmpty(message.sampling?.[spec.name]))
+            .map((spec) => row([spec.label, shown(spec, message.sampling?.[spec.name])])),
+        ),
+      reuse,
+    ].filter(Boolean),
+  );
 }
 
 /** @param {any} value */
@@ -55,23 +88,47 @@ const isEmpty = (value) => value === null || (typeof value === "object" && Objec
 export function openMessageMenu(store, room, message, anchor) {
   const busy = store.state.live.size > 0;
   const isUser = message.author === "user";
-  const stats = [message.tokens_per_second && speed(message.tokens_per_second),
+  const stats = [
+    message.tokens_per_second && speed(message.tokens_per_second),
     message.seconds_to_first_token && `first token ${duration(message.seconds_to_first_token)}`,
-    message.new_tokens && `${count(message.new_tokens)} tokens`].filter(Boolean).join(" · ");
+    message.new_tokens && `${count(message.new_tokens)} tokens`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
   openMenu(anchor, "More about this message", [
     stats ? { heading: stats } : null,
-    !isUser && { label: "Regenerate", icon: "refresh-cw", help: "This one stays, as the other version.", disabled: busy,
-      onSelect: () => room.reply("regenerate", { message: message.id }) },
-    !isUser && { label: "Continue", icon: "play", help: "Write on where it ends.", disabled: busy,
-      onSelect: () => room.reply("continue", { message: message.id }) },
+    !isUser && {
+      label: "Regenerate",
+      icon: "refresh-cw",
+      help: "This one stays, as the other version.",
+      disabled: busy,
+      onSelect: () => room.reply("regenerate", { message: message.id }),
+    },
+    !isUser && {
+      label: "Continue",
+      icon: "play",
+      help: "Write on where it ends.",
+      disabled: busy,
+      onSelect: () => room.reply("continue", { message: message.id }),
+    },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",
-    { label: "Delete", icon: "trash-2", danger: true, disabled: busy, onSelect: () => eraseMessage(room, message) },
+    {
+      label: "Delete",
+      icon: "trash-2",
+      danger: true,
+      disabled: busy,
+      onSelect: () => eraseMessage(room, message),
+    },
   ]);
 }
 
 /** @param {Room} room @param {Message} message */
 async function eraseMessage(room, message) {
-  const sure = await confirmDialog("Delete this message?", "What follows it moves up. This cannot be undone.", "Delete");
+  const sure = await confirmDialog(
+    "Delete this message?",
+    "What follows it moves up. This cannot be undone.",
+    "Delete",
+  );
   if (sure) await room.erase(message);
 }

@@ -14,36 +14,54 @@ let serial = 0;
 export function openDialog(title, content, options = {}) {
   const { actions = [], wide = false, onSubmit, closable = true, onClose } = options;
   const id = `dialog-${(serial += 1)}`;
-  const form = h("form", { method: "dialog", class: "dialog-form" },
-    h("header", { class: "dialog-head" }, h("h2", { id, text: title }),
-      closable && iconButton("x", "Close", () => dialog.close())),
+  const form = h(
+    "form",
+    { method: "dialog", class: "dialog-form" },
+    h(
+      "header",
+      { class: "dialog-head" },
+      h("h2", { id, text: title }),
+      closable && iconButton("x", "Close", () => dialog.close()),
+    ),
     h("div", { class: "dialog-body" }, ...content),
-    actions.some(Boolean) && h("footer", { class: "dialog-foot" }, ...actions));
+    actions.some(Boolean) && h("footer", { class: "dialog-foot" }, ...actions),
+  );
   const dialog = h("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id }, form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     onSubmit?.();
   });
-  dialog.addEventListener("cancel", (event) => { if (!closable) event.preventDefault(); });
+  dialog.addEventListener("cancel", (event) => {
+    if (!closable) event.preventDefault();
+  });
   dialog.addEventListener("close", () => {
     dialog.remove();
     onClose?.();
   });
   let pressedOutside = false;
-  dialog.addEventListener("pointerdown", (event) => { pressedOutside = event.target === dialog; });
-  dialog.addEventListener("click", (event) => { if (closable && pressedOutside && event.target === dialog) dialog.close(); });
+  dialog.addEventListener("pointerdown", (event) => {
+    pressedOutside = event.target === dialog;
+  });
+  dialog.addEventListener("click", (event) => {
+    if (closable && pressedOutside && event.target === dialog) dialog.close();
+  });
   document.body.append(dialog);
   dialog.showModal();
-  const first = dialog.querySelector("[data-autofocus]") || dialog.querySelector(".dialog-body input, .dialog-body textarea, .dialog-foot .primary");
+  const first =
+    dialog.querySelector("[data-autofocus]") ||
+    dialog.querySelector(".dialog-body input, .dialog-body textarea, .dialog-foot .primary");
   /** @type {any} */ (first)?.focus();
   return dialog;
 }
 
-export const dialogIsOpen = () => document.querySelector("dialog[open]") !== null;
-
 /** @param {string} text @param {string} kind @param {(() => void) | null} onClick null: it submits the form */
 export function dialogButton(text, kind, onClick) {
-  return h("button", { type: onClick ? "button" : "submit", class: `button ${kind}`, text, on: onClick ? { click: onClick } : {} });
+  return h("button", {
+    type: onClick ? "button" : "submit",
+    class: `button ${kind}`,
+    text,
+    on: onClick ? { click: onClick } : {},
+  });
 }
 
 /**
@@ -59,8 +77,14 @@ export function confirmDialog(title, text, action) {
       answer = true;
       dialog.close();
     };
-    const dialog = openDialog(title, [h("p", { text })], { onSubmit: finish, onClose: () => resolve(answer),
-      actions: [dialogButton("Cancel", "ghost", () => dialog.close()), dialogButton(action, "primary danger", null)] });
+    const dialog = openDialog(title, [h("p", { text })], {
+      onSubmit: finish,
+      onClose: () => resolve(answer),
+      actions: [
+        dialogButton("Cancel", "ghost", () => dialog.close()),
+        dialogButton(action, "primary danger", null),
+      ],
+    });
   });
 }
 
@@ -75,15 +99,27 @@ export function promptDialog(title, label, value, action) {
   return new Promise((resolve) => {
     /** @type {string | null} */
     let answer = null;
-    const input = h("input", { type: "text", class: "text-input", maxlength: "200", required: true, "data-autofocus": true });
+    const input = h("input", {
+      type: "text",
+      class: "text-input",
+      maxlength: "200",
+      required: true,
+      "data-autofocus": true,
+    });
     input.value = value;
     const finish = () => {
       answer = input.value.trim() || null;
       dialog.close();
     };
-    const dialog = openDialog(title, [h("label", { class: "stacked" }, h("span", { class: "label", text: label }), input)], {
-      onSubmit: finish, onClose: () => resolve(answer),
-      actions: [dialogButton("Cancel", "ghost", () => dialog.close()), dialogButton(action, "primary", null)] });
+    const dialog = openDialog(
+      title,
+      [h("label", { class: "stacked" }, h("span", { class: "label", text: label }), input)],
+      {
+        onSubmit: finish,
+        onClose: () => resolve(answer),
+        actions: [dialogButton("Cancel", "ghost", () => dialog.close()), dialogButton(action, "primary", null)],
+      },
+    );
     input.select();
   });
 }

@@ -21,7 +21,8 @@ export function h(tag, props = {}, ...children) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "class") element.className = value;
     else if (name === "text") element.textContent = value;
-    else if (name === "on") for (const [type, listener] of Object.entries(value)) element.addEventListener(type, listener);
+    else if (name === "on")
+      for (const [type, listener] of Object.entries(value)) element.addEventListener(type, listener);
     else if (name === "data") Object.assign(element.dataset, value);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
@@ -52,8 +53,18 @@ export function icon(name) {
  */
 export function iconButton(name, label, onClick, props = {}) {
   const { class: extra = "", ...rest } = props;
-  return h("button", { type: "button", class: `icon-button ${extra}`, "aria-label": label, title: label,
-    on: { click: onClick }, ...rest }, icon(name));
+  return h(
+    "button",
+    {
+      type: "button",
+      class: `icon-button ${extra}`,
+      "aria-label": label,
+      title: label,
+      on: { click: onClick },
+      ...rest,
+    },
+    icon(name),
+  );
 }
 
 const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });

@@ -9,7 +9,12 @@ import { isComposing } from "./input.js";
  * @param {import("./message.js").Handlers} handlers
  */
 export function editor({ message, isUser, name }, handlers) {
-  const area = h("textarea", { class: "edit-text", rows: "2", dir: "auto", "aria-label": `Edit what ${name} said` });
+  const area = h("textarea", {
+    class: "edit-text",
+    rows: "2",
+    dir: "auto",
+    "aria-label": `Edit what ${name} said`,
+  });
   area.value = message.text;
   const grow = () => {
     area.style.height = "auto";
@@ -34,11 +39,22 @@ export function editor({ message, isUser, name }, handlers) {
     area.focus({ preventScroll: false });
     area.setSelectionRange(area.value.length, area.value.length);
   });
-  const button = (text, kind, onClick) => h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
-  return h("div", { class: "edit" }, area,
-    h("div", { class: "edit-row" },
+  const button = (text, kind, onClick) =>
+    h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
+  return h(
+    "div",
+    { class: "edit" },
+    area,
+    h(
+      "div",
+      { class: "edit-row" },
       button(isUser ? "Send as a new branch" : "Save", "primary", finish),
       isUser && button("Only correct it", "", () => handlers.save(message, area.value.trim() || message.text)),
       button("Cancel", "ghost", () => handlers.edit(null)),
-      h("span", { class: "help", text: isUser ? "What followed stays, as the other version." : "Everything after it stays." })));
+      h("span", {
+        class: "help",
+        text: isUser ? "What followed stays, as the other version." : "Everything after it stays.",
+      }),
+    ),
+  );
 }

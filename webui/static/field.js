@@ -18,7 +18,13 @@ const SLIDER_STEPS = 1000;
 export function scale(low, high, usual) {
   const share = (usual - low) / (high - low);
   let power = 1;
-  if (high - low > 1.5) power = share > 0 && share < 0.45 ? Math.min(4, Math.log(share) / Math.log(0.45)) : share <= 0 && high - low > 10 ? 3 : 1;
+  if (high - low > 1.5)
+    power =
+      share > 0 && share < 0.45
+        ? Math.min(4, Math.log(share) / Math.log(0.45))
+        : share <= 0 && high - low > 10
+          ? 3
+          : 1;
   return {
     /** @param {number} value */
     toShare: (value) => Math.min(1, Math.max(0, (value - low) / (high - low))) ** (1 / power),
@@ -43,16 +49,43 @@ export function numberField(spec, { most, onChange, onReset }) {
   const max = Math.min(spec.max ?? 1, most ?? Infinity);
   const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
   const bent = nullable ? null : scale(min, max, spec.default);
-  const number = /** @type {HTMLInputElement} */ (h("input", { id, type: nullable ? "text" : "number", class: "number tabular",
-    inputmode: step < 1 ? "decimal" : "numeric", min: nullable ? null : min, max: nullable ? null : spec.max, step: nullable ? null : step,
-    placeholder: nullable ? "random" : null, autocomplete: "off", "aria-describedby": `${id}-help` }));
-  const slider = bent && /** @type {HTMLInputElement} */ (h("input", { type: "range", class: "slider", min: 0, max: SLIDER_STEPS, step: 1,
-    "aria-label": spec.label, "aria-describedby": `${id}-help` }));
+  const number = /** @type {HTMLInputElement} */ (
+    h("input", {
+      id,
+      type: nullable ? "text" : "number",
+      class: "number tabular",
+      inputmode: step < 1 ? "decimal" : "numeric",
+      min: nullable ? null : min,
+      max: nullable ? null : spec.max,
+      step: nullable ? null : step,
+      placeholder: nullable ? "random" : null,
+      autocomplete: "off",
+      "aria-describedby": `${id}-help`,
+    })
+  );
+  const slider =
+    bent &&
+    /** @type {HTMLInputElement} */ (
+      h("input", {
+        type: "range",
+        class: "slider",
+        min: 0,
+        max: SLIDER_STEPS,
+        step: 1,
+        "aria-label": spec.label,
+        "aria-describedby": `${id}-help`,
+      })
+    );
   const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
   const note = h("p", { class: "help override", hidden: true });
-  const element = h("div", { class: "field", data: { parameter: spec.name } },
-    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset, number), slider,
-    h("p", { class: "help", id: `${id}-help`, text: spec.help }), note);
+  const element = h(
+    "div",
+    { class: "field", data: { parameter: spec.name } },
+    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset, number),
+    slider,
+    h("p", { class: "help", id: `${id}-help`, text: spec.help }),
+    note,
+  );
 
   /** @param {any} value */
   function paint(value) {
@@ -62,7 +95,8 @@ export function numberField(spec, { most, onChange, onReset }) {
       slider.style.setProperty("--share", `${share * 100}%`);
       slider.setAttribute("aria-valuetext", stepped(value, step));
     }
-    if (document.activeElement !== number) number.value = value === null ? "" : nullable ? String(value) : stepped(value, step);
+    if (document.activeElement !== number)
+      number.value = value === null ? "" : nullable ? String(value) : stepped(value, step);
   }
 
   slider?.addEventListener("input", () => {
@@ -91,7 +125,9 @@ export function numberField(spec, { most, onChange, onReset }) {
     paint(value);
     onChange(value);
   });
-  number.addEventListener("keydown", (event) => { if (event.key === "Enter") number.dispatchEvent(new Event("change")); });
+  number.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") number.dispatchEvent(new Event("change"));
+  });
 
   return {
     element,
@@ -112,26 +148,38 @@ const NEWLINE = /\n/g;
 const LISTS = {
   strings: {
     write: (value) => value.map((text) => text.replaceAll("\\", "\\\\").replace(NEWLINE, "\\n")).join("\n"),
-    read: (text) => lines(text, false).map((line) => line.replace(/\\(n|\\)/g, (_, what) => (what === "n" ? "\n" : "\\"))),
+    read: (text) =>
+      lines(text, false).map((line) => line.replace(/\\(n|\\)/g, (_, what) => (what === "n" ? "\n" : "\\"))),
     hint: "One a line; \\n stands for a line break.",
   },
   tokens: {
     write: (value) => value.join("\n"),
-    read: (text) => lines(text).map((line) => (/^\d+$/.test(line) ? Number(line) : fail(line, "a token id such as 13"))),
+    read: (text) =>
+      lines(text).map((line) => (/^\d+$/.test(line) ? Number(line) : fail(line, "a token id such as 13"))),
     hint: "One token id a line.",
   },
   bias: {
-    write: (value) => Object.entries(value).map(([token, bias]) => `${token}: ${bias}`).join("\n"),
-    read: (text) => Object.fromEntries(lines(text).map((line) => {
-      const match = line.match(/^(\d+)\s*:\s*(-?\d+(?:\.\d+)?)$/);
-      return match ? [match[1], Number(match[2])] : fail(line, "a line such as 13: -2.5");
-    })),
+    write: (value) =>
+      Object.entries(value)
+        .map(([token, bias]) => `${token}: ${bias}`)
+        .join("\n"),
+    read: (text) =>
+      Object.fromEntries(
+        lines(text).map((line) => {
+          const match = line.match(/^(\d+)\s*:\s*(-?\d+(?:\.\d+)?)$/);
+          return match ? [match[1], Number(match[2])] : fail(line, "a line such as 13: -2.5");
+        }),
+      ),
     hint: "A line each, such as 13: -2.5",
   },
 };
 
 /** @param {string} text @param {boolean} [trim] */
-const lines = (text, trim = true) => text.split("\n").map((line) => (trim ? line.trim() : line)).filter((line) => line.trim());
+const lines = (text, trim = true) =>
+  text
+    .split("\n")
+    .map((line) => (trim ? line.trim() : line))
+    .filter((line) => line.trim());
 
 /** @param {string} line @param {string} expected @returns {never} */
 function fail(line, expected) {
@@ -145,13 +193,28 @@ function fail(line, expected) {
 export function listField(spec, { onChange, onReset }) {
   const kind = LISTS[spec.type];
   const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
-  const area = /** @type {HTMLTextAreaElement} */ (h("textarea", { id, class: "text-input list", rows: "2", spellcheck: "false", autocomplete: "off", "aria-describedby": `${id}-help` }));
+  const area = /** @type {HTMLTextAreaElement} */ (
+    h("textarea", {
+      id,
+      class: "text-input list",
+      rows: "2",
+      spellcheck: "false",
+      autocomplete: "off",
+      "aria-describedby": `${id}-help`,
+    })
+  );
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
   const note = h("p", { class: "help override", hidden: true });
   const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
-  const element = h("div", { class: "field", data: { parameter: spec.name } },
-    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset), area,
-    h("p", { class: "help", id: `${id}-help`, text: `${spec.help} ${kind.hint}` }), wrong, note);
+  const element = h(
+    "div",
+    { class: "field", data: { parameter: spec.name } },
+    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset),
+    area,
+    h("p", { class: "help", id: `${id}-help`, text: `${spec.help} ${kind.hint}` }),
+    wrong,
+    note,
+  );
   area.addEventListener("change", () => {
     wrong.hidden = true;
     try {

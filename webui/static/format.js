@@ -3,7 +3,11 @@
 
 const whole = new Intl.NumberFormat("en-US");
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const dayAndClock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
+const dayAndClock = new Intl.DateTimeFormat(undefined, {
+  dateStyle: "medium",
+  timeStyle: "short",
+  hourCycle: "h23",
+});
 
 /** @param {number} value */
 export const count = (value) => whole.format(Math.round(value));
@@ -19,7 +23,9 @@ const dayShort = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "sh
 /** The time today, with its day before that. @param {number} seconds since the epoch @param {Date} [now] */
 export function messageTime(seconds, now = new Date()) {
   const at = new Date(seconds * 1000);
-  return at.toDateString() === now.toDateString() ? clock.format(at) : `${dayShort.format(at)}, ${clock.format(at)}`;
+  return at.toDateString() === now.toDateString()
+    ? clock.format(at)
+    : `${dayShort.format(at)}, ${clock.format(at)}`;
 }
 
 /** @param {number} seconds */

@@ -36,7 +36,8 @@ export function createFrame() {
     const covered = drawer !== null;
     backdrop.hidden = !covered;
     byId("main").inert = covered;
-    for (const side of /** @type {Side[]} */ (["left", "right"])) if (covered && drawer !== side) panels[side].inert = true;
+    for (const side of /** @type {Side[]} */ (["left", "right"]))
+      if (covered && drawer !== side) panels[side].inert = true;
   }
 
   /** @param {Side} side @param {boolean} open @param {boolean} [focus] */
@@ -75,7 +76,8 @@ export function createFrame() {
       return true;
     },
     /** @param {Side} side @param {string} label */
-    closeButton: (side, label) => iconButton(side === "left" ? "panel-left" : "panel-right", label, () => setOpen(side, false)),
+    closeButton: (side, label) =>
+      iconButton(side === "left" ? "panel-left" : "panel-right", label, () => setOpen(side, false)),
   };
 }
 

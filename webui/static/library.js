@@ -6,7 +6,6 @@
  */
 
 import { get, patch, post, remove } from "./api.js";
-import { promptDialog } from "./dialogs.js";
 import { h } from "./dom.js";
 import { draftKey, remember } from "./storage.js";
 import { toast, toastError } from "./toast.js";
@@ -27,7 +26,13 @@ export function createLibrary(store, room, page) {
     if (body && number === asked) store.set({ sessions: body.sessions, problems: body.problems || [] });
   }
 
-  const picker = h("input", { type: "file", accept: ".json,application/json", class: "visually-hidden", tabindex: "-1", "aria-hidden": "true" });
+  const picker = h("input", {
+    type: "file",
+    accept: ".json,application/json",
+    class: "visually-hidden",
+    tabindex: "-1",
+    "aria-hidden": "true",
+  });
   document.body.append(picker);
   picker.addEventListener("change", async () => {
     const [file] = picker.files;
@@ -59,6 +64,7 @@ export function createLibrary(store, room, page) {
 
     /** @param {{id: string | null, title: string, revision: number}} session */
     async rename(session) {
+      const { promptDialog } = await import("./dialogs.js");
       const title = await promptDialog("Rename session", "Title", session.title, "Rename");
       if (!title || title === session.title) return;
       if (session.id === store.state.session?.id) {
@@ -86,12 +92,15 @@ export function createLibrary(store, room, page) {
       if (!body) return;
       if (current) await page.openNew();
       await reload();
-      toast(`Deleted “${session.title}”.`, { action: "Undo", onAction: async () => {
-        const restored = await post("/api/sessions/restore", { undo: body.undo }).catch(toastError);
-        if (!restored) return;
-        await reload();
-        if (current) await page.open(restored.session.id);
-      } });
+      toast(`Deleted “${session.title}”.`, {
+        action: "Undo",
+        onAction: async () => {
+          const restored = await post("/api/sessions/restore", { undo: body.undo }).catch(toastError);
+          if (!restored) return;
+          await reload();
+          if (current) await page.open(restored.session.id);
+        },
+      });
     },
 
     /** @param {{id: string | null}} session @param {"json" | "markdown"} format */

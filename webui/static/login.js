@@ -11,21 +11,36 @@ let asking = false;
 export function askForPassword(onDone) {
   if (asking) return;
   asking = true;
-  const input = h("input", { type: "password", class: "text-input", required: true, autocomplete: "current-password", "data-autofocus": true });
+  const input = h("input", {
+    type: "password",
+    class: "text-input",
+    required: true,
+    autocomplete: "current-password",
+    "data-autofocus": true,
+  });
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
-  const dialog = openDialog("Parlor is locked", [
-    h("p", { text: "This Parlor was started with a password." }),
-    h("label", { class: "stacked" }, h("span", { class: "label", text: "Password" }), input), wrong,
-  ], { closable: false, actions: [dialogButton("Come in", "primary", null)], onSubmit: async () => {
-    try {
-      await post("/api/login", { password: input.value });
-      asking = false;
-      dialog.close();
-      onDone();
-    } catch (error) {
-      wrong.hidden = false;
-      wrong.textContent = /** @type {Error} */ (error).message;
-      input.select();
-    }
-  } });
+  const dialog = openDialog(
+    "Parlor is locked",
+    [
+      h("p", { text: "This Parlor was started with a password." }),
+      h("label", { class: "stacked" }, h("span", { class: "label", text: "Password" }), input),
+      wrong,
+    ],
+    {
+      closable: false,
+      actions: [dialogButton("Come in", "primary", null)],
+      onSubmit: async () => {
+        try {
+          await post("/api/login", { password: input.value });
+          asking = false;
+          dialog.close();
+          onDone();
+        } catch (error) {
+          wrong.hidden = false;
+          wrong.textContent = /** @type {Error} */ (error).message;
+          input.select();
+        }
+      },
+    },
+  );
 }

@@ -15,7 +15,8 @@ const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&
 const escapeHtml = (text) => text.replace(/[&<>"']/g, (character) => escapes[character]);
 
 const marked = new Marked({
-  gfm: true, breaks: true,
+  gfm: true,
+  breaks: true,
   renderer: {
     html: ({ text, block }) => (block ? `<p>${escapeHtml(text.trim())}</p>` : escapeHtml(text)),
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(`Picture: ${text || "untitled"}`)}</a>`,
@@ -24,11 +25,39 @@ const marked = new Marked({
 });
 
 const SANITIZER = {
-  ALLOWED_TAGS: ["a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p",
-    "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
+  ALLOWED_TAGS: [
+    "a",
+    "blockquote",
+    "br",
+    "code",
+    "del",
+    "em",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "strong",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+  ],
   ALLOWED_ATTR: ["align", "class", "href", "start"],
-  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i, ADD_URI_SAFE_ATTR: ["align", "start"],
-  ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true,
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ["align", "start"],
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
 };
 
 /** Where a link leads, as short as it can honestly be said. @param {string} href */
@@ -51,7 +80,8 @@ function finishLink(link) {
   }
   Object.assign(link, { target: "_blank", rel: "noopener noreferrer nofollow", title: href });
   const shown = (link.textContent || "").trim();
-  if (shown !== href && shown !== target) link.append(" ", h("span", { class: "link-target", text: `(${target})` }));
+  if (shown !== href && shown !== target)
+    link.append(" ", h("span", { class: "link-target", text: `(${target})` }));
 }
 
 /** @param {DocumentFragment} fragment @param {boolean} finished */
@@ -62,15 +92,20 @@ function finish(fragment, finished) {
     pre.replaceWith(codeBlock((pre.textContent || "").replace(/\n$/, ""), language, finished));
   }
   for (const link of fragment.querySelectorAll("a")) finishLink(link);
+  for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
+    // One level for all of them: a reply's headings lie within the page's, and may not skip a level there.
+    heading.replaceWith(h("h3", { class: `heading-${heading.tagName[1]}` }, ...heading.childNodes));
+  }
   for (const element of fragment.querySelectorAll("[class]")) {
-    if (!element.closest(".code-block") && !element.classList.contains("link-target")) element.removeAttribute("class");
+    if (!element.matches(".code-block, .code-block *, .link-target, h3")) element.removeAttribute("class");
   }
   for (const table of fragment.querySelectorAll("table")) {
-    const frame = h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table" });
+    const frame = h("div", { class: "table-scroll", tabindex: "0", role: "group", "aria-label": "Table" });
     table.replaceWith(frame);
     frame.append(table);
   }
-  for (const child of fragment.children) child.setAttribute("dir", child.className === "code-block" ? "ltr" : "auto");
+  for (const child of fragment.children)
+    child.setAttribute("dir", child.className === "code-block" ? "ltr" : "auto");
 }
 
 /**
@@ -182,9 +217,12 @@ export class MarkdownView {
   }
 }
 
-/** @param {{nodes: ChildNode[]}} block */
+/** What a finished block says, for those who hear it. @param {{nodes: any[]}} block */
 function blockText(block) {
-  return block.nodes.map((node) => node.textContent || "").join(" ").trim();
+  return block.nodes
+    .map((node) => (node.className === "code-block" ? "Code" : node.textContent || ""))
+    .join(" ")
+    .trim();
 }
 
 /** @param {() => DocumentFragment | null} make @param {string} source */

@@ -22,11 +22,25 @@ export function closeMenu() {
 /** @param {Item} item @param {(item: Item) => void} choose */
 function itemButton(item, choose) {
   const radio = item.checked !== undefined;
-  return h("button", { type: "button", role: radio ? "menuitemradio" : "menuitem", tabindex: "-1",
-    class: `menu-item ${item.danger ? "danger" : ""}`, "aria-checked": radio ? String(item.checked) : null,
-    disabled: item.disabled, on: { click: () => choose(item) } },
-  radio ? h("span", { class: "menu-mark" }, item.checked && icon("check")) : item.icon && icon(item.icon),
-  h("span", { class: "menu-text" }, h("span", { text: item.label }), item.help && h("span", { class: "help", text: item.help })));
+  return h(
+    "button",
+    {
+      type: "button",
+      role: radio ? "menuitemradio" : "menuitem",
+      tabindex: "-1",
+      class: `menu-item ${item.danger ? "danger" : ""}`,
+      "aria-checked": radio ? String(item.checked) : null,
+      disabled: item.disabled,
+      on: { click: () => choose(item) },
+    },
+    radio ? h("span", { class: "menu-mark" }, item.checked && icon("check")) : item.icon && icon(item.icon),
+    h(
+      "span",
+      { class: "menu-text" },
+      h("span", { text: item.label }),
+      item.help && h("span", { class: "help", text: item.help }),
+    ),
+  );
 }
 
 /** Put the menu below its button, or above where there is no room. @param {HTMLElement} menu @param {HTMLElement} anchor */
@@ -57,10 +71,11 @@ export function openMenu(anchor, label, items) {
   for (const item of items) {
     if (!item) continue;
     if (item === "line") menu.append(h("div", { class: "menu-line", role: "separator" }));
-    else if ("heading" in item) menu.append(h("div", { class: "menu-heading", role: "presentation", text: item.heading }));
+    else if ("heading" in item)
+      menu.append(h("div", { class: "menu-heading", role: "presentation", text: item.heading }));
     else menu.append(itemButton(item, choose));
   }
-  (anchor.closest("dialog") || document.body).append(menu);
+  (anchor.closest("dialog, main, aside") || document.body).append(menu);
   menu.showPopover();
   place(menu, anchor);
   anchor.setAttribute("aria-expanded", "true");
@@ -86,7 +101,9 @@ export function openMenu(anchor, label, items) {
     else if (event.key === "Escape" || event.key === "Tab") close(true);
     else if (event.key.length === 1 && /\S/.test(event.key)) {
       const letter = event.key.toLowerCase();
-      const after = [...buttons.slice(at + 1), ...buttons].find((button) => (button.textContent || "").trim().toLowerCase().startsWith(letter));
+      const after = [...buttons.slice(at + 1), ...buttons].find((button) =>
+        (button.textContent || "").trim().toLowerCase().startsWith(letter),
+      );
       after?.focus();
     } else return;
     event.preventDefault();

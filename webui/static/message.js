@@ -22,8 +22,11 @@ import { MarkdownView } from "./markdown.js";
  */
 
 const BADGES = {
-  error: "The reply broke off", interrupted: "Interrupted when the server stopped", context: "The context is full",
-  length: "Cut at the most tokens of a reply", cancelled: "Stopped",
+  error: "The reply broke off",
+  interrupted: "Interrupted when the server stopped",
+  context: "The context is full",
+  length: "Cut at the most tokens of a reply",
+  cancelled: "Stopped",
 };
 
 export class MessageView {
@@ -36,21 +39,41 @@ export class MessageView {
     this.time = h("time", { class: "quiet" });
     this.note = h("span", { class: "quiet note" });
     this.body = h("div", { class: "md" });
-    this.text = new MarkdownView(this.body, (block) => this.view.live && announce(block));
-    this.main = h("div", { class: "message-main" },
-      h("header", { class: "message-head" }, this.name, this.time, this.note), this.body);
+    this.text = new MarkdownView(this.body, announce);
+    this.main = h(
+      "div",
+      { class: "message-main" },
+      h("header", { class: "message-head" }, this.name, this.time, this.note),
+      this.body,
+    );
     this.element = h("article", { class: "message", tabindex: "-1", data: { id: view.message.id } }, this.main);
     this.update(view);
   }
 
   /** @param {View} view */
   update(view) {
+    const wasLive = Boolean(this.view.live);
     this.view = view;
     const { message, live, isUser, editing } = view;
-    const signature = JSON.stringify([message.text.length, message.thinking?.length, message.name, view.name, view.color,
-      view.versions, view.isLast, view.busy, editing, message.finish_reason, message.error, Boolean(live)]);
+    const signature = JSON.stringify([
+      message.text.length,
+      message.thinking?.length,
+      message.name,
+      view.name,
+      view.color,
+      view.versions,
+      view.isLast,
+      view.busy,
+      editing,
+      message.finish_reason,
+      message.error,
+      Boolean(live),
+    ]);
     if (live) this.showLive();
-    else if (!editing) this.#showText(message.text);
+    else if (!editing) {
+      if (wasLive) this.text.grow(message.text);
+      this.text.show(message.text);
+    }
     if (signature === this.signature) return;
     this.signature = signature;
     this.element.className = `message ${isUser ? "from-user" : "from-bot"}${view.isLast ? " is-last" : ""}`;
@@ -69,11 +92,6 @@ export class MessageView {
     this.#part("edit", editing ? editor(view, this.handlers) : null, this.main);
     this.#part("badge", live ? null : badge(message), this.main);
     this.#part("actions", live || editing ? null : actions(view, this.handlers), this.main);
-  }
-
-  /** @param {string} text */
-  #showText(text) {
-    this.text.show(text);
   }
 
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */
@@ -95,12 +113,18 @@ export class MessageView {
     if (!this.thoughts) {
       const inner = h("div", { class: "thoughts", dir: "auto" });
       const details = h("details", { class: "think" }, h("summary"), inner);
-      details.addEventListener("toggle", () => { inner.textContent = details.open ? this.thoughtText : ""; });
+      details.addEventListener("toggle", () => {
+        inner.textContent = details.open ? this.thoughtText : "";
+      });
       this.thoughts = details;
       this.body.before(details);
     }
     this.thoughtText = text;
-    this.thoughts.firstChild.textContent = going ? "Thinking…" : seconds ? `Thought for ${wholeSeconds(seconds)}` : "Thoughts";
+    this.thoughts.firstChild.textContent = going
+      ? "Thinking…"
+      : seconds
+        ? `Thought for ${wholeSeconds(seconds)}`
+        : "Thoughts";
     if (this.thoughts.open) this.thoughts.lastChild.textContent = text;
   }
 
@@ -127,7 +151,8 @@ function liveNote(live) {
   const { progress, stats } = live;
   if (live.stopping) return "stopping";
   if (!live.text && !live.think) {
-    if (progress && progress.done < progress.total) return `reading the prompt · ${count(progress.done)} of ${count(progress.total)} tokens`;
+    if (progress && progress.done < progress.total)
+      return `reading the prompt · ${count(progress.done)} of ${count(progress.total)} tokens`;
     return "starting";
   }
   return stats?.tokens_per_second ? `writing · ${speed(stats.tokens_per_second)}` : "writing";
@@ -139,29 +164,43 @@ function badge(message) {
   if (!(reason in BADGES)) return null;
   const serious = reason === "error" || reason === "interrupted";
   const text = message.error ? `${BADGES[reason]}: ${message.error}` : BADGES[reason];
-  return h("p", { class: `badge ${serious ? "serious" : ""}` }, serious && icon("triangle-alert"), h("span", { text }));
+  return h(
+    "p",
+    { class: `badge ${serious ? "serious" : ""}` },
+    serious && icon("triangle-alert"),
+    h("span", { text }),
+  );
 }
 
 /** @param {View} view @param {Handlers} handlers */
 function actions({ message, versions, isUser, isLast, busy }, handlers) {
   const row = h("div", { class: "actions", role: "group", "aria-label": "Actions" });
   if (versions.length > 1) row.append(versionArrows(message.id, versions, handlers));
-  const button = (text, onClick, extra = {}) => row.append(
-    h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra }));
-  if (!isUser) button("Regenerate", () => handlers.again(message), { disabled: busy, class: "text-button wide-only" });
+  const button = (text, onClick, extra = {}) =>
+    row.append(h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra }));
+  if (!isUser)
+    button("Regenerate", () => handlers.again(message), { disabled: busy, class: "text-button wide-only" });
   button("Edit", () => handlers.edit(message.id), { disabled: busy });
   button("Copy", (event) => copyText(message.text, event.currentTarget));
   if (!isUser && isLast) button("Continue", () => handlers.proceed(message), { disabled: busy });
-  row.append(iconButton("ellipsis", "More", (event) => handlers.menu(message, /** @type {any} */ (event.currentTarget)),
-    { "aria-haspopup": "menu" }));
+  row.append(
+    iconButton("ellipsis", "More", (event) => handlers.menu(message, /** @type {any} */ (event.currentTarget)), {
+      "aria-haspopup": "menu",
+    }),
+  );
   return row;
 }
 
 /** @param {string} id @param {string[]} versions @param {Handlers} handlers */
 function versionArrows(id, versions, handlers) {
   const at = versions.indexOf(id);
-  return h("span", { class: "versions" },
+  return h(
+    "span",
+    { class: "versions" },
     iconButton("chevron-left", "Previous version", () => handlers.show(versions[at - 1]), { disabled: at === 0 }),
     h("span", { class: "tabular", text: `${at + 1} of ${versions.length}` }),
-    iconButton("chevron-right", "Next version", () => handlers.show(versions[at + 1]), { disabled: at === versions.length - 1 }));
+    iconButton("chevron-right", "Next version", () => handlers.show(versions[at + 1]), {
+      disabled: at === versions.length - 1,
+    }),
+  );
 }

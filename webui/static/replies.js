@@ -23,16 +23,36 @@ export function createReplies(store, room) {
   /** @param {Running} running @param {string} sessionId @returns {Live} */
   function newLive(running, sessionId) {
     const bot = store.state.bots.find((other) => other.id === running.bot);
-    return { replyId: running.reply_id, messageId: running.message_id, sessionId, bot: running.bot,
-      name: bot ? bot.name : "", parent: null, base: "", text: "", think: "", thinkStarted: 0, thinkSeconds: 0,
-      started: Date.now() / 1000, ready: false, stopping: false, progress: null, stats: null };
+    return {
+      replyId: running.reply_id,
+      messageId: running.message_id,
+      sessionId,
+      bot: running.bot,
+      name: bot ? bot.name : "",
+      parent: null,
+      base: "",
+      text: "",
+      think: "",
+      thinkStarted: 0,
+      thinkSeconds: 0,
+      started: Date.now() / 1000,
+      ready: false,
+      stopping: false,
+      progress: null,
+      stats: null,
+    };
   }
 
   /** @param {Live} live @param {{type: string, data: any}} event */
   function apply(live, { type, data }) {
     if (type === "start") {
-      Object.assign(live, { bot: data.bot, name: data.name, parent: data.parent ?? null, ready: true,
-        base: data.continues ? data.text : "" });
+      Object.assign(live, {
+        bot: data.bot,
+        name: data.name,
+        parent: data.parent ?? null,
+        ready: true,
+        base: data.continues ? data.text : "",
+      });
       room.started(live);
     } else if (type === "progress") live.progress = data;
     else if (type === "stats") live.stats = data;
@@ -40,7 +60,8 @@ export function createReplies(store, room) {
       live.thinkStarted ||= performance.now();
       live.think += data.text;
     } else if (type === "text") {
-      if (live.thinkStarted && !live.thinkSeconds) live.thinkSeconds = (performance.now() - live.thinkStarted) / 1000;
+      if (live.thinkStarted && !live.thinkSeconds)
+        live.thinkSeconds = (performance.now() - live.thinkStarted) / 1000;
       live.text += data.text;
     }
   }
@@ -112,9 +133,13 @@ export function createReplies(store, room) {
     async stop() {
       for (const { live } of watched.values()) live.stopping = true;
       store.touch("live");
-      await Promise.all([...watched.keys()].map((replyId) => post(`/api/replies/${replyId}/stop`).catch((error) => {
-        if (error.status !== 404 && error.status !== 410) throw error;
-      })));
+      await Promise.all(
+        [...watched.keys()].map((replyId) =>
+          post(`/api/replies/${replyId}/stop`).catch((error) => {
+            if (error.status !== 404 && error.status !== 410) throw error;
+          }),
+        ),
+      );
     },
   };
 }

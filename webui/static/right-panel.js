@@ -21,13 +21,18 @@ import { createSettings } from "./settings.js";
 export function createRightPanel(store, room, changes, { closeButton, reloadSettings, library, speak, editBot }) {
   const current = () => /** @type {any} */ (store.state.session);
   const session = createSessionTab(store, room, {
-    rename: () => library.rename(current()), duplicate: () => library.duplicate(current()),
-    exported: (format) => library.exported(current(), format), remove: () => library.remove(current()),
+    rename: () => library.rename(current()),
+    duplicate: () => library.duplicate(current()),
+    exported: (format) => library.exported(current(), format),
+    remove: () => library.remove(current()),
   });
-  return createSettings([
-    { id: "sampling", label: "Sampling", ...createSampling(store, room, reloadSettings) },
-    { id: "session", label: "Session", ...session },
-    { id: "bot", label: "Bot", ...createBotTab(store, changes, { speak, editBot }) },
-    { id: "model", label: "Model", ...createModelTab(store) },
-  ], closeButton);
+  return createSettings(
+    [
+      { id: "sampling", label: "Sampling", ...createSampling(store, room, reloadSettings) },
+      { id: "session", label: "Session", ...session },
+      { id: "bot", label: "Bot", ...createBotTab(store, changes, { speak, editBot }) },
+      { id: "model", label: "Model", ...createModelTab(store) },
+    ],
+    closeButton,
+  );
 }

@@ -15,8 +15,21 @@ const PATCH_DELAY_MS = 250;
 
 /** The session that exists only in this page until its first message. @returns {Session} */
 export function unsavedSession(bots = []) {
-  return { id: null, revision: 0, title: "New session", created: 0, updated: 0, bots, user_name: "", system_prompt: "",
-    turn_order: "in_turn", sampling: {}, preset: "balanced", leaf: null, messages: [] };
+  return {
+    id: null,
+    revision: 0,
+    title: "New session",
+    created: 0,
+    updated: 0,
+    bots,
+    user_name: "",
+    system_prompt: "",
+    turn_order: "in_turn",
+    sampling: {},
+    preset: "balanced",
+    leaf: null,
+    messages: [],
+  };
 }
 
 /**
@@ -192,15 +205,22 @@ export function createRoom(store, page) {
     async say(text) {
       if (!(await ensureSaved())) return false;
       await flushPatch();
-      return operation((session) => post(`/api/sessions/${session.id}/messages`,
-        { revision: session.revision, text, interrupt: true }));
+      return operation((session) =>
+        post(`/api/sessions/${session.id}/messages`, { revision: session.revision, text, interrupt: true }),
+      );
     },
 
     /** Say something else at an earlier place: a branch. @param {Message} message @param {string} text */
     async sayInstead(message, text) {
       await flushPatch();
-      return operation((session) => post(`/api/sessions/${session.id}/messages`,
-        { revision: session.revision, text, parent: message.parent, interrupt: true }));
+      return operation((session) =>
+        post(`/api/sessions/${session.id}/messages`, {
+          revision: session.revision,
+          text,
+          parent: message.parent,
+          interrupt: true,
+        }),
+      );
     },
 
     /** @param {"next" | "regenerate" | "continue"} kind @param {{message?: string, bot?: string, turns?: number}} [which] */
@@ -208,16 +228,22 @@ export function createRoom(store, page) {
       if (!(await ensureSaved())) return false;
       await flushPatch();
       if (store.state.live.size) await room.stopAndWait();
-      return operation((session) => post(`/api/sessions/${session.id}/replies`, { revision: session.revision, kind, ...which }));
+      return operation((session) =>
+        post(`/api/sessions/${session.id}/replies`, { revision: session.revision, kind, ...which }),
+      );
     },
 
     /** @param {Message} message @param {string} text */
-    correct: (message, text) => operation((session) => patch(`/api/sessions/${session.id}/messages/${message.id}`,
-      { revision: session.revision, text })),
+    correct: (message, text) =>
+      operation((session) =>
+        patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, text }),
+      ),
 
     /** @param {Message} message */
-    erase: (message) => operation((session) => remove(`/api/sessions/${session.id}/messages/${message.id}`,
-      { revision: session.revision })),
+    erase: (message) =>
+      operation((session) =>
+        remove(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision }),
+      ),
 
     /** Show another version of a message and what followed it. @param {string} leaf */
     async show(leaf) {
@@ -239,7 +265,8 @@ export function createRoom(store, page) {
     },
 
     leave: () => replies.leave(),
-    path: () => (store.state.session ? shownPath(store.state.session, store.state.live, store.state.viewLeaf) : []),
+    path: () =>
+      store.state.session ? shownPath(store.state.session, store.state.live, store.state.viewLeaf) : [],
   };
   return room;
 }

@@ -17,7 +17,12 @@ import { botOf } from "./store.js";
 import { toast, toastError } from "./toast.js";
 
 /** Groups in the order of the page; what the server adds comes last. */
-const GROUPS = [["sampling", ""], ["penalties", "Repetition"], ["length", "Length and stopping"], ["advanced", "Advanced"]];
+const GROUPS = [
+  ["sampling", ""],
+  ["penalties", "Repetition"],
+  ["length", "Length and stopping"],
+  ["advanced", "Advanced"],
+];
 /** These count tokens; more than the context holds is no use on a slider. */
 const TOKEN_COUNTS = new Set(["repetition_range", "repetition_decay", "max_new_tokens", "min_new_tokens"]);
 
@@ -28,15 +33,36 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 export function createSampling(store, room, reloadSettings) {
   /** @type {Map<string, {spec: Parameter, show: (value: any, changed: boolean, override: string) => void}>} */
   const fields = new Map();
-  const select = /** @type {HTMLSelectElement} */ (h("select", { class: "select", "aria-labelledby": "preset-label" }));
+  const select = /** @type {HTMLSelectElement} */ (
+    h("select", { class: "select", "aria-labelledby": "preset-label" })
+  );
   const changes = h("span", { class: "quiet tabular", id: "preset-changes" });
   const controls = h("div", {});
-  const body = h("div", {},
-    h("div", { class: "field-head" }, h("span", { class: "group-label", id: "preset-label", text: "Preset" }), changes),
-    h("div", { class: "select-frame" }, select, icon("chevron-down")), controls);
-  const resetAll = h("button", { type: "button", class: "text-button", text: "Reset to defaults",
-    on: { click: () => room.change({ sampling: {}, preset: "balanced" }) } });
-  const save = h("button", { type: "button", class: "text-button", text: "Save as preset", "aria-haspopup": "menu", on: { click: saveMenu } });
+  const body = h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "field-head" },
+      h("span", { class: "group-label", id: "preset-label", text: "Preset" }),
+      changes,
+    ),
+    h("div", { class: "select-frame" }, select, icon("chevron-down")),
+    controls,
+  );
+  const resetAll = h("button", {
+    type: "button",
+    class: "text-button",
+    text: "Reset to defaults",
+    on: { click: () => room.change({ sampling: {}, preset: "balanced" }) },
+  });
+  const save = h("button", {
+    type: "button",
+    class: "text-button",
+    text: "Save as preset",
+    "aria-haspopup": "menu",
+    on: { click: saveMenu },
+  });
   const foot = h("div", { class: "panel-foot" }, resetAll, save);
 
   const presets = () => store.state.settings?.presets || [];
@@ -58,18 +84,30 @@ export function createSampling(store, room, reloadSettings) {
     const most = settings.limits.max_seq_len;
     const parts = [];
     for (const [group, title] of GROUPS) {
-      const specs = settings.parameters.filter((spec) => spec.group === group
-        || (group === "advanced" && !GROUPS.some(([known]) => known === spec.group)));
+      const specs = settings.parameters.filter(
+        (spec) =>
+          spec.group === group || (group === "advanced" && !GROUPS.some(([known]) => known === spec.group)),
+      );
       if (!specs.length) continue;
       const made = specs.map((spec) => {
-        const field = parameterField(spec, { most: TOKEN_COUNTS.has(spec.name) ? most : undefined,
-          onChange: (value) => setValue(spec, value), onReset: () => setValue(spec, baseValue(spec)) });
+        const field = parameterField(spec, {
+          most: TOKEN_COUNTS.has(spec.name) ? most : undefined,
+          onChange: (value) => setValue(spec, value),
+          onReset: () => setValue(spec, baseValue(spec)),
+        });
         fields.set(spec.name, { spec, show: field.show });
         return field.element;
       });
-      parts.push(group === "advanced"
-        ? h("details", { class: "field-group" }, h("summary", { class: "group-label", text: title }), ...made)
-        : h("section", { class: "field-group" }, title && h("h3", { class: "group-label", text: title }), ...made));
+      parts.push(
+        group === "advanced"
+          ? h("details", { class: "field-group" }, h("summary", { class: "group-label", text: title }), ...made)
+          : h(
+              "section",
+              { class: "field-group" },
+              title && h("h2", { class: "group-label", text: title }),
+              ...made,
+            ),
+      );
     }
     controls.replaceChildren(...parts);
     show();
@@ -77,7 +115,8 @@ export function createSampling(store, room, reloadSettings) {
 
   /** What the session's bots say about a parameter. @param {Parameter} spec */
   function overrides(spec) {
-    const said = (store.state.session?.bots || []).map((entry) => botOf(store.state, entry.id))
+    const said = (store.state.session?.bots || [])
+      .map((entry) => botOf(store.state, entry.id))
       .filter((bot) => bot && spec.name in bot.sampling)
       .map((bot) => `${bot?.name} uses ${shown(spec, bot?.sampling[spec.name])}`);
     return said.length ? `${said.join(", ")}.` : "";
@@ -86,11 +125,13 @@ export function createSampling(store, room, reloadSettings) {
   function show() {
     const { session } = store.state;
     if (!session || !fields.size) return;
-    select.replaceChildren(...presets().map((one) => {
-      const option = h("option", { value: one.id, text: one.name });
-      option.selected = one.id === session.preset;
-      return option;
-    }));
+    select.replaceChildren(
+      ...presets().map((one) => {
+        const option = h("option", { value: one.id, text: one.name });
+        option.selected = one.id === session.preset;
+        return option;
+      }),
+    );
     for (const { spec, show: showField } of fields.values()) {
       const changed = spec.name in session.sampling;
       showField(changed ? session.sampling[spec.name] : baseValue(spec), changed, overrides(spec));
@@ -107,7 +148,11 @@ export function createSampling(store, room, reloadSettings) {
     const own = chosen && !chosen.built_in ? chosen : null;
     openMenu(save, "Presets", [
       { label: "Save as a new preset", icon: "save", onSelect: saveNew },
-      own && { label: `Save into “${own.name}”`, icon: "check", onSelect: () => overwrite(own, { ...own.sampling, ...session.sampling }) },
+      own && {
+        label: `Save into “${own.name}”`,
+        icon: "check",
+        onSelect: () => overwrite(own, { ...own.sampling, ...session.sampling }),
+      },
       own && { label: `Delete “${own.name}”`, icon: "trash-2", danger: true, onSelect: () => deletePreset(own) },
     ]);
   }
@@ -134,7 +179,8 @@ export function createSampling(store, room, reloadSettings) {
 
   /** @param {Preset} own */
   async function deletePreset(own) {
-    if (!(await confirmDialog(`Delete “${own.name}”?`, "Sessions that use it go back to Balanced.", "Delete"))) return;
+    if (!(await confirmDialog(`Delete “${own.name}”?`, "Sessions that use it go back to Balanced.", "Delete")))
+      return;
     const values = { ...own.sampling, ...store.state.session?.sampling };
     room.change({ preset: "balanced", sampling: values });
     await room.flushPatch();

@@ -14,9 +14,23 @@ export class Pin {
     this.onChange = onChange;
     this.pinned = true;
     this.lastTop = 0;
-    scroller.addEventListener("wheel", (event) => { if (event.deltaY < 0) this.release(); }, { passive: true });
-    scroller.addEventListener("touchmove", () => { if (this.distance() > END_PX) this.release(); }, { passive: true });
-    scroller.addEventListener("keydown", (event) => { if (["PageUp", "ArrowUp", "Home"].includes(event.key)) this.release(); });
+    scroller.addEventListener(
+      "wheel",
+      (event) => {
+        if (event.deltaY < 0) this.release();
+      },
+      { passive: true },
+    );
+    scroller.addEventListener(
+      "touchmove",
+      () => {
+        if (this.distance() > END_PX) this.release();
+      },
+      { passive: true },
+    );
+    scroller.addEventListener("keydown", (event) => {
+      if (["PageUp", "ArrowUp", "Home"].includes(event.key)) this.release();
+    });
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     new ResizeObserver(() => this.follow()).observe(content);
     new ResizeObserver(() => this.follow()).observe(scroller);

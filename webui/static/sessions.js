@@ -46,26 +46,51 @@ export function createSessions(store, page) {
       return bot && monogram(bot.name, bot.color, "tiny");
     });
     const writer = session.writing && botOf(state, session.writing.bot);
-    const text = session.snippet || (session.writing ? `${writer?.name || "Somebody"} is writing` : plural(session.num_messages, "message"));
+    const text =
+      session.snippet ||
+      (session.writing ? `${writer?.name || "Somebody"} is writing` : plural(session.num_messages, "message"));
     return h("span", { class: "session-sub" }, ...marks, h("span", { class: "session-note", dir: "auto", text }));
   }
 
   /** @param {Summary} session */
   function row(session) {
     const active = session.id === store.state.session?.id;
-    const link = h("a", { class: "session-link", href: `#${session.id}`, "aria-current": active ? "page" : null,
-      on: { click: (event) => {
-        if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-        event.preventDefault();
-        page.open(session.id);
-      } } },
-    h("span", { class: "session-title", dir: "auto", text: session.title, title: session.title }), subline(session));
-    const more = iconButton("ellipsis", `Actions for ${session.title}`, () => menu(session, more),
-      { class: "session-more", "aria-haspopup": "menu" });
-    return h("li", { class: `session ${active ? "is-active" : ""}`, on: { contextmenu: (event) => {
-      event.preventDefault();
-      menu(session, more);
-    } } }, link, session.writing && h("span", { class: "writing-dot" }), more);
+    const link = h(
+      "a",
+      {
+        class: "session-link",
+        href: `#${session.id}`,
+        "aria-current": active ? "page" : null,
+        on: {
+          click: (event) => {
+            if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+            event.preventDefault();
+            page.open(session.id);
+          },
+        },
+      },
+      h("span", { class: "session-title", dir: "auto", text: session.title, title: session.title }),
+      subline(session),
+    );
+    const more = iconButton("ellipsis", `Actions for ${session.title}`, () => menu(session, more), {
+      class: "session-more",
+      "aria-haspopup": "menu",
+    });
+    return h(
+      "li",
+      {
+        class: `session ${active ? "is-active" : ""}`,
+        on: {
+          contextmenu: (event) => {
+            event.preventDefault();
+            menu(session, more);
+          },
+        },
+      },
+      link,
+      session.writing && h("span", { class: "writing-dot" }),
+      more,
+    );
   }
 
   /** What the list was last built from; most changes of a session do not concern it. @type {any[]} */
@@ -90,18 +115,43 @@ export function createSessions(store, page) {
       items.append(row(session));
     }
     if (sessions.length > rows) {
-      parts.push(h("button", { type: "button", class: "text-button show-more", text: `Show ${sessions.length - rows} more`,
-        on: { click: () => { rows += ROWS; update(); } } }));
+      parts.push(
+        h("button", {
+          type: "button",
+          class: "text-button show-more",
+          text: `Show ${sessions.length - rows} more`,
+          on: {
+            click: () => {
+              rows += ROWS;
+              update();
+            },
+          },
+        }),
+      );
     }
     if (!sessions.length && !store.state.loading) {
-      parts.push(h("p", { class: "empty", text: query ? "No session has these words." : "Your sessions will be listed here." }));
+      parts.push(
+        h("p", {
+          class: "empty",
+          text: query ? "No session has these words." : "Your sessions will be listed here.",
+        }),
+      );
     }
     if (problems.length) {
-      parts.push(h("p", { class: "problem" }, icon("triangle-alert"),
-        h("span", { text: `${plural(problems.length, "file")} could not be read and ${problems.length === 1 ? "was" : "were"} put aside: ${problems.map((problem) => problem.file).join(", ")}` })));
+      parts.push(
+        h(
+          "p",
+          { class: "problem" },
+          icon("triangle-alert"),
+          h("span", {
+            text: `${plural(problems.length, "file")} could not be read and ${problems.length === 1 ? "was" : "were"} put aside: ${problems.map((problem) => problem.file).join(", ")}`,
+          }),
+        ),
+      );
     }
     list.replaceChildren(...parts);
-    if (focused) /** @type {any} */ (list.querySelector(`.session-link[href="${focused}"]`))?.focus({ preventScroll: true });
+    if (focused)
+      /** @type {any} */ (list.querySelector(`.session-link[href="${focused}"]`))?.focus({ preventScroll: true });
   }
 
   search.addEventListener("input", () => {
@@ -130,8 +180,10 @@ export function createSessions(store, page) {
   byId("new-session").addEventListener("click", page.create);
   store.on(["sessions", "bots", "session", "query", "problems", "loading"], update);
 
-  return { focusSearch() {
-    search.focus();
-    search.select();
-  } };
+  return {
+    focusSearch() {
+      search.focus();
+      search.select();
+    },
+  };
 }

@@ -9,17 +9,40 @@ import { recall, remember } from "./storage.js";
 /** @param {Tab[]} tabs @param {HTMLElement} closeButton */
 export function createSettings(tabs, closeButton) {
   const place = byId("right");
-  const buttons = tabs.map((tab) => h("button", { type: "button", role: "tab", id: `tab-${tab.id}`, class: "tab",
-    "aria-controls": `panel-${tab.id}`, text: tab.label, on: { click: () => choose(tab.id) } }));
-  const panels = tabs.map((tab) => h("div", { role: "tabpanel", id: `panel-${tab.id}`, class: "tab-panel", tabindex: "0",
-    "aria-labelledby": `tab-${tab.id}` }, tab.body));
+  const buttons = tabs.map((tab) =>
+    h("button", {
+      type: "button",
+      role: "tab",
+      id: `tab-${tab.id}`,
+      class: "tab",
+      "aria-controls": `panel-${tab.id}`,
+      text: tab.label,
+      on: { click: () => choose(tab.id) },
+    }),
+  );
+  const panels = tabs.map((tab) =>
+    h(
+      "div",
+      {
+        role: "tabpanel",
+        id: `panel-${tab.id}`,
+        class: "tab-panel",
+        tabindex: "0",
+        "aria-labelledby": `tab-${tab.id}`,
+      },
+      tab.body,
+    ),
+  );
   const foots = tabs.map((tab) => tab.foot || null);
   const list = h("div", { role: "tablist", class: "tabs", "aria-label": "Settings" }, ...buttons);
   place.append(h("div", { class: "tab-bar" }, list, closeButton), ...panels, ...foots.filter(Boolean));
 
   /** @param {string} id */
   function choose(id) {
-    const at = Math.max(0, tabs.findIndex((tab) => tab.id === id));
+    const at = Math.max(
+      0,
+      tabs.findIndex((tab) => tab.id === id),
+    );
     tabs.forEach((_, index) => {
       const chosen = index === at;
       buttons[index].setAttribute("aria-selected", String(chosen));

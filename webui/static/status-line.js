@@ -14,7 +14,11 @@ import { bytes, count, duration, speed } from "./format.js";
 export function createStatusLine(store, room) {
   const line = byId("status-line");
   const fill = h("span", { class: "meter-fill" });
-  const meter = h("span", { class: "meter", role: "meter", "aria-label": "The model's memory in use", "aria-valuemin": "0" }, fill);
+  const meter = h(
+    "span",
+    { class: "meter", role: "meter", "aria-label": "The model's memory in use", "aria-valuemin": "0" },
+    fill,
+  );
   const used = h("span", { class: "used" });
   const prompt = h("span", { class: "more" });
   const rate = h("span", { class: "rate" });
@@ -34,14 +38,18 @@ export function createStatusLine(store, room) {
     const { context, status } = store.state;
     const most = context?.max_seq_len || status?.model?.max_seq_len || 0;
     const n = /** @type {any} */ (numbers());
-    const tokens = n.running ? (n.prompt_tokens || n.progress?.total || 0) + (n.new_tokens || 0) : context?.prompt_tokens || 0;
+    const tokens = n.running
+      ? (n.prompt_tokens || n.progress?.total || 0) + (n.new_tokens || 0)
+      : context?.prompt_tokens || 0;
     line.hidden = !most;
     fill.style.width = `${most ? Math.min(100, (100 * tokens) / most) : 0}%`;
     meter.setAttribute("aria-valuemax", String(most));
     meter.setAttribute("aria-valuenow", String(Math.min(tokens, most)));
     used.textContent = `${count(tokens)} of ${count(most)} tokens`;
     const reading = n.running && n.progress && n.progress.done < n.progress.total;
-    prompt.textContent = reading ? `Reading the prompt: ${count(n.progress.done)} of ${count(n.progress.total)}` : promptText(n);
+    prompt.textContent = reading
+      ? `Reading the prompt: ${count(n.progress.done)} of ${count(n.progress.total)}`
+      : promptText(n);
     rate.textContent = n.tokens_per_second ? speed(n.tokens_per_second) : "";
     firstToken.textContent = n.seconds_to_first_token ? `First token ${duration(n.seconds_to_first_token)}` : "";
   }
@@ -51,8 +59,12 @@ export function createStatusLine(store, room) {
     const model = status?.model;
     const memory = status?.engine?.memory_bytes;
     byId("machine").replaceChildren(
-      h("span", { class: "machine-model", text: model ? [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ") : "" }),
-      h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }));
+      h("span", {
+        class: "machine-model",
+        text: model ? [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ") : "",
+      }),
+      h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
+    );
   }
 
   store.on(["session", "live", "context", "status", "viewLeaf"], update);

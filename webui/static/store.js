@@ -8,8 +8,18 @@
 export class Store {
   /** @type {State} */
   state = {
-    status: null, settings: null, bots: [], sessions: [], problems: [], query: "", session: null, context: null,
-    viewLeaf: null, live: new Map(), loading: true, editing: null,
+    status: null,
+    settings: null,
+    bots: [],
+    sessions: [],
+    problems: [],
+    query: "",
+    session: null,
+    context: null,
+    viewLeaf: null,
+    live: new Map(),
+    loading: true,
+    editing: null,
   };
 
   /** @type {{keys: string[], listener: () => void}[]} */

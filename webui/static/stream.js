@@ -43,7 +43,9 @@ export function parseEvents(buffer) {
  */
 async function* connection(replyId, cursor, signal) {
   const response = await fetch(`/api/replies/${replyId}/events?from=${cursor}`, {
-    signal, cache: "no-store", headers: { Accept: "text/event-stream" },
+    signal,
+    cache: "no-store",
+    headers: { Accept: "text/event-stream" },
   });
   if (!response.ok || !response.body) throw new ApiError(response.status, await response.json().catch(() => null));
   const decoder = new TextDecoder();

@@ -13,12 +13,24 @@ const MOST = 3;
  */
 export function toast(text, { action, onAction, serious = false } = {}) {
   const place = byId("toasts");
-  const note = h("div", { class: serious ? "toast serious" : "toast" }, h("span", { text }),
-    action && h("button", { type: "button", class: "button ghost small", text: action, on: { click: () => {
-      note.remove();
-      onAction?.();
-    } } }),
-    iconButton("x", "Dismiss", () => note.remove()));
+  const note = h(
+    "div",
+    { class: serious ? "toast serious" : "toast" },
+    h("span", { text }),
+    action &&
+      h("button", {
+        type: "button",
+        class: "button ghost small",
+        text: action,
+        on: {
+          click: () => {
+            note.remove();
+            onAction?.();
+          },
+        },
+      }),
+    iconButton("x", "Dismiss", () => note.remove()),
+  );
   place.append(note);
   while (place.childElementCount > MOST) place.firstElementChild?.remove();
   const stays = action || serious ? UNDO_STAYS_MS : STAYS_MS;

@@ -38,7 +38,9 @@ export function createTranscript(store, room, handlers) {
   let first = 0;
   let end = 0;
   let shownSession = "";
-  const pin = new Pin(scroller, list, (pinned) => { jump.hidden = pinned; });
+  const pin = new Pin(scroller, list, (pinned) => {
+    jump.hidden = pinned;
+  });
 
   /** @param {Message} message @param {number} index */
   function viewOf(message, index) {
@@ -47,11 +49,17 @@ export function createTranscript(store, room, handlers) {
     const live = state.live.get(message.id) || null;
     const isUser = message.author === "user";
     const bot = isUser ? null : botOf(state, message.author);
-    return { message, live: live?.ready ? live : null, isUser,
+    return {
+      message,
+      live: live?.ready ? live : null,
+      isUser,
       name: isUser ? session.user_name || "You" : bot?.name || message.name || "Somebody",
       color: isUser ? USER_COLOR : bot?.color || USER_COLOR,
-      versions: versions(session, state.live, message), isLast: index === path.length - 1,
-      busy: state.live.size > 0, editing: state.editing === message.id };
+      versions: versions(session, state.live, message),
+      isLast: index === path.length - 1,
+      busy: state.live.size > 0,
+      editing: state.editing === message.id,
+    };
   }
 
   /** Bring the elements in line with path[first..end]. */
@@ -83,8 +91,15 @@ export function createTranscript(store, room, handlers) {
     const at = start ? path.findIndex((message) => message.id === start) : 0;
     const view = start && at > 0 && views.get(start);
     if (!view) return;
-    view.element.before(h("p", { class: "memory-line" },
-      h("span", { text: `The model's memory begins here · ${plural(at, "earlier message is", "earlier messages are")} kept, not read` })));
+    view.element.before(
+      h(
+        "p",
+        { class: "memory-line" },
+        h("span", {
+          text: `The model's memory begins here · ${plural(at, "earlier message is", "earlier messages are")} kept, not read`,
+        }),
+      ),
+    );
   }
 
   const elements = () => list.getElementsByTagName("*").length;
@@ -179,10 +194,14 @@ export function createTranscript(store, room, handlers) {
     pin.follow();
   }
 
-  scroller.addEventListener("scroll", () => {
-    extendUp();
-    extendDown();
-  }, { passive: true });
+  scroller.addEventListener(
+    "scroll",
+    () => {
+      extendUp();
+      extendDown();
+    },
+    { passive: true },
+  );
   jump.addEventListener("click", toEnd);
   store.on(["session", "live", "viewLeaf", "context", "bots", "editing"], update);
 

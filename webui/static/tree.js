@@ -34,7 +34,14 @@ export function messageOf(session, id) {
  * @returns {Message}
  */
 function provisional(live) {
-  return { id: live.messageId, parent: live.parent, author: live.bot, name: live.name, text: "", created: live.started };
+  return {
+    id: live.messageId,
+    parent: live.parent,
+    author: live.bot,
+    name: live.name,
+    text: "",
+    created: live.started,
+  };
 }
 
 /**
@@ -46,13 +53,18 @@ function provisional(live) {
  */
 export function shownPath(session, lives, viewLeaf) {
   const { byId } = indexOf(session.messages);
-  const written = (id) => byId.get(id) || (lives.get(id)?.ready ? provisional(/** @type {Live} */ (lives.get(id))) : null);
+  const written = (id) =>
+    byId.get(id) || (lives.get(id)?.ready ? provisional(/** @type {Live} */ (lives.get(id))) : null);
   let leaf = viewLeaf && written(viewLeaf) ? viewLeaf : session.leaf;
   for (const live of lives.values()) {
     if (live.ready && live.parent === leaf && !byId.has(live.messageId)) leaf = live.messageId;
   }
   const path = [];
-  for (let message = leaf ? written(leaf) : null; message; message = message.parent ? written(message.parent) : null) {
+  for (
+    let message = leaf ? written(leaf) : null;
+    message;
+    message = message.parent ? written(message.parent) : null
+  ) {
     path.push(message);
   }
   return path.reverse();
@@ -83,8 +95,14 @@ export function versions(session, lives, message) {
  */
 export function withMessage(session, message, revision, makeLeaf) {
   const known = session.messages.some((other) => other.id === message.id);
-  const messages = known ? session.messages.map((other) => (other.id === message.id ? message : other))
+  const messages = known
+    ? session.messages.map((other) => (other.id === message.id ? message : other))
     : [...session.messages, message];
-  return { ...session, messages, revision: Math.max(revision, session.revision),
-    leaf: makeLeaf ? message.id : session.leaf, updated: Date.now() / 1000 };
+  return {
+    ...session,
+    messages,
+    revision: Math.max(revision, session.revision),
+    leaf: makeLeaf ? message.id : session.leaf,
+    updated: Date.now() / 1000,
+  };
 }

@@ -21,11 +21,24 @@ export function createWelcome(store, room, page) {
 
   /** @param {import("./types.js").Bot} bot @param {boolean} chosen */
   function card(bot, chosen) {
-    return h("button", { type: "button", class: `bot-card ${chosen ? "is-chosen" : ""}`, "aria-pressed": String(chosen), data: { bot: bot.id },
-      on: { click: () => toggle(bot.id) } },
-    monogram(bot.name, bot.color, "big"),
-    h("span", { class: "bot-text" }, h("span", { class: "bot-name", text: bot.name }), h("span", { class: "help", text: inShort(bot) })),
-    chosen && icon("check"));
+    return h(
+      "button",
+      {
+        type: "button",
+        class: `bot-card ${chosen ? "is-chosen" : ""}`,
+        "aria-pressed": String(chosen),
+        data: { bot: bot.id },
+        on: { click: () => toggle(bot.id) },
+      },
+      monogram(bot.name, bot.color, "big"),
+      h(
+        "span",
+        { class: "bot-text" },
+        h("span", { class: "bot-name", text: bot.name }),
+        h("span", { class: "help", text: inShort(bot) }),
+      ),
+      chosen && icon("check"),
+    );
   }
 
   /** @type {any[]} */
@@ -49,14 +62,36 @@ export function createWelcome(store, room, page) {
     const chosen = bots.filter((bot) => inside.has(bot.id)).map((bot) => bot.name);
     place.replaceChildren(
       h("h2", { text: "Who would you like to talk with?" }),
-      h("p", { class: "soft", text: "Choose one, or several for a room in which they also talk with each other. Everything stays on this machine." }),
-      h("div", { class: "bot-cards" }, ...bots.map((bot) => card(bot, inside.has(bot.id))),
-        h("button", { type: "button", class: "bot-card is-new", on: { click: () => page.editBot(null) } },
+      h("p", {
+        class: "soft",
+        text: "Choose one, or several for a room in which they also talk with each other. Everything stays on this machine.",
+      }),
+      h(
+        "div",
+        { class: "bot-cards" },
+        ...bots.map((bot) => card(bot, inside.has(bot.id))),
+        h(
+          "button",
+          { type: "button", class: "bot-card is-new", on: { click: () => page.editBot(null) } },
           h("span", { class: "monogram big new-mark", "aria-hidden": "true" }, icon("plus")),
-          h("span", { class: "bot-text" }, h("span", { class: "bot-name", text: "New bot" }), h("span", { class: "help", text: "Give it a name and a character." })))),
-      chosen.length ? h("div", { class: "starters", role: "group", "aria-label": "Ways to begin" },
-        ...starters(several, chosen).map((text) => h("button", { type: "button", class: "starter", text, on: { click: () => page.fill(text) } })))
-        : h("p", { class: "soft", text: "Nobody is chosen yet." }));
+          h(
+            "span",
+            { class: "bot-text" },
+            h("span", { class: "bot-name", text: "New bot" }),
+            h("span", { class: "help", text: "Give it a name and a character." }),
+          ),
+        ),
+      ),
+      chosen.length
+        ? h(
+            "div",
+            { class: "starters", role: "group", "aria-label": "Ways to begin" },
+            ...starters(several, chosen).map((text) =>
+              h("button", { type: "button", class: "starter", text, on: { click: () => page.fill(text) } }),
+            ),
+          )
+        : h("p", { class: "soft", text: "Nobody is chosen yet." }),
+    );
     if (focused) /** @type {any} */ (place.querySelector(`[data-bot="${focused}"]`))?.focus();
   }
 
@@ -66,6 +101,7 @@ export function createWelcome(store, room, page) {
 
 /** @param {boolean} several @param {string[]} names */
 function starters(several, names) {
-  return several ? [`Hello ${names.slice(0, -1).join(", ")} and ${names.at(-1)}!`, `${names[0]}, ask ${names[1]} a question.`]
+  return several
+    ? [`Hello ${names.slice(0, -1).join(", ")} and ${names.at(-1)}!`, `${names[0]}, ask ${names[1]} a question.`]
     : [`Hello ${names[0]}, who are you?`, "Tell me a short story.", "What can you do?"];
 }
