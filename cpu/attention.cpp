@@ -1,10 +1,10 @@
 // Causal attention over the paged cache, for prompts and decode steps alike.
 //
 // Bound by reading the cache when decoding (2 * head_dim * element size for each key and key head), by FMA for
-// prompts. A tile is the rows (token, query head) that share a key head, so each page is read and widened to
-// float32 once for all of them; the next page is prefetched meanwhile.
+// prompts. A tile is the rows (token, query head) that share a key head, so each page comes from memory once for all
+// of them. Keys lie transposed in their page: 16 or 8 keys are the lanes of a vector, nothing is summed across lanes.
 //
-// Arithmetic of one row, always the same: keys in pages, an online softmax over the pages of a split
+// Arithmetic of one row, always the same: keys in blocks, an online softmax over the blocks of a split
 // (about kSplitKeys keys, counted from the first key), splits merged in ascending order. Few rows share their splits
 // among the threads, many rows go through them one after the other; neither the batch nor the number of
 // threads nor the size of the prompt's chunk changes a bit of the result.
@@ -22,12 +22,13 @@ namespace PARLOR_ISA_NS {
 namespace {
 
 constexpr int64_t kSplitKeys = 256;     // 128 KiB of fp16 cache at head_dim 128: enough to hide the merge
-constexpr int64_t kTileRows = 64;       // rows that share one widened page, if a token has no more query heads
+constexpr int64_t kBlockKeys = 128;     // keys between two looks at the running maximum
+constexpr int64_t kTileRows = 64;       // rows that share a page in the L1 cache, if a token has no more query heads
 constexpr int64_t kMaxTokensInSplits = 8;  // sequences with more query tokens are not split among threads
 #if defined(__AVX512F__)
-constexpr int kScoreRows = 4, kValueRows = 8;  // register tiles: 4 x 4 sums; 8 rows x 2 vectors
+constexpr int kRowsAtOnce = 8;  // with two vectors each: 16 sums, two loaded vectors, one factor in 32 registers
 #else
-constexpr int kScoreRows = 2, kValueRows = 4;
+constexpr int kRowsAtOnce = 4;  // 8 + 2 + 1 of 16 registers
 #endif
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
@@ -38,31 +39,33 @@ struct Plan {
     int64_t group;         // query heads of a key head
     int64_t tile_tokens;
     int64_t max_rows;      // rows of a tile
-    int64_t split_keys;    // a multiple of the page size
+    int64_t split_keys;    // a multiple of the block
+    int64_t block_pages;
     int64_t padded_dim;    // head_dim in whole vectors
     int64_t padded_page;   // page_size in whole vectors
+    int64_t score_stride;  // block_pages * padded_page
     int64_t num_slots = 0; // split results that wait for the merge
     int64_t total_cost = 0;
 
-    int64_t state_floats() const { return round_up(max_rows * (padded_dim + 2), 16); }
+    int64_t state_floats() const { return round_up(max_rows * (padded_dim + kLanes + 1), 16); }
     int64_t part_floats() const {
-        return 2 * state_floats() + max_rows * (padded_dim + padded_page) + round_up(padded_page, 4) * padded_dim;
+        return 2 * state_floats() + round_up(max_rows * (padded_dim + score_stride), 16);
     }
 };
 
-// Running softmax of a tile: out = sum / weight once all keys are in.
+// Running softmax of a tile: out = sum / (sum of the weight's lanes) once all keys are in.
 struct State {
-    float* max;     // [rows] largest score so far
-    float* weight;  // [rows] sum of exp(score - max)
     float* sum;     // [rows, padded_dim] sum of exp(score - max) * value
+    float* weight;  // [rows, kLanes] sums of exp(score - max), by the key's lane
+    float* max;     // [rows] largest score so far
 
     State(float* memory, const Plan& plan)
-        : max(memory), weight(memory + plan.max_rows), sum(memory + 2 * plan.max_rows) {}
+        : sum(memory), weight(memory + plan.max_rows * plan.padded_dim), max(weight + plan.max_rows * kLanes) {}
 
     void clear(int64_t rows, int64_t padded_dim) {
-        std::fill_n(max, rows, kMinusInfinity);
-        std::fill_n(weight, rows, 0.0f);
         std::fill_n(sum, rows * padded_dim, 0.0f);
+        std::fill_n(weight, rows * kLanes, 0.0f);
+        std::fill_n(max, rows, kMinusInfinity);
     }
 };
 
@@ -107,9 +110,12 @@ Plan make_plan(const AttentionArgs& a) {
     Plan plan;
     plan.group = a.num_heads / a.num_kv_heads;
     plan.tile_tokens = std::max<int64_t>(1, kTileRows / plan.group);
-    plan.split_keys = std::max<int64_t>(1, kSplitKeys / a.page_size) * a.page_size;
+    plan.block_pages = std::max<int64_t>(1, kBlockKeys / a.page_size);
+    const int64_t block_keys = plan.block_pages * a.page_size;
+    plan.split_keys = std::max<int64_t>(1, kSplitKeys / block_keys) * block_keys;
     plan.padded_dim = round_up(a.head_dim, kLanes);
     plan.padded_page = round_up(a.page_size, kLanes);
+    plan.score_stride = plan.block_pages * plan.padded_page;
     int64_t longest = 1;
     for (int64_t s = 0; s < a.num_sequences; ++s) longest = std::max(longest, query_tokens(a, s));
     plan.max_rows = std::min(plan.tile_tokens, longest) * plan.group;
@@ -120,38 +126,14 @@ Plan make_plan(const AttentionArgs& a) {
     return plan;
 }
 
-void prefetch_row(const void* row, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, 0, 2);
-}
-
-// scores[r][0..3] = q[r] . keys[0..3]
-template <int kRows>
-void dot_4_keys(const float* q, const float* keys, int64_t padded_dim, float* scores, int64_t scores_stride) {
-    Vec sums[kRows][4];
-    for (int r = 0; r < kRows; ++r)
-        for (int j = 0; j < 4; ++j) sums[r][j] = zero();
-    for (int64_t i = 0; i < padded_dim; i += kLanes) {
-        const Vec k0 = load(keys + i), k1 = load(keys + padded_dim + i), k2 = load(keys + 2 * padded_dim + i),
-                  k3 = load(keys + 3 * padded_dim + i);
-        for (int r = 0; r < kRows; ++r) {
-            const Vec query = load(q + r * padded_dim + i);
-            sums[r][0] = fma(query, k0, sums[r][0]);
-            sums[r][1] = fma(query, k1, sums[r][1]);
-            sums[r][2] = fma(query, k2, sums[r][2]);
-            sums[r][3] = fma(query, k3, sums[r][3]);
-        }
-    }
-    for (int r = 0; r < kRows; ++r) store_sums(sums[r], scores + r * scores_stride);
-}
-
-// One page while a tile works on it.
+// The work on one item.
 template <class Element>
 class Tile {
   public:
     Tile(const AttentionArgs& args, const Plan& plan, const Item& item, float* memory)
         : a_(args), plan_(plan), item_(item), rows_(item.num_tokens * plan.group), state_(memory, plan),
           total_(memory + plan.state_floats(), plan), q_(memory + 2 * plan.state_floats()),
-          scores_(q_ + plan.max_rows * plan.padded_dim), keys_(scores_ + plan.max_rows * plan.padded_page),
+          scores_(q_ + plan.max_rows * plan.padded_dim),
           first_row_of_q_(args.cu_seqlens[item.sequence] + item.first_token),
           first_position_(args.seq_lens[item.sequence] - query_tokens(args, item.sequence) + item.first_token) {}
 
@@ -202,96 +184,132 @@ class Tile {
     void run_split(int64_t split) {
         state_.clear(rows_, plan_.padded_dim);
         const int64_t end = std::min((split + 1) * plan_.split_keys, keys_of_row(rows_ - 1));
-        for (int64_t start = split * plan_.split_keys; start < end; start += a_.page_size) {
-            const int64_t index = start / a_.page_size, count = std::min(a_.page_size, end - start);
-            const bool has_next = start + a_.page_size < keys_of_row(rows_ - 1);
-            load_keys(page(a_.k_cache, index), count, has_next ? page(a_.k_cache, index + 1) : nullptr,
-                      has_next ? page(a_.v_cache, index + 1) : nullptr);
-            const int64_t hidden_tokens = std::max<int64_t>(0, start - first_position_);  // see none of this page
-            const int64_t first_row = std::min(hidden_tokens * plan_.group, rows_);
-            compute_scores(first_row, count);
-            for (int64_t r = first_row; r < rows_; ++r) soften(r, std::min(count, keys_of_row(r) - start), count);
-            add_values(page(a_.v_cache, index), first_row, count);
+        for (int64_t start = split * plan_.split_keys; start < end; start += plan_.block_pages * a_.page_size)
+            run_block(start, std::min(end, start + plan_.block_pages * a_.page_size));
+    }
+
+    // Keys start .. end: all scores, then their exponentials, then the values page by page.
+    void run_block(int64_t start, int64_t end) {
+        const int64_t hidden_tokens = std::max<int64_t>(0, start - first_position_);  // see none of these keys
+        const int64_t first_row = std::min(hidden_tokens * plan_.group, rows_);
+        const int64_t first_page = start / a_.page_size, pages = (end - start + a_.page_size - 1) / a_.page_size;
+        for (int64_t i = 0; i < pages; ++i) {
+            prefetch(first_page + i);
+            compute_scores(page(a_.k_cache, first_page + i), first_row, scores_ + i * plan_.padded_page);
+        }
+        for (int64_t r = first_row; r < rows_; ++r)
+            exponentiate(r, std::min(end, keys_of_row(r)) - start, pages);
+        for (int64_t i = 0; i < pages; ++i)
+            add_values(page(a_.v_cache, first_page + i), first_row, std::min(a_.page_size, end - start - i * a_.page_size),
+                       scores_ + i * plan_.padded_page);
+    }
+
+    // Ask for this page's values and for the keys of the next one: about a page's work ahead of their use.
+    void prefetch(int64_t index) const {
+        const int64_t bytes = a_.page_size * a_.head_dim * static_cast<int64_t>(sizeof(Element));
+        const auto* values = reinterpret_cast<const char*>(page(a_.v_cache, index));
+        const bool has_next = (index + 1) * a_.page_size < keys_of_row(rows_ - 1);
+        const auto* keys = has_next ? reinterpret_cast<const char*>(page(a_.k_cache, index + 1)) : values;
+        for (int64_t i = 0; i < bytes; i += 64) {
+            __builtin_prefetch(values + i, 0, 2);
+            __builtin_prefetch(keys + i, 0, 2);
         }
     }
 
-    void load_keys(const Element* keys, int64_t count, const Element* next_keys, const Element* next_values) {
-        const int64_t d = a_.head_dim;
-        for (int64_t j = 0; j < count; ++j) {
-            float* to = keys_ + j * plan_.padded_dim;
-            for_lanes(d, [&](int64_t i) { store(to + i, load(keys + j * d + i)); },
-                      [&](int64_t i, int64_t n) { store(to + i, load_n(keys + j * d + i, n)); });
-            if (!next_keys) continue;
-            prefetch_row(next_keys + j * d, d * static_cast<int64_t>(sizeof(Element)));
-            prefetch_row(next_values + j * d, d * static_cast<int64_t>(sizeof(Element)));
-        }
-    }
-
-    // Up to three scores behind `count` come from stale keys; soften() replaces them.
-    void compute_scores(int64_t first_row, int64_t count) {
+    // scores[r][j] = q[r] . key j for the whole page; keys lie transposed, [head_dim, page_size]. Those behind the
+    // sequence's end are computed from whatever lies there and replaced in exponentiate().
+    void compute_scores(const Element* keys, int64_t first_row, float* scores) {
         int64_t r = first_row;
-        for (; r + kScoreRows <= rows_; r += kScoreRows) score_rows<kScoreRows>(r, count);
-        for (; r < rows_; ++r) score_rows<1>(r, count);
+        for (; r + kRowsAtOnce <= rows_; r += kRowsAtOnce) score_rows<kRowsAtOnce>(keys, r, scores);
+        for (; r < rows_; ++r) score_rows<1>(keys, r, scores);
     }
 
     template <int kRows>
-    void score_rows(int64_t r, int64_t count) {
-        for (int64_t j = 0; j < count; j += 4)
-            dot_4_keys<kRows>(q_ + r * plan_.padded_dim, keys_ + j * plan_.padded_dim, plan_.padded_dim,
-                              scores_ + r * plan_.padded_page + j, plan_.padded_page);
+    void score_rows(const Element* keys, int64_t r, float* scores) {
+        const int64_t n = a_.page_size;
+        int64_t j = 0;
+        for (; j + 2 * kLanes <= n; j += 2 * kLanes)
+            score_keys<kRows, 2>(r, scores + j, [&](int64_t d, int v) { return load(keys + d * n + j + v * kLanes); });
+        for (; j + kLanes <= n; j += kLanes)
+            score_keys<kRows, 1>(r, scores + j, [&](int64_t d, int) { return load(keys + d * n + j); });
+        if (j < n) score_keys<kRows, 1>(r, scores + j, [&](int64_t d, int) { return load_n(keys + d * n + j, n - j); });
     }
 
-    // Scores of row r become exp(score - max), zero from `visible` on; earlier sums are scaled to the new maximum.
-    void soften(int64_t r, int64_t visible, int64_t count) {
-        float* scores = scores_ + r * plan_.padded_page;
-        const int64_t padded = round_up(count, kLanes);
-        std::fill(scores + visible, scores + padded, kMinusInfinity);
+    template <int kRows, int kVectors, class Keys>
+    void score_keys(int64_t r, float* scores, Keys keys) {
+        const float* const q = q_ + r * plan_.padded_dim;
+        Vec sums[kRows][kVectors];
+        for (int row = 0; row < kRows; ++row)
+            for (int v = 0; v < kVectors; ++v) sums[row][v] = zero();
+        for (int64_t d = 0; d < a_.head_dim; ++d) {
+            Vec key[kVectors];
+            for (int v = 0; v < kVectors; ++v) key[v] = keys(d, v);
+            for (int row = 0; row < kRows; ++row) {
+                const Vec query = set1(q[row * plan_.padded_dim + d]);
+                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(query, key[v], sums[row][v]);
+            }
+        }
+        for (int row = 0; row < kRows; ++row)
+            for (int v = 0; v < kVectors; ++v)
+                store(scores + (r + row) * plan_.score_stride + v * kLanes, sums[row][v]);
+    }
+
+    // Scores of row r become exp(score - max), zero from key `visible` of the block on; earlier sums are scaled to
+    // the new maximum.
+    void exponentiate(int64_t r, int64_t visible, int64_t pages) {
+        float* const scores = scores_ + r * plan_.score_stride;
+        for (int64_t i = 0; i < pages; ++i) {
+            const int64_t in_page = std::max<int64_t>(0, std::min(visible - i * a_.page_size, a_.page_size));
+            std::fill(scores + i * plan_.padded_page + in_page, scores + (i + 1) * plan_.padded_page, kMinusInfinity);
+        }
+        const int64_t count = pages * plan_.padded_page;
         Vec top = set1(state_.max[r]);
-        for (int64_t j = 0; j < padded; j += kLanes) top = max(top, load(scores + j));
+        for (int64_t j = 0; j < count; j += kLanes) top = max(top, load(scores + j));
         const float new_max = largest(top);
         if (new_max > state_.max[r]) rescale(r, new_max);
-        if (new_max == kMinusInfinity) return std::fill(scores, scores + padded, 0.0f);
-        Vec sums = zero();
-        for (int64_t j = 0; j < padded; j += kLanes) {
-            const Vec p = exp_or_zero(load(scores + j) - set1(new_max));
+        Vec weight = load(state_.weight + r * kLanes);
+        const Vec subtracted = set1(new_max == kMinusInfinity ? 0.0f : new_max);  // -inf only from broken inputs
+        for (int64_t j = 0; j < count; j += kLanes) {
+            const Vec p = exp_or_zero(load(scores + j) - subtracted);
             store(scores + j, p);
-            sums = sums + p;
+            weight = weight + p;
         }
-        state_.weight[r] += sum(sums);
+        store(state_.weight + r * kLanes, weight);
     }
 
     void rescale(int64_t r, float new_max) {
         if (state_.max[r] != kMinusInfinity) {
-            const float factor = std::exp(state_.max[r] - new_max);
-            state_.weight[r] *= factor;
-            float* row = state_.sum + r * plan_.padded_dim;
-            for (int64_t i = 0; i < plan_.padded_dim; i += kLanes) store(row + i, load(row + i) * set1(factor));
+            const Vec factor = set1(std::exp(state_.max[r] - new_max));
+            float* const weight = state_.weight + r * kLanes;
+            store(weight, load(weight) * factor);
+            float* const row = state_.sum + r * plan_.padded_dim;
+            for (int64_t i = 0; i < plan_.padded_dim; i += kLanes) store(row + i, load(row + i) * factor);
         }
         state_.max[r] = new_max;
     }
 
-    void add_values(const Element* values, int64_t first_row, int64_t count) {
+    void add_values(const Element* values, int64_t first_row, int64_t count, const float* p) {
         int64_t r = first_row;
-        for (; r + kValueRows <= rows_; r += kValueRows) add_values_to<kValueRows>(values, r, count);
-        for (; r < rows_; ++r) add_values_to<1>(values, r, count);
+        for (; r + kRowsAtOnce <= rows_; r += kRowsAtOnce) add_values_to<kRowsAtOnce>(values, r, count, p);
+        for (; r < rows_; ++r) add_values_to<1>(values, r, count, p);
     }
 
     template <int kRows>
-    void add_values_to(const Element* values, int64_t r, int64_t count) {
+    void add_values_to(const Element* values, int64_t r, int64_t count, const float* p) {
         const int64_t d = a_.head_dim;
         int64_t i = 0;
-        for (; i + 2 * kLanes <= d; i += 2 * kLanes) {
-            add_columns<kRows, 2>(r, i, count, [&](int64_t j, int v) { return load(values + j * d + i + v * kLanes); });
-        }
+        for (; i + 2 * kLanes <= d; i += 2 * kLanes)
+            add_columns<kRows, 2>(r, i, count, p, [&](int64_t j, int v) { return load(values + j * d + i + v * kLanes); });
         for (; i + kLanes <= d; i += kLanes)
-            add_columns<kRows, 1>(r, i, count, [&](int64_t j, int) { return load(values + j * d + i); });
-        if (i < d) add_columns<kRows, 1>(r, i, count, [&](int64_t j, int) { return load_n(values + j * d + i, d - i); });
+            add_columns<kRows, 1>(r, i, count, p, [&](int64_t j, int) { return load(values + j * d + i); });
+        if (i < d)
+            add_columns<kRows, 1>(r, i, count, p, [&](int64_t j, int) { return load_n(values + j * d + i, d - i); });
     }
 
     // sum[r..][i..] += p[r..][j] * value(j)[i..] over the keys j of the page
     template <int kRows, int kVectors, class Value>
-    void add_columns(int64_t r, int64_t i, int64_t count, Value value) {
-        const float* p = scores_ + r * plan_.padded_page;
+    void add_columns(int64_t r, int64_t i, int64_t count, const float* p, Value value) {
+        p += r * plan_.score_stride;
         float* to = state_.sum + r * plan_.padded_dim + i;
         Vec sums[kRows][kVectors];
         for (int row = 0; row < kRows; ++row)
@@ -300,7 +318,7 @@ class Tile {
             Vec values[kVectors];
             for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);
             for (int row = 0; row < kRows; ++row) {
-                const Vec weight = set1(p[row * plan_.padded_page + j]);
+                const Vec weight = set1(p[row * plan_.score_stride + j]);
                 for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(weight, values[v], sums[row][v]);
             }
         }
@@ -311,7 +329,7 @@ class Tile {
     void store_slot(float* memory) {
         State slot(memory, plan_);
         std::copy_n(state_.max, rows_, slot.max);
-        std::copy_n(state_.weight, rows_, slot.weight);
+        std::copy_n(state_.weight, rows_ * kLanes, slot.weight);
         std::copy_n(state_.sum, rows_ * plan_.padded_dim, slot.sum);
     }
 
@@ -321,17 +339,18 @@ class Tile {
             const float new_max = std::max(total_.max[r], split.max[r]);
             const float old_factor = std::exp(total_.max[r] - new_max), factor = std::exp(split.max[r] - new_max);
             total_.max[r] = new_max;
-            total_.weight[r] = total_.weight[r] * old_factor + split.weight[r] * factor;
-            float* to = total_.sum + r * plan_.padded_dim;
-            const float* from = split.sum + r * plan_.padded_dim;
-            for (int64_t i = 0; i < plan_.padded_dim; i += kLanes)
-                store(to + i, fma(load(from + i), set1(factor), load(to + i) * set1(old_factor)));
+            const auto add = [&](float* to, const float* from, int64_t count) {
+                for (int64_t i = 0; i < count; i += kLanes)
+                    store(to + i, fma(load(from + i), set1(factor), load(to + i) * set1(old_factor)));
+            };
+            add(total_.weight + r * kLanes, split.weight + r * kLanes, kLanes);
+            add(total_.sum + r * plan_.padded_dim, split.sum + r * plan_.padded_dim, plan_.padded_dim);
         }
     }
 
     void write_out() {
         for (int64_t r = 0; r < rows_; ++r) {
-            const Vec factor = set1(1.0f / total_.weight[r]);
+            const Vec factor = set1(1.0f / sum(load(total_.weight + r * kLanes)));
             const float* from = total_.sum + r * plan_.padded_dim;
             float* to = a_.out + (first_row_of_q_ + r / plan_.group) * a_.num_heads * a_.head_dim +
                         (item_.kv_head * plan_.group + r % plan_.group) * a_.head_dim;
@@ -346,8 +365,7 @@ class Tile {
     const int64_t rows_;
     State state_, total_;  // of the present split; of all splits so far
     float* q_;             // [rows, padded_dim]
-    float* scores_;        // [rows, padded_page]
-    float* keys_;          // [page_size in fours, padded_dim]
+    float* scores_;        // [rows, score_stride]: each page of the block starts a vector
     const int64_t first_row_of_q_, first_position_;
 };
 

@@ -80,7 +80,7 @@ extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_ta
                              int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void*) {
     if (num_tokens == 0) return PARLOR_OK;
     if (!all_positive(max_positions, num_pages, page_size, num_tokens, num_heads, num_kv_heads, head_dim) ||
-        head_dim % 2 != 0 || qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
+        head_dim % 2 != 0 || head_dim > 1024 || qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
         return PARLOR_ERROR_SIZE;
     if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
     if (!aligned(qkv) || !aligned(cos_table) || !aligned(sin_table) || !aligned(positions) ||

@@ -50,9 +50,8 @@ float sum_of_squares(const float* x, int64_t n) {
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// One head of one token: (low, high) -> (low * cos - high * sin, high * cos + low * sin).
-template <class Element>
-void rotate(const float* x, const float* cos, const float* sin, Element* out, int64_t half) {
+// One head of one token: (low, high) -> (low * cos - high * sin, high * cos + low * sin). `out` may be `x`.
+void rotate(const float* x, const float* cos, const float* sin, float* out, int64_t half) {
     for_lanes(half,
               [&](int64_t i) {
                   const Vec low = load(x + i), high = load(x + half + i), c = load(cos + i), s = load(sin + i);
@@ -67,6 +66,38 @@ void rotate(const float* x, const float* cos, const float* sin, Element* out, in
               });
 }
 
+// out[d * stride] = x[d]: one key into its transposed page.
+template <class Element>
+void scatter(const float* x, Element* out, int64_t n, int64_t stride) {
+    alignas(64) Element packed[kLanes];
+    for_lanes(n,
+              [&](int64_t i) {
+                  store(packed, load(x + i));
+                  for (int64_t j = 0; j < kLanes; ++j) out[(i + j) * stride] = packed[j];
+              },
+              [&](int64_t i, int64_t count) {
+                  store(packed, load_n(x + i, count));
+                  for (int64_t j = 0; j < count; ++j) out[(i + j) * stride] = packed[j];
+              });
+}
+
+// Keys into [num_pages, num_kv_heads, head_dim, page_size], values into [num_pages, num_kv_heads, page_size, head_dim].
+template <class Element>
+void write_kv(const RopeArgs& a, int64_t slot, const float* keys, const float* cos, const float* sin) {
+    constexpr int64_t kMaxHeadDim = 1024;  // operations.cpp refuses larger ones
+    alignas(64) float rotated[kMaxHeadDim];
+    const int64_t d = a.head_dim, page = slot / a.page_size, offset = slot % a.page_size;
+    const float* values = keys + a.num_kv_heads * d;
+    for (int64_t h = 0; h < a.num_kv_heads; ++h) {
+        const int64_t start = (page * a.num_kv_heads + h) * a.page_size * d;
+        rotate(keys + h * d, cos, sin, rotated, d / 2);
+        scatter(rotated, static_cast<Element*>(a.k_cache) + start + offset, d, a.page_size);
+        Element* out = static_cast<Element*>(a.v_cache) + start + offset * d;
+        for_lanes(d, [&](int64_t i) { store(out + i, load(values + h * d + i)); },
+                  [&](int64_t i, int64_t n) { store_n(out + i, load_n(values + h * d + i, n), n); });
+    }
+}
+
 template <class Element>
 void rope_as(const RopeArgs& a) {
     const int64_t d = a.head_dim, half = d / 2;
@@ -77,17 +108,8 @@ void rope_as(const RopeArgs& a) {
             const float* cos = a.cos_table + a.positions[t] * half;
             const float* sin = a.sin_table + a.positions[t] * half;
             for (int64_t h = 0; h < a.num_heads; ++h) rotate(queries + h * d, cos, sin, queries + h * d, half);
-            if (a.slot_mapping[t] < 0) continue;
-            const int64_t page = a.slot_mapping[t] / a.page_size, offset = a.slot_mapping[t] % a.page_size;
-            const float* keys = queries + a.num_heads * d;
-            const float* values = keys + a.num_kv_heads * d;
-            for (int64_t h = 0; h < a.num_kv_heads; ++h) {
-                const int64_t at = ((page * a.num_kv_heads + h) * a.page_size + offset) * d;
-                Element* v = static_cast<Element*>(a.v_cache) + at;
-                rotate(keys + h * d, cos, sin, static_cast<Element*>(a.k_cache) + at, half);
-                for_lanes(d, [&](int64_t i) { store(v + i, load(values + h * d + i)); },
-                          [&](int64_t i, int64_t n) { store_n(v + i, load_n(values + h * d + i, n), n); });
-            }
+            if (a.slot_mapping[t] >= 0)
+                write_kv<Element>(a, a.slot_mapping[t], queries + a.num_heads * d, cos, sin);
         }
     }, rows_per_share(row_values));
 }

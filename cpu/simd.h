@@ -239,23 +239,6 @@ inline Vec exp_or_zero(Vec x) {
 #endif
 }
 
-// The sums of four vectors, to out[0..3].
-inline void store_sums(const Vec* a, float* out) {
-#if defined(__AVX512F__)
-    const Vec ab = _mm512_unpacklo_ps(a[0], a[1]) + _mm512_unpackhi_ps(a[0], a[1]);
-    const Vec cd = _mm512_unpacklo_ps(a[2], a[3]) + _mm512_unpackhi_ps(a[2], a[3]);
-    const Vec quarters = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))) +
-                         _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)));
-    const __m256 halves = _mm512_castps512_ps256(quarters) + _mm512_extractf32x8_ps(quarters, 1);
-    _mm_storeu_ps(out, _mm256_castps256_ps128(halves) + _mm256_extractf128_ps(halves, 1));
-#elif defined(__AVX2__)
-    const Vec abcd = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
-#else
-    for (int i = 0; i < 4; ++i) out[i] = sum(a[i]);
-#endif
-}
-
 // Every vector of 0..n once: full(i) for whole ones, part(i, count) for the rest.
 template <class Full, class Part>
 inline void for_lanes(int64_t n, Full full, Part part) {

@@ -192,8 +192,9 @@ class Batch:
             for i in range(counts[s]):
                 page, filled = next(free), min(page_size, keys - i * page_size)
                 self.block_table[s, i] = page
-                for cache in (self.k_cache, self.v_cache):
-                    cache[page, :, :filled] = torch.randn(kv_heads, filled, head_dim).to(dtype)
+                columns = reference.transposed_keys(self.k_cache)[page]
+                columns[:, :, :filled] = torch.randn(kv_heads, head_dim, filled).to(dtype)
+                self.v_cache[page, :, :filled] = torch.randn(kv_heads, filled, head_dim).to(dtype)
         self.cu_seqlens = torch.tensor([0, *itertools.accumulate(m for m, _ in sequences)], dtype=torch.int32)
         self.seq_lens = torch.tensor([keys for _, keys in sequences], dtype=torch.int32)
         tokens = int(self.cu_seqlens[-1])

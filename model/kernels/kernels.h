@@ -83,11 +83,13 @@ PARLOR_API int rope_write_kv(
     int64_t max_positions,
     const int32_t* positions,     /* [num_tokens] */
     const int64_t* slot_mapping,  /* [num_tokens] page * page_size + offset; negative: not written */
-    void* k_cache,                /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
+    void* k_cache,                /* [num_pages, num_kv_heads, head_dim, page_size] of cache_dtype: keys transposed */
     void* v_cache,                /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
     int cache_dtype,              /* PARLOR_F32 or _F16 */
     int64_t num_pages, int64_t page_size,
-    int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void* stream);
+    int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads,
+    int64_t head_dim,             /* even, at most 1,024 */
+    void* stream);
 
 /* out = silu(gate_up[:, :n]) * gate_up[:, n:], silu(x) = x / (1 + exp(-x)). */
 PARLOR_API int silu_mul(
@@ -110,7 +112,7 @@ PARLOR_API int add(
 PARLOR_API int paged_attention(
     const float* q,              /* [num_tokens, num_heads * head_dim], rows q_stride apart */
     int64_t q_stride,
-    const void* k_cache,         /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
+    const void* k_cache,         /* [num_pages, num_kv_heads, head_dim, page_size] of cache_dtype: keys transposed */
     const void* v_cache,         /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
     int cache_dtype,             /* PARLOR_F32 or _F16 */
     int64_t num_pages, int64_t page_size,
