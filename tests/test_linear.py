@@ -1,0 +1,282 @@
+"""The compiled linear layer on every instruction set, against float64."""
+
+import pytest
+import torch
+
+from model.kernels import linear_reference as reference
+from model.kernels import load_kernels
+from model.kernels.binding import KernelError
+
+ISAS = ("plain", "avx2", "avx512", "amx")
+SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are no multiple of 32
+    (40, 704, 128),
+    (17, 256, -1),
+    (130, 544, -1),
+    (64, 200, 64),
+    (33, 96, 32),
+    (16, 88, 44),
+    (5, 24, 16),
+    (1, 1, 1),
+]
+ZEROS = ("one", "bytes", "halves")
+ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 33)
+EXACT_ERROR = 2e-6
+INT8_ERROR = 1.2e-2
+"""Of activations with 8 bits for 256 normal numbers: about 0.7%, more in the short sums of the odd shapes."""
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return load_kernels(threads=2)
+
+
+@pytest.fixture(params=ISAS)
+def ops(kernels, request):
+    """The operations with one instruction set forced."""
+    if request.param not in kernels.supported_isas():
+        pytest.skip(f"this machine has no {request.param}")
+    kernels.force_isa(request.param)
+    yield kernels
+    kernels.force_isa(None)
+    kernels.set_threads(2)
+
+
+def quantized_parts(n, k, group_size, bits=4, zeros="one", perm=False, bias=False):
+    """Random arguments of pack_linear."""
+    random = torch.Generator().manual_seed(n * k + bits)
+    groups = 1 if group_size == -1 else -(-k // group_size)
+    scales = (torch.rand(n, groups, generator=random) * 0.02 + 0.005).half()
+    zero_points = {
+        "one": torch.full((n, groups), 2 ** (bits - 1), dtype=torch.uint8),
+        "bytes": torch.randint(0, 2**bits, (n, groups), dtype=torch.uint8, generator=random),
+        "halves": (torch.rand(n, groups, generator=random) * 2**bits).half(),
+    }[zeros]
+    return {
+        "codes": torch.randint(0, 2**bits, (n, k), dtype=torch.uint8, generator=random),
+        "scales": scales,
+        "zeros": zero_points,
+        "group_size": group_size,
+        "bits": bits,
+        "perm": torch.randperm(k, generator=random).int() if perm else None,
+        "bias": torch.randn(n, generator=random) if bias else None,
+    }
+
+
+def expected(parts, x):
+    """x @ W^T + bias in float64, straight from the definition."""
+    codes, scales, zeros = (parts[name].double() for name in ("codes", "scales", "zeros"))
+    size = codes.shape[1] if parts["group_size"] == -1 else parts["group_size"]
+    group = torch.arange(codes.shape[1]) // size
+    weight = (codes - zeros[:, group]) * scales[:, group]
+    x = x.double() if parts["perm"] is None else x.double()[:, parts["perm"].long()]
+    return x @ weight.T + (0 if parts["bias"] is None else parts["bias"].double())
+
+
+def relative_error(out, want):
+    return ((out.double() - want).norm() / want.norm()).item()
+
+
+def multiply(ops, weight, x):
+    out = torch.full((len(x), weight.n), torch.nan)
+    ops.linear(x, weight, out)
+    return out
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "int8"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_weights_match_float64(ops, bits, exact):
+    for n, k, group_size in SHAPES:
+        for zeros in ZEROS:
+            parts = quantized_parts(n, k, group_size, bits, zeros, perm=n % 2 == 0, bias=n % 3 != 0)
+            weight = ops.pack_linear(**parts, exact=exact)
+            x = torch.randn(33, k, generator=torch.Generator().manual_seed(k))
+            error = relative_error(multiply(ops, weight, x), expected(parts, x))
+            assert error < (EXACT_ERROR if exact else INT8_ERROR), (n, k, group_size, zeros)
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "int8"])
+def test_a_row_does_not_depend_on_other_rows_or_threads(ops, exact):
+    """To the bit: 1 to 8 rows, many rows and any number of threads take different paths."""
+    for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (8, "bytes", -1)]:
+        weight = ops.pack_linear(**quantized_parts(72, 320, group_size, bits, zeros, bias=True), exact=exact)
+        x = torch.randn(130, 320, generator=torch.Generator().manual_seed(1))
+        ops.set_threads(2)
+        want = multiply(ops, weight, x)
+        for threads in (1, 3):
+            ops.set_threads(threads)
+            for m in ROWS:
+                assert torch.equal(multiply(ops, weight, x[:m]), want[:m]), (bits, zeros, threads, m)
+
+
+def test_vector_sets_agree_to_the_bit(kernels):
+    """Integer sums and one order of float additions: every set with a fused multiply-add gives the same."""
+    sets = [isa for isa in ISAS[1:] if isa in kernels.supported_isas()]
+    for zeros in ZEROS:
+        weight = kernels.pack_linear(**quantized_parts(40, 704, 128, zeros=zeros, perm=True))
+        x = torch.randn(20, 704, generator=torch.Generator().manual_seed(2))
+        results = []
+        for isa in sets:
+            kernels.force_isa(isa)
+            results.append(multiply(kernels, weight, x))
+        kernels.force_isa(None)
+        assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_dense_weights_match_float64(ops, dtype):
+    for n, k in [(40, 704), (17, 33), (130, 100), (1, 1)]:
+        random = torch.Generator().manual_seed(n)
+        dense = torch.randn(n, k, generator=random).to(dtype)
+        bias = torch.randn(n, generator=random)
+        weight = ops.pack_dense(dense, bias)
+        x = torch.randn(33, k, generator=random)
+        out = multiply(ops, weight, x)
+        assert relative_error(out, x.double() @ dense.double().T + bias.double()) < EXACT_ERROR, (n, k)
+        for m in ROWS:
+            assert torch.equal(multiply(ops, weight, x[:m]), out[:m]), (n, k, m)
+
+
+def test_quantized_by_hand(ops):
+    """Codes 9 and 5, zero 8, scale 0.5: weights 0.5 and -1.5. x = (4, 2): 2 - 3, plus bias 10."""
+    weight = ops.pack_linear(
+        torch.tensor([[9, 5]], dtype=torch.uint8),
+        torch.tensor([[0.5]], dtype=torch.float16),
+        torch.tensor([[8]], dtype=torch.uint8),
+        group_size=-1,
+        bias=torch.tensor([10.0]),
+        exact=True,
+    )
+    assert multiply(ops, weight, torch.tensor([[4.0, 2.0]])).tolist() == [[9.0]]
+
+
+@pytest.mark.parametrize("m", [2, 20])
+def test_row_strides_and_accumulate(ops, m):
+    """Only the n columns of out are written; accumulate adds to what is there."""
+    parts = quantized_parts(24, 96, 32, bias=True)
+    dense = ops.pack_dense(torch.randn(24, 96))
+    for weight in (ops.pack_linear(**parts), ops.pack_linear(**parts, exact=True), dense):
+        x = torch.randn(m, 100)[:, 2:98]
+        wide = torch.full((m, 31), 7.0)
+        out = wide[:, 4:28]
+        ops.linear(x, weight, out)
+        assert torch.equal(out, multiply(ops, weight, x.contiguous()))
+        assert (wide[:, :4] == 7).all() and (wide[:, 28:] == 7).all()
+        once = out.clone()
+        ops.linear(x, weight, out, accumulate=True)
+        torch.testing.assert_close(out, 2 * once)
+
+
+def test_act_order_takes_the_permuted_columns(ops):
+    """A permuted weight equals the unpermuted one on permuted activations."""
+    parts = quantized_parts(32, 160, 64, perm=True)
+    x = torch.randn(12, 160)
+    permuted = ops.pack_linear(**parts)
+    plain = ops.pack_linear(**{**parts, "perm": None})
+    sorted_x = x[:, parts["perm"].long()].contiguous()
+    assert torch.equal(multiply(ops, permuted, x), multiply(ops, plain, sorted_x))
+
+
+def test_activations_that_are_zero_or_tiny_or_huge(ops):
+    """A scale of zero divides nothing, and rows of other sizes do not disturb each other."""
+    parts = quantized_parts(16, 512, 64)
+    x = torch.randn(4, 512)
+    x[0], x[1], x[2] = 0, x[1] * 1e-38, x[2] * 1e30
+    out = multiply(ops, ops.pack_linear(**parts), x)
+    assert (out[0] == 0).all() and out.isfinite().all()
+    want = expected(parts, x)
+    assert relative_error(out[2], want[2]) < INT8_ERROR and relative_error(out[3], want[3]) < INT8_ERROR
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "int8"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_nan_and_infinity_show_in_their_row_only(ops, exact, bad):
+    weight = ops.pack_linear(**quantized_parts(16, 512, 64), exact=exact)
+    x = torch.randn(10, 512)
+    good = multiply(ops, weight, x)
+    x[3, 77] = bad
+    out = multiply(ops, weight, x)
+    assert not out[3].isfinite().any()
+    assert torch.equal(out[[0, 1, 2, *range(4, 10)]], good[[0, 1, 2, *range(4, 10)]])
+
+
+def test_the_reference_and_the_kernels_have_the_same_meaning(kernels):
+    parts = quantized_parts(20, 96, 32, zeros="bytes", perm=True, bias=True)
+    x, out, want = torch.randn(5, 96), torch.zeros(5, 20), torch.zeros(5, 20)
+    weight = kernels.pack_linear(**parts, exact=True)
+    expected_weight = reference.pack_linear(**parts)
+    kernels.linear(x, weight, out)
+    reference.linear(x, expected_weight, want)
+    torch.testing.assert_close(out, want)
+    assert (weight.n, weight.k, weight.kind) == (expected_weight.n, expected_weight.k, "q4")
+
+
+def test_packing_takes_half_a_byte_a_code(kernels):
+    """Symmetric, groups of 64: 4.25 bits a weight and small tables; zeros in bytes add 1/8 of a bit."""
+    n, k = 512, 2048
+    symmetric = kernels.pack_linear(**quantized_parts(n, k, 64))
+    with_zeros = kernels.pack_linear(**quantized_parts(n, k, 64, zeros="bytes"))
+    assert n * k * 4.25 / 8 <= symmetric.nbytes < n * k * 4.25 / 8 + 2048
+    assert with_zeros.nbytes - symmetric.nbytes == n * k // 64
+
+
+def test_whole_zero_points_in_halves_are_kept_as_bytes(kernels):
+    parts = quantized_parts(32, 128, 64, zeros="bytes")
+    as_halves = {**parts, "zeros": parts["zeros"].half()}
+    assert kernels.pack_linear(**parts).nbytes == kernels.pack_linear(**as_halves).nbytes
+
+
+def test_no_rows_are_no_work(ops):
+    ops.linear(torch.empty(0, 96), ops.pack_linear(**quantized_parts(8, 96, 32)), torch.empty(0, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 3}, "bits is 3"),
+        ({"group_size": 0}, "group_size is 0"),
+        ({"scales": torch.zeros(8, 2).half()}, r"float16 \(8, 2\); expected float16 \(8, 3\)"),
+        ({"scales": torch.zeros(8, 3)}, "scales are torch.float32"),
+        ({"zeros": torch.zeros(8, 3)}, "zeros are torch.float32"),
+        ({"codes": torch.full((8, 96), 16, dtype=torch.uint8)}, "the largest code is 16"),
+        ({"codes": torch.zeros(8, 96)}, "codes are torch.float32"),
+        ({"perm": torch.zeros(96, dtype=torch.int32)}, "perm does not hold each of 0..95 once"),
+        ({"perm": torch.arange(95, dtype=torch.int32)}, r"expected int32 \[96\]"),
+        ({"bias": torch.zeros(7)}, r"expected float32 \[8\]"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(kernels, change, message):
+    parts = {**quantized_parts(8, 96, 32), **change}
+    for pack in (kernels.pack_linear, reference.pack_linear):
+        with pytest.raises(ValueError, match=message):
+            pack(**parts)
+
+
+def test_activations_that_do_not_fit_are_refused(kernels):
+    weight = kernels.pack_dense(torch.randn(8, 96))
+    for x, out, message in [
+        (torch.zeros(2, 95), torch.zeros(2, 8), r"x is torch.float32 \[2, 95\]"),
+        (torch.zeros(2, 96).half(), torch.zeros(2, 8), "x is torch.float16"),
+        (torch.zeros(2, 96), torch.zeros(3, 8), "x has 2 rows, out has 3"),
+        (torch.zeros(96, 2).T, torch.zeros(2, 8), "column stride 2"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            kernels.linear(x, weight, out)
+    with pytest.raises(ValueError, match=r"weight is torch\.float64"):
+        kernels.pack_dense(torch.zeros(8, 96, dtype=torch.float64))
+
+
+def test_the_c_functions_check_their_arguments(kernels):
+    """What Python checks before is refused in C as well, with an error code."""
+    import ctypes
+
+    from model.kernels.linear import WeightStruct
+
+    empty = WeightStruct(n=0, k=8, kind=0, group_size=8)
+    with pytest.raises(KernelError, match="linear_plan: a size"):
+        kernels.call("linear_plan", ctypes.byref(empty))
+    with pytest.raises(KernelError, match="linear: a pointer is null"):
+        kernels.call("linear", None, 8, 1, ctypes.byref(empty), None, 8, 0, None)
+    weight = kernels.pack_linear(**quantized_parts(8, 96, 32))
+    x, out = torch.zeros(2, 96), torch.zeros(2, 8)
+    with pytest.raises(KernelError, match="linear: a size, stride"):
+        kernels.call("linear", x, 95, 2, ctypes.byref(weight.struct), out, 8, 0, None)
