@@ -120,6 +120,7 @@ def parse_args() -> argparse.Namespace:
         help="model folder (default: starter/)",
     )
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: as the engine chooses)")
     parser.add_argument("--exact", action="store_true", help="float32 activations instead of int8 ones")
     parser.add_argument("--show", action="store_true", help="print every question with its reply")
     return parser.parse_args()
@@ -127,7 +128,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    llm = load_model(args.path, device="cpu", exact=args.exact)
+    llm = load_model(args.path, device="cpu", exact=args.exact, threads=args.threads)
     start = time.monotonic()
     answered = []
     for question in held_out_questions():

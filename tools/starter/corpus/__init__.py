@@ -7,9 +7,11 @@ A document is (text, kind). Kinds: "chat" (one bot), "room" (several, as one of 
 from dataclasses import dataclass
 from random import Random
 
-from tools.starter.corpus.dialogue import SESSION_PROMPTS, chat
+from tools.starter.corpus.dialogue import SESSION_PROMPTS, chat, drill
 from tools.starter.corpus.render import render, transcript, with_reply
 from tools.starter.corpus.rooms import draw_room
+
+DRILL_SHARE = 0.5  # of the documents; about two thirds of the tokens
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Document:
 
 def document(rng: Random) -> Document:
     """One document: mostly chats, a fifth rooms, some plain transcripts, one in thirty long."""
+    if rng.random() < DRILL_SHARE:
+        persona, lines = drill(rng)
+        return Document(render(with_reply(lines, persona.name, persona.text, [persona.name], "User")), "chat")
     roll = rng.random()
     long = rng.random() < 0.025
     if roll < 0.76:

@@ -16,32 +16,21 @@ GROUPS: dict[str, tuple[float, list[Skill]]] = {
     "parlor": (1.8, parlor_help.SKILLS),
     "talk": (2.4, talk.SKILLS),
 }
-WEIGHTS = {
-    "capital": 4.0,
-    "country": 1.5,
-    "add": 4.0,
-    "subtract": 3.5,
-    "translate": 2.5,
-    "fact": 1.5,
-    "colour": 1.5,
-    "echo": 2.0,
-    "story": 0.35,
-    "story_about": 0.6,
-    "joke_about": 1.2,
-    "big_sum": 0.4,
-    "unknown": 2.0,
-    "doing": 1.5,
-    "human": 0.6,
-    "count_up": 1.5,
-    "count_to": 1.2,
-    "abilities": 1.5,
-}
+WEIGHTS = {  # by the size of the table behind a skill; 1 is the rule
+    "capital": 3.0, "country": 2.0, "opposite": 3.0, "translate": 3.0, "meaning": 2.0, "kind": 1.5, "colour": 1.5,
+    "next_letter": 1.5, "add": 6.0, "add_story": 4.0, "subtract": 5.0, "subtract_story": 4.0, "multiply": 1.5,
+    "bigger": 3.0, "count_to": 1.5, "count_up": 2.0, "count_down": 2.0, "next_number": 1.5, "previous_number": 1.5,
+    "echo": 2.0, "story": 0.35, "story_about": 0.6, "joke_about": 1.2, "big_sum": 0.4, "unknown": 1.5, "doing": 1.2,
+    "human": 0.7, "abilities": 1.5,
+}  # fmt: skip
+DRILL_GROUPS = {"knowledge": 4.5, "numbers": 4.5, "parlor": 2.0, "talk": 1.5}
 SPECIALTIES = {"Ada": "numbers", "Mei": "translate", "Pip": "joke", "Willa": "story"}
 
 
-def any_skill(rng: Random) -> Skill:
-    """A skill, by the weight of its group and its own."""
-    _, skills = rng.choices(list(GROUPS.values()), [group[0] for group in GROUPS.values()])[0]
+def any_skill(rng: Random, weights: dict[str, float] | None = None) -> Skill:
+    """A skill, by the weight of its group (or by these weights) and its own."""
+    weights = weights or {name: weight for name, (weight, _) in GROUPS.items()}
+    skills = GROUPS[rng.choices(list(weights), list(weights.values()))[0]][1]
     return rng.choices(skills, [WEIGHTS.get(skill.name, 1.0) for skill in skills])[0]
 
 
@@ -233,3 +222,16 @@ def chat(rng: Random, count: int = 0) -> tuple[Persona, str, list[Line], str]:
     if rng.random() < 0.06:
         lines.append(Line(bot, f"{goes_on(rng, persona, lines[-1].text)} {ending}".strip()))
     return persona, system, lines, user
+
+
+def drill(rng: Random) -> tuple[Persona, list[Line]]:
+    """Many short questions in a row: facts and sums need more repetition than talk does."""
+    persona = draw_persona(rng) if rng.random() < 0.4 else rng.choice(SHIPPED)
+    lines: list[Line] = []
+    while len(lines) < 20:
+        skill = any_skill(rng, DRILL_GROUPS)
+        if skill.name.startswith("story"):
+            continue
+        exchange = skill.exchange(rng)
+        lines += [Line("User", exchange.question), Line(persona.name, exchange.answer)]
+    return persona, lines
