@@ -46,17 +46,28 @@ def cache_bytes_per_token(config: ModelConfig, cache: str) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * CACHE_BYTES[cache]
 
 
+def rope_bytes_per_position(config: ModelConfig) -> int:
+    """Sine and cosine of one position, float32."""
+    return config.head_dim * 4
+
+
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
                 free_bytes: int) -> MemoryPlan:
-    """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit."""
+    """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit.
+
+    scratch_bytes  buffers that do not grow with the context
+    """
     left = free_bytes - _RESERVE - weight_bytes - scratch_bytes
     if left <= 0:
         raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
                              f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
                              "Use a smaller model or one with fewer bits, or close other programs.")
     page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
-    fitting = left // page_bytes * PAGE_SIZE
+    rope_bytes = rope_bytes_per_position(config)
+    fitting = left // (page_bytes + PAGE_SIZE * rope_bytes) * PAGE_SIZE
     max_seq_len = _max_seq_len(config, engine, fitting, left)
+    scratch_bytes += max_seq_len * rope_bytes
+    left -= max_seq_len * rope_bytes
     least = -(-max_seq_len // PAGE_SIZE)
     wanted = least * engine.max_batch_size
     affordable = int(left * _SHARED_CACHE) // page_bytes

@@ -22,6 +22,8 @@ from model.engine.request import (
     SamplingParams,
     TokenEvent,
 )
+from model.formats.synthetic import SHAPES
+from model.machine import resident_memory
 from tests.test_network import REFERENCE_OPS
 from tests.tiny_models import TINY, linear_sizes, random_tensors, write_model
 
@@ -373,6 +375,32 @@ def test_loading_tells_how_far_it_is(folder: Path):
     engine = Engine.load(folder, EngineConfig(threads=1), lambda line, share: heard.append(share))
     engine.close()
     assert heard[-1] == 1.0 and heard == sorted(heard)
+
+
+def test_loading_holds_one_matrix_at_a_time_besides_the_model(tmp_path: Path):
+    """40 MB of float32: the peak is far from twice that, though the file is read and packed."""
+    config = {**TINY, "vocab_size": 4096, "hidden_size": 512, "intermediate_size": 2048,
+              "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
+    write_model(tmp_path, config)
+    weights = (tmp_path / "model.safetensors").stat().st_size
+    before, seen = resident_memory(), []
+    engine = Engine.load(tmp_path, EngineConfig(threads=1), lambda *_: seen.append(resident_memory()))
+    weight_bytes = engine.describe()["weight_bytes"]
+    engine.close()
+    assert weight_bytes == pytest.approx(weights, rel=0.05)
+    assert max(seen) - before < 1.6 * weights
+
+
+def test_a_synthetic_model_runs_and_is_as_large_as_planned(monkeypatch: pytest.MonkeyPatch):
+    small = {"num_hidden_layers": 1, "vocab_size": 500, "hidden_size": 256, "intermediate_size": 704}
+    monkeypatch.setitem(SHAPES, "small", {**SHAPES["tinyllama-1.1b"], **small})
+    engine = Engine.synthetic("small", EngineConfig(threads=1, max_seq_len=256))
+    made = tokens(engine, prompt(40), params(max_new_tokens=5))
+    engine.close()
+    assert len(made) == 5
+    assert engine.describe()["weight_bytes"] == pytest.approx(engine.plan.weight_bytes, rel=0.05)
+    with pytest.raises(ModelLoadError, match="expected one of tinyllama"):
+        Engine.synthetic("gpt-5")
 
 
 def test_cuda_is_refused_rather_than_replaced(folder: Path):

@@ -35,7 +35,9 @@ def test_with_much_memory_the_model_decides_and_others_get_pages_too():
 
 def test_with_little_memory_the_context_is_what_fits():
     made = plan(5000 * MB)
-    assert made.max_seq_len == made.cache_tokens == (5000 - 4000 - 100 - 256) * 2 // 32 * 32
+    per_token = (512 << 10) + 128 * 4  # cache, and sine and cosine of the position
+    assert made.max_seq_len == made.cache_tokens == (5000 - 4000 - 100 - 256) * MB // per_token // 32 * 32
+    assert made.scratch_bytes == 100 * MB + made.max_seq_len * 128 * 4
 
 
 def test_a_context_that_does_not_fit_names_the_one_that_does():

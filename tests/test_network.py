@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one key head for eight": {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 32},
     "three heads a key head": {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2,
                                "head_dim": 40},
+    "narrow heads": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8},
     "biases": {"attention_bias": True, "mlp_bias": True},
     "tied": {"tie_word_embeddings": True},
     "rope linear": {"rope_parameters": LINEAR},

@@ -26,6 +26,8 @@ from model.engine.request import FailedEvent, Request, SamplingParams
 from model.engine.runner import Runner
 from model.engine.scheduler import Batch, Scheduler, Sequence
 from model.formats.checkpoint import open_checkpoint
+from model.formats.synthetic import SyntheticReader, synthetic_config
+from model.formats.weights import WeightReader
 from model.machine import free_memory, physical_cores, resident_memory
 from model.memory_plan import MemoryPlan, plan_memory
 from model.network.transformer import KVCache, Transformer, buffer_bytes
@@ -60,16 +62,28 @@ class Engine:
 
         Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
         """
-        config = config or EngineConfig()
+        model = ModelConfig.from_folder(path)
+        return cls._assemble(open_checkpoint(path, model), model, config or EngineConfig(), progress, ops)
+
+    @classmethod
+    def synthetic(cls, shape: str, config: EngineConfig | None = None, progress: Progress | None = None,
+                  head_bits: int = 16) -> Engine:
+        """A model of random 4-bit weights, for measuring; `shape` is a key of formats/synthetic.py's SHAPES.
+
+        Raises ModelLoadError for an unknown shape or one that does not fit.
+        """
+        return cls._assemble(SyntheticReader(head_bits), synthetic_config(shape), config or EngineConfig(),
+                             progress, None)
+
+    @classmethod
+    def _assemble(cls, reader: WeightReader, model: ModelConfig, config: EngineConfig,
+                  progress: Progress | None, ops: Any) -> Engine:
         if config.device == "cuda":
             raise ModelLoadError("There are no CUDA kernels in this version. Use --device cpu or auto.")
-        model = ModelConfig.from_folder(path)
-        reader = open_checkpoint(path, model)
         max_tokens = config.prefill_chunk + config.max_batch_size
         plan = plan_memory(
             model, config, weight_bytes=sum(info.nbytes for info in weight_infos(reader, model)),
-            scratch_bytes=buffer_bytes(model, max_tokens, config.max_seq_len or model.max_positions,
-                                       config.max_batch_size), free_bytes=free_memory())
+            scratch_bytes=buffer_bytes(model, max_tokens, config.max_batch_size), free_bytes=free_memory())
         if ops is None:
             from model.kernels import load_kernels
             ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)

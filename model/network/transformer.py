@@ -133,9 +133,9 @@ def rope_tables(config: ModelConfig, max_seq_len: int) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def buffer_bytes(config: ModelConfig, max_tokens: int, max_seq_len: int, max_logit_rows: int) -> int:
-    """What Transformer and the logits of a step allocate besides weights and cache."""
+def buffer_bytes(config: ModelConfig, max_tokens: int, max_logit_rows: int) -> int:
+    """What Transformer and the logits of a step allocate besides weights, cache and rope_tables."""
     query_size = config.num_heads * config.head_dim
     qkv_size = query_size + 2 * config.num_kv_heads * config.head_dim
     row = 2 * config.hidden_size + qkv_size + query_size + 3 * config.intermediate_size
-    return 4 * (max_tokens * row + max_seq_len * config.head_dim + max_logit_rows * config.vocab_size)
+    return 4 * (max_tokens * row + max_logit_rows * config.vocab_size)
