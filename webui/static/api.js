@@ -4,6 +4,9 @@
  * mean. A server that cannot be reached is an ApiError with status 0.
  */
 
+/** Browsers let at most 64 KiB outlive a page. */
+const MOST_KEPT_ALIVE = 20_000;
+
 export class ApiError extends Error {
   /** @param {number} status @param {any} body */
   constructor(status, body) {
@@ -36,12 +39,14 @@ export function listen(listeners) {
  */
 export async function request(method, path, body) {
   let response;
+  const text = body === undefined ? undefined : JSON.stringify(body);
   try {
     response = await fetch(path, {
       method,
       headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: text,
       cache: "no-store",
+      keepalive: method === "PATCH" && text !== undefined && text.length < MOST_KEPT_ALIVE, // it outlives the tab
     });
   } catch {
     onReached(false);

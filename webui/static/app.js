@@ -126,6 +126,7 @@ listenToKeys({
 /** @param {string} id */
 async function open(id) {
   frame.closeDrawer(false);
+  if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
   try {
     await room.open(id);
   } catch (error) {
@@ -133,7 +134,6 @@ async function open(id) {
     if (!store.state.session) await openNew();
     return;
   }
-  location.hash = id;
   remember("last", id);
   composer.focus();
 }
@@ -313,6 +313,12 @@ byId("brand-buttons").append(
   frame.closeButton("left", "Hide sessions"),
 );
 store.on(["session"], showTitle);
+store.on(["session"], () => {
+  const id = store.state.session?.id;
+  if (!id || location.hash === `#${id}`) return;
+  history.replaceState(null, "", `#${id}`);
+  remember("last", id);
+});
 // A session's summary changes with it: its title, who is writing, how many messages.
 let listed = "";
 store.on(["session", "live"], () => {

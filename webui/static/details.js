@@ -8,7 +8,7 @@
 
 import { confirmDialog, openDialog } from "./dialogs.js";
 import { h } from "./dom.js";
-import { count, duration, fullTime, shown, speed } from "./format.js";
+import { count, duration, fullTime, numbers, shown, speed } from "./format.js";
 import { openMenu } from "./menu.js";
 
 const REASONS = {
@@ -88,13 +88,7 @@ const isEmpty = (value) => value === null || (typeof value === "object" && Objec
 export function openMessageMenu(store, room, message, anchor) {
   const busy = store.state.live.size > 0;
   const isUser = message.author === "user";
-  const stats = [
-    message.tokens_per_second && speed(message.tokens_per_second),
-    message.seconds_to_first_token && `first token ${duration(message.seconds_to_first_token)}`,
-    message.new_tokens && `${count(message.new_tokens)} tokens`,
-  ]
-    .filter(Boolean)
-    .join(" · ");
+  const stats = numbers(message);
   openMenu(anchor, "More about this message", [
     stats ? { heading: stats } : null,
     !isUser && {

@@ -79,3 +79,14 @@ export function shown(spec, value) {
   if (value === null) return "a random one";
   return Array.isArray(value) ? value.map((one) => JSON.stringify(one)).join(" ") : JSON.stringify(value);
 }
+
+/** The numbers of a reply in one line. @param {import("./types.js").Message} message */
+export function numbers(message) {
+  return [
+    message.tokens_per_second && speed(message.tokens_per_second),
+    message.seconds_to_first_token && `first token ${duration(message.seconds_to_first_token)}`,
+    message.new_tokens && plural(message.new_tokens, "token"),
+  ]
+    .filter(Boolean)
+    .join(" · ");
+}

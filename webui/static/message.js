@@ -9,7 +9,7 @@ import { announce } from "./announce.js";
 import { copyText } from "./code.js";
 import { h, icon, iconButton, monogram } from "./dom.js";
 import { editor } from "./edit.js";
-import { count, fullTime, messageTime, speed, wholeSeconds } from "./format.js";
+import { count, fullTime, messageTime, numbers, speed, wholeSeconds } from "./format.js";
 import { MarkdownView } from "./markdown.js";
 
 /**
@@ -82,7 +82,7 @@ export class MessageView {
     this.name.textContent = view.name;
     this.time.textContent = live ? "" : messageTime(message.created);
     this.time.dateTime = new Date(message.created * 1000).toISOString();
-    this.time.title = fullTime(message.created);
+    this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
       this.note.textContent = "";
       this.body.classList.remove("writing");

@@ -154,6 +154,7 @@ export function createRoom(store, page) {
     if (turn_order !== t) Object.assign(changes, { turn_order });
     if (preset !== r) Object.assign(changes, { preset });
     if (JSON.stringify(sampling) !== JSON.stringify(p)) Object.assign(changes, { sampling });
+    if (session.bots.some((bot) => bot.muted)) Object.assign(changes, { bots: session.bots });
     store.set({ session: made.session, context: made.context || null, viewLeaf: null });
     if (!Object.keys(changes).length) return true;
     return operation((saved) => patch(`/api/sessions/${saved.id}`, { revision: saved.revision, ...changes }));
