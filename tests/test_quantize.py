@@ -512,6 +512,15 @@ def test_a_failure_leaves_no_folder_behind(source, tmp_path, text_file):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken"]
 
 
+def test_a_weight_that_is_not_a_number_is_an_error(tmp_path, text_file):
+    make_llama(tmp_path / "in")
+    tensors = load_all(tmp_path / "in")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, tmp_path / "in" / "model.safetensors")
+    with pytest.raises(ValueError, match="not finite"):
+        quantize(tmp_path / "in", tmp_path / "out", text_file)
+
+
 @pytest.mark.parametrize("change, message", [
     ({"architectures": ["GPT2LMHeadModel"]}, "architectures is 'GPT2LMHeadModel'; expected one of"),
     ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),

@@ -35,6 +35,7 @@ SITES = {
 }
 """The linears that share an input are quantized as one matrix, with one Hessian."""
 
+
 @dataclass
 class QuantizedLayer:
     """The result for one layer: the linears by their full names, and how much their outputs changed."""
@@ -203,4 +204,5 @@ class _Sums:
         diagonal = damped.diagonal()
         diagonal += CORRECTION_DAMPING * float(diagonal.mean()) + 1e-30
         missing = self.lacking + self.difference @ self.weight.t()
-        return torch.linalg.solve(damped, missing.double()).t().float()
+        solution, _ = torch.linalg.solve_ex(damped, missing.double())  # a NaN is reported by quantize_gptq
+        return solution.t().float()

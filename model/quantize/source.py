@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ModelConfig, ModelLoadError, read_json
+from model.formats.checkpoint import open_checkpoint
 from model.formats.plain import PlainReader
-from model.formats.safetensors_reader import TensorFolder
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,9 @@ class Source:
 def open_source(folder: Path) -> Source:
     """Read config.json and the headers. Raises ModelLoadError if the model is none, or quantized already."""
     config = ModelConfig.from_folder(folder)
-    tensors = TensorFolder(folder)
-    method = (config.quantization or {}).get("quant_method", "unknown")
-    if config.quantization is not None or any(name.endswith(".qweight") for name in tensors.tensors):
-        raise ModelLoadError(f"{folder} is quantized already ({method}); "
+    method = None if config.quantization is None else config.quantization.get("quant_method", "unknown")
+    reader = open_checkpoint(folder, config) if method is None else None
+    if type(reader) is not PlainReader:  # quantize_config.json alone also makes it a quantized one
+        raise ModelLoadError(f"{folder} is quantized already ({method or 'quantize_config.json'}); "
                              "quantize its original bf16, fp16 or fp32 version")
-    has_bias = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), config.qkv_bias), "o_proj": config.o_bias,
-                **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), config.mlp_bias)}
-    return Source(folder, config, read_json(folder / "config.json"), PlainReader(tensors, has_bias))
+    return Source(folder, config, read_json(folder / "config.json"), reader)
