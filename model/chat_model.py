@@ -112,12 +112,15 @@ class ChatModel:
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
         """Log-probability of "Name:" as the beginning of the next line, for each of `names`."""
         text = "".join(f"{name}: {line}\n" for name, line in transcript)
-        head = self.tokenizer.encode(text, add_eos=False, control=False)
-        rows = [self.tokenizer.encode(f"{text}{name}:", add_eos=False, control=False) for name in names]
+        head, *rows = (self.tokenizer.encode(text + end, add_bos=False, add_eos=False, control=False)
+                       for end in ["", *(f"{name}:" for name in names)])
         shared = min([_common_length(head, row) for row in rows], default=0)
-        longest = max(map(len, rows), default=0)
-        cut = max(0, longest - min(_RANKING_TOKENS, self._engine.max_seq_len - 1))
-        return [self._log_probability(row[cut:], max(1, shared - cut)) for row in rows]
+        limit = min(_RANKING_TOKENS, self._engine.max_seq_len - 2)
+        step = limit // 4  # the cut moves in steps, so that what the engine has cached stays of use
+        cut = -(-max(0, max(map(len, rows), default=0) - limit) // step) * step
+        num_bos = len(self.tokenizer.with_bos([]))
+        return [self._log_probability(self.tokenizer.with_bos(row[cut:]), max(1, shared - cut + num_bos))
+                for row in rows]
 
     # -- below text
 

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -23,6 +23,7 @@ from tests.text_samples import (
     LLAMA_SP,
     TEMPLATES,
     llama3_folder,
+    patient,
     qwen_folder,
     sentencepiece_folder,
     starter_folder,
@@ -213,7 +214,7 @@ def test_neighbours_of_one_role_are_joined_where_turns_are_demanded():
         ("user", "s"), c, ("user", "t\n\na")]
 
 
-@settings(max_examples=200, deadline=None)
+@patient(200)
 @given(roles=st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=8))
 def test_any_order_of_roles_comes_out_as_the_strictest_template_wants_it(roles):
     turns = [(role, f"#{index}.") for index, role in enumerate(roles)]

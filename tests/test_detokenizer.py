@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import pytest
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
-from tests.text_samples import ALL_FOLDERS, CHATML_BYTES, LLAMA_SP, TEXTS
+from tests.text_samples import ALL_FOLDERS, CHATML_BYTES, LLAMA_SP, TEXTS, patient
 
 BYTES = [bytes([value]) for value in range(256)]
 SCRIPTS = st.text(st.one_of(
@@ -43,7 +43,7 @@ def test_bytes_that_are_no_utf8_hold_nothing_back():
     assert streamed(Detokenizer(BYTES), [0xF0, 0x41, 0xFF, 0x42]) == ["", "\ufffdA", "\ufffd", "B", ""]
 
 
-@settings(max_examples=300, deadline=None)
+@patient(300)
 @given(text=SCRIPTS, data=st.data())
 def test_any_split_of_a_texts_bytes_into_tokens_gives_the_text_in_whole_characters(text, data):
     raw = text.encode()
@@ -54,7 +54,7 @@ def test_any_split_of_a_texts_bytes_into_tokens_gives_the_text_in_whole_characte
     assert all(text.startswith("".join(parts[:end])) for end in range(len(parts) + 1))
 
 
-@settings(max_examples=50, deadline=None)
+@patient(50)
 @given(text=SCRIPTS)
 def test_the_stream_of_each_tokenizer_joins_to_the_decoded_whole(tokenizers, text):
     for name, tokenizer in tokenizers.items():
@@ -66,7 +66,7 @@ def test_the_stream_of_each_tokenizer_joins_to_the_decoded_whole(tokenizers, tex
             assert whole == text, name
 
 
-@settings(max_examples=200, deadline=None)
+@patient(200)
 @given(data=st.data())
 def test_any_tokens_at_all_stream_to_what_they_decode_to_at_once(tokenizers, data):
     """Random ids: broken characters, control tokens, ids beyond the vocabulary."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.text.reply_text import ReplyText, StopFilter, ThinkSplitter
+from tests.text_samples import patient
 
 
 def run(pieces, stop=(), **options):
@@ -77,7 +78,7 @@ PIECES = st.lists(st.sampled_from(["<", "think", ">", "<think>", "</", "</think>
                                    "a", "b", "\nUser:", "us", "ab"]), max_size=14)
 
 
-@settings(max_examples=500, deadline=None)
+@patient(500)
 @given(pieces=PIECES, in_think=st.booleans(), continues=st.booleans(),
        stops=st.lists(st.sampled_from(["\nUser:", "User:", "ab", "b a", "aab", "</think>"]), max_size=3))
 def test_how_the_text_is_cut_makes_no_difference(pieces, stops, in_think, continues):
@@ -89,7 +90,7 @@ def test_how_the_text_is_cut_makes_no_difference(pieces, stops, in_think, contin
     assert not any(stop in shown for stop in stops)
 
 
-@settings(max_examples=200, deadline=None)
+@patient(200)
 @given(pieces=PIECES)
 def test_without_stop_strings_nothing_is_lost(pieces):
     splitter = ThinkSplitter(may_think=False)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -24,6 +24,7 @@ from tests.text_samples import (
     STARTER_SYMBOLS,
     TEXTS,
     llama3_folder,
+    patient,
     qwen_folder,
     sentencepiece_folder,
     starter_folder,
@@ -138,7 +139,7 @@ def test_a_symbol_that_a_person_types_is_spelt_out(tmp_path):
     assert "".join(pieces) == "▁say▁<0x3C><0x7C>user<0x7C><0x3E>▁twice"
 
 
-@settings(max_examples=150, deadline=None)
+@patient(150)
 @given(parts=st.lists(st.sampled_from(["<", "|", "im_", "end", "start", ">", "<s>", "</s>", "<|im_end|>", " ",
                                        "é", "s", "/", "user", "<|user|>", "\U00100000", "<|eot_id|>", "["]),
                       max_size=9))

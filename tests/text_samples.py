@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import sentencepiece
+from hypothesis import HealthCheck, settings
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tests.tiny_models import write_model
@@ -92,6 +93,11 @@ _LLAMA3_SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>
                     "<|eot_id|>"]
 _LLAMA3_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
                  r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def patient(examples: int) -> settings:
+    """Hypothesis without a clock: on a busy machine a slow example is no failure."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def write_folder(folder: Path, template: str | None = None, **config: object) -> Path:
