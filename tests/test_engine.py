@@ -217,6 +217,20 @@ def test_prefix_reuse_saves_work_and_does_not_change_the_reply(folder: Path):
         fresh.close()
 
 
+@pytest.mark.parametrize("cache", ["fp16", "fp32"])
+def test_what_was_never_written_to_the_cache_is_never_read(folder: Path, cache: str):
+    """The cache is not cleared when it is allocated; here it is full of NaN."""
+    engine = load(folder, cache=cache)
+    want = [tokens(engine, prompt(length), params()) for length in (5, 40)]
+    engine.close()
+    engine = load(folder, cache=cache)
+    memory = engine._runner._transformer.cache
+    for tensor in (*memory.keys, *memory.values):
+        tensor.fill_(float("nan"))
+    assert [tokens(engine, prompt(length), params()) for length in (5, 40)] == want
+    engine.close()
+
+
 def test_when_pages_run_out_replies_are_recomputed_and_stay_the_same(folder: Path):
     """Eight replies of 200 tokens in a cache that holds the longest context and no more."""
     engine = load(folder, max_batch_size=1)
