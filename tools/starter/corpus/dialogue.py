@@ -226,12 +226,12 @@ def chat(rng: Random, count: int = 0) -> tuple[Persona, str, list[Line], str]:
 
 def drill(rng: Random) -> tuple[Persona, list[Line]]:
     """Many short questions in a row: facts and sums need more repetition than talk does."""
-    persona = draw_persona(rng) if rng.random() < 0.4 else rng.choice(SHIPPED)
+    persona = draw_persona(rng) if rng.random() < 0.6 else rng.choice(SHIPPED)
     lines: list[Line] = []
     while len(lines) < 20:
         skill = any_skill(rng, DRILL_GROUPS)
         if skill.name.startswith("story"):
             continue
-        exchange = skill.exchange(rng)
+        exchange = persona_exchange(rng, persona) if rng.random() < 0.14 else skill.exchange(rng)
         lines += [Line("User", exchange.question), Line(persona.name, exchange.answer)]
     return persona, lines
