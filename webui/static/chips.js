@@ -217,8 +217,17 @@ export function createChips(store, room, page) {
       session.bots.length === 0 && icon("user-plus"),
     );
     place.replaceChildren(h("div", { class: "chip-row" }, ...session.bots.map(chip), add), stack);
+    fit();
   }
 
+  /** Where there is no room for all their names, the chips show monograms alone. */
+  function fit() {
+    place.classList.remove("is-tight");
+    const row = place.firstElementChild;
+    if (row && row.scrollWidth > row.clientWidth + 1) place.classList.add("is-tight");
+  }
+
+  new ResizeObserver(fit).observe(byId("head"));
   store.on(["session", "bots"], update);
   return changes;
 }

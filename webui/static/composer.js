@@ -104,11 +104,15 @@ export function createComposer(store, room, page) {
     );
     talk.replaceChildren(h("span", { text: "Let them talk" }), icon("chevron-down"));
     stop.hidden = live.size === 0;
-    text.placeholder = several
+    const placeholder = several
       ? "Message the room, or leave it empty to let them go on"
       : bots.length
         ? `Message ${bots[0].name}`
         : "Add a bot to talk with";
+    if (text.placeholder !== placeholder) {
+      text.placeholder = placeholder;
+      grow(); // on a telephone it takes two lines
+    }
     send.disabled = !session;
   }
 
@@ -199,6 +203,7 @@ export function createComposer(store, room, page) {
     saveDraft();
     text.focus();
   });
+  window.addEventListener("resize", grow);
   store.on(["session", "bots", "settings", "live"], update);
   update();
 

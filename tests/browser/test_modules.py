@@ -1,0 +1,104 @@
+"""The page's pure modules by hand: events out of a stream, paths through a tree, the bend of a slider."""
+
+import pytest
+
+from .conftest import go_to
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def call(page):
+    """Call a function of a module in the page."""
+    go_to(page)
+
+    def call_(module, code, argument=None):
+        body = "const m = await import(`/static/${module}.js`); return (" + code + ")(m, argument);"
+        return page.evaluate("async ([module, argument]) => {" + body + "}", [module, argument])
+
+    return call_
+
+
+def test_events_are_the_same_wherever_the_stream_is_cut(call):
+    stream = (
+        ': beat\n\nid: 0\nevent: start\ndata: {"name":"Lin"}\n\n'
+        'id: 3\nevent: text\ndata: {"text":"a: b\\n\\nc 👩‍👩‍👧‍👦"}\n\n'
+        'id: 4\r\nevent: done\r\ndata: {}\r\n\r\n'
+    )
+    expected = [
+        {"index": 0, "type": "start", "data": {"name": "Lin"}},
+        {"index": 3, "type": "text", "data": {"text": "a: b\n\nc 👩‍👩‍👧‍👦"}},
+        {"index": 4, "type": "done", "data": {}},
+    ]
+    wrong = call(
+        "stream",
+        """(m, [stream, expected]) => {
+          const bytes = new TextEncoder().encode(stream);
+          const wrong = [];
+          for (let cut = 0; cut <= bytes.length; cut += 1) {
+            const decoder = new TextDecoder();
+            const seen = [];
+            let buffer = "";
+            for (const part of [bytes.slice(0, cut), bytes.slice(cut)]) {
+              const { events, rest } = m.parseEvents(buffer + decoder.decode(part, { stream: true }));
+              buffer = rest;
+              seen.push(...events);
+            }
+            if (JSON.stringify(seen) !== JSON.stringify(expected)) wrong.push([cut, seen]);
+          }
+          return wrong;
+        }""",
+        [stream, expected],
+    )
+    assert wrong == []
+
+
+def test_the_shown_path_and_the_versions_of_a_message(call):
+    messages = [
+        {"id": "a", "parent": None},
+        {"id": "b", "parent": "a"},
+        {"id": "c", "parent": "a"},
+        {"id": "d", "parent": "b"},
+    ]
+    shown = call(
+        "tree",
+        """(m, messages) => {
+          const session = { messages, leaf: "d" };
+          const live = new Map([["e", { messageId: "e", parent: "a", ready: true, bot: "x", name: "X" }]]);
+          const ids = (lives, view) => m.shownPath(session, lives, view).map((one) => one.id).join("");
+          return [ids(new Map(), null), ids(live, "e"), ids(live, null),
+                  m.versions(session, live, messages[1]).join(""),
+                  m.shownPath({ messages: [], leaf: null }, new Map(), null).length];
+        }""",
+        messages,
+    )
+    assert shown == ["abd", "ae", "abd", "bce", 0]
+
+
+def test_a_slider_is_bent_so_that_the_usual_value_stands_near_the_middle(call):
+    found = call(
+        "field",
+        """(m) => [[0, 1, 0.95], [0, 5, 0.8], [1, 2048, 512], [0, 1000, 0]].map((range) => {
+          const [low, high, usual] = range;
+          const scale = m.scale(low, high, usual);
+          const there = [0, 0.25, 0.5, 0.75, 1];
+          const back = there.map((at) => Math.abs(scale.toShare(scale.toValue(at)) - at));
+          return [scale.toShare(usual), scale.toValue(0), scale.toValue(1), Math.max(...back) < 1e-9];
+        })""",
+    )
+    assert [round(row[0], 2) for row in found] == [0.95, 0.45, 0.45, 0.0]
+    assert [row[1:] for row in found] == [[0, 1, True], [0, 5, True], [1, 2048, True], [0, 1000, True]]
+
+
+def test_numbers_and_times_are_written_as_people_read_them(call):
+    found = call(
+        "format",
+        """(m) => [m.count(28640), m.plural(1, "message"), m.plural(2, "message"), m.duration(0.314),
+          m.duration(75),
+          m.bytes(4.9e9), m.bytes(123e6), m.stepped(0.5, 0.01), m.stepped(12, 1),
+          m.ageGroup(Date.now() / 1000), m.ageGroup(0)]""",
+    )
+    assert found == [
+        "28,640", "1 message", "2 messages", "0.31 s", "1 min 15 s",
+        "4.9 GB", "123 MB", "0.50", "12", "Today", "Older",
+    ]  # fmt: skip
