@@ -31,14 +31,14 @@ struct Input {
 
 // Where the parts of a staged tile lie within its memory.
 struct TileLayout {
-    int64_t codes, scales, offsets;  // bytes
+    int64_t codes, scales, offsets;  // bytes of one plane of codes, of the scales, of one plane's offsets
 
     TileLayout(const linear_weight& w, int64_t rows)
-        : codes(aligned(rows * w.padded_k * (w.exact ? 4 : 1))), 
+        : codes(aligned(rows * w.padded_k * (w.exact ? 4 : 1))),
           scales(w.exact ? 0 : aligned(rows * w.num_spans * 4)),
           offsets(w.exact ? 0 : aligned(rows * w.num_blocks * 4)) {}
 
-    int64_t bytes() const { return codes + scales + offsets; }
+    int64_t bytes() const { return 2 * codes + scales + 2 * offsets; }
 
     static int64_t aligned(int64_t bytes) {
         constexpr int64_t kUnit = kAlignment;
@@ -46,8 +46,9 @@ struct TileLayout {
     }
 
     Tile tile(char* memory, int rows) const {
-        return {memory, reinterpret_cast<float*>(memory + codes), reinterpret_cast<float*>(memory + codes + scales),
-                rows};
+        char* const factors = memory + 2 * codes;
+        const auto floats = [&](int64_t offset) { return reinterpret_cast<float*>(factors + offset); };
+        return {{memory, memory + codes}, floats(0), {floats(scales), floats(scales + offsets)}, rows};
     }
 };
 
@@ -59,8 +60,11 @@ Tile stage(const linear_weight& w, const Input& input, int rows, char* memory) {
     if (w.exact) {
         PARLOR_PICK(stage_float)(w, input.x, input.stride, filled, rows, reinterpret_cast<float*>(memory));
     } else {
-        PARLOR_PICK(stage_int8)(w, input.x, input.stride, filled, rows, reinterpret_cast<int8_t*>(memory),
-                                const_cast<float*>(tile.scales), const_cast<float*>(tile.offsets));
+        int8_t* const plane = reinterpret_cast<int8_t*>(memory);
+        int8_t* const planes[2] = {plane, plane + layout.codes};
+        float* const scales = const_cast<float*>(tile.scales);
+        float* const offsets[2] = {const_cast<float*>(tile.offsets[0]), const_cast<float*>(tile.offsets[1])};
+        PARLOR_PICK(stage_int8)(w, input.x, input.stride, filled, rows, planes, scales, offsets);
     }
     return tile;
 }
@@ -177,7 +181,8 @@ int quantized(const linear_weight& w, const LinearKernels& kernels, const Input&
         const Input chunk = rows_from(input, row, kChunkRows);
         int error;
 #if PARLOR_BUILT_ISA >= 3
-        if (!w.exact && selected_isa() >= Isa::kAmx) error = matrix_chunk(w, chunk, output_from(output, row, chunk.rows));
+        if (!w.exact && selected_isa() >= Isa::kAmx)
+            error = matrix_chunk(w, chunk, output_from(output, row, chunk.rows));
         else
 #endif
             error = quantized_chunk(w, kernels, chunk, output_from(output, row, chunk.rows));

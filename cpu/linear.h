@@ -11,13 +11,16 @@
 //
 // Blocks. Columns are worked off in blocks of at most 256 columns of one group, each a multiple of 32 (padded with
 // zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
-// rounded to int8 with one scale for a span, products are summed exactly as integers within a block, and
-// the rest is float32 in this order on every instruction set:
+// rounded to 12 bits with one scale for a span: code = 16 * high + low, two planes of int8, because with 8 bits
+// the logits of a whole model come out 2 to 5% wrong. Products are summed exactly as integers within a block,
+// and the rest is float32 in this order on every instruction set:
 //   block:  f = float(dot) - zero * float(sum of activation codes);   part = fma(f, scale, part)
 //   span:   sum = fma(part, activation scale, sum);   part = 0
+// With 4-bit codes one dot takes both planes (the high one against 16 * code, which still fits a byte); with 8-bit codes
+// a block is added twice, first the high plane with 16 * scale, then the low one.
 // So a row's result is the same to the bit whatever the number of rows and threads, and on all instruction sets
-// that have a fused multiply-add. (A scale for each group instead would cost the many-row kernel a third of its
-// speed; 256 is also what llama.cpp's Q8_K takes.)
+// that have a fused multiply-add. (A scale for each group instead of each span would cost the many-row kernel a third
+// of its speed.)
 #pragma once
 
 #include <cstddef>
@@ -27,6 +30,8 @@
 
 namespace parlor {
 
+constexpr int kHighPlane = 16;          // what a code of the high plane counts in those of the low one
+constexpr int kLargestCode = 127 * kHighPlane + kHighPlane / 2 - 1;
 constexpr int64_t kLanes = 16;         // outputs of a row block
 constexpr int64_t kSpanColumns = 256;   // and the longest block
 constexpr int kColumnUnit = 32;        // block lengths are multiples of it
@@ -45,9 +50,10 @@ struct Span {
 
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
-    const void* codes;     // [block][rows][length] int8, or float32 if the weight is exact
-    const float* scales;   // [span][rows] of the activation codes
-    const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
+    const void* codes[2];     // [block][rows][length] int8: high and low plane; if the weight is exact one of float32
+    const float* scales;      // [span][rows] of the activation codes
+    const float* offsets[2];  // [block][rows] sum of the codes (8-bit weights: of each plane's codes); for
+                              // PARLOR_ZERO_ONE int32: minus zero times that sum
     int rows;              // as laid out; Output says how many there really are
 };
 
@@ -107,7 +113,7 @@ struct LinearKernels {
 // Staging: linear_stage.cpp, compiled for each set. `rows` rows of x become a tile with room for tile_rows; missing
 // rows are zeros.
 PARLOR_DECLARE(void, stage_int8, const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
-               int8_t* codes, float* scales, float* offsets)
+               int8_t* const* planes, float* scales, float* const* offsets)
 PARLOR_DECLARE(void, stage_float, const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
                float* values)
 PARLOR_DECLARE(LinearKernels, linear_kernels, )

@@ -1,8 +1,8 @@
 // The linear layer for many rows with AMX int8 tiles.
 //
-// Bound by the tile unit (one product of 16 x 64 by 64 x 16 codes in 16 cycles) and, with groups of 64, twice as much by
-// what follows each block: 16 x 16 integers are read back, scaled and added in float32, and vector instructions get
-// but one port while the tile unit works. So codes are unpacked once for all rows into a panel in the first-level
+// Bound by the tile unit (a product of 16 x 64 by 64 x 16 codes takes 16 cycles, and there are two planes of x) and, with
+// groups of 64, as much by what follows each block: 16 x 16 integers are read back, scaled and added in float32, and
+// vector instructions get but one port while the tile unit works. So codes are unpacked once for all rows into a panel in the first-level
 // cache, a span's sums stay in registers, and a product is read back two blocks after it was begun.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
@@ -15,8 +15,9 @@ namespace parlor {
 namespace amx {
 namespace {
 
-constexpr int64_t kPanelRowBlocks = 4;  // row blocks unpacked together; each tile of x is read once for all of them
-constexpr int64_t kMaxBlocks = kSpanColumns / kColumnUnit;  // of a span
+constexpr int64_t kPanelRowBlocks = 3;  // row blocks unpacked together; each tile of x is read once for all of them
+constexpr int64_t kMaxSteps = 2 * kSpanColumns / kColumnUnit;  // of a span and row block
+constexpr int64_t kPanel = 2 * kSpanColumns * kLanes;          // bytes of a span and row block: 4-bit codes lie there twice
 constexpr int kTileRows = 16;
 constexpr int64_t kTileFloats = kTileRows * kLanes;
 
@@ -52,15 +53,13 @@ inline __m512i broadcast_bits(const float* x) {
     return _mm512_set1_epi32(word);
 }
 
-// How zero points enter. kInCodes: codes are unpacked as code - zero, which fits a byte. Otherwise codes stay unsigned
-// and the tile's offsets are applied to the products, as integers or (with zeros) in float.
+// How zero points enter. kInCodes: codes are unpacked as code - zero, and that times 16 fits a byte. Otherwise codes stay
+// unsigned and the tile's offsets are applied to the products, as integers or (with zeros) in float.
 enum class Zeros { kInCodes, kAsInteger, kAsFloat };
 
 inline Zeros zeros_of(const linear_weight& w) {
-    if (w.zero_kind == PARLOR_ZERO_F16) return Zeros::kAsFloat;
-    if (w.kind == PARLOR_LINEAR_Q4) return Zeros::kInCodes;
-    if (w.zero_kind == PARLOR_ZERO_U8) return Zeros::kAsFloat;
-    return w.zero == 128 ? Zeros::kInCodes : Zeros::kAsInteger;
+    if (w.zero_kind != PARLOR_ZERO_ONE) return Zeros::kAsFloat;
+    return w.zero == (w.kind == PARLOR_LINEAR_Q4 ? 8 : 128) ? Zeros::kInCodes : Zeros::kAsInteger;
 }
 
 inline __m512 load_zeros(const linear_weight& w, int64_t index) {
@@ -69,90 +68,109 @@ inline __m512 load_zeros(const linear_weight& w, int64_t index) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
 
-// Each output's zero point in all four bytes of its lane.
-inline __m512i zero_bytes(const linear_weight& w, int64_t index) {
-    if (w.zero_kind == PARLOR_ZERO_ONE) return _mm512_set1_epi8(static_cast<char>(w.zero));
-    const uint8_t* bytes = static_cast<const uint8_t*>(w.zeros) + index;
-    const __m512i lanes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-    const __m512i spread = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
-    return _mm512_shuffle_epi8(lanes, spread);
-}
-
-// One block of one row block of a panel.
+// What is summed as integers in one product tile: a block of one row block, with 8-bit codes one plane of it.
 struct Step {
-    const int8_t* codes;  // [length / 4][16 outputs][4 columns], as the tiles take them
+    const int8_t* codes[2];  // to multiply the planes of x with: [length / 4][16 outputs][4 columns], as the tiles take them
+    int32_t first_plane, last_plane;
     int32_t length;
-    int32_t x_offset;     // of the block within a tile of x, for one row
+    int32_t x_offset;        // of the block within a tile of x, for one row
     int32_t block;
     bool ends_span;
     alignas(64) float scales[kLanes];
     alignas(64) float zeros[kLanes];  // of Zeros::kAsFloat
 };
 
-// Unpack the codes of a block; `ahead` is the distance to the codes that are wanted next.
-void unpack_block(const linear_weight& w, const uint8_t* codes, int length, int64_t ahead, __m512i zeros, int8_t* panel) {
+// Unpack the 4-bit codes of a block, times 16 and as they are; `ahead` is the distance to the codes that are wanted next.
+void unpack_4_bits(const uint8_t* codes, int length, int64_t ahead, int zero, int8_t* times_16, int8_t* single) {
     const __m512i nibble = _mm512_set1_epi8(15);
+    const __m512i zeros = _mm512_set1_epi8(static_cast<char>(zero));
+    const __m512i zeros_times_16 = _mm512_set1_epi8(static_cast<char>(zero * kHighPlane));
     const char* const next = reinterpret_cast<const char*>(codes) + ahead;
-    if (w.kind == PARLOR_LINEAR_Q8) {
-        for (int i = 0; i < length * kLanes; i += 64) {
-            _mm_prefetch(next + i, _MM_HINT_T1);
-            _mm512_store_si512(panel + i, _mm512_sub_epi8(_mm512_loadu_si512(codes + i), zeros));
-        }
-        return;
-    }
     for (int i = 0; i < length * kLanes / 2; i += 64) {
         _mm_prefetch(next + i, _MM_HINT_T1);
         const __m512i line = _mm512_loadu_si512(codes + i);
-        const __m512i low = _mm512_and_si512(line, nibble);
-        const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
-        _mm512_store_si512(panel + 2 * i, _mm512_sub_epi8(low, zeros));
-        _mm512_store_si512(panel + 2 * i + 64, _mm512_sub_epi8(high, zeros));
+        const __m512i first = _mm512_andnot_si512(nibble, _mm512_slli_epi32(line, 4));
+        const __m512i second = _mm512_andnot_si512(nibble, line);
+        _mm512_store_si512(times_16 + 2 * i, _mm512_sub_epi8(first, zeros_times_16));
+        _mm512_store_si512(times_16 + 2 * i + 64, _mm512_sub_epi8(second, zeros_times_16));
+        _mm512_store_si512(single + 2 * i, _mm512_sub_epi8(_mm512_and_si512(line, nibble), zeros));
+        _mm512_store_si512(single + 2 * i + 64, _mm512_sub_epi8(_mm512_srli_epi32(second, 4), zeros));
     }
 }
 
-// Unpack a span of one row block to `panel` and write a step for each block; returns how many.
+void unpack_8_bits(const uint8_t* codes, int length, int64_t ahead, int zero, int8_t* panel) {
+    const __m512i zeros = _mm512_set1_epi8(static_cast<char>(zero));
+    const char* const next = reinterpret_cast<const char*>(codes) + ahead;
+    for (int i = 0; i < length * kLanes; i += 64) {
+        _mm_prefetch(next + i, _MM_HINT_T1);
+        _mm512_store_si512(panel + i, _mm512_sub_epi8(_mm512_loadu_si512(codes + i), zeros));
+    }
+}
+
+void set_factors(const linear_weight& w, int64_t index, float factor, Step* step) {
+    _mm512_store_ps(step->scales, _mm512_mul_ps(load_halves(w.scales + index), _mm512_set1_ps(factor)));
+    if (zeros_of(w) == Zeros::kAsFloat) _mm512_store_ps(step->zeros, load_zeros(w, index));
+}
+
+// Unpack a span of one row block to `panel` and write the steps; returns how many.
 int unpack_span(const linear_weight& w, const Span& span, int64_t row_block, int8_t* panel, Step* steps) {
     const Block* const blocks = blocks_of(w);
-    const int64_t bits = w.kind == PARLOR_LINEAR_Q4 ? 4 : 8;
+    const bool is_q4 = w.kind == PARLOR_LINEAR_Q4;
+    const int64_t column_bytes = is_q4 ? kLanes / 2 : kLanes;
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w) +
-                           span.first_column * kLanes * bits / 8;
-    const int64_t span_bytes = span.columns * kLanes * bits / 8;
+                           span.first_column * column_bytes;
+    const int64_t ahead = span.columns * column_bytes;
+    const int zero = zeros_of(w) == Zeros::kInCodes ? w.zero : 0;
     int x_offset = span.first_column;
-    for (int b = span.first_block; b < span.last_block; ++b, ++steps) {
+    int num_steps = 0;
+    for (int b = span.first_block; b < span.last_block; ++b) {
         const int length = blocks[b].length;
+        const int64_t panel_length = length * kLanes;
         const int64_t index = (row_block * w.num_groups + blocks[b].group) * kLanes;
-        const Zeros kind = zeros_of(w);
-        const __m512i zeros = kind == Zeros::kInCodes ? zero_bytes(w, index) : _mm512_setzero_si512();
-        unpack_block(w, codes, length, span_bytes, zeros, panel);
-        steps->codes = panel;
-        steps->length = length;
-        steps->x_offset = x_offset;
-        steps->block = b;
-        steps->ends_span = b + 1 == span.last_block;
-        _mm512_store_ps(steps->scales, load_halves(w.scales + index));
-        if (kind == Zeros::kAsFloat) _mm512_store_ps(steps->zeros, load_zeros(w, index));
-        panel += length * kLanes;
-        codes += length * kLanes * bits / 8;
+        const bool ends_span = b + 1 == span.last_block;
+        Step* const step = steps + num_steps;
+        *step = {{panel, panel}, 0, 2, length, x_offset, b, ends_span, {}, {}};
+        if (is_q4) {
+            step->codes[1] = panel + panel_length;
+            unpack_4_bits(codes, length, ahead, zero, panel, panel + panel_length);
+            set_factors(w, index, 1.0f, step);
+            panel += 2 * panel_length;
+            num_steps += 1;
+        } else {
+            unpack_8_bits(codes, length, ahead, zero, panel);
+            step[1] = *step;
+            step[0].last_plane = step[1].first_plane = 1;
+            step[0].ends_span = false;
+            set_factors(w, index, kHighPlane, step);
+            set_factors(w, index, 1.0f, step + 1);
+            panel += panel_length;
+            num_steps += 2;
+        }
+        codes += length * column_bytes;
         x_offset += length;
     }
-    return span.last_block - span.first_block;
+    return num_steps;
 }
 
 // The products of a step in a product tile. (The intrinsics are macros that take a tile's digit.)
-#define PARLOR_MULTIPLY(tile, product)                              \
-    do {                                                            \
-        _tile_zero(tile);                                           \
-        int column = 0;                                             \
-        for (; column + 64 <= step.length; column += 64) {          \
-            _tile_loadd(4, x + column, step.length);                \
-            _tile_loadd(5, step.codes + column * kLanes, 64);       \
-            product(tile, 4, 5);                                    \
-        }                                                           \
-        if (column < step.length) {                                 \
-            _tile_loadd(6, x + column, step.length);                \
-            _tile_loadd(7, step.codes + column * kLanes, 64);       \
-            product(tile, 6, 7);                                    \
-        }                                                           \
+#define PARLOR_MULTIPLY(digit, product)                                                                  \
+    do {                                                                                                 \
+        _tile_zero(digit);                                                                               \
+        for (int plane = step.first_plane; plane < step.last_plane; ++plane) {                           \
+            const int8_t* const x = static_cast<const int8_t*>(tiles[begun.tile].codes[plane]) +         \
+                                    static_cast<int64_t>(step.x_offset) * kTileRows;                     \
+            int column = 0;                                                                              \
+            for (; column + 64 <= step.length; column += 64) {                                           \
+                _tile_loadd(4, x + column, step.length);                                                 \
+                _tile_loadd(5, step.codes[plane] + column * kLanes, 64);                                 \
+                product(digit, 4, 5);                                                                    \
+            }                                                                                            \
+            if (column < step.length) {                                                                  \
+                _tile_loadd(6, x + column, step.length);                                                 \
+                _tile_loadd(7, step.codes[plane] + column * kLanes, 64);                                 \
+                product(digit, 6, 7);                                                                    \
+            }                                                                                            \
+        }                                                                                                \
     } while (0)
 
 // Part `phase` of four of the pipeline below: begin item + phase, store the products begun two items ago, scale those
@@ -162,8 +180,6 @@ int unpack_span(const linear_weight& w, const Span& span, int64_t row_block, int
         const int64_t now = item + phase;                                                       \
         if (now < num_items) {                                                                  \
             const Step& step = steps[begun.step];                                               \
-            const int8_t* const x = static_cast<const int8_t*>(tiles[begun.tile].codes) +       \
-                                    static_cast<int64_t>(step.x_offset) * kTileRows;            \
             if (kZeros == Zeros::kInCodes) PARLOR_MULTIPLY(phase, _tile_dpbssd);                \
             else PARLOR_MULTIPLY(phase, _tile_dpbsud);                                          \
             begun.advance(num_steps);                                                           \
@@ -195,7 +211,7 @@ void add_panel(const Step* steps, int num_steps, const Tile* tiles, int64_t num_
     const auto scale = [&](const int32_t* dots) __attribute__((always_inline)) {
         const Step& step = steps[scaled.step];
         const Tile& tile = tiles[scaled.tile];
-        const float* const x_offsets = tile.offsets + static_cast<int64_t>(step.block) * kTileRows;
+        const float* const x_offsets = tile.offsets[step.first_plane] + static_cast<int64_t>(step.block) * kTileRows;
         const __m512 scales = _mm512_load_ps(step.scales);
         const __m512 zeros = kZeros == Zeros::kAsFloat ? _mm512_load_ps(step.zeros) : scales;
 #pragma GCC unroll 16
@@ -247,16 +263,15 @@ void store_tile(const linear_weight& w, const float* sums, int64_t rows, int64_t
 }  // namespace
 
 int64_t panel_bytes(int64_t num_tiles) {
-    return kPanelRowBlocks * (kSpanColumns * kLanes + kMaxBlocks * static_cast<int64_t>(sizeof(Step)) +
+    return kPanelRowBlocks * (kPanel + kMaxSteps * static_cast<int64_t>(sizeof(Step)) +
                               num_tiles * kTileFloats * static_cast<int64_t>(sizeof(float)));
 }
 
 void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
                const Output& output, void* memory) {
-    constexpr int64_t kPanel = kSpanColumns * kLanes;
     int8_t* const panels = static_cast<int8_t*>(memory);
     Step* const steps = reinterpret_cast<Step*>(panels + kPanelRowBlocks * kPanel);
-    float* const sums = reinterpret_cast<float*>(steps + kPanelRowBlocks * kMaxBlocks);
+    float* const sums = reinterpret_cast<float*>(steps + kPanelRowBlocks * kMaxSteps);
     const auto add = zeros_of(w) == Zeros::kInCodes ? add_panel<Zeros::kInCodes>
         : zeros_of(w) == Zeros::kAsInteger ? add_panel<Zeros::kAsInteger> : add_panel<Zeros::kAsFloat>;
     configure_tiles();

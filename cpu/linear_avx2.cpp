@@ -1,8 +1,7 @@
 // The linear layer for 1..4 rows with AVX2: the plan of linear_avx512.cpp with 8 outputs a register.
 //
-// Bound by reading the codes on one thread up to two rows, then by the multiply-add of bytes (maddubs), which
-// takes unsigned codes times int8 and sums pairs in 16 bits: 2 * 15 * 127 stays far below 32,767. Codes of
-// 8 bits are split into nibbles for the same reason.
+// Bound by the multiply-add of bytes (maddubs), which takes unsigned codes times int8 and sums pairs in 16 bits:
+// 4 * 15 * 127 stays far below 32,767. Codes of 8 bits are split into nibbles for the same reason.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
 #endif
@@ -70,37 +69,73 @@ inline __m256i broadcast_bits(const float* x) {
     return _mm256_set1_epi32(word);
 }
 
-// Half a line (8 outputs) of both nibble sets times `columns` columns of x, four in a nibble set, added to dot.
-// kBits 8: the nibbles belong to the same four columns, and the high ones count 16 times.
+// Half a line, 8 outputs: the low nibbles, and the high ones moved down.
+struct Nibbles {
+    __m256i low, high;
+};
+
+inline Nibbles load_nibbles(const uint8_t* codes) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    return {_mm256_and_si256(line, nibble), _mm256_and_si256(_mm256_srli_epi32(line, 4), nibble)};
+}
+
+// Sums of products in 16 bits, widened to 32 and multiplied by `factor`.
+inline __m256i widen(__m256i pairs, int factor) {
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(static_cast<int16_t>(factor)));
+}
+
+// 4-bit codes: eight columns times a plane of x.
+inline __m256i multiply_8(const Nibbles& codes, const int8_t* x, int factor) {
+    return widen(_mm256_add_epi16(_mm256_maddubs_epi16(codes.low, broadcast_codes(x)),
+                                  _mm256_maddubs_epi16(codes.high, broadcast_codes(x + 4))), factor);
+}
+
+// 8-bit codes: four columns times a plane of x.
+inline __m256i multiply_4(const Nibbles& codes, const int8_t* x) {
+    const __m256i values = broadcast_codes(x);
+    return _mm256_add_epi32(widen(_mm256_maddubs_epi16(codes.low, values), 1),
+                            widen(_mm256_maddubs_epi16(codes.high, values), 16));
+}
+
+struct Dots {
+    __m256i all_or_high, low;  // 4-bit codes: both planes; 8-bit codes: one each
+};
+
 template <int kBits>
-inline __m256i add_products(__m256i dot, __m256i low, __m256i high, const int8_t* x) {
-    const __m256i ones = _mm256_set1_epi16(1);
+inline void add_line(Dots* dots, const Nibbles& codes, const int8_t* high, const int8_t* low) {
     if (kBits == 4) {
-        const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, broadcast_codes(x)),
-                                               _mm256_maddubs_epi16(high, broadcast_codes(x + 4)));
-        return _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, ones));
+        const __m256i sum = _mm256_add_epi32(multiply_8(codes, high, kHighPlane), multiply_8(codes, low, 1));
+        dots->all_or_high = _mm256_add_epi32(dots->all_or_high, sum);
+    } else {
+        dots->all_or_high = _mm256_add_epi32(dots->all_or_high, multiply_4(codes, high));
+        dots->low = _mm256_add_epi32(dots->low, multiply_4(codes, low));
     }
-    const __m256i codes = broadcast_codes(x);
-    const __m256i lows = _mm256_madd_epi16(_mm256_maddubs_epi16(low, codes), ones);
-    const __m256i highs = _mm256_madd_epi16(_mm256_maddubs_epi16(high, codes), _mm256_set1_epi16(16));
-    return _mm256_add_epi32(dot, _mm256_add_epi32(lows, highs));
 }
 
 template <bool kOneZero>
-inline __m256 add_block(__m256 part, __m256i dot, __m256 scale, __m256 zero, float x_offset) {
+inline __m256 add_dot(__m256 part, __m256i dot, __m256 scale, __m256 zero, float offset) {
     __m256 value = _mm256_cvtepi32_ps(dot);
-    if (!kOneZero) value = _mm256_fnmadd_ps(zero, _mm256_set1_ps(x_offset), value);
+    if (!kOneZero) value = _mm256_fnmadd_ps(zero, _mm256_set1_ps(offset), value);
     return _mm256_fmadd_ps(value, scale, part);
+}
+
+template <int kBits, bool kOneZero>
+inline __m256 add_block(__m256 part, const Dots& dots, __m256 scale, __m256 zero, float offset, float low_offset) {
+    if (kBits == 4) return add_dot<kOneZero>(part, dots.all_or_high, scale, zero, offset);
+    const __m256 high_scale = _mm256_mul_ps(scale, _mm256_set1_ps(kHighPlane));
+    part = add_dot<kOneZero>(part, dots.all_or_high, high_scale, zero, offset);
+    return add_dot<kOneZero>(part, dots.low, scale, zero, low_offset);
 }
 
 template <int kRows, int kBits, bool kOneZero>
 void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     constexpr int kLineColumns = 32 / kBits;
     const Block* const blocks = blocks_of(w);
-    const __m256i nibble = _mm256_set1_epi8(15);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + first * row_block_bytes(w);
     for (int64_t row_block = first; row_block < last; ++row_block) {
-        const int8_t* x = static_cast<const int8_t*>(tile.codes);
+        const int8_t* high = static_cast<const int8_t*>(tile.codes[0]);
+        const int8_t* low = static_cast<const int8_t*>(tile.codes[1]);
         Halves sums[kRows], parts[kRows];
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = parts[r].low = parts[r].high = _mm256_setzero_ps();
@@ -108,34 +143,35 @@ void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_
         const Span* span = spans_of(w);
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
-            const float* const x_offsets = tile.offsets + b * kRows;
-            __m256i low_dots[kRows], high_dots[kRows];
+            const float* const offsets = tile.offsets[0] + b * kRows;
+            const float* const low_offsets = tile.offsets[1] + b * kRows;
+            Dots dots[2][kRows];  // of outputs 0..7 and 8..15
 #pragma GCC unroll 4
-            for (int r = 0; r < kRows; ++r)
-                low_dots[r] = high_dots[r] = kOneZero ? broadcast_bits(x_offsets + r) : _mm256_setzero_si256();
+            for (int r = 0; r < kRows; ++r) {
+                dots[0][r].all_or_high = kOneZero ? broadcast_bits(offsets + r) : _mm256_setzero_si256();
+                dots[0][r].low = kOneZero ? broadcast_bits(low_offsets + r) : _mm256_setzero_si256();
+                dots[1][r] = dots[0][r];
+            }
             for (int column = 0; column < columns; column += kLineColumns, codes += 64) {
                 _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T1);
-                const __m256i lines[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)),
-                                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32))};
-                __m256i low[2], high[2];
-#pragma GCC unroll 2
-                for (int half = 0; half < 2; ++half) {
-                    low[half] = _mm256_and_si256(lines[half], nibble);
-                    high[half] = _mm256_and_si256(_mm256_srli_epi32(lines[half], 4), nibble);
-                }
+                const Nibbles halves[2] = {load_nibbles(codes), load_nibbles(codes + 32)};
 #pragma GCC unroll 4
                 for (int r = 0; r < kRows; ++r) {
-                    low_dots[r] = add_products<kBits>(low_dots[r], low[0], high[0], x + r * columns + column);
-                    high_dots[r] = add_products<kBits>(high_dots[r], low[1], high[1], x + r * columns + column);
+                    const int64_t place = r * columns + column;
+                    add_line<kBits>(&dots[0][r], halves[0], high + place, low + place);
+                    add_line<kBits>(&dots[1][r], halves[1], high + place, low + place);
                 }
             }
-            x += kRows * columns;
+            high += kRows * columns;
+            low += kRows * columns;
             const Halves scales = load_scales(w, row_block, blocks[b].group);
             const Halves zeros = kOneZero ? scales : load_zeros(w, row_block, blocks[b].group);
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r) {
-                parts[r].low = add_block<kOneZero>(parts[r].low, low_dots[r], scales.low, zeros.low, x_offsets[r]);
-                parts[r].high = add_block<kOneZero>(parts[r].high, high_dots[r], scales.high, zeros.high, x_offsets[r]);
+                parts[r].low = add_block<kBits, kOneZero>(parts[r].low, dots[0][r], scales.low, zeros.low, offsets[r],
+                                                          low_offsets[r]);
+                parts[r].high = add_block<kBits, kOneZero>(parts[r].high, dots[1][r], scales.high, zeros.high,
+                                                           offsets[r], low_offsets[r]);
             }
             if (b + 1 < span->last_block) continue;
 #pragma GCC unroll 4
@@ -148,7 +184,7 @@ void int8_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64_
             x_scales += kRows;
             ++span;
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r)
             if (r < output.rows) store(w, sums[r], row_block, output.out + r * output.stride, output.accumulate);
     }
@@ -161,7 +197,7 @@ void exact_kernel(const linear_weight& w, const Tile& tile, int64_t first, int64
     const __m256i code_mask = _mm256_set1_epi32((1 << kBits) - 1);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + first * row_block_bytes(w);
     for (int64_t row_block = first; row_block < last; ++row_block) {
-        const float* x = static_cast<const float*>(tile.codes);
+        const float* x = static_cast<const float*>(tile.codes[0]);
         Halves sums[kRows];
         for (int r = 0; r < kRows; ++r) sums[r].low = sums[r].high = _mm256_setzero_ps();
         for (int64_t b = 0; b < w.num_blocks; ++b) {

@@ -2,7 +2,7 @@
 //
 // Bound by reading the codes: half a byte a weight. So several row blocks, far apart in memory, are read
 // at once as streams of their own with prefetches into the second-level cache, and the work on a line of
-// 128 codes (three operations to unpack, two dot products a row) stays below the time the line takes to arrive.
+// 128 codes (six operations to unpack, four dot products a row) stays below the time the line takes to arrive.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
 #endif
@@ -75,7 +75,8 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
     for (int s = 0; s < kStreams; ++s) streams[s] = stream_at(w, first + s * length);
 
     for (int64_t i = 0; i < length; ++i) {
-        const int8_t* x = static_cast<const int8_t*>(tile.codes);
+        const int8_t* high = static_cast<const int8_t*>(tile.codes[0]);
+        const int8_t* low = static_cast<const int8_t*>(tile.codes[1]);
         __m512 sums[kStreams][kRows], parts[kStreams][kRows];
 #pragma GCC unroll 8
         for (int s = 0; s < kStreams; ++s)
@@ -86,13 +87,16 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
         int64_t last_of_span = span->last_block - 1;
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
-            const float* const x_offsets = tile.offsets + b * kRows;
-            __m512i dots[kStreams][kRows];
+            const float* const offsets = tile.offsets[0] + b * kRows;
+            const float* const low_offsets = tile.offsets[1] + b * kRows;
+            __m512i dots[kStreams][kRows], low_dots[kStreams][kRows];  // low_dots: of 8-bit codes only
 #pragma GCC unroll 8
             for (int s = 0; s < kStreams; ++s)
 #pragma GCC unroll 8
-                for (int r = 0; r < kRows; ++r)
-                    dots[s][r] = kOneZero ? broadcast_bits(x_offsets + r) : _mm512_setzero_si512();
+                for (int r = 0; r < kRows; ++r) {
+                    dots[s][r] = kOneZero ? broadcast_bits(offsets + r) : _mm512_setzero_si512();
+                    low_dots[s][r] = kOneZero ? broadcast_bits(low_offsets + r) : _mm512_setzero_si512();
+                }
             for (int column = 0; column < columns; column += kLineColumns) {
 #pragma GCC unroll 8
                 for (int s = 0; s < kStreams; ++s) {
@@ -100,31 +104,44 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
                     _mm_prefetch(reinterpret_cast<const char*>(streams[s].codes) + kPrefetchBytes, _MM_HINT_T1);
                     streams[s].codes += 64;
                     if (kBits == 4) {
-                        const __m512i low = _mm512_and_si512(line, nibble);
-                        const __m512i high = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
+                        const __m512i first_4 = _mm512_and_si512(line, nibble);
+                        const __m512i next_4 = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
+                        const __m512i first_4_times_16 = _mm512_andnot_si512(nibble, _mm512_slli_epi32(line, 4));
+                        const __m512i next_4_times_16 = _mm512_andnot_si512(nibble, line);
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r) {
-                            const int8_t* const codes = x + r * columns + column;
-                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], low, broadcast_codes(codes));
-                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], high, broadcast_codes(codes + 4));
+                            const int64_t place = r * columns + column;
+                            __m512i dot = dots[s][r];
+                            dot = _mm512_dpbusd_epi32(dot, first_4_times_16, broadcast_codes(high + place));
+                            dot = _mm512_dpbusd_epi32(dot, next_4_times_16, broadcast_codes(high + place + 4));
+                            dot = _mm512_dpbusd_epi32(dot, first_4, broadcast_codes(low + place));
+                            dots[s][r] = _mm512_dpbusd_epi32(dot, next_4, broadcast_codes(low + place + 4));
                         }
                     } else {
 #pragma GCC unroll 8
-                        for (int r = 0; r < kRows; ++r)
-                            dots[s][r] =
-                                _mm512_dpbusd_epi32(dots[s][r], line, broadcast_codes(x + r * columns + column));
+                        for (int r = 0; r < kRows; ++r) {
+                            const int64_t place = r * columns + column;
+                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], line, broadcast_codes(high + place));
+                            low_dots[s][r] = _mm512_dpbusd_epi32(low_dots[s][r], line, broadcast_codes(low + place));
+                        }
                     }
                 }
             }
-            x += kRows * columns;
+            high += kRows * columns;
+            low += kRows * columns;
 #pragma GCC unroll 8
             for (int s = 0; s < kStreams; ++s) {
                 const __m512 scales = load_halves(streams[s].scales + blocks[b].group * kLanes);
+                const __m512 high_scales = _mm512_mul_ps(scales, _mm512_set1_ps(kBits == 4 ? 1 : kHighPlane));
                 const __m512 zeros = kOneZero ? scales : load_zeros(w, streams[s], blocks[b].group);
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
                     __m512 value = _mm512_cvtepi32_ps(dots[s][r]);
-                    if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_offsets[r]), value);
+                    if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(offsets[r]), value);
+                    parts[s][r] = _mm512_fmadd_ps(value, high_scales, parts[s][r]);
+                    if (kBits == 4) continue;
+                    value = _mm512_cvtepi32_ps(low_dots[s][r]);
+                    if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(low_offsets[r]), value);
                     parts[s][r] = _mm512_fmadd_ps(value, scales, parts[s][r]);
                 }
             }
@@ -159,7 +176,7 @@ void exact_streams(const linear_weight& w, const Tile& tile, int64_t first, int6
     for (int s = 0; s < kStreams; ++s) streams[s] = stream_at(w, first + s * length);
 
     for (int64_t i = 0; i < length; ++i) {
-        const float* x = static_cast<const float*>(tile.codes);
+        const float* x = static_cast<const float*>(tile.codes[0]);
         __m512 sums[kStreams][kRows];
         for (int s = 0; s < kStreams; ++s)
             for (int r = 0; r < kRows; ++r) sums[s][r] = _mm512_setzero_ps();

@@ -1,7 +1,6 @@
 // Packing a linear layer's weight into the layout of linear.h, once at load.
 //
 // Bound by reading the codes, one byte each, from memory; the row blocks are shared out among the threads.
-#include <algorithm>
 #include <cstring>
 
 #include "linear.h"
@@ -64,22 +63,13 @@ Sections section_bytes(const linear_weight& w) {
             round_up(w.num_spans * static_cast<int64_t>(sizeof(Span)), 64)};
 }
 
-// Of whole zero points: code - zero of 4 bits must fit a signed byte, see linear_amx.cpp.
-int largest_zero(const linear_weight& w) { return w.kind == PARLOR_LINEAR_Q4 ? 128 : 255; }
-
-bool zeros_fit(const linear_weight& w, const void* zeros) {
-    if (w.zero_kind != PARLOR_ZERO_U8) return true;
-    const uint8_t* const bytes = static_cast<const uint8_t*>(zeros);
-    return std::all_of(bytes, bytes + w.n * w.num_groups, [&](uint8_t zero) { return zero <= largest_zero(w); });
-}
-
 int check(const linear_weight& w) {
     if (w.n < 1 || w.k < 1 || w.n > kMaxSize || w.k > kMaxSize) return PARLOR_ERROR_SIZE;
     if (w.kind < PARLOR_LINEAR_Q4 || w.kind > PARLOR_LINEAR_F32) return PARLOR_ERROR_DTYPE;
     if (!is_quantized(w)) return w.group_size == 0 && !w.perm ? PARLOR_OK : PARLOR_ERROR_VALUE;
     if (w.group_size < 1 || w.group_size > w.k) return PARLOR_ERROR_SIZE;
     if (w.zero_kind < PARLOR_ZERO_ONE || w.zero_kind > PARLOR_ZERO_F16) return PARLOR_ERROR_DTYPE;
-    return w.zero >= 0 && w.zero <= largest_zero(w) ? PARLOR_OK : PARLOR_ERROR_VALUE;
+    return w.zero >= 0 && w.zero <= 255 ? PARLOR_OK : PARLOR_ERROR_VALUE;
 }
 
 int check_buffer(const linear_weight& w, const void* source, const void* buffer) {
@@ -165,7 +155,6 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
     if (const int error = check_buffer(w, codes, buffer)) return error;
     if (!is_quantized(w)) return PARLOR_ERROR_DTYPE;
     if (w.zero_kind != PARLOR_ZERO_ONE && !zeros) return PARLOR_ERROR_POINTER;
-    if (!zeros_fit(w, zeros)) return PARLOR_ERROR_VALUE;
 
     const Sections bytes = section_bytes(w);
     char* const base = static_cast<char*>(buffer);

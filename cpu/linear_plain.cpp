@@ -67,29 +67,45 @@ void dot(const uint8_t* bytes, const int8_t* x, int length, int32_t* dots) {
     }
 }
 
+// part += (dots - zeros * sum of x) * scales * factor, see linear.h; for PARLOR_ZERO_ONE `offset` holds an integer.
+void add_block(const linear_weight& w, const int32_t* dots, float offset, const float* zeros, const float* scales,
+               float factor, float* part) {
+    int32_t start;
+    __builtin_memcpy(&start, &offset, sizeof start);
+    for (int lane = 0; lane < kLanes; ++lane) {
+        const float value = w.zero_kind == PARLOR_ZERO_ONE
+            ? static_cast<float>(dots[lane] + start)
+            : multiply_add(-zeros[lane], offset, static_cast<float>(dots[lane]));
+        part[lane] = multiply_add(value, scales[lane] * factor, part[lane]);
+    }
+}
+
 void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     const Block* blocks = blocks_of(w);
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w);
-        const int8_t* x = static_cast<const int8_t*>(tile.codes);
+        const int8_t* high = static_cast<const int8_t*>(tile.codes[0]);
+        const int8_t* low = static_cast<const int8_t*>(tile.codes[1]);
         float sums[kMaxRows][kLanes] = {}, parts[kMaxRows][kLanes] = {};
         const Span* span = spans_of(w);
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             alignas(64) uint8_t bytes[kSpanColumns * kLanes];
             float scales[kLanes], zeros[kLanes];
-            codes = unpack(w, codes, blocks[b].length, bytes);
+            const int length = blocks[b].length;
+            codes = unpack(w, codes, length, bytes);
             load_scales(w, row_block, blocks[b].group, scales);
             load_zeros(w, row_block, blocks[b].group, zeros);
-            for (int row = 0; row < tile.rows; ++row, x += blocks[b].length) {
-                int32_t dots[kLanes] = {}, start;
-                dot(bytes, x, blocks[b].length, dots);
-                const float offset = tile.offsets[b * tile.rows + row];
-                __builtin_memcpy(&start, &offset, sizeof start);
-                for (int lane = 0; lane < kLanes; ++lane) {
-                    const float value = w.zero_kind == PARLOR_ZERO_ONE
-                        ? static_cast<float>(dots[lane] + start)
-                        : multiply_add(-zeros[lane], offset, static_cast<float>(dots[lane]));
-                    parts[row][lane] = multiply_add(value, scales[lane], parts[row][lane]);
+            for (int row = 0; row < tile.rows; ++row, high += length, low += length) {
+                const int64_t index = b * tile.rows + row;
+                int32_t high_dots[kLanes] = {}, low_dots[kLanes] = {};
+                dot(bytes, high, length, high_dots);
+                dot(bytes, low, length, low_dots);
+                if (w.kind == PARLOR_LINEAR_Q4) {
+                    for (int lane = 0; lane < kLanes; ++lane) low_dots[lane] += kHighPlane * high_dots[lane];
+                    add_block(w, low_dots, tile.offsets[0][index], zeros, scales, 1.0f, parts[row]);
+                } else {
+                    add_block(w, high_dots, tile.offsets[0][index], zeros, scales, kHighPlane, parts[row]);
+                    add_block(w, low_dots, tile.offsets[1][index], zeros, scales, 1.0f, parts[row]);
                 }
             }
             if (b + 1 < span->last_block) continue;
@@ -117,7 +133,7 @@ void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t
     const Block* blocks = blocks_of(w);
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w);
-        const float* x = static_cast<const float*>(tile.codes);
+        const float* x = static_cast<const float*>(tile.codes[0]);
         float sums[kMaxRows][kLanes] = {};
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             uint8_t bytes[kSpanColumns * kLanes];

@@ -1,8 +1,8 @@
-// Rows of x made ready for the linear kernels: permuted, padded block by block, and rounded to int8.
+// Rows of x made ready for the linear kernels: permuted, padded block by block, and rounded to 12 bits.
 //
 // Bound by reading x twice from the first-level cache. Plain loops: the compiler vectorises them for each set.
-// int8: code = round(x / scale), scale = max |x| of the span / 127. A span with NaN gets a NaN scale, so it
-// shows in the result.
+// code = round(x / scale), scale = max |x| of the span / kLargestCode. A span with NaN gets a NaN scale, so it shows
+// in the result.
 #include <cstring>
 
 #include "linear.h"
@@ -14,7 +14,7 @@ namespace {
 // Adding 1.5 * 2^23 leaves the nearest integer (ties to even) in the low bits of the sum.
 constexpr float kRounder = 12582912.0f;
 constexpr uint32_t kRounderBits = 0x4B400000;
-constexpr uint32_t kTiny = 0x0DA24260;  // 1e-30f: below, 127 / max would overflow; such a span counts as zeros
+constexpr uint32_t kTiny = 0x0DA24260;  // 1e-30f: below, kLargestCode / max would overflow; such a span counts as zeros
 
 inline uint32_t float_bits(float value) {
     uint32_t bits;
@@ -47,19 +47,30 @@ float largest_magnitude(const float* values, int length) {
     return largest < kTiny ? 0.0f : bits_to_float(largest);
 }
 
-// codes = round(values * inverse); returns their sum.
-int32_t round_block(const float* values, int length, float inverse, int8_t* codes) {
-    int32_t lanes[kColumnUnit] = {};
+struct Sums {
+    int32_t high = 0, low = 0;
+};
+
+// 16 * high + low = round(values * inverse); returns the sums of both planes.
+Sums round_block(const float* values, int length, float inverse, int8_t* high, int8_t* low) {
+    int32_t high_lanes[kColumnUnit] = {}, low_lanes[kColumnUnit] = {};
     for (int i = 0; i < length; i += kColumnUnit) {
         for (int j = 0; j < kColumnUnit; ++j) {
             const int32_t code = static_cast<int32_t>(float_bits(values[i + j] * inverse + kRounder) - kRounderBits);
-            codes[i + j] = static_cast<int8_t>(code);
-            lanes[j] += code;
+            const int32_t upper = (code + kHighPlane / 2) >> 4;
+            const int32_t lower = code - upper * kHighPlane;
+            high[i + j] = static_cast<int8_t>(upper);
+            low[i + j] = static_cast<int8_t>(lower);
+            high_lanes[j] += upper;
+            low_lanes[j] += lower;
         }
     }
-    int32_t sum = 0;
-    for (const int32_t lane : lanes) sum += lane;
-    return sum;
+    Sums sums;
+    for (int j = 0; j < kColumnUnit; ++j) {
+        sums.high += high_lanes[j];
+        sums.low += low_lanes[j];
+    }
+    return sums;
 }
 
 float offset_of(const linear_weight& w, int32_t sum) {
@@ -67,50 +78,38 @@ float offset_of(const linear_weight& w, int32_t sum) {
     return bits_to_float(static_cast<uint32_t>(-w.zero * sum));
 }
 
-// One row of a span. codes, offsets: where the row's codes of the first block and its first offset go.
-float stage_span(const linear_weight& w, const Span& span, const float* x, int row, int tile_rows, int8_t* codes,
-                 float* offsets) {
-    alignas(64) float values[kSpanColumns];
+// One row of a span; returns its scale. Missing rows (x is null) are zeros.
+float stage_span(const linear_weight& w, const Span& span, const float* x, int row, int tile_rows,
+                 int8_t* const* planes, float* const* offsets) {
+    alignas(64) float values[kSpanColumns] = {};
     const Block* const blocks = blocks_of(w);
     float* end = values;
-    for (int b = span.first_block; b < span.last_block; end += blocks[b++].length) gather(w, blocks[b], x, end);
+    for (int b = span.first_block; x && b < span.last_block; end += blocks[b++].length) gather(w, blocks[b], x, end);
     const float largest = largest_magnitude(values, span.columns);
-    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-    const float* block_values = values;
+    const float inverse = largest > 0.0f ? kLargestCode / largest : 0.0f;
+    int64_t column = 0;
     for (int b = span.first_block; b < span.last_block; ++b) {
         const int length = blocks[b].length;
-        const int32_t sum = round_block(block_values, length, inverse, codes + row * length);
-        offsets[row] = offset_of(w, sum);
-        block_values += length;
-        codes += tile_rows * length;
-        offsets += tile_rows;
+        const int64_t place = (span.first_column + column) * tile_rows + row * length;
+        const Sums sums = round_block(values + column, length, inverse, planes[0] + place, planes[1] + place);
+        const bool together = w.kind == PARLOR_LINEAR_Q4;
+        const int64_t index = static_cast<int64_t>(b) * tile_rows + row;
+        offsets[0][index] = offset_of(w, together ? sums.high * kHighPlane + sums.low : sums.high);
+        offsets[1][index] = offset_of(w, sums.low);
+        column += length;
     }
-    return largest * (1.0f / 127.0f);
-}
-
-void clear_span(const linear_weight& w, const Span& span, int row, int tile_rows, int8_t* codes, float* offsets) {
-    for (int b = span.first_block; b < span.last_block; ++b, offsets += tile_rows) {
-        const int length = blocks_of(w)[b].length;
-        std::memset(codes + row * length, 0, length);
-        offsets[row] = 0.0f;
-        codes += tile_rows * length;
-    }
+    return largest * (1.0f / kLargestCode);
 }
 
 }  // namespace
 
-void stage_int8(const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows, int8_t* codes,
-                float* scales, float* offsets) {
+void stage_int8(const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
+                int8_t* const* planes, float* scales, float* const* offsets) {
     const Span* const spans = spans_of(w);
     for (int64_t s = 0; s < w.num_spans; ++s) {
-        int8_t* const span_codes = codes + static_cast<int64_t>(spans[s].first_column) * tile_rows;
-        float* const span_offsets = offsets + static_cast<int64_t>(spans[s].first_block) * tile_rows;
         for (int row = 0; row < tile_rows; ++row) {
-            float& scale = scales[s * tile_rows + row];
-            scale = 0.0f;
-            if (row < rows)
-                scale = stage_span(w, spans[s], x + row * x_stride, row, tile_rows, span_codes, span_offsets);
-            else clear_span(w, spans[s], row, tile_rows, span_codes, span_offsets);
+            const float* const source = row < rows ? x + row * x_stride : nullptr;
+            scales[s * tile_rows + row] = stage_span(w, spans[s], source, row, tile_rows, planes, offsets);
         }
     }
 }

@@ -21,8 +21,8 @@ SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are
 ZEROS = ("one", "bytes", "halves")
 ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 33)
 EXACT_ERROR = 2e-6
-INT8_ERROR = 1.2e-2
-"""Of activations with 8 bits for 256 normal numbers: about 0.7%, more in the short sums of the odd shapes."""
+ROUNDED_ERROR = 1e-3
+"""Of activations with 12 bits for 256 normal numbers: about 0.05%."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def multiply(ops, weight, x):
     return out
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["exact", "int8"])
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_weights_match_float64(ops, bits, exact):
     for n, k, group_size in SHAPES:
@@ -91,10 +91,10 @@ def test_quantized_weights_match_float64(ops, bits, exact):
             weight = ops.pack_linear(**parts, exact=exact)
             x = torch.randn(33, k, generator=torch.Generator().manual_seed(k))
             error = relative_error(multiply(ops, weight, x), expected(parts, x))
-            assert error < (EXACT_ERROR if exact else INT8_ERROR), (n, k, group_size, zeros)
+            assert error < (EXACT_ERROR if exact else ROUNDED_ERROR), (n, k, group_size, zeros)
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["exact", "int8"])
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 def test_a_row_does_not_depend_on_other_rows_or_threads(ops, exact):
     """To the bit: 1 to 8 rows, many rows and any number of threads take different paths."""
     for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (8, "bytes", -1)]:
@@ -184,10 +184,10 @@ def test_activations_that_are_zero_or_tiny_or_huge(ops):
     out = multiply(ops, ops.pack_linear(**parts), x)
     assert (out[0] == 0).all() and out.isfinite().all()
     want = expected(parts, x)
-    assert relative_error(out[2], want[2]) < INT8_ERROR and relative_error(out[3], want[3]) < INT8_ERROR
+    assert relative_error(out[2], want[2]) < ROUNDED_ERROR and relative_error(out[3], want[3]) < ROUNDED_ERROR
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["exact", "int8"])
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_nan_and_infinity_show_in_their_row_only(ops, exact, bad):
     weight = ops.pack_linear(**quantized_parts(16, 512, 64), exact=exact)

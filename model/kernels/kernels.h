@@ -176,8 +176,8 @@ struct linear_weight {
     int64_t group_size;        /* columns that share a scale, 1..k; 0 for dense kinds */
     int32_t kind;              /* PARLOR_LINEAR_* */
     int32_t zero_kind;         /* PARLOR_ZERO_* */
-    int32_t zero;              /* the zero point of PARLOR_ZERO_ONE; zero points in bytes are 0..128 for 4-bit codes */
-    int32_t exact;             /* 1: activations stay float32; 0: they may be rounded to int8 in groups */
+    int32_t zero;              /* the zero point of PARLOR_ZERO_ONE, 0..255 */
+    int32_t exact;             /* 1: activations stay float32; 0: they are rounded to 12 bits in spans */
     const float* bias;         /* [n] or null */
     const int32_t* perm;       /* [k] or null: column j of the codes multiplies x[perm[j]] */
 

@@ -25,8 +25,6 @@ KINDS = ("q4", "q8", "f16", "bf16", "f32")
 """In the order of PARLOR_LINEAR_* in kernels.h."""
 ZERO_ONE, ZERO_U8, ZERO_F16 = range(3)
 """PARLOR_ZERO_* in kernels.h."""
-LARGEST_BYTE_ZERO = {4: 128, 8: 255}
-"""By bits: code - zero of 4-bit codes must fit a signed byte."""
 ALIGNMENT = 64
 HUGE_PAGE = 2 << 20
 ARENA_BYTES = 64 << 20
@@ -97,12 +95,12 @@ class LinearOperations:
         codes   uint8 [n, k], one code a byte, columns sorted by group
         scales  float16 [n, groups];  zeros  uint8 or float16 [n, groups];  group_size -1: one group
         perm    int32 [k]: column j multiplies x[perm[j]] (act-order);  bias  float32 [n]
-        exact   activations stay float32; otherwise they are rounded to int8 by groups (error under 1e-2)
+        exact   activations stay float32; otherwise they are rounded to 12 bits in spans of 256 columns
         Raises ValueError if the parts do not fit together.
         """
         check_quantized(codes, scales, zeros, group_size, bits, perm, bias)
         size = codes.shape[1] if group_size == -1 else min(group_size, codes.shape[1])
-        zero_kind, zero, zeros = _simplest_zeros(zeros, LARGEST_BYTE_ZERO[bits])
+        zero_kind, zero, zeros = _simplest_zeros(zeros)
         struct = _new_struct(codes, QUANTIZED_KINDS[bits], exact, bias, perm)
         struct.group_size, struct.zero_kind, struct.zero = size, zero_kind, zero
         sources = [t.contiguous() for t in (codes, scales, zeros)]
@@ -169,10 +167,10 @@ def _new_struct(
     )
 
 
-def _simplest_zeros(zeros: Tensor, largest: int) -> tuple[int, int, Tensor]:
+def _simplest_zeros(zeros: Tensor) -> tuple[int, int, Tensor]:
     """(kind, the one zero point, zeros) in the cheapest exact form: one number, else bytes, else float16."""
     whole = zeros.dtype == torch.uint8 or bool((zeros == zeros.round()).all())
-    if not whole or not zeros.min() >= 0 or not zeros.max() <= largest:
+    if not whole or not zeros.min() >= 0 or not zeros.max() <= 255:
         return ZERO_F16, 0, zeros.to(torch.float16)
     as_bytes = zeros.to(torch.uint8)
     if bool((as_bytes == as_bytes[0, 0]).all()):
