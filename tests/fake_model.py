@@ -99,7 +99,7 @@ class FakeReply:
             yield from self._prompt()
             first, count, reason = None, 0, "eos"
             for channel, text in self._script:
-                if self._cancelled.wait(model.delay):
+                if self._cancelled.wait(model.delay) or not self._pass_gate():
                     break
                 if text == CLOCK:
                     text = f" {time.monotonic() * 1000:.1f}"
@@ -120,6 +120,13 @@ class FakeReply:
         finally:
             with model.lock:
                 model.running -= 1
+
+    def _pass_gate(self) -> bool:
+        """Wait until the gate is open; False if the reply was cancelled meanwhile."""
+        while not self._model.gate.wait(0.005):
+            if self._cancelled.is_set():
+                return False
+        return True
 
     def _prompt(self) -> Iterator[PromptProgress]:
         steps, total = self._model.prompt_steps, self.prompt_tokens
@@ -150,7 +157,10 @@ class FakeTokenizer:
 
 
 class FakeModel:
-    """`delay` seconds a token, `prompt_steps` progress events of `prompt_delay` seconds each."""
+    """`delay` seconds a token, `prompt_steps` progress events of `prompt_delay` seconds each.
+
+    While `gate` is clear no token comes, so that a test can look at a reply that is surely being written.
+    """
 
     def __init__(self, *, delay: float = 0.0, prompt_steps: int = 2, prompt_delay: float = 0.0,
                  max_seq_len: int = SEQ_LEN) -> None:
@@ -158,6 +168,8 @@ class FakeModel:
         self.prompt_steps = prompt_steps
         self.prompt_delay = prompt_delay
         self.max_seq_len = max_seq_len
+        self.gate = threading.Event()
+        self.gate.set()
         self.lock = threading.Lock()
         self.running = 0
         self.started: list[dict[str, Any]] = []
