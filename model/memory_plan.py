@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.engine.kv_cache import PAGE_SIZE
 from model.machine import readable_size
 
 CACHE_BYTES = {"fp16": 2, "fp32": 4}
-PAGE_SIZE = 32
 _RESERVE = 256 << 20
 """Left to the rest of the machine."""
 _SHARED_CACHE = 0.25
