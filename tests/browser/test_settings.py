@@ -127,10 +127,7 @@ def test_system_prompt_name_and_stop_strings_reach_the_model(page, open_session,
     say(page, "Who am I?")
     wait_until_quiet(page)
     asked = site.model.started[-1]
-    assert (
-        asked["messages"][0].content
-        == "You are Marlow, a lighthouse keeper. You talk with Ishmael.\nEverybody is at sea."
-    )
+    assert asked["messages"][0].content.endswith("Ishmael.\nEverybody is at sea.")
     assert asked["params"].stop == ("The end", "\n\n")
     expect(page.locator(".from-user .name")).to_have_text("Ishmael")
 

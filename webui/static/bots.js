@@ -202,7 +202,7 @@ export function editBot(store, bot, reloadBots, onSaved) {
 
 /** @param {() => Promise<void>} reloadBots @param {Bot} bot */
 async function deleteBot(reloadBots, bot) {
-  const body = await remove(`/api/bots/${bot.id}`, { revision: bot.revision }).catch(toastError);
+  const body = await remove(`/api/bots/${bot.id}`).catch(toastError);
   if (!body) return;
   await reloadBots();
   toast(`Deleted ${bot.name}.`, {
