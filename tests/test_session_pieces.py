@@ -129,6 +129,8 @@ def test_readers_at_any_cursor_see_the_same_text():
         (2, "text", {"text": "abc"}), (4, "progress", {"done": 2}), (5, "done", {})] and ended
     assert log.read(1, 0)[0][0].data == {"text": "bc"}
     assert log.read(6, 0) == ([], True) and log.read(99, 0) == ([], True)
+    log.append("text", {"text": "too late"})
+    assert log.read(6, 0) == ([], True)
 
 
 def test_a_reader_waits_for_the_next_event_and_no_longer():

@@ -33,7 +33,10 @@ class EventLog:
         self.ended_at: float | None = None
 
     def append(self, name: str, data: dict[str, Any]) -> None:
+        """After the end nothing is taken: a model that was given up may still talk."""
         with self._changed:
+            if self.ended_at is not None:
+                return
             self._entries.append((name, data))
             self._changed.notify_all()
 
