@@ -67,7 +67,7 @@ def test_what_is_exported_can_be_imported(page, open_session, site, tmp_path):
         page.click(".menu >> text=Export as JSON")
     file = tmp_path / "session.json"
     download.value.save_as(file)
-    assert json.loads(file.read_text())["messages"][0]["text"] == "Take me with you"
+    assert "Take me with you" in json.dumps(json.loads(file.read_text(encoding="utf-8")))
     with page.expect_file_chooser() as chooser:
         page.click("[aria-label=Menu]")
         page.click(".menu >> text=Import a session")

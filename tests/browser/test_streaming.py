@@ -46,6 +46,7 @@ def test_markdown_that_was_streamed_is_the_same_as_markdown_that_was_loaded(page
     expect(page.locator(".md.writing .heading-1").first).to_have_text("Title")
     site.model.release()
     wait_until_quiet(page)
+    expect(page.locator(".from-bot .hljs-number")).to_have_count(1)
     streamed = page.locator(".from-bot .md").evaluate("one => one.innerHTML")
     page.reload()
     expect(page.locator(".from-bot .md")).to_contain_text("End")
