@@ -24,6 +24,7 @@ namespace {
 constexpr int64_t kSplitKeys = 256;     // 128 KiB of fp16 cache at head_dim 128: enough to hide the merge
 constexpr int64_t kBlockKeys = 128;     // keys between two looks at the running maximum
 constexpr int64_t kTileRows = 64;       // rows that share a page in the L1 cache, if a token has no more query heads
+constexpr int64_t kPagesAhead = 2;      // prefetch distance; a page of one row takes longer than memory's latency
 constexpr int64_t kMaxTokensInSplits = 8;  // sequences with more query tokens are not split among threads
 #if defined(__AVX512F__)
 constexpr int kRowsAtOnce = 8;  // with two vectors each: 16 sums, two loaded vectors, one factor in 32 registers
@@ -194,54 +195,53 @@ class Tile {
         const int64_t first_row = std::min(hidden_tokens * plan_.group, rows_);
         const int64_t first_page = start / a_.page_size, pages = (end - start + a_.page_size - 1) / a_.page_size;
         for (int64_t i = 0; i < pages; ++i) {
-            prefetch(first_page + i);
-            compute_scores(page(a_.k_cache, first_page + i), first_row, scores_ + i * plan_.padded_page);
+            compute_scores(page(a_.k_cache, first_page + i), ahead(a_.k_cache, first_page + i), first_row,
+                           scores_ + i * plan_.padded_page);
         }
         for (int64_t r = first_row; r < rows_; ++r)
             exponentiate(r, std::min(end, keys_of_row(r)) - start, pages);
         for (int64_t i = 0; i < pages; ++i)
-            add_values(page(a_.v_cache, first_page + i), first_row, std::min(a_.page_size, end - start - i * a_.page_size),
-                       scores_ + i * plan_.padded_page);
+            add_values(page(a_.v_cache, first_page + i), ahead(a_.v_cache, first_page + i), first_row,
+                       std::min(a_.page_size, end - start - i * a_.page_size), scores_ + i * plan_.padded_page);
     }
 
-    // Ask for this page's values and for the keys of the next one: about a page's work ahead of their use.
-    void prefetch(int64_t index) const {
-        const int64_t bytes = a_.page_size * a_.head_dim * static_cast<int64_t>(sizeof(Element));
-        const auto* values = reinterpret_cast<const char*>(page(a_.v_cache, index));
-        const bool has_next = (index + 1) * a_.page_size < keys_of_row(rows_ - 1);
-        const auto* keys = has_next ? reinterpret_cast<const char*>(page(a_.k_cache, index + 1)) : values;
-        for (int64_t i = 0; i < bytes; i += 64) {
-            __builtin_prefetch(values + i, 0, 2);
-            __builtin_prefetch(keys + i, 0, 2);
-        }
+    // The page to prefetch while page `index` is worked on; nullptr if there is none.
+    const Element* ahead(const void* cache, int64_t index) const {
+        const int64_t pages = (keys_of_row(rows_ - 1) + a_.page_size - 1) / a_.page_size;
+        return index + kPagesAhead < pages ? page(cache, index + kPagesAhead) : nullptr;
     }
 
     // scores[r][j] = q[r] . key j for the whole page; keys lie transposed, [head_dim, page_size]. Those behind the
     // sequence's end are computed from whatever lies there and replaced in exponentiate().
-    void compute_scores(const Element* keys, int64_t first_row, float* scores) {
+    void compute_scores(const Element* keys, const Element* next, int64_t first_row, float* scores) {
         int64_t r = first_row;
-        for (; r + kRowsAtOnce <= rows_; r += kRowsAtOnce) score_rows<kRowsAtOnce>(keys, r, scores);
-        for (; r < rows_; ++r) score_rows<1>(keys, r, scores);
+        for (; r + kRowsAtOnce <= rows_; r += kRowsAtOnce, next = nullptr)
+            score_rows<kRowsAtOnce>(keys, next, r, scores);
+        for (; r < rows_; ++r, next = nullptr) score_rows<1>(keys, next, r, scores);
     }
 
     template <int kRows>
-    void score_rows(const Element* keys, int64_t r, float* scores) {
+    void score_rows(const Element* keys, const Element* next, int64_t r, float* scores) {
         const int64_t n = a_.page_size;
         int64_t j = 0;
         for (; j + 2 * kLanes <= n; j += 2 * kLanes)
-            score_keys<kRows, 2>(r, scores + j, [&](int64_t d, int v) { return load(keys + d * n + j + v * kLanes); });
+            score_keys<kRows, 2>(r, scores + j, next ? next + j : nullptr,
+                                 [&](int64_t d, int v) { return load(keys + d * n + j + v * kLanes); });
         for (; j + kLanes <= n; j += kLanes)
-            score_keys<kRows, 1>(r, scores + j, [&](int64_t d, int) { return load(keys + d * n + j); });
-        if (j < n) score_keys<kRows, 1>(r, scores + j, [&](int64_t d, int) { return load_n(keys + d * n + j, n - j); });
+            score_keys<kRows, 1>(r, scores + j, nullptr, [&](int64_t d, int) { return load(keys + d * n + j); });
+        if (j < n)
+            score_keys<kRows, 1>(r, scores + j, nullptr,
+                                 [&](int64_t d, int) { return load_n(keys + d * n + j, n - j); });
     }
 
     template <int kRows, int kVectors, class Keys>
-    void score_keys(int64_t r, float* scores, Keys keys) {
+    void score_keys(int64_t r, float* scores, const Element* next, Keys keys) {
         const float* const q = q_ + r * plan_.padded_dim;
         Vec sums[kRows][kVectors];
         for (int row = 0; row < kRows; ++row)
             for (int v = 0; v < kVectors; ++v) sums[row][v] = zero();
         for (int64_t d = 0; d < a_.head_dim; ++d) {
+            if (next) prefetch<kVectors>(next + d * a_.page_size);
             Vec key[kVectors];
             for (int v = 0; v < kVectors; ++v) key[v] = keys(d, v);
             for (int row = 0; row < kRows; ++row) {
@@ -252,6 +252,13 @@ class Tile {
         for (int row = 0; row < kRows; ++row)
             for (int v = 0; v < kVectors; ++v)
                 store(scores + (r + row) * plan_.score_stride + v * kLanes, sums[row][v]);
+    }
+
+    // Into the L2 cache: what these vectors will be read from.
+    template <int kVectors>
+    static void prefetch(const Element* p) {
+        constexpr int64_t kPerLine = 64 / sizeof(Element);
+        for (int64_t i = 0; i < kVectors * kLanes; i += kPerLine) __builtin_prefetch(p + i, 0, 2);
     }
 
     // Scores of row r become exp(score - max), zero from key `visible` of the block on; earlier sums are scaled to
@@ -288,33 +295,37 @@ class Tile {
         state_.max[r] = new_max;
     }
 
-    void add_values(const Element* values, int64_t first_row, int64_t count, const float* p) {
+    void add_values(const Element* values, const Element* next, int64_t first_row, int64_t count, const float* p) {
         int64_t r = first_row;
-        for (; r + kRowsAtOnce <= rows_; r += kRowsAtOnce) add_values_to<kRowsAtOnce>(values, r, count, p);
-        for (; r < rows_; ++r) add_values_to<1>(values, r, count, p);
+        for (; r + kRowsAtOnce <= rows_; r += kRowsAtOnce, next = nullptr)
+            add_values_to<kRowsAtOnce>(values, next, r, count, p);
+        for (; r < rows_; ++r, next = nullptr) add_values_to<1>(values, next, r, count, p);
     }
 
     template <int kRows>
-    void add_values_to(const Element* values, int64_t r, int64_t count, const float* p) {
-        const int64_t d = a_.head_dim;
+    void add_values_to(const Element* values, const Element* next, int64_t r, int64_t count, const float* p) {
+        const int64_t n = a_.head_dim;
         int64_t i = 0;
-        for (; i + 2 * kLanes <= d; i += 2 * kLanes)
-            add_columns<kRows, 2>(r, i, count, p, [&](int64_t j, int v) { return load(values + j * d + i + v * kLanes); });
-        for (; i + kLanes <= d; i += kLanes)
-            add_columns<kRows, 1>(r, i, count, p, [&](int64_t j, int) { return load(values + j * d + i); });
-        if (i < d)
-            add_columns<kRows, 1>(r, i, count, p, [&](int64_t j, int) { return load_n(values + j * d + i, d - i); });
+        for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+            add_columns<kRows, 2>(r, i, count, p, next ? next + i : nullptr,
+                                  [&](int64_t j, int v) { return load(values + j * n + i + v * kLanes); });
+        for (; i + kLanes <= n; i += kLanes)
+            add_columns<kRows, 1>(r, i, count, p, nullptr, [&](int64_t j, int) { return load(values + j * n + i); });
+        if (i < n)
+            add_columns<kRows, 1>(r, i, count, p, nullptr,
+                                  [&](int64_t j, int) { return load_n(values + j * n + i, n - i); });
     }
 
     // sum[r..][i..] += p[r..][j] * value(j)[i..] over the keys j of the page
     template <int kRows, int kVectors, class Value>
-    void add_columns(int64_t r, int64_t i, int64_t count, const float* p, Value value) {
+    void add_columns(int64_t r, int64_t i, int64_t count, const float* p, const Element* next, Value value) {
         p += r * plan_.score_stride;
-        float* to = state_.sum + r * plan_.padded_dim + i;
+        float* const to = state_.sum + r * plan_.padded_dim + i;
         Vec sums[kRows][kVectors];
         for (int row = 0; row < kRows; ++row)
             for (int v = 0; v < kVectors; ++v) sums[row][v] = load(to + row * plan_.padded_dim + v * kLanes);
         for (int64_t j = 0; j < count; ++j) {
+            if (next) prefetch<kVectors>(next + j * a_.head_dim);
             Vec values[kVectors];
             for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);
             for (int row = 0; row < kRows; ++row) {

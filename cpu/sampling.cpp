@@ -1,7 +1,7 @@
 // The sampling chain: penalties, cuts, one counter-based random number a token. In float64, on one thread a sequence.
 //
-// Bound by one pass of exp() over the vocabulary. Cuts select by halving (std::nth_element) instead of sorting, and
-// tokens that no later step can keep are left out before.
+// Bound by one pass of exp() over the vocabulary (sampling_weights.cpp). Cuts select by halving (std::nth_element)
+// instead of sorting, and tokens that no later step can keep are left out before.
 // Reference, with the exact meaning of each step: sample() in model/kernels/reference.py.
 #include <algorithm>
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "kernels.h"
+#include "operations.h"
 #include "thread_team.h"
 
 namespace parlor {
@@ -33,41 +34,13 @@ struct Workspace {
     int32_t* counts;        // [vocab_size]
 
     static size_t bytes(int64_t vocab_size) {
-        return (static_cast<size_t>(vocab_size) * (sizeof(double) + sizeof(Candidate) + sizeof(int32_t)) + 63) / 64 * 64;
+        const size_t bytes_of_token = sizeof(double) + sizeof(Candidate) + sizeof(int32_t);
+        return (static_cast<size_t>(vocab_size) * bytes_of_token + 63) / 64 * 64;
     }
     Workspace(char* memory, int64_t vocab_size)
         : values(reinterpret_cast<double*>(memory)), candidates(reinterpret_cast<Candidate*>(values + vocab_size)),
           counts(reinterpret_cast<int32_t*>(candidates + vocab_size)) {}
 };
-
-// exp(x) for x <= 0 within 1e-15, zero below -708. Without branches or conversions, so that loops of it vectorise.
-double exp_of_negative(double x) {
-    constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52: the sum holds the rounded integer in its low bits
-    const double clamped = x < -708.0 ? -708.0 : x;
-    const double shifted = clamped * 1.4426950408889634 + kMagic;
-    const double n = shifted - kMagic;
-    const double r = (clamped - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
-    double p = 1.0 / 6227020800.0;
-    p = p * r + 1.0 / 479001600.0;
-    p = p * r + 1.0 / 39916800.0;
-    p = p * r + 1.0 / 3628800.0;
-    p = p * r + 1.0 / 362880.0;
-    p = p * r + 1.0 / 40320.0;
-    p = p * r + 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
-    uint64_t bits;
-    std::memcpy(&bits, &shifted, 8);
-    bits = (bits << 52) + (uint64_t{1023} << 52);
-    double power;
-    std::memcpy(&power, &bits, 8);
-    return x < -708.0 ? 0.0 : p * power;
-}
 
 void load_logits(const float* logits, double* x, int64_t vocab_size) {
     for (int64_t i = 0; i < vocab_size; ++i) {
@@ -152,12 +125,39 @@ double sum_of_weights(const Candidate* c, int64_t count) {
     return total;
 }
 
-// Tokens lighter than the result cannot survive top-p and min-p. Those below (1 - top_p) * total / vocab_size weigh less
-// than 1 - top_p together, so the run that reaches top_p ends before them. With top-k the shares are of another sum.
+// Tokens lighter than the result cannot survive top-p and min-p. Those below (1 - top_p) * total / vocab_size weigh
+// less than 1 - top_p together, so the run that reaches top_p ends before them.
 double weight_floor(const sampling_row& row, double total, int64_t vocab_size) {
-    if (row.top_k > 0) return 0.0;
     const double outside = row.top_p < 1.0 ? (1.0 - row.top_p) * total / static_cast<double>(vocab_size) : 0.0;
     return std::max(outside * (1.0 - 1e-9), row.min_p);
+}
+
+// The tokens of at least `floor`, in ascending order of their ids.
+int64_t gather(const double* weights, int64_t vocab_size, double floor, Candidate* c) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < vocab_size; ++i)
+        if (weights[i] > 0.0 && weights[i] >= floor) c[count++] = {weights[i], -weights[i], static_cast<int32_t>(i)};
+    return count;
+}
+
+// The k heaviest tokens, in no order: a buffer of 2k that is halved when full, so that most tokens meet one comparison.
+int64_t gather_top_k(const double* weights, int64_t vocab_size, int64_t k, Candidate* c) {
+    const int64_t capacity = std::min(2 * k + 64, vocab_size);
+    int64_t count = 0;
+    double floor = 0.0;  // an equal later token loses its tie
+    for (int64_t i = 0; i < vocab_size; ++i) {
+        if (!(weights[i] > floor)) continue;
+        if (count == capacity) {
+            std::nth_element(c, c + k - 1, c + count, before);
+            count = k;
+            floor = c[k - 1].weight;
+            if (!(weights[i] > floor)) continue;
+        }
+        c[count++] = {weights[i], -weights[i], static_cast<int32_t>(i)};
+    }
+    if (count <= k) return count;
+    std::nth_element(c, c + k - 1, c + count, before);
+    return k;
 }
 
 int64_t cut_typical(const sampling_row& row, Candidate* c, int64_t count) {
@@ -177,17 +177,14 @@ void cut(const sampling_row& row, double* weights, Candidate* c, int64_t vocab_s
     const bool has_cut = row.top_k > 0 || row.top_p < 1.0 || row.min_p > 0.0 || row.typical_p < 1.0;
     if (!has_cut) return;
     double total = 0.0;
-    for (int64_t i = 0; i < vocab_size; ++i) total += weights[i];
-    const double floor = weight_floor(row, total, vocab_size);
-    int64_t count = 0;
-    for (int64_t i = 0; i < vocab_size; ++i) {
-        if (weights[i] > 0.0 && weights[i] >= floor) c[count++] = {weights[i], -weights[i], static_cast<int32_t>(i)};
+    int64_t count;
+    if (row.top_k > 0 && row.top_k < vocab_size) {
+        count = gather_top_k(weights, vocab_size, row.top_k, c);
+        total = sum_of_weights(c, count);
+    } else {
+        for (int64_t i = 0; i < vocab_size; ++i) total += weights[i];
+        count = gather(weights, vocab_size, weight_floor(row, total, vocab_size), c);
     }
-    if (row.top_k > 0 && row.top_k < count) {
-        std::nth_element(c, c + row.top_k, c + count, before);
-        count = row.top_k;
-    }
-    if (row.top_k > 0) total = sum_of_weights(c, count);
     if (row.top_p < 1.0) count = shortest_run(c, count, row.top_p * total);
     count = std::remove_if(c, c + count, [&](const Candidate& x) { return x.weight < row.min_p; }) - c;
     if (row.typical_p < 1.0) count = cut_typical(row, c, count);
@@ -238,7 +235,7 @@ int32_t sample_row(const float* logits, const sampling_row& row, float* probabil
         if (probabilities) probabilities[best_id] = 1.0f;
         return static_cast<int32_t>(best_id);
     }
-    for (int64_t i = 0; i < vocab_size; ++i) x[i] = exp_of_negative((x[i] - best) / row.temperature);
+    PARLOR_PICK(weigh_logits)(x, vocab_size, best, row.temperature);
     cut(row, x, work.candidates, vocab_size);
     if (probabilities) {
         double total = 0.0;

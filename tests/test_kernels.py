@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -342,6 +343,34 @@ def test_only_sets_of_this_machine_can_be_forced(all_ops):
     assert all_ops.isa == "plain"
     all_ops.force_isa(None)
     assert all_ops.isa == all_ops.supported_isas()[-1]
+
+
+def test_the_thread_team_can_be_resized_and_refuses_nonsense(all_ops):
+    x = torch.randn(300, 257)
+    expected = x.clone()
+    for count in (1, 4, 2, 7, 1, 2):
+        all_ops.set_threads(count)
+        assert all_ops.threads == count
+        y = torch.ones_like(x)
+        all_ops.add(y, x)
+        assert torch.equal(y, expected + 1)
+    for count in (0, -1, 257):
+        with pytest.raises(KernelError, match="set_threads: a size"):
+            all_ops.set_threads(count)
+    assert all_ops.threads == 2
+
+
+def test_two_python_threads_may_call_by_turns(all_ops):
+    """The team serves one operation at a time, whoever calls."""
+    def work(seed):
+        values = torch.full((40_000,), float(seed))
+        for _ in range(50):
+            all_ops.add(values, torch.ones(40_000))
+        return values
+
+    with ThreadPoolExecutor(3) as pool:
+        for seed, values in enumerate(pool.map(work, range(3))):
+            assert (values == seed + 50).all()
 
 
 def test_the_library_has_every_function_of_the_header(all_ops):

@@ -26,7 +26,8 @@ from model.kernels import KernelBuildError, Progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
-LOCK_TIMEOUT_S = 300.0
+LOCK_TIMEOUT_S = 900.0
+"""A builder that dies lets go of the lock, so this only ends the wait for one that hangs."""
 KEPT_LIBRARIES = 4
 """Libraries of earlier sources that stay beside the newest, for going back and forth between versions."""
 
@@ -59,6 +60,7 @@ SOURCES: tuple[Source, ...] = (
     Source("thread_team.cpp"),
     Source("operations.cpp"),
     Source("sampling.cpp"),
+    Source("sampling_weights.cpp", _VECTORISED),
     Source("rows.cpp", _VECTORISED),
     Source("attention.cpp", _VECTORISED),
     # linear: begin
@@ -206,9 +208,10 @@ def build_kernels(progress: Progress | None = None, *, compiler: str | None = No
         tried = " or ".join(map(str, roots))
         raise KernelBuildError(f"No place to build the kernels: cannot write to {tried}.")
     library = root / name / LIBRARY_NAME
-    with _lock(root / "lock", lock_timeout_s):
+    progress = progress or (lambda line, share: None)
+    with _lock(root / "lock", lock_timeout_s, progress):
         if not library.is_file():  # else another process has built it meanwhile
-            _compile(recipe, root / "objects", library, progress or (lambda line, share: None))
+            _compile(recipe, root / "objects", library, progress)
             _remove_old_libraries(root)
     return library
 
@@ -266,11 +269,15 @@ def _is_writable(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, timeout_s: float) -> Iterator[None]:
+def _lock(path: Path, timeout_s: float, progress: Progress) -> Iterator[None]:
     """Hold the lock file; the operating system lets go of it when the process ends, however it ends."""
     deadline = time.monotonic() + timeout_s
+    is_waiting = False
     with path.open("a+b") as file:
         while not _try_lock(file.fileno()):
+            if not is_waiting:
+                progress("Waiting for another process that is compiling the kernels", 0.0)
+            is_waiting = True
             if time.monotonic() >= deadline:
                 raise KernelBuildError(
                     f"Another process has been building the kernels for over {timeout_s:.0f} s "
