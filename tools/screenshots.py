@@ -96,12 +96,13 @@ def picture(
     page = context.new_page()
     page.goto(address)
     page.locator(".message, .bot-card").first.wait_for()
+    page.locator("#right .slider").first.wait_for(state="attached")  # the settings come after the chat
     if act:
         act(page)
     page.wait_for_timeout(400)
     page.screenshot(path=target)
     context.close()
-    print(target)
+    print(target, flush=True)
 
 
 def streaming(page: Page) -> None:
