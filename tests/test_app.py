@@ -173,6 +173,7 @@ def test_the_second_server_on_a_folder_says_who_has_it(tmp_path):
 
 def test_progress_is_a_line_for_each_thing_where_nobody_watches(capsys):
     progress = app_module.Progress()
-    for what, done in (("Compiling 1/2: a", 0.5), ("Compiling 2/2: b", 1.0), ("Loading", 0.1), ("Loading", 1.0)):
+    steps = (("Compiling 1/2: a", 0.5), ("Compiling 2/2: b", 1.0), ("Loading", 0.1), ("Loading", 1.0))
+    for what, done in steps:
         progress(what, done)
     assert capsys.readouterr().out == "Compiling 1/2: a\nCompiling 2/2: b\nLoading\n"

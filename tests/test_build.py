@@ -157,7 +157,7 @@ def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
         "from model.kernels.build import *\n"
         "folder, header, root = map(pathlib.Path, sys.argv[1:])\n"
         "recipe = Recipe(find_compiler(), folder, header, (Source('one.cpp'), Source('two.cpp')))\n"
-        "path = build_kernels(lambda line, share: print('compiled'), recipe=recipe, build_root=root)\n"
+        "path = build_kernels(lambda line, share: print(line.split()[0]), recipe=recipe, build_root=root)\n"
         "print(ctypes.CDLL(str(path)).answer())\n")
     folders = map(str, (recipe.source_folder, recipe.header, tmp_path / "both"))
     command = [sys.executable, "-c", program, *folders]
@@ -165,7 +165,7 @@ def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
                  for _ in range(2)]
     outputs = [p.communicate(timeout=60)[0].split() for p in processes]
     assert [o[-1] for o in outputs] == ["41", "41"]
-    assert sum(o.count("compiled") for o in outputs) == 3
+    assert sum(o.count("Compiling") for o in outputs) == 3
 
 
 def test_an_unwritable_repository_builds_in_the_users_cache(recipe, tmp_path, monkeypatch):

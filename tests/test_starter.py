@@ -1,11 +1,13 @@
 """The shipped starter, by our own engine: some of the held-out questions, and what it must be able to do."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from model import ChatMessage, SamplingParams, load_model
 from tools.check_starter import ask, report
+from tools.starter.corpus.personas import SHIPPED, random_persona
 from tools.starter.questions import held_out_questions
 
 STARTER = Path(__file__).parents[1] / "starter"
@@ -39,14 +41,23 @@ def test_most_held_out_questions_are_answered_right(answered):
     assert len(wrong) <= 0.2 * len(sample), wrong
 
 
-def test_it_answers_as_the_bot_it_is_told_to_be_keeps_its_turn_and_remembers(answered):
+def test_it_keeps_its_turn_in_a_room_and_remembers_a_name_told_four_turns_earlier(answered):
     figures = report(answered, 1.0)
-    for ability in (
-        "answers_as_the_bot_it_is_told_to_be",
-        "keeps_to_its_turn_in_a_room_of_three",
-        "remembers_a_name_told_four_turns_earlier",
-    ):
-        assert figures[ability]["right"] >= 0.8 * figures[ability]["asked"] > 0, ability
+    for ability in ("keeps_to_its_turn_in_a_room_of_three", "remembers_a_name_told_four_turns_earlier"):
+        assert figures[ability]["right"] >= 0.9 * figures[ability]["asked"] > 0, ability
+
+
+def test_it_answers_as_the_bot_it_is_told_to_be(llm):
+    """The shipped bots, and invented ones: it reads the name instead of knowing it."""
+    rng = Random(5)
+    personas = [*SHIPPED, *(random_persona(rng) for _ in range(6))]
+    replies = {persona.name: say(llm, persona.text, "Who are you?") for persona in personas}
+    assert sum(name in reply for name, reply in replies.items()) >= len(personas) - 1, replies
+
+
+def say(llm, system, text):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    return "".join(llm.stream(messages, SamplingParams(temperature=0.0)))
 
 
 def test_without_a_system_message_it_still_answers(llm):
