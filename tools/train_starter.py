@@ -1,6 +1,6 @@
 """Train the small model that ships with Parlor, from nothing, on this machine.
 
-    python -m tools.train_starter --minutes 60 --out build/starter
+    python -m tools.train_starter --minutes 90 --workers 2 --out build/starter
 
 Writes its own corpus (tools/starter/corpus), trains a tokenizer and a Llama model, and saves what
 transformers and our engine load: config.json, model.safetensors (bfloat16), tokenizer.model,
@@ -46,7 +46,7 @@ class TrainConfig:
     warm_start: Path | None = None
     device: str = "cpu"
     seed: int = 1
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int = 3072
     lr_scale: float = 1.0
     rank: int = 0
     workers: int = 1
@@ -354,7 +354,7 @@ def parse_args() -> argparse.Namespace:
         default=1.0,
         help="factor on every learning rate; below 1 to resume gently (default %(default)s)",
     )
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens a step (default %(default)s)")
+    parser.add_argument("--batch-tokens", type=int, default=3072, help="tokens a step (default %(default)s)")
     parser.add_argument(
         "--write-heldout",
         type=Path,

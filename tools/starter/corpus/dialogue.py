@@ -17,11 +17,11 @@ GROUPS: dict[str, tuple[float, list[Skill]]] = {
     "talk": (2.4, talk.SKILLS),
 }
 WEIGHTS = {  # by the size of the table behind a skill; 1 is the rule
-    "capital": 3.0, "country": 2.0, "opposite": 3.0, "translate": 3.0, "meaning": 2.0, "kind": 1.5, "colour": 1.5,
-    "next_letter": 1.5, "add": 6.0, "add_story": 4.0, "subtract": 5.0, "subtract_story": 4.0, "multiply": 1.5,
-    "bigger": 3.0, "count_to": 1.5, "count_up": 2.0, "count_down": 2.0, "next_number": 1.5, "previous_number": 1.5,
-    "echo": 2.0, "story": 0.35, "story_about": 0.6, "joke_about": 1.2, "big_sum": 0.4, "unknown": 1.5, "doing": 1.2,
-    "human": 0.7, "abilities": 1.5,
+    "capital": 3.0, "country": 2.0, "opposite": 3.0, "translate": 3.0, "meaning": 2.0, "kind": 1.5,
+    "colour": 1.5, "next_letter": 1.5, "add": 6.0, "add_story": 4.0, "subtract": 5.0, "subtract_story": 4.0,
+    "multiply": 1.5, "bigger": 3.0, "count_to": 1.5, "count_up": 2.0, "count_down": 2.0, "next_number": 1.5,
+    "previous_number": 1.5, "echo": 2.0, "story": 0.35, "story_about": 0.6, "joke_about": 1.2, "big_sum": 0.4,
+    "unknown": 1.5, "doing": 1.2, "human": 0.7, "abilities": 1.5,
 }  # fmt: skip
 DRILL_GROUPS = {"knowledge": 4.5, "numbers": 4.5, "parlor": 2.0, "talk": 1.5}
 SPECIALTIES = {"Ada": "numbers", "Mei": "translate", "Pip": "joke", "Willa": "story"}
