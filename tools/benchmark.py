@@ -76,18 +76,23 @@ def in_turn(
     )
 
 
-def random_linear(kernels: Any, n: int, k: int, group_size: int) -> Any:
-    groups = -(-k // group_size)
-    codes = torch.randint(0, 16, (n, k), dtype=torch.uint8)
-    scales = (torch.rand(n, groups) * 0.01 + 0.01).half()
-    return kernels.pack_linear(codes, scales, torch.full((n, groups), 8, dtype=torch.uint8), group_size)
+def random_layers(kernels: Any, group_size: int) -> list[list[Any]]:
+    """Packed weights of all layers, each in memory of its own; a shape's random codes are drawn once."""
+    layers: list[list[Any]] = [[] for _ in range(NUM_LAYERS)]
+    for n, k in LINEAR_SHAPES.values():
+        groups = -(-k // group_size)
+        codes = torch.randint(0, 16, (n, k), dtype=torch.uint8)
+        scales = (torch.rand(n, groups) * 0.01 + 0.01).half()
+        zeros = torch.full((n, groups), 8, dtype=torch.uint8)
+        for layer in layers:
+            layer.append(kernels.pack_linear(codes, scales, zeros, group_size))
+    return layers
 
 
 def bench_kernels(kernels: Any, limits: Limits, rows: list[int], group_size: int, repeats: int) -> list[Row]:
     """All linear layers of the model in order, once for each number of rows: few are bound by memory, many by
     arithmetic. Each layer has its own weights, so that no cache holds them."""
-    layers = [[random_linear(kernels, n, k, group_size) for n, k in LINEAR_SHAPES.values()]
-              for _ in range(NUM_LAYERS)]
+    layers = random_layers(kernels, group_size)
     nbytes = sum(weight.nbytes for layer in layers for weight in layer)
     operations = 2 * sum(weight.n * weight.k for layer in layers for weight in layer)
     results = []
