@@ -27,7 +27,7 @@ function itemButton(item, choose) {
     {
       type: "button",
       role: radio ? "menuitemradio" : "menuitem",
-      tabindex: "-1",
+      tabindex: "0",
       class: `menu-item ${item.danger ? "danger" : ""}`,
       "aria-checked": radio ? String(item.checked) : null,
       disabled: item.disabled,
