@@ -61,6 +61,7 @@ def test_a_dialog_keeps_the_focus_inside_and_gives_it_back(page, open_session):
     open_session()
     page.locator(".title-button").focus()
     page.keyboard.press("Enter")
+    expect(page.locator("dialog[open]")).to_be_visible()  # its module is loaded when it is first wanted
     assert page.evaluate("document.activeElement.closest('dialog') !== null")
     for _ in range(6):
         page.keyboard.press("Tab")
@@ -68,6 +69,7 @@ def test_a_dialog_keeps_the_focus_inside_and_gives_it_back(page, open_session):
             "document.activeElement === document.body || document.activeElement.closest('dialog') !== null"
         )
     page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
     assert page.evaluate("document.activeElement.className") == "title-button"
 
 
