@@ -54,7 +54,6 @@ def say_and_wait(page, text):
     expect(page.locator(".stop")).to_be_hidden(timeout=REPLY_MS)
 
 
-@pytest.mark.skipif(not STARTER.exists(), reason="starter/ has no model")
 def test_two_bots_talk_and_everything_is_there_after_a_restart(chromium, parlor):
     start, stop = parlor
     address = start()
