@@ -27,7 +27,6 @@ class EngineConfig:
     max_seq_len: int | None = None    # tokens of prompt and reply; None: the model's, or what memory allows
     cache: str = "fp16"               # fp16 | fp32: how keys and values are kept
     threads: int | None = None        # None: the physical cores
-    max_batch_size: int = 8           # requests that are decoded at the same time
     prefill_chunk: int = 512          # most prompt tokens a step
     exact: bool = False               # float32 activations throughout instead of int8
 
@@ -37,7 +36,6 @@ class EngineConfig:
         for name, low, high in (("max_seq_len", 32, 1 << 24), ("threads", 1, 256)):
             if getattr(self, name) is not None:
                 _in_range(name, getattr(self, name), low, high)
-        _in_range("max_batch_size", self.max_batch_size, 1, 256)
         _in_range("prefill_chunk", self.prefill_chunk, 32, 8192)
 
 

@@ -14,6 +14,8 @@ from model.machine import readable_size
 CACHE_BYTES = {"fp16": 2, "fp32": 4}
 _RESERVE = 256 << 20
 """Left to the rest of the machine."""
+_CONVERSATIONS = 8
+"""Of full length, that the cache holds where there is memory; of shorter ones it holds more."""
 _SHARED_CACHE = 0.25
 """Of what is free after the weights, for more than one conversation of full length."""
 
@@ -69,7 +71,7 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     scratch_bytes += max_seq_len * rope_bytes
     left -= max_seq_len * rope_bytes
     least = -(-max_seq_len // PAGE_SIZE)
-    wanted = least * engine.max_batch_size
+    wanted = least * _CONVERSATIONS
     affordable = int(left * _SHARED_CACHE) // page_bytes
     num_pages = max(least, min(wanted, affordable))
     return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages)

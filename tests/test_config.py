@@ -119,7 +119,7 @@ def test_linear_rope_divides_every_frequency():
 
 
 @pytest.mark.parametrize(("name", "value"), [
-    ("device", "tpu"), ("cache", "q3"), ("max_seq_len", 1), ("threads", 0), ("max_batch_size", 1.5),
+    ("device", "tpu"), ("cache", "q3"), ("max_seq_len", 1), ("threads", 0), ("prefill_chunk", 1.5),
     ("prefill_chunk", 10**9),
 ])
 def test_engine_settings_have_ranges(name: str, value: object):

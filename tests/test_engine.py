@@ -50,8 +50,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantized_model(tmp_path_factory.mktemp("tiny"))
 
 
-def load(folder: Path, **changes: Any) -> Engine:
-    return Engine.load(folder, EngineConfig(**{"threads": 1, **changes}))
+def load(folder: Path, max_running: int | None = None, **changes: Any) -> Engine:
+    engine = Engine.load(folder, EngineConfig(**{"threads": 1, **changes}))
+    if max_running is not None:
+        engine._scheduler.max_running = max_running
+    return engine
 
 
 @pytest.fixture
@@ -191,8 +194,22 @@ def test_a_reply_is_the_same_alone_and_in_a_batch_of_eight(folder: Path, changes
     assert together == alone
 
 
-def test_more_requests_than_fit_in_a_batch_wait_and_finish(folder: Path):
-    engine = load(folder, max_batch_size=2)
+def test_rows_beyond_the_memory_for_logits_are_sampled_in_turn(folder: Path,
+                                                               monkeypatch: pytest.MonkeyPatch):
+    prompts = [prompt(12, seed=i) for i in range(30)]
+    engine = load(folder)
+    alone = [tokens(engine, token_ids, params(seed=i)) for i, token_ids in enumerate(prompts)]
+    engine.close()
+    monkeypatch.setattr("model.engine.runner.LOGIT_ROWS", 7)
+    engine = load(folder)
+    requests = [engine.submit(token_ids, params(seed=i), NO_EOS) for i, token_ids in enumerate(prompts)]
+    together = [outcome(request)[0] for request in requests]
+    engine.close()
+    assert together == alone
+
+
+def test_more_requests_than_run_at_once_wait_and_finish(folder: Path):
+    engine = load(folder, max_running=2)
     requests = [engine.submit(prompt(20, seed=i), params(max_new_tokens=5), NO_EOS) for i in range(9)]
     assert all(len(outcome(request)[0]) == 5 for request in requests)
     engine.close()
@@ -233,12 +250,12 @@ def test_what_was_never_written_to_the_cache_is_never_read(folder: Path, cache: 
 
 def test_when_pages_run_out_replies_are_recomputed_and_stay_the_same(folder: Path):
     """Eight replies of 200 tokens in a cache that holds the longest context and no more."""
-    engine = load(folder, max_batch_size=1)
-    assert engine.plan.num_pages == 16
+    engine = load(folder)
+    engine._pool.__init__(16)
     alone = [tokens(engine, prompt(40, seed=i), params(seed=i, max_new_tokens=200)) for i in range(8)]
     engine.close()
     engine = load(folder)
-    engine._pool.__init__(16)  # as small as the one above
+    engine._pool.__init__(16)
     requests = [engine.submit(prompt(40, seed=i), params(seed=i, max_new_tokens=200), NO_EOS)
                 for i in range(8)]
     together = [outcome(request)[0] for request in requests]
@@ -297,7 +314,7 @@ def test_cancelling_frees_the_pages_before_the_next_step(engine: Engine):
 
 
 def test_a_waiting_request_can_be_cancelled(folder: Path):
-    engine = load(folder, max_batch_size=1)
+    engine = load(folder, max_running=1)
     running = engine.submit(prompt(10), params(max_new_tokens=400), NO_EOS)
     waiting = engine.submit(prompt(10), params(), NO_EOS)
     waiting.cancel()
@@ -325,7 +342,8 @@ class FailingOnce:
 
 def test_a_step_that_fails_ends_its_requests_and_the_next_works(folder: Path):
     ops = FailingOnce()
-    engine = Engine.load(folder, EngineConfig(max_batch_size=2), ops=ops)
+    engine = Engine.load(folder, EngineConfig(), ops=ops)
+    engine._scheduler.max_running = 2
     want = tokens(engine, prompt(50), params(max_new_tokens=5))
     running = [engine.submit(prompt(40, seed=i), params(max_new_tokens=400), NO_EOS) for i in (1, 2)]
     waiting = engine.submit(prompt(50), params(max_new_tokens=5), NO_EOS)
@@ -347,7 +365,7 @@ def test_a_step_that_fails_ends_its_requests_and_the_next_works(folder: Path):
 
 
 def test_closing_fails_what_runs_and_refuses_what_comes(folder: Path):
-    engine = load(folder, max_batch_size=1)
+    engine = load(folder, max_running=1)
     requests = [engine.submit(prompt(10), params(max_new_tokens=400), NO_EOS) for _ in range(3)]
     next(events := requests[0].events())
     engine.close()

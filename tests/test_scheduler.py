@@ -39,13 +39,13 @@ def check(scheduler: Scheduler[str], batch: Batch[str]) -> None:
 
 
 def test_a_long_prompt_comes_in_chunks_and_then_decodes():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 8, 512)
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512)
     scheduler.add(sequence("a", 1100))
     assert [step(scheduler)["a"] for _ in range(5)] == [512, 512, 76, 1, 1]
 
 
 def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
-    scheduler: Scheduler[str] = Scheduler(PagePool(256), 8, 512)
+    scheduler: Scheduler[str] = Scheduler(PagePool(256), 512)
     scheduler.add(sequence("short", 10))
     assert step(scheduler) == {"short": 10}
     scheduler.add(sequence("long", 1000, first=5000))
@@ -55,15 +55,91 @@ def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one():
-    scheduler: Scheduler[str] = Scheduler(PagePool(512), 8, 512)
+    scheduler: Scheduler[str] = Scheduler(PagePool(512), 512)
     scheduler.add(sequence("long", 5000))
     step(scheduler)
     scheduler.add(sequence("short", 40, first=9000))
     assert step(scheduler) == {"short": 40, "long": 472}
 
 
+def test_of_many_prompts_the_first_to_come_is_done_first_and_all_move():
+    scheduler: Scheduler[str] = Scheduler(PagePool(1024), 512)
+    for index in range(8):
+        scheduler.add(sequence(str(index), 1000, first=index * 10_000))
+    assert step(scheduler) == {"0": 256 + 32, **{str(i): 32 for i in range(1, 8)}}
+    for _ in range(3):
+        step(scheduler)
+    counts = step(scheduler)
+    assert counts["0"] == 1 and counts["1"] >= 64, "the first is done, the second is next"
+
+
+def test_as_many_run_as_the_pages_hold():
+    scheduler: Scheduler[str] = Scheduler(PagePool(300), 512)
+    for index in range(150):
+        scheduler.add(sequence(str(index), 5, first=index * 100))
+    for _ in range(3):
+        step(scheduler)
+    assert len(scheduler.running) == 100, "a page each, and two to grow"
+    for _ in range(30):
+        assert set(step(scheduler)) >= {str(index) for index in range(100)}, "none stands still"
+
+
+def test_a_step_never_has_more_tokens_than_its_buffers():
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 64, max_running=40)
+    assert scheduler.max_tokens == 40 + PAGE_SIZE
+    for index in range(12):
+        scheduler.add(sequence(str(index), 5, first=index * 100))
+    step(scheduler)
+    scheduler.max_tokens = 20
+    scheduler.add(sequence("long", 100, first=5000))
+    assert step(scheduler) == {**{str(i): 1 for i in range(12)}, "long": 8}
+
+
+def test_a_beginning_that_is_being_computed_is_awaited_and_shared():
+    pool = PagePool(64)
+    scheduler: Scheduler[str] = Scheduler(pool, 64)
+    for name in "abc":
+        scheduler.add(sequence(name, 150))
+    other = sequence("other", 10, first=9000)
+    scheduler.add(other)
+    assert step(scheduler) == {"a": 54, "other": 10}, "b and c wait, but nobody waits for them"
+    assert [step(scheduler) for _ in range(3)] == [{"a": 32, "other": 1}] * 3
+    assert step(scheduler) == {"a": 1, "b": 1, "c": 1, "other": 1}
+    a, *rest = (s for s in scheduler.running if s is not other)
+    assert all(s.pages[:4] == a.pages[:4] for s in rest), "whole pages are shared"
+    assert [s.num_cached for s in rest] == [149, 149] and pool.num_used == 5 + 1 + 1 + 1
+
+
+def test_when_the_first_of_equal_prompts_is_cancelled_the_next_takes_over():
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 64)
+    sequences = [sequence(name, 150) for name in "abc"]
+    for one in sequences:
+        scheduler.add(one)
+    assert step(scheduler) == {"a": 64}
+    scheduler.remove(sequences[0])
+    assert step(scheduler) == {"b": 64}, "c waits for b now"
+    assert sequences[1].num_cached == 64
+
+
+def test_what_is_to_be_copied_is_given_to_nobody_before():
+    """The only pages to take are old ones; one of them is the source of a copy in the same step."""
+    pool = PagePool(6)
+    scheduler: Scheduler[str] = Scheduler(pool, 64)
+    old = sequence("old", 50)
+    scheduler.add(old)
+    step(scheduler)
+    scheduler.remove(old)
+    again, fresh = sequence("again", 50), sequence("fresh", 20, first=500)
+    scheduler.add(again)
+    scheduler.add(fresh)
+    batch = scheduler.next_batch()
+    check(scheduler, batch)
+    (source, target), = batch.copies
+    assert source not in [*again.pages, *fresh.pages] and target == again.pages[1]
+
+
 def test_no_more_than_the_largest_batch_run_and_the_next_follows_in_order():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 2, 512)
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512, max_running=2)
     sequences = [sequence(name, 5, first=i * 100) for i, name in enumerate("abcd")]
     for one in sequences:
         scheduler.add(one)
@@ -73,7 +149,7 @@ def test_no_more_than_the_largest_batch_run_and_the_next_follows_in_order():
 
 
 def test_a_prompt_that_is_known_is_not_computed_again():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 8, 512)
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512)
     first = sequence("first", 100)
     scheduler.add(first)
     step(scheduler)
@@ -89,7 +165,7 @@ def test_a_prompt_that_is_known_is_not_computed_again():
 
 def test_two_running_sequences_share_the_pages_of_one_preamble():
     pool = PagePool(64)
-    scheduler: Scheduler[str] = Scheduler(pool, 8, 512)
+    scheduler: Scheduler[str] = Scheduler(pool, 512)
     scheduler.add(sequence("a", 96))
     step(scheduler)
     scheduler.add(sequence("b", 160))
@@ -101,7 +177,7 @@ def test_two_running_sequences_share_the_pages_of_one_preamble():
 
 def test_without_pages_the_latest_comer_waits_and_is_computed_again():
     pool = PagePool(8)
-    scheduler: Scheduler[str] = Scheduler(pool, 8, 512)
+    scheduler: Scheduler[str] = Scheduler(pool, 512)
     first, second = sequence("first", 60), sequence("second", 60, first=1000)
     scheduler.add(first)
     scheduler.add(second)
@@ -118,7 +194,7 @@ def test_without_pages_the_latest_comer_waits_and_is_computed_again():
 
 def test_one_sequence_may_fill_the_whole_pool():
     pool = PagePool(4)
-    scheduler: Scheduler[str] = Scheduler(pool, 8, 64)
+    scheduler: Scheduler[str] = Scheduler(pool, 64)
     one = sequence("one", 100)
     scheduler.add(one)
     while len(one.token_ids) < 4 * PAGE_SIZE:
@@ -128,7 +204,7 @@ def test_one_sequence_may_fill_the_whole_pool():
 
 def test_removing_a_waiting_or_running_sequence_frees_its_pages_at_once():
     pool = PagePool(16)
-    scheduler: Scheduler[str] = Scheduler(pool, 1, 64)
+    scheduler: Scheduler[str] = Scheduler(pool, 64, max_running=1)
     running, waiting = sequence("running", 200), sequence("waiting", 10)
     scheduler.add(running)
     scheduler.add(waiting)
@@ -140,7 +216,7 @@ def test_removing_a_waiting_or_running_sequence_frees_its_pages_at_once():
 
 def test_a_failed_step_teaches_the_pool_nothing_about_it():
     pool = PagePool(16)
-    scheduler: Scheduler[str] = Scheduler(pool, 4, 64)
+    scheduler: Scheduler[str] = Scheduler(pool, 64, max_running=4)
     one = sequence("one", 100)
     scheduler.add(one)
     step(scheduler)
@@ -153,7 +229,7 @@ def test_a_failed_step_teaches_the_pool_nothing_about_it():
 def test_random_traffic_ends_with_a_full_pool():
     rng = random.Random(1)
     pool = PagePool(40)
-    scheduler: Scheduler[str] = Scheduler(pool, 6, 96)
+    scheduler: Scheduler[str] = Scheduler(pool, 96, max_running=6)
     left = {}
     for index in range(150):
         one = sequence(str(index), rng.randrange(1, 400), first=rng.choice([0, 0, 10_000 * index]))

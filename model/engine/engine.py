@@ -23,8 +23,8 @@ from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.job import Job, sampled_sequence, scored_sequence
 from model.engine.kv_cache import PAGE_SIZE, PagePool
 from model.engine.request import FailedEvent, Request, SamplingParams
-from model.engine.runner import Runner
-from model.engine.scheduler import Batch, Scheduler, Sequence
+from model.engine.runner import LOGIT_ROWS, Runner
+from model.engine.scheduler import Batch, Scheduler, Sequence, step_tokens
 from model.formats.checkpoint import open_checkpoint
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
@@ -80,10 +80,10 @@ class Engine:
                   progress: Progress | None, ops: Any) -> Engine:
         if config.device == "cuda":
             raise ModelLoadError("There are no CUDA kernels in this version. Use --device cpu or auto.")
-        max_tokens = config.prefill_chunk + config.max_batch_size
+        max_tokens = step_tokens(config.prefill_chunk)
         plan = plan_memory(
             model, config, weight_bytes=sum(info.nbytes for info in weight_infos(reader, model)),
-            scratch_bytes=buffer_bytes(model, max_tokens, config.max_batch_size), free_bytes=free_memory())
+            scratch_bytes=buffer_bytes(model, max_tokens, LOGIT_ROWS), free_bytes=free_memory())
         if ops is None:
             from model.kernels import load_kernels
             ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
@@ -101,8 +101,8 @@ class Engine:
         self._ops, self._quantization = ops, quantization
         self._weight_bytes = transformer.weights.nbytes
         self._pool = PagePool(plan.num_pages)
-        self._scheduler: Scheduler[Job] = Scheduler(self._pool, config.max_batch_size, config.prefill_chunk)
-        self._runner = Runner(ops, transformer, config.max_batch_size, plan.max_seq_len)
+        self._scheduler: Scheduler[Job] = Scheduler(self._pool, config.prefill_chunk)
+        self._runner = Runner(ops, transformer, self._scheduler.max_running, plan.max_seq_len)
         self._inbox: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._lock = threading.Lock()  # orders submit against close, so that no request is left unanswered

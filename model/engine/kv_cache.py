@@ -112,8 +112,12 @@ class PagePool:
     def know(self, page: int, parent: int, tokens: tuple[int, ...]) -> int:
         """Remember that `page` holds `tokens` after the chain `parent`; returns the chain up to here.
 
-        If another page is known for the same content that one stays known, and its chain is returned.
+        If another page is known for the same content that one stays known, and its chain is returned. What
+        was said of `page` before, while it held fewer tokens, is forgotten.
         """
+        known = self._entries[page]
+        if known is not None and (known.parent, known.tokens) != (parent, tokens):
+            self._forget(page)
         children = self._children.setdefault(parent, {})
         entry = children.get(tokens)
         if entry is None:

@@ -13,7 +13,11 @@ from model.engine.job import Job
 from model.engine.kv_cache import PAGE_SIZE, pages_for
 from model.engine.sampler import Sampler
 from model.engine.scheduler import Batch, Chunk, Sequence
+from model.kernels.sampling import SamplingRow
 from model.network.transformer import StepInput, Transformer
+
+LOGIT_ROWS = 64
+"""Rows of logits that there is memory for; where more are wanted they are sampled in turn."""
 
 
 class StepTensors:
@@ -73,8 +77,8 @@ class Runner:
         self._sampler = Sampler(ops)
         self._step = StepTensors(transformer.max_tokens, max_sequences, max_seq_len)
         config = transformer.config
-        self._selected = torch.empty(max_sequences, config.hidden_size)
-        self._logits = torch.empty(max_sequences, config.vocab_size)
+        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size)
+        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size)
 
     def run(self, batch: Batch[Job]) -> list[tuple[Sequence[Job], int]]:
         """Compute a step; the next token of every sequence that has come to its end, -1 if none is possible.
@@ -96,14 +100,21 @@ class Runner:
                 rows.append(row + chunk.count - 1)
                 sampled.append(chunk.sequence)
             row += chunk.count
-        if not rows:
-            return []
-        if len(rows) < row:
-            hidden = torch.index_select(hidden, 0, torch.tensor(rows), out=self._selected[:len(rows)])
+        tokens: list[int] = []
+        for first in range(0, len(rows), LOGIT_ROWS):
+            part = slice(first, first + LOGIT_ROWS)
+            tokens += self._choose(hidden[part] if len(rows) == row else self._gather(hidden, rows[part]),
+                                   [s.owner.row for s in sampled[part] if s.owner.row is not None])
+        return list(zip(sampled, tokens, strict=True))
+
+    def _gather(self, hidden: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        return torch.index_select(hidden, 0, torch.tensor(rows), out=self._selected[:len(rows)])
+
+    def _choose(self, hidden: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
+        """The next tokens after these rows of hidden states, at most LOGIT_ROWS."""
         logits = self._logits[:len(rows)]
         self._transformer.logits(hidden, logits)
-        sampling_rows = [sequence.owner.row for sequence in sampled if sequence.owner.row is not None]
-        return list(zip(sampled, self._sampler.choose(logits, sampling_rows), strict=True))
+        return self._sampler.choose(logits, rows)
 
     def _score(self, job: Job, chunk: Chunk[Job], hidden: torch.Tensor) -> None:
         first = max(chunk.start, job.first_scored)

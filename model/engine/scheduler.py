@@ -1,9 +1,10 @@
 """Who computes what in the next step: decoding sequences, and chunks of prompts.
 
-Waiting requests are admitted in the order they came, as many as `max_batch_size` and the pages allow. Every
-step decodes all running sequences and spends a bounded number of tokens on prompts, shared evenly, so that
-neither a long prompt stalls the streams nor a short prompt waits for a long one. When the pages run out, the
-latest comer goes back to waiting and is computed again later. Lists and integers only: no tensors, no clock.
+Waiting requests are admitted in the order they came, as many as the pages hold. One whose beginning is just
+being computed for another waits for that, and shares its pages. Every step decodes all running sequences and
+spends a bounded number of tokens on prompts, so that neither a long prompt stalls the streams nor a short
+prompt waits for a long one. When the pages run out, the latest comer goes back to waiting and is computed
+again later. Lists and integers only: no tensors, no clock.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from model.engine.kv_cache import PAGE_SIZE, ROOT, PagePool, pages_for
+from model.engine.kv_cache import PAGE_SIZE, ROOT, Match, PagePool, pages_for
 
 Owner = TypeVar("Owner")
+
+MAX_RUNNING = 256
+"""Sequences that run at once where the pages allow more: the rows for which a step has buffers."""
+
+
+def step_tokens(prefill_chunk: int, max_running: int = MAX_RUNNING) -> int:
+    """The most tokens of a step: a whole chunk of prompts, or one of each sequence and a page of prompts."""
+    return max(prefill_chunk, max_running + PAGE_SIZE)
 
 
 @dataclass(eq=False)
@@ -37,6 +46,11 @@ class Sequence(Generic[Owner]):
     def num_remaining(self) -> int:
         """Tokens still to compute before the next one can be sampled."""
         return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_reusable(self) -> int:
+        """Tokens that may come from the cache: the last one is computed, for the logits after it."""
+        return min(self.reuse_limit, len(self.token_ids) - 1)
 
 
 @dataclass
@@ -64,10 +78,11 @@ class Batch(Generic[Owner]):
 class Scheduler(Generic[Owner]):
     """Waiting and running sequences over one pool of pages."""
 
-    def __init__(self, pool: PagePool, max_batch_size: int, prefill_chunk: int) -> None:
+    def __init__(self, pool: PagePool, prefill_chunk: int, max_running: int = MAX_RUNNING) -> None:
         self.pool = pool
-        self.max_batch_size = max_batch_size
         self.prefill_chunk = prefill_chunk
+        self.max_running = max_running
+        self.max_tokens = step_tokens(prefill_chunk, max_running)
         self.waiting: deque[Sequence[Owner]] = deque()
         self.running: list[Sequence[Owner]] = []  # by arrival, preempted ones apart
         self._copies: list[tuple[int, int]] = []
@@ -99,12 +114,13 @@ class Scheduler(Generic[Owner]):
         """Choose the next step's work. Call only while there is work; then it is never empty."""
         self._copies = []
         self._admit()
+        self.pool.release([source for source, _ in self._copies])
         decoding = [s for s in self.running if s.num_remaining == 1]
         chunks = [Chunk(s, s.num_computed, 1) for s in decoding if self._give_page(s)]
         chunks = [chunk for chunk in chunks if chunk.sequence in self.running]  # not thrown out since
         prefilling = [s for s in self.running if s.num_remaining > 1]
         budget = max(PAGE_SIZE, self.prefill_chunk // 4) if chunks else self.prefill_chunk
-        chunks += self._prompt_chunks(prefilling, budget)
+        chunks += self._prompt_chunks(prefilling, min(budget, self.max_tokens - len(chunks)))
         if not chunks:  # everything was preempted for want of pages: the first to come gets them all
             return self.next_batch()
         return Batch(chunks, self._copies)
@@ -115,34 +131,60 @@ class Scheduler(Generic[Owner]):
             sequence = chunk.sequence
             sequence.num_computed = chunk.start + chunk.count
             while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
-                self._know_page(sequence, PAGE_SIZE)
+                self._know_page(sequence)
+            if sequence.num_computed == sequence.prompt_length:
+                self._know_part(sequence)  # whoever has the same prompt may copy the rest of it
 
-    def _know_page(self, sequence: Sequence[Owner], count: int) -> None:
-        first = sequence.num_known * PAGE_SIZE
-        tokens = tuple(sequence.token_ids[first:first + count])
-        sequence.chain = self.pool.know(sequence.pages[sequence.num_known], sequence.chain, tokens)
+    def _know_page(self, sequence: Sequence[Owner]) -> None:
+        sequence.chain = self._know_part(sequence)
         sequence.num_known += 1
 
-    def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.max_batch_size:
-            if not self._start(self.waiting[0]):
-                return
-            self.running.append(self.waiting.popleft())
+    def _know_part(self, sequence: Sequence[Owner]) -> int:
+        """Tell the pool what the first page that it does not know yet holds so far; the chain up to there."""
+        first = sequence.num_known * PAGE_SIZE
+        tokens = tuple(sequence.token_ids[first:min(first + PAGE_SIZE, sequence.num_computed)])
+        if not tokens:
+            return sequence.chain
+        return self.pool.know(sequence.pages[sequence.num_known], sequence.chain, tokens)
 
-    def _start(self, sequence: Sequence[Owner]) -> bool:
+    def _admit(self) -> None:
+        held: list[Sequence[Owner]] = []
+        while self.waiting and len(self.running) < self.max_running:
+            sequence = self.waiting[0]
+            match = self.pool.match(sequence.token_ids, sequence.num_reusable)
+            if self._is_coming(sequence, len(match.pages)):
+                held.append(self.waiting.popleft())
+            elif self._start(sequence, match):
+                self.running.append(self.waiting.popleft())
+            else:
+                break
+        self.waiting.extendleft(reversed(held))
+
+    def _is_coming(self, sequence: Sequence[Owner], num_pages: int) -> bool:
+        """Whether the page after these `num_pages` is just being computed in the prompt of another."""
+        end = (num_pages + 1) * PAGE_SIZE
+        if end > sequence.num_reusable:
+            return False
+        return any(other.token_ids[:end] == sequence.token_ids[:end] for other in self.running
+                   if other.num_computed < end <= other.prompt_length)
+
+    def _start(self, sequence: Sequence[Owner], match: Match) -> bool:
         """Reserve the pages of all its tokens; False, and nothing changes, if there are too few."""
-        match = self.pool.match(sequence.token_ids, min(sequence.reuse_limit, len(sequence.token_ids) - 1))
         self.pool.take(match.pages)
         num_new = pages_for(len(sequence.token_ids)) - len(match.pages)
         # two pages for each that runs, so that the newcomer is not thrown out again at once
-        if self.pool.num_available < num_new + 2 * len(self.running):
+        spare = self.pool.num_available - num_new - 2 * len(self.running)
+        if spare < 0:
             self.pool.release(match.pages)
             return False
+        sequence.num_known, sequence.chain = len(match.pages), match.chain
+        sequence.num_computed = len(match.pages) * PAGE_SIZE
+        if match.partial_tokens and spare:
+            self.pool.take([match.partial_page])  # nobody may get it before it is copied; next_batch lets go
+            sequence.num_computed += match.partial_tokens
         new_pages = [self._allocated() for _ in range(num_new)]
         sequence.pages = match.pages + new_pages
-        sequence.num_known, sequence.chain = len(match.pages), match.chain
-        sequence.num_computed = len(match.pages) * PAGE_SIZE + match.partial_tokens
-        if match.partial_tokens:
+        if sequence.num_computed > sequence.num_known * PAGE_SIZE:
             self._copies.append((match.partial_page, new_pages[0]))
         if not sequence.was_admitted:
             sequence.was_admitted = True
@@ -181,21 +223,24 @@ class Scheduler(Generic[Owner]):
         self.waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence[Owner]) -> None:
-        rest = sequence.num_computed - sequence.num_known * PAGE_SIZE
-        if rest > 0 and sequence.num_known < len(sequence.pages):
-            self._know_page(sequence, rest)
+        self._know_part(sequence)
         self.pool.release(sequence.pages)
         sequence.pages, sequence.chain = [], ROOT
         sequence.num_known = sequence.num_computed = 0
 
     def _prompt_chunks(self, prefilling: list[Sequence[Owner]], budget: int) -> list[Chunk[Owner]]:
-        """Split the budget evenly; what short prompts leave goes to the longer ones."""
-        chunks = []
-        by_length = sorted(prefilling, key=lambda s: s.num_remaining)
+        """Half of the budget to the first to come, the rest evenly to all; what short prompts leave goes to
+        the longer ones."""
+        if not prefilling:
+            return []
+        first = min(prefilling, key=lambda s: s.arrival)
+        counts = {first: min(first.num_remaining, -(-budget // 2))}
+        budget -= counts[first]
+        by_length = sorted(prefilling, key=lambda s: s.num_remaining - counts.get(s, 0))
         for index, sequence in enumerate(by_length):
             share = max(1, budget // (len(by_length) - index))
-            count = min(sequence.num_remaining, share, budget)
-            if count > 0:
-                chunks.append(Chunk(sequence, sequence.num_computed, count))
-                budget -= count
-        return chunks
+            already = counts.get(sequence, 0)
+            count = min(sequence.num_remaining - already, share, budget)
+            counts[sequence] = already + count
+            budget -= count
+        return [Chunk(sequence, sequence.num_computed, count) for sequence, count in counts.items() if count]
