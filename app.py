@@ -40,8 +40,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="where the model runs (default: %(default)s)")
     parser.add_argument("--max-seq-len", type=_positive, metavar="TOKENS",
                         help="context of the model; default: what the model was made for, if memory allows")
-    parser.add_argument("--cache", choices=("fp16", "fp32"), default="fp16",
-                        help="how the context is kept in memory (default: %(default)s)")
+    parser.add_argument("--cache", choices=("fp16", "q8", "q4", "fp32"), default="fp16",
+                        help="how the context is kept in memory: q8 takes 53%% of fp16, q4 28%% "
+                             "(default: %(default)s)")
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: one for each physical core")
     parser.add_argument("--exact", action="store_true",
                         help="float32 arithmetic throughout: slower, no rounding")

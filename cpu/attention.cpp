@@ -13,6 +13,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cache_block.h"
 #include "operations.h"
 #include "simd.h"
 #include "thread_team.h"
@@ -47,10 +48,11 @@ struct Plan {
     int64_t score_stride;  // block_pages * padded_page
     int64_t num_slots = 0; // split results that wait for the merge
     int64_t total_cost = 0;
+    int64_t widened_floats;  // a block of a quantized cache
 
     int64_t state_floats() const { return round_up(max_rows * (padded_dim + kLanes + 1), 16); }
     int64_t part_floats() const {
-        return 2 * state_floats() + round_up(max_rows * (padded_dim + score_stride), 16);
+        return 2 * state_floats() + round_up(max_rows * (padded_dim + score_stride) + widened_floats, 16);
     }
 };
 
@@ -117,6 +119,7 @@ Plan make_plan(const AttentionArgs& a) {
     plan.padded_dim = round_up(a.head_dim, kLanes);
     plan.padded_page = round_up(a.page_size, kLanes);
     plan.score_stride = plan.block_pages * plan.padded_page;
+    plan.widened_floats = a.cache_dtype == PARLOR_Q8 || a.cache_dtype == PARLOR_Q4 ? a.page_size * a.head_dim : 0;
     int64_t longest = 1;
     for (int64_t s = 0; s < a.num_sequences; ++s) longest = std::max(longest, query_tokens(a, s));
     plan.max_rows = std::min(plan.tile_tokens, longest) * plan.group;
@@ -127,14 +130,30 @@ Plan make_plan(const AttentionArgs& a) {
     return plan;
 }
 
+// How Tile reads a cache of plain numbers: the blocks are as it needs them.
+template <class Element_>
+struct PlainCache {
+    using Element = Element_;
+    static constexpr int kBits = 0;
+};
+
+// A quantized cache: each block becomes floats in memory of the tile's own when its turn comes.
+template <int kBits_>
+struct QuantizedCache {
+    using Element = float;
+    static constexpr int kBits = kBits_;
+};
+
 // The work on one item.
-template <class Element>
+template <class Cache>
 class Tile {
+    using Element = typename Cache::Element;
+
   public:
     Tile(const AttentionArgs& args, const Plan& plan, const Item& item, float* memory)
         : a_(args), plan_(plan), item_(item), rows_(item.num_tokens * plan.group), state_(memory, plan),
           total_(memory + plan.state_floats(), plan), q_(memory + 2 * plan.state_floats()),
-          scores_(q_ + plan.max_rows * plan.padded_dim),
+          scores_(q_ + plan.max_rows * plan.padded_dim), widened_(scores_ + plan.max_rows * plan.score_stride),
           first_row_of_q_(args.cu_seqlens[item.sequence] + item.first_token),
           first_position_(args.seq_lens[item.sequence] - query_tokens(args, item.sequence) + item.first_token) {}
 
@@ -176,10 +195,43 @@ class Tile {
 
     int64_t keys_of_row(int64_t r) const { return first_position_ + r / plan_.group + 1; }
 
-    const Element* page(const void* cache, int64_t index) const {
+    int64_t block_index(int64_t index) const {
         const int64_t page = a_.block_table[item_.sequence * a_.block_table_stride + index];
-        return static_cast<const Element*>(cache) +
-               (page * a_.num_kv_heads + item_.kv_head) * a_.page_size * a_.head_dim;
+        return page * a_.num_kv_heads + item_.kv_head;
+    }
+
+    const Element* page(const void* cache, int64_t index) const {
+        return static_cast<const Element*>(cache) + block_index(index) * a_.page_size * a_.head_dim;
+    }
+
+    const Element* keys(int64_t index) {
+        if constexpr (Cache::kBits == 0) return page(a_.k_cache, index);
+        else return widen_block(a_.k_cache, index, true);
+    }
+
+    const Element* values(int64_t index) {
+        if constexpr (Cache::kBits == 0) return page(a_.v_cache, index);
+        else return widen_block(a_.v_cache, index, false);
+    }
+
+    // A quantized block as floats: keys [head_dim, page_size], values [page_size, head_dim].
+    const float* widen_block(const void* cache, int64_t index, bool are_keys) {
+        constexpr int64_t kInWord = Cache::kBits == 8 ? 4 : 8;
+        const CacheBlock layout{Cache::kBits, a_.page_size, a_.head_dim};
+        const uint8_t* codes = static_cast<const uint8_t*>(cache) + block_index(index) * layout.bytes();
+        const half_t* scales = layout.scales(codes);
+        for (int64_t d = 0; d < a_.head_dim; ++d) {
+            for (int64_t j = 0; j < a_.page_size; ++j) {
+                const int64_t in_word = (are_keys ? d : j) % kInWord;
+                const int64_t word = are_keys ? d / kInWord * a_.page_size + j : j / kInWord * a_.head_dim + d;
+                const uint8_t byte = codes[word * 4 + in_word * Cache::kBits / 8];
+                const float number = Cache::kBits == 8 ? static_cast<float>(static_cast<int8_t>(byte))
+                                                       : static_cast<float>(in_word % 2 ? byte >> 4 : byte & 15) - 7.5f;
+                const float scale = load_n(scales + d / kCacheGroup * a_.page_size + j, 1)[0];
+                widened_[are_keys ? d * a_.page_size + j : j * a_.head_dim + d] = number * scale;
+            }
+        }
+        return widened_;
     }
 
     void run_split(int64_t split) {
@@ -195,18 +247,19 @@ class Tile {
         const int64_t first_row = std::min(hidden_tokens * plan_.group, rows_);
         const int64_t first_page = start / a_.page_size, pages = (end - start + a_.page_size - 1) / a_.page_size;
         for (int64_t i = 0; i < pages; ++i) {
-            compute_scores(page(a_.k_cache, first_page + i), ahead(a_.k_cache, first_page + i), first_row,
+            compute_scores(keys(first_page + i), ahead(a_.k_cache, first_page + i), first_row,
                            scores_ + i * plan_.padded_page);
         }
         for (int64_t r = first_row; r < rows_; ++r)
             exponentiate(r, std::min(end, keys_of_row(r)) - start, pages);
         for (int64_t i = 0; i < pages; ++i)
-            add_values(page(a_.v_cache, first_page + i), ahead(a_.v_cache, first_page + i), first_row,
+            add_values(values(first_page + i), ahead(a_.v_cache, first_page + i), first_row,
                        std::min(a_.page_size, end - start - i * a_.page_size), scores_ + i * plan_.padded_page);
     }
 
     // The page to prefetch while page `index` is worked on; nullptr if there is none.
     const Element* ahead(const void* cache, int64_t index) const {
+        if (Cache::kBits != 0) return nullptr;
         const int64_t pages = (keys_of_row(rows_ - 1) + a_.page_size - 1) / a_.page_size;
         return index + kPagesAhead < pages ? page(cache, index + kPagesAhead) : nullptr;
     }
@@ -362,7 +415,8 @@ class Tile {
     void write_out() {
         for (int64_t r = 0; r < rows_; ++r) {
             const Vec factor = set1(1.0f / sum(load(total_.weight + r * kLanes)));
-            const float* from = total_.sum + r * plan_.padded_dim;
+            float* from = total_.sum + r * plan_.padded_dim;
+            if (Cache::kBits != 0) hadamard(from, a_.head_dim);
             float* to = a_.out + (first_row_of_q_ + r / plan_.group) * a_.num_heads * a_.head_dim +
                         (item_.kv_head * plan_.group + r % plan_.group) * a_.head_dim;
             for_lanes(a_.head_dim, [&](int64_t i) { store(to + i, load(from + i) * factor); },
@@ -377,10 +431,11 @@ class Tile {
     State state_, total_;  // of the present split; of all splits so far
     float* q_;             // [rows, padded_dim]
     float* scores_;        // [rows, score_stride]: each page of the block starts a vector
+    float* widened_;       // [head_dim, page_size] or [page_size, head_dim]: a quantized block as floats
     const int64_t first_row_of_q_, first_position_;
 };
 
-template <class Element>
+template <class Cache>
 int attend_as(const AttentionArgs& a) {
     const Plan plan = make_plan(a);
     const int64_t num_threads = team().size();
@@ -395,14 +450,14 @@ int attend_as(const AttentionArgs& a) {
         for_each_item(a, plan, [&](const Item& item) {
             const int64_t middle = 2 * cost_before + item.cost;
             cost_before += item.cost;
-            if (middle * num_parts / (2 * plan.total_cost) == part) Tile<Element>(a, plan, item, own).run(slots);
+            if (middle * num_parts / (2 * plan.total_cost) == part) Tile<Cache>(a, plan, item, own).run(slots);
         });
         if (plan.num_slots == 0) return;
         team().barrier();
         int64_t tile = 0;
         for_each_item(a, plan, [&](const Item& item) {
             if (item.slot < 0 || item.first_split != 0) return;
-            if (tile++ % num_parts == part) Tile<Element>(a, plan, item, own).finish(slots);
+            if (tile++ % num_parts == part) Tile<Cache>(a, plan, item, own).finish(slots);
         });
     });
     return PARLOR_OK;
@@ -411,7 +466,12 @@ int attend_as(const AttentionArgs& a) {
 }  // namespace
 
 int attend(const AttentionArgs& a) {
-    return a.cache_dtype == PARLOR_F32 ? attend_as<float>(a) : attend_as<half_t>(a);
+    switch (a.cache_dtype) {
+        case PARLOR_F32: return attend_as<PlainCache<float>>(a);
+        case PARLOR_F16: return attend_as<PlainCache<half_t>>(a);
+        case PARLOR_Q8: return attend_as<QuantizedCache<8>>(a);
+        default: return attend_as<QuantizedCache<4>>(a);
+    }
 }
 
 }  // namespace PARLOR_ISA_NS

@@ -23,7 +23,8 @@ bool aligned(const T* p) {
 }
 
 bool aligned_as(const void* p, int dtype) {
-    return p != nullptr && reinterpret_cast<uintptr_t>(p) % (dtype == PARLOR_F32 ? 4 : 2) == 0;
+    const bool has_halves = dtype == PARLOR_F16 || dtype == PARLOR_BF16;
+    return p != nullptr && reinterpret_cast<uintptr_t>(p) % (has_halves ? 2 : 4) == 0;
 }
 
 template <class T>
@@ -31,7 +32,14 @@ bool all_within(const T* values, int64_t count, int64_t low, int64_t high) {
     return std::all_of(values, values + count, [&](T v) { return v >= low && v < high; });
 }
 
-bool is_cache_dtype(int dtype) { return dtype == PARLOR_F32 || dtype == PARLOR_F16; }
+bool is_quantized(int dtype) { return dtype == PARLOR_Q8 || dtype == PARLOR_Q4; }
+
+bool is_cache_dtype(int dtype) { return dtype == PARLOR_F32 || dtype == PARLOR_F16 || is_quantized(dtype); }
+
+// Words of codes are whole: 8 codes of a key, 8 values of a page.
+bool is_block_size(int dtype, int64_t page_size, int64_t head_dim) {
+    return !is_quantized(dtype) || (page_size % 8 == 0 && head_dim % 8 == 0 && head_dim <= 1024);
+}
 
 // The queries of the batch and the pages they read, see paged_attention() in kernels.h.
 int check_batch(const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_t* block_table, int64_t stride,
@@ -83,6 +91,7 @@ extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_ta
         head_dim % 2 != 0 || head_dim > 1024 || qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
         return PARLOR_ERROR_SIZE;
     if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
+    if (!is_block_size(cache_dtype, page_size, head_dim)) return PARLOR_ERROR_SIZE;
     if (!aligned(qkv) || !aligned(cos_table) || !aligned(sin_table) || !aligned(positions) ||
         !aligned(slot_mapping) || !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype))
         return PARLOR_ERROR_POINTER;
@@ -122,6 +131,7 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
         num_heads % num_kv_heads != 0 || q_stride < num_heads * head_dim || block_table_stride < max_pages)
         return PARLOR_ERROR_SIZE;
     if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
+    if (!is_block_size(cache_dtype, page_size, head_dim)) return PARLOR_ERROR_SIZE;
     if (!aligned(q) || !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype) ||
         !aligned(block_table) || !aligned(cu_seqlens) || !aligned(seq_lens) || !aligned(out))
         return PARLOR_ERROR_POINTER;

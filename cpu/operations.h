@@ -30,8 +30,8 @@ struct RopeArgs {
     const float *cos_table, *sin_table;  // [max_positions, head_dim / 2]
     const int32_t* positions;            // [num_tokens]
     const int64_t* slot_mapping;         // [num_tokens]
-    void* k_cache;                       // [num_pages, num_kv_heads, head_dim, page_size]
-    void* v_cache;                       // [num_pages, num_kv_heads, page_size, head_dim]
+    void* k_cache;                       // [num_pages, num_kv_heads, block of keys]
+    void* v_cache;                       // [num_pages, num_kv_heads, block of values]
     int cache_dtype;
     int64_t page_size, num_tokens, num_heads, num_kv_heads, head_dim;
 };
@@ -46,8 +46,8 @@ struct SiluArgs {
 struct AttentionArgs {
     const float* q;  // [num_tokens, num_heads * head_dim]
     int64_t q_stride;
-    const void* k_cache;  // [num_pages, num_kv_heads, head_dim, page_size]
-    const void* v_cache;  // [num_pages, num_kv_heads, page_size, head_dim]
+    const void* k_cache;  // [num_pages, num_kv_heads, block of keys]
+    const void* v_cache;  // [num_pages, num_kv_heads, block of values]
     int cache_dtype;
     int64_t page_size;
     const int32_t* block_table;  // [num_sequences, >= pages in use]

@@ -1,4 +1,4 @@
-// Operations that go through their rows once: embedding, RMS norm, rotation and cache write, silu * up, addition.
+// Operations that go through their rows once: embedding, RMS norm, silu * up, addition.
 //
 // Bound by memory for prompts and by the start of a region for one token, so few rows stay on the calling thread.
 // Each row is computed alone and in the same order, whatever the batch and the number of threads.
@@ -50,70 +50,6 @@ float sum_of_squares(const float* x, int64_t n) {
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// One head of one token: (low, high) -> (low * cos - high * sin, high * cos + low * sin). `out` may be `x`.
-void rotate(const float* x, const float* cos, const float* sin, float* out, int64_t half) {
-    for_lanes(half,
-              [&](int64_t i) {
-                  const Vec low = load(x + i), high = load(x + half + i), c = load(cos + i), s = load(sin + i);
-                  store(out + i, low * c - high * s);
-                  store(out + half + i, high * c + low * s);
-              },
-              [&](int64_t i, int64_t n) {
-                  const Vec low = load_n(x + i, n), high = load_n(x + half + i, n);
-                  const Vec c = load_n(cos + i, n), s = load_n(sin + i, n);
-                  store_n(out + i, low * c - high * s, n);
-                  store_n(out + half + i, high * c + low * s, n);
-              });
-}
-
-// out[d * stride] = x[d]: one key into its transposed page.
-template <class Element>
-void scatter(const float* x, Element* out, int64_t n, int64_t stride) {
-    alignas(64) Element packed[kLanes];
-    for_lanes(n,
-              [&](int64_t i) {
-                  store(packed, load(x + i));
-                  for (int64_t j = 0; j < kLanes; ++j) out[(i + j) * stride] = packed[j];
-              },
-              [&](int64_t i, int64_t count) {
-                  store(packed, load_n(x + i, count));
-                  for (int64_t j = 0; j < count; ++j) out[(i + j) * stride] = packed[j];
-              });
-}
-
-// Keys into [num_pages, num_kv_heads, head_dim, page_size], values into [num_pages, num_kv_heads, page_size, head_dim].
-template <class Element>
-void write_kv(const RopeArgs& a, int64_t slot, const float* keys, const float* cos, const float* sin) {
-    constexpr int64_t kMaxHeadDim = 1024;  // operations.cpp refuses larger ones
-    alignas(64) float rotated[kMaxHeadDim];
-    const int64_t d = a.head_dim, page = slot / a.page_size, offset = slot % a.page_size;
-    const float* values = keys + a.num_kv_heads * d;
-    for (int64_t h = 0; h < a.num_kv_heads; ++h) {
-        const int64_t start = (page * a.num_kv_heads + h) * a.page_size * d;
-        rotate(keys + h * d, cos, sin, rotated, d / 2);
-        scatter(rotated, static_cast<Element*>(a.k_cache) + start + offset, d, a.page_size);
-        Element* out = static_cast<Element*>(a.v_cache) + start + offset * d;
-        for_lanes(d, [&](int64_t i) { store(out + i, load(values + h * d + i)); },
-                  [&](int64_t i, int64_t n) { store_n(out + i, load_n(values + h * d + i, n), n); });
-    }
-}
-
-template <class Element>
-void rope_as(const RopeArgs& a) {
-    const int64_t d = a.head_dim, half = d / 2;
-    const int64_t row_values = (a.num_heads + 2 * a.num_kv_heads) * d;
-    team().parallel_for(a.num_tokens, [&](int64_t begin, int64_t end, int) {
-        for (int64_t t = begin; t < end; ++t) {
-            float* queries = a.qkv + t * a.qkv_stride;
-            const float* cos = a.cos_table + a.positions[t] * half;
-            const float* sin = a.sin_table + a.positions[t] * half;
-            for (int64_t h = 0; h < a.num_heads; ++h) rotate(queries + h * d, cos, sin, queries + h * d, half);
-            if (a.slot_mapping[t] >= 0)
-                write_kv<Element>(a, a.slot_mapping[t], queries + a.num_heads * d, cos, sin);
-        }
-    }, rows_per_share(row_values));
-}
-
 }  // namespace
 
 void embed_rows(const EmbedArgs& a) {
@@ -134,11 +70,6 @@ void norm_rows(const NormArgs& a) {
                       });
         }
     }, rows_per_share(a.n));
-}
-
-void rope_rows(const RopeArgs& a) {
-    if (a.cache_dtype == PARLOR_F32) rope_as<float>(a);
-    else rope_as<half_t>(a);
 }
 
 void silu_rows(const SiluArgs& a) {

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.kernels.cache_kinds import CACHE_KINDS
+
 MAX_JSON_BYTES = 8 << 20
 
 
@@ -25,14 +27,14 @@ class EngineConfig:
 
     device: str = "auto"              # auto | cpu | cuda
     max_seq_len: int | None = None    # tokens of prompt and reply; None: the model's, or what memory allows
-    cache: str = "fp16"               # fp16 | fp32: how keys and values are kept
+    cache: str = "fp16"               # fp16 | q8 | q4 | fp32: how keys and values are kept
     threads: int | None = None        # None: the physical cores
     prefill_chunk: int = 512          # most prompt tokens a step
     exact: bool = False               # float32 activations throughout instead of int8
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
-        _one_of("cache", self.cache, ("fp16", "fp32"))
+        _one_of("cache", self.cache, tuple(CACHE_KINDS))
         for name, low, high in (("max_seq_len", 32, 1 << 24), ("threads", 1, 256)):
             if getattr(self, name) is not None:
                 _in_range(name, getattr(self, name), low, high)

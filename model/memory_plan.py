@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.kv_cache import PAGE_SIZE
+from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import readable_size
 
-CACHE_BYTES = {"fp16": 2, "fp32": 4}
 _RESERVE = 256 << 20
 """Left to the rest of the machine."""
 _CONVERSATIONS = 8
@@ -44,8 +44,8 @@ class MemoryPlan:
 
 
 def cache_bytes_per_token(config: ModelConfig, cache: str) -> int:
-    """Keys and values of one token in all layers."""
-    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * CACHE_BYTES[cache]
+    """Keys and values of one token in all layers, the scales of quantized kinds included."""
+    return 2 * config.num_layers * config.num_kv_heads * CACHE_KINDS[cache].row_bytes(config.head_dim)
 
 
 def rope_bytes_per_position(config: ModelConfig) -> int:

@@ -10,9 +10,10 @@ import torch
 from model.kernels import load_kernels, reference
 from model.kernels.binding import KernelError, prototypes
 from model.kernels.build import ISAS
+from tests.attention_batch import Batch
+from tests.strided import GUARD, assert_gaps_untouched, strided
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-GUARD = 12345.0
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +31,6 @@ def ops(request, all_ops):
     yield all_ops
     all_ops.force_isa(None)
     all_ops.set_threads(2)
-
-
-def strided(rows, columns, gap=5):
-    """Random rows that lie `gap` floats apart, at an address that is a multiple of 4 only."""
-    memory = torch.full((rows * (columns + gap) + 1,), GUARD)
-    view = torch.as_strided(memory, (rows, columns), (columns + gap, 1), 1)
-    view.copy_(torch.randn(rows, columns))
-    return view, memory
-
-
-def assert_gaps_untouched(view, memory):
-    outside = torch.ones_like(memory, dtype=torch.bool)
-    torch.as_strided(outside, view.shape, view.stride(), view.storage_offset()).fill_(False)
-    assert (memory[outside] == GUARD).all()
 
 
 # ---- rows ------------------------------------------------------------------------------------------------
@@ -117,176 +104,6 @@ def test_add_over_odd_lengths(ops):
         expected = x + y
         ops.add(x, y)
         assert torch.equal(x, expected)
-
-
-ROPE_SHAPES = [(2, 1, 8), (4, 2, 40), (3, 3, 72), (8, 1, 128), (2, 2, 256), (1, 1, 2), (5, 1, 34)]
-
-
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), ROPE_SHAPES)
-@pytest.mark.parametrize("dtype", (torch.float16, torch.float32))
-def test_rope_write_kv_over_head_sizes(ops, dtype, heads, kv_heads, head_dim):
-    width, num_pages, page_size, max_positions = (heads + 2 * kv_heads) * head_dim, 6, 16, 300
-    angles = torch.randn(max_positions, head_dim // 2) * 9
-    cos, sin = angles.cos(), angles.sin()
-    for tokens in (0, 1, 6, 90):
-        qkv, memory = strided(tokens, width)
-        ours, theirs = qkv.clone(), qkv.clone()
-        caches = [torch.zeros(2, num_pages, kv_heads, page_size, head_dim).to(dtype) for _ in range(2)]
-        positions = torch.randint(0, max_positions, (tokens,), dtype=torch.int32)
-        slots = torch.randperm(num_pages * page_size)[:tokens].clone()
-        slots[::4] = -1
-        reference.rope_write_kv(theirs, cos, sin, positions, slots, *caches[0], heads, kv_heads)
-        ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
-        ops.rope_write_kv(qkv, cos, sin, positions, slots, *caches[1], heads, kv_heads)
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
-        assert torch.equal(qkv, ours)
-        assert_gaps_untouched(qkv, memory)
-        assert torch.equal(qkv[:, heads * head_dim:], theirs[:, heads * head_dim:])
-        # A key may lie between two halfs and round to the other one: one unit in the last place.
-        tolerance = 1e-3 if dtype == torch.float16 else 1e-6
-        torch.testing.assert_close(caches[1][0], caches[0][0], rtol=tolerance, atol=tolerance)
-        assert torch.equal(caches[1][1], caches[0][1])
-
-
-def test_the_cache_rounds_to_half_as_torch_does(ops):
-    """Values at, above and below every midpoint, subnormals, overflow and infinity."""
-    halfs = torch.arange(0, 0x7C00, dtype=torch.int32).to(torch.int16).view(torch.float16).float()
-    middles = (halfs[1:] + halfs[:-1]) / 2
-    tiny = torch.tensor([65504.0, 65519.0, 65520.0, 1e9, math.inf, 1e-30, 0.0, 2.0 ** -25])
-    values = torch.cat((halfs, middles, middles.nextafter(torch.tensor(0.0)),
-                        middles.nextafter(torch.tensor(1e9)), tiny))
-    values = torch.cat((values, -values))
-    values = torch.nn.functional.pad(values, (0, -len(values) % 64)).reshape(-1, 64)
-    tokens = len(values)
-    qkv = torch.cat((torch.zeros(tokens, 128), values), dim=1)
-    caches = torch.zeros(2, math.ceil(tokens / 16), 1, 16, 64, dtype=torch.float16)
-    ops.rope_write_kv(qkv, torch.ones(1, 32), torch.zeros(1, 32), torch.zeros(tokens, dtype=torch.int32),
-                      torch.arange(tokens), *caches, 1, 1)
-    assert torch.equal(caches[1].reshape(-1, 64)[:tokens], values.half())
-
-
-def test_copy_pages_copies_both_caches(ops):
-    caches = torch.randn(2, 9, 2, 4, 6)
-    expected = caches.clone()
-    expected[:, [7, 0]] = expected[:, [2, 5]]
-    ops.copy_pages(*caches, torch.tensor([2, 5], dtype=torch.int32), torch.tensor([7, 0], dtype=torch.int32))
-    assert torch.equal(caches, expected)
-    ops.copy_pages(*caches, torch.zeros(0, dtype=torch.int32), torch.zeros(0, dtype=torch.int32))
-    assert torch.equal(caches, expected)
-
-
-# ---- attention -------------------------------------------------------------------------------------------
-
-
-class Batch:
-    """A ragged batch on scattered pages; whatever a kernel must not read holds NaN."""
-
-    def __init__(self, sequences, *, heads, kv_heads, head_dim, page_size=32, dtype=torch.float16):
-        self.heads, self.scale, self.page_size = heads, head_dim ** -0.5, page_size
-        counts = [math.ceil(keys / page_size) for _, keys in sequences]
-        num_pages = sum(counts) + 2
-        shape = (2, num_pages, kv_heads, page_size, head_dim)
-        self.k_cache, self.v_cache = torch.full(shape, math.nan).to(dtype)
-        free = iter(torch.randperm(num_pages).tolist())
-        self.block_table = torch.full((len(sequences), max([*counts, 1])), -1, dtype=torch.int32)
-        for s, (_, keys) in enumerate(sequences):
-            for i in range(counts[s]):
-                page, filled = next(free), min(page_size, keys - i * page_size)
-                self.block_table[s, i] = page
-                columns = reference.transposed_keys(self.k_cache)[page]
-                columns[:, :, :filled] = torch.randn(kv_heads, head_dim, filled).to(dtype)
-                self.v_cache[page, :, :filled] = torch.randn(kv_heads, filled, head_dim).to(dtype)
-        self.cu_seqlens = torch.tensor([0, *itertools.accumulate(m for m, _ in sequences)], dtype=torch.int32)
-        self.seq_lens = torch.tensor([keys for _, keys in sequences], dtype=torch.int32)
-        tokens = int(self.cu_seqlens[-1])
-        self.qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim)
-        self.q = self.qkv[:, :heads * head_dim]
-
-    def part(self, s, first=0, last=None):
-        """Sequence `s` alone, only its query rows first .. last, as if its later keys were not there yet."""
-        rows = int(self.cu_seqlens[s + 1] - self.cu_seqlens[s])
-        last = rows if last is None else last
-        alone = object.__new__(Batch)
-        alone.heads, alone.scale, alone.page_size = self.heads, self.scale, self.page_size
-        alone.k_cache, alone.v_cache = self.k_cache, self.v_cache
-        alone.block_table = self.block_table[s:s + 1]
-        alone.cu_seqlens = torch.tensor([0, last - first], dtype=torch.int32)
-        alone.seq_lens = self.seq_lens[s:s + 1] - (rows - last)
-        start = int(self.cu_seqlens[s])
-        alone.q = self.q[start + first:start + last]
-        return alone
-
-    def run(self, ops):
-        out = torch.full(self.q.shape, GUARD)
-        ops.paged_attention(self.q, self.k_cache, self.v_cache, self.block_table, self.cu_seqlens,
-                            self.seq_lens, out, self.heads, self.scale)
-        return out
-
-
-MIXED = [(1, 1), (1, 32), (1, 33), (0, 0), (5, 5), (1, 31), (40, 97), (3, 600), (1, 700), (0, 64), (33, 33)]
-HEADS = [(4, 4, 32), (8, 2, 64), (6, 1, 80), (2, 1, 128), (3, 3, 256), (71, 1, 64), (12, 4, 40), (2, 2, 8),
-         (9, 3, 72), (4, 2, 36)]
-
-
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), HEADS)
-def test_attention_over_head_sizes_and_groups(ops, heads, kv_heads, head_dim):
-    batch = Batch(MIXED, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
-    torch.testing.assert_close(batch.run(ops), batch.run(reference), rtol=1e-5, atol=3e-6)
-
-
-@pytest.mark.parametrize("page_size", (1, 3, 5, 16, 32, 100, 300))
-@pytest.mark.parametrize("dtype", (torch.float16, torch.float32))
-def test_attention_over_page_sizes_and_cache_kinds(ops, page_size, dtype):
-    batch = Batch([(1, 513), (7, 256), (20, 301), (1, 1)], heads=4, kv_heads=2, head_dim=48, dtype=dtype,
-                  page_size=page_size)
-    torch.testing.assert_close(batch.run(ops), batch.run(reference), rtol=1e-5, atol=3e-6)
-
-
-def test_attention_to_one_key_is_its_value(ops):
-    batch = Batch([(1, 1)], heads=4, kv_heads=2, head_dim=16)
-    page = int(batch.block_table[0, 0])
-    expected = batch.v_cache[page, :, 0].float().repeat_interleave(2, dim=0).reshape(1, 64)
-    assert torch.equal(batch.run(ops), expected)
-
-
-def test_attention_with_large_scores_is_a_choice_of_one_key(ops):
-    """Scores of +-1e5 overflow exp() without the running maximum; the maximum comes late in the sequence."""
-    batch = Batch([(1, 600)], heads=2, kv_heads=1, head_dim=32, dtype=torch.float32)
-    batch.q.mul_(1e5)
-    torch.testing.assert_close(batch.run(ops), batch.run(reference), rtol=1e-5, atol=1e-5)
-
-
-def test_attention_does_not_depend_on_neighbours_threads_or_chunks(ops):
-    """The same bits alone, in a batch, in chunks of any size, on one, two or five threads."""
-    batch = Batch([(1, 900), (70, 620), (4, 300), (1, 40)], heads=8, kv_heads=2, head_dim=64)
-    together = batch.run(ops)
-    for threads in (1, 5, 2):
-        ops.set_threads(threads)
-        assert torch.equal(batch.run(ops), together)
-        start = 0
-        for s in range(4):
-            rows = int(batch.cu_seqlens[s + 1] - batch.cu_seqlens[s])
-            assert torch.equal(batch.part(s).run(ops), together[start:start + rows])
-            start += rows
-    for first, last in ((0, 1), (0, 69), (5, 9), (69, 70), (30, 62)):
-        assert torch.equal(batch.part(1, first, last).run(ops), together[1 + first:1 + last])
-
-
-def test_attention_of_many_random_batches(ops):
-    generator = torch.Generator().manual_seed(7)
-
-    def number(low, high):
-        return int(torch.randint(low, high, (1,), generator=generator))
-
-    for _ in range(15):
-        kv_heads = number(1, 4)
-        heads = kv_heads * number(1, 9)
-        sequences = []
-        for _ in range(number(1, 6)):
-            rows = number(0, 4) if number(0, 2) else number(0, 90)
-            sequences.append((rows, rows + number(0, 500)))
-        batch = Batch(sequences, heads=heads, kv_heads=kv_heads, head_dim=number(4, 20) * 8)
-        torch.testing.assert_close(batch.run(ops), batch.run(reference), rtol=1e-5, atol=3e-6)
 
 
 # ---- errors and control ------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ def plan(free: int, weights: int = 4000 * MB, **engine: object):
 def test_cache_of_a_token_by_hand():
     assert cache_bytes_per_token(MODEL, "fp16") == 2 * 32 * 32 * 128 * 2 == 512 << 10
     assert cache_bytes_per_token(MODEL, "fp32") == 1 << 20
+    assert cache_bytes_per_token(MODEL, "q8") == 2 * 32 * 32 * 128 * 1.0625
+    assert cache_bytes_per_token(MODEL, "q4") == 2 * 32 * 32 * 128 * 0.5625
 
 
 def test_with_much_memory_the_model_decides_and_others_get_pages_too():

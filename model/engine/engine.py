@@ -35,7 +35,6 @@ from model.network.weights import Progress, load_weights, weight_infos
 
 log = logging.getLogger(__name__)
 
-_CACHE_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 _MAX_SEED = 1 << 53
 _SMALL_MODEL = 256 << 20
 """Bytes of weights below which torch's own threads cost more than they bring while loading."""
@@ -89,7 +88,7 @@ class Engine:
             ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
         with torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
             weights = load_weights(ops, reader, model, config.exact, progress)
-            cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, _CACHE_DTYPES[config.cache])
+            cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, config.cache)
             transformer = Transformer(ops, model, weights, cache, plan.max_seq_len, max_tokens)
         return cls(ops, transformer, config, plan, reader.describe())
 

@@ -62,6 +62,7 @@ SOURCES: tuple[Source, ...] = (
     Source("sampling.cpp"),
     Source("sampling_weights.cpp", _VECTORISED),
     Source("rows.cpp", _VECTORISED),
+    Source("rope.cpp", _VECTORISED),
     Source("attention.cpp", _VECTORISED),
     # linear: begin
     Source("linear.cpp"),

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from model.kernels.binding import Library
 from model.kernels.build import ISAS
+from model.kernels.cache_kinds import kind_of
 from model.kernels.linear import LinearOperations
 from model.kernels.sampling import SamplingRow, SamplingStruct
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """PARLOR_F32, PARLOR_F16, PARLOR_BF16 of kernels.h."""
 _FLOAT32 = (torch.float32,)
-_CACHE_DTYPES = (torch.float16, torch.float32)
+_CACHE_DTYPES = (torch.float16, torch.float32, torch.uint8)
 
 
 def check(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Sequence[torch.dtype] = _FLOAT32) -> int:
@@ -48,6 +49,11 @@ def check_dense(name: str, tensor: Tensor, shape: Sequence[int],
     check(name, tensor, shape, dtypes)
     if not tensor.is_contiguous():
         raise ValueError(f"{name} has the strides {tensor.stride()}; expected a contiguous tensor")
+
+
+def _cache_code(cache: Tensor, head_dim: int) -> int:
+    """PARLOR_F32, _F16, _Q8 or _Q4. Raises ValueError if it holds heads of another size."""
+    return kind_of(str(cache.dtype).removeprefix("torch."), cache.shape[3], head_dim).code
 
 
 class CpuKernels(LinearOperations):
@@ -105,14 +111,16 @@ class CpuKernels(LinearOperations):
                       k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
         check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), _CACHE_DTYPES)
         check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
-        num_pages, _, page_size, head_dim = k_cache.shape
-        qkv_stride = check("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
+        num_pages, _, page_size, _ = k_cache.shape
+        qkv_stride = check("qkv", qkv, (-1, -1))
+        head_dim = qkv.shape[1] // (num_heads + 2 * num_kv_heads)
+        check("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
         check_dense("cos", cos, (-1, head_dim // 2))
         check_dense("sin", sin, cos.shape)
         check_dense("positions", positions, (len(qkv),), (torch.int32,))
         check_dense("slot_mapping", slot_mapping, (len(qkv),), (torch.int64,))
         self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping,
-                  k_cache, v_cache, DTYPE_CODES[k_cache.dtype], num_pages, page_size,
+                  k_cache, v_cache, _cache_code(k_cache, head_dim), num_pages, page_size,
                   len(qkv), num_heads, num_kv_heads, head_dim, None)
 
     def silu_mul(self, gate_up: Tensor, out: Tensor) -> None:
@@ -132,13 +140,15 @@ class CpuKernels(LinearOperations):
                         scale: float) -> None:
         check_dense("k_cache", k_cache, (-1, -1, -1, -1), _CACHE_DTYPES)
         check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
-        num_pages, num_kv_heads, page_size, head_dim = k_cache.shape
-        q_stride = check("q", q, (-1, num_heads * head_dim))
+        num_pages, num_kv_heads, page_size, _ = k_cache.shape
+        q_stride = check("q", q, (-1, -1))
+        head_dim = q.shape[1] // num_heads
+        check("q", q, (-1, num_heads * head_dim))
         check_dense("seq_lens", seq_lens, (-1,), (torch.int32,))
         check_dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
         table_stride = check("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
         check_dense("out", out, q.shape)
-        self.call("paged_attention", q, q_stride, k_cache, v_cache, DTYPE_CODES[k_cache.dtype], num_pages,
+        self.call("paged_attention", q, q_stride, k_cache, v_cache, _cache_code(k_cache, head_dim), num_pages,
                   page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
                   len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, None)
 

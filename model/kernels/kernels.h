@@ -37,7 +37,7 @@ enum {
 };
 
 /* ---- dtype codes ------------------------------------------------------------------------------------ */
-enum { PARLOR_F32 = 0, PARLOR_F16 = 1, PARLOR_BF16 = 2 };
+enum { PARLOR_F32 = 0, PARLOR_F16 = 1, PARLOR_BF16 = 2, PARLOR_Q8 = 3, PARLOR_Q4 = 4 /* the last two: caches only */ };
 
 /* ---- instruction sets, ascending; each includes the ones before it ----------------------------------- */
 enum {
@@ -55,7 +55,7 @@ PARLOR_API int force_isa(int isa);             /* for tests: use this set from t
 PARLOR_API int set_threads(int num_threads);   /* size of the thread team, 1..256; the caller is one of them */
 PARLOR_API int get_threads(void);
 
-/* ---- rows: embedding, norm, rotation, activation ------------------------------------------------------- */
+/* ---- rows: embedding, norm, activation ----------------------------------------------------------------- */
 
 /* out[t] = table[token_ids[t]] as float32. */
 PARLOR_API int embed(
@@ -74,23 +74,6 @@ PARLOR_API int rms_norm(
     int64_t out_stride,
     int64_t num_tokens, int64_t n, float eps, void* stream);
 
-/* Rotate the queries in place (element i with i + head_dim / 2); rotated keys and plain values go to the cache. */
-PARLOR_API int rope_write_kv(
-    float* qkv,                   /* [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], rows qkv_stride apart */
-    int64_t qkv_stride,
-    const float* cos_table,       /* [max_positions, head_dim / 2] */
-    const float* sin_table,       /* [max_positions, head_dim / 2] */
-    int64_t max_positions,
-    const int32_t* positions,     /* [num_tokens] */
-    const int64_t* slot_mapping,  /* [num_tokens] page * page_size + offset; negative: not written */
-    void* k_cache,                /* [num_pages, num_kv_heads, head_dim, page_size] of cache_dtype: keys transposed */
-    void* v_cache,                /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
-    int cache_dtype,              /* PARLOR_F32 or _F16 */
-    int64_t num_pages, int64_t page_size,
-    int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads,
-    int64_t head_dim,             /* even, at most 1,024 */
-    void* stream);
-
 /* out = silu(gate_up[:, :n]) * gate_up[:, n:], silu(x) = x / (1 + exp(-x)). */
 PARLOR_API int silu_mul(
     const float* gate_up,  /* [num_tokens, 2 * n], rows gate_up_stride apart */
@@ -107,14 +90,56 @@ PARLOR_API int add(
 
 /* ---- cache ------------------------------------------------------------------------------------------- */
 
+/* A page holds, for each key head, a block of P keys; the value cache has as many blocks of P values.
+ *
+ *   PARLOR_F32, _F16    keys    [D, P]: transposed, so that neighbouring lanes have neighbouring keys
+ *                       values  [P, D]
+ *   PARLOR_Q8, _Q4      32-bit words, then float16 scales; c = 4 or 8 codes a word, the first in the lowest bits
+ *                       keys    words [D / c, P]: word (i, j) is dimensions c * i .. c * i + c - 1 of key j
+ *                       values  words [P / c, D]: word (i, d) is dimension d of values c * i .. c * i + c - 1
+ *                       both    scales [G, P] right behind the words; G = ceil(D / 32) groups of a head's dimensions
+ *
+ * Either way a vector or a warp that reads consecutive words has consecutive keys (of keys) or dimensions (of values)
+ * in its lanes, and the codes of a lane's word go into one sum: products of 4 bytes, or of pairs taken by
+ * word & 0x000F000F, 0x00F000F0 ...
+ * Bytes of a block: P * (D * bits / 8 + 2 * G); 1.0625 and 0.5625 a number where 32 divides D.
+ *
+ * Meaning of the quantized kinds: a head x[D] is multiplied by the normalized Hadamard matrix, in blocks of the
+ * largest power of two that divides D (for step = 1, 2, 4 ...: x[i], x[i + step] = their sum, their difference; at
+ * last times 1 / sqrt(block)). For each group: largest = max |x|, and with r = 1 / scale in float32 (0 for scale 0)
+ *   _Q8   scale = half(largest / 127)   code = round_to_even(x * r), -127 .. 127     value = code * scale
+ *   _Q4   scale = half(largest / 8)     code = floor(x * r) + 8, clamped to 0 .. 15  value = (code - 7.5) * scale
+ * A word of values is shared by 4 or 8 tokens: writers of one page must not overwrite each other's codes. Codes and
+ * scales behind the end of a sequence are undefined, so they may be anything but must not reach a result. */
+
+/* Rotate the queries in place (element i with i + head_dim / 2); rotated keys and plain values go to the cache.
+ * For PARLOR_Q8 and _Q4 queries, keys and values are then multiplied by the Hadamard matrix, the queries in place. */
+PARLOR_API int rope_write_kv(
+    float* qkv,                   /* [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], rows qkv_stride apart */
+    int64_t qkv_stride,
+    const float* cos_table,       /* [max_positions, head_dim / 2] */
+    const float* sin_table,       /* [max_positions, head_dim / 2] */
+    int64_t max_positions,
+    const int32_t* positions,     /* [num_tokens] */
+    const int64_t* slot_mapping,  /* [num_tokens] page * page_size + offset; negative: not written */
+    void* k_cache,                /* [num_pages, num_kv_heads, block of keys] */
+    void* v_cache,                /* [num_pages, num_kv_heads, block of values] */
+    int cache_dtype,              /* PARLOR_F32, _F16, _Q8 or _Q4 */
+    int64_t num_pages, int64_t page_size,
+    int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads,
+    int64_t head_dim,             /* even, at most 1,024; _Q8, _Q4: a multiple of 8, as is page_size */
+    void* stream);
+
 /* Causal attention of a ragged batch over the paged cache. Query row i of sequence s stands at position
- * seq_lens[s] - (cu_seqlens[s + 1] - cu_seqlens[s]) + i and sees the keys up to its own position. */
+ * seq_lens[s] - (cu_seqlens[s + 1] - cu_seqlens[s]) + i and sees the keys up to its own position. Of PARLOR_Q8 and _Q4
+ * the queries come as rope_write_kv leaves them, times the Hadamard matrix; out is multiplied by it once more, so that
+ * it is what the other kinds give. */
 PARLOR_API int paged_attention(
     const float* q,              /* [num_tokens, num_heads * head_dim], rows q_stride apart */
     int64_t q_stride,
-    const void* k_cache,         /* [num_pages, num_kv_heads, head_dim, page_size] of cache_dtype: keys transposed */
-    const void* v_cache,         /* [num_pages, num_kv_heads, page_size, head_dim] of cache_dtype */
-    int cache_dtype,             /* PARLOR_F32 or _F16 */
+    const void* k_cache,         /* [num_pages, num_kv_heads, block of keys] */
+    const void* v_cache,         /* [num_pages, num_kv_heads, block of values] */
+    int cache_dtype,             /* PARLOR_F32, _F16, _Q8 or _Q4 */
     int64_t num_pages, int64_t page_size,
     const int32_t* block_table,  /* [num_sequences, max_pages], rows block_table_stride apart */
     int64_t block_table_stride, int64_t max_pages,

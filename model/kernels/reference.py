@@ -2,7 +2,7 @@
 
 The same names and arguments as the methods of `load_kernels()`. Written to be read, not to be fast. All
 arithmetic is float32 (float64 where a function says so); tensors are on the CPU. The linear operations are in
-linear_reference.py.
+linear_reference.py, the layout of the cache's pages is in cache_reference.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.kernels.cache_reference import cache_kind, hadamard, read_keys, read_values, write
 from model.kernels.sampling import SamplingRow
 
 
@@ -47,34 +48,29 @@ def rope_write_kv(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot
     cos, sin      float32 [max_positions, head_dim // 2]
     positions     int32 [T]
     slot_mapping  int64 [T]: page * page_size + offset of each token; a negative one is not written
-    k_cache, v_cache  float16 or float32 [num_pages, num_kv_heads, page_size, head_dim]; see `transposed_keys`
+    k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py
 
-    Element i of a head is paired with element i + head_dim // 2 (Hugging Face's Llama, rotate_half).
+    Element i of a head is paired with element i + head_dim // 2 (Hugging Face's Llama, rotate_half). For the
+    quantized kinds queries, keys and values are then multiplied by a Hadamard matrix, which spreads what is
+    large in one dimension over all of them and changes no product of query and key.
     """
-    head_dim, page_size = k_cache.shape[3], k_cache.shape[2]
-    heads = qkv.view(qkv.shape[0], num_heads + 2 * num_kv_heads, head_dim)
+    page_size = k_cache.shape[2]
+    num_all = num_heads + 2 * num_kv_heads
+    heads = qkv.view(qkv.shape[0], num_all, qkv.shape[1] // num_all)
     c, s = cos[positions.long()].unsqueeze(1), sin[positions.long()].unsqueeze(1)
 
     def rotated(x: Tensor) -> Tensor:
         low, high = x.chunk(2, dim=-1)
         return torch.cat((low * c - high * s, high * c + low * s), dim=-1)
 
-    heads[:, :num_heads] = rotated(heads[:, :num_heads])
+    queries = rotated(heads[:, :num_heads])
+    is_quantized = cache_kind(k_cache, heads.shape[2]).is_quantized
+    heads[:, :num_heads] = hadamard(queries) if is_quantized else queries
     kept = slot_mapping >= 0
     page, offset = slot_mapping[kept] // page_size, slot_mapping[kept] % page_size
     keys = rotated(heads[:, num_heads:num_heads + num_kv_heads])
-    transposed_keys(k_cache)[page, :, :, offset] = keys[kept].to(k_cache.dtype)
-    v_cache[page, :, offset] = heads[:, num_heads + num_kv_heads:][kept].to(v_cache.dtype)
-
-
-def transposed_keys(k_cache: Tensor) -> Tensor:
-    """The key cache as it lies in memory: [num_pages, num_kv_heads, head_dim, page_size].
-
-    It has the values' shape everywhere else, but in each page and head the keys are the columns, so that a
-    kernel takes the same element of 16 keys with one load. Pages stay whole, so nobody else need know.
-    """
-    num_pages, num_kv_heads, page_size, head_dim = k_cache.shape
-    return k_cache.view(num_pages, num_kv_heads, head_dim, page_size)
+    write(k_cache, page, offset, keys[kept], are_keys=True)
+    write(v_cache, page, offset, heads[:, num_heads + num_kv_heads:][kept], are_keys=False)
 
 
 def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor, cu_seqlens: Tensor,
@@ -82,17 +78,20 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
     """Causal attention of a ragged batch of prompts and decode steps over the paged cache.
 
     q            float32 [T, num_heads * head_dim], rows may be strided (a view into qkv)
-    k_cache, v_cache  float16 or float32 [num_pages, num_kv_heads, page_size, head_dim]; see `transposed_keys`
+    k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py
     block_table  int32 [S, max_pages]: the pages of each sequence, in order
     cu_seqlens   int32 [S + 1]: query rows of sequence s are cu_seqlens[s] .. cu_seqlens[s + 1]
     seq_lens     int32 [S]: keys of each sequence, this step's included
     out          float32 [T, num_heads * head_dim]
 
     Query row i of sequence s stands at position seq_lens[s] - (its number of query rows) + i and sees the
-    keys up to its own position. Query head h uses key head h // (num_heads // num_kv_heads).
+    keys up to its own position. Query head h uses key head h // (num_heads // num_kv_heads). With a quantized
+    kind q comes from rope_write_kv multiplied by the Hadamard matrix; `out` is no longer.
     """
-    num_kv_heads, page_size, head_dim = k_cache.shape[1:]
-    all_keys = transposed_keys(k_cache).transpose(2, 3)
+    num_kv_heads, page_size = k_cache.shape[1:3]
+    head_dim = q.shape[1] // num_heads
+    all_keys, all_values = read_keys(k_cache, head_dim), read_values(v_cache, head_dim)
+    is_quantized = cache_kind(k_cache, head_dim).is_quantized
     group = num_heads // num_kv_heads
     bounds = cu_seqlens.tolist()
     for s, num_keys in enumerate(seq_lens.tolist()):
@@ -100,14 +99,16 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
         if first == last:
             continue
         pages = block_table[s, :math.ceil(num_keys / page_size)].long()
-        keys, values = (cache[pages].transpose(0, 1).reshape(num_kv_heads, -1, head_dim)[:, :num_keys].float()
-                        .repeat_interleave(group, dim=0) for cache in (all_keys, v_cache))
+        keys, values = (cache[pages].transpose(0, 1).reshape(num_kv_heads, -1, head_dim)[:, :num_keys]
+                        .repeat_interleave(group, dim=0) for cache in (all_keys, all_values))
         queries = q[first:last].view(last - first, num_heads, head_dim).transpose(0, 1)
         scores = queries @ keys.transpose(1, 2) * scale
         query_positions = torch.arange(num_keys - (last - first), num_keys)
         hidden = torch.arange(num_keys)[None, :] > query_positions[:, None]
         weights = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
-        out[first:last] = (weights @ values).transpose(0, 1).reshape(last - first, num_heads * head_dim)
+        mixed = (weights @ values).transpose(0, 1)
+        mixed = hadamard(mixed) if is_quantized else mixed
+        out[first:last] = mixed.reshape(last - first, num_heads * head_dim)
 
 
 def silu_mul(gate_up: Tensor, out: Tensor) -> None:

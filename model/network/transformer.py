@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, rope_inverse_frequencies
+from model.kernels.cache_kinds import CACHE_KINDS
 from model.network.call_list import CallLists
 from model.network.weights import ModelWeights
 
@@ -34,16 +35,17 @@ class StepInput:
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values of every layer: float16 or float32 [num_pages, num_kv_heads, PAGE_SIZE, head_dim]."""
+    """Keys and values of every layer: [num_pages, num_kv_heads, PAGE_SIZE, head_dim or row bytes]."""
 
     keys: list[Tensor]
     values: list[Tensor]
 
     @classmethod
-    def allocate(cls, config: ModelConfig, num_pages: int, page_size: int, dtype: torch.dtype) -> KVCache:
-        """Not initialized: what was never written is never read."""
-        shape = (config.num_layers, 2, num_pages, config.num_kv_heads, page_size, config.head_dim)
-        memory = torch.empty(shape, dtype=dtype)
+    def allocate(cls, config: ModelConfig, num_pages: int, page_size: int, kind: str) -> KVCache:
+        """`kind`: a key of CACHE_KINDS. Not initialized: what was never written is never read."""
+        made = CACHE_KINDS[kind]
+        shape = made.cache_shape(num_pages, config.num_kv_heads, page_size, config.head_dim)
+        memory = torch.empty(config.num_layers, 2, *shape, dtype=getattr(torch, made.dtype))
         return cls([layer[0] for layer in memory], [layer[1] for layer in memory])
 
 

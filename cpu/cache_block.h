@@ -1,0 +1,56 @@
+// How the codes and scales of PARLOR_Q8 and PARLOR_Q4 lie in a block of P keys or values, and the Hadamard matrix
+// that both are multiplied by: kernels.h says the same in words, model/kernels/cache_reference.py in torch.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "simd.h"
+
+namespace parlor {
+namespace PARLOR_ISA_NS {
+
+constexpr int64_t kCacheGroup = 32;  // dimensions that share a scale
+
+struct CacheBlock {
+    int64_t bits, page_size, head_dim;
+
+    int64_t groups() const { return (head_dim + kCacheGroup - 1) / kCacheGroup; }
+    int64_t code_bytes() const { return page_size * head_dim * bits / 8; }
+    int64_t bytes() const { return code_bytes() + page_size * groups() * 2; }
+
+    // Scales [groups, page_size].
+    const half_t* scales(const void* block) const {
+        return reinterpret_cast<const half_t*>(static_cast<const uint8_t*>(block) + code_bytes());
+    }
+    half_t* scales(void* block) const { return const_cast<half_t*>(scales(const_cast<const void*>(block))); }
+};
+
+// x[n] times the normalized Hadamard matrix, in blocks of the largest power of two that divides n.
+inline void hadamard(float* x, int64_t n) {
+    const int64_t block = n & -n;
+    for (int64_t step = 1; step < block; step *= 2) {
+        for (int64_t start = 0; start < n; start += 2 * step) {
+            float* const low = x + start;
+            float* const high = low + step;
+            if (step >= kLanes) {
+                for (int64_t i = 0; i < step; i += kLanes) {
+                    const Vec a = load(low + i), b = load(high + i);
+                    store(low + i, a + b);
+                    store(high + i, a - b);
+                }
+            } else {
+                for (int64_t i = 0; i < step; ++i) {
+                    const float a = low[i], b = high[i];
+                    low[i] = a + b;
+                    high[i] = a - b;
+                }
+            }
+        }
+    }
+    const float factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)));
+    for (int64_t i = 0; i < n; ++i) x[i] *= factor;
+}
+
+}  // namespace PARLOR_ISA_NS
+}  // namespace parlor
