@@ -98,7 +98,7 @@ class Engine:
         self.max_seq_len = plan.max_seq_len
         self.plan = plan
         self._ops, self._quantization = ops, quantization
-        self._weight_bytes = transformer.weights.nbytes
+        self._weight_bytes, self._step_bytes = transformer.weights.nbytes, transformer.weights.step_bytes
         self._pool = PagePool(plan.num_pages)
         self._scheduler: Scheduler[Job] = Scheduler(self._pool, config.prefill_chunk)
         self._runner = Runner(ops, transformer, self._scheduler.max_running, plan.max_seq_len)
@@ -150,7 +150,8 @@ class Engine:
         """What is loaded; does not change."""
         return {"name": self.model_config.name, "architecture": self.model_config.architecture,
                 "quantization": self._quantization, "num_parameters": self.model_config.num_parameters,
-                "weight_bytes": self._weight_bytes, "cache_bytes": self.plan.cache_bytes,
+                "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
+                "cache_bytes": self.plan.cache_bytes,
                 "cache_tokens": self.plan.cache_tokens, "device": "cpu",
                 "isa": getattr(self._ops, "isa", "reference"), "threads": getattr(self._ops, "threads", 1)}
 

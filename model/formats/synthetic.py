@@ -30,6 +30,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tinyllama-1.1b": _shape(2048, 5632, 22, 32, 4, context=16384),  # true context 2048; more to measure
     "llama-3.2-1b": _shape(2048, 8192, 16, 32, 8, vocab=128256, context=131072, theta=5e5),
     "llama-3.2-3b": _shape(3072, 8192, 28, 24, 8, vocab=128256, context=131072, theta=5e5),
+    "llama-1-33b": _shape(6656, 17920, 60, 52, 52, context=16384),
     "llama-2-7b": _shape(4096, 11008, 32, 32, 32, context=16384),
     "llama-2-13b": _shape(5120, 13824, 40, 40, 40, context=16384),
     "llama-2-70b": _shape(8192, 28672, 80, 64, 8, context=16384),

@@ -243,8 +243,8 @@ PARLOR_API int linear(
     int64_t out_stride,
     int accumulate, void* stream);
 
-/* The machine's limits, for tools/benchmark.py: read `bytes` of memory with all threads; make products in registers
- * with all threads (int8 from AVX-512 VNNI on, else float32) and say how many operations that was. */
+/* The machine's limits, for tools/benchmark: read `bytes` of memory with all threads; make products in registers
+ * with all threads (int8 from AVX2 on, else float32) and say how many operations that was. */
 PARLOR_API int measure_read(const void* memory, int64_t bytes, void* stream);
 PARLOR_API int measure_products(int64_t rounds, int64_t* operations, void* stream);
 

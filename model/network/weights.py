@@ -36,9 +36,14 @@ class ModelWeights:
 
     @property
     def nbytes(self) -> int:
+        return self.embeddings.nbytes + self.step_bytes
+
+    @property
+    def step_bytes(self) -> int:
+        """What every step reads: all but the embeddings."""
         layers = sum(linear.nbytes for layer in self.layers
                      for linear in (layer.qkv, layer.o_proj, layer.gate_up, layer.down_proj))
-        return layers + self.embeddings.nbytes + self.lm_head.nbytes
+        return layers + self.lm_head.nbytes
 
 
 def layer_modules(config: ModelConfig, index: int) -> tuple[tuple[dict[str, int], int], ...]:
