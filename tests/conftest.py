@@ -13,6 +13,15 @@ settings.register_profile("parlor", deadline=None, max_examples=60)  # machines 
 settings.load_profile("parlor")
 
 
+@pytest.fixture(scope="session")
+def host_cuda_library(tmp_path_factory):
+    """The CUDA kernels compiled for the CPU, once a session."""
+    from model.kernels.binding import Library
+    from tests.host_cuda.build import build_host_library
+
+    return Library(build_host_library(tmp_path_factory.mktemp("host_cuda")))
+
+
 @pytest.fixture
 def store(tmp_path):
     from webui.store import Store

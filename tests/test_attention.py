@@ -11,6 +11,7 @@ from model.kernels import cache_reference, load_kernels, reference
 from model.kernels.build import ISAS
 from model.kernels.cache_kinds import CACHE_KINDS, kind_of
 from tests.attention_batch import Batch, empty_caches
+from tests.kernel_libraries import LIBRARIES, opened
 from tests.strided import assert_gaps_untouched, strided
 
 PLAIN, QUANTIZED = ("fp16", "fp32"), ("q8", "q4")
@@ -33,6 +34,12 @@ def ops(request, all_ops):
     yield all_ops
     all_ops.force_isa(None)
     all_ops.set_threads(2)
+
+
+@pytest.fixture(params=LIBRARIES)
+def any_ops(request):
+    with opened(request) as one:
+        yield one
 
 
 # ---- what the quantized kinds are --------------------------------------------------------------------------
@@ -198,19 +205,20 @@ def test_the_cache_rounds_to_half_as_torch_does(ops):
 
 
 @pytest.mark.parametrize("kind", CACHE_KINDS)
-def test_copied_pages_have_the_same_bytes(ops, kind):
+def test_copied_pages_have_the_same_bytes(any_ops, kind):
     shape = CACHE_KINDS[kind].cache_shape(9, 2, 32, 40)
     caches = torch.randint(0, 100, (2, *shape)).to(getattr(torch, CACHE_KINDS[kind].dtype))
     expected = caches.clone()
     expected[:, [7, 0]] = expected[:, [2, 5]]
-    ops.copy_pages(*caches, torch.tensor([2, 5], dtype=torch.int32), torch.tensor([7, 0], dtype=torch.int32))
+    source, target = torch.tensor([[2, 5], [7, 0]], dtype=torch.int32)
+    any_ops.copy_pages(*caches, source, target)
     assert torch.equal(caches, expected)
 
 
-def test_to_copy_no_pages_is_allowed(ops):
+def test_to_copy_no_pages_is_allowed(any_ops):
     caches, none = torch.randn(2, 9, 2, 4, 6), torch.zeros(0, dtype=torch.int32)
     expected = caches.clone()
-    ops.copy_pages(*caches, none, none)
+    any_ops.copy_pages(*caches, none, none)
     assert torch.equal(caches, expected)
 
 

@@ -1,4 +1,4 @@
-"""Every operation of the CPU library, on every instruction set of this machine, against reference.py."""
+"""Operations on rows and what they refuse: on every instruction set of this machine, some on the GPU's."""
 
 import itertools
 import math
@@ -11,6 +11,7 @@ from model.kernels import load_kernels, reference
 from model.kernels.binding import KernelError, prototypes
 from model.kernels.build import ISAS
 from tests.attention_batch import Batch
+from tests.kernel_libraries import LIBRARIES, opened
 from tests.strided import GUARD, assert_gaps_untouched, strided
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -33,26 +34,32 @@ def ops(request, all_ops):
     all_ops.set_threads(2)
 
 
+@pytest.fixture(params=LIBRARIES)
+def any_ops(request):
+    with opened(request) as one:
+        yield one
+
+
 # ---- rows ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "hidden"), list(itertools.product(DTYPES, (1, 7, 8, 24, 100, 2048))))
-def test_embed_equals_the_table_rows_exactly(ops, dtype, hidden):
+def test_embed_equals_the_table_rows_exactly(any_ops, dtype, hidden):
     table = torch.randn(50, hidden).to(dtype)
     for tokens in (0, 1, 3, 700):
         token_ids = torch.randint(0, 50, (tokens,), dtype=torch.int32)
         out = torch.full((tokens, hidden), GUARD)
-        ops.embed(table, token_ids, out)
+        any_ops.embed(table, token_ids, out)
         assert torch.equal(out, table[token_ids.long()].float())
 
 
-def test_embed_widens_every_half_precision_number(ops):
+def test_embed_widens_every_half_precision_number(any_ops):
     """All 65,536 patterns of both 16-bit formats, NaN and subnormals included."""
     patterns = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
     for dtype in (torch.float16, torch.bfloat16):
         table = patterns.view(dtype).reshape(512, 128)
         out = torch.empty(512, 128)
-        ops.embed(table, torch.arange(512, dtype=torch.int32), out)
+        any_ops.embed(table, torch.arange(512, dtype=torch.int32), out)
         assert torch.equal(torch.nan_to_num(out, nan=1.5), torch.nan_to_num(table.float(), nan=1.5))
 
 

@@ -21,8 +21,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from model.kernels import KernelBuildError, Progress
+
+if TYPE_CHECKING:
+    from model.kernels.build_cuda import CudaRecipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
@@ -119,6 +123,11 @@ class Recipe:
     sources: tuple[Source, ...] = SOURCES
     flags: tuple[str, ...] = COMMON_FLAGS
 
+    name: ClassVar[str] = "kernels"
+    """What folders of its libraries begin with."""
+    objects: ClassVar[str] = "objects"
+    """The folder that it is compiled in."""
+
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
         sha = hashlib.sha256()
@@ -130,6 +139,9 @@ class Recipe:
         for path in [self.header, *folder_files]:
             sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return sha.hexdigest()[:12]
+
+    def ninja_text(self) -> str:
+        return ninja_file(self, highest_isa(self.compiler))
 
 
 def _link_flags() -> tuple[str, ...]:
@@ -151,19 +163,19 @@ def highest_isa(compiler: Compiler) -> int:
 
 def ninja_file(recipe: Recipe, built_isa: int) -> str:
     """The text of build.ninja. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
-    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}", f"-I{_ninja_path(recipe.header.parent)}"]
+    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}", f"-I{ninja_path(recipe.header.parent)}"]
     if os.name != "nt":
         flags += ["-fPIC", "-pthread"]
     lines = ["ninja_required_version = 1.8",
-             f"cxx = {_ninja_path(Path(recipe.compiler.path))}",
-             f"flags = {_quoted(flags)}",
+             f"cxx = {ninja_path(Path(recipe.compiler.path))}",
+             f"flags = {ninja_words(flags)}",
              "rule compile",
              "  command = $cxx $flags $isa_flags -DPARLOR_ISA_NS=$isa -MD -MF $out.d -c $in -o $out",
              "  description = $title",
              "  depfile = $out.d",
              "  deps = gcc",
              "rule link",
-             f"  command = $cxx -o $out $in {_quoted(_link_flags())}",
+             f"  command = $cxx -o $out $in {ninja_words(_link_flags())}",
              "  description = link"]
     objects = []
     for isa in ISAS[:built_isa + 1]:
@@ -172,25 +184,27 @@ def ninja_file(recipe: Recipe, built_isa: int) -> str:
                 continue
             target = f"{Path(source.file).stem}.{isa}.o"
             objects.append(target)
-            lines += [f"build {target}: compile {_ninja_path(recipe.source_folder / source.file)}",
+            lines += [f"build {target}: compile {ninja_path(recipe.source_folder / source.file)}",
                       f"  isa = {isa}",
-                      f"  isa_flags = {_quoted(ISA_FLAGS[isa])}",
+                      f"  isa_flags = {ninja_words(ISA_FLAGS[isa])}",
                       f"  title = {source.file} ({isa})"]
     lines += [f"build {LIBRARY_NAME}: link {' '.join(objects)}", ""]
     return "\n".join(lines)
 
 
-def _ninja_path(path: Path) -> str:
+def ninja_path(path: Path) -> str:
+    """A path as ninja wants it in a build file."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def _quoted(words: list[str] | tuple[str, ...]) -> str:
+def ninja_words(words: list[str] | tuple[str, ...]) -> str:
+    """The words of a command; those with a space in quotes."""
     return " ".join(f'"{w}"' if " " in w.replace("$ ", "") else w for w in words)
 
 
 def build_kernels(progress: Progress | None = None, *, compiler: str | None = None,
                   build_root: Path | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S,
-                  recipe: Recipe | None = None) -> Path:
+                  recipe: Recipe | CudaRecipe | None = None) -> Path:
     """Path of the shared library, compiled now if there is none for this state of the sources.
 
     build_root  where libraries are kept; default: build/ in the repository, or the user's cache folder
@@ -199,7 +213,7 @@ def build_kernels(progress: Progress | None = None, *, compiler: str | None = No
     the lock for longer than `lock_timeout_s`.
     """
     recipe = recipe or Recipe(find_compiler(compiler))
-    name = f"kernels-{recipe.digest()}"
+    name = f"{recipe.name}-{recipe.digest()}"
     roots = (build_root,) if build_root else (REPOSITORY / "build", _user_cache())
     for root in roots:
         if (library := root / name / LIBRARY_NAME).is_file():
@@ -212,16 +226,16 @@ def build_kernels(progress: Progress | None = None, *, compiler: str | None = No
     progress = progress or (lambda line, share: None)
     with _lock(root / "lock", lock_timeout_s, progress):
         if not library.is_file():  # else another process has built it meanwhile
-            _compile(recipe, root / "objects", library, progress)
-            _remove_old_libraries(root)
+            _compile(recipe, root / recipe.objects, library, progress)
+            _remove_old_libraries(root, recipe.name)
     return library
 
 
-def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) -> None:
+def _compile(recipe: Recipe | CudaRecipe, folder: Path, library: Path, progress: Progress) -> None:
     """Run ninja in `folder` (unchanged objects are kept there) and move its library into place at once."""
     ninja = find_ninja()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "build.ninja").write_text(ninja_file(recipe, highest_isa(recipe.compiler)), encoding="utf-8")
+    (folder / "build.ninja").write_text(recipe.ninja_text(), encoding="utf-8")
     _run_ninja([ninja, "-C", str(folder)], progress)
     library.parent.mkdir(parents=True, exist_ok=True)
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
@@ -229,8 +243,8 @@ def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) ->
     os.replace(unfinished, library)  # noqa: PTH105 - the one call that is atomic everywhere
 
 
-def _remove_old_libraries(root: Path) -> None:
-    folders = sorted(root.glob("kernels-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+def _remove_old_libraries(root: Path, name: str) -> None:
+    folders = sorted(root.glob(f"{name}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
     for folder in folders[1 + KEPT_LIBRARIES:]:
         shutil.rmtree(folder, ignore_errors=True)  # Windows keeps what another process has loaded
 

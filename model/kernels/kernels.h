@@ -1,9 +1,10 @@
-/* The C contract of every kernel library: cpu/ and (later) cuda/ export the same functions.
+/* The C contract of every kernel library: cpu/ and cuda/ export the same functions.
  *
  * Raw pointers, 64-bit sizes and strides, a stream (null on the CPU) as the last argument. Each function
  * returns 0, or one of the error codes below and has then written nothing. Nothing here allocates device
- * memory, synchronizes or knows torch. The binding is model/kernels/__init__.py, the meaning of every
- * operation is model/kernels/reference.py.
+ * memory, synchronizes or knows torch. So a GPU cannot report an index that lies outside its table: what depends on it
+ * becomes NaN or is not written, and no memory outside is touched. The binding is model/kernels/__init__.py, the
+ * meaning of every operation is model/kernels/reference.py.
  *
  * Notation: T tokens of a ragged batch, S sequences, D head_dim, Hq query heads, Hkv key/value heads,
  * P positions a page. All tensors are dense and row-major unless a stride (in elements) is an argument.
@@ -33,7 +34,8 @@ enum {
     PARLOR_ERROR_ISA = 5,       /* this machine has no such instruction set */
     PARLOR_ERROR_MEMORY = 6,    /* scratch memory could not be allocated */
     PARLOR_ERROR_VALUE = 7,     /* another argument lies outside its range */
-    PARLOR_ERROR_DRIVER = 35    /* cudaErrorInsufficientDriver: CUDA library without a driver */
+    PARLOR_ERROR_DRIVER = 35,   /* cudaErrorInsufficientDriver: CUDA library without a driver */
+    PARLOR_ERROR_CUDA = 1000    /* this plus a cudaError_t: CUDA refused a launch */
 };
 
 /* ---- dtype codes ------------------------------------------------------------------------------------ */

@@ -1,0 +1,78 @@
+// How the C functions of this library start kernels and say what went wrong.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda_kernels.h"
+#include "ptx.cuh"
+
+namespace parlor {
+
+inline int error_code(cudaError_t error) {
+    if (error == cudaSuccess) return PARLOR_OK;
+    if (error == cudaErrorInsufficientDriver) return PARLOR_ERROR_DRIVER;
+    return PARLOR_ERROR_CUDA + static_cast<int>(error);
+}
+
+// The properties of the present GPU that decide how a kernel is started.
+struct Device {
+    int number = 0;
+    int multiprocessors = 0;
+    int major = 0;
+    int shared_bytes = 0;  // the most that a block can have
+
+    int read() {
+        cudaError_t error = cudaGetDevice(&number);
+        if (error == cudaSuccess)
+            error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, number);
+        if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
+        if (error == cudaSuccess)
+            error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
+        return error_code(error);
+    }
+};
+
+// Start a kernel; from compute capability 9.0 on as a dependent launch, see wait_for_previous_kernel().
+template <class... Parameters, class... Arguments>
+int launch(const Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+           void* stream, const Arguments&... arguments) {
+    constexpr size_t kWithoutAsking = 48 * 1024;
+    if (shared_bytes > kWithoutAsking) {
+        const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                       static_cast<int>(shared_bytes));
+        if (error != cudaSuccess) return error_code(error);
+    }
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &attribute;
+    config.numAttrs = device.major >= 9 ? 1 : 0;
+    return error_code(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+inline int64_t divide_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+
+inline bool is_aligned(const void* pointer, uintptr_t bytes) {
+    return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+constexpr int64_t kMaxGridX = 0x7fffffff;
+constexpr int64_t kMaxGridY = 65535;
+
+// Sum over the warp, the same in every lane and in the same order always.
+__device__ __forceinline__ float warp_sum(float value) {
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+    return value;
+}
+__device__ __forceinline__ float warp_max(float value) {
+    for (int offset = 16; offset > 0; offset /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
+    return value;
+}
+
+}  // namespace parlor

@@ -1,0 +1,80 @@
+// What CUDA C++ has no words for, in functions: inline PTX, and shared arrays. The tests that run the kernels on a CPU
+// put tests/host_cuda/include/host_ptx.h in the place of this file's second half.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#ifndef __CUDACC__
+#include <host_ptx.h>
+#else
+
+// An array of the block. Nothing is known of its contents before a thread has written them.
+#define SHARED_ARRAY(type, name, count) __shared__ __align__(16) type name[count]
+// The block's memory whose size the launch gives; one a kernel.
+#define DYNAMIC_SHARED(type, name)                                        \
+    extern __shared__ __align__(16) unsigned char parlor_dynamic_shared[]; \
+    type* const name = reinterpret_cast<type*>(parlor_dynamic_shared)
+
+// d += a * b: 16 x 8 += 16 x 16 * 16 x 8, float16 in, float32 sums. With g = lane / 4 and t = lane % 4, a lane holds
+//   a  rows g, g + 8, g, g + 8 at the columns 2t, 2t, 2t + 8, 2t + 8 (and the next)
+//   b  column g at the rows 2t, 2t + 8 (and the next)
+//   d  rows g, g, g + 8, g + 8 at the columns 2t, 2t + 1, 2t, 2t + 1
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else  // Turing multiplies half as many columns at once
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[2]), "r"(a[3]), "r"(b[1]));
+#endif
+}
+
+// Copy 16 bytes to shared memory behind the thread's back; they are there after commit_copies(), wait_for_copies() and
+// a barrier. Turing copies at once.
+__device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+#else
+    *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+#endif
+}
+__device__ __forceinline__ void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int kGroupsLeft>
+__device__ __forceinline__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(kGroupsLeft) : "memory");
+#endif
+}
+__device__ __forceinline__ void prefetch_l2(const void* address) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
+// Dependent launches (compute capability 9.0 on): a kernel may start before the one in front of it has ended. It must
+// not touch what other kernels write or read before wait_for_previous_kernel(), and every thread of every kernel calls
+// that, so that having waited for one kernel means having waited for all before it.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+#endif

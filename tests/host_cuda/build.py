@@ -1,0 +1,78 @@
+"""Compile the unmodified sources of cuda/ with g++ against the stand-in headers beside this file.
+
+What a test may change is the device that the launchers see, and the order in which threads and blocks run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.kernels.binding import Library
+from model.kernels.build import find_compiler
+from model.kernels.build_cuda import HEADERS, SOURCES, CudaRecipe
+from model.kernels.cuda_kernels import CudaKernels
+
+HERE = Path(__file__).parent
+CUDA = CudaRecipe.source_folder
+FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
+         "-Wno-unknown-pragmas", "-fno-omit-frame-pointer")
+SANITIZER = ("-fsanitize=address", "-g", "-O1")
+
+
+@dataclass(frozen=True)
+class HostDevice:
+    """The GPU that is played."""
+
+    is_reversed: bool = False
+    """Threads, warps and blocks run from the last to the first."""
+    multiprocessors: int = 4
+    compute_capability: int = 90
+    max_dynamic_bytes: int = 227 * 1024
+
+
+GPUS = {
+    "cuda": HostDevice(),
+    "cuda-reversed": HostDevice(is_reversed=True, multiprocessors=13, compute_capability=75,
+                                max_dynamic_bytes=64 * 1024),
+}
+"""For fixtures that run a test on both: a Hopper GPU of four multiprocessors, and a Turing GPU backwards."""
+
+
+def build_host_library(target: Path, folder: Path = CUDA, sources: tuple[str, ...] = SOURCES,
+                       flags: tuple[str, ...] = ()) -> Path:
+    """A shared library with the C functions of `sources`; `target` is a folder of its own."""
+    compiler = find_compiler().path
+    include = [f"-I{path}" for path in (HERE / "include", CUDA, *dict.fromkeys(h.parent for h in HEADERS))]
+    files = [*(folder / source for source in sources), HERE / "host_cuda.cpp"]
+    objects = [target / f"{file.stem}.o" for file in files]
+    target.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(file: Path, out: Path) -> None:
+        run([compiler, *FLAGS, *flags, *include, "-x", "c++", "-c", str(file), "-o", str(out)])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_one, files, objects))
+    library = target / "libhost_cuda.so"
+    run([compiler, "-shared", *flags, *map(str, objects), "-o", str(library)])
+    return library
+
+
+def run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def cuda_on_host(library: Library, device: HostDevice) -> CudaKernels:
+    """The GPU's operations on CPU tensors; the launchers of the library see `device` from now on."""
+    configure(library.path, device)
+    return CudaKernels(library, device="cpu")
+
+
+def configure(library: Path, device: HostDevice) -> None:
+    """The device that the launchers of this library see from now on."""
+    ctypes.CDLL(str(library)).host_cuda_configure(int(device.is_reversed), device.multiprocessors,
+                                                  device.compute_capability, device.max_dynamic_bytes)

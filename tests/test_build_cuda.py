@@ -1,0 +1,79 @@
+"""The GPU's library: finding nvcc, what it says of every source, and a machine without a GPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from model.kernels import KernelBuildError, build, build_cuda
+from model.kernels.binding import KernelError, Library
+from model.kernels.build_cuda import ARCHITECTURES, SOURCES, CudaRecipe, architecture_flags, find_nvcc
+from model.kernels.cuda_kernels import CudaKernels
+
+
+@pytest.fixture(scope="module")
+def nvcc():
+    try:
+        return find_nvcc()
+    except KernelBuildError as error:
+        pytest.skip(str(error))
+
+
+def test_every_cuda_source_is_listed():
+    assert {path.name for path in (build.REPOSITORY / "cuda").glob("*.cu")} == set(SOURCES)
+
+
+def test_a_missing_nvcc_is_one_clear_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(build_cuda.shutil, "which", lambda name, path=None: None)
+    with pytest.raises(KernelBuildError, match=r"^No CUDA compiler found .* pip install nvidia") as caught:
+        find_nvcc()
+    assert "\n" not in str(caught.value)
+
+
+def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
+    recipe = CudaRecipe(build.Compiler("nvcc", "13.0"), 90)
+    other = tmp_path / "cuda"
+    other.mkdir()
+    (other / "library.cu").write_text("")
+    digests = {recipe.digest(), replace(recipe, architecture=89).digest(), replace(recipe, flags=()).digest(),
+               replace(recipe, compiler=build.Compiler("nvcc", "12.9")).digest(),
+               replace(recipe, source_folder=other).digest()}
+    assert len(digests) == 5
+    assert recipe.digest() == replace(recipe).digest()
+
+
+@pytest.mark.slow  # nvcc takes a few seconds a source
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_source_compiles_without_a_warning_and_no_kernel_spills(nvcc, architecture, tmp_path):
+    command = [nvcc.path, *build_cuda.FLAGS, *(f"-I{header.parent}" for header in build_cuda.HEADERS),
+               *architecture_flags(architecture), "-Werror", "all-warnings", "--resource-usage", "-c", "$in",
+               "-o", "$out", "> $out.log 2>&1 || (cat $out.log; false)"]
+    ninja = ["ninja_required_version = 1.8", "rule compile", "  command = " + " ".join(command)]
+    ninja += [f"build {source}.o: compile {build.REPOSITORY / 'cuda' / source}" for source in SOURCES]
+    (tmp_path / "build.ninja").write_text("\n".join([*ninja, ""]))
+    result = subprocess.run([build.find_ninja(), "-C", str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                            check=False)
+    assert result.returncode == 0, result.stdout
+    report = "".join((tmp_path / f"{source}.o.log").read_text() for source in SOURCES)
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    assert spills and "Used" in report
+    assert all(pair == ("0", "0") for pair in spills), report
+    assert "warning" not in report
+
+
+@pytest.mark.slow  # as above
+def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
+    lines = []
+    path = build.build_kernels(lambda line, share: lines.append(line), recipe=CudaRecipe(nvcc, 90),
+                               build_root=tmp_path)
+    assert lines[-1].endswith("link") and len(lines) == len(SOURCES) + 1
+    if build.shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a driver")
+    import torch
+
+    kernels = CudaKernels(Library(path), device="cpu")
+    with pytest.raises(KernelError, match=r"embed: the GPU driver is missing or too old \(error 35\)"):
+        kernels.embed(torch.zeros(5, 8), torch.zeros(2, dtype=torch.int32), torch.zeros(2, 8))

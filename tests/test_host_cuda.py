@@ -1,0 +1,132 @@
+"""The stand-in for CUDA finds what it is there to find: tiny kernels with one mistake each."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+
+import pytest
+
+from tests.host_cuda.build import HostDevice, build_host_library, configure
+
+KERNELS = {
+    "exchange": """
+        SHARED_ARRAY(float, values, 64);
+        values[threadIdx.x] = threadIdx.x;
+        __syncthreads();
+        float v = values[63 - threadIdx.x] + 100 * warp_sum(1.0f) + 10000 * blockIdx.x;
+        v = __shfl_xor_sync(0xffffffffu, v, 1);
+        const bool is_even = threadIdx.x % 2 == 0;
+        if (__ballot_sync(0xffffffffu, is_even) == 0x55555555u) out[blockIdx.x * 64 + threadIdx.x] = v;""",
+    "missing_barrier": """
+        SHARED_ARRAY(float, values, 64);
+        values[threadIdx.x] = threadIdx.x;
+        out[blockIdx.x * 64 + threadIdx.x] = values[63 - threadIdx.x];""",
+    "two_barriers": """
+        if (threadIdx.x < 40) __syncthreads();  // here
+        else __syncthreads();  // there""",
+    "early_return": "if (threadIdx.x == 7) return; __syncthreads();",
+    "missing_lane": "if (threadIdx.x != 3) out[0] = __shfl_sync(0xffffffffu, 1.0f, 0);",
+    "copy": """
+        SHARED_ARRAY(float, values, 4);
+        if (threadIdx.x == 0) copy_async_16(values, out + 8), commit_copies(), wait_for_copies<0>();
+        __syncthreads();
+        if (threadIdx.x < 4) out[threadIdx.x] = values[threadIdx.x] + 1;""",
+    "copy_read_early": """
+        SHARED_ARRAY(float, values, 4);
+        if (threadIdx.x > 0) return;
+        copy_async_16(values, out + 8), commit_copies();
+        out[0] = values[0] + 1;
+        wait_for_copies<0>();""",
+    "copy_left_behind": "SHARED_ARRAY(float, values, 4); copy_async_16(values, out + 8);",
+    "dependent": "if (threadIdx.x < 60) wait_for_previous_kernel();",
+    "dynamic": "DYNAMIC_SHARED(float, values); values[threadIdx.x] = 1; out[0] = values[0];",
+}
+SOURCE = """#include "launch.cuh"
+using namespace parlor;
+extern "C" PARLOR_API const char* said() { return cudaGetErrorString(cudaErrorLaunchFailure); }
+""" + "".join(f"""
+__global__ void kernel_{name}([[maybe_unused]] float* out) {{ {body}
+}}
+extern "C" PARLOR_API int {name}(float* out, int threads, int shared_bytes) {{
+    Device device;
+    if (int error = device.read()) return error;
+    return launch(device, kernel_{name}, dim3(2), dim3(threads), shared_bytes, nullptr, out);
+}}
+""" for name, body in KERNELS.items())
+AMPERE, REVERSED = HostDevice(compute_capability=80), HostDevice(is_reversed=True, compute_capability=80)
+LAUNCH_FAILURE = 1719
+
+
+class Machine:
+    def __init__(self, folder):
+        folder.mkdir()
+        (folder / "one.cu").write_text(SOURCE)
+        self.path = build_host_library(folder / "built", folder, ("one.cu",))
+        self.library = ctypes.CDLL(str(self.path))
+        self.library.said.restype = ctypes.c_char_p
+
+    def run(self, name, threads=64, *, shared_bytes=0, device=AMPERE):
+        """(error, message, what two blocks of the kernel wrote)"""
+        configure(self.path, device)
+        out = (ctypes.c_float * (2 * threads))()
+        error = getattr(self.library, name)(out, threads, shared_bytes)
+        return error, self.library.said().decode(), list(out)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    return Machine(tmp_path_factory.mktemp("tiny") / "kernels")
+
+
+@pytest.mark.parametrize("device", [AMPERE, REVERSED], ids=["forward", "reversed"])
+def test_threads_exchange_values_through_shared_memory_and_shuffles(machine, device):
+    error, _, out = machine.run("exchange", device=device)
+    assert error == 0
+    assert out == [63 - (t ^ 1) + 3200 + 10000 * b for b in (0, 1) for t in range(64)]
+
+
+@pytest.mark.parametrize("device", [AMPERE, REVERSED], ids=["forward", "reversed"])
+def test_behind_a_missing_barrier_there_is_poison(machine, device):
+    """Half of the threads read what others have not written yet: NaN, not the last block's values."""
+    _, _, out = machine.run("missing_barrier", device=device)
+    assert sum(math.isnan(value) for value in out) == 64
+
+
+def test_threads_at_different_barriers_are_named(machine):
+    error, said, _ = machine.run("two_barriers")
+    lines = SOURCE.splitlines()
+    here, there = (next(i for i, line in enumerate(lines, 1) if mark in line)
+                   for mark in ("// here", "// there"))
+    assert error == LAUNCH_FAILURE
+    assert "divergent barrier: thread (0, 0, 0) of block (0, 0, 0) waits at" in said
+    assert f"one.cu:{here}, thread (63, 0, 0) of block (0, 0, 0) waits at" in said
+    assert said.endswith(f"one.cu:{there}")
+
+
+@pytest.mark.parametrize(("name", "thread"), [("early_return", 7), ("missing_lane", 3)])
+def test_a_barrier_that_a_thread_never_reaches_is_found(machine, name, thread):
+    error, said, _ = machine.run(name, 32)
+    assert error == LAUNCH_FAILURE
+    assert said.endswith(f"thread ({thread}, 0, 0) of block (0, 0, 0) has ended")
+
+
+def test_copies_happen_when_they_are_waited_for(machine):
+    assert machine.run("copy")[2][:4] == [1, 1, 1, 1]
+    assert math.isnan(machine.run("copy_read_early", 8)[2][0])
+    assert "ended before its asynchronous copies" in machine.run("copy_left_behind", 8)[1]
+
+
+def test_a_dependent_kernel_must_wait(machine):
+    error, said, _ = machine.run("dependent", device=HostDevice(compute_capability=90))
+    assert error == LAUNCH_FAILURE
+    assert said == ("thread (60, 0, 0) of block (0, 0, 0) of a dependent launch never waited for the "
+                    "previous kernel")
+    assert machine.run("dependent")[0] == 0
+
+
+def test_limits_of_the_device_are_kept(machine):
+    assert machine.run("dynamic", 32, shared_bytes=60_000)[0] == 0
+    small = HostDevice(compute_capability=75, max_dynamic_bytes=64 * 1024)
+    assert machine.run("dynamic", 32, shared_bytes=70_000, device=small)[0] == 1001
+    assert machine.run("dynamic", 2048)[0] == 1009
