@@ -14,6 +14,11 @@ class Problem(Exception):
     status = 400
     code = "bad_request"
 
+    def __init_subclass__(cls, status: int | None = None, code: str | None = None) -> None:
+        super().__init_subclass__()
+        cls.status = status or cls.status
+        cls.code = code or cls.code
+
     def __init__(self, message: str, *, hint: str = "", code: str = "", retry_after: int | None = None,
                  **extra: Any) -> None:
         super().__init__(message)
@@ -38,51 +43,45 @@ class Invalid(BadRequest, ValueError):
     """A document would break its own rules."""
 
 
-class NotFound(Problem):
-    status = 404
-    code = "not_found"
+class NeedsPassword(Problem, status=401, code="login"):
+    """Nobody has logged in with this browser."""
 
 
-class Gone(Problem):
-    status = 410
-    code = "gone"
-
-
-class Refused(Problem):
+class Refused(Problem, status=403, code="refused"):
     """Understood, and not allowed."""
 
-    status = 403
-    code = "refused"
+
+class NotFound(Problem, status=404, code="not_found"):
+    """There is nothing under that id, or nothing that can be read."""
 
 
-class Stale(Problem):
+class Stale(Problem, status=409, code="stale"):
     """Based on an older revision than the one on disk."""
 
-    status = 409
-    code = "stale"
 
-
-class Busy(Problem):
+class Busy(Problem, status=409, code="busy"):
     """Something is running that this would get in the way of."""
 
-    status = 409
-    code = "busy"
 
-
-class ReadOnly(Problem):
+class ReadOnly(Problem, status=409, code="read_only"):
     """Written by a newer version: shown, never overwritten."""
 
-    status = 409
-    code = "read_only"
+
+class Gone(Problem, status=410, code="gone"):
+    """It was there, and it ended too long ago."""
 
 
-class TooMany(Problem):
-    status = 503
-    code = "too_many"
+class BadBody(Problem, status=415, code="content_type"):
+    """The body is of a kind that is not taken."""
 
 
-class NotSaved(Problem):
+class TooManyGuesses(Problem, status=429, code="too_many_guesses"):
+    """Wrong passwords, faster than a person types."""
+
+
+class TooMany(Problem, status=503, code="too_many"):
+    """More at once than there is room for."""
+
+
+class NotSaved(Problem, status=507, code="not_saved"):
     """The disk refused."""
-
-    status = 507
-    code = "not_saved"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flask import Request, Response
 
-from .errors import Problem, Refused
+from .errors import BadBody, NeedsPassword, Refused
 from .password import Password
 
 MAX_BODY = 4 << 20
@@ -35,16 +35,6 @@ HEADERS = {
 }
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-
-class NeedsPassword(Problem):
-    status = 401
-    code = "login"
-
-
-class BadBody(Problem):
-    status = 415
-    code = "content_type"
 
 
 class Guard:

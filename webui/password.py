@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 
-from .errors import TooMany
+from .errors import TooManyGuesses
 
 COST = 1 << 15  # with r = 8: 32 MiB, about 0.1 s
 LOGIN_SECONDS = 30 * 86_400.0
@@ -65,8 +65,3 @@ class Password:
     @staticmethod
     def _digest(token: str) -> str:
         return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-class TooManyGuesses(TooMany):
-    status = 429
-    code = "too_many_guesses"

@@ -12,7 +12,8 @@ from model import PARAMETER_SPECS
 from . import schema
 from .body import read_body
 from .context import parlor
-from .guard import LOGIN_COOKIE, NeedsPassword
+from .errors import NeedsPassword
+from .guard import LOGIN_COOKIE
 from .password import LOGIN_SECONDS
 from .replies import whole_argument
 from .sessions import MOST_TURNS
