@@ -15,11 +15,11 @@ from pathlib import Path
 from model import ChatModel, ModelLoadError, load_model
 from model.kernels import KernelBuildError
 from webui import create_app
-from webui.folder_lock import FolderInUse
 from webui.guard import Guard
 from webui.password import Password
 from webui.serving import PortTaken, address_of, open_socket, serve
-from webui.store import Store
+from webui.storage.folder_lock import FolderInUse
+from webui.storage.store import Store
 
 HERE = Path(__file__).resolve().parent
 SHIPPED_BOTS = HERE / "sessions" / "bots"

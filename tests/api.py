@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,3 +94,18 @@ class Page:
             way.append(by_id[at]["name"])
             at = by_id[at]["parent"]
         return way[::-1]
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def read_some(client, reply):
+    """Read a reply's events until there is text; the tab is closed then."""
+    response = client.get(f"/api/replies/{reply['reply_id']}/events")
+    while b"event: text" not in next(response.response):
+        pass
+    response.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from tests.api import LIN, MARLOW, OTTO, Page
 from tests.failing_disk import FastDisk
 from tests.fake_model import FakeModel
 from tests.fake_server import write_bots
@@ -24,7 +25,7 @@ def host_cuda_library(tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path):
-    from webui.store import Store
+    from webui.storage.store import Store
 
     write_bots(tmp_path / "sessions" / "bots")
     store = Store(tmp_path / "sessions", disk=FastDisk())
@@ -50,3 +51,16 @@ def app(model, store):
 @pytest.fixture
 def client(app):
     return app.test_client()
+
+
+@pytest.fixture
+def page(client):
+    return Page(client)
+
+
+@pytest.fixture
+def room(client):
+    """Marlow, Otto and Lin, without Lin's greeting."""
+    page = Page(client, MARLOW, OTTO)
+    page.set(bots=[{"id": bot, "muted": False} for bot in (MARLOW, OTTO, LIN)])
+    return page

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from webui.disk import Disk
+from webui.storage.disk import Disk
 
 
 class FastDisk(Disk):

@@ -10,12 +10,7 @@ from model import PARAMETER_SPECS
 from tests.api import LIN, MARLOW, OTTO, Page
 from tests.fake_model import FakeModel
 from webui import create_app
-from webui.store import Store
-
-
-@pytest.fixture
-def page(client):
-    return Page(client)
+from webui.storage.store import Store
 
 
 def error_of(response):

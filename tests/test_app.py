@@ -14,7 +14,7 @@ from tests.api import MARLOW, Page, parse_events
 from tests.fake_model import FakeModel
 from tests.fake_server import write_bots
 from tests.server_process import ROOT, EventSocket, Server
-from webui.store import Store
+from webui.storage.store import Store
 
 END_SECONDS = 5.0  # two, on a machine that is not busy with other tests
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from model import ChatMessage
-from webui import tree
 from webui.bot_view import bot_view, transcript
-from webui.schema import USER, new_message, new_session
+from webui.storage import tree
+from webui.storage.schema import USER, new_message, new_session
 
 
 def bot(number, name, persona=""):

@@ -65,6 +65,14 @@ def test_the_web_knows_no_tensor_and_only_the_front_door_of_the_model():
         assert name == "model" or not name.startswith("model."), f"{path} imports {name}"
 
 
+def test_what_is_kept_on_disk_knows_little_of_the_web_around_it():
+    known = {"ids", "errors", "strict_json", "sampling", "storage"}
+    for path, name in pairs("webui/storage"):
+        layer, _, module = name.partition(".")
+        assert layer != "webui" or module.partition(".")[0] in known, f"{path} imports {name}"
+        assert layer not in (*WEB, "model"), f"{path} imports {name}"
+
+
 def test_the_model_knows_no_web():
     for path, name in pairs("model"):
         assert name.partition(".")[0] not in WEB, f"{path} imports {name}"

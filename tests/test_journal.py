@@ -7,10 +7,10 @@ import zlib
 import pytest
 
 from tests.failing_disk import FastDisk
-from webui import tree
-from webui.journal import Journal, encode_line, read_journal
-from webui.recovery import fold_in_all
-from webui.schema import USER, new_message, new_session
+from webui.storage import tree
+from webui.storage.journal import Journal, encode_line, read_journal
+from webui.storage.recovery import fold_in_all
+from webui.storage.schema import USER, new_message, new_session
 
 BOT = "a0a0a0a0a0a0a001"
 

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import PARAMETER_SPECS, SamplingParams
-from webui import strict_json, tree
+from webui import strict_json
 from webui.errors import NotFound
 from webui.event_log import EventLog, merge
 from webui.reply_text import ReplyText as VisibleText
 from webui.sampling import BUILT_IN_PRESETS, as_json, check_changes, effective
-from webui.schema import BOT, PRESET, SESSION, USER, Kind, new_message, new_session
+from webui.storage import tree
+from webui.storage.schema import BOT, PRESET, SESSION, USER, Kind, new_message, new_session
 from webui.title import title_from
 
 GOLDEN = Path(__file__).parent / "data" / "sessions"

@@ -12,11 +12,11 @@ import pytest
 
 from tests.failing_disk import FailingDisk, FastDisk, PowerCutDisk
 from tests.fake_server import write_bots
-from webui import tree
 from webui.errors import NotFound, NotSaved, Problem, ReadOnly, Stale
-from webui.folder_lock import FolderInUse
-from webui.schema import USER, new_message, new_session
-from webui.store import Store
+from webui.storage import tree
+from webui.storage.folder_lock import FolderInUse
+from webui.storage.schema import USER, new_message, new_session
+from webui.storage.store import Store
 
 
 def session_with(*texts: str):

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from tests.failing_disk import FastDisk
-from webui import tree
-from webui.journal import Journal
-from webui.recovery import fold_in_all
-from webui.schema import USER, new_message, new_session
-from webui.store import Store
+from webui.storage import tree
+from webui.storage.journal import Journal
+from webui.storage.recovery import fold_in_all
+from webui.storage.schema import USER, new_message, new_session
+from webui.storage.store import Store
 
 ROUNDS = 12
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from .context import KEY, Parlor, parlor
 from .errors import Problem
 from .guard import MAX_BODY, Guard
 from .ids import new_id
-from .store import Store
+from .storage.store import Store
 from .streams import Streams
 
 MOST_STREAMS = 80

@@ -13,7 +13,7 @@ from .context import parlor
 from .errors import Refused, TooMany
 from .ids import check_id, new_id
 from .sampling import BUILT_IN_PRESETS
-from .schema import BOT, PRESET, Document
+from .storage.schema import BOT, PRESET, Document
 
 MOST_BOTS = 500
 MOST_PRESETS = 200

@@ -16,17 +16,17 @@ from typing import Any
 
 from model import ChatModel
 
-from . import tree
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
 from .errors import BadRequest, Busy, NotFound
 from .ids import check_id
-from .recovery import fold_in, fold_in_all
 from .reply_job import ReplyJob, ReplyPlan
 from .sampling import effective
-from .schema import USER, Bot, Document, Message, Session, new_message, new_session
 from .speakers import Room
-from .store import Store
+from .storage import tree
+from .storage.recovery import fold_in, fold_in_all
+from .storage.schema import USER, Bot, Document, Message, Session, new_message, new_session
+from .storage.store import Store
 from .title import title_from
 
 KNOWN_CONTEXTS = 256

@@ -11,7 +11,7 @@ from model import ChatModel
 
 from .chat import Chat
 from .guard import Guard
-from .store import Store
+from .storage.store import Store
 from .streams import Streams
 
 KEY = "parlor"

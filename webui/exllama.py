@@ -12,11 +12,11 @@ from typing import Any
 
 from model import PARAMETER_SPECS
 
-from . import tree
 from .errors import BadRequest
 from .ids import new_id
 from .sampling import Changes
-from .schema import (
+from .storage import tree
+from .storage.schema import (
     BOT,
     MAX_BOTS,
     MAX_NAME,

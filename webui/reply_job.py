@@ -17,16 +17,16 @@ from typing import Any
 
 from model import ChatModel, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
 
-from . import tree
 from .bot_view import BotView
 from .errors import Problem
 from .event_log import EventLog
 from .ids import new_id
-from .journal import Journal
 from .reply_text import ReplyText
 from .sampling import as_json
-from .schema import REPLY_NUMBERS, Message
-from .store import Store
+from .storage import tree
+from .storage.journal import Journal
+from .storage.schema import REPLY_NUMBERS, Message
+from .storage.store import Store
 
 STATS_SECONDS = 0.25
 COMMIT_TRIES = 3

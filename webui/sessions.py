@@ -10,8 +10,8 @@ from .chat import HERE, Said
 from .context import parlor
 from .errors import BadRequest
 from .ids import check_id
-from .schema import MAX_BOTS, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
-from .tree import get, newest_descendant
+from .storage.schema import MAX_BOTS, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
+from .storage.tree import get, newest_descendant
 
 MOST_TURNS = 50
 MAX_SEARCH = 200

@@ -9,7 +9,6 @@ from flask.typing import ResponseReturnValue
 
 from model import PARAMETER_SPECS
 
-from . import schema
 from .body import read_body
 from .context import parlor
 from .errors import NeedsPassword
@@ -17,6 +16,7 @@ from .guard import LOGIN_COOKIE
 from .password import LOGIN_SECONDS
 from .replies import whole_argument
 from .sessions import MOST_TURNS
+from .storage import schema
 from .version import VERSION
 
 MAX_PASSWORD = 1_000

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from model import ChatModel
 
-from . import tree
 from .bot_view import transcript
-from .schema import USER, Bot, Message, Session
-from .store import Store
+from .storage import tree
+from .storage.schema import USER, Bot, Message, Session
+from .storage.store import Store
 from .turn_order import Speaker, after_user, next_speaker
 
 

@@ -139,7 +139,7 @@ class Site:
 def site(tmp_path_factory):
     from webui import create_app
     from webui.context import parlor
-    from webui.store import Store
+    from webui.storage.store import Store
 
     folder = tmp_path_factory.mktemp("browser")
     write_bots(folder / "bots")

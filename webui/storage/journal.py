@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import strict_json
+from .. import strict_json
+from ..ids import is_id
 from .disk import Disk
-from .ids import is_id
 from .schema import Message
 
 TEXT_SECONDS = 0.25  # a piece of text waits at most this long for its line

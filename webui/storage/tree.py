@@ -5,7 +5,7 @@ Documents are never changed in place, so a save that fails leaves what was there
 
 from __future__ import annotations
 
-from .errors import NotFound
+from ..errors import NotFound
 from .schema import Message, Session
 
 

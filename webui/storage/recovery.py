@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import NotFound, Problem
+from ..ids import new_id
 from . import tree
-from .errors import NotFound, Problem
-from .ids import new_id
 from .journal import read_journal
 from .store import Store
 

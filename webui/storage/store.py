@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import NotFound, NotSaved
+from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
 from .changes import Changes
 from .disk import Disk
 from .documents import Documents
-from .errors import NotFound, NotSaved
 from .folder_lock import FolderLock
-from .sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
 from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
 
 TRASH_DAYS = 30

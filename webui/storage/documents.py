@@ -14,10 +14,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import strict_json
+from .. import strict_json
+from ..errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
+from ..ids import check_id, is_id, new_id
 from .disk import Disk
-from .errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
-from .ids import check_id, is_id, new_id
 from .schema import Document, Kind
 
 CACHED_DOCUMENTS = 1_000

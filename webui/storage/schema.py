@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .ids import is_id, new_id
-from .sampling import BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes
+from ..ids import is_id, new_id
+from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes
 
 Document = dict[str, Any]
 Session = Document
