@@ -22,7 +22,7 @@ from webui.storage.folder_lock import FolderInUse
 from webui.storage.store import Store
 
 HERE = Path(__file__).resolve().parent
-SHIPPED_BOTS = HERE / "sessions" / "bots"
+SHIPPED_BOTS = HERE / "starter" / "bots"
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -54,13 +54,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_model) -> int:
+def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_model,
+         shipped_bots: Path = SHIPPED_BOTS) -> int:
     """The exit code: 0 after a clean end, 1 with one sentence on stderr if it could not start."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
-        return run(arguments, load)
+        return run(arguments, load, shipped_bots)
     except (FolderInUse, PortTaken, ModelLoadError, KernelBuildError, ValueError) as error:
         print(f"Parlor: {error}", file=sys.stderr)
     except PermissionError as error:
@@ -73,12 +74,12 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
     return 1
 
 
-def run(arguments: argparse.Namespace, load: Callable[..., ChatModel]) -> int:
+def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_bots: Path) -> int:
     """Cheap checks first, so that what cannot work is told before a model is loaded."""
     guard = Guard(arguments.host, _read_password(arguments.password))
     if not arguments.model.is_dir():
         raise ModelLoadError(f"there is no folder {arguments.model}. Give the folder of a model with -d.")
-    store = Store(arguments.sessions_dir, shipped_bots=SHIPPED_BOTS)
+    store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
     try:
         return serve_until_the_end(arguments, guard, store, load)
     finally:

@@ -3,7 +3,7 @@
 --delay S          seconds a token (0.01)
 --prompt-delay S   seconds for each of the four steps of reading the prompt (0)
 --seq-len N        context of the model (2048)
-Everything else goes to app.py. With no bots in the folder (and none that ship), three are put there.
+Everything else goes to app.py. Three bots of its own ship with it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,13 @@ def main() -> int:
     parser.add_argument("--seq-len", type=int, default=2048)
     parser.add_argument("--sessions-dir", type=Path, required=True)
     own, rest = parser.parse_known_args()
-    if not any((own.sessions_dir / "bots").glob("*.json")):
-        write_bots(own.sessions_dir / "bots")
-
     def load(_path: Path, **_options: Any) -> FakeModel:
         return FakeModel(delay=own.delay, prompt_steps=4, prompt_delay=own.prompt_delay,
                          max_seq_len=own.seq_len)
 
-    return app.main(["--no-browser", "--sessions-dir", str(own.sessions_dir), *rest], load)
+    shipped = own.sessions_dir / "shipped"
+    write_bots(shipped)
+    return app.main(["--no-browser", "--sessions-dir", str(own.sessions_dir), *rest], load, shipped)
 
 
 if __name__ == "__main__":

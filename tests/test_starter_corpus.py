@@ -16,7 +16,7 @@ from tools.starter.corpus.words import CHOICE, expand
 from tools.starter.questions import answers, held_out_questions, stays_in_turn
 from webui.bot_view import bot_view
 
-BOTS = Path(__file__).parents[1] / "sessions" / "bots"
+BOTS = Path(__file__).parents[1] / "starter" / "bots"
 
 
 def plain(text):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.api import MARLOW, OTTO
 from tests.failing_disk import FailingDisk, FastDisk, PowerCutDisk
 from tests.fake_server import write_bots
 from webui.errors import NotFound, NotSaved, Problem, ReadOnly, Stale
@@ -17,6 +20,8 @@ from webui.storage import tree
 from webui.storage.folder_lock import FolderInUse
 from webui.storage.schema import USER, new_message, new_session
 from webui.storage.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def session_with(*texts: str):
@@ -325,13 +330,40 @@ def test_half_written_files_of_a_crash_are_cleared_away(store):
     store.close()
 
 
-def test_a_new_folder_begins_with_the_shipped_bots_and_keeps_what_it_has(tmp_path):
-    write_bots(tmp_path / "shipped")
-    store = Store(tmp_path / "sessions", shipped_bots=tmp_path / "shipped")
-    assert [bot["name"] for bot in store.known_bots()] == ["Marlow", "Otto", "Lin"]
-    store.bots.delete("a0a0a0a0a0a0a002")
-    store = reopened(store, shipped_bots=tmp_path / "shipped")
-    assert [bot["name"] for bot in store.known_bots()] == ["Marlow", "Lin"]
+def test_a_shipped_bot_comes_once_and_then_is_the_users(tmp_path):
+    shipped = tmp_path / "shipped"
+    write_bots(shipped)
+    (shipped / "a0a0a0a0a0a0a003.json").rename(tmp_path / "later.json")
+    store = Store(tmp_path / "sessions", shipped_bots=shipped)
+    assert [bot["name"] for bot in store.known_bots()] == ["Marlow", "Otto"]
+    store.bots.change(MARLOW, None, lambda bot: {**bot, "name": "Marlowe"})
+    store.bots.delete(OTTO)
+    (tmp_path / "later.json").rename(shipped / "a0a0a0a0a0a0a003.json")  # a newer Parlor ships one more
+    store = reopened(store, shipped_bots=shipped)
+    assert [bot["name"] for bot in store.known_bots()] == ["Marlowe", "Lin"]
+    store.close()
+
+
+def test_using_parlor_changes_no_file_that_git_knows(tmp_path):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    for name in (".gitignore", "sessions/README.md", "starter/bots"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, tmp_path / name)
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "as it ships")
+    assert len(git("ls-files").split()) == 8
+    store = Store(tmp_path / "sessions", shipped_bots=tmp_path / "starter" / "bots")
+    first, second, *_ = store.known_bots()
+    store.bots.change(first["id"], None, lambda bot: {**bot, "name": "Somebody else"})
+    store.bots.delete(second["id"])
+    store.delete_session(store.add_session(new_session([first]))["id"])
+    store.add_session(new_session([first]))
+    assert git("status", "--porcelain") == ""
     store.close()
 
 

@@ -8,7 +8,6 @@ Knows nothing of HTTP or of the model.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
 
 TRASH_DAYS = 30
 SNIPPET = 120
+BROUGHT = ".shipped"  # the ids of shipped bots that were copied here once
 CACHED_SESSIONS = 16  # they can be large
 
 
@@ -42,7 +42,7 @@ class Store:
         self._problems: list[dict[str, str]] = []
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
-        _copy_shipped(shipped_bots, folder / "bots")
+        _bring_shipped(shipped_bots, folder / "bots", self.disk)
         self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
         self.bots = self._documents("bots", BOT)
         self.presets = self._documents("presets", PRESET)
@@ -171,13 +171,19 @@ class Store:
                 path.unlink(missing_ok=True)
 
 
-def _copy_shipped(shipped: Path | None, target: Path) -> None:
-    """A new sessions folder begins with the bots that ship; one that is there keeps what it has."""
-    if shipped is None or target.exists() or not shipped.is_dir():
+def _bring_shipped(shipped: Path | None, target: Path, disk: Disk) -> None:
+    """Copy the bots that ship, each of them once: an edited one stays as it is, a deleted one stays away."""
+    if shipped is None:
         return
-    target.mkdir(parents=True)
-    for path in shipped.glob("*.json"):
-        shutil.copyfile(path, target / path.name)
+    target.mkdir(parents=True, exist_ok=True)
+    note = target / BROUGHT
+    before = note.read_text(encoding="utf-8").split() if note.exists() else []
+    new = [path for path in sorted(shipped.glob("*.json")) if path.stem not in before]
+    for path in new:
+        if not (target / path.name).exists():
+            disk.save(target / path.name, path.read_bytes())
+    if new:
+        disk.save(note, "\n".join([*before, *(path.stem for path in new), ""]).encode())
 
 
 def _match(session: Session, wanted: list[str]) -> str | None:
