@@ -9,7 +9,7 @@ import pytest
 
 from tests.api import MARLOW, Page
 from webui import create_app
-from webui.guard import CONTENT_SECURITY_POLICY, MAX_BODY, OPEN_ENDPOINTS, Guard, is_loopback
+from webui.guard import CONTENT_SECURITY_POLICY, LARGE_BODIES, MAX_BODY, OPEN_ENDPOINTS, Guard, is_loopback
 from webui.password import Password
 
 WORD = "correct horse"
@@ -145,10 +145,19 @@ def test_no_body_makes_any_route_fail(app, client, body):
                 assert response.json["error"]["message"] and "Traceback" not in response.text
 
 
-def test_a_body_beyond_the_limit_is_refused(client):
-    body = b" " * (MAX_BODY + 1)
-    response = client.post("/api/sessions/import", data=body, content_type="application/json")
-    assert response.status_code == 413 and "4 MiB" in response.json["error"]["message"]
+def test_a_body_beyond_its_routes_limit_is_refused(app):
+    client = app.test_client()
+    for endpoint, method, path in routes(app):
+        if method in ("POST", "PUT", "PATCH", "DELETE"):
+            most = LARGE_BODIES.get(endpoint, MAX_BODY)
+            body = b" " * (most + 1)
+            response = client.open(path, method=method, data=body, content_type="application/json")
+            assert response.status_code == 413, (method, path)
+            assert f"{most >> 20} MiB" in response.json["error"]["message"]
+
+
+def test_only_an_import_takes_more_than_the_usual_limit():
+    assert LARGE_BODIES == {"transfer.import_session": 64 << 20} and MAX_BODY == 4 << 20
 
 
 def test_no_path_leads_outside(app, client, store, tmp_path):

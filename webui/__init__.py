@@ -65,7 +65,8 @@ def _answer_problem(problem: Problem) -> ResponseReturnValue:
 def _answer_http(error: HTTPException) -> ResponseReturnValue:
     """What Flask itself refuses: unknown addresses, wrong methods, bodies that are too large."""
     code = (error.name or "error").lower().replace(" ", "_")
-    message = f"The body is larger than {MAX_BODY >> 20} MiB." if error.code == 413 else f"{error.name}."
+    most = (request.max_content_length or MAX_BODY) >> 20
+    message = f"The body is larger than {most} MiB." if error.code == 413 else f"{error.name}."
     return {"error": {"message": message, "code": code}}, error.code or 500
 
 

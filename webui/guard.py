@@ -17,6 +17,9 @@ from .errors import BadBody, NeedsPassword, Refused
 from .password import Password
 
 MAX_BODY = 4 << 20
+LARGE_BODIES = {"transfer.import_session": 64 << 20}
+"""Endpoints that take more: what an export wrote must come in again."""
+LARGEST_BODY = max(LARGE_BODIES.values())
 LOGIN_COOKIE = "parlor-login"
 OPEN_ENDPOINTS = frozenset({"page", "static", "settings.login"})
 """What answers without a password: the page itself, its files, and the way to log in."""
@@ -94,6 +97,7 @@ class Guard:
 
     @staticmethod
     def _check_body(request: Request) -> None:
+        request.max_content_length = LARGE_BODIES.get(request.endpoint or "", MAX_BODY)
         has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
         if (has_body or request.content_type) and request.mimetype != "application/json":
             raise BadBody("Only application/json is taken here.")

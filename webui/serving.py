@@ -19,7 +19,7 @@ from waitress.server import create_server
 
 from . import MOST_STREAMS
 from .context import parlor
-from .guard import MAX_BODY
+from .guard import LARGEST_BODY
 
 THREADS = MOST_STREAMS + 32
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
@@ -63,7 +63,7 @@ def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> 
     """Answer requests until SIGTERM or Ctrl+C, then end every reply and stream. Main thread only."""
     server = create_server(
         app, sockets=[listener], threads=THREADS, connection_limit=4 * THREADS, backlog=1024, ident=None,
-        channel_request_lookahead=1, outbuf_high_watermark=1 << 18, max_request_body_size=MAX_BODY,
+        channel_request_lookahead=1, outbuf_high_watermark=1 << 18, max_request_body_size=LARGEST_BODY,
         asyncore_use_poll=hasattr(select, "poll"), asyncore_loop_timeout=LOOP_SECONDS,
         clear_untrusted_proxy_headers=True)
     ending = threading.Event()
