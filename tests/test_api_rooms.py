@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.api import LIN, MARLOW, OTTO, wait_until
+from tests.api import LIN, MARLOW, OTTO, parse_events, wait_until
+from webui.context import parlor
 
 
 def test_a_message_during_a_reply_is_refused_with_a_hint_and_ends_the_chain(room, model):
@@ -116,6 +117,63 @@ def test_stop_of_an_earlier_reply_of_the_chain_ends_it_too(client, room, model):
     client.post(f"/api/replies/{reply['reply_id']}/stop")
     wait_until(lambda: not room.load()["session"]["replies"])
     assert len(room.session["messages"]) < 20
+
+
+def hold(client, room, holds=True):
+    return client.post(room.url + "/hold", json={"hold": holds}).json["held"]
+
+
+def held_after_one_reply(client, room, model):
+    """A chain of four turns, held while its first reply is written; that reply's events so far are read."""
+    model.gate.clear()
+    reply = room.send("POST", "/replies", kind="next", turns=4)["reply"]
+    assert hold(client, room)
+    model.gate.set()
+    stream = client.get(f"/api/replies/{reply['reply_id']}/events").response
+    while b"event: held" not in (chunk := next(stream)):
+        pass
+    room.session["revision"] = parse_events(chunk)[-1].data["revision"]
+    return reply
+
+
+def test_typing_holds_the_next_turn_until_the_text_is_cleared(client, room, model):
+    reply = held_after_one_reply(client, room, model)
+    texts = [message["text"] for message in room.load()["session"]["messages"]]
+    assert len(texts) == 1 and texts[0]  # it is kept, and nothing follows
+    assert len(model.started) == 1 and hold(client, room)
+    assert hold(client, room, False)
+    assert len(room.finish(reply)) == 4
+
+
+def test_a_tab_that_was_closed_while_typing_does_not_hold_for_ever(client, room, model, monkeypatch):
+    monkeypatch.setattr("webui.sessions.HOLD_SECONDS", 0.05)
+    assert len(room.finish(held_after_one_reply(client, room, model))) == 4
+
+
+def test_what_was_typed_ends_a_chain_that_is_held(client, room, model):
+    reply = held_after_one_reply(client, room, model)
+    sent = room.send("POST", "/messages", text="Now me", interrupt=True)
+    assert room.events(reply)[-1].data["next"] is None
+    room.finish(sent["reply"])
+    assert room.names() == ["Marlow", "User", "Otto"]
+
+
+def test_stop_and_the_end_of_the_server_free_a_chain_that_is_held(app, client, room, model):
+    reply = held_after_one_reply(client, room, model)
+    client.post(f"/api/replies/{reply['reply_id']}/stop", json={})
+    assert len(room.finish(reply)) == 1
+    reply = held_after_one_reply(client, room, model)
+    parlor(app).close("the end", 1.0)
+    assert room.events(reply)[-1].data["next"] is None
+
+
+def test_there_is_nothing_to_hold_where_nothing_follows(client, room, model):
+    assert not hold(client, room)
+    model.gate.clear()
+    reply = room.send("POST", "/messages", text="one answer")["reply"]
+    assert not hold(client, room)
+    model.gate.set()
+    room.finish(reply)
 
 
 def test_an_error_ends_the_chain(room):

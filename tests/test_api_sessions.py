@@ -130,6 +130,18 @@ def test_deleting_a_message_moves_its_children_up(page):
     page.send("DELETE", "/messages/" + "0" * 16, 404)
 
 
+def test_a_deleted_message_comes_back_with_undo(page, client):
+    page.say("one")
+    page.say("two")
+    before = page.session
+    undo = page.send("DELETE", f"/messages/{before['messages'][1]['id']}")["undo"]
+    other = Page(client)
+    other.send("POST", "/messages/restore", 404, undo=undo)
+    page.send("POST", "/messages/restore", undo=undo)
+    assert page.session["messages"] == before["messages"] and page.session["leaf"] == before["leaf"]
+    page.send("POST", "/messages/restore", 404, undo=undo)
+
+
 @pytest.mark.parametrize("text", ["", "   \n"])
 def test_an_empty_message_is_no_message(page, text):
     assert "empty" in page.send("POST", "/messages", 400, text=text)["error"]["message"]
@@ -287,6 +299,16 @@ def test_a_session_file_itself_can_be_imported(client, page, store):
     data = json.loads(path.read_text(encoding="utf-8"))
     response = client.post("/api/sessions/import", json={"data": data})
     assert response.status_code == 201 and len(response.json["session"]["messages"]) == 2
+
+
+def test_a_session_beyond_the_usual_limit_of_a_body_comes_back_from_its_export(page, client):
+    for number in range(25):
+        page.say(f"{number} " + "é" * 100_000, reply=False)
+    export = client.get(page.url + "/export")
+    assert len(export.data) > 5_000_000
+    made = client.post("/api/sessions/import", json={"data": export.json})
+    assert made.status_code == 201
+    assert made.json["session"]["messages"] == page.session["messages"]
 
 
 def test_the_markdown_export_reads_well(client, page):

@@ -55,31 +55,50 @@ def test_choosing_a_version_walks_to_its_newest_descendant():
 
 def test_children_of_a_deleted_message_move_up():
     session, ids = branching()
-    without = tree.without_message(session, ids["d"])
+    without, _ = tree.without_message(session, ids["d"])
     assert shown(without) == "ae" and shown(session) == "ade"
     SESSION.check(without)
 
 
 def test_deleting_the_last_message_shows_the_version_that_is_left():
     session, ids = branching()
-    without = tree.without_message(tree.without_message(session, ids["e"]), ids["d"])
+    without, _ = tree.without_message(tree.without_message(session, ids["e"])[0], ids["d"])
     assert shown(without) == "abc"
     with pytest.raises(NotFound):
         tree.without_message(without, ids["d"])
 
 
 @given(st.lists(st.integers(0, 30), max_size=25), st.lists(st.integers(0, 24), max_size=25))
-def test_a_tree_stays_whole_whatever_is_deleted(parents, deleted):
+def test_a_tree_stays_whole_whatever_is_deleted_and_undo_in_turn_brings_all_of_it_back(parents, deleted):
     session = new_session([])
     for number, parent in enumerate(parents):
         above = session["messages"][parent % number]["id"] if number and parent else None
         message = new_message(USER, "User", str(number), above)
         session = tree.with_message(session, message, leaf=message["id"])
+    before = []
     for index in deleted:
         if index < len(session["messages"]):
-            session = tree.without_message(session, session["messages"][index]["id"])
+            whole = session
+            session, removed = tree.without_message(session, session["messages"][index]["id"])
             SESSION.check(session)
             tree.path(session, session["leaf"])
+            before.append((whole, removed))
+    for whole, removed in reversed(before):
+        session = tree.with_restored(session, removed)
+        assert session == whole
+
+
+@given(st.permutations("abcde"), st.permutations("abcde"))
+def test_deleted_messages_can_come_back_in_any_order(away, back):
+    session, ids = branching()
+    removed = {}
+    for name in away:
+        session, removed[name] = tree.without_message(session, ids[name])
+    for name in back:
+        session = tree.with_restored(session, removed[name])
+        SESSION.check(session)
+        assert tree.with_restored(session, removed[name]) is session
+    assert {message["text"] for message in session["messages"]} == set("abcde")
 
 
 @pytest.mark.parametrize(("text", "title"), [

@@ -31,6 +31,7 @@ class Chain:
     planned: list[str] = field(default_factory=list)
     turns: int = 0
     ended: bool = False
+    held_until: float = 0.0
     job: ReplyJob | None = None
 
 
@@ -40,6 +41,7 @@ class Chains:
     def __init__(self, touched: Callable[[str], None]) -> None:
         self._touched = touched
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # of what a held chain waits for
         self._chains: dict[str, Chain] = {}
         self._jobs: OrderedDict[str, ReplyJob] = OrderedDict()
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -91,6 +93,8 @@ class Chains:
         """The reply is committed: what follows it, or nothing, and then the session is free."""
         following = None
         try:
+            if not job.failed:
+                self._wait_while_held(chain, job)
             if not (chain.ended or job.stopped or job.failed or self._closing):
                 following = follow()
         except TooMany:
@@ -104,6 +108,16 @@ class Chains:
         self._touched(chain.session_id)
         return None
 
+    def hold(self, session_id: str, seconds: float) -> bool:
+        """Let the chain wait before its next reply, from now on for `seconds`. False if nothing follows."""
+        with self._lock:
+            chain = self._chains.get(session_id)
+            if chain is None or chain.ended or not (chain.planned or chain.turns):
+                return False
+            chain.held_until = time.monotonic() + seconds
+            self._changed.notify_all()
+            return True
+
     def end(self, session_id: str, *, now: bool) -> None:
         """Nothing follows the reply that is being written; with `now` that one stops too."""
         with self._lock:  # either the next reply has begun and is stopped here, or it does not begin
@@ -112,6 +126,7 @@ class Chains:
                 return
             chain.ended = True
             job = chain.job
+            self._changed.notify_all()
         if now and job:
             job.stop()
 
@@ -131,6 +146,7 @@ class Chains:
         """End everything and keep what was written, whether or not the model lets go in half of `seconds`."""
         with self._lock:
             self._closing = True
+            self._changed.notify_all()
             jobs = [chain.job for chain in self._chains.values() if chain.job]
         for job in jobs:
             job.interrupt(why)
@@ -138,6 +154,19 @@ class Chains:
         for job in left:  # beside each other: each of them waits for the disk
             threading.Thread(target=job.abandon, args=(why,), daemon=True).start()
         _wait_for_end(left, seconds / 2)
+
+    def _wait_while_held(self, chain: Chain, job: ReplyJob) -> None:
+        """The reply is kept by now; its tabs hear that it waits."""
+        with self._lock:
+            told = False
+            while not (chain.ended or job.stopped or self._closing):
+                left = chain.held_until - time.monotonic()
+                if left <= 0:
+                    return
+                if not told:
+                    job.log.append("held", job.kept)
+                    told = True
+                self._changed.wait(left)
 
     def _forget_old_jobs(self) -> None:
         oldest = time.monotonic() - LOG_SECONDS

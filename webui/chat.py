@@ -19,7 +19,7 @@ from model import ChatModel
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
 from .errors import BadRequest, Busy, NotFound
-from .ids import check_id
+from .ids import check_id, new_id
 from .reply_job import ReplyJob, ReplyPlan
 from .sampling import effective
 from .speakers import Room
@@ -30,6 +30,7 @@ from .storage.store import Store
 from .title import title_from
 
 KNOWN_CONTEXTS = 256
+KNOWN_REMOVED = 100
 HERE = "here"
 log = logging.getLogger("parlor.chat")
 
@@ -60,6 +61,7 @@ class Chat:
         self.chains = Chains(store.changes.touch)
         self._model_name = model.info()["name"]
         self._rooms: dict[str, threading.RLock] = {}
+        self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self._contexts: OrderedDict[tuple[str, int], Document] = OrderedDict()
         self._contexts_lock = threading.Lock()
         fold_in_all(store)
@@ -187,11 +189,38 @@ class Chat:
             self._check_not_written(session_id, message_id)
             return self.store.change_session(session_id, revision, edited)
 
-    def delete_message(self, session_id: str, revision: int, message_id: str) -> Session:
+    def delete_message(self, session_id: str, revision: int, message_id: str) -> tuple[Session, str]:
+        """The session without it, and the token that brings it back as long as this server runs."""
+        removed: list[tree.Removed] = []
+
+        def without(old: Session) -> Session:
+            changed, gone = tree.without_message(old, message_id)
+            removed.append(gone)
+            return changed
+
         with self._room(session_id):
             self._check_not_written(session_id, message_id)
-            return self.store.change_session(
-                session_id, revision, lambda old: tree.without_message(old, message_id))
+            session = self.store.change_session(session_id, revision, without)
+            token = new_id()
+            self._removed[token] = (session_id, removed[-1])
+            if len(self._removed) > KNOWN_REMOVED:
+                self._removed.popitem(last=False)
+            return session, token
+
+    def restore_message(self, session_id: str, revision: int, token: str) -> Session:
+        """Undo a deletion. Raises NotFound if it is too long ago."""
+        with self._room(session_id):
+            owner, removed = self._removed.get(token, ("", None))
+            if removed is None or owner != session_id:
+                raise NotFound("This message can no longer be brought back.")
+            session = self.store.change_session(
+                session_id, revision, lambda old: tree.with_restored(old, removed))
+            self._removed.pop(token, None)
+            return session
+
+    def hold(self, session_id: str, seconds: float) -> bool:
+        """Somebody is typing: for so long no further reply of a chain begins (0: go on). Whether one may."""
+        return self.chains.hold(check_id(session_id, "session"), seconds)
 
     def stop(self, reply_id: str) -> None:
         """Stop the reply, and whatever would have followed it."""

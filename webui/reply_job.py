@@ -57,6 +57,7 @@ class ReplyJob:
         self.stopped = False
         self._why_interrupted = ""
         self.failed = False
+        self.kept: dict[str, Any] = {}  # the message as it was committed, and the session's revision since
         self._model = model
         self._store = store
         self._next_turn = next_turn
@@ -197,11 +198,12 @@ class ReplyJob:
         message.pop("continues", None)
         problem = error or problem
         self.failed = bool(problem)
+        self.kept = {"message": message, "revision": revision}
         following = self._next_turn(self)
         if problem:
             self.log.end("error", {"message": problem, "partial": message, "revision": revision})
         else:
-            self.log.end("done", {"message": message, "revision": revision, "next": following})
+            self.log.end("done", {**self.kept, "next": following})
 
     def _final_message(self, reason: str, stats: Any, error: str) -> Message:
         message = {**self.plan.message, "text": self._text, "thinking": self._thinking,

@@ -15,6 +15,7 @@ from .storage.tree import get, newest_descendant
 
 MOST_TURNS = 50
 MAX_SEARCH = 200
+HOLD_SECONDS = 15.0  # the page asks again every five; a closed tab does not
 
 bp = Blueprint("sessions", __name__, url_prefix="/api/sessions")
 
@@ -130,7 +131,25 @@ def delete_message(session_id: str, message_id: str) -> ResponseReturnValue:
     """Take a message out; its children move up."""
     with read_body() as body:
         revision = body.revision()
-    return _answer(parlor().chat.delete_message(session_id, revision, check_id(message_id, "message")))
+    session, undo = parlor().chat.delete_message(session_id, revision, check_id(message_id, "message"))
+    return {**_answer(session), "undo": undo}
+
+
+@bp.post("/<session_id>/messages/restore")
+def restore_message(session_id: str) -> ResponseReturnValue:
+    """Undo the deletion of a message."""
+    with read_body() as body:
+        revision = body.revision()
+        token = check_id(body.value("undo"), "deleted message")
+    return _answer(parlor().chat.restore_message(session_id, revision, token))
+
+
+@bp.post("/<session_id>/hold")
+def hold(session_id: str) -> ResponseReturnValue:
+    """Somebody types: bots among themselves wait after the present reply, until released or not renewed."""
+    with read_body() as body:
+        holds = body.flag("hold", True)
+    return {"held": parlor().chat.hold(session_id, HOLD_SECONDS if holds else 0.0)}
 
 
 def _answer(session: Session) -> Document:

@@ -93,6 +93,34 @@ def test_bots_talk_among_themselves_until_they_are_stopped(page, open_session, s
     assert page.locator(".from-bot").count() == count < 21
 
 
+def test_bots_among_themselves_wait_while_somebody_types(page, open_session, site):
+    session_id = open_session(MARLOW, OTTO)
+    site.model.hold(after=2)
+    page.click("text=Let them talk")
+    page.click(".menu >> text=4 turns")
+    expect(page.locator(".md.writing")).to_have_count(1)
+    with page.expect_response("**/hold"):
+        page.type("#text", "Wai")
+    site.model.release()
+    expect(page.locator(".note")).to_have_text("waiting while you write")
+    assert len(site.read(session_id)["messages"]) == 1
+    page.fill("#text", "")
+    expect(page.locator(".from-bot")).to_have_count(4)
+    wait_until_quiet(page)
+    site.model.hold(after=2)
+    page.click("text=Let them talk")
+    page.click(".menu >> text=4 turns")
+    expect(page.locator(".from-bot")).to_have_count(5)
+    with page.expect_response("**/hold"):
+        page.type("#text", "My turn")
+    site.model.release()
+    expect(page.locator(".note").last).to_have_text("waiting while you write")
+    page.press("#text", "Enter")
+    expect(page.locator(".from-user .md")).to_have_text("My turn")
+    wait_until_quiet(page)
+    assert page.locator(".from-bot").count() == 6
+
+
 def test_stop_keeps_what_was_written(page, open_session, site):
     session_id = open_session()
     site.model.hold(after=20)
@@ -199,19 +227,20 @@ def test_continue_writes_on_in_the_same_message(page, open_session):
     assert texts(page)[1].startswith(before) and len(texts(page)) == 2
 
 
-def test_deleting_a_message_moves_the_rest_up(page, open_session):
+def test_deleting_a_message_moves_the_rest_up_and_undo_brings_it_back(page, open_session):
     open_session()
-    say(page, "One")
+    say(page, "First question")
     wait_until_quiet(page)
-    say(page, "Two")
+    say(page, "Second question")
     wait_until_quiet(page)
-    reply = page.locator(".from-bot").nth(0)
-    reply.hover()
-    reply.locator("[aria-label=More]").click()
+    before = texts(page)
+    page.locator(".message").nth(1).locator("[aria-label=More]").click()
     page.click(".menu >> text=Delete")
-    page.click("dialog >> text=Delete >> nth=-1")
     expect(page.locator(".message")).to_have_count(3)
-    assert texts(page)[:2] == ["One", "Two"]
+    assert texts(page) == [before[0], *before[2:]]
+    page.click(".toast >> text=Undo")
+    expect(page.locator(".message")).to_have_count(4)
+    assert texts(page) == before
 
 
 def test_an_error_of_the_engine_is_a_badge_and_the_partial_text_stays(page, open_session):

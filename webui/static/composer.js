@@ -8,6 +8,7 @@
 
 import { byId, h, icon } from "./dom.js";
 import { plural } from "./format.js";
+import { createHold } from "./hold.js";
 import { isComposing, isTouchOnly } from "./input.js";
 import { openMenu } from "./menu.js";
 import { draftKey, recall, remember } from "./storage.js";
@@ -29,6 +30,7 @@ export function createComposer(store, room, page) {
   const row = byId("composer-row");
   let draftOf = /** @type {string | null | undefined} */ (undefined);
   let sending = false;
+  const hold = createHold(store, room);
 
   const file = h("input", { type: "file", class: "visually-hidden", tabindex: "-1", "aria-hidden": "true" });
   const attach = h("button", {
@@ -80,6 +82,7 @@ export function createComposer(store, room, page) {
     const id = session ? session.id : undefined;
     text.disabled = !session;
     if (id === draftOf) return;
+    hold.end(true);
     const becameSaved = draftOf === null && id && sending;
     draftOf = id;
     if (becameSaved) remember(draftKey(null), "");
@@ -158,6 +161,7 @@ export function createComposer(store, room, page) {
     sending = true;
     page.sent();
     saveDraft();
+    hold.end(false);
     const worked = said ? await room.say(said) : await room.reply("next");
     sending = false;
     if (!worked || !said) return;
@@ -169,6 +173,7 @@ export function createComposer(store, room, page) {
   text.addEventListener("input", () => {
     grow();
     saveDraft();
+    hold.typed(text.value);
   });
   text.addEventListener("keydown", (event) => {
     if (event.key === "ArrowUp" && !text.value && !event.altKey && !event.ctrlKey && !event.metaKey) {

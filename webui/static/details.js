@@ -6,10 +6,11 @@
  * @import { Room } from "./room.js"
  */
 
-import { confirmDialog, openDialog } from "./dialogs.js";
+import { openDialog } from "./dialogs.js";
 import { h } from "./dom.js";
 import { count, duration, fullTime, numbers, shown, speed } from "./format.js";
 import { openMenu } from "./menu.js";
+import { toast } from "./toast.js";
 
 const REASONS = {
   eos: "ended by itself",
@@ -112,17 +113,18 @@ export function openMessageMenu(store, room, message, anchor) {
       icon: "trash-2",
       danger: true,
       disabled: busy,
-      onSelect: () => eraseMessage(room, message),
+      onSelect: () => eraseMessage(store, room, message),
     },
   ]);
 }
 
-/** @param {Room} room @param {Message} message */
-async function eraseMessage(room, message) {
-  const sure = await confirmDialog(
-    "Delete this message?",
-    "What follows it moves up. This cannot be undone.",
-    "Delete",
-  );
-  if (sure) await room.erase(message);
+/** @param {Store} store @param {Room} room @param {Message} message */
+async function eraseMessage(store, room, message) {
+  const sessionId = store.state.session?.id || "";
+  const undo = await room.erase(message);
+  if (!undo) return;
+  toast("Deleted the message; what followed it moved up.", {
+    action: "Undo",
+    onAction: () => room.bringBack(sessionId, undo),
+  });
 }

@@ -150,6 +150,7 @@ function thoughtSeconds(message) {
 function liveNote(live) {
   const { progress, stats } = live;
   if (live.stopping) return "stopping";
+  if (live.held) return "waiting while you write";
   if (!live.text && !live.think) {
     if (progress && progress.done < progress.total)
       return `reading the prompt · ${count(progress.done)} of ${count(progress.total)} tokens`;

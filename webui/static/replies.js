@@ -12,7 +12,8 @@ import { replyEvents } from "./stream.js";
 
 /**
  * @param {Store} store
- * @param {{progress: (live: Live) => void, started: (live: Live) => void, finished: (live: Live, data: any) => void,
+ * @param {{progress: (live: Live) => void, started: (live: Live) => void,
+ *   held: (live: Live, data: any) => void, finished: (live: Live, data: any) => void,
  *   failed: (live: Live, data: any) => void, lost: (sessionId: string) => void,
  *   connection: (connected: boolean) => void}} room
  */
@@ -38,6 +39,7 @@ export function createReplies(store, room) {
       started: Date.now() / 1000,
       ready: false,
       stopping: false,
+      held: false,
       progress: null,
       stats: null,
     };
@@ -54,6 +56,9 @@ export function createReplies(store, room) {
         base: data.continues ? data.text : "",
       });
       room.started(live);
+    } else if (type === "held") {
+      live.held = true;
+      room.held(live, data);
     } else if (type === "progress") live.progress = data;
     else if (type === "stats") live.stats = data;
     else if (type === "think") {

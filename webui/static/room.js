@@ -58,6 +58,12 @@ export function createRoom(store, page) {
       store.set({ viewLeaf: known ? store.state.viewLeaf : live.messageId });
       store.touch("live");
     },
+    held(live, data) {
+      const { session } = store.state;
+      if (session?.id === live.sessionId)
+        store.set({ session: withMessage(session, data.message, data.revision, session.leaf === live.parent) });
+      store.touch("live");
+    },
     finished: (live, data) => settle(live, data.message, data.revision, data.next),
     failed(live, data) {
       settle(live, data.partial, data.revision, null);
@@ -240,11 +246,31 @@ export function createRoom(store, page) {
         patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, text }),
       ),
 
-    /** @param {Message} message */
-    erase: (message) =>
+    /** Take a message out. Answers the token that brings it back, or "". @param {Message} message */
+    async erase(message) {
+      let undo = "";
+      await operation(async (session) => {
+        const body = await remove(`/api/sessions/${session.id}/messages/${message.id}`, {
+          revision: session.revision,
+        });
+        undo = body.undo;
+        return body;
+      });
+      return undo;
+    },
+
+    /** Undo erase(). @param {string} sessionId @param {string} undo */
+    bringBack: (sessionId, undo) =>
       operation((session) =>
-        remove(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision }),
+        session.id === sessionId
+          ? post(`/api/sessions/${session.id}/messages/restore`, { revision: session.revision, undo })
+          : Promise.reject(new ApiError(404, { error: { message: "Open the message's session first." } })),
       ),
+
+    /** Let bots among themselves wait while somebody types, or go on. @param {string} sessionId @param {boolean} hold */
+    hold(sessionId, hold) {
+      post(`/api/sessions/${sessionId}/hold`, { hold }).catch(() => {});
+    },
 
     /** Show another version of a message and what followed it. @param {string} leaf */
     async show(leaf) {

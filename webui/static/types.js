@@ -33,7 +33,7 @@
  * A reply that is being written, as far as this page has read it.
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string, parent: string | null,
  *   base: string, text: string, think: string, thinkStarted: number, thinkSeconds: number, started: number,
- *   ready: boolean, stopping: boolean, progress: {done: number, total: number, cached: number} | null,
+ *   ready: boolean, stopping: boolean, held: boolean, progress: {done: number, total: number, cached: number} | null,
  *   stats: Record<string, any> | null}} Live
  *
  * @typedef {{status: any, settings: Settings | null, bots: Bot[], sessions: Summary[], problems: any[], query: string,

@@ -5,6 +5,8 @@ Documents are never changed in place, so a save that fails leaves what was there
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..errors import NotFound
 from .schema import Message, Session
 
@@ -50,7 +52,17 @@ def with_message(session: Session, message: Message, *, leaf: str | None) -> Ses
     return {**session, "messages": messages, "leaf": leaf}
 
 
-def without_message(session: Session, message_id: str) -> Session:
+@dataclass(frozen=True)
+class Removed:
+    """A message that was taken out, and its place: among the messages, above its children, as the leaf."""
+
+    message: Message
+    index: int
+    children: frozenset[str]
+    was_leaf: bool
+
+
+def without_message(session: Session, message_id: str) -> tuple[Session, Removed]:
     """`message_id` taken out; its children move up to its parent."""
     gone = get(session, message_id)
     messages = [
@@ -60,7 +72,26 @@ def without_message(session: Session, message_id: str) -> Session:
     changed = {**session, "messages": messages}
     if session["leaf"] == message_id:
         changed["leaf"] = newest_descendant(changed, gone["parent"])
-    return changed
+    children = frozenset(other["id"] for other in session["messages"] if other["parent"] == message_id)
+    return changed, Removed(gone, session["messages"].index(gone), children, session["leaf"] == message_id)
+
+
+def with_restored(session: Session, removed: Removed) -> Session:
+    """A removed message back in its place, above those of its children that hang where they moved to."""
+    if find(session, removed.message["id"]):
+        return session
+    parent = removed.message["parent"]
+    if find(session, parent) is None:  # it was the first, or what stood above was taken out meanwhile
+        children = [message for message in session["messages"] if message["id"] in removed.children]
+        parent = children[0]["parent"] if children else None
+    messages = [
+        {**message, "parent": removed.message["id"]}
+        if message["id"] in removed.children and message["parent"] == parent else message
+        for message in session["messages"]
+    ]
+    messages.insert(removed.index, {**removed.message, "parent": parent})
+    leaf = removed.message["id"] if removed.was_leaf else session["leaf"]
+    return {**session, "messages": messages, "leaf": leaf}
 
 
 def with_reply(session: Session, message: Message) -> Session:
