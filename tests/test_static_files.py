@@ -18,9 +18,10 @@ def own_modules():
 
 def imports(module):
     """What a module imports before it runs (not what it loads later)."""
+    statement = r'^(?:import (?:[^"]*?from )?|export [^"]*?from )"(\./[^"]+)";'
     return [
         (module.parent / name).resolve()
-        for name in re.findall(r'^(?:import|export) .*?from "(\./[^"]+)";', module.read_text(), re.M | re.S)
+        for name in re.findall(statement, module.read_text(), re.MULTILINE | re.DOTALL)
     ]
 
 

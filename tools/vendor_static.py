@@ -35,10 +35,11 @@ ICONS = (
 PACKAGES: dict[str, tuple[str, str, dict[str, str]]] = {
     "marked": ("18.2.1", "MIT", {"lib/marked.esm.js": "marked/marked.esm.js", "LICENSE": "marked/LICENSE"}),
     "dompurify": ("3.4.18", "Apache-2.0 (or MPL-2.0)", {
-        "dist/purify.es.mjs": "dompurify/purify.es.js", "LICENSE": "dompurify/LICENSE"}),
+        "dist/purify.min.js": "dompurify/purify.min.js", "LICENSE": "dompurify/LICENSE"}),
     "@highlightjs/cdn-assets": ("11.12.0", "BSD-3-Clause", {
         "es/core.min.js": "highlight/core.min.js", "LICENSE": "highlight/LICENSE",
         **{f"es/languages/{name}.min.js": f"highlight/languages/{name}.min.js" for name in LANGUAGES}}),
+    "katex": ("0.19.1", "MIT", {"dist/katex.min.js": "katex/katex.min.js", "LICENSE": "katex/LICENSE"}),
     "lucide-static": ("1.62.0", "ISC", {"LICENSE": "lucide/LICENSE"}),
 }
 

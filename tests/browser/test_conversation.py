@@ -285,6 +285,26 @@ def test_markdown_code_and_tables_are_shown_and_copied(page, open_session, conte
     expect(page.locator(".md").last).to_contain_text("It costs $5 and $10, not mathematics.")
 
 
+def test_formulas_are_drawn_by_the_browser_and_katex_comes_only_for_them(page, open_session, site):
+    loaded = []
+    page.on("request", lambda request: loaded.append(request.url) if "katex" in request.url else None)
+    open_session()
+    site.model.scripts.append("It costs $5 and $10.")
+    say(page, "How much?")
+    wait_until_quiet(page)
+    expect(page.locator(".from-bot .md").last).to_have_text("It costs $5 and $10.")
+    assert loaded == []
+    site.model.scripts.append(
+        "So \\(a^2 + b^2\\) is\n\n$$\\frac{1}{2} \\sqrt{x}$$\n\nand \\(\\nonsense{\\) stays."
+    )
+    say(page, "And in numbers?")
+    wait_until_quiet(page)
+    expect(page.locator(".math math")).to_have_count(2)
+    assert page.locator(".math-display mfrac").bounding_box()["height"] > 15
+    expect(page.locator(".from-bot .md").last).to_contain_text("\\nonsense{ stays.")
+    assert len(loaded) == 1
+
+
 def test_the_numbers_stay_with_the_reply(page, open_session):
     open_session()
     say(page, "Numbers please")

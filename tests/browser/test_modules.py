@@ -102,3 +102,29 @@ def test_numbers_and_times_are_written_as_people_read_them(call):
         "28,640", "1 message", "2 messages", "0.31 s", "1 min 15 s",
         "4.9 GB", "123 MB", "0.50", "12", "Today", "Older",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "formulas"),
+    [
+        ("It costs $5 and $10.", []),
+        ("$5 (or 10$), between $3 and $4, US$7, 8$", []),
+        ("PATH=$HOME/bin:$PATH and $a and $b", []),
+        ("`$x$` and \\$x\\$", []),
+        ("Euler: $e^{i\\pi} + 1 = 0$, with $x$, $2n$ and $f(x)$.", ["e^{i\\pi} + 1 = 0", "x", "2n", "f(x)"]),
+        ("Inline \\(a_1 + b_2\\) and\n\\[ c^2 \\]\n$$\nd\n$$", ["a_1 + b_2", "c^2", "d"]),
+        ("$$\nnever closed", []),
+        ("- in a list \\(x\\)\n\n| a |\n|---|\n| $y$ |", ["x", "y"]),
+    ],
+)
+def test_money_is_no_mathematics_and_mathematics_is(call, text, formulas):
+    found = call(
+        "markdown",
+        """async (m, text) => {
+          const root = document.createElement("div");
+          new m.MarkdownView(root).show(text);
+          return [...root.querySelectorAll(".math")].map((one) => one.textContent);
+        }""",
+        text,
+    )
+    assert found == formulas

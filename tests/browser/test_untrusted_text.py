@@ -65,7 +65,14 @@ SAMPLES = [
     f'<https://evil.example/"onmouseover="{RUN}>',
     f'https://evil.example/"onmouseover="{RUN}',
     f'[x](https://evil.example/ "t" onmouseover={RUN})',
+    f"\\(\\href{{javascript:{RUN}}}{{x}}\\)",
+    "$$\\includegraphics{https://evil.example/p.png}$$",
+    f"\\(\\htmlStyle{{position: fixed; inset: 0}}{{x}} \\htmlData{{on=1}}{{x}} \\url{{javascript:{RUN}}}\\)",
+    f"$$\\text{{<img src=x onerror={RUN}>}} \\verb|<script>{RUN}</script>|$$",
+    "\\[\\color{url(https://evil.example/c)} x \\def\\a{\\a\\a} \\a\\]",
+    f"\\(x</math><img src=x onerror={RUN}>\\)",
 ]
+PLACES = ["{}", "> - {}", "| a | {} |\n|---|---|\n| {} | b |", "**{}", "```\n{}\n```\n\n{}"]
 ALLOWED = {
     "A",
     "BLOCKQUOTE",
@@ -90,12 +97,14 @@ ALLOWED = {
     "THEAD",
     "TR",
     "UL",
+    *["math", "mfrac", "mi", "mn", "mo", "mrow", "mspace", "mstyle", "msub", "msup", "mtext", "semantics"],
 }
 ATTRIBUTES = {
     "align",
     "aria-label",
     "class",
     "dir",
+    "display",
     "href",
     "rel",
     "role",
@@ -131,6 +140,31 @@ def test_streamed_samples_run_nothing_and_send_nothing(page, open_session, site)
     assert_harmless(page)
     page.wait_for_timeout(200)
     assert page.evaluate("window.__ran") is None
+
+
+def test_samples_in_every_place_do_nothing_either_however_they_are_cut(page, site):
+    """Some 300 texts, each grown in pieces and then shown whole, straight through the module."""
+    payloads = [place.replace("{}", sample) for sample in SAMPLES for place in PLACES]
+    assert len(payloads) >= 280
+    go_to(page)
+    page.evaluate(
+        """async (payloads) => {
+          const { MarkdownView } = await import("/static/markdown.js");
+          const place = document.querySelector("#messages");
+          for (const text of payloads) {
+            const root = document.createElement("div");
+            root.className = "md";
+            place.append(root);
+            const view = new MarkdownView(root);
+            for (let end = 3; end < text.length; end += 7) view.grow(text.slice(0, end));
+            view.show(text);
+          }
+        }""",
+        payloads,
+    )
+    assert page.locator("#messages > .md").count() == len(payloads)
+    page.wait_for_timeout(300)  # what would be loaded or run has had its time
+    assert_harmless(page)
 
 
 def test_html_is_shown_as_the_text_that_it_is(page, open_session, site):

@@ -6,7 +6,7 @@
 
 import { announce } from "./announce.js";
 import { h } from "./dom.js";
-import DOMPurify from "./vendor/dompurify/purify.es.js";
+import { sanitize } from "./sanitize.js";
 
 /** Highlighting a longer block would be felt while scrolling. */
 const MAX_HIGHLIGHTED = 60_000;
@@ -91,15 +91,7 @@ async function load(name) {
 /** @param {HTMLElement} element @param {string} name @param {string} source */
 function paint(element, name, source) {
   const { value } = highlighter.highlight(source, { language: name, ignoreIllegals: true });
-  element.replaceChildren(
-    /** @type {any} */ (DOMPurify).sanitize(value, {
-      ALLOWED_TAGS: ["span"],
-      ALLOWED_ATTR: ["class"],
-      ALLOW_DATA_ATTR: false,
-      ALLOW_ARIA_ATTR: false,
-      RETURN_DOM_FRAGMENT: true,
-    }),
-  );
+  element.replaceChildren(sanitize(value, { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"] }));
 }
 
 /**

@@ -1,20 +1,37 @@
 // @ts-check
 /**
  * Model text to elements. The text is untrusted: HTML in it is shown as text, markdown becomes HTML, and that is
- * sanitized last against a short list of tags. Pictures are never loaded; links show where they lead. No
- * mathematics: "$5 and $10" is money.
+ * sanitized last against a short list of tags. Pictures are never loaded; links show where they lead. Mathematics
+ * passes through as its source in <code class="math"> and is set by formula.js after that.
  */
 
 import { codeBlock } from "./code.js";
 import { h } from "./dom.js";
-import DOMPurify from "./vendor/dompurify/purify.es.js";
+import { findMath, formula } from "./formula.js";
+import { sanitize } from "./sanitize.js";
 import { Marked } from "./vendor/marked/marked.esm.js";
 
 const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 /** @param {string} text */
 const escapeHtml = (text) => text.replace(/[&<>"']/g, (character) => escapes[character]);
 
+/** @param {boolean} display */
+const mathExtension = (display, name = display ? "mathBlock" : "mathInline") => ({
+  name,
+  level: display ? "block" : "inline",
+  start: (source) => source.match(display ? /^ {0,3}(?:\$\$|\\\[)/m : /\$|\\\(/)?.index,
+  tokenizer(source) {
+    const found = findMath(source, display);
+    return found ? { type: name, ...found } : undefined;
+  },
+  renderer: ({ tex }) => {
+    const code = `<code class="math${display ? " display" : ""}">${escapeHtml(tex)}</code>`;
+    return display ? `<p>${code}</p>` : code;
+  },
+});
+
 const marked = new Marked({
+  extensions: [mathExtension(true), mathExtension(false)],
   gfm: true,
   breaks: true,
   renderer: {
@@ -55,9 +72,6 @@ const SANITIZER = {
   ALLOWED_ATTR: ["align", "class", "href", "start"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   ADD_URI_SAFE_ATTR: ["align", "start"],
-  ALLOW_DATA_ATTR: false,
-  ALLOW_ARIA_ATTR: false,
-  RETURN_DOM_FRAGMENT: true,
 };
 
 /** Where a link leads, as short as it can honestly be said. @param {string} href */
@@ -91,13 +105,17 @@ function finish(fragment, finished) {
     const language = (code?.className.match(/language-(\S+)/) || ["", ""])[1].slice(0, 30);
     pre.replaceWith(codeBlock((pre.textContent || "").replace(/\n$/, ""), language, finished));
   }
+  for (const code of fragment.querySelectorAll("code.math")) {
+    const display = code.classList.contains("display");
+    (display ? code.parentElement || code : code).replaceWith(formula(code.textContent || "", display));
+  }
   for (const link of fragment.querySelectorAll("a")) finishLink(link);
   for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
     // One level for all of them: a reply's headings lie within the page's, and may not skip a level there.
     heading.replaceWith(h("h3", { class: `heading-${heading.tagName[1]}` }, ...heading.childNodes));
   }
   for (const element of fragment.querySelectorAll("[class]")) {
-    if (!element.matches(".code-block, .code-block *, .link-target, h3")) element.removeAttribute("class");
+    if (!element.matches(".code-block, .code-block *, .math, .link-target, h3")) element.removeAttribute("class");
   }
   for (const table of fragment.querySelectorAll("table")) {
     const frame = h("div", { class: "table-scroll", tabindex: "0", role: "group", "aria-label": "Table" });
@@ -114,7 +132,7 @@ function finish(fragment, finished) {
  * @returns {DocumentFragment}
  */
 function toFragment(tokens, finished) {
-  const fragment = /** @type {any} */ (DOMPurify).sanitize(marked.parser(tokens), SANITIZER);
+  const fragment = sanitize(marked.parser(tokens), SANITIZER);
   finish(fragment, finished);
   return fragment;
 }
