@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ import app as app_module
 from tests.api import MARLOW, Page, parse_events
 from tests.fake_model import FakeModel
 from tests.fake_server import write_bots
+from tests.load_streams import cpu_seconds
 from tests.server_process import ROOT, EventSocket, Server
 from webui.storage.store import Store
 
@@ -146,6 +149,14 @@ def test_it_starts_serves_and_ends_with_every_word_kept(tmp_path):
             texts = [message["text"] for message in session["messages"]]
             assert texts == ["long story", seen[pages.index(page)][-1].data["partial"]["text"]]
         assert server.end()[0] == 0
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the time of a process from /proc")
+def test_a_server_that_nobody_asks_takes_no_time(tmp_path):
+    with Server(tmp_path) as server:
+        before = cpu_seconds(server.process.pid)
+        time.sleep(2)
+        assert cpu_seconds(server.process.pid) - before < 0.5
 
 
 def test_a_reader_that_never_reads_is_cut_off_and_harms_nobody(tmp_path):

@@ -23,7 +23,7 @@ from .guard import LARGEST_BODY
 
 THREADS = MOST_STREAMS + 32
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
-LOOP_SECONDS = 0.25  # Windows sees Ctrl+C only between two waits
+LOOP_SECONDS = 1  # whole: waitress cuts 0.25 to 0 and spins. Windows sees Ctrl+C only between two waits
 LAST_SECONDS = 0.5  # for requests that are being answered
 GOODBYE = "Parlor was stopped while this was being written."
 
