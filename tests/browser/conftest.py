@@ -2,7 +2,7 @@
 
 The server runs in a thread of the test process, so that a test can put replies into the model's mouth.
 Every page is watched: an error in its console, a breach of the content security policy or a request to
-another host fails the test. Without Chromium the tests are skipped.
+another host fails the test. Without Chromium the tests fail: they would else be forgotten.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def chromium():
 
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("no Chromium on the PATH")
+        pytest.fail("There is no Chromium on the PATH. On Debian: sudo apt install chromium", pytrace=False)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
         yield browser
