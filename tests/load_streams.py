@@ -2,7 +2,8 @@
 
 Each token is the time at which the model made it (tests.fake_model "clock"). Prints the delay from there to
 the reader, for the last token of each event (earlier ones wait for it on purpose), whether a token was
-missed, and what the server took. With --deaf N, N more readers never read a byte. Linux only.
+missed, and what the server took. With --deaf N, N more readers never read a byte. With --end-after S the
+server gets SIGTERM in the middle, and every reader must have all that was kept. Linux only.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import argparse
 import os
 import selectors
 import tempfile
+import threading
 import time
 from pathlib import Path
 
-from .api import MARLOW, Page, parse_events
+from .api import MARLOW, Event, Page, parse_events
 from .fake_server import write_bots
 from .server_process import EventSocket, Server
 
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--deaf", type=int, default=0)
     parser.add_argument("--rate", type=float, default=100.0, help="tokens a second of each reply")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--end-after", type=float, metavar="S", help="SIGTERM after S seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as where:
         write_bots(Path(where) / "bots")
@@ -77,22 +80,49 @@ def run(server: Server, options: argparse.Namespace) -> None:
         replies.append(page.send("POST", "/messages", text=f"clock {tokens}")["reply"]["reply_id"])
     deaf = [EventSocket(server.port, replies[0], buffer=1024) for _ in range(options.deaf)]
     readers = [EventSocket(server.port, replies[n % len(replies)]) for n in range(options.readers)]
+    print(f"{len(readers)} readers, {len(replies)} replies, {len(deaf)} deaf: ", end="")
+    if options.end_after:
+        end_in_the_middle(server, readers, options.end_after)
+    else:
+        read_all(server, readers, tokens)
+
+
+def end_in_the_middle(server: Server, readers: list[EventSocket], seconds: float) -> None:
+    ended: list[tuple[int, float]] = []
+    ending = threading.Timer(seconds, lambda: ended.append(server.end()))
+    ending.start()
+    watch(readers)
+    ending.join()
+    for reader in readers:
+        text, last = text_and_last(reader)
+        assert last.name == "error" and last.data["partial"]["finish_reason"] == "interrupted", last
+        assert last.data["partial"]["text"] == text != ""
+    print(f"SIGTERM after {seconds:.0f} s: each has a last event and all that was kept; "
+          f"end: code {ended[0][0]} after {ended[0][1]:.2f} s")
+
+
+def read_all(server: Server, readers: list[EventSocket], tokens: int) -> None:
     pid, started = server.process.pid, time.monotonic()
     cpu, memory = cpu_seconds(pid), memory_mib(pid)
     delays = sorted(watch(readers))
     seconds = time.monotonic() - started
     for reader in readers:
-        events = parse_events(reader.data.partition(b"\r\n\r\n")[2])
-        text = "".join(event.data["text"] for event in events if event.name == "text")
-        assert events[-1].name == "done", events[-1]
+        text, last = text_and_last(reader)
+        assert last.name == "done", last
         assert len(text.split()) == tokens
     p50, p99 = (delays[int(len(delays) * share)] for share in (0.5, 0.99))
-    print(f"{len(readers)} readers, {len(replies)} replies, {len(deaf)} deaf, {seconds:.0f} s: "
-          f"no token missed; delay p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst {delays[-1]:.1f} ms; "
+    print(f"{seconds:.0f} s, no token missed; "
+          f"delay p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst {delays[-1]:.1f} ms; "
           f"server {100 * (cpu_seconds(pid) - cpu) / seconds:.0f}% of a core, "
           f"memory {memory:.0f} -> {memory_mib(pid):.0f} MiB")
     code, end = server.end()
     print(f"end: code {code} after {end:.2f} s")
+
+
+def text_and_last(reader: EventSocket) -> tuple[str, Event]:
+    """What the reader got in all, and how it ended."""
+    events = parse_events(reader.data.partition(b"\r\n\r\n")[2])
+    return "".join(event.data["text"] for event in events if event.name == "text"), events[-1]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 
 
 def open_menu(page, session_id):
-    row = page.locator(f".session:has([href='#{session_id}'])")
+    row = page.locator(f".session:has([href='./#{session_id}'])")
     row.hover()
     row.locator(".session-more").click()
 
@@ -25,7 +25,7 @@ def test_rename_duplicate_delete_and_undo(page, open_session, site):
     page.fill("dialog input", "Boats")
     page.keyboard.press("Enter")
     expect(page.locator("#title")).to_have_text("Boats")
-    expect(page.locator(f"[href='#{session_id}'] .session-title")).to_have_text("Boats")
+    expect(page.locator(f"[href='./#{session_id}'] .session-title")).to_have_text("Boats")
     open_menu(page, session_id)
     page.click(".menu >> text=Duplicate")
     expect(page.locator("#title")).not_to_have_attribute("data-id", session_id)
@@ -33,7 +33,7 @@ def test_rename_duplicate_delete_and_undo(page, open_session, site):
     copy = page.get_attribute("#title", "data-id")
     open_menu(page, copy)
     page.click(".menu >> text=Delete")
-    expect(page.locator(f"[href='#{copy}']")).to_have_count(0)
+    expect(page.locator(f"[href='./#{copy}']")).to_have_count(0)
     expect(page.locator("#welcome")).to_be_visible()
     page.click(".toast >> text=Undo")
     expect(page.locator("#title")).to_have_attribute("data-id", copy)
@@ -55,7 +55,7 @@ def test_search_finds_words_in_messages(page, open_session):
     page.fill("#search", "no such words at all")
     expect(page.locator(".empty")).to_have_text("No session has these words.")
     page.locator("#search").press("Escape")
-    expect(page.locator(f"[href='#{session_id}']")).to_have_count(1)
+    expect(page.locator(f"[href='./#{session_id}']")).to_have_count(1)
 
 
 def test_what_is_exported_can_be_imported(page, open_session, site, tmp_path):

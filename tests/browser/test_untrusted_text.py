@@ -204,7 +204,7 @@ def test_names_titles_and_errors_are_text_too(page, site):
     wait_until_quiet(page)
     for tab in ("session", "bot", "model", "sampling"):
         page.click(f"#tab-{tab}")
-    page.click(f"[href='#{session_id}'] + .session-more", force=True)
+    page.click(f"[href='./#{session_id}'] + .session-more", force=True)
     page.keyboard.press("Escape")
     assert page.evaluate("window.__ran") is None
     assert page.locator("img").count() == 0

@@ -11,6 +11,7 @@ export class Pin {
   /** @param {HTMLElement} scroller @param {HTMLElement} content @param {(pinned: boolean) => void} onChange */
   constructor(scroller, content, onChange) {
     this.scroller = scroller;
+    this.content = content;
     this.onChange = onChange;
     this.pinned = true;
     this.lastTop = 0;
@@ -47,9 +48,9 @@ export class Pin {
     this.lastTop = scrollTop;
   }
 
-  /** If the reader is at the end, stay there. */
+  /** If the reader is at the end, stay there; without any content (the welcome) there is none. */
   follow() {
-    if (!this.pinned) return;
+    if (!this.pinned || !this.content.childElementCount) return;
     this.scroller.scrollTop = this.scroller.scrollHeight;
     this.lastTop = this.scroller.scrollTop;
   }

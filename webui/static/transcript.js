@@ -19,7 +19,6 @@ const MOST_ELEMENTS = 2400;
 const CHUNK = 10;
 /** How far beyond the screen messages are kept ready. */
 const AHEAD_PX = 1200;
-const FLUSH_MS = 40;
 export const USER_COLOR = "#6d6659";
 
 /**
@@ -38,6 +37,8 @@ export function createTranscript(store, room, handlers) {
   let first = 0;
   let end = 0;
   let shownSession = "";
+  let wasEditing = false;
+  let wasPinned = true;
   const pin = new Pin(scroller, list, (pinned) => {
     jump.hidden = pinned;
   });
@@ -156,6 +157,7 @@ export function createTranscript(store, room, handlers) {
 
   function update() {
     const { session, editing } = store.state;
+    if (editing && !wasEditing) wasPinned = pin.pinned;
     if (editing) pin.release();
     const key = session ? session.id || "new" : "";
     const wasAtEnd = end >= path.length;
@@ -175,17 +177,18 @@ export function createTranscript(store, room, handlers) {
       first += CHUNK;
       draw();
     }
+    if (!path.length) scroller.scrollTop = 0;
+    if (wasEditing && !editing && wasPinned) pin.hold();
+    wasEditing = Boolean(editing);
     pin.follow();
   }
 
   /** @type {Set<string>} */
   const dirty = new Set();
-  let lastFlush = 0;
   let flushing = false;
 
   function flush() {
     flushing = false;
-    lastFlush = performance.now();
     for (const id of dirty) {
       const view = views.get(id);
       if (view?.view.live) view.showLive();
@@ -206,13 +209,12 @@ export function createTranscript(store, room, handlers) {
   store.on(["session", "live", "viewLeaf", "context", "bots", "editing"], update);
 
   return {
-    /** New text of a running reply: on the page with the next frame, at most every 40 ms. @param {Live} live */
+    /** New text of a running reply: on the page with the next frame. The server sends every 30 ms. @param {Live} live */
     flush(live) {
       dirty.add(live.messageId);
       if (flushing) return;
       flushing = true;
-      const wait = Math.max(0, FLUSH_MS - (performance.now() - lastFlush));
-      setTimeout(() => requestAnimationFrame(flush), wait);
+      requestAnimationFrame(flush);
     },
     toEnd,
     /** @param {string} id */
