@@ -220,10 +220,14 @@ def streaming(browser: Browser, page: Page, parlor: Parlor, session_id: str) -> 
             "stamps": stamps}
 
 
-def delays(stamps: list[list[Any]], texts: str) -> list[float]:
-    """Of every token: when it was first painted, less when the model made it, in milliseconds."""
-    tokens = [float(stamp) for stamp in texts.split()]
-    wall = (time.time() - time.monotonic()) * 1000
+def delays(stamps: list[list[Any]], text: str, wall: float) -> list[float]:
+    """Of every token: when it was first painted, less when the model made it, in milliseconds.
+
+    stamps  (wall clock, the newest token on the page) of each paint
+    text    the whole reply; its tokens are the moments at which they were made, by the monotonic clock
+    wall    what the wall clock is ahead of that one
+    """
+    tokens = [float(stamp) for stamp in text.split()]
     shown = [(at - wall, float(stamp)) for at, stamp in stamps if isinstance(stamp, str)]
     found = []
     for token in tokens:
@@ -283,7 +287,7 @@ def measure(browser: Browser, parlor: Parlor, rounds: int) -> dict[str, list[flo
         work.append(p95(seen["work"]))
         task.append(seen["longest"])
         key.append(seen["typing"])
-        token.append(p95(delays(seen["stamps"], text)))
+        token.append(p95(delays(seen["stamps"], text, (time.time() - time.monotonic()) * 1000)))
         reload.append(reloading(page, parlor, session_id))
         page.context.close()
     requests.append(len(foreign))

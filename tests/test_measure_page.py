@@ -1,0 +1,23 @@
+"""The figures of tools/measure_page.py by hand; Chromium itself is only asked by the tool."""
+
+from tools.measure_page import BUDGETS, delays, p95, report
+
+
+def test_a_token_counts_from_when_it_was_made_to_the_first_paint_that_has_it():
+    paints = [[1030, "10"], [1060, "40"], [1065, 17], [1100, "40"]]  # the wall clock is 1,000 ahead
+    assert delays(paints, " 10 25 40 90", 1000) == [20, 35, 20]
+
+
+def test_the_95th_percentile_by_hand():
+    assert p95([1.0]) == 1.0
+    assert p95(list(range(100))) == 95
+
+
+def test_a_budget_is_held_by_the_median_and_the_worst_is_told_too(capsys):
+    found = {name: [budget, budget, budget + 5.0] for name, budget in BUDGETS.items()}
+    found["open a session of 1,000 messages, ms"] = [299.0, 301.0, 302.0]
+    figures = report(found, "1.0")["figures"]
+    missed = [figure for figure in figures if not figure["held"]]
+    assert missed == [{"what": "open a session of 1,000 messages, ms", "budget": 300, "median": 301.0,
+                       "worst": 302.0, "held": False}]
+    assert capsys.readouterr().out.count("MISSED") == 1
