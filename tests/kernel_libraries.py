@@ -16,6 +16,11 @@ from tests.host_cuda.build import GPUS, cuda_on_host
 LIBRARIES = (*ISAS, *GPUS)
 
 
+def is_gpu(ops: Any) -> bool:
+    """A GPU played by the CPU: right but slow, so tests give it less to do."""
+    return hasattr(ops, "device")
+
+
 @contextmanager
 def opened(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The operations that the fixture's parameter names; skips the test if this machine has no such set."""

@@ -11,7 +11,7 @@ from model.kernels import cache_reference, load_kernels, reference
 from model.kernels.build import ISAS
 from model.kernels.cache_kinds import CACHE_KINDS, kind_of
 from tests.attention_batch import Batch, empty_caches
-from tests.kernel_libraries import LIBRARIES, opened
+from tests.kernel_libraries import GPUS, LIBRARIES, is_gpu, opened
 from tests.strided import assert_gaps_untouched, strided
 
 PLAIN, QUANTIZED = ("fp16", "fp32"), ("q8", "q4")
@@ -116,11 +116,11 @@ ROPE_SHAPES = [(2, 1, 8), (4, 2, 40), (3, 3, 72), (8, 1, 128), (2, 2, 256), (1, 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), ROPE_SHAPES)
 @pytest.mark.parametrize("kind", PLAIN)
-def test_rope_write_kv_over_head_sizes(ops, kind, heads, kv_heads, head_dim):
+def test_rope_write_kv_over_head_sizes(any_ops, kind, heads, kv_heads, head_dim):
     width, num_pages, page_size, max_positions = (heads + 2 * kv_heads) * head_dim, 6, 16, 300
     angles = torch.randn(max_positions, head_dim // 2) * 9
     cos, sin = angles.cos(), angles.sin()
-    for tokens in (0, 1, 6, 90):
+    for tokens in (0, 1, 6, 14 if is_gpu(any_ops) else 90):
         qkv, memory = strided(tokens, width)
         ours, theirs = qkv.clone(), qkv.clone()
         shape = CACHE_KINDS[kind].cache_shape(num_pages, kv_heads, page_size, head_dim)
@@ -129,8 +129,8 @@ def test_rope_write_kv_over_head_sizes(ops, kind, heads, kv_heads, head_dim):
         slots = torch.randperm(num_pages * page_size)[:tokens].clone()
         slots[::4] = -1
         reference.rope_write_kv(theirs, cos, sin, positions, slots, *caches[0], heads, kv_heads)
-        ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
-        ops.rope_write_kv(qkv, cos, sin, positions, slots, *caches[1], heads, kv_heads)
+        any_ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
+        any_ops.rope_write_kv(qkv, cos, sin, positions, slots, *caches[1], heads, kv_heads)
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
         assert torch.equal(qkv, ours)
         assert_gaps_untouched(qkv, memory)
@@ -144,13 +144,13 @@ def test_rope_write_kv_over_head_sizes(ops, kind, heads, kv_heads, head_dim):
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
     (2, 1, 8), (4, 2, 40), (3, 3, 80), (8, 1, 128), (2, 2, 256), (4, 4, 96), (8, 2, 64)])
 @pytest.mark.parametrize("kind", QUANTIZED)
-def test_rope_write_kv_rotates_and_rounds(ops, kind, heads, kv_heads, head_dim):
+def test_rope_write_kv_rotates_and_rounds(any_ops, kind, heads, kv_heads, head_dim):
     """Values are what the reference writes, bit by bit. A rotated key may differ in its last bits, so that a
     code falls on the other side of a border: a step of the grid, seldom."""
     width, num_pages, page_size, max_positions = (heads + 2 * kv_heads) * head_dim, 6, 16, 300
     angles = torch.randn(max_positions, head_dim // 2) * 9
     cos, sin = angles.cos(), angles.sin()
-    for tokens in (0, 1, 6, 90):
+    for tokens in (0, 1, 6, 14 if is_gpu(any_ops) else 90):
         qkv, memory = strided(tokens, width)
         ours, theirs = qkv.clone(), qkv.clone()
         caches = [empty_caches(kind, num_pages, kv_heads, page_size, head_dim) for _ in range(2)]
@@ -158,7 +158,7 @@ def test_rope_write_kv_rotates_and_rounds(ops, kind, heads, kv_heads, head_dim):
         slots = torch.randperm(num_pages * page_size)[:tokens].clone()
         slots[::4] = -1
         reference.rope_write_kv(theirs, cos, sin, positions, slots, *caches[0], heads, kv_heads)
-        ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
+        any_ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
         assert torch.equal(ours[:, heads * head_dim:], qkv[:, heads * head_dim:])
         assert_gaps_untouched(qkv, memory)
@@ -254,18 +254,18 @@ def test_attention_over_page_sizes_and_cache_kinds(ops, kind, page_size):
     torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE[kind])
 
 
-def test_attention_to_one_key_is_its_value(ops):
+def test_attention_to_one_key_is_its_value(any_ops):
     batch = Batch([(1, 1)], heads=4, kv_heads=2, head_dim=16)
     page = int(batch.block_table[0, 0])
     expected = batch.v_cache[page, :, 0].float().repeat_interleave(2, dim=0).reshape(1, 64)
-    assert torch.equal(batch.run(ops), expected)
+    assert torch.equal(batch.run(any_ops), expected)
 
 
-def test_attention_with_large_scores_is_a_choice_of_one_key(ops):
+def test_attention_with_large_scores_is_a_choice_of_one_key(any_ops):
     """Scores of +-1e5 overflow exp() without the running maximum; the maximum comes late in the sequence."""
     batch = Batch([(1, 600)], heads=2, kv_heads=1, head_dim=32, kind="fp32")
     batch.q.mul_(1e5)
-    torch.testing.assert_close(batch.run(ops), batch.run(reference), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(batch.run(any_ops), batch.run(reference), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", CACHE_KINDS)
@@ -301,3 +301,59 @@ def test_attention_of_many_random_batches(ops, kind):
             sequences.append((rows, rows + number(0, 500)))
         batch = Batch(sequences, heads=heads, kv_heads=kv_heads, head_dim=number(4, 20) * 8, kind=kind)
         torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE[kind])
+
+
+# ---- attention on a GPU, with less to do -------------------------------------------------------------------
+
+
+@pytest.fixture(params=GPUS)
+def gpu(request):
+    with opened(request) as one:
+        yield one
+
+
+FEW = [(1, 1), (1, 32), (1, 33), (0, 0), (4, 97), (1, 300), (0, 64), (3, 130)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
+    (4, 4, 32), (8, 2, 64), (3, 1, 80), (2, 1, 128), (3, 3, 256), (19, 1, 40), (2, 2, 8), (1, 1, 320)])
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_a_gpu_attends_over_head_sizes_and_groups(gpu, kind, heads, kv_heads, head_dim):
+    batch = Batch(FEW, heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
+    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE[kind])
+
+
+@pytest.mark.parametrize(("kind", "page_size"), [
+    ("fp16", 1), ("fp32", 3), ("fp16", 16), ("fp16", 100), ("q8", 8), ("q8", 40), ("q4", 16), ("q4", 304)])
+def test_a_gpu_attends_over_page_sizes(gpu, kind, page_size):
+    batch = Batch([(1, 257), (3, 128), (1, 1)], heads=4, kv_heads=2, head_dim=48, kind=kind,
+                  page_size=page_size)
+    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE[kind])
+
+
+@pytest.mark.parametrize("kind", ("fp16", "q4"))
+def test_on_a_gpu_a_row_does_not_depend_on_its_neighbours_or_chunks(gpu, kind):
+    """To the bit; 600 keys take several splits, whose blocks come in either order."""
+    batch = Batch([(1, 600), (7, 300), (1, 40)], heads=4, kv_heads=2, head_dim=64, kind=kind)
+    together = batch.run(gpu)
+    assert torch.equal(batch.run(gpu), together), "the tickets are back"
+    for s, rows in ((0, slice(0, 1)), (1, slice(1, 8)), (2, slice(8, 9))):
+        assert torch.equal(batch.part(s).run(gpu), together[rows])
+    assert torch.equal(batch.part(1, 2, 5).run(gpu), together[3:6])
+
+
+def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
+    batch = Batch([(1, 40), (1, 40)], heads=2, kv_heads=1, head_dim=16)
+    batch.block_table[0, 1] = len(batch.k_cache)
+    out = batch.run(gpu)
+    assert out[0].isnan().all() and out[1].isfinite().all()
+    batch.seq_lens[1] = 65
+    assert batch.run(gpu).isnan().all()
+    caches = empty_caches("fp16", 1, 1, 8, 16)
+    qkv, cos = torch.zeros(2, 48), torch.ones(2, 8)
+    positions, slots = torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 8])
+    gpu.rope_write_kv(qkv, cos, cos, positions, slots, *caches, 1, 1)
+    assert qkv[0, :16].isnan().all() and caches[0].isnan().all() and (caches[1][0, 0, 0] == 0).all()
+    token_ids, embedded = torch.tensor([0, 50, -1], dtype=torch.int32), torch.empty(3, 8)
+    gpu.embed(torch.zeros(50, 8), token_ids, embedded)
+    assert embedded[1:].isnan().all() and (embedded[0] == 0).all()

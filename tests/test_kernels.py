@@ -203,6 +203,12 @@ def test_the_library_has_every_function_of_the_header(all_ops):
         assert all_ops.library.function(name) is not None
 
 
-def test_there_are_kernels_for_cpu_only_so_far():
-    with pytest.raises(ValueError, match="no kernels for the device 'tpu'; supported: cpu"):
+def test_there_are_kernels_for_cpu_and_cuda_only():
+    with pytest.raises(ValueError, match="no kernels for the device 'tpu'; supported: cpu, cuda"):
         load_kernels("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_cuda_is_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"There is no GPU that torch .* can use; .* Or use --device cpu\."):
+        load_kernels("cuda")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from model.kernels.cpu_kernels import CpuKernels
+    from model.kernels.cuda_kernels import CudaKernels
 
 Progress = Callable[[str, float], None]
 """Called with one line and the share that is done, 0 to 1."""
@@ -21,20 +22,40 @@ class KernelBuildError(RuntimeError):
 
 
 def load_kernels(device: str = "cpu", threads: int | None = None,
-                 progress: Progress | None = None) -> CpuKernels:
-    """The operations of one device; the first call on a machine compiles them.
+                 progress: Progress | None = None) -> CpuKernels | CudaKernels:
+    """The operations of one device, cpu or cuda; the first call on a machine compiles them.
 
-    threads   size of the thread team, which is one for the process; None: one thread a physical core
+    threads   cpu: size of the thread team, which is one for the process; None: one thread a physical core
     progress  called with one line for each file that is compiled, and the share that is done
 
-    Raises KernelBuildError (no compiler, ...), or ValueError for a device there are no kernels for.
+    Raises KernelBuildError (no compiler, ...), or ValueError for a device there are no kernels for, or that
+    this machine does not have.
     """
+    if device == "cuda":
+        return _load_cuda_kernels(progress)
     from model.kernels.binding import load_library, physical_cores
     from model.kernels.build import build_kernels
     from model.kernels.cpu_kernels import CpuKernels
 
     if device != "cpu":
-        raise ValueError(f"There are no kernels for the device {device!r}; supported: cpu.")
+        raise ValueError(f"There are no kernels for the device {device!r}; supported: cpu, cuda.")
     kernels = CpuKernels(load_library(build_kernels(progress)))
     kernels.set_threads(threads or physical_cores())
     return kernels
+
+
+def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
+    import torch
+
+    from model.kernels.binding import load_library
+    from model.kernels.build import build_kernels
+    from model.kernels.build_cuda import HEADERS, CudaRecipe, find_nvcc
+    from model.kernels.cuda_kernels import CudaKernels
+
+    if not torch.cuda.is_available():
+        raise ValueError(f"There is no GPU that torch {torch.__version__} can use; --device cuda needs an "
+                         "NVIDIA GPU with its driver, and torch built for CUDA (pip install torch). "
+                         "Or use --device cpu.")
+    major, minor = torch.cuda.get_device_capability()
+    recipe = CudaRecipe(find_nvcc(), 10 * major + minor)
+    return CudaKernels(load_library(build_kernels(progress, recipe=recipe), HEADERS))

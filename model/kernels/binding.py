@@ -29,9 +29,9 @@ class KernelError(RuntimeError):
 
 
 @functools.cache
-def prototypes() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Function name -> (return type, argument types) of every PARLOR_API function in kernels.h."""
-    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(encoding="utf-8"), flags=re.DOTALL)
+def prototypes(header: Path = HEADER) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Function name -> (return type, argument types) of every PARLOR_API function in a header."""
+    text = re.sub(r"/\*.*?\*/", "", header.read_text(encoding="utf-8"), flags=re.DOTALL)
     found = {}
     for type_, name, arguments in re.findall(r"PARLOR_API\s+([\w\s*]+?)\s*(\w+)\(([^)]*)\);", text):
         types: list[str] = []
@@ -45,16 +45,19 @@ def prototypes() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 class Library:
-    """The functions of one shared library; `call` turns error codes into KernelError."""
+    """The functions of one shared library; `call` turns error codes into KernelError.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    headers  where the prototypes of its functions are
+    """
+
+    def __init__(self, path: Path, headers: tuple[Path, ...] = (HEADER,)) -> None:
+        self.path, self.headers = path, headers
         self._library = ctypes.CDLL(os.fspath(path))
 
     @functools.cache  # noqa: B019 - libraries live as long as the process
     def function(self, name: str) -> Any:
         """The ctypes function with the types of its prototype."""
-        type_, arguments = prototypes()[name]
+        type_, arguments = next(table[name] for table in map(prototypes, self.headers) if name in table)
         function = getattr(self._library, name)
         function.restype = ctypes.c_char_p if "*" in type_ else _C_TYPES[type_]
         function.argtypes = [ctypes.c_void_p if a == "pointer" else _C_TYPES[a] for a in arguments]
@@ -68,9 +71,9 @@ class Library:
 
 
 @functools.cache
-def load_library(path: Path) -> Library:
+def load_library(path: Path, headers: tuple[Path, ...] = (HEADER,)) -> Library:
     """The library at `path`, loaded once for the process."""
-    return Library(path)
+    return Library(path, headers)
 
 
 def physical_cores() -> int:

@@ -22,11 +22,11 @@ from model.kernels.sampling import SamplingRow, SamplingStruct
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """PARLOR_F32, PARLOR_F16, PARLOR_BF16 of kernels.h."""
-_FLOAT32 = (torch.float32,)
-_CACHE_DTYPES = (torch.float16, torch.float32, torch.uint8)
+FLOAT32 = (torch.float32,)
+CACHE_DTYPES = (torch.float16, torch.float32, torch.uint8)
 
 
-def check(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Sequence[torch.dtype] = _FLOAT32,
+def check(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Sequence[torch.dtype] = FLOAT32,
           device: str = "cpu") -> int:
     """Raise ValueError unless `tensor` lies dense on `device` with this shape (-1: any) and a dtype of these.
 
@@ -45,14 +45,14 @@ def check(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Sequence[torc
 
 
 def check_dense(name: str, tensor: Tensor, shape: Sequence[int],
-                dtypes: Sequence[torch.dtype] = _FLOAT32, device: str = "cpu") -> None:
+                dtypes: Sequence[torch.dtype] = FLOAT32, device: str = "cpu") -> None:
     """As `check`, without gaps between rows."""
     check(name, tensor, shape, dtypes, device)
     if not tensor.is_contiguous():
         raise ValueError(f"{name} has the strides {tensor.stride()}; expected a contiguous tensor")
 
 
-def _cache_code(cache: Tensor, head_dim: int) -> int:
+def cache_code(cache: Tensor, head_dim: int) -> int:
     """PARLOR_F32, _F16, _Q8 or _Q4. Raises ValueError if it holds heads of another size."""
     return kind_of(str(cache.dtype).removeprefix("torch."), cache.shape[3], head_dim).code
 
@@ -110,7 +110,7 @@ class CpuKernels(LinearOperations):
 
     def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
                       k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
-        check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), _CACHE_DTYPES)
+        check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
         check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, _, page_size, _ = k_cache.shape
         qkv_stride = check("qkv", qkv, (-1, -1))
@@ -121,7 +121,7 @@ class CpuKernels(LinearOperations):
         check_dense("positions", positions, (len(qkv),), (torch.int32,))
         check_dense("slot_mapping", slot_mapping, (len(qkv),), (torch.int64,))
         self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping,
-                  k_cache, v_cache, _cache_code(k_cache, head_dim), num_pages, page_size,
+                  k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
                   len(qkv), num_heads, num_kv_heads, head_dim, None)
 
     def silu_mul(self, gate_up: Tensor, out: Tensor) -> None:
@@ -139,7 +139,7 @@ class CpuKernels(LinearOperations):
     def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
                         cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
                         scale: float) -> None:
-        check_dense("k_cache", k_cache, (-1, -1, -1, -1), _CACHE_DTYPES)
+        check_dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
         check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, num_kv_heads, page_size, _ = k_cache.shape
         q_stride = check("q", q, (-1, -1))
@@ -149,7 +149,7 @@ class CpuKernels(LinearOperations):
         check_dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
         table_stride = check("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
         check_dense("out", out, q.shape)
-        self.call("paged_attention", q, q_stride, k_cache, v_cache, _cache_code(k_cache, head_dim), num_pages,
+        self.call("paged_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages,
                   page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
                   len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, None)
 

@@ -6,13 +6,19 @@ not reported, since that would mean waiting for the GPU: see kernels.h.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from model.kernels import cpu_kernels
 from model.kernels.binding import Library
-from model.kernels.cpu_kernels import DTYPE_CODES, check_dense
+from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_code
+
+WORKSPACE_BYTES = 64 << 20
+"""For partial sums and staged activations: 64 sequences of 70B attention need half of it."""
+ALIGNMENT = 256
 
 
 class CudaKernels:
@@ -24,23 +30,69 @@ class CudaKernels:
     def __init__(self, library: Library, device: str = "cuda") -> None:
         self.library, self.device = library, device
         self.call = library.call
+        memory = torch.empty(WORKSPACE_BYTES + ALIGNMENT, dtype=torch.uint8, device=device)
+        self._workspace = memory[-memory.data_ptr() % ALIGNMENT:][:WORKSPACE_BYTES]
+        self.call("set_workspace", self._workspace, WORKSPACE_BYTES, self.stream)
 
     @property
     def stream(self) -> Any:
         """The stream that torch uses now, as a number; None without a GPU."""
         return None if self.device == "cpu" else torch.cuda.current_stream().cuda_stream
 
+    def _rows(self, name: str, tensor: Tensor, shape: Sequence[int],
+              dtypes: Sequence[torch.dtype] = FLOAT32) -> int:
+        return cpu_kernels.check(name, tensor, shape, dtypes, self.device)
+
+    def _dense(self, name: str, tensor: Tensor, shape: Sequence[int],
+               dtypes: Sequence[torch.dtype] = FLOAT32) -> None:
+        cpu_kernels.check_dense(name, tensor, shape, dtypes, self.device)
+
+    # ---- rows ------------------------------------------------------------------------------------------
+
     def embed(self, table: Tensor, token_ids: Tensor, out: Tensor) -> None:
-        check_dense("table", table, (-1, -1), tuple(DTYPE_CODES), self.device)
-        check_dense("token_ids", token_ids, (-1,), (torch.int32,), self.device)
-        check_dense("out", out, (len(token_ids), table.shape[1]), device=self.device)
+        self._dense("table", table, (-1, -1), tuple(DTYPE_CODES))
+        self._dense("token_ids", token_ids, (-1,), (torch.int32,))
+        self._dense("out", out, (len(token_ids), table.shape[1]))
         self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, len(token_ids), *table.shape,
                   self.stream)
 
+    # ---- cache -----------------------------------------------------------------------------------------
+
+    def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
+                      k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
+        self._dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
+        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        num_pages, _, page_size, _ = k_cache.shape
+        head_dim = qkv.shape[-1] // (num_heads + 2 * num_kv_heads)
+        qkv_stride = self._rows("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
+        self._dense("cos", cos, (-1, head_dim // 2))
+        self._dense("sin", sin, cos.shape)
+        self._dense("positions", positions, (len(qkv),), (torch.int32,))
+        self._dense("slot_mapping", slot_mapping, (len(qkv),), (torch.int64,))
+        self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping, k_cache,
+                  v_cache, cache_code(k_cache, head_dim), num_pages, page_size, len(qkv), num_heads,
+                  num_kv_heads, head_dim, self.stream)
+
+    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
+                        scale: float) -> None:
+        self._dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
+        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        num_pages, num_kv_heads, page_size, _ = k_cache.shape
+        head_dim = q.shape[-1] // num_heads
+        q_stride = self._rows("q", q, (-1, num_heads * head_dim))
+        self._dense("seq_lens", seq_lens, (-1,), (torch.int32,))
+        self._dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
+        table_stride = self._rows("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
+        self._dense("out", out, q.shape)
+        self.call("paged_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages,
+                  page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
+                  len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, self.stream)
+
     def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
-        check_dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,), self.device)
-        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,), self.device)
-        check_dense("src", src, (-1,), (torch.int32,), self.device)
-        check_dense("dst", dst, src.shape, (torch.int32,), self.device)
+        self._dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,))
+        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        self._dense("src", src, (-1,), (torch.int32,))
+        self._dense("dst", dst, src.shape, (torch.int32,))
         self.call("copy_pages", k_cache, v_cache, len(k_cache), k_cache[0].nbytes, src, dst, len(src),
                   self.stream)

@@ -134,6 +134,7 @@ T atomic(T* address, Change change) {
 HOST_CUDA_ATOMIC(atomicAdd, old + static_cast<T>(value))
 HOST_CUDA_ATOMIC(atomicMax, old > static_cast<T>(value) ? old : static_cast<T>(value))
 HOST_CUDA_ATOMIC(atomicMin, old < static_cast<T>(value) ? old : static_cast<T>(value))
+HOST_CUDA_ATOMIC(atomicAnd, old & static_cast<T>(value))
 HOST_CUDA_ATOMIC(atomicOr, old | static_cast<T>(value))
 HOST_CUDA_ATOMIC(atomicExch, static_cast<T>(value))
 

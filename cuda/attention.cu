@@ -1,0 +1,341 @@
+// Causal attention over the paged cache for decode steps: one block a query row, key head and run of keys (a split).
+//
+// Bound by reading the cache: 2 * head_dim * b bytes a key and key head, b = 2 (float16), 1.0625 (Q8), 0.5625 (Q4).
+// Floor: those bytes over the bandwidth; Llama-2-7B at 2,048 keys reads 33.6 MB a layer in float16, 7.8 us at 4.3 TB/s.
+// The queries that share a key head (at most 8 a block) read each key once. Keys lie transposed in their page: a thread
+// has a key for the scores, a dimension for the sum of values, and neighbours read neighbouring words.
+//
+// Arithmetic of one row, always the same: keys in blocks of 128, an online softmax over the blocks of a split, splits
+// merged in ascending order by the last of their blocks to arrive. Splits begin at fixed keys, so neither the other rows
+// nor the size of a chunk changes a bit. Rows of a prompt work as well, but read the cache once each: for long prompts
+// gather_pages() and a matrix product do better.
+// Reference: paged_attention() in model/kernels/reference.py.
+#include <cmath>
+
+#include "cache.cuh"
+#include "workspace.cuh"
+
+namespace parlor {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kBlockKeys = kThreads;
+constexpr int kMaxSplits = 32;
+
+struct Attention {
+    const float* q;
+    int64_t q_stride;
+    Cache cache;
+    const int32_t* block_table;
+    int64_t block_table_stride, max_pages;
+    const int32_t *cu_seqlens, *seq_lens;
+    float* out;
+    int num_sequences;
+    int64_t first_row;
+    int num_heads, group;
+    int max_splits, split_keys;
+    float scale;
+    float* partial;     // [row, head block, split][heads of block][head_dim + 2]: sums, largest score, sum of weights
+    unsigned* tickets;  // [row, head block]
+};
+
+// The sequence of a row, and the keys that it sees.
+struct Row {
+    int sequence;
+    int64_t keys;
+};
+
+__device__ __forceinline__ Row find_row(const Attention& a, int64_t row) {
+    int low = 0, high = a.num_sequences;  // cu_seqlens[low] <= row < cu_seqlens[high]
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (a.cu_seqlens[middle] <= row) low = middle; else high = middle;
+    }
+    return {low, int64_t{a.seq_lens[low]} - a.cu_seqlens[low + 1] + row + 1};
+}
+
+// The products of a key with the block's queries; `block` is that of its page.
+template <int kKind, int kHeads>
+__device__ __forceinline__ void score_key(const Cache& c, char* block, int slot, const float* q, float (&scores)[kHeads]) {
+    const int head_dim = static_cast<int>(c.head_dim);
+    if constexpr (is_rounded(kKind)) {
+        constexpr int kCodes = codes_of_word(kKind);
+        const uint32_t* const words = reinterpret_cast<const uint32_t*>(block) + slot;
+        for (int first = 0; first < head_dim; first += kScaleGroup) {
+            float sums[kHeads] = {};
+            const int end = first + kScaleGroup < head_dim ? first + kScaleGroup : head_dim;
+#pragma unroll 4
+            for (int d = first; d < end; d += kCodes) {
+                const uint32_t word = __ldg(words + d / kCodes * c.page_size);
+#pragma unroll
+                for (int j = 0; j < kCodes; ++j) {
+                    const float number = number_of<kKind>(word, j);
+#pragma unroll
+                    for (int i = 0; i < kHeads; ++i) sums[i] += q[i * head_dim + d + j] * number;
+                }
+            }
+            const float scale = __half2float(*scale_of<kKind>(c, block, first / kScaleGroup, slot));
+#pragma unroll
+            for (int i = 0; i < kHeads; ++i) scores[i] += sums[i] * scale;
+        }
+    } else {
+#pragma unroll 8
+        for (int d = 0; d < head_dim; ++d) {
+            const int64_t index = d * c.page_size + slot;
+            const float key = kKind == PARLOR_F32 ? reinterpret_cast<const float*>(block)[index]
+                                                  : __half2float(reinterpret_cast<const half*>(block)[index]);
+#pragma unroll
+            for (int i = 0; i < kHeads; ++i) scores[i] += q[i * head_dim + d] * key;
+        }
+    }
+}
+
+// sums += weights of the keys begin, begin + step ... < end times dimension d of their values.
+template <int kKind, int kHeads>
+__device__ __forceinline__ void add_values(const Cache& c, int64_t head, const int* pages, const int* slots,
+                                           const float* weights, int begin, int end, int step, int d,
+                                           float (&sums)[kHeads]) {
+    constexpr int kAtOnce = is_rounded(kKind) ? codes_of_word(kKind) : 1;
+#pragma unroll 4
+    for (int key = begin * kAtOnce; key < end; key += step * kAtOnce) {
+        if (pages[key] < 0) continue;  // its weight is NaN already
+        char* const block = block_of(c, c.values, pages[key], head);
+        if constexpr (is_rounded(kKind)) {
+            const uint32_t word = __ldg(reinterpret_cast<const uint32_t*>(block) + slots[key] / kAtOnce * c.head_dim + d);
+            const half* const scales = scale_of<kKind>(c, block, d / kScaleGroup, slots[key]);
+#pragma unroll
+            for (int j = 0; j < kAtOnce; ++j) {
+                if (key + j >= end) break;
+                const float value = number_of<kKind>(word, j) * __half2float(scales[j]);
+#pragma unroll
+                for (int i = 0; i < kHeads; ++i) sums[i] += weights[i * kBlockKeys + key + j] * value;
+            }
+        } else {
+            const int64_t index = slots[key] * c.head_dim + d;
+            const float value = kKind == PARLOR_F32 ? reinterpret_cast<const float*>(block)[index]
+                                                    : __half2float(reinterpret_cast<const half*>(block)[index]);
+#pragma unroll
+            for (int i = 0; i < kHeads; ++i) sums[i] += weights[i * kBlockKeys + key] * value;
+        }
+    }
+}
+
+// Scores become weights, relative to the largest score so far; a warp does one head at a time.
+__device__ __forceinline__ void weigh(float* weights, int heads, float* largest, float* totals, float* faded) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = warp; i < heads; i += kThreads / 32) {
+        float* const w = weights + i * kBlockKeys;
+        float best = largest[i];
+        for (int key = lane; key < kBlockKeys; key += 32) best = fmaxf(best, w[key]);
+        best = warp_max(best);
+        float total = 0.0f;
+        for (int key = lane; key < kBlockKeys; key += 32) {
+            w[key] = expf(w[key] - best);
+            total += w[key];
+        }
+        total = warp_sum(total);
+        __syncwarp();
+        if (lane == 0) {
+            faded[i] = expf(largest[i] - best);
+            totals[i] = totals[i] * faded[i] + total;
+            largest[i] = best;
+        }
+    }
+}
+
+// Shared memory of a block, in floats; parts: threads that share a dimension of a small head.
+struct Layout {
+    int q, weights, sums, total;
+    int parts;
+};
+__host__ __device__ inline Layout layout_of(int heads, int head_dim) {
+    const int parts = head_dim >= kThreads ? 1 : kThreads / head_dim;
+    const int q = heads * head_dim, weights = heads * kBlockKeys, sums = parts * heads * head_dim;
+    return {0, q, q + weights, q + weights + sums, parts};
+}
+
+// Grid: splits, blocks of heads, rows.
+template <int kKind, int kHeads>
+__global__ void __launch_bounds__(kThreads) attention_kernel(const Attention a) {
+    DYNAMIC_SHARED(float, shared);
+    SHARED_ARRAY(int, pages, kBlockKeys);
+    SHARED_ARRAY(int, slots, kBlockKeys);
+    SHARED_ARRAY(float, largest, kHeads);
+    SHARED_ARRAY(float, totals, kHeads);
+    SHARED_ARRAY(float, faded, kHeads);
+    SHARED_ARRAY(unsigned, arrived, 1);
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+
+    const Cache& c = a.cache;
+    const int head_dim = static_cast<int>(c.head_dim), thread = threadIdx.x;
+    const int64_t row = a.first_row + blockIdx.z;
+    const Row place = find_row(a, row);
+    const int splits = static_cast<int>((place.keys + a.split_keys - 1) / a.split_keys);
+    const int split = blockIdx.x;
+    if (split > 0 && split >= splits) return;
+    const int blocks_of_group = (a.group + kHeads - 1) / kHeads;
+    const int kv_head = blockIdx.y / blocks_of_group, first_of_group = blockIdx.y % blocks_of_group * kHeads;
+    const int first_head = kv_head * a.group + first_of_group;
+    const int heads = min(kHeads, a.group - first_of_group);
+    float* const out = a.out + row * a.num_heads * head_dim + first_head * head_dim;
+    if (place.keys < 1 || splits > a.max_splits) {  // lengths that cannot be
+        for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = NAN;
+        return;
+    }
+
+    const Layout layout = layout_of(kHeads, head_dim);
+    float *const q = shared + layout.q, *const weights = shared + layout.weights, *const sums = shared + layout.sums;
+    for (int i = thread; i < kHeads * head_dim; i += kThreads)
+        q[i] = i < heads * head_dim ? a.q[row * a.q_stride + first_head * head_dim + i] * a.scale : 0.0f;
+    for (int i = thread; i < layout.parts * kHeads * head_dim; i += kThreads) sums[i] = 0.0f;
+    if (thread < kHeads) largest[thread] = -INFINITY, totals[thread] = 0.0f;
+    const int part = thread / head_dim, dimension = thread % head_dim;
+
+    const int64_t end = place.keys < int64_t{split + 1} * a.split_keys ? place.keys : int64_t{split + 1} * a.split_keys;
+    for (int64_t first = int64_t{split} * a.split_keys; first < end; first += kBlockKeys) {
+        const int count = static_cast<int>(end - first < kBlockKeys ? end - first : kBlockKeys);
+        __syncthreads();  // the block before is done with pages, slots and weights
+        float scores[kHeads];
+        for (int i = 0; i < kHeads; ++i) scores[i] = -INFINITY;
+        if (thread < count) {
+            const int64_t key = first + thread, index = key / c.page_size;
+            int64_t page = index < a.max_pages ? a.block_table[place.sequence * a.block_table_stride + index] : -1;
+            if (page >= c.num_pages || page < 0) page = -1;
+            pages[thread] = static_cast<int>(page);
+            slots[thread] = static_cast<int>(key % c.page_size);
+            for (int i = 0; i < kHeads; ++i) scores[i] = page < 0 ? NAN : 0.0f;
+            if (page >= 0) score_key<kKind, kHeads>(c, block_of(c, c.keys, page, kv_head), slots[thread], q, scores);
+        }
+        for (int i = 0; i < kHeads; ++i) weights[i * kBlockKeys + thread] = scores[i];
+        __syncthreads();
+        weigh(weights, heads, largest, totals, faded);
+        __syncthreads();
+        if (part >= layout.parts) continue;
+        for (int d = dimension; d < head_dim; d += kThreads) {
+            float mine[kHeads];
+            float* const kept = sums + part * kHeads * head_dim + d;
+            for (int i = 0; i < kHeads; ++i) mine[i] = i < heads ? kept[i * head_dim] * faded[i] : 0.0f;
+            add_values<kKind, kHeads>(c, kv_head, pages, slots, weights, part, count, layout.parts, d, mine);
+            for (int i = 0; i < heads; ++i) kept[i * head_dim] = mine[i];
+        }
+    }
+    __syncthreads();
+    for (int i = thread; i < heads * head_dim; i += kThreads)  // q has been used: it takes the sums of all parts
+        for (int p = 0; p < layout.parts; ++p) q[i] = (p == 0 ? 0.0f : q[i]) + sums[p * kHeads * head_dim + i];
+
+    if (splits > 1) {
+        const int64_t task = blockIdx.z * int64_t{gridDim.y} + blockIdx.y;
+        const int stride = head_dim + 2;
+        float* const partials = a.partial + task * a.max_splits * kHeads * stride;
+        float* const mine = partials + split * kHeads * stride;
+        __syncthreads();
+        for (int i = thread; i < heads * head_dim; i += kThreads) mine[i / head_dim * stride + i % head_dim] = q[i];
+        if (thread < heads) mine[thread * stride + head_dim] = largest[thread], mine[thread * stride + head_dim + 1] = totals[thread];
+        __threadfence();
+        __syncthreads();
+        if (thread == 0) {
+            *arrived = atomicAdd(a.tickets + task, 1u);
+            if (*arrived == static_cast<unsigned>(splits) - 1) a.tickets[task] = 0;  // for the next step
+        }
+        __syncthreads();
+        if (*arrived != static_cast<unsigned>(splits) - 1) return;
+        __threadfence();
+        if (thread < heads) {
+            const float* const of_head = partials + thread * stride + head_dim;
+            float best = -INFINITY, total = 0.0f;
+            for (int s = 0; s < splits; ++s) best = fmaxf(best, __ldcg(of_head + s * kHeads * stride));
+            for (int s = 0; s < splits; ++s)
+                total += expf(__ldcg(of_head + s * kHeads * stride) - best) * __ldcg(of_head + s * kHeads * stride + 1);
+            largest[thread] = best, totals[thread] = total;
+        }
+        __syncthreads();
+        for (int i = thread; i < heads * head_dim; i += kThreads) {
+            const float* const of_head = partials + i / head_dim * stride;
+            float sum = 0.0f;
+            for (int s = 0; s < splits; ++s) {
+                const float* const of_split = of_head + s * kHeads * stride;
+                sum += expf(__ldcg(of_split + head_dim) - largest[i / head_dim]) * __ldcg(of_split + i % head_dim);
+            }
+            q[i] = sum;
+        }
+    }
+    __syncthreads();
+    for (int i = thread; i < heads * head_dim; i += kThreads) q[i] /= totals[i / head_dim];
+    __syncthreads();
+    if (is_rounded(kKind))
+        for (int i = 0; i < heads; ++i) rotate_head(q + i * head_dim, head_dim);
+    for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = q[i];
+}
+
+template <int kKind, int kHeads>
+int launch_attention(const Device& device, Attention a, int64_t num_tokens, void* stream) {
+    const int64_t head_blocks = a.cache.num_kv_heads * divide_up(a.group, kHeads);
+    const int64_t of_row = head_blocks * a.max_splits * kHeads * (a.cache.head_dim + 2);
+    const Workspace workspace = Workspace::of(device.number);
+    a.tickets = workspace.tickets();
+    int64_t rows = std::min<int64_t>({num_tokens, kMaxGridY, kTickets / head_blocks});
+    if (a.max_splits > 1) {  // as many rows at once as the workspace has room for
+        while (rows > 0 && !workspace.scratch().take<float>(rows * of_row)) rows /= 2;
+        a.partial = workspace.scratch().take<float>(rows * of_row);
+    }
+    if (rows < 1) return PARLOR_ERROR_MEMORY;
+    const size_t shared = sizeof(float) * static_cast<size_t>(layout_of(kHeads, static_cast<int>(a.cache.head_dim)).total);
+    const int64_t first_of_call = a.first_row;
+    for (int64_t first = 0; first < num_tokens; first += rows) {
+        a.first_row = first_of_call + first;
+        const dim3 grid(static_cast<unsigned>(a.max_splits), static_cast<unsigned>(head_blocks),
+                        static_cast<unsigned>(std::min(rows, num_tokens - first)));
+        const int error = launch(device, attention_kernel<kKind, kHeads>, grid, dim3(kThreads), shared, stream, a);
+        if (error) return error;
+    }
+    return PARLOR_OK;
+}
+
+template <int kKind>
+int attend(const Device& device, const Attention& a, int64_t num_tokens, void* stream) {
+    const bool is_large = a.cache.head_dim > 256;  // eight heads would not fit shared memory
+    if (a.group == 1 || is_large) return launch_attention<kKind, 1>(device, a, num_tokens, stream);
+    if (a.group <= 4) return launch_attention<kKind, 4>(device, a, num_tokens, stream);
+    return launch_attention<kKind, 8>(device, a, num_tokens, stream);
+}
+
+}  // namespace
+}  // namespace parlor
+
+using namespace parlor;
+
+extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_cache, const void* v_cache, int cache_dtype,
+                               int64_t num_pages, int64_t page_size, const int32_t* block_table,
+                               int64_t block_table_stride, int64_t max_pages, const int32_t* cu_seqlens,
+                               const int32_t* seq_lens, float* out, int64_t num_sequences, int64_t num_tokens,
+                               int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, void* stream) {
+    if (const int error = check_cache(k_cache, v_cache, cache_dtype, num_pages, page_size, num_kv_heads, head_dim))
+        return error;
+    if (num_sequences < 0 || num_tokens < 0 || num_heads < 1 || num_heads % num_kv_heads != 0 || max_pages < 1 ||
+        num_sequences > kMaxGridX || num_heads > (1 << 20) || num_pages > kMaxGridX ||
+        q_stride < num_heads * head_dim || block_table_stride < max_pages)
+        return PARLOR_ERROR_SIZE;
+    if (num_tokens == 0 || num_sequences == 0) return PARLOR_OK;
+    if (!q || !block_table || !cu_seqlens || !seq_lens || !out || !is_aligned(q, 4) || !is_aligned(out, 4) ||
+        !is_aligned(block_table, 4) || !is_aligned(cu_seqlens, 4) || !is_aligned(seq_lens, 4))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    Attention a{};
+    a.q = q, a.q_stride = q_stride;
+    a.cache = {const_cast<void*>(k_cache), const_cast<void*>(v_cache), num_pages, page_size, num_kv_heads, head_dim,
+               cache_block_bytes(cache_dtype, page_size, head_dim)};
+    a.block_table = block_table, a.block_table_stride = block_table_stride, a.max_pages = max_pages;
+    a.cu_seqlens = cu_seqlens, a.seq_lens = seq_lens, a.out = out, a.num_sequences = static_cast<int>(num_sequences);
+    a.num_heads = static_cast<int>(num_heads), a.group = static_cast<int>(num_heads / num_kv_heads), a.scale = scale;
+    const int64_t most_keys = max_pages * page_size;
+    a.split_keys = static_cast<int>(divide_up(divide_up(most_keys, kMaxSplits), kBlockKeys) * kBlockKeys);
+    a.max_splits = static_cast<int>(divide_up(most_keys, a.split_keys));
+    switch (cache_dtype) {
+        case PARLOR_F32: return attend<PARLOR_F32>(device, a, num_tokens, stream);
+        case PARLOR_F16: return attend<PARLOR_F16>(device, a, num_tokens, stream);
+        case PARLOR_Q8: return attend<PARLOR_Q8>(device, a, num_tokens, stream);
+        default: return attend<PARLOR_Q4>(device, a, num_tokens, stream);
+    }
+}

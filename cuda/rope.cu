@@ -1,0 +1,157 @@
+// Rotary embedding of queries and keys, and writing keys and values into the cache: plain, or multiplied by a
+// Hadamard matrix and rounded to 8 or 4 bits.
+//
+// One block a token and head. Bound by the launch when decoding (a token of 32 heads is 48 KB, 0.01 us at 4.3 TB/s), and
+// by memory for prompts: 4 bytes a number of qkv, read, and written for the queries, plus the cache's bytes.
+// A word of 4-bit values is shared by eight tokens, so their codes are put in with atomic and, or: no order matters.
+// Reference: rope_write_kv() in model/kernels/reference.py.
+#include <cmath>
+
+#include "cache.cuh"
+
+namespace parlor {
+namespace {
+
+constexpr int kThreads = 128;
+
+struct Rope {
+    float* qkv;
+    int64_t qkv_stride;
+    const float *cos_table, *sin_table;
+    int64_t max_positions;
+    const int32_t* positions;
+    const int64_t* slots;
+    int64_t num_heads;
+    Cache cache;
+};
+
+// One code of each dimension of a key: the words are this token's own.
+template <int kKind>
+__device__ __forceinline__ void store_key_codes(const Cache& c, char* block, int64_t slot, const unsigned* codes) {
+    constexpr int kCodes = codes_of_word(kKind);
+    uint32_t* const words = reinterpret_cast<uint32_t*>(block);
+    for (int i = threadIdx.x; i < c.head_dim / kCodes; i += kThreads) {
+        uint32_t word = 0;
+        for (int j = 0; j < kCodes; ++j) word |= codes[i * kCodes + j] << (32 / kCodes * j);
+        words[i * c.page_size + slot] = word;
+    }
+}
+
+template <int kKind>
+__device__ __forceinline__ void store_value_codes(const Cache& c, char* block, int64_t slot, const unsigned* codes) {
+    constexpr int kCodes = codes_of_word(kKind), kBits = 32 / kCodes;
+    uint32_t* const words = reinterpret_cast<uint32_t*>(block) + slot / kCodes * c.head_dim;
+    const int shift = static_cast<int>(slot % kCodes) * kBits;
+    for (int d = threadIdx.x; d < c.head_dim; d += kThreads) {
+        if (kKind == PARLOR_Q8) {
+            reinterpret_cast<uint8_t*>(words + d)[slot % kCodes] = static_cast<uint8_t>(codes[d]);
+        } else {
+            atomicAnd(words + d, ~(15u << shift));
+            atomicOr(words + d, codes[d] << shift);
+        }
+    }
+}
+
+// `values` [head_dim], rotated: its codes and scales into the block.
+template <int kKind>
+__device__ __forceinline__ void store_rounded(const Cache& c, bool is_key, char* block, int64_t slot, const float* values,
+                                              unsigned* codes) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head_dim = static_cast<int>(c.head_dim);
+    for (int group = warp; group * kScaleGroup < head_dim; group += kThreads / 32) {
+        const int d = group * kScaleGroup + lane;
+        const float value = d < head_dim ? values[d] : 0.0f;
+        const half scale = __float2half_rn(warp_max(fabsf(value)) / (kKind == PARLOR_Q8 ? 127.0f : 8.0f));
+        const float step = __half2float(scale), inverse = step == 0.0f ? 0.0f : 1.0f / step;
+        const float code = kKind == PARLOR_Q8 ? fminf(fmaxf(rintf(value * inverse), -127.0f), 127.0f)
+                                              : fminf(fmaxf(floorf(value * inverse) + 8.0f, 0.0f), 15.0f);
+        if (d < head_dim) codes[d] = static_cast<unsigned>(static_cast<int>(code)) & (kKind == PARLOR_Q8 ? 0xffu : 15u);
+        if (lane == 0) *scale_of<kKind>(c, block, group, slot) = scale;
+    }
+    __syncthreads();
+    if (is_key)
+        store_key_codes<kKind>(c, block, slot, codes);
+    else
+        store_value_codes<kKind>(c, block, slot, codes);
+}
+
+template <int kKind>
+__device__ __forceinline__ void store_plain(const Cache& c, bool is_key, char* block, int64_t slot, const float* values) {
+    for (int64_t d = threadIdx.x; d < c.head_dim; d += kThreads) {
+        const int64_t index = is_key ? d * c.page_size + slot : slot * c.head_dim + d;
+        if (kKind == PARLOR_F32)
+            reinterpret_cast<float*>(block)[index] = values[d];
+        else
+            reinterpret_cast<half*>(block)[index] = __float2half_rn(values[d]);
+    }
+}
+
+// Grid: tokens, heads (queries, keys, values).
+template <int kKind>
+__global__ void __launch_bounds__(kThreads) rope_kernel(const Rope r) {
+    SHARED_ARRAY(float, values, kMaxHeadDim);
+    SHARED_ARRAY(unsigned, codes, is_rounded(kKind) ? kMaxHeadDim : 1);
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    const Cache& c = r.cache;
+    const int64_t token = blockIdx.x, head = blockIdx.y;
+    const bool is_query = head < r.num_heads, is_value = head >= r.num_heads + c.num_kv_heads;
+    float* const x = r.qkv + token * r.qkv_stride + head * c.head_dim;
+    const int64_t slot = is_query ? 0 : r.slots[token];
+    if (slot < 0 || slot >= c.num_pages * c.page_size) return;  // the same for the whole block
+    const int half_dim = static_cast<int>(c.head_dim / 2);
+    const int32_t position = r.positions[token];
+    const bool is_known = position >= 0 && position < r.max_positions;
+    const float* const cosines = r.cos_table + (is_known ? position : 0) * int64_t{half_dim};
+    const float* const sines = r.sin_table + (is_known ? position : 0) * int64_t{half_dim};
+    for (int i = threadIdx.x; i < half_dim; i += kThreads) {
+        const float low = x[i], high = x[i + half_dim];
+        const float cosine = is_value ? 1.0f : is_known ? cosines[i] : NAN, sine = is_value ? 0.0f : sines[i];
+        values[i] = is_value ? low : low * cosine - high * sine;
+        values[i + half_dim] = is_value ? high : high * cosine + low * sine;
+    }
+    __syncthreads();
+    if (is_rounded(kKind)) rotate_head(values, static_cast<int>(c.head_dim));
+    if (is_query) {
+        for (int64_t d = threadIdx.x; d < c.head_dim; d += kThreads) x[d] = values[d];
+        return;
+    }
+    const int64_t kv_head = head - r.num_heads - (is_value ? c.num_kv_heads : 0);
+    char* const block = block_of(c, is_value ? c.values : c.keys, slot / c.page_size, kv_head);
+    if constexpr (is_rounded(kKind))
+        store_rounded<kKind>(c, !is_value, block, slot % c.page_size, values, codes);
+    else
+        store_plain<kKind>(c, !is_value, block, slot % c.page_size, values);
+}
+
+}  // namespace
+}  // namespace parlor
+
+using namespace parlor;
+
+extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_table, const float* sin_table,
+                             int64_t max_positions, const int32_t* positions, const int64_t* slot_mapping, void* k_cache,
+                             void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size, int64_t num_tokens,
+                             int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void* stream) {
+    if (const int error = check_cache(k_cache, v_cache, cache_dtype, num_pages, page_size, num_kv_heads, head_dim))
+        return error;
+    const int64_t heads = num_heads + 2 * num_kv_heads;
+    if (num_tokens < 0 || num_tokens > kMaxGridX || num_heads < 1 || heads > kMaxGridY || max_positions < 1 ||
+        qkv_stride < heads * head_dim)
+        return PARLOR_ERROR_SIZE;
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!qkv || !cos_table || !sin_table || !positions || !slot_mapping || !is_aligned(qkv, 4) ||
+        !is_aligned(positions, 4) || !is_aligned(slot_mapping, 8))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    const Rope r{qkv, qkv_stride, cos_table, sin_table, max_positions, positions, slot_mapping, num_heads,
+                 {k_cache, v_cache, num_pages, page_size, num_kv_heads, head_dim,
+                  cache_block_bytes(cache_dtype, page_size, head_dim)}};
+    const dim3 grid(static_cast<unsigned>(num_tokens), static_cast<unsigned>(heads)), block(kThreads);
+    switch (cache_dtype) {
+        case PARLOR_F32: return launch(device, rope_kernel<PARLOR_F32>, grid, block, 0, stream, r);
+        case PARLOR_F16: return launch(device, rope_kernel<PARLOR_F16>, grid, block, 0, stream, r);
+        case PARLOR_Q8: return launch(device, rope_kernel<PARLOR_Q8>, grid, block, 0, stream, r);
+        default: return launch(device, rope_kernel<PARLOR_Q4>, grid, block, 0, stream, r);
+    }
+}
