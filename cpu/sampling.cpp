@@ -49,6 +49,12 @@ void load_logits(const float* logits, double* x, int64_t vocab_size) {
     }
 }
 
+void keep_allowed(const sampling_row& row, double* x, int64_t vocab_size) {
+    if (!row.allowed) return;
+    for (int64_t i = 0; i < vocab_size; ++i)
+        if (!(row.allowed[i / 32] >> (i % 32) & 1)) x[i] = kMinusInfinity;
+}
+
 // The strength of a token whose latest occurrence lies `distance` tokens back.
 double strength_at(const sampling_row& row, int64_t range, int64_t distance) {
     if (distance < range) return row.repetition_penalty;
@@ -224,6 +230,7 @@ int32_t sample_row(const float* logits, const sampling_row& row, float* probabil
                    const Workspace& work) {
     double* x = work.values;
     load_logits(logits, x, vocab_size);
+    keep_allowed(row, x, vocab_size);
     penalize_repetition(row, x, work.counts, vocab_size);
     penalize_reply(row, x, work.counts, vocab_size);
     add_biases(row, x, vocab_size);

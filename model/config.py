@@ -31,6 +31,8 @@ class EngineConfig:
     threads: int | None = None        # None: the physical cores
     prefill_chunk: int = 512          # most prompt tokens a step
     exact: bool = False               # float32 activations throughout instead of int8
+    speculation: bool = True          # guess ahead by looking up what followed the same tokens before
+    draft: Path | None = None         # folder of a smaller model of the same tokens that guesses instead
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -39,6 +41,8 @@ class EngineConfig:
             if getattr(self, name) is not None:
                 _in_range(name, getattr(self, name), low, high)
         _in_range("prefill_chunk", self.prefill_chunk, 32, 8192)
+        if self.draft is not None and not self.speculation:
+            raise ValueError("a draft model was given and speculation is off; expected one of the two")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -14,47 +14,17 @@ import torch
 
 from model.config import EngineConfig, ModelLoadError
 from model.engine.engine import Engine
-from model.engine.request import (
-    FailedEvent,
-    FinishedEvent,
-    PromptProgress,
-    Request,
-    SamplingParams,
-    TokenEvent,
-)
+from model.engine.request import FailedEvent, FinishedEvent, PromptProgress, Request, TokenEvent
 from model.formats.synthetic import SHAPES
 from model.machine import resident_memory
 from tests.test_network import REFERENCE_OPS
-from tests.tiny_models import TINY, linear_sizes, random_tensors, write_model
-
-NO_EOS: frozenset[int] = frozenset()
-
-
-def quantized_model(folder: Path) -> Path:
-    """TINY with 4-bit weights, so that tests run the kernels that chats run."""
-    from tests.tiny_models import gptq_tensors
-
-    config = {**TINY, "max_position_embeddings": 512, "quantization_config": {
-        "quant_method": "gptq", "bits": 4, "group_size": 32}}
-    tensors = random_tensors(config)
-    for layer in range(config["num_hidden_layers"]):
-        for index, (name, shape) in enumerate(linear_sizes(config, layer).items()):
-            del tensors[name + ".weight"]
-            parts, _ = gptq_tensors(shape, bits=4, group_size=32, seed=10 * layer + index)
-            tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
-    return write_model(folder, config, tensors)
+from tests.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, tokens
+from tests.tiny_models import TINY, write_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantized_model(tmp_path_factory.mktemp("tiny"))
-
-
-def load(folder: Path, max_running: int | None = None, **changes: Any) -> Engine:
-    engine = Engine.load(folder, EngineConfig(**{"threads": 1, **changes}))
-    if max_running is not None:
-        engine._scheduler.max_running = max_running
-    return engine
 
 
 @pytest.fixture
@@ -64,26 +34,6 @@ def engine(folder: Path) -> Iterator[Engine]:
     status = engine.status()
     engine.close()
     assert (status["running"], status["waiting"], status["pages_used"]) == (0, 0, 0), "a page leaked"
-
-
-def prompt(length: int, seed: int = 0) -> list[int]:
-    rng = random.Random(seed)
-    return [rng.randrange(96) for _ in range(length)]
-
-
-def params(**changes: Any) -> SamplingParams:
-    return SamplingParams(**{"seed": 5, "max_new_tokens": 20, **changes})
-
-
-def outcome(request: Request) -> tuple[list[int], FinishedEvent | FailedEvent]:
-    events = list(request.events())
-    last = events[-1]
-    assert isinstance(last, FinishedEvent | FailedEvent)
-    return [event.token_id for event in events if isinstance(event, TokenEvent)], last
-
-
-def tokens(engine: Engine, token_ids: list[int], settings: SamplingParams | None = None) -> list[int]:
-    return outcome(engine.submit(token_ids, settings or params(), NO_EOS))[0]
 
 
 def wait_until(condition: Any, seconds: float = 20.0) -> None:
@@ -362,6 +312,41 @@ def test_a_step_that_fails_ends_its_requests_and_the_next_works(folder: Path):
     assert tokens(engine, prompt(50), params(max_new_tokens=5)) == want
     assert engine.status()["pages_used"] == 0
     engine.close()
+
+
+class Breaks:
+    """A constraint that allows everything and cannot go on after some tokens."""
+
+    is_complete = False
+
+    def __init__(self, tokens_left: int, in_mask: bool) -> None:
+        self.tokens_left, self.in_mask = tokens_left, in_mask
+
+    def fill_mask(self, mask: Any) -> None:
+        mask[:] = -1
+        if self.in_mask and self.tokens_left == 0:
+            raise ValueError("the constraint is out of order")
+
+    def accept(self, token_ids: list[int]) -> None:
+        if self.tokens_left == 0:
+            raise ValueError("the constraint is out of order")
+        self.tokens_left -= 1
+
+    def take_back(self, count: int) -> None:
+        self.tokens_left += count
+
+    def count_possible(self, token_ids: list[int]) -> int:
+        return min(self.tokens_left, len(token_ids))
+
+
+@pytest.mark.parametrize("in_mask", [False, True])
+def test_a_constraint_that_cannot_go_on_fails_its_own_request_only(engine: Engine, in_mask: bool):
+    want = tokens(engine, prompt(20))
+    neighbour = engine.submit(prompt(20), params(), NO_EOS)
+    made, last = outcome(engine.submit(prompt(20), params(), NO_EOS, constraint=Breaks(4, in_mask)))
+    assert made == want[:4]
+    assert isinstance(last, FailedEvent) and "out of order" in last.message
+    assert outcome(neighbour)[0] == want
 
 
 def test_closing_fails_what_runs_and_refuses_what_comes(folder: Path):

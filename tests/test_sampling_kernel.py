@@ -66,6 +66,34 @@ def test_temperature_zero_takes_the_first_of_the_largest(ops):
     assert distribution(ops, [1.0, 5.0, 5.0, 2.0], replace(OFF, temperature=0.0)).tolist() == [0, 1, 0, 0]
 
 
+def test_what_the_mask_does_not_allow_is_never_chosen(ops):
+    """Bits of tokens 1 and 33 only; the rest of the chain works on what is left."""
+    logits = torch.randn(1, 40)
+    logits[0, [1, 33]] = torch.tensor([-1.0, -2.0])
+    sampled = row(OFF)
+    sampled.allowed = torch.tensor([1 << 1, 1 << 1], dtype=torch.int32)
+    found, expected = torch.empty(1, 40), torch.empty(1, 40)
+    ops.sample(logits, [sampled], found)
+    reference.sample(logits, [sampled], expected)
+    torch.testing.assert_close(found, expected)
+    assert (found[0] > 0).nonzero().flatten().tolist() == [1, 33]
+    torch.testing.assert_close(found[0, [1, 33]], softmax([-1.0, -2.0]))
+    sampled.allowed = torch.zeros(2, dtype=torch.int32)
+    assert ops.sample(logits, [sampled]).tolist() == reference.sample(logits, [sampled]).tolist() == [-1]
+    sampled.allowed = torch.tensor([0, -(1 << 31)], dtype=torch.int32)
+    assert ops.sample(torch.randn(1, 64), [sampled]).tolist() == [63], "the sign bit is a bit like others"
+    with pytest.raises(ValueError, match="expected contiguous int32"):
+        sampled.allowed = torch.zeros(2, dtype=torch.int64)
+
+
+def test_a_row_at_another_place_counts_on_the_history_up_to_there(ops):
+    params = replace(OFF, temperature=0.0, presence_penalty=2.0)
+    whole = row(params, [0, 1, 2], prompt_length=0)
+    logits = torch.tensor([[3.0, 2.9, 2.8, 2.7]])
+    chosen = [int(ops.sample(logits, [whole.at(count)])) for count in range(4)]
+    assert chosen == [0, 1, 2, 3] and whole.num_tokens == 3
+
+
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits(ops):
     got = distribution(ops, [2.0, -2.0, 1.0], replace(OFF, repetition_penalty=2.0), history=[0, 1, 1])
     torch.testing.assert_close(got, softmax([1.0, -4.0, 1.0]))

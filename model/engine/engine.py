@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,11 +21,22 @@ import torch
 from torch import Tensor
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.engine.draft_loading import DraftFolder
 from model.engine.job import Job, sampled_sequence, scored_sequence
 from model.engine.kv_cache import PAGE_SIZE, PagePool
-from model.engine.request import FailedEvent, Request, SamplingParams
-from model.engine.runner import LOGIT_ROWS, Runner
+from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
+from model.engine.ngram import NgramDrafter
+from model.engine.request import (
+    MAX_LOGPROBS,
+    FailedEvent,
+    Request,
+    SamplingParams,
+    TokenConstraint,
+    TokenLogprob,
+)
+from model.engine.runner import LOGIT_ROWS, Runner, Sampled
 from model.engine.scheduler import Batch, Scheduler, Sequence, step_tokens
+from model.engine.speculation import Drafter, Speculator
 from model.formats.checkpoint import open_checkpoint
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
@@ -80,9 +92,11 @@ class Engine:
         if config.device == "cuda":
             raise ModelLoadError("There are no CUDA kernels in this version. Use --device cpu or auto.")
         max_tokens = step_tokens(config.prefill_chunk)
+        draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
+        draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions) if draft else 0
         plan = plan_memory(
             model, config, weight_bytes=sum(info.nbytes for info in weight_infos(reader, model)),
-            scratch_bytes=buffer_bytes(model, max_tokens, LOGIT_ROWS), free_bytes=free_memory())
+            scratch_bytes=buffer_bytes(model, max_tokens, LOGIT_ROWS) + draft_bytes, free_bytes=free_memory())
         if ops is None:
             from model.kernels import load_kernels
             ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
@@ -90,10 +104,13 @@ class Engine:
             weights = load_weights(ops, reader, model, config.exact, progress)
             cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, config.cache)
             transformer = Transformer(ops, model, weights, cache, plan.max_seq_len, max_tokens)
-        return cls(ops, transformer, config, plan, reader.describe())
+            drafter: Drafter | None = NgramDrafter() if config.speculation else None
+            if draft is not None:
+                drafter = draft.load(ops, config, plan.max_seq_len, progress)
+        return cls(ops, transformer, config, plan, reader.describe(), drafter)
 
     def __init__(self, ops: Any, transformer: Transformer, config: EngineConfig, plan: MemoryPlan,
-                 quantization: str) -> None:
+                 quantization: str, drafter: Drafter | None) -> None:
         self.model_config = transformer.config
         self.max_seq_len = plan.max_seq_len
         self.plan = plan
@@ -102,6 +119,7 @@ class Engine:
         self._pool = PagePool(plan.num_pages)
         self._scheduler: Scheduler[Job] = Scheduler(self._pool, config.prefill_chunk)
         self._runner = Runner(ops, transformer, self._scheduler.max_running, plan.max_seq_len)
+        self._speculator = Speculator(drafter) if drafter is not None else None
         self._inbox: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._lock = threading.Lock()  # orders submit against close, so that no request is left unanswered
@@ -110,16 +128,21 @@ class Engine:
 
     # -- called by any thread
 
-    def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int]) -> Request:
+    def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int], *,
+               logprobs: int | None = None, constraint: TokenConstraint | None = None) -> Request:
         """Queue a request; read its events from the result.
+
+        logprobs    tell how likely each token is, and this many of the likeliest, 0 to MAX_LOGPROBS
+        constraint  what the tokens must look like; this request's alone. The reply ends where it is complete
 
         Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, RuntimeError
         when the engine is closed.
         """
         self._check_tokens(token_ids, self.max_seq_len - 1)
+        _check_logprobs(logprobs)
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
-        self._enqueue(sampled_sequence(request, self.max_seq_len))
+        self._enqueue(sampled_sequence(request, self.max_seq_len, logprobs, constraint))
         return request
 
     def logits(self, token_ids: list[int], first: int = 0) -> Tensor:
@@ -131,9 +154,24 @@ class Engine:
         self._check_tokens(token_ids, self.max_seq_len)
         if not 0 <= first < len(token_ids):
             raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
+        scores = LogitScores(len(token_ids), first, self.model_config.vocab_size)
+        self._compute(token_ids, scores)
+        return scores.logits
+
+    def score(self, token_ids: list[int], num_top: int = 0) -> list[TokenLogprob]:
+        """How likely each token but the first is after those before it, and `num_top` alternatives there.
+
+        Waits until it is computed, in turn with other requests. Raises as `logits` does.
+        """
+        self._check_tokens(token_ids, self.max_seq_len)
+        _check_logprobs(num_top)
+        scores = PromptLogprobs(token_ids, num_top)
+        self._compute(token_ids, scores)
+        return scores.found
+
+    def _compute(self, token_ids: list[int], scores: Scores) -> None:
         request = Request(list(token_ids), SamplingParams(), frozenset(), 0, self._wake)
-        sequence = scored_sequence(request, first, self.model_config.vocab_size)
-        self._enqueue(sequence)
+        self._enqueue(scored_sequence(request, scores))
         last = None
         try:
             for event in request.events():
@@ -143,8 +181,6 @@ class Engine:
             raise
         if isinstance(last, FailedEvent):
             raise RuntimeError(last.message)
-        assert sequence.owner.scores is not None
-        return sequence.owner.scores
 
     def describe(self) -> dict[str, Any]:
         """What is loaded; does not change."""
@@ -206,7 +242,7 @@ class Engine:
             self._receive(wait=False)
             for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
                 self._fail(sequence, "The model was closed before the reply was complete.")
-            del self._runner  # weights and cache
+            del self._runner, self._speculator  # weights and caches
 
     def _receive(self, wait: bool = True) -> None:
         """Take what has come in; sleep only when there is nothing else to do."""
@@ -229,17 +265,21 @@ class Engine:
         batch: Batch[Job] | None = None
         try:
             batch = self._scheduler.next_batch()
+            if self._speculator is not None:
+                self._speculator.add_drafts(batch, self._scheduler)
             now = monotonic()
             for chunk in batch.chunks:
                 chunk.sequence.owner.started = chunk.sequence.owner.started or now
-            tokens = self._runner.run(batch)
+            found = self._runner.run(batch)
+            if self._speculator is not None and all(chunk.count == 1 for chunk in batch.chunks):
+                self._speculator.costs.note(batch.num_rows, monotonic() - now)
             self._scheduler.computed(batch)
             for chunk in batch.chunks:
                 chunk.sequence.owner.report_prompt(chunk.sequence)
                 if chunk.is_last and chunk.sequence.owner.scores is not None:
                     self._finish(chunk.sequence, "length")
-            for sequence, token_id in tokens:
-                self._continue(sequence, token_id)
+            for sampled in found:
+                self._continue(sampled)
         except Exception as error:
             log.exception("a step failed")
             scheduler = self._scheduler
@@ -248,24 +288,60 @@ class Engine:
                 if sequence in scheduler.running or sequence in scheduler.waiting:
                     self._fail(sequence, f"The engine failed: {type(error).__name__}: {str(error)[:500]}")
 
-    def _continue(self, sequence: Sequence[Job], token_id: int) -> None:
-        """Take the token that was sampled, and see whether the reply ends with it."""
+    def _continue(self, sampled: Sampled) -> None:
+        """Take the tokens that were sampled, and see whether the reply ends with one of them."""
+        sequence = sampled.chunk.sequence
+        if sampled.error:
+            self._fail(sequence, sampled.error)
+            return
+        if self._speculator is not None:
+            self._speculator.checked(sampled.chunk, sampled.tokens)
+        before = len(sequence.token_ids)
+        end = error = ""
+        try:
+            for token_id, logprob in zip_longest(sampled.tokens, sampled.logprobs):
+                if token_id < 0:
+                    error = "No token is possible: all are banned, or the logits are not numbers."
+                if error or (end := self._take(sequence, token_id, logprob)):
+                    break
+        except ValueError as problem:  # of the request's own constraint
+            error = str(problem)
+        accepted = min(len(sequence.token_ids) - before, len(sampled.tokens) - 1)
+        sequence.owner.num_accepted += accepted
+        self._scheduler.advance(sequence, accepted)
+        if error:
+            self._fail(sequence, error)
+        elif end:
+            self._finish(sequence, end)
+
+    def _take(self, sequence: Sequence[Job], token_id: int, logprob: TokenLogprob | None) -> str:
+        """Append one token; the reason if the reply ends with it."""
         job, request = sequence.owner, sequence.owner.request
-        if token_id < 0:
-            self._fail(sequence, "No token is possible: all are banned, or the logits are not numbers.")
-        elif token_id in request.eos_token_ids:
-            self._finish(sequence, "eos")
-        else:
-            job.append(sequence, token_id)
-            if job.num_new == request.params.max_new_tokens:
-                self._finish(sequence, "length")
-            elif len(sequence.token_ids) == self.max_seq_len:
-                self._finish(sequence, "context")
+        if token_id in request.eos_token_ids:
+            return "eos"
+        job.append(sequence, token_id, logprob)
+        if job.num_new == request.params.max_new_tokens:
+            return "length"
+        if len(sequence.token_ids) == self.max_seq_len:
+            return "context"
+        return "eos" if job.constraint is not None and job.constraint.is_complete else ""
 
     def _finish(self, sequence: Sequence[Job], reason: str) -> None:
         self._scheduler.remove(sequence)
+        self._forget(sequence)
         sequence.owner.finish(sequence, reason)
 
     def _fail(self, sequence: Sequence[Job], message: str) -> None:
         self._scheduler.discard(sequence)
+        self._forget(sequence)
         sequence.owner.request.put(FailedEvent(message))
+
+    def _forget(self, sequence: Sequence[Job]) -> None:
+        if self._speculator is not None:
+            self._speculator.drafter.forget(sequence.owner)
+
+
+def _check_logprobs(count: int | None) -> None:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int)
+                              or not 0 <= count <= MAX_LOGPROBS):
+        raise ValueError(f"logprobs is {count!r}; expected a whole number from 0 to {MAX_LOGPROBS}, or None")

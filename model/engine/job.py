@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 import torch
 from torch import Tensor
 
-from model.engine.request import FinishedEvent, PromptProgress, Request, RequestStats, TokenEvent
+from model.engine.draft_record import DraftRecord
+from model.engine.logprobs import Scores
+from model.engine.request import (
+    FinishedEvent,
+    PromptProgress,
+    Request,
+    RequestStats,
+    TokenConstraint,
+    TokenEvent,
+    TokenLogprob,
+)
 from model.engine.scheduler import Sequence
 from model.kernels.sampling import SamplingRow
 
@@ -20,12 +30,17 @@ class Job:
     request: Request
     submitted: float
     row: SamplingRow | None
-    scores: Tensor | None = None    # float32 [prompt - first_scored, vocab_size], filled chunk by chunk
-    first_scored: int = 0
+    scores: Scores | None = None
+    num_logprobs: int | None = None            # alternatives that are told with each token; None: nothing is
+    constraint: TokenConstraint | None = None
     started: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
     num_new: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
+    drafts: DraftRecord = field(default_factory=DraftRecord)
+    _masks: Tensor | None = field(default=None, repr=False)  # int32 [rows, (vocab_size + 31) // 32]
 
     def report_prompt(self, sequence: Sequence[Job]) -> None:
         """Tell how much of the prompt is in the cache; nothing once the reply has begun."""
@@ -33,16 +48,44 @@ class Job:
             total = sequence.prompt_length
             self.request.put(PromptProgress(min(sequence.num_computed, total), total, sequence.num_cached))
 
-    def append(self, sequence: Sequence[Job], token_id: int) -> None:
-        """The next token of the reply."""
+    def sampling_rows(self, num_tokens: int, draft: list[int], vocab_size: int) -> list[SamplingRow]:
+        """How the tokens after `num_tokens` and after each of `draft` are chosen, if all before it is true.
+
+        Each counts on history, random number and mask of its own place, so that what it chooses is what would
+        be chosen there one by one.
+        """
         assert self.row is not None
+        if draft:
+            self.row.history[num_tokens:num_tokens + len(draft)] = torch.tensor(draft, dtype=torch.int32)
+        rows = [self.row, *(self.row.at(num_tokens + i + 1) for i in range(len(draft)))]
+        if self.constraint is not None:
+            for row, mask in zip(rows, self._fill_masks(self.constraint, draft, vocab_size), strict=True):
+                row.allowed = mask
+        return rows
+
+    def _fill_masks(self, constraint: TokenConstraint, draft: list[int], vocab_size: int) -> Tensor:
+        if self._masks is None or len(self._masks) <= len(draft):
+            self._masks = torch.empty(len(draft) + 1, -(-vocab_size // 32), dtype=torch.int32)
+        masks = self._masks[:len(draft) + 1]
+        for mask, token_id in zip(masks.numpy(), [*draft, None], strict=True):
+            constraint.fill_mask(mask)
+            if token_id is not None:
+                constraint.accept([token_id])
+        constraint.take_back(len(draft))
+        return masks
+
+    def append(self, sequence: Sequence[Job], token_id: int, logprob: TokenLogprob | None = None) -> None:
+        """The next token of the reply. Raises ValueError if the constraint does not know it."""
+        assert self.row is not None
+        if self.constraint is not None:
+            self.constraint.accept([token_id])
         self.row.history[len(sequence.token_ids)] = token_id
         sequence.token_ids.append(token_id)
         self.row.num_tokens = len(sequence.token_ids)
         self.last_token = monotonic()
         self.first_token = self.first_token or self.last_token
         self.num_new += 1
-        self.request.put(TokenEvent(token_id))
+        self.request.put(TokenEvent(token_id, logprob))
 
     def finish(self, sequence: Sequence[Job], reason: str) -> None:
         """Send the last event."""
@@ -54,10 +97,11 @@ class Job:
             seconds_to_first_token=self.first_token - self.submitted if self.num_new else 0.0,
             prompt_seconds=(self.first_token or now) - started, decode_seconds=decoding,
             tokens_per_second=(self.num_new - 1) / decoding if decoding > 0 else 0.0,
-            seed=self.request.seed)))
+            seed=self.request.seed, drafted_tokens=self.num_drafted, accepted_tokens=self.num_accepted)))
 
 
-def sampled_sequence(request: Request, max_seq_len: int) -> Sequence[Job]:
+def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | None = None,
+                     constraint: TokenConstraint | None = None) -> Sequence[Job]:
     """A sequence that will be continued as `request.params` say. Raises ValueError for impossible tokens."""
     prompt, params = request.prompt, request.params
     capacity = min(len(prompt) + params.max_new_tokens, max_seq_len)
@@ -65,12 +109,12 @@ def sampled_sequence(request: Request, max_seq_len: int) -> Sequence[Job]:
     history[:len(prompt)] = torch.tensor(prompt, dtype=torch.int32)
     row = SamplingRow(params, history=history, num_tokens=len(prompt), prompt_length=len(prompt),
                       seed=request.seed, eos_token_ids=request.eos_token_ids)
-    return Sequence(Job(request, monotonic(), row), list(prompt), len(prompt), reuse_limit=len(prompt) - 1)
+    job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint)
+    return Sequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1)
 
 
-def scored_sequence(request: Request, first: int, vocab_size: int) -> Sequence[Job]:
-    """A sequence of which the logits after each token from `first` on are wanted, and nothing else."""
+def scored_sequence(request: Request, scores: Scores) -> Sequence[Job]:
+    """A sequence of which the logits after each token from `scores.first` on are wanted, and nothing else."""
     prompt = request.prompt
-    scores = torch.empty(len(prompt) - first, vocab_size)
-    job = Job(request, monotonic(), None, scores, first)
-    return Sequence(job, list(prompt), len(prompt), reuse_limit=first)
+    return Sequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),
+                    reuse_limit=scores.first)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 def _param(default: Any, low: float, high: float, step: float, group: str, label: str, help_: str) -> Any:
@@ -106,6 +106,9 @@ def _specs() -> dict[str, dict[str, Any]]:
             for f in dataclasses.fields(SamplingParams)}
 
 
+MAX_LOGPROBS = 20
+"""Alternatives that can be asked for at each token."""
+
 PARAMETER_SPECS = _specs()
 """Name -> {name, type, nullable, default, min, max, step, group, label, help}: what the page shows."""
 
@@ -122,6 +125,8 @@ class RequestStats:
     decode_seconds: float           # from the first token to the last
     tokens_per_second: float        # of decoding; 0 if there was none
     seed: int
+    drafted_tokens: int = 0         # guessed ahead and computed together with others
+    accepted_tokens: int = 0        # of those, what sampling chose as well
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,22 @@ class PromptProgress:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model finds a token after those before it: log-softmax of its logits, nothing else.
+
+    Penalties, temperature, cuts, biases and constraints are not in it. `top`: (token id, log-probability) of
+    the likeliest tokens there, best first, as many as were asked for.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class TokenEvent:
     token_id: int
+    logprob: TokenLogprob | None = None  # where it was asked for
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,29 @@ class FailedEvent:
 
 
 Event = PromptProgress | TokenEvent | FinishedEvent | FailedEvent
+
+
+class TokenConstraint(Protocol):
+    """What a request's tokens must look like. One for each request; only the engine's thread uses it.
+
+    It raises ValueError when it cannot go on, which fails the request.
+    """
+
+    def fill_mask(self, mask: Any) -> None:
+        """Set the bits of the tokens that may come next; int32 numpy [(vocab_size + 31) // 32]."""
+
+    def accept(self, token_ids: Sequence[int]) -> None:
+        """These tokens, which the masks allowed, have come."""
+
+    def take_back(self, count: int) -> None:
+        """The last `count` tokens have not come after all."""
+
+    def count_possible(self, token_ids: Sequence[int]) -> int:
+        """How many of these could come next, one after the other."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing may follow what has come."""
 
 
 class Request:

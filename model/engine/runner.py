@@ -1,18 +1,25 @@
 """One step on the model: the scheduler's batch -> tensors -> forward pass -> next tokens and scores.
 
+A draft is computed together with the token before it and then checked: each of its places gets the token
+that sampling chooses there, with the history, the random number and the mask of that place, and the draft is
+right as far as it is the same. So what comes out is what would come without it, only sooner.
 Every tensor is allocated once. Knows sequences and tensors, not requests' events, threads or time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from model.engine.job import Job
 from model.engine.kv_cache import PAGE_SIZE, pages_for
+from model.engine.logprobs import Scores, token_logprobs
+from model.engine.request import TokenLogprob
 from model.engine.sampler import Sampler
-from model.engine.scheduler import Batch, Chunk, Sequence
+from model.engine.scheduler import Batch, Chunk
 from model.kernels.sampling import SamplingRow
 from model.network.transformer import StepInput, Transformer
 
@@ -35,23 +42,23 @@ class StepTensors:
         self._offsets = torch.arange(max_seq_len).numpy()
         self._views: dict[tuple[int, int], StepInput] = {}
 
-    def fill(self, chunks: list[Chunk[Job]]) -> StepInput:
+    def fill(self, chunks: Seq[Chunk[Any]]) -> StepInput:
         """The tensors of a step; valid until the next call."""
         row = 0
         for index, chunk in enumerate(chunks):
-            sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.count
+            sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
             pages = self._block_table[index, :len(sequence.pages)]
             pages[:] = sequence.pages
-            if chunk.count == 1:
+            if chunk.num_rows == 1:
                 self._token_ids[row] = sequence.token_ids[start]
                 self._positions[row] = start
                 self._slots[row] = sequence.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
             else:
-                rows, positions = slice(row, row + chunk.count), self._offsets[start:end]
-                self._token_ids[rows] = sequence.token_ids[start:end]
+                rows, positions = slice(row, row + chunk.num_rows), self._offsets[start:end]
+                self._token_ids[rows] = sequence.token_ids[start:start + chunk.count] + chunk.draft
                 self._positions[rows] = positions
                 self._slots[rows] = pages[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
-            row += chunk.count
+            row += chunk.num_rows
             self._cu_seqlens[index + 1] = row
             self._seq_lens[index] = end
         return self._step_input(row, len(chunks))
@@ -69,6 +76,23 @@ class StepTensors:
         return step
 
 
+@dataclass
+class Sampled:
+    """What follows a chunk: the tokens of its draft that are right, and one more. -1: none is possible."""
+
+    chunk: Chunk[Job]
+    error: str = ""  # why there are none: the request's constraint cannot go on
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens, where they are wanted
+
+    def check_draft(self) -> None:
+        """Leave only what is true; called with a token for each row."""
+        draft = self.chunk.draft
+        wrong = (index for index, guess in enumerate(draft) if guess != self.tokens[index])
+        count = next(wrong, len(draft)) + 1
+        del self.tokens[count:], self.logprobs[count:]
+
+
 class Runner:
     """The model with the buffers of a step."""
 
@@ -80,45 +104,59 @@ class Runner:
         self._selected = torch.empty(LOGIT_ROWS, config.hidden_size)
         self._logits = torch.empty(LOGIT_ROWS, config.vocab_size)
 
-    def run(self, batch: Batch[Job]) -> list[tuple[Sequence[Job], int]]:
-        """Compute a step; the next token of every sequence that has come to its end, -1 if none is possible.
+    def run(self, batch: Batch[Job]) -> list[Sampled]:
+        """Compute a step; what follows every sequence that has come to its end.
 
-        Logits that are wanted are written to the scores of their job.
+        Logits that are wanted are given to the scores of their job.
         """
         if batch.copies:
             source, target = torch.tensor(batch.copies, dtype=torch.int32).t().contiguous()
             self._transformer.copy_pages(source, target)
         hidden = self._transformer.forward(self._step.fill(batch.chunks))
-        rows: list[int] = []
-        sampled: list[Sequence[Job]] = []
-        row = 0
+        places: list[int] = []             # rows of hidden after which a token is wanted
+        owners: list[Sampled] = []         # whose, one for each of them
+        rows: list[SamplingRow] = []
+        found: list[Sampled] = []
+        first = 0
         for chunk in batch.chunks:
             job = chunk.sequence.owner
             if job.scores is not None:
-                self._score(job, chunk, hidden[row:row + chunk.count])
+                self._score(job.scores, chunk, hidden[first:first + chunk.count])
             elif chunk.is_last:
-                rows.append(row + chunk.count - 1)
-                sampled.append(chunk.sequence)
-            row += chunk.count
-        tokens: list[int] = []
-        for first in range(0, len(rows), LOGIT_ROWS):
-            part = slice(first, first + LOGIT_ROWS)
-            tokens += self._choose(hidden[part] if len(rows) == row else self._gather(hidden, rows[part]),
-                                   [s.owner.row for s in sampled[part] if s.owner.row is not None])
-        return list(zip(sampled, tokens, strict=True))
+                found.append(Sampled(chunk))
+                try:
+                    rows += job.sampling_rows(chunk.start + chunk.count, chunk.draft, self._logits.shape[1])
+                    places += range(first + chunk.count - 1, first + chunk.num_rows)
+                    owners += [found[-1]] * (len(chunk.draft) + 1)
+                except ValueError as error:
+                    found[-1].error = str(error)
+            first += chunk.num_rows
+        for begin in range(0, len(rows), LOGIT_ROWS):
+            part = slice(begin, begin + LOGIT_ROWS)
+            inputs = hidden[part] if len(rows) == first else self._gather(hidden, places[part])
+            self._choose(inputs, rows[part], owners[part])
+        for sampled in found:
+            if not sampled.error:
+                sampled.check_draft()
+        return found
 
     def _gather(self, hidden: torch.Tensor, rows: list[int]) -> torch.Tensor:
         return torch.index_select(hidden, 0, torch.tensor(rows), out=self._selected[:len(rows)])
 
-    def _choose(self, hidden: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
-        """The next tokens after these rows of hidden states, at most LOGIT_ROWS."""
+    def _choose(self, hidden: torch.Tensor, rows: list[SamplingRow], owners: list[Sampled]) -> None:
+        """Give each owner the token after its row of hidden states; at most LOGIT_ROWS."""
         logits = self._logits[:len(rows)]
         self._transformer.logits(hidden, logits)
-        return self._sampler.choose(logits, rows)
+        tokens = self._sampler.choose(logits, rows)
+        for index, (owner, token_id) in enumerate(zip(owners, tokens, strict=True)):
+            owner.tokens.append(token_id)
+            num_logprobs = owner.chunk.sequence.owner.num_logprobs
+            if num_logprobs is not None:
+                owner.logprobs += token_logprobs(logits[index:index + 1], [token_id], num_logprobs)
 
-    def _score(self, job: Job, chunk: Chunk[Job], hidden: torch.Tensor) -> None:
-        first = max(chunk.start, job.first_scored)
-        end = chunk.start + chunk.count
-        if first < end and job.scores is not None:
-            self._transformer.logits(hidden[first - chunk.start:],
-                                     job.scores[first - job.first_scored:end - job.first_scored])
+    def _score(self, scores: Scores, chunk: Chunk[Job], hidden: torch.Tensor) -> None:
+        for begin in range(max(chunk.start, scores.first), chunk.start + chunk.count, LOGIT_ROWS):
+            rows = hidden[begin - chunk.start:][:LOGIT_ROWS]
+            logits = self._logits[:len(rows)]
+            self._transformer.logits(rows, logits)
+            scores.take(begin, logits)

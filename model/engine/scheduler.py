@@ -53,13 +53,19 @@ class Sequence(Generic[Owner]):
         return min(self.reuse_limit, len(self.token_ids) - 1)
 
 
-@dataclass
+@dataclass(eq=False)
 class Chunk(Generic[Owner]):
-    """Tokens start .. start + count - 1 of a sequence are computed in this step."""
+    """Tokens start .. start + count - 1 of a sequence are computed in this step, and after them `draft`: a
+    guess at those that will follow, whose keys and values count only as far as it proves right."""
 
     sequence: Sequence[Owner]
     start: int
     count: int
+    draft: list[int] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        return self.count + len(self.draft)
 
     @property
     def is_last(self) -> bool:
@@ -73,6 +79,10 @@ class Batch(Generic[Owner]):
 
     chunks: list[Chunk[Owner]]
     copies: list[tuple[int, int]]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(chunk.num_rows for chunk in self.chunks)
 
 
 class Scheduler(Generic[Owner]):
@@ -129,11 +139,24 @@ class Scheduler(Generic[Owner]):
         """The batch's keys and values are in the cache; full pages can be used by others from now on."""
         for chunk in batch.chunks:
             sequence = chunk.sequence
-            sequence.num_computed = chunk.start + chunk.count
-            while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
-                self._know_page(sequence)
+            sequence.num_computed = chunk.start
+            self.advance(sequence, chunk.count)
             if sequence.num_computed == sequence.prompt_length:
                 self._know_part(sequence)  # whoever has the same prompt may copy the rest of it
+
+    def advance(self, sequence: Sequence[Owner], count: int) -> None:
+        """The next `count` of its tokens are in the cache as well."""
+        sequence.num_computed += count
+        while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
+            self._know_page(sequence)
+
+    def room_for_draft(self, chunk: Chunk[Owner], wanted: int) -> int:
+        """How many tokens after `chunk`, at most `wanted`, have pages without throwing anyone out."""
+        pages = chunk.sequence.pages
+        end = chunk.start + chunk.count + wanted
+        while len(pages) * PAGE_SIZE < end and (page := self.pool.allocate()) is not None:
+            pages.append(page)
+        return min(end, len(pages) * PAGE_SIZE) - chunk.start - chunk.count
 
     def _know_page(self, sequence: Sequence[Owner]) -> None:
         sequence.chain = self._know_part(sequence)

@@ -177,6 +177,7 @@ typedef struct {
     double repetition_penalty, presence_penalty, frequency_penalty;
     double temperature, top_p, min_p, typical_p;
     int64_t repetition_range, repetition_decay, top_k;
+    const uint32_t* allowed;     /* [(vocab_size + 31) / 32] bit i % 32 of word i / 32: token i may be chosen; null: all */
 } sampling_row;
 
 /* Choose the next token of each sequence; -1 where none is possible. */

@@ -146,6 +146,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], probabilities: Tensor | 
     probabilities  float32 [S, vocab_size] or None: receives the distribution that the choice was made from
 
     The chain, for one row, h being the history (prompt and reply) and x the logits; NaN counts as -inf:
+     0. x = -inf for tokens whose bit in row.allowed is not set, if there is such a mask.
      1. repetition_penalty r: a token whose latest occurrence lies d tokens back (d = 0: the last token of h)
         has the strength p = r for d < range, p = r + (1 - r) * (d - range) / decay for
         range <= d < range + decay, else 1 (as ExLlama; a range of 0 covers all of h).
@@ -176,7 +177,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], probabilities: Tensor | 
 
 
 def kept_weights(logits: Tensor, row: SamplingRow) -> Tensor:
-    """float64 [vocab_size]: steps 1 to 8 of `sample`; zero where a token is cut, all zero if none is left."""
+    """float64 [vocab_size]: steps 0 to 8 of `sample`; zero where a token is cut, all zero if none is left."""
     settings = row.settings
     x = penalized_logits(logits, row)
     best = x.max()
@@ -203,9 +204,12 @@ def kept_weights(logits: Tensor, row: SamplingRow) -> Tensor:
 
 
 def penalized_logits(logits: Tensor, row: SamplingRow) -> Tensor:
-    """float64 [vocab_size]: steps 1 to 3 of `sample`."""
+    """float64 [vocab_size]: steps 0 to 3 of `sample`."""
     settings = row.settings
     x = logits.double().nan_to_num(nan=-math.inf, posinf=3.4e38, neginf=-math.inf)
+    if row.allowed is not None:
+        token_ids = torch.arange(len(x))
+        x[row.allowed[token_ids // 32] >> (token_ids % 32) & 1 == 0] = -math.inf
     history = row.history[:row.num_tokens].tolist()
     reach = settings.repetition_range or len(history)
     seen: set[int] = set()

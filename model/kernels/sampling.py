@@ -6,6 +6,7 @@ the engine schedules. What each parameter does exactly is written at `reference.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -57,6 +58,7 @@ class SamplingStruct(ctypes.Structure):
         ("repetition_range", ctypes.c_int64),
         ("repetition_decay", ctypes.c_int64),
         ("top_k", ctypes.c_int64),
+        ("allowed", ctypes.c_void_p),
     )
 
 
@@ -67,6 +69,9 @@ class SamplingRow:
                    row keeps the tensor, so the engine may append in place and raise `num_tokens`
     prompt_length  entries of `history` that are the prompt; the rest is the reply
     seed           0 .. 2^64 - 1; the random number is keyed by (seed, num_tokens)
+
+    allowed        None, or int32 [(vocab_size + 31) // 32]: bit i % 32 of word i // 32 is token i, which may
+                   only be chosen where it is set. The row keeps the tensor
 
     Raises ValueError if a token id is negative or `history` has another dtype or layout.
     """
@@ -80,6 +85,7 @@ class SamplingRow:
             raise ValueError(f"prompt_length {prompt_length} and num_tokens {num_tokens} do not fit a "
                              f"history of {history.numel()}")
         self.settings, self.history = settings, history
+        self._allowed: Tensor | None = None
         self.eos_token_ids = tuple(sorted(eos_token_ids))
         biases = {**settings.logit_bias, **dict.fromkeys(settings.banned_tokens, -math.inf)}
         if min([*biases, *self.eos_token_ids, 0]) < 0:
@@ -111,6 +117,25 @@ class SamplingRow:
             raise ValueError(f"num_tokens is {value}; expected {self.struct.prompt_length} to "
                              f"{self.history.numel()}, the capacity of the history")
         self.struct.num_tokens = value
+
+    @property
+    def allowed(self) -> Tensor | None:
+        """The tokens that may be chosen; None: all."""
+        return self._allowed
+
+    @allowed.setter
+    def allowed(self, mask: Tensor | None) -> None:
+        if mask is not None and (mask.dtype != torch.int32 or not mask.is_contiguous() or mask.dim() != 1):
+            raise ValueError(f"allowed is {mask.dtype} {tuple(mask.shape)}; expected contiguous int32 [n]")
+        self._allowed = mask
+        self.struct.allowed = None if mask is None else mask.data_ptr()
+
+    def at(self, num_tokens: int) -> SamplingRow:
+        """A row over the same history of which `num_tokens` entries count."""
+        row = copy.copy(self)
+        row.struct = SamplingStruct.from_buffer_copy(self.struct)
+        row.num_tokens = num_tokens
+        return row
 
     @property
     def prompt_length(self) -> int:

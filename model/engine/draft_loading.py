@@ -1,0 +1,60 @@
+"""A draft model's folder: checked against the model that it drafts for, its memory counted, then loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.engine.draft_model import DraftModel
+from model.engine.kv_cache import PAGE_SIZE, pages_for
+from model.engine.runner import LOGIT_ROWS
+from model.engine.scheduler import MAX_RUNNING
+from model.formats.checkpoint import open_checkpoint
+from model.formats.weights import WeightReader
+from model.memory_plan import cache_bytes_per_token, rope_bytes_per_position
+from model.network.transformer import KVCache, Transformer, buffer_bytes
+from model.network.weights import Progress, load_weights, weight_infos
+
+_CONVERSATIONS = 2
+"""Of full length, that the draft model keeps; more of shorter ones. Others go on without drafts."""
+
+
+@dataclass(frozen=True)
+class DraftFolder:
+    """A draft model that is not loaded yet."""
+
+    config: ModelConfig
+    reader: WeightReader
+
+    @classmethod
+    def open(cls, path: Path, main: ModelConfig) -> DraftFolder:
+        """Raises ModelLoadError if it cannot be read or cannot have the same tokens."""
+        config = ModelConfig.from_folder(path)
+        if config.vocab_size != main.vocab_size:
+            raise ModelLoadError(f"The draft model {config.name} has {config.vocab_size:,} tokens and "
+                                 f"{main.name} has {main.vocab_size:,}; they must be the very same. Use a "
+                                 "smaller model of the same family, or none.")
+        return cls(config, open_checkpoint(path, config))
+
+    def nbytes(self, engine: EngineConfig, max_seq_len: int) -> int:
+        """What it takes when contexts have up to `max_seq_len` tokens."""
+        weights = sum(info.nbytes for info in weight_infos(self.reader, self.config))
+        context = self._context(max_seq_len)
+        cache = self._num_pages(max_seq_len) * PAGE_SIZE * cache_bytes_per_token(self.config, engine.cache)
+        return (weights + cache + context * rope_bytes_per_position(self.config)
+                + buffer_bytes(self.config, engine.prefill_chunk, LOGIT_ROWS))
+
+    def load(self, ops: Any, engine: EngineConfig, max_seq_len: int, progress: Progress | None) -> DraftModel:
+        weights = load_weights(ops, self.reader, self.config, engine.exact, progress)
+        num_pages, context = self._num_pages(max_seq_len), self._context(max_seq_len)
+        cache = KVCache.allocate(self.config, num_pages, PAGE_SIZE, engine.cache)
+        transformer = Transformer(ops, self.config, weights, cache, context, engine.prefill_chunk)
+        return DraftModel(ops, transformer, num_pages, MAX_RUNNING, context)
+
+    def _context(self, max_seq_len: int) -> int:
+        return min(max_seq_len, self.config.max_positions)
+
+    def _num_pages(self, max_seq_len: int) -> int:
+        return _CONVERSATIONS * pages_for(self._context(max_seq_len))

@@ -1,0 +1,109 @@
+"""Guesses by a smaller model of the same vocabulary, with a cache of its own.
+
+A guess is sampled as the real token will be, with the same settings and random number, so that it is right as
+often as the two models agree. A long prompt is read in parts beside the steps of the large model.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import torch
+
+from model.engine.job import Job
+from model.engine.kv_cache import PAGE_SIZE, PagePool
+from model.engine.runner import LOGIT_ROWS, StepTensors
+from model.engine.sampler import Sampler
+from model.engine.scheduler import Chunk, Sequence
+from model.network.transformer import Transformer
+
+
+class DraftModel:
+    """A Drafter. What it has computed of a request is kept until the request ends."""
+
+    def __init__(self, ops: Any, transformer: Transformer, num_pages: int, max_sequences: int,
+                 max_seq_len: int) -> None:
+        self.seconds_per_token = 0.0
+        self._transformer = transformer
+        self._max_seq_len = max_seq_len
+        self._pool = PagePool(num_pages)
+        self._mirrors: dict[Job, Sequence[None]] = {}
+        self._step = StepTensors(transformer.max_tokens, max_sequences, max_seq_len)
+        self._sampler = Sampler(ops)
+        config = transformer.config
+        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size)
+        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size)
+
+    def find(self, job: Job, token_ids: list[int], limit: int) -> list[int] | None:
+        """It must be computed; none where its own context is too short."""
+        return None if len(token_ids) + limit <= self._max_seq_len else []
+
+    def forget(self, job: Job) -> None:
+        mirror = self._mirrors.pop(job, None)
+        if mirror is not None:
+            self._pool.release(mirror.pages)
+
+    def make(self, wanted: list[tuple[Chunk[Job], int]]) -> list[list[int]]:
+        """Empty where pages are wanting, or where a long prompt is not read to its end yet."""
+        started = monotonic()
+        drafts: list[list[int]] = [[] for _ in wanted]
+        budget, chunks = self._transformer.max_tokens, {}
+        for index, (chunk, count) in enumerate(wanted[:LOGIT_ROWS]):
+            mirror = self._mirror(chunk.sequence, count)
+            if mirror is not None and budget:
+                chunks[index] = Chunk(mirror, mirror.num_computed, min(mirror.num_remaining, budget))
+                budget -= chunks[index].count
+        was_long = budget < self._transformer.max_tokens // 2
+        while chunks:
+            self._guess({index: (chunk, wanted[index][0].sequence.owner) for index, chunk in chunks.items()},
+                        drafts)
+            chunks = {index: Chunk(chunk.sequence, chunk.sequence.num_computed, 1)
+                      for index, chunk in chunks.items() if 0 < len(drafts[index]) < wanted[index][1]}
+        num_made = sum(map(len, drafts))
+        if num_made and not was_long:
+            seconds, before = (monotonic() - started) / num_made, self.seconds_per_token
+            self.seconds_per_token = before + 0.2 * (seconds - before) if before else seconds
+        return drafts
+
+    def _guess(self, chunks: dict[int, tuple[Chunk[None], Job]], drafts: list[list[int]]) -> None:
+        """Compute these chunks; those that reach the end of their sequence get one more token."""
+        hidden = self._transformer.forward(self._step.fill([chunk for chunk, _ in chunks.values()]))
+        ends, rows, indices, first = [], [], [], 0
+        for index, (chunk, job) in chunks.items():
+            mirror = chunk.sequence
+            first += chunk.count
+            mirror.num_computed += chunk.count
+            if mirror.num_remaining == 0 and job.row is not None:
+                ends.append(first - 1)
+                rows.append(job.row.at(len(mirror.token_ids)))
+                rows[-1].allowed = None  # the mask is for another place; what it forbids is cut off later
+                indices.append(index)
+        if not rows:
+            return
+        logits = self._logits[:len(rows)]
+        self._transformer.logits(torch.index_select(hidden, 0, torch.tensor(ends),
+                                                    out=self._selected[:len(rows)]), logits)
+        for index, row, token_id in zip(indices, rows, self._sampler.choose(logits, rows), strict=True):
+            if token_id >= 0 and row.num_tokens < row.history.numel():
+                row.history[row.num_tokens] = token_id  # penalties of the next guess count it
+                chunks[index][0].sequence.token_ids.append(token_id)
+                drafts[index].append(token_id)
+
+    def _mirror(self, sequence: Sequence[Job], count: int) -> Sequence[None] | None:
+        """The sequence as the small model has it, brought up to date; None if there are no pages for it."""
+        mirror = self._mirrors.get(sequence.owner)
+        if mirror is None:
+            mirror = self._mirrors[sequence.owner] = Sequence(None, [], 0, 0)
+        agreed = mirror.prompt_length  # tokens that it had from the sequence; guesses follow
+        known = min(mirror.num_computed, len(sequence.token_ids))
+        while agreed < known and mirror.token_ids[agreed] == sequence.token_ids[agreed]:
+            agreed += 1
+        mirror.num_computed = min(mirror.num_computed, agreed, len(sequence.token_ids) - 1)
+        mirror.token_ids, mirror.prompt_length = list(sequence.token_ids), len(sequence.token_ids)
+        while len(mirror.pages) * PAGE_SIZE < len(mirror.token_ids) + count:
+            page = self._pool.allocate()
+            if page is None:
+                return None
+            mirror.pages.append(page)
+        return mirror

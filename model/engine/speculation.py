@@ -1,0 +1,106 @@
+"""Which tokens to guess ahead, and how many: a guess costs rows of a step and saves steps where it is right.
+
+How often a sequence's guesses were right lately and what steps of so many rows took are measured as it goes;
+a guess is computed only where that lets more tokens a second come out. It never changes them: see runner.py.
+Knows numbers and token ids: no tensors, no model.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from model.engine.draft_record import StepCosts
+from model.engine.job import Job
+from model.engine.scheduler import Batch, Chunk, Scheduler
+
+MAX_DRAFT = 16
+"""Tokens of a draft at most."""
+_MAX_DRAFTS = 64    # tokens of all drafts of a step together
+_LEAST_GAIN = 1.05  # in tokens a second, below which no guess is worth its trouble
+
+
+class Drafter(Protocol):
+    """Something that guesses how a sequence goes on."""
+
+    seconds_per_token: float  # what a guess costs by itself
+
+    def find(self, job: Job, token_ids: list[int], limit: int) -> list[int] | None:
+        """A guess of at most `limit` tokens that costs nothing, or None: only `make` can tell."""
+
+    def make(self, wanted: list[tuple[Chunk[Job], int]]) -> list[list[int]]:
+        """A guess for each chunk of at most so many tokens."""
+
+    def forget(self, job: Job) -> None:
+        """This job has ended."""
+
+
+class Speculator:
+    """Adds drafts to the steps of a scheduler, as many as pay."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter = drafter
+        self.costs = StepCosts()
+
+    def add_drafts(self, batch: Batch[Job], scheduler: Scheduler[Job]) -> None:
+        """Put guesses into the chunks that decode."""
+        decoding = [chunk for chunk in batch.chunks if chunk.count == 1 and chunk.sequence.owner.num_new]
+        found = {}
+        for chunk in decoding:
+            limit = self._limit(chunk)
+            guess = self.drafter.find(chunk.sequence.owner, chunk.sequence.token_ids, limit) if limit else []
+            chunk.sequence.owner.drafts.guess = guess[0] if guess else -1
+            if limit and guess != []:
+                found[chunk] = guess, limit if guess is None else len(guess)
+        if not found:
+            return
+        room = scheduler.max_tokens - batch.num_rows
+        counts = self.choose([(chunk.sequence.owner.drafts.rate, length)
+                              for chunk, (_, length) in found.items()], batch.num_rows, room)
+        wanted = [(chunk, scheduler.room_for_draft(chunk, count))
+                  for chunk, count in zip(found, counts, strict=True) if count]
+        made = self.drafter.make([item for item in wanted if found[item[0]][0] is None])
+        for chunk, count in wanted:
+            guess = found[chunk][0]
+            chunk.draft = _possible(chunk.sequence.owner, made.pop(0) if guess is None else guess[:count])
+
+    def choose(self, candidates: list[tuple[float, int]], rows: int, room: int) -> list[int]:
+        """How many tokens of each guess to compute so that most tokens a second come out.
+
+        candidates  (how likely a token of it is right, its length) of each guess
+        rows, room  of the step without guesses, and how many more there may be
+        """
+        steps = sorted(((rate ** (i + 1), index) for index, (rate, length) in enumerate(candidates)
+                        for i in range(length)), key=lambda step: -step[0])[:max(0, min(room, _MAX_DRAFTS))]
+        gain, best, best_count = float(rows), _LEAST_GAIN * rows / self.costs.of(rows), 0
+        for count, (chance, _) in enumerate(steps, 1):
+            gain += chance
+            speed = gain / (self.costs.of(rows + count) + self.drafter.seconds_per_token * count)
+            if speed > best:
+                best, best_count = speed, count
+        counts = [0] * len(candidates)
+        for _, index in steps[:best_count]:
+            counts[index] += 1
+        return counts
+
+    def checked(self, chunk: Chunk[Job], tokens: list[int]) -> None:
+        """What came out after a chunk: the right tokens of its draft, and one more."""
+        job, draft = chunk.sequence.owner, chunk.draft
+        if draft:
+            job.num_drafted += len(draft)
+            job.drafts.note(len(tokens) - 1, min(len(tokens), len(draft)))
+        elif job.drafts.guess >= 0:
+            job.drafts.note(int(job.drafts.guess == tokens[0]), 1)
+        else:
+            job.drafts.fade()
+
+    def _limit(self, chunk: Chunk[Job]) -> int:
+        """The draft must leave room for one more token in the reply and in the context."""
+        row = chunk.sequence.owner.row
+        return min(MAX_DRAFT, row.history.numel() - row.num_tokens - 1) if row is not None else 0
+
+
+def _possible(job: Job, draft: list[int]) -> list[int]:
+    """The beginning of a draft that the reply could have: up to its end, and as its constraint allows."""
+    ends = (index for index, token_id in enumerate(draft) if token_id in job.request.eos_token_ids)
+    draft = draft[:next(ends, len(draft))]
+    return draft if job.constraint is None else draft[:job.constraint.count_possible(draft)]
