@@ -46,6 +46,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: one for each physical core")
     parser.add_argument("--exact", action="store_true",
                         help="float32 arithmetic throughout: slower, no rounding")
+    parser.add_argument("--draft", type=Path, metavar="FOLDER",
+                        help="a smaller model with the same tokens that guesses ahead; replies stay the same")
+    parser.add_argument("--no-speculation", action="store_true",
+                        help="never guess ahead (by default it looks up what was written before)")
     parser.add_argument("--sessions-dir", type=Path, default=HERE / "sessions", metavar="FOLDER",
                         help="where sessions and bots are kept (default: sessions/ beside app.py)")
     parser.add_argument("--password", nargs="?", const="", metavar="FILE",
@@ -79,6 +83,8 @@ def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_b
     guard = Guard(arguments.host, _read_password(arguments.password))
     if not arguments.model.is_dir():
         raise ModelLoadError(f"there is no folder {arguments.model}. Give the folder of a model with -d.")
+    if arguments.draft is not None and arguments.no_speculation:
+        raise ValueError("--draft and --no-speculation exclude each other. Give one of the two.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
     try:
         return serve_until_the_end(arguments, guard, store, load)
@@ -93,6 +99,7 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     store.lock.describe(address)
     model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
                  cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
+                 speculation=not arguments.no_speculation, draft=arguments.draft,
                  progress=Progress())
     app = create_app(model, store, guard=guard)
 

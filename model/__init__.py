@@ -11,11 +11,12 @@ Importing this is cheap: torch and the tokenizers come with load_model. Knows no
 from model.chat_model import ChatModel, load_model
 from model.config import ModelLoadError
 from model.engine.request import PARAMETER_SPECS, PromptProgress, RequestStats, SamplingParams
-from model.reply import Reply, ReplyDone, ReplyFailed, TextDelta
+from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
+from model.text.constraint import Constraint
 from model.text.context import ContextFit
 from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage
 
-__all__ = ["PARAMETER_SPECS", "ChatMessage", "ChatModel", "ContextFit", "ModelLoadError", "PromptProgress",
-           "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed", "RequestStats", "SamplingParams",
-           "TemplateError", "TextDelta", "load_model"]
+__all__ = ["PARAMETER_SPECS", "ChatMessage", "ChatModel", "Completion", "Constraint", "ContextFit",
+           "ModelLoadError", "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed",
+           "RequestStats", "SamplingParams", "ScoredToken", "TemplateError", "TextDelta", "load_model"]

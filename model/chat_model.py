@@ -6,6 +6,7 @@ Knows nothing of HTTP, sessions or bots.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.config import EngineConfig, ModelConfig
-from model.engine.request import SamplingParams
-from model.reply import Reply, ReplyFailed, TextDelta, whole_text
+from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.engine.request import PARAMETER_SPECS, SamplingParams
+from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
 from model.text.context import ContextFit, first_kept, token_budget
 from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage, Prompt, as_messages
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     import torch
 
     from model.engine.engine import Engine
+    from model.engine.request import Request
     from model.text.chat_template import PromptFormat
+    from model.text.constraint import Constraint, ConstraintCompiler
     from model.text.tokenizer import Tokenizer
 
 Message = ChatMessage | Mapping[str, Any]
 
 _SAMPLE = "It was a clear night, and the two of them talked for hours about nothing in particular. "
 _MAX_READERS = 64       # threads that read the replies of one `generate`; more prompts wait their turn
+_MAX_REPLIES = 256      # to one prompt
 _RANKING_TOKENS = 1024  # how much of a transcript is read to tell who speaks next
 
 
@@ -45,24 +49,29 @@ class ChatModel:
         self._overhead = self._message_overhead()
         characters_per_token = len(_SAMPLE) / max(1, tokenizer.count(_SAMPLE))
         self._step = max(1, int(engine.max_seq_len / 4 * characters_per_token))
+        self._compiler: ConstraintCompiler | None = None
         self._closed = threading.Event()
 
     # -- talking
 
     def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
-              reply_name: str = "", reply_prefix: str = "") -> Reply:
+              reply_name: str = "", reply_prefix: str = "", logprobs: int | None = None,
+              constraint: Constraint | None = None) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already.
 
+        logprobs    each token comes with its log-probability and this many of the likeliest (0 to 20)
+        constraint  what the rest of the message must look like
+
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
-        chat template refuses the conversation.
+        chat template refuses the conversation; a constraint that cannot be used.
         """
         params = params or SamplingParams()
         turns = as_messages(messages)
         prompt, token_ids, first_index = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix)
         self._check_length(len(token_ids))
-        request = self._engine.submit(token_ids, params, self.tokenizer.eos_ids)
+        request = self._submit(token_ids, params, logprobs, constraint)
         text = ReplyText([*params.stop, *prompt.stop], prompt.in_think, continues=bool(reply_prefix))
-        return Reply(request, self.tokenizer.detokenizer(), text, first_index, len(token_ids))
+        return Reply(request, self.tokenizer, text, first_index, len(token_ids))
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "") -> ContextFit:
@@ -87,27 +96,38 @@ class ChatModel:
         finally:
             reply.cancel()
 
-    def generate(self, prompt: str | Sequence[str], max_new_tokens: int | None = None,
-                 **sampling: Any) -> str | list[str]:
-        """Go on with a text, without any template. A list is decoded as one batch.
+    def generate(self, prompt: str | Sequence[str], max_new_tokens: int | None = None, *, n: int = 1,
+                 constraint: Constraint | None = None, **sampling: Any) -> Any:
+        """Go on with a text, without any template: str. A list is decoded as one batch: list[str].
 
-        `sampling`: fields of SamplingParams. Control tokens written in a prompt count as such.
+        n         so many replies to each prompt, as a list in place of each str; see `complete`
+        sampling  fields of SamplingParams. Control tokens written in a prompt count as such
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        params = _sampling_params(max_new_tokens, sampling)
+        found = self._complete(prompts, params, n, None, constraint)
+        texts = [[one.text for one in replies] if n > 1 else replies[0].text for replies in found]
+        return texts[0] if isinstance(prompt, str) else texts
+
+    def complete(self, prompt: str, max_new_tokens: int | None = None, *, n: int = 1,
+                 logprobs: int | None = None, constraint: Constraint | None = None,
+                 **sampling: Any) -> list[Completion]:
+        """`generate` with everything that is known: `n` replies to one prompt, whose pages they share.
+
+        Reply i has the seed `seed + i`, and is what that seed alone would give. `logprobs` and `constraint`
+        are those of `start`.
         """
         params = _sampling_params(max_new_tokens, sampling)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        all_ids = [self.tokenizer.encode(text, add_eos=False) for text in prompts]
-        for token_ids in all_ids:
-            self._check_length(len(token_ids))
-        replies: list[Reply] = []
-        with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
-            try:
-                replies += (self._raw_reply(token_ids, params) for token_ids in all_ids)
-                texts = list(pool.map(whole_text, replies))
-            except BaseException:
-                for reply in replies:
-                    reply.cancel()
-                raise
-        return texts[0] if isinstance(prompt, str) else texts
+        return self._complete([prompt], params, n, logprobs, constraint)[0]
+
+    def score(self, text: str, top: int = 0) -> list[ScoredToken]:
+        """How likely the model finds each token of a text after those before it.
+
+        Log-probabilities of all tokens but the first (BOS, where the model has one), each with the `top`
+        likeliest tokens in its place (0 to 20).
+        """
+        token_ids = self.tokenizer.encode(text, add_eos=False)
+        return [scored_token(self.tokenizer, found) for found in self._engine.score(token_ids, top)]
 
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
         """Log-probability of "Name:" as the beginning of the next line, for each of `names`."""
@@ -197,10 +217,38 @@ class ChatModel:
         if num_tokens == 0:
             raise ValueError("the prompt is empty; expected at least one character")
 
-    def _raw_reply(self, token_ids: list[int], params: SamplingParams) -> Reply:
-        request = self._engine.submit(token_ids, params, self.tokenizer.eos_ids)
-        text = ReplyText(params.stop, continues=True)
-        return Reply(request, self.tokenizer.detokenizer(), text, 0, len(token_ids))
+    def _complete(self, prompts: list[str], params: SamplingParams, n: int, logprobs: int | None,
+                  constraint: Constraint | None) -> list[list[Completion]]:
+        """`n` replies to each prompt, all at once."""
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_REPLIES:
+            raise ValueError(f"n is {n!r}; expected a whole number from 1 to {_MAX_REPLIES}")
+        all_ids = [self.tokenizer.encode(text, add_eos=False) for text in prompts]
+        for token_ids in all_ids:
+            self._check_length(len(token_ids))
+        replies: list[Reply] = []
+        with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
+            try:
+                for token_ids in all_ids:
+                    for branch in _branches(params, n):
+                        request = self._submit(token_ids, branch, logprobs, constraint)
+                        text = ReplyText(params.stop, continues=True)
+                        replies.append(Reply(request, self.tokenizer, text, 0, len(token_ids)))
+                found = list(pool.map(completion, replies))
+            except BaseException:
+                for reply in replies:
+                    reply.cancel()
+                raise
+        return [found[first:first + n] for first in range(0, len(found), n)]
+
+    def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
+                constraint: Constraint | None) -> Request:
+        if constraint is None:
+            return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs)
+        if self._compiler is None:
+            from model.text.constraint import ConstraintCompiler
+            self._compiler = ConstraintCompiler(self.tokenizer, self._engine.model_config.vocab_size)
+        return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
+                                   constraint=self._compiler.matcher(constraint))
 
     def _log_probability(self, token_ids: list[int], start: int) -> float:
         """Sum of the log-probabilities of token_ids[start:], each after those before it."""
@@ -210,9 +258,13 @@ class ChatModel:
 
 
 def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None, cache: str = "fp16",
-               threads: int | None = None, exact: bool = False,
+               threads: int | None = None, exact: bool = False, speculation: bool = True,
+               draft: str | Path | None = None,
                progress: Callable[[str, float], None] | None = None) -> ChatModel:
     """Load a model folder: config.json, the weights, a tokenizer and, if there is one, a chat template.
+
+    speculation  guess ahead where it pays; replies are the same with and without
+    draft        folder of a smaller model with the same tokens that makes the guesses
 
     `progress(what, share)` is called while it loads. Raises ModelLoadError with what is wrong and what to do.
     """
@@ -222,9 +274,12 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     from model.text.tokenizer import Tokenizer
 
     folder = Path(path)
-    config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact)
+    config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
+                          speculation=speculation, draft=None if draft is None else Path(draft))
     settings = TextSettings.from_folder(folder, ModelConfig.from_folder(folder))
     tokenizer = Tokenizer.load(folder, settings)
+    if config.draft is not None:
+        _check_draft_tokens(tokenizer, config.draft)
     if settings.template is None:
         prompt_format: PromptFormat = PlainFormat(tokenizer)
     else:
@@ -234,6 +289,25 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     except BaseException:
         prompt_format.close()
         raise
+
+
+def _check_draft_tokens(tokenizer: Tokenizer, draft: Path) -> None:
+    from model.text.settings import TextSettings
+    from model.text.tokenizer import Tokenizer
+
+    other = Tokenizer.load(draft, TextSettings.from_folder(draft, ModelConfig.from_folder(draft)))
+    if difference := tokenizer.first_difference(other):
+        raise ModelLoadError(f"The draft model in {draft} has other tokens than the model: {difference}. "
+                             "Use a smaller model of the same family, or none.")
+
+
+def _branches(params: SamplingParams, n: int) -> list[SamplingParams]:
+    """The settings of `n` replies: the same but for the seed, which counts up."""
+    if n == 1:
+        return [params]
+    most = PARAMETER_SPECS["seed"]["max"]
+    first = secrets.randbelow(most) if params.seed is None else params.seed
+    return [replace(params, seed=(first + index) % (most + 1)) for index in range(n)]
 
 
 def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> SamplingParams:

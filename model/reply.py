@@ -16,11 +16,12 @@ from model.engine.request import (
     Request,
     RequestStats,
     TokenEvent,
+    TokenLogprob,
 )
 
 if TYPE_CHECKING:
-    from model.text.detokenizer import Detokenizer
     from model.text.reply_text import ReplyText
+    from model.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,39 @@ class ReplyFailed:
     message: str
 
 
-ReplyEvent = PromptProgress | TextDelta | ReplyDone | ReplyFailed
+@dataclass(frozen=True)
+class ScoredToken:
+    """A token and its log-probability by the model itself (TokenLogprob says what that is). `top`: the
+    likeliest tokens in its place, best first. A token that is a part of a character shows as U+FFFD."""
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[ScoredToken, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole reply; `tokens` only where log-probabilities were asked for."""
+
+    text: str
+    finish_reason: str
+    tokens: tuple[ScoredToken, ...]
+    stats: RequestStats
+
+
+ReplyEvent = PromptProgress | ScoredToken | TextDelta | ReplyDone | ReplyFailed
 
 
 class Reply:
     """A reply in the making. One thread reads `events`; any thread may `cancel`."""
 
-    def __init__(self, request: Request, detokenizer: Detokenizer, text: ReplyText, first_index: int,
+    def __init__(self, request: Request, tokenizer: Tokenizer, text: ReplyText, first_index: int,
                  prompt_tokens: int) -> None:
         self.first_index = first_index
         self.prompt_tokens = prompt_tokens
         self._request = request
-        self._detokenizer = detokenizer
+        self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer()
         self._text = text
         self._num_tokens = 0
 
@@ -67,9 +89,12 @@ class Reply:
         self._request.cancel()
 
     def events(self) -> Iterator[ReplyEvent]:
-        """Progress, text, and at last ReplyDone or ReplyFailed. No text is lost on any way out."""
+        """Progress, text, and at last ReplyDone or ReplyFailed. No text is lost on any way out. Where
+        log-probabilities were asked for, each token comes before its text."""
         for event in self._request.events():
             if isinstance(event, TokenEvent):
+                if event.logprob is not None and not self._text.stopped:
+                    yield scored_token(self._tokenizer, event.logprob)
                 yield from self._take(event.token_id)
             elif isinstance(event, FinishedEvent):
                 yield from self._finish()
@@ -97,12 +122,22 @@ class Reply:
             yield TextDelta(text, channel, self._num_tokens)
 
 
-def whole_text(reply: Reply) -> str:
-    """All of its text, when it is done. Raises RuntimeError if the engine failed."""
-    parts = []
+def scored_token(tokenizer: Tokenizer, found: TokenLogprob) -> ScoredToken:
+    """The engine's numbers with the tokens' texts."""
+    top = tuple(ScoredToken(token_id, tokenizer.token_text(token_id), logprob)
+                for token_id, logprob in found.top)
+    return ScoredToken(found.token_id, tokenizer.token_text(found.token_id), found.logprob, top)
+
+
+def completion(reply: Reply) -> Completion:
+    """All of a reply, when it is done. Raises RuntimeError if the engine failed."""
+    parts, tokens = [], []
     for event in reply.events():
         if isinstance(event, ReplyFailed):
             raise RuntimeError(event.message)
         if isinstance(event, TextDelta):
             parts.append(event.text)
-    return "".join(parts)
+        if isinstance(event, ScoredToken):
+            tokens.append(event)
+    assert isinstance(event, ReplyDone), "events end with ReplyDone or ReplyFailed"
+    return Completion("".join(parts), event.finish_reason, tuple(tokens), event.stats)

@@ -37,7 +37,8 @@ def test_help_names_every_option():
     said = subprocess.run([sys.executable, "app.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 0
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
-                   "--sessions-dir", "--no-browser", "--password", "--exact"):
+                   "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
+                   "--no-speculation"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -59,10 +60,19 @@ def test_all_arguments_reach_the_model(tmp_path):
         raise ValueError("enough")
 
     start("-d", tmp_path, "--device", "cpu", "--max-seq-len", "512", "--cache", "fp32", "--threads", "2",
-          "--exact", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
+          "--exact", "--draft", tmp_path / "small", "--sessions-dir", tmp_path / "s", "--port", "0",
+          load=load)
     del seen["progress"]
     assert seen.pop("path") == tmp_path
-    assert seen == {"device": "cpu", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True}
+    assert seen == {"device": "cpu", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True,
+                    "speculation": True, "draft": tmp_path / "small"}
+    start("-d", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
+    assert seen["speculation"] is False and seen["draft"] is None
+
+
+def test_a_draft_model_without_speculation_is_one_sentence(tmp_path, capsys):
+    assert start("--draft", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s") == 1
+    assert "--draft and --no-speculation" in sentence(capsys)
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):

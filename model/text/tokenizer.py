@@ -116,6 +116,22 @@ class Tokenizer:
         """How many tokens `text` has, without BOS and EOS."""
         return self._inspect(text)[0]
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for, a control token's name included."""
+        return self._backend.token_bytes[token_id]
+
+    def token_text(self, token_id: int) -> str:
+        """The same as text; U+FFFD where it is only a part of a character."""
+        return self._text(token_id) if token_id < self.vocab_size else ""
+
+    def first_difference(self, other: Tokenizer) -> str:
+        """What is not the same in another tokenizer's tokens, in words; "" if all are."""
+        if self.vocab_size != other.vocab_size:
+            return f"there are {self.vocab_size:,} tokens and {other.vocab_size:,}"
+        pairs = zip(self._backend.token_bytes, other._backend.token_bytes, strict=True)
+        return next((f"token {token_id} is {ours!r} and {theirs!r}"
+                     for token_id, (ours, theirs) in enumerate(pairs) if ours != theirs), "")
+
     def token_id(self, text: str) -> int | None:
         """The id of the token written `text`."""
         return self._backend.ids.get(text)

@@ -1,0 +1,152 @@
+"""What a reply must look like (a JSON schema, a regular expression, one of some texts) as masks over tokens.
+
+The grammars are llguidance's, which is imported when the first constraint is used. Knows tokenizers; nothing
+of engines but the shape of a mask.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.text.tokenizer import Tokenizer
+
+_MAX_SOURCE = 1 << 16  # characters of a schema, a pattern, or all choices together
+_CACHED = 16           # compiled constraints
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Made by `json_schema`, `regex` or `choice`; whether it makes sense shows when it is used."""
+
+    kind: str
+    source: str
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any] | str) -> Constraint:
+        """JSON of this schema: an object, or its text. Raises ValueError if it is no JSON object."""
+        try:
+            parsed = json.loads(schema) if isinstance(schema, str) else schema
+            if not isinstance(parsed, Mapping):
+                raise ValueError(f"it is {type(parsed).__name__}, expected an object")
+            return cls("json_schema", _checked(json.dumps(parsed), "the JSON schema"))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"the JSON schema cannot be used: {error}") from None
+
+    @classmethod
+    def regex(cls, pattern: str) -> Constraint:
+        """The whole reply matches; the syntax is that of Rust's regex: no look-around, no back-references."""
+        return cls("regex", _checked(pattern, "the regular expression"))
+
+    @classmethod
+    def choice(cls, texts: Iterable[str]) -> Constraint:
+        """Exactly one of these. Raises ValueError if there is none, or an empty one."""
+        found = [texts] if isinstance(texts, str) else list(texts)
+        if not found or not all(isinstance(text, str) and text for text in found):
+            raise ValueError(f"the choices are {found!r:.200}; expected one or more texts, none of them "
+                             "empty")
+        return cls("choice", _checked(json.dumps(found), "the choices"))
+
+
+def _checked(source: str, what: str) -> str:
+    if not isinstance(source, str) or not 0 < len(source) <= _MAX_SOURCE:
+        size = len(source) if isinstance(source, str) else type(source).__name__
+        raise ValueError(f"{what} has {size} characters; expected 1 to {_MAX_SOURCE:,}")
+    return source
+
+
+class ConstraintCompiler:
+    """Constraints for one tokenizer. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        """`vocab_size`: the model's, as many bits as a mask has (rounded up to whole words)."""
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self._lock = threading.Lock()
+        self._tokens: Any = None
+        self._compiled = lru_cache(_CACHED)(self._compile)
+
+    def matcher(self, constraint: Constraint) -> TokenMatcher:
+        """A fresh one, for one reply. Raises ValueError if the constraint makes no sense."""
+        with self._lock:
+            return TokenMatcher(self._compiled(constraint).deep_copy())
+
+    def _compile(self, constraint: Constraint) -> Any:
+        try:
+            from llguidance import LLMatcher, LLTokenizer
+        except ImportError:
+            raise ValueError("constraints need the package llguidance: pip install -r requirements-web.txt"
+                             ) from None
+        if self._tokens is None:
+            self._tokens = LLTokenizer(_TokenTable(self._tokenizer, self._vocab_size),
+                                       eos_token=sorted(self._tokenizer.eos_ids) or None)
+        if constraint.kind == "json_schema":
+            grammar = LLMatcher.grammar_from_json_schema(constraint.source)
+        elif constraint.kind == "regex":
+            grammar = LLMatcher.grammar_from_regex(constraint.source)
+        else:
+            texts = " | ".join(map(json.dumps, json.loads(constraint.source)))
+            grammar = LLMatcher.grammar_from_lark(f"start: {texts}")
+        matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        if matcher.is_error():
+            raise ValueError(f"the {constraint.kind} constraint cannot be used: "
+                             f"{_one_line(matcher.get_error())}")
+        return matcher
+
+
+class TokenMatcher:
+    """How far one reply has come in its constraint. A TokenConstraint of the engine."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def fill_mask(self, mask: Any) -> None:
+        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        self._check(not self._matcher.is_error())
+
+    def accept(self, token_ids: Sequence[int]) -> None:
+        self._check(self._matcher.consume_tokens(list(token_ids)))
+
+    def take_back(self, count: int) -> None:
+        if count:
+            self._check(self._matcher.rollback(count))
+
+    def count_possible(self, token_ids: Sequence[int]) -> int:
+        return self._matcher.validate_tokens(list(token_ids))
+
+    @property
+    def is_complete(self) -> bool:
+        return self._matcher.is_stopped()
+
+    def _check(self, went_well: bool) -> None:
+        if not went_well:
+            raise ValueError(f"The constraint cannot be followed: {_one_line(self._matcher.get_error())}")
+
+
+class _TokenTable:
+    """A vocabulary as llguidance wants it; https://github.com/guidance-ai/llguidance (TokenizerWrapper)."""
+
+    is_tokenizer_wrapper = True
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        known = min(tokenizer.vocab_size, vocab_size)
+        unused = [b"<|unused %d|>" % token_id for token_id in range(known, vocab_size)]
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(known)] + unused
+        special = tokenizer.control_ids | tokenizer.eos_ids | {*range(known, vocab_size)}
+        self.special_token_ids = sorted(token_id for token_id in special if token_id < vocab_size)
+        self.bos_token_id = tokenizer.bos_id
+        self.eos_token_id = min(tokenizer.eos_ids, default=vocab_size - 1)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        if isinstance(text, bytes):
+            text = text.decode(errors="replace")
+        return self._tokenizer.encode(text, add_bos=False, add_eos=False, control=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
