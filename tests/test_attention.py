@@ -357,3 +357,22 @@ def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
     token_ids, embedded = torch.tensor([0, 50, -1], dtype=torch.int32), torch.empty(3, 8)
     gpu.embed(torch.zeros(50, 8), token_ids, embedded)
     assert embedded[1:].isnan().all() and (embedded[0] == 0).all()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 64), (3, 3, 80), (8, 1, 128)])
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_a_gpu_attends_to_a_prompt_by_matrix_products(gpu, kind, heads, kv_heads, head_dim):
+    """In float16, whose steps are 2^-11 of a number."""
+    batch = Batch([(1, 40), (21, 75)], heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
+    want, out = batch.run(reference)[1:], torch.empty(21, heads * head_dim)
+    gpu.prompt_attention(batch.q[1:], batch.k_cache, batch.v_cache, batch.block_table[1], 75, out, heads,
+                         batch.scale)
+    torch.testing.assert_close(out, want, rtol=0, atol=4e-3)
+    keys, values = gpu.gather_pages(batch.k_cache, batch.v_cache, batch.block_table[1], 75, head_dim)
+    pages = batch.block_table[1].long()
+    for ours, theirs in ((keys, cache_reference.read_keys(batch.k_cache, head_dim)),
+                         (values, cache_reference.read_values(batch.v_cache, head_dim))):
+        theirs = theirs[pages].transpose(0, 1).flatten(1, 2)[:, :75]
+        if ours is values and kind in QUANTIZED:
+            theirs = cache_reference.hadamard(theirs)
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-3, atol=1e-6)

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
 
 from model.kernels import cpu_kernels
 from model.kernels.binding import Library
 from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_code
+from model.kernels.cuda_sampling import rows_on_device
+from model.kernels.sampling import SamplingRow
 
 WORKSPACE_BYTES = 64 << 20
 """For partial sums and staged activations: 64 sequences of 70B attention need half of it."""
@@ -96,3 +100,49 @@ class CudaKernels:
         self._dense("dst", dst, src.shape, (torch.int32,))
         self.call("copy_pages", k_cache, v_cache, len(k_cache), k_cache[0].nbytes, src, dst, len(src),
                   self.stream)
+
+    # ---- attention of prompts --------------------------------------------------------------------------
+
+    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
+                         out: Tensor, num_heads: int, scale: float) -> None:
+        """As paged_attention for many query rows of one sequence, by torch's matrix products in float16.
+
+        q      float32 [T, num_heads * head_dim], the last T of the sequence's `num_keys` tokens
+        pages  int32 [>= ceil(num_keys / page_size)]: the sequence's row of the block table
+        out    float32 [T, num_heads * head_dim]
+        """
+        head_dim = q.shape[-1] // num_heads
+        keys, values = self.gather_pages(k_cache, v_cache, pages, num_keys, head_dim)
+        queries = q.view(len(q), num_heads, head_dim).transpose(0, 1).half()
+        mixed = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=scale,
+                                             attn_mask=causal_lower_right(len(q), num_keys),
+                                             enable_gqa=num_heads != len(keys))
+        out.view(len(q), num_heads, head_dim).copy_(mixed[0].transpose(0, 1))
+
+    def gather_pages(self, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
+                     head_dim: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one sequence, float16 [num_kv_heads, num_keys, head_dim]; see cuda_kernels.h."""
+        self._dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
+        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        num_pages, num_kv_heads, page_size, _ = k_cache.shape
+        self._dense("pages", pages, (-1,), (torch.int32,))
+        if len(pages) * page_size < num_keys:
+            raise ValueError(f"{len(pages)} pages of {page_size} tokens do not hold {num_keys} keys")
+        keys, values = torch.empty(2, num_kv_heads, num_keys, head_dim, dtype=torch.float16,
+                                   device=self.device)
+        self.call("gather_pages", k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
+                  num_kv_heads, head_dim, pages, num_keys, keys, values, self.stream)
+        return keys, values
+
+    # ---- sampling --------------------------------------------------------------------------------------
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
+               probabilities: Tensor | None = None) -> Tensor:
+        """int32 [S] on the GPU: the next token of each sequence, -1 where none is possible."""
+        stride = self._rows("logits", logits, (len(rows), -1))
+        if probabilities is not None:
+            self._dense("probabilities", probabilities, logits.shape)
+        chosen = torch.empty(len(rows), dtype=torch.int32, device=self.device)
+        self.call("sample", logits, stride, rows_on_device(rows, self.device), chosen, probabilities,
+                  *logits.shape, self.stream)
+        return chosen

@@ -160,7 +160,7 @@ PARLOR_API int copy_pages(
     const int32_t* dst,   /* [count] */
     int64_t count, void* stream);
 
-/* ---- sampling (host memory in every library) ----------------------------------------------------------- */
+/* ---- sampling (structs and all they point to lie where the library computes) ---------------------------- */
 
 /* One sequence; the meaning of each field is at sample() in model/kernels/reference.py. */
 typedef struct {
@@ -180,7 +180,8 @@ typedef struct {
     const uint32_t* allowed;     /* [(vocab_size + 31) / 32] bit i % 32 of word i / 32: token i may be chosen; null: all */
 } sampling_row;
 
-/* Choose the next token of each sequence; -1 where none is possible. */
+/* Choose the next token of each sequence; -1 where none is possible. On a GPU also -1 where a value lies outside its
+ * range, and the vocabulary may have 2^18 tokens. */
 PARLOR_API int sample(
     const float* logits,             /* [num_sequences, vocab_size], rows logits_stride apart */
     int64_t logits_stride,

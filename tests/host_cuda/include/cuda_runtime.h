@@ -5,6 +5,8 @@
 
 #include "host_cuda.h"
 
+using std::isfinite;
+
 typedef int cudaError_t;
 typedef struct host_cuda_stream* cudaStream_t;
 enum { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9, cudaErrorInsufficientDriver = 35,

@@ -1,0 +1,98 @@
+// The cache of one sequence as two plain tensors, for the attention of a prompt by another library's matrix products.
+//
+//   keys, values  float16 [num_kv_heads, num_keys, head_dim]
+//
+// Keys of the rounded kinds stay multiplied by the Hadamard matrix, as the queries that rope_write_kv leaves are; values
+// are not, so that a product with them is the result. One block 16 keys of one page and head.
+// Bound by memory: the cache's bytes read and 4 bytes a number written (2,048 keys of Llama-2-7B, float16: 67 MB a
+// layer, 16 us at 4.3 TB/s), which a prompt's chunk does once.
+// Reference: read_keys() and read_values() in model/kernels/cache_reference.py.
+#include <cmath>
+
+#include "cache.cuh"
+
+namespace parlor {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kKeys = 16;
+
+struct Gather {
+    Cache cache;
+    const int32_t* pages;
+    int64_t num_keys;
+    half *keys, *values;
+};
+
+// Numbers [head_dim] of the key or value in `slot`, as threads that share a row read them.
+template <int kKind>
+__device__ __forceinline__ float read_number(const Cache& c, char* block, bool is_key, int64_t slot, int64_t d) {
+    if constexpr (is_rounded(kKind)) {
+        constexpr int kCodes = codes_of_word(kKind);
+        const uint32_t* const words = reinterpret_cast<const uint32_t*>(block);
+        const uint32_t word = is_key ? words[d / kCodes * c.page_size + slot] : words[slot / kCodes * c.head_dim + d];
+        const int index = static_cast<int>((is_key ? d : slot) % kCodes);
+        return number_of<kKind>(word, index) * __half2float(*scale_of<kKind>(c, block, d / kScaleGroup, slot));
+    } else {
+        const int64_t index = is_key ? d * c.page_size + slot : slot * c.head_dim + d;
+        return kKind == PARLOR_F32 ? reinterpret_cast<const float*>(block)[index]
+                                   : __half2float(reinterpret_cast<const half*>(block)[index]);
+    }
+}
+
+// Grid: runs of 16 keys, heads, keys or values.
+template <int kKind>
+__global__ void __launch_bounds__(kThreads) gather_kernel(const Gather g) {
+    DYNAMIC_SHARED(float, tile);  // [kKeys][head_dim + 1]: written along keys, read along dimensions
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    const Cache& c = g.cache;
+    const int head_dim = static_cast<int>(c.head_dim), stride = head_dim + 1;
+    const int64_t first = static_cast<int64_t>(blockIdx.x) * kKeys, head = blockIdx.y;
+    const int count = static_cast<int>(g.num_keys - first < kKeys ? g.num_keys - first : kKeys);
+    const bool is_key = blockIdx.z == 0;
+    for (int i = threadIdx.x; i < kKeys * head_dim; i += kThreads) {
+        const int row = is_key ? i % kKeys : i / head_dim, d = is_key ? i / kKeys : i % head_dim;
+        if (row >= count) continue;
+        const int64_t page = g.pages[(first + row) / c.page_size], slot = (first + row) % c.page_size;
+        const bool is_known = page >= 0 && page < c.num_pages;
+        char* const block = block_of(c, is_key ? c.keys : c.values, is_known ? page : 0, head);
+        tile[row * stride + d] = is_known ? read_number<kKind>(c, block, is_key, slot, d) : NAN;
+    }
+    __syncthreads();
+    if (is_rounded(kKind) && !is_key)
+        for (int row = 0; row < count; ++row) rotate_head(tile + row * stride, head_dim);
+    half* const out = (is_key ? g.keys : g.values) + (head * g.num_keys + first) * head_dim;
+    for (int i = threadIdx.x; i < count * head_dim; i += kThreads)
+        out[i] = __float2half_rn(tile[i / head_dim * stride + i % head_dim]);
+}
+
+}  // namespace
+}  // namespace parlor
+
+using namespace parlor;
+
+extern "C" int gather_pages(const void* k_cache, const void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size,
+                            int64_t num_kv_heads, int64_t head_dim, const int32_t* pages, int64_t num_keys, uint16_t* keys,
+                            uint16_t* values, void* stream) {
+    if (const int error = check_cache(k_cache, v_cache, cache_dtype, num_pages, page_size, num_kv_heads, head_dim))
+        return error;
+    if (num_keys < 0 || divide_up(num_keys, kKeys) > kMaxGridX) return PARLOR_ERROR_SIZE;
+    if (num_keys == 0) return PARLOR_OK;
+    if (!pages || !keys || !values || !is_aligned(pages, 4) || !is_aligned(keys, 2) || !is_aligned(values, 2))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    const size_t shared = static_cast<size_t>(kKeys * (head_dim + 1)) * sizeof(float);
+    if (static_cast<int64_t>(shared) > device.shared_bytes) return PARLOR_ERROR_SIZE;
+    const Gather g{{const_cast<void*>(k_cache), const_cast<void*>(v_cache), num_pages, page_size, num_kv_heads, head_dim,
+                    cache_block_bytes(cache_dtype, page_size, head_dim)},
+                   pages, num_keys, reinterpret_cast<half*>(keys), reinterpret_cast<half*>(values)};
+    const dim3 grid(static_cast<unsigned>(divide_up(num_keys, kKeys)), static_cast<unsigned>(num_kv_heads), 2);
+    switch (cache_dtype) {
+        case PARLOR_F32: return launch(device, gather_kernel<PARLOR_F32>, grid, dim3(kThreads), shared, stream, g);
+        case PARLOR_F16: return launch(device, gather_kernel<PARLOR_F16>, grid, dim3(kThreads), shared, stream, g);
+        case PARLOR_Q8: return launch(device, gather_kernel<PARLOR_Q8>, grid, dim3(kThreads), shared, stream, g);
+        default: return launch(device, gather_kernel<PARLOR_Q4>, grid, dim3(kThreads), shared, stream, g);
+    }
+}
