@@ -14,6 +14,7 @@ let serial = 0;
 export function openDialog(title, content, options = {}) {
   const { actions = [], wide = false, onSubmit, closable = true, onClose } = options;
   const id = `dialog-${(serial += 1)}`;
+  const body = h("div", { class: "dialog-body" }, ...content);
   const form = h(
     "form",
     { method: "dialog", class: "dialog-form" },
@@ -23,7 +24,7 @@ export function openDialog(title, content, options = {}) {
       h("h2", { id, text: title }),
       closable && iconButton("x", "Close", () => dialog.close()),
     ),
-    h("div", { class: "dialog-body" }, ...content),
+    body,
     actions.some(Boolean) && h("footer", { class: "dialog-foot" }, ...actions),
   );
   const dialog = h("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id }, form);
@@ -47,6 +48,7 @@ export function openDialog(title, content, options = {}) {
   });
   document.body.append(dialog);
   dialog.showModal();
+  if (body.scrollHeight > body.clientHeight) body.tabIndex = 0; // the arrow keys scroll it
   const first =
     dialog.querySelector("[data-autofocus]") ||
     dialog.querySelector(".dialog-body input, .dialog-body textarea, .dialog-foot .primary");
