@@ -54,7 +54,6 @@ export function createRoom(store, page) {
       const { session } = store.state;
       if (!session || session.id !== live.sessionId) return;
       const known = messageOf(session, live.messageId);
-      live.base ||= known ? known.text : "";
       store.set({ viewLeaf: known ? store.state.viewLeaf : live.messageId });
       store.touch("live");
     },
