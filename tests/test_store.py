@@ -1,4 +1,7 @@
-"""The store: what was saved is there, what fails changes nothing, what is damaged is never overwritten."""
+"""The store: what was saved is there, what fails changes nothing, what is damaged is never overwritten.
+
+A thousand power cuts and more by hand: python -m tests.test_store 45
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -132,8 +137,8 @@ def test_every_operation_that_fails_leaves_the_old_session_or_the_new_one(tmp_pa
         store.close()
 
 
-def test_a_power_cut_at_any_moment_leaves_the_old_session_or_the_new_one(tmp_path):
-    """Every operation of two saves, by every way in which unsynced names and bytes may be lost."""
+def power_cuts(tmp_path: Path, saves: int) -> int:
+    """After every operation of so many saves, by every way in which unsynced names and bytes may be lost."""
     store = Store(tmp_path / "source")
     key = store.add_session(session_with("old"))["id"]
     store.close()
@@ -142,7 +147,7 @@ def test_a_power_cut_at_any_moment_leaves_the_old_session_or_the_new_one(tmp_pat
     store = Store(tmp_path / "source", disk=disk)
     disk.moments.clear()
     acknowledged = []
-    for number in range(2):
+    for number in range(saves):
         say(store, key, str(number))
         acknowledged.append(len(disk.moments))
     store.close()
@@ -160,7 +165,11 @@ def test_a_power_cut_at_any_moment_leaves_the_old_session_or_the_new_one(tmp_pat
                 after.close()
                 shutil.rmtree(target)
                 cuts += 1
-    assert cuts > 40
+    return cuts
+
+
+def test_a_power_cut_at_any_moment_leaves_the_old_session_or_the_new_one(tmp_path):
+    assert power_cuts(tmp_path, saves=2) > 40
 
 
 def test_a_session_file_cut_at_every_byte_loads_or_is_quarantined(store):
@@ -383,3 +392,8 @@ def test_nothing_that_is_not_an_id_reaches_the_disk(store, key):
     for call in (store.session, store.delete_session, store.restore_session, store.bots.get):
         with pytest.raises(NotFound):
             call(key)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as where:
+        print(f"{power_cuts(Path(where), int(sys.argv[1]))} power cuts, nothing lost that was acknowledged")

@@ -55,6 +55,7 @@ BUDGETS = {
 WATCH = """
   window.paints = [];
   window.keys = [];
+  const begun = Number(sessionStorage.getItem("seen")); // what the page had shown before it was reloaded
   new PerformanceObserver((list) => list.getEntries().forEach((one) => keys.push(one.duration)))
     .observe({ type: "event", durationThreshold: 16 });
   const last = () => [...document.querySelectorAll(".md.writing")].at(-1)?.textContent || "";
@@ -70,9 +71,7 @@ WATCH = """
       if (!text || waiting) return;
       waiting = text.match(/[\\d.]+\\s*$/)?.[0].trim() || text.length;
       performance.mark("flush");
-      const begun = Number(sessionStorage.getItem("seen"));
-      if (begun && text.length >= begun) {
-        sessionStorage.removeItem("seen");
+      if (begun && text.length >= begun && !window.complete) {
         requestAnimationFrame(() => (window.complete = performance.now()));
       }
       painted.port2.postMessage(0);
@@ -256,14 +255,17 @@ def reloading(page: Page, parlor: Parlor, session_id: str) -> float:
 
 
 def critical_kilobytes(page: Page) -> float:
-    """What comes before the page is ready, each file gzipped."""
-    answers = []
-    page.on("response", answers.append)
+    """The page and all that it names for its first view (what comes later is imported later), gzipped."""
     page.goto("/")
     page.locator(".bot-card, .message").first.wait_for()
-    page.remove_listener("response", answers.append)
-    files = [answer for answer in answers if "/api/" not in answer.url and answer.status == 200]
-    return sum(len(gzip.compress(answer.body())) for answer in files) / 1000
+    links = "all => all.map((one) => one.href || one.src)"
+    named = page.eval_on_selector_all("link[href]:not([rel=icon]), script[src]", links)
+    sprite = f"{page.url}static/vendor/lucide/sprite.svg"
+    size = 0
+    for url in [page.url, sprite, *named]:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            size += len(gzip.compress(answer.read()))
+    return size / 1000
 
 
 def measure(browser: Browser, parlor: Parlor, rounds: int) -> dict[str, list[float]]:
