@@ -48,6 +48,14 @@ struct Span {
     int32_t first_column, columns;    // as stored
 };
 
+// Rows of x as linear() gets them.
+struct Input {
+    const float* x;  // [rows, k]
+    int64_t stride, rows;
+    const float* norm;  // [k] or null: rows are to be RMS-normalized and multiplied by it
+    float eps;
+};
+
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
     const void* codes[2];     // [block][rows][length] int8: high and low plane; if the weight is exact one of float32
@@ -58,7 +66,7 @@ struct Tile {
 };
 
 struct Output {
-    float* out;  // row 0 of the tile
+    float* out;  // row 0 of the tile, where output 0 is or would be
     int64_t stride;
     int rows;    // to be written
     bool accumulate;
@@ -110,17 +118,21 @@ struct LinearKernels {
 
 }  // namespace parlor
 
-// Staging: linear_stage.cpp, compiled for each set. `rows` rows of x become a tile with room for tile_rows; missing
-// rows are zeros.
-PARLOR_DECLARE(void, stage_int8, const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
-               int8_t* const* planes, float* scales, float* const* offsets)
-PARLOR_DECLARE(void, stage_float, const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
-               float* values)
+// Staging: linear_stage.cpp, compiled for each set. At most 16 rows of x become a tile with room for tile_rows; missing
+// rows are zeros. normalize_rows() writes all rows of x, as dense kernels want them: [rows, k].
+PARLOR_DECLARE(void, stage_int8, const linear_weight& w, const Input& input, int tile_rows, int8_t* const* planes,
+               float* scales, float* const* offsets)
+PARLOR_DECLARE(void, stage_float, const linear_weight& w, const Input& input, int tile_rows, float* values)
+PARLOR_DECLARE(void, normalize_rows, const linear_weight& w, const Input& input, float* out)
+// out = silu(gate) * up; linear_silu.cpp. `out` may be `gate`.
+PARLOR_DECLARE(void, silu_mul, const float* gate, const float* up, int64_t count, float* out)
 PARLOR_DECLARE(LinearKernels, linear_kernels, )
 
 #if PARLOR_BUILT_ISA >= 3
 namespace parlor {
 namespace amx {
+
+constexpr int64_t kPanelRowBlocks = 3;  // row blocks unpacked together; each tile of x is read once for all of them
 
 // Many rows: tiles of 16 rows, `panel` is this thread's own memory of panel_bytes().
 int64_t panel_bytes(int64_t num_tiles);

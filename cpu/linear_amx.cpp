@@ -15,7 +15,6 @@ namespace parlor {
 namespace amx {
 namespace {
 
-constexpr int64_t kPanelRowBlocks = 3;  // row blocks unpacked together; each tile of x is read once for all of them
 constexpr int64_t kMaxSteps = 2 * kSpanColumns / kColumnUnit;  // of a span and row block
 constexpr int64_t kPanel = 2 * kSpanColumns * kLanes;          // bytes of a span and row block: 4-bit codes lie there twice
 constexpr int kTileRows = 16;

@@ -1,8 +1,9 @@
-// Rows of x made ready for the linear kernels: permuted, padded block by block, and rounded to 12 bits.
+// Rows of x made ready for the linear kernels: normalized, permuted, padded block by block, and rounded to 12 bits.
 //
 // Bound by reading x twice from the first-level cache. Plain loops: the compiler vectorises them for each set.
 // code = round(x / scale), scale = max |x| of the span / kLargestCode. A span with NaN gets a NaN scale, so it shows
 // in the result.
+#include <cmath>
 #include <cstring>
 
 #include "linear.h"
@@ -22,11 +23,36 @@ inline uint32_t float_bits(float value) {
     return bits;
 }
 
+constexpr int kMaxTileRows = 16;
+
+// What a row is multiplied by if it is to be normalized: 1 / sqrt(mean(x^2) + eps). Summed in kColumnUnit lanes, so that
+// every set with a fused multiply-add comes to the same bits.
+float norm_factor(const Input& input, int64_t k, const float* x) {
+    float lanes[kColumnUnit] = {};
+    int64_t i = 0;
+    for (; i + kColumnUnit <= k; i += kColumnUnit) {
+        for (int j = 0; j < kColumnUnit; ++j) lanes[j] += x[i + j] * x[i + j];
+    }
+    for (int j = 0; i + j < k; ++j) lanes[j] += x[i + j] * x[i + j];
+    for (int half = kColumnUnit / 2; half > 0; half /= 2) {
+        for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+    }
+    return 1.0f / std::sqrt(lanes[0] / static_cast<float>(k) + input.eps);
+}
+
+void normalize(const float* x, const float* norm, float factor, int64_t count, float* values) {
+    for (int64_t i = 0; i < count; ++i) values[i] = x[i] * factor * norm[i];
+}
+
 // The columns of a block in the order of the codes, padded with zeros.
-void gather(const linear_weight& w, const Block& block, const float* x, float* values) {
+void gather(const linear_weight& w, const Block& block, const Input& input, int row, float factor, float* values) {
+    const float* const x = input.x + row * input.stride;
     if (w.perm) {
-        const int32_t* perm = w.perm + block.source;
-        for (int i = 0; i < block.filled; ++i) values[i] = x[perm[i]];
+        const int32_t* const perm = w.perm + block.source;
+        for (int i = 0; i < block.filled; ++i)
+            values[i] = input.norm ? x[perm[i]] * factor * input.norm[perm[i]] : x[perm[i]];
+    } else if (input.norm) {
+        normalize(x + block.source, input.norm + block.source, factor, block.filled, values);
     } else {
         std::memcpy(values, x + block.source, sizeof(float) * block.filled);
     }
@@ -78,13 +104,14 @@ float offset_of(const linear_weight& w, int32_t sum) {
     return bits_to_float(static_cast<uint32_t>(-w.zero * sum));
 }
 
-// One row of a span; returns its scale. Missing rows (x is null) are zeros.
-float stage_span(const linear_weight& w, const Span& span, const float* x, int row, int tile_rows,
+// One row of a span; returns its scale. Missing rows are zeros.
+float stage_span(const linear_weight& w, const Span& span, const Input& input, int row, float factor, int tile_rows,
                  int8_t* const* planes, float* const* offsets) {
     alignas(64) float values[kSpanColumns] = {};
     const Block* const blocks = blocks_of(w);
     float* end = values;
-    for (int b = span.first_block; x && b < span.last_block; end += blocks[b++].length) gather(w, blocks[b], x, end);
+    for (int b = span.first_block; row < input.rows && b < span.last_block; end += blocks[b++].length)
+        gather(w, blocks[b], input, row, factor, end);
     const float largest = largest_magnitude(values, span.columns);
     const float inverse = largest > 0.0f ? kLargestCode / largest : 0.0f;
     int64_t column = 0;
@@ -101,26 +128,41 @@ float stage_span(const linear_weight& w, const Span& span, const float* x, int r
     return largest * (1.0f / kLargestCode);
 }
 
+void norm_factors(const linear_weight& w, const Input& input, float* factors) {
+    for (int64_t row = 0; input.norm && row < input.rows; ++row)
+        factors[row] = norm_factor(input, w.k, input.x + row * input.stride);
+}
+
 }  // namespace
 
-void stage_int8(const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows,
-                int8_t* const* planes, float* scales, float* const* offsets) {
+void stage_int8(const linear_weight& w, const Input& input, int tile_rows, int8_t* const* planes, float* scales,
+                float* const* offsets) {
     const Span* const spans = spans_of(w);
+    float factors[kMaxTileRows] = {};
+    norm_factors(w, input, factors);
     for (int64_t s = 0; s < w.num_spans; ++s) {
-        for (int row = 0; row < tile_rows; ++row) {
-            const float* const source = row < rows ? x + row * x_stride : nullptr;
-            scales[s * tile_rows + row] = stage_span(w, spans[s], source, row, tile_rows, planes, offsets);
+        for (int row = 0; row < tile_rows; ++row)
+            scales[s * tile_rows + row] =
+                stage_span(w, spans[s], input, row, factors[row], tile_rows, planes, offsets);
+    }
+}
+
+void stage_float(const linear_weight& w, const Input& input, int tile_rows, float* values) {
+    const Block* blocks = blocks_of(w);
+    float factors[kMaxTileRows] = {};
+    norm_factors(w, input, factors);
+    for (int64_t b = 0; b < w.num_blocks; ++b) {
+        for (int row = 0; row < tile_rows; ++row, values += blocks[b].length) {
+            if (row < input.rows) gather(w, blocks[b], input, row, factors[row], values);
+            else std::memset(values, 0, sizeof(float) * blocks[b].length);
         }
     }
 }
 
-void stage_float(const linear_weight& w, const float* x, int64_t x_stride, int rows, int tile_rows, float* values) {
-    const Block* blocks = blocks_of(w);
-    for (int64_t b = 0; b < w.num_blocks; ++b) {
-        for (int row = 0; row < tile_rows; ++row, values += blocks[b].length) {
-            if (row < rows) gather(w, blocks[b], x + row * x_stride, values);
-            else std::memset(values, 0, sizeof(float) * blocks[b].length);
-        }
+void normalize_rows(const linear_weight& w, const Input& input, float* out) {
+    for (int64_t row = 0; row < input.rows; ++row) {
+        const float* const x = input.x + row * input.stride;
+        normalize(x, input.norm, norm_factor(input, w.k, x), w.k, out + row * w.k);
     }
 }
 

@@ -73,15 +73,6 @@ extern "C" int embed(const void* table, int table_dtype, const int32_t* token_id
     return PARLOR_OK;
 }
 
-extern "C" int rms_norm(const float* x, int64_t x_stride, const float* weight, float* out, int64_t out_stride,
-                        int64_t num_tokens, int64_t n, float eps, void*) {
-    if (num_tokens == 0) return PARLOR_OK;
-    if (!all_positive(num_tokens, n) || x_stride < n || out_stride < n) return PARLOR_ERROR_SIZE;
-    if (!aligned(x) || !aligned(weight) || !aligned(out)) return PARLOR_ERROR_POINTER;
-    PARLOR_PICK(norm_rows)({x, x_stride, weight, out, out_stride, num_tokens, n, eps});
-    return PARLOR_OK;
-}
-
 extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_table, const float* sin_table,
                              int64_t max_positions, const int32_t* positions, const int64_t* slot_mapping,
                              void* k_cache, void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size,
@@ -100,23 +91,6 @@ extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_ta
         return PARLOR_ERROR_INDEX;
     PARLOR_PICK(rope_rows)({qkv, qkv_stride, cos_table, sin_table, positions, slot_mapping, k_cache, v_cache,
                             cache_dtype, page_size, num_tokens, num_heads, num_kv_heads, head_dim});
-    return PARLOR_OK;
-}
-
-extern "C" int silu_mul(const float* gate_up, int64_t gate_up_stride, float* out, int64_t out_stride,
-                        int64_t num_tokens, int64_t n, void*) {
-    if (num_tokens == 0) return PARLOR_OK;
-    if (!all_positive(num_tokens, n) || gate_up_stride < 2 * n || out_stride < n) return PARLOR_ERROR_SIZE;
-    if (!aligned(gate_up) || !aligned(out)) return PARLOR_ERROR_POINTER;
-    PARLOR_PICK(silu_rows)({gate_up, gate_up_stride, out, out_stride, num_tokens, n});
-    return PARLOR_OK;
-}
-
-extern "C" int add(float* x, const float* y, int64_t count, void*) {
-    if (count == 0) return PARLOR_OK;
-    if (!all_positive(count)) return PARLOR_ERROR_SIZE;
-    if (!aligned(x) || !aligned(y)) return PARLOR_ERROR_POINTER;
-    PARLOR_PICK(add_values)(x, y, count);
     return PARLOR_OK;
 }
 

@@ -15,15 +15,6 @@ struct EmbedArgs {
     int64_t num_tokens, hidden_size;
 };
 
-struct NormArgs {
-    const float* x;  // [num_tokens, n]
-    int64_t x_stride;
-    const float* weight;  // [n]
-    float* out;           // [num_tokens, n]
-    int64_t out_stride, num_tokens, n;
-    float eps;
-};
-
 struct RopeArgs {
     float* qkv;  // [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]
     int64_t qkv_stride;
@@ -34,13 +25,6 @@ struct RopeArgs {
     void* v_cache;                       // [num_pages, num_kv_heads, block of values]
     int cache_dtype;
     int64_t page_size, num_tokens, num_heads, num_kv_heads, head_dim;
-};
-
-struct SiluArgs {
-    const float* gate_up;  // [num_tokens, 2 * n]
-    int64_t gate_up_stride;
-    float* out;  // [num_tokens, n]
-    int64_t out_stride, num_tokens, n;
 };
 
 struct AttentionArgs {
@@ -62,9 +46,6 @@ struct AttentionArgs {
 }  // namespace parlor
 
 PARLOR_DECLARE(void, embed_rows, const parlor::EmbedArgs&)
-PARLOR_DECLARE(void, norm_rows, const parlor::NormArgs&)
 PARLOR_DECLARE(void, rope_rows, const parlor::RopeArgs&)
-PARLOR_DECLARE(void, silu_rows, const parlor::SiluArgs&)
-PARLOR_DECLARE(void, add_values, float*, const float*, int64_t)
 PARLOR_DECLARE(void, weigh_logits, double*, int64_t, double, double)
 PARLOR_DECLARE(int, attend, const parlor::AttentionArgs&)

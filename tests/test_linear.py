@@ -19,7 +19,7 @@ SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are
     (1, 1, 1),
 ]
 ZEROS = ("one", "bytes", "halves")
-ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 33)
+ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 33)
 EXACT_ERROR = 2e-6
 ROUNDED_ERROR = 1e-3
 """Of activations with 12 bits for 256 normal numbers: about 0.05%."""
@@ -76,9 +76,10 @@ def relative_error(out, want):
     return ((out.double() - want).norm() / want.norm()).item()
 
 
-def multiply(ops, weight, x):
-    out = torch.full((len(x), weight.n), torch.nan)
-    ops.linear(x, weight, out)
+def multiply(ops, weight, x, **options):
+    columns = weight.n // 2 if options.get("epilogue") == "silu_mul" else weight.n
+    out = torch.full((len(x), columns), torch.nan)
+    ops.linear(x, weight, out, **options)
     return out
 
 
@@ -150,8 +151,8 @@ def test_quantized_by_hand(ops):
 
 
 @pytest.mark.parametrize("m", [2, 20])
-def test_row_strides_and_accumulate(ops, m):
-    """Only the n columns of out are written; accumulate adds to what is there."""
+def test_row_strides_and_adding(ops, m):
+    """Only the n columns of out are written; "add" adds to what is there."""
     parts = quantized_parts(24, 96, 32, bias=True)
     dense = ops.pack_dense(torch.randn(24, 96))
     for weight in (ops.pack_linear(**parts), ops.pack_linear(**parts, exact=True), dense):
@@ -162,8 +163,71 @@ def test_row_strides_and_accumulate(ops, m):
         assert torch.equal(out, multiply(ops, weight, x.contiguous()))
         assert (wide[:, :4] == 7).all() and (wide[:, 28:] == 7).all()
         once = out.clone()
-        ops.linear(x, weight, out, accumulate=True)
+        ops.linear(x, weight, out, epilogue="add")
         torch.testing.assert_close(out, 2 * once)
+
+
+@pytest.mark.parametrize("kind", ["rounded", "exact", "dense"])
+@pytest.mark.parametrize(("n", "k", "group_size"), [(40, 704, 128), (130, 100, 32), (64, 96, -1), (2, 1, 1)])
+def test_norm_and_epilogues_equal_the_steps_one_by_one(ops, kind, n, k, group_size):
+    """Few and many rows, row strides; halves of gate_up that begin within a row block; a permuted norm."""
+    random = torch.Generator().manual_seed(n)
+    if kind == "dense":
+        weight = ops.pack_dense(torch.randn(n, k, generator=random), torch.randn(n, generator=random))
+    else:
+        parts = quantized_parts(n, k, group_size, perm=k > 1, bias=True)
+        weight = ops.pack_linear(**parts, exact=kind == "exact")
+    norm, eps = torch.randn(k, generator=random), 1e-2
+    for m in (1, 3, 20, 257):
+        x = (torch.randn(m, k + 3, generator=random) * 4)[:, 1:k + 1]
+        normed = x * torch.rsqrt(x.double().square().mean(-1, keepdim=True) + eps).float() * norm
+        y = multiply(ops, weight, normed)
+        tolerance = {"rtol": 2e-4, "atol": (1e-3 if kind == "rounded" else 2e-6) * float(y.abs().max())}
+        torch.testing.assert_close(multiply(ops, weight, x, norm=norm, eps=eps), y, **tolerance)
+        exactly = multiply(ops, weight, x)
+        gate, up = exactly.chunk(2, dim=-1)
+        wanted = torch.nn.functional.silu(gate) * up
+        got = multiply(ops, weight, x, epilogue="silu_mul")
+        torch.testing.assert_close(got, wanted, rtol=2e-6, atol=1e-6 * float(wanted.abs().max()))
+        start = torch.randn(m, n, generator=random)
+        for epilogue, wanted in (("add", start + exactly),
+                                 ("gate", torch.nn.functional.silu(start) * exactly)):
+            wide = torch.full((m, n + 2), 7.0)
+            out = wide[:, 1:n + 1]
+            out.copy_(start)
+            ops.linear(x, weight, out, epilogue=epilogue)
+            torch.testing.assert_close(out, wanted, rtol=2e-6, atol=1e-6 * float(wanted.abs().max()))
+            assert (wide[:, 0] == 7).all() and (wide[:, -1] == 7).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_norm_and_epilogue_of_a_row_do_not_depend_on_other_rows_or_threads(ops, dense):
+    parts = quantized_parts(72, 320, 64, perm=True)
+    weight = ops.pack_dense(torch.randn(72, 320)) if dense else ops.pack_linear(**parts)
+    x, norm = torch.randn(70, 320), torch.randn(320)
+    want = multiply(ops, weight, x, norm=norm, eps=1e-5, epilogue="silu_mul")
+    for threads in (1, 3):
+        ops.set_threads(threads)
+        for m in (1, 2, 5, 9, 33):
+            got = multiply(ops, weight, x[:m], norm=norm, eps=1e-5, epilogue="silu_mul")
+            assert torch.equal(got, want[:m]), (threads, m)
+
+
+def test_norm_of_extreme_rows(ops):
+    """(3, 4) by hand; a row of zeros stays zero, a NaN stays in its row."""
+    weight = ops.pack_dense(torch.eye(2))
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [torch.nan, 1.0]])
+    out = multiply(ops, weight, x, norm=torch.tensor([1.0, 2.0]), eps=1e-30)
+    torch.testing.assert_close(out[0], torch.tensor([3.0, 8.0]) / 12.5 ** 0.5)
+    assert (out[1] == 0).all() and out[2].isnan().all()
+
+
+def test_silu_of_extreme_gates_is_finite(ops):
+    gates = torch.tensor([-1e30, -200.0, -88.0, -0.0, 0.0, 88.0, 200.0, 1e30])
+    weight = ops.pack_dense(torch.cat((gates, torch.ones(8))).reshape(16, 1))
+    out = multiply(ops, weight, torch.ones(1, 1), epilogue="silu_mul")[0]
+    assert out.isfinite().all() and (out[1:3].abs() < 1e-30).all()
+    torch.testing.assert_close(out[3:], gates[3:].clamp(min=0), rtol=1e-6, atol=1e-6)
 
 
 def test_act_order_takes_the_permuted_columns(ops):
@@ -204,9 +268,15 @@ def test_the_reference_and_the_kernels_have_the_same_meaning(kernels):
     x, out, want = torch.randn(5, 96), torch.zeros(5, 20), torch.zeros(5, 20)
     weight = kernels.pack_linear(**parts, exact=True)
     expected_weight = reference.pack_linear(**parts)
-    kernels.linear(x, weight, out)
-    reference.linear(x, expected_weight, want)
-    torch.testing.assert_close(out, want)
+    start, norm = torch.randn(5, 20), torch.randn(96)
+    for options in ({}, {"norm": norm, "eps": 1e-3}, {"epilogue": "add"}, {"epilogue": "gate"}):
+        out.copy_(start)
+        want.copy_(start)
+        kernels.linear(x, weight, out, **options)
+        reference.linear(x, expected_weight, want, **options)
+        torch.testing.assert_close(out, want)
+    got = multiply(reference, expected_weight, x, epilogue="silu_mul")
+    torch.testing.assert_close(multiply(kernels, weight, x, epilogue="silu_mul"), got)
     assert (weight.n, weight.k, weight.kind) == (expected_weight.n, expected_weight.k, "q4")
 
 
@@ -253,14 +323,19 @@ def test_parts_that_do_not_fit_are_refused(kernels, change, message):
 
 def test_activations_that_do_not_fit_are_refused(kernels):
     weight = kernels.pack_dense(torch.randn(8, 96))
-    for x, out, message in [
-        (torch.zeros(2, 95), torch.zeros(2, 8), r"x is torch.float32 \[2, 95\]"),
-        (torch.zeros(2, 96).half(), torch.zeros(2, 8), "x is torch.float16"),
-        (torch.zeros(2, 96), torch.zeros(3, 8), "x has 2 rows, out has 3"),
-        (torch.zeros(96, 2).T, torch.zeros(2, 8), "column stride 2"),
+    x, out = torch.zeros(2, 96), torch.zeros(2, 8)
+    for arguments, message in [
+        ((torch.zeros(2, 95), weight, out), r"x is torch.float32 \[2, 95\]"),
+        ((x.half(), weight, out), "x is torch.float16"),
+        ((x, weight, torch.zeros(3, 8)), "x has 2 rows, out has 3"),
+        ((torch.zeros(96, 2).T, weight, out), "column stride 2"),
+        ((x, weight, out, torch.zeros(95)), r"norm is torch.float32 \[95\]; expected float32 \[96\]"),
+        ((x, weight, out, None, 0.0, "silu_mul"), r"out is .* expected float32 \[m, 4\]"),
+        ((x, weight, out, None, 0.0, "relu"), "epilogue is 'relu'; expected one of store, add"),
+        ((x, kernels.pack_dense(torch.zeros(7, 96)), out, None, 0.0, "silu_mul"), "7 outputs are not"),
     ]:
         with pytest.raises(ValueError, match=message):
-            kernels.linear(x, weight, out)
+            kernels.linear(*arguments)
     with pytest.raises(ValueError, match=r"weight is torch\.float64"):
         kernels.pack_dense(torch.zeros(8, 96, dtype=torch.float64))
 
@@ -275,8 +350,10 @@ def test_the_c_functions_check_their_arguments(kernels):
     with pytest.raises(KernelError, match="linear_plan: a size"):
         kernels.call("linear_plan", ctypes.byref(empty))
     with pytest.raises(KernelError, match="linear: a pointer is null"):
-        kernels.call("linear", None, 8, 1, ctypes.byref(empty), None, 8, 0, None)
+        kernels.call("linear", None, 8, 1, None, 0.0, ctypes.byref(empty), None, 8, 0, None)
     weight = kernels.pack_linear(**quantized_parts(8, 96, 32))
     x, out = torch.zeros(2, 96), torch.zeros(2, 8)
     with pytest.raises(KernelError, match="linear: a size, stride"):
-        kernels.call("linear", x, 95, 2, ctypes.byref(weight.struct), out, 8, 0, None)
+        kernels.call("linear", x, 95, 2, None, 0.0, ctypes.byref(weight.struct), out, 8, 0, None)
+    with pytest.raises(KernelError, match="linear: an argument lies outside"):
+        kernels.call("linear", x, 96, 2, None, 0.0, ctypes.byref(weight.struct), out, 8, 4, None)

@@ -135,19 +135,20 @@ def test_rope_tables_by_hand():
 def test_a_recording_repeats_the_step_with_new_contents():
     ops = load_kernels(threads=1)
     lists = CallLists(ops)
-    x, y = torch.zeros(2, 8), torch.ones(2, 8)
+    weight = ops.pack_dense(torch.eye(8))
+    x, out = torch.empty(2, 8), torch.zeros(2, 8)
     steps = 0
 
     def step() -> None:
         nonlocal steps
         steps += 1
-        ops.add(x, y)
+        ops.linear(x, weight, out, epilogue="add")
 
     for value in range(5):
-        y.fill_(value)
+        x.fill_(value)
         lists.run("add", step)
     assert steps == 2, "run twice, then replayed"
-    assert x.tolist() == [[10.0] * 8] * 2
+    assert out.tolist() == [[10.0] * 8] * 2
 
 
 def test_a_kernel_that_fails_in_a_recording_is_an_error():

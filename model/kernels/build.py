@@ -73,6 +73,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear_pack.cpp"),
     Source("linear_plain.cpp"),
     Source("linear_stage.cpp", _VECTORISED),
+    Source("linear_silu.cpp", _VECTORISED),
     Source("linear_avx2.cpp", ("avx2",)),
     Source("linear_avx512.cpp", ("avx512",)),
     Source("linear_amx.cpp", ("amx",)),

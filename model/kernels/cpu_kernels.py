@@ -102,12 +102,6 @@ class CpuKernels(LinearOperations):
         self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, len(token_ids), *table.shape,
                   None)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, out: Tensor, eps: float) -> None:
-        x_stride = check("x", x, (-1, -1))
-        check_dense("weight", weight, (x.shape[1],))
-        out_stride = check("out", out, x.shape)
-        self.call("rms_norm", x, x_stride, weight, out, out_stride, *x.shape, eps, None)
-
     def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
                       k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
         check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
@@ -123,16 +117,6 @@ class CpuKernels(LinearOperations):
         self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping,
                   k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
                   len(qkv), num_heads, num_kv_heads, head_dim, None)
-
-    def silu_mul(self, gate_up: Tensor, out: Tensor) -> None:
-        out_stride = check("out", out, (-1, -1))
-        gate_up_stride = check("gate_up", gate_up, (len(out), 2 * out.shape[1]))
-        self.call("silu_mul", gate_up, gate_up_stride, out, out_stride, *out.shape, None)
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        check_dense("x", x, x.shape)
-        check_dense("y", y, x.shape)
-        self.call("add", x, y, x.numel(), None)
 
     # ---- cache -----------------------------------------------------------------------------------------
 

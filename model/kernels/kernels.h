@@ -57,7 +57,7 @@ PARLOR_API int force_isa(int isa);             /* for tests: use this set from t
 PARLOR_API int set_threads(int num_threads);   /* size of the thread team, 1..256; the caller is one of them */
 PARLOR_API int get_threads(void);
 
-/* ---- rows: embedding, norm, activation ----------------------------------------------------------------- */
+/* ---- rows: embedding ------------------------------------------------------------------------------------ */
 
 /* out[t] = table[token_ids[t]] as float32. */
 PARLOR_API int embed(
@@ -66,29 +66,6 @@ PARLOR_API int embed(
     const int32_t* token_ids,  /* [num_tokens] */
     float* out,                /* [num_tokens, hidden_size] */
     int64_t num_tokens, int64_t vocab_size, int64_t hidden_size, void* stream);
-
-/* out = x / sqrt(mean(x^2) + eps) * weight, row by row. */
-PARLOR_API int rms_norm(
-    const float* x,       /* [num_tokens, n], rows x_stride apart */
-    int64_t x_stride,
-    const float* weight,  /* [n] */
-    float* out,           /* [num_tokens, n], rows out_stride apart; may be x */
-    int64_t out_stride,
-    int64_t num_tokens, int64_t n, float eps, void* stream);
-
-/* out = silu(gate_up[:, :n]) * gate_up[:, n:], silu(x) = x / (1 + exp(-x)). */
-PARLOR_API int silu_mul(
-    const float* gate_up,  /* [num_tokens, 2 * n], rows gate_up_stride apart */
-    int64_t gate_up_stride,
-    float* out,            /* [num_tokens, n], rows out_stride apart */
-    int64_t out_stride,
-    int64_t num_tokens, int64_t n, void* stream);
-
-/* x += y. */
-PARLOR_API int add(
-    float* x,        /* [count] */
-    const float* y,  /* [count] */
-    int64_t count, void* stream);
 
 /* ---- cache ------------------------------------------------------------------------------------------- */
 
@@ -237,15 +214,26 @@ PARLOR_API int linear_pack_dense(
     const void* values,            /* [n, k] float16, bfloat16 or float32 by kind */
     void* buffer, void* stream);
 
-/* out = x @ weight^T + bias, or out += that. A row's result does not depend on the other rows. */
+/* What becomes of y = x @ weight^T + bias, [m, n]; silu(a) = a / (1 + exp(-a)). */
+enum {
+    PARLOR_EPILOGUE_STORE = 0,    /* out = y */
+    PARLOR_EPILOGUE_ADD = 1,      /* out += y */
+    PARLOR_EPILOGUE_SILU_MUL = 2, /* out [m, n / 2] = silu(y[:, :n / 2]) * y[:, n / 2:]; n is even */
+    PARLOR_EPILOGUE_GATE = 3      /* out = silu(out) * y: where gate and up are weights of their own */
+};
+
+/* y = x @ weight^T + bias and an epilogue. A row's result does not depend on the other rows. */
 PARLOR_API int linear(
     const float* x,                /* [m, k], rows x_stride apart */
     int64_t x_stride,
     int64_t m,
+    const float* norm_weight,      /* [k] or null: x / sqrt(mean(x^2) + eps) * norm_weight, row by row, takes x's place */
+    float eps,
     const struct linear_weight* weight,
-    float* out,                    /* [m, n], rows out_stride apart; must not overlap x */
+    float* out,                    /* [m, n], with SILU_MUL [m, n / 2], rows out_stride apart; must not overlap x */
     int64_t out_stride,
-    int accumulate, void* stream);
+    int epilogue,                  /* PARLOR_EPILOGUE_* */
+    void* stream);
 
 /* The machine's limits, for tools/benchmark: read `bytes` of memory with all threads; make products in registers
  * with all threads (int8 from AVX2 on, else float32) and say how many operations that was. */

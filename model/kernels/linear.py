@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.kernels.linear_reference import (
     DENSE_KINDS,
+    EPILOGUES,
     QUANTIZED_KINDS,
     check_dense,
     check_linear,
@@ -112,15 +113,15 @@ class LinearOperations:
         struct = _new_struct(weight, DENSE_KINDS[weight.dtype], exact, bias, None)
         return self._pack("linear_pack_dense", struct, [weight.contiguous()], bias, None)
 
-    def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, accumulate: bool = False) -> None:
-        """out = x @ weight^T + bias, or out += that. A row's result does not depend on the other rows.
+    def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
+               eps: float = 0.0, epilogue: str = "store") -> None:
+        """y = x @ weight^T + bias, and what `epilogue` says: see linear_reference.linear().
 
-        x    float32 [m, k], any row stride;  out  float32 [m, n], any row stride, not overlapping x
-        Raises ValueError if the shapes disagree.
+        A row's result does not depend on the other rows. Raises ValueError if the shapes disagree.
         """
-        check_linear(x, weight.n, weight.k, out)
-        struct = ctypes.byref(weight.struct)
-        self.call("linear", x, x.stride(0), len(x), struct, out, out.stride(0), int(accumulate), None)
+        check_linear(x, weight.n, weight.k, out, norm, epilogue)
+        self.call("linear", x, x.stride(0), len(x), norm, eps, ctypes.byref(weight.struct), out,
+                  out.stride(0), EPILOGUES.index(epilogue), None)
 
     def _pack(
         self,

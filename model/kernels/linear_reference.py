@@ -13,6 +13,8 @@ from torch import Tensor
 
 DENSE_KINDS = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 QUANTIZED_KINDS = {4: "q4", 8: "q8"}
+EPILOGUES = ("store", "add", "silu_mul", "gate")
+"""In the order of PARLOR_EPILOGUE_* in kernels.h."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,14 @@ def check_perm_and_bias(n: int, k: int, perm: Tensor | None, bias: Tensor | None
         raise ValueError(f"bias is {bias.dtype} {tuple(bias.shape)}; expected float32 [{n}]")
 
 
-def check_linear(x: Tensor, n: int, k: int, out: Tensor) -> None:
-    """Raise ValueError unless x is float32 [m, k] and out float32 [m, n], both contiguous within a row."""
-    for name, tensor, columns in (("x", x, k), ("out", out, n)):
+def check_linear(x: Tensor, n: int, k: int, out: Tensor, norm: Tensor | None, epilogue: str) -> None:
+    """Raise ValueError unless the arguments of linear() fit a weight [n, k]; rows are contiguous."""
+    if epilogue not in EPILOGUES:
+        raise ValueError(f"epilogue is {epilogue!r}; expected one of {', '.join(EPILOGUES)}")
+    if epilogue == "silu_mul" and n % 2:
+        raise ValueError(f"silu_mul takes gate and up from one weight; {n} outputs are not an even number")
+    columns_out = n // 2 if epilogue == "silu_mul" else n
+    for name, tensor, columns in (("x", x, k), ("out", out, columns_out)):
         if tensor.dtype != torch.float32 or tensor.ndim != 2 or tensor.shape[1] != columns:
             raise ValueError(
                 f"{name} is {tensor.dtype} {list(tensor.shape)}; expected float32 [m, {columns}]"
@@ -108,6 +115,9 @@ def check_linear(x: Tensor, n: int, k: int, out: Tensor) -> None:
             raise ValueError(f"{name} has column stride {tensor.stride(1)}; expected 1 (rows may be strided)")
     if x.shape[0] != out.shape[0]:
         raise ValueError(f"x has {x.shape[0]} rows, out has {out.shape[0]}; expected as many")
+    if norm is not None and (norm.dtype != torch.float32 or tuple(norm.shape) != (k,)
+                             or not norm.is_contiguous()):
+        raise ValueError(f"norm is {norm.dtype} {list(norm.shape)}; expected float32 [{k}]")
 
 
 def pack_linear(
@@ -138,18 +148,31 @@ def pack_dense(weight: Tensor, bias: Tensor | None = None, exact: bool = False) 
     return LinearWeight(DENSE_KINDS[weight.dtype], weight.float(), bias, None, weight.nbytes)
 
 
-def linear(x: Tensor, weight: LinearWeight, out: Tensor, accumulate: bool = False) -> None:
-    """out = x @ weight^T + bias, or out += that.
+def linear(x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
+           epilogue: str = "store") -> None:
+    """y = x @ weight^T + bias, and what `epilogue` says.
 
-    x     float32 [m, k], any row stride; column j of a permuted weight takes x[:, perm[j]]
-    out   float32 [m, n], any row stride
+    x         float32 [m, k], any row stride; column j of a permuted weight takes x[:, perm[j]]
+    out       float32 [m, n], any row stride, not overlapping x
+    norm      float32 [k] or None: x / sqrt(mean(x^2) + eps) * norm, row by row, takes x's place
+    epilogue  store     out = y
+              add       out += y
+              silu_mul  out [m, n / 2] = silu(y[:, :n / 2]) * y[:, n / 2:], silu(a) = a / (1 + exp(-a))
+              gate      out = silu(out) * y: where gate and up are weights of their own
     Raises ValueError if the shapes disagree.
     """
-    check_linear(x, weight.n, weight.k, out)
+    check_linear(x, weight.n, weight.k, out, norm, epilogue)
+    if norm is not None:
+        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * norm
     product = (x if weight.perm is None else x[:, weight.perm.long()]) @ weight.weight.T
     if weight.bias is not None:
         product += weight.bias
-    if accumulate:
+    if epilogue == "add":
         out += product
+    elif epilogue == "silu_mul":
+        gate, up = product.chunk(2, dim=-1)
+        out.copy_(torch.nn.functional.silu(gate) * up)
+    elif epilogue == "gate":
+        out.copy_(torch.nn.functional.silu(out) * product)
     else:
         out.copy_(product)

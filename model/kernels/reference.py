@@ -28,17 +28,6 @@ def embed(table: Tensor, token_ids: Tensor, out: Tensor) -> None:
     out.copy_(table[token_ids.long()].float())
 
 
-def rms_norm(x: Tensor, weight: Tensor, out: Tensor, eps: float) -> None:
-    """out = x / sqrt(mean(x^2) + eps) * weight, row by row.
-
-    x       float32 [T, n], rows may be strided
-    weight  float32 [n]
-    out     float32 [T, n]; may be x
-    """
-    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    out.copy_(x * scale * weight)
-
-
 def rope_write_kv(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
                   k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
     """Rotate the queries in place; rotate the keys and write them and the values into the cache.
@@ -109,21 +98,6 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
         mixed = (weights @ values).transpose(0, 1)
         mixed = hadamard(mixed) if is_quantized else mixed
         out[first:last] = mixed.reshape(last - first, num_heads * head_dim)
-
-
-def silu_mul(gate_up: Tensor, out: Tensor) -> None:
-    """out = silu(gate_up[:, :n]) * gate_up[:, n:] with silu(x) = x / (1 + exp(-x)).
-
-    gate_up  float32 [T, 2n]
-    out      float32 [T, n]
-    """
-    gate, up = gate_up.chunk(2, dim=-1)
-    out.copy_(torch.nn.functional.silu(gate) * up)
-
-
-def add(x: Tensor, y: Tensor) -> None:
-    """x += y; float32 of one shape."""
-    x += y
 
 
 def copy_pages(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:

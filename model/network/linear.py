@@ -24,7 +24,7 @@ class Part:
 
 
 class Linear:
-    """out (+)= x @ weight^T + bias, in as few kernel calls as the checkpoint allows."""
+    """x @ weight^T + bias and an epilogue, in as few kernel calls as the checkpoint allows."""
 
     def __init__(self, ops: Any, parts: list[Part]) -> None:
         self._linear = ops.linear
@@ -34,13 +34,22 @@ class Linear:
     def nbytes(self) -> int:
         return sum(part.weight.nbytes for part in self.parts)
 
-    def __call__(self, x: Tensor, out: Tensor, accumulate: bool = False) -> None:
-        """x float32 [T, k], out float32 [T, n]; rows of both may be strided."""
+    def __call__(self, x: Tensor, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
+                 epilogue: str = "store") -> None:
+        """x float32 [T, k], out float32 [T, n]; rows of both may be strided.
+
+        norm and epilogue are those of `linear` in model/kernels. silu_mul: the layer is gate and up, in one
+        part or in two.
+        """
         if len(self.parts) == 1:
-            self._linear(x, self.parts[0].weight, out, accumulate)
-            return
-        for part in self.parts:
-            self._linear(x, part.weight, out[:, part.first:part.last], accumulate)
+            self._linear(x, self.parts[0].weight, out, norm, eps, epilogue)
+        elif epilogue == "silu_mul":
+            gate, up = self.parts
+            self._linear(x, gate.weight, out, norm, eps)
+            self._linear(x, up.weight, out, norm, eps, "gate")
+        else:
+            for part in self.parts:
+                self._linear(x, part.weight, out[:, part.first:part.last], norm, eps, epilogue)
 
 
 def load_linear(ops: Any, reader: WeightReader, modules: dict[str, int], k: int, exact: bool) -> Linear:

@@ -54,11 +54,9 @@ class Views:
     """The first T rows of every buffer, which stay where they are."""
 
     hidden: Tensor     # float32 [T, hidden_size]
-    normed: Tensor     # float32 [T, hidden_size]
     qkv: Tensor        # float32 [T, (num_heads + 2 * num_kv_heads) * head_dim]
     queries: Tensor    # the first num_heads * head_dim columns of qkv
     attention: Tensor  # float32 [T, num_heads * head_dim]
-    gate_up: Tensor    # float32 [T, 2 * intermediate_size]
     inner: Tensor      # float32 [T, intermediate_size]
 
 
@@ -73,8 +71,7 @@ class Transformer:
         self._scale = config.head_dim ** -0.5
         query_size = config.num_heads * config.head_dim
         qkv_size = query_size + 2 * config.num_kv_heads * config.head_dim
-        widths = (config.hidden_size, config.hidden_size, qkv_size, query_size, 2 * config.intermediate_size,
-                  config.intermediate_size)
+        widths = (config.hidden_size, qkv_size, query_size, config.intermediate_size)
         self._buffers = [torch.empty(max_tokens, width) for width in widths]
         self._query_size = query_size
         self._calls = CallLists(ops)
@@ -89,27 +86,22 @@ class Transformer:
         return self._buffers[0][:num_tokens]
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
-        """Norm and head: hidden float32 [R, hidden_size], R <= max_tokens, out float32 [R, vocab_size]."""
+        """Norm and head: hidden float32 [R, hidden_size], out float32 [R, vocab_size]."""
         def compute() -> None:
-            normed = self._buffers[1][:len(hidden)]
-            self.ops.rms_norm(hidden, self.weights.norm, normed, self.config.rms_norm_eps)
-            self.weights.lm_head(normed, out)
+            self.weights.lm_head(hidden, out, self.weights.norm, self.config.rms_norm_eps)
 
         self._calls.run((len(hidden), hidden.data_ptr(), out.data_ptr()), compute)
 
     def _layers(self, step: StepInput, num_tokens: int) -> None:
-        ops, eps = self.ops, self.config.rms_norm_eps
+        eps = self.config.rms_norm_eps
         v = self._views(num_tokens)
-        ops.embed(self.weights.embeddings, step.token_ids, v.hidden)
+        self.ops.embed(self.weights.embeddings, step.token_ids, v.hidden)
         for index, layer in enumerate(self.weights.layers):
-            ops.rms_norm(v.hidden, layer.input_norm, v.normed, eps)
-            layer.qkv(v.normed, v.qkv)
+            layer.qkv(v.hidden, v.qkv, layer.input_norm, eps)
             self._attend(step, v, index)
-            layer.o_proj(v.attention, v.hidden, accumulate=True)
-            ops.rms_norm(v.hidden, layer.post_norm, v.normed, eps)
-            layer.gate_up(v.normed, v.gate_up)
-            ops.silu_mul(v.gate_up, v.inner)
-            layer.down_proj(v.inner, v.hidden, accumulate=True)
+            layer.o_proj(v.attention, v.hidden, epilogue="add")
+            layer.gate_up(v.hidden, v.inner, layer.post_norm, eps, "silu_mul")
+            layer.down_proj(v.inner, v.hidden, epilogue="add")
 
     def copy_pages(self, source: Tensor, target: Tensor) -> None:
         """Copy whole pages in every layer; int32 [n] both, all read before any is written."""
@@ -124,8 +116,8 @@ class Transformer:
                                  v.attention, config.num_heads, self._scale)
 
     def _views(self, num_tokens: int) -> Views:
-        hidden, normed, qkv, attention, gate_up, inner = (b[:num_tokens] for b in self._buffers)
-        return Views(hidden, normed, qkv, qkv[:, :self._query_size], attention, gate_up, inner)
+        hidden, qkv, attention, inner = (b[:num_tokens] for b in self._buffers)
+        return Views(hidden, qkv, qkv[:, :self._query_size], attention, inner)
 
 
 def rope_tables(config: ModelConfig, max_seq_len: int) -> tuple[Tensor, Tensor]:
@@ -139,5 +131,5 @@ def buffer_bytes(config: ModelConfig, max_tokens: int, max_logit_rows: int) -> i
     """What Transformer and the logits of a step allocate besides weights, cache and rope_tables."""
     query_size = config.num_heads * config.head_dim
     qkv_size = query_size + 2 * config.num_kv_heads * config.head_dim
-    row = 2 * config.hidden_size + qkv_size + query_size + 3 * config.intermediate_size
+    row = config.hidden_size + qkv_size + query_size + config.intermediate_size
     return 4 * (max_tokens * row + max_logit_rows * config.vocab_size)
