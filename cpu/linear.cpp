@@ -22,47 +22,32 @@ constexpr int64_t kChunkRows = 256;      // rows staged at a time
 constexpr int64_t kCachedRowBlocks = 2;  // row blocks that all tiles go over while they are in the cache
 constexpr size_t kAlignment = 64;
 
-#if PARLOR_BUILT_ISA >= 3
-constexpr int kMatrixRows = 16;
-#endif
-
 // Where the parts of a staged tile lie within its memory.
 struct TileLayout {
-    int64_t codes, scales, offsets;  // bytes of one plane of codes, of the scales, of one plane's offsets
+    int64_t codes, scales, offsets;  // bytes of one plane of codes (int16: of half of them), and of the rest
 
     TileLayout(const linear_weight& w, int64_t rows)
         : codes(aligned(rows * w.padded_k * (w.exact ? 4 : 1))),
           scales(w.exact ? 0 : aligned(rows * w.num_spans * 4)),
           offsets(w.exact ? 0 : aligned(rows * w.num_blocks * 4)) {}
 
-    int64_t bytes() const { return 2 * codes + scales + 2 * offsets; }
+    int64_t bytes() const { return 2 * codes + scales + offsets; }
 
     static int64_t aligned(int64_t bytes) {
         constexpr int64_t kUnit = kAlignment;
         return (bytes + kUnit - 1) / kUnit * kUnit;
-    }
-
-    Tile tile(char* memory, int rows) const {
-        char* const factors = memory + 2 * codes;
-        const auto floats = [&](int64_t offset) { return reinterpret_cast<float*>(factors + offset); };
-        return {{memory, memory + codes}, floats(0), {floats(scales), floats(scales + offsets)}, rows};
     }
 };
 
 // Make a tile of `rows` rows in `memory`; those that x lacks are zeros.
 Tile stage(const linear_weight& w, const Input& input, int rows, char* memory) {
     const TileLayout layout(w, rows);
-    const Tile tile = layout.tile(memory, rows);
-    if (w.exact) {
-        PARLOR_PICK(stage_float)(w, input, rows, reinterpret_cast<float*>(memory));
-    } else {
-        int8_t* const plane = reinterpret_cast<int8_t*>(memory);
-        int8_t* const planes[2] = {plane, plane + layout.codes};
-        float* const scales = const_cast<float*>(tile.scales);
-        float* const offsets[2] = {const_cast<float*>(tile.offsets[0]), const_cast<float*>(tile.offsets[1])};
-        PARLOR_PICK(stage_int8)(w, input, rows, planes, scales, offsets);
-    }
-    return tile;
+    void* const codes[2] = {memory, memory + layout.codes};
+    float* const scales = reinterpret_cast<float*>(memory + 2 * layout.codes);
+    float* const offsets = scales + layout.scales / 4;
+    if (w.exact) PARLOR_PICK(stage_float)(w, input, rows, reinterpret_cast<float*>(memory));
+    else PARLOR_PICK(stage_rounded)(w, input, rows, codes, scales, offsets);
+    return {{codes[0], codes[1]}, scales, offsets, rows, 0, input.rows};
 }
 
 // At most `rows` rows from `row` on.
@@ -169,130 +154,124 @@ int quantized_few(const linear_weight& w, const LinearKernels& kernels, const In
         }
         const Tile tile = stage(w, input, rows, memory);
         multiply_runs(epilogue, output, share, run, memory + bytes, [&](int64_t first, int64_t last, const Output& o) {
-            (w.exact ? kernels.exact_rows : kernels.int8_rows)(w, tile, first, last, o);
+            (w.exact ? kernels.exact_rows : kernels.rounded_rows)(w, tile, first, last, o);
         });
     });
     return failed ? PARLOR_ERROR_MEMORY : PARLOR_OK;
 }
 
-// `input` has at most kChunkRows rows. Tiles have kernels.max_rows rows each, the last one what is left.
-int quantized_chunk(const linear_weight& w, const LinearKernels& kernels, const Input& input, const Output& output,
+// Tiles of a chunk of rows. Kernels for many rows take any number of them: then tiles are about equally large.
+struct Tiling {
+    int64_t rows, count, tile_rows;
+
+    Tiling(int64_t num_rows, const ManyRowKernels& many)
+        : rows(num_rows), count((num_rows + many.max_rows - 1) / many.max_rows),
+          tile_rows(many.quantized ? (num_rows + count - 1) / count : many.max_rows) {}
+
+    int64_t first(int64_t tile) const { return tile * tile_rows < rows ? tile * tile_rows : rows; }
+    int64_t filled(int64_t tile) const { return first(tile + 1) - first(tile); }
+};
+
+// Kernels for many rows where there are any, else those for few rows, tile by tile.
+ManyRowKernels many_rows(const linear_weight& w, const LinearKernels& few) {
+#if PARLOR_BUILT_ISA >= 3
+    if (selected_isa() >= Isa::kAmx && is_quantized(w) && !w.exact) return amx::many_row_kernels();
+#endif
+#if PARLOR_BUILT_ISA >= 1
+    if (selected_isa() == Isa::kAvx2) return avx2::many_row_kernels();
+#endif
+    (void)w;
+    return {few.max_rows, few.tile_rows, kCachedRowBlocks, [](int64_t) { return int64_t{0}; }, nullptr, nullptr};
+}
+
+// `input` has at most kChunkRows rows.
+int quantized_chunk(const linear_weight& w, const LinearKernels& few, const Input& input, const Output& output,
                     const Epilogue& epilogue) {
-    const int64_t tile_rows = kernels.max_rows;
-    const int64_t num_tiles = (input.rows + tile_rows - 1) / tile_rows;
-    const int64_t bytes = TileLayout(w, tile_rows).bytes();
-    const int64_t product_bytes = TileLayout::aligned(epilogue.bytes(kCachedRowBlocks, input.rows));
-    char* const memory =
-        static_cast<char*>(team().scratch(bytes * num_tiles + product_bytes * team().size()));
-    if (!memory) return PARLOR_ERROR_MEMORY;
-    const auto rows_of = [&](int64_t tile) { return rows_from(input, tile * tile_rows, tile_rows); };
+    const ManyRowKernels many = many_rows(w, few);
+    const Tiling tiling(input.rows, many);
+    const int64_t tile_bytes = TileLayout(w, many.max_rows).bytes();
+    const int64_t list_bytes = TileLayout::aligned(tiling.count * static_cast<int64_t>(sizeof(Tile)));
+    const int64_t product_bytes = TileLayout::aligned(epilogue.bytes(many.row_blocks, input.rows));
+    const int64_t own_bytes = product_bytes + TileLayout::aligned(many.bytes(input.rows));
+    char* const tile_memory = static_cast<char*>(
+        team().scratch(tile_bytes * tiling.count + list_bytes + own_bytes * team().size()));
+    if (!tile_memory) return PARLOR_ERROR_MEMORY;
+    Tile* const tiles = reinterpret_cast<Tile*>(tile_memory + tile_bytes * tiling.count);
     team().run([&](int part, int num_parts) {
-        const Share tiles(num_tiles, part, num_parts);
-        for (int64_t t = tiles.first; t < tiles.last; ++t)
-            stage(w, rows_of(t), kernels.tile_rows(static_cast<int>(rows_of(t).rows)), memory + t * bytes);
+        const Share own(tiling.count, part, num_parts);
+        for (int64_t t = own.first; t < own.last; ++t) {
+            const Input rows = rows_from(input, tiling.first(t), tiling.filled(t));
+            tiles[t] = stage(w, rows, many.tile_rows(static_cast<int>(rows.rows)), tile_memory + t * tile_bytes);
+            tiles[t].first_row = tiling.first(t);
+        }
         team().barrier();
-        const Share share(epilogue.row_blocks(), part, num_parts);
-        char* const products = memory + num_tiles * bytes + part * product_bytes;
-        multiply_runs(epilogue, output, share, kCachedRowBlocks, products,
-                      [&](int64_t first, int64_t last, const Output& o) {
-            for (int64_t t = 0; t < num_tiles; ++t) {
-                const int rows = kernels.tile_rows(static_cast<int>(rows_of(t).rows));
-                const Tile tile = TileLayout(w, rows).tile(memory + t * bytes, rows);
-                (w.exact ? kernels.exact_rows : kernels.int8_rows)(w, tile, first, last,
-                                                                   rows_from(o, t * tile_rows, tile_rows));
-            }
-        });
+        char* const products = reinterpret_cast<char*>(tiles) + list_bytes + own_bytes * part;
+        const auto multiply = [&](int64_t first, int64_t last, const Output& o) {
+            if (many.quantized)
+                return many.quantized(w, tiles, tiling.count, first, last, o, products + product_bytes);
+            const auto multiply_tile = w.exact ? few.exact_rows : few.rounded_rows;
+            for (int64_t t = 0; t < tiling.count; ++t)
+                multiply_tile(w, tiles[t], first, last, rows_from(o, tiles[t].first_row, tiles[t].filled));
+        };
+        multiply_runs(epilogue, output, Share(epilogue.row_blocks(), part, num_parts), many.row_blocks, products,
+                      multiply);
     });
     return PARLOR_OK;
 }
 
-#if PARLOR_BUILT_ISA >= 3
-// As quantized_chunk(), with tiles of 16 rows for the matrix unit.
-int matrix_chunk(const linear_weight& w, const Input& input, const Output& output, const Epilogue& epilogue) {
-    const int64_t num_tiles = (input.rows + kMatrixRows - 1) / kMatrixRows;
-    const TileLayout layout(w, kMatrixRows);
-    const int64_t tile_bytes = layout.bytes();
-    const int64_t list_bytes = TileLayout::aligned(num_tiles * static_cast<int64_t>(sizeof(Tile)));
-    const int64_t panel_bytes = TileLayout::aligned(amx::panel_bytes(num_tiles));
-    const int64_t product_bytes = TileLayout::aligned(epilogue.bytes(amx::kPanelRowBlocks, input.rows));
-    const int64_t own_bytes = list_bytes + panel_bytes + product_bytes;
-    char* const memory = static_cast<char*>(team().scratch(tile_bytes * num_tiles + own_bytes * team().size()));
-    if (!memory) return PARLOR_ERROR_MEMORY;
-    team().run([&](int part, int num_parts) {
-        const Share tiles(num_tiles, part, num_parts);
-        for (int64_t t = tiles.first; t < tiles.last; ++t)
-            stage(w, rows_from(input, t * kMatrixRows, kMatrixRows), kMatrixRows, memory + t * tile_bytes);
-        char* const own = memory + tile_bytes * num_tiles + own_bytes * part;
-        Tile* const list = reinterpret_cast<Tile*>(own);
-        for (int64_t t = 0; t < num_tiles; ++t) list[t] = layout.tile(memory + t * tile_bytes, kMatrixRows);
-        team().barrier();
-        const Share share(epilogue.row_blocks(), part, num_parts);
-        multiply_runs(epilogue, output, share, amx::kPanelRowBlocks, own + list_bytes + panel_bytes,
-                      [&](int64_t first, int64_t last, const Output& o) {
-                          amx::int8_many(w, list, num_tiles, first, last, o, own + list_bytes);
-                      });
-    });
-    return PARLOR_OK;
-}
-#endif
-
-int quantized(const linear_weight& w, const LinearKernels& kernels, const Input& input, const Output& output,
-              const Epilogue& epilogue) {
-    if (input.rows <= kernels.max_rows) return quantized_few(w, kernels, input, output, epilogue);
+// Call chunk(input, output) for at most kChunkRows rows at a time.
+template <class Chunk>
+int by_chunks(const Input& input, const Output& output, Chunk chunk) {
     for (int64_t row = 0; row < input.rows; row += kChunkRows) {
-        const Input chunk = rows_from(input, row, kChunkRows);
-        const Output chunk_output = rows_from(output, row, kChunkRows);
-        int error;
-#if PARLOR_BUILT_ISA >= 3
-        if (!w.exact && selected_isa() >= Isa::kAmx)
-            error = matrix_chunk(w, chunk, chunk_output, epilogue);
-        else
-#endif
-            error = quantized_chunk(w, kernels, chunk, chunk_output, epilogue);
-        if (error) return error;
+        if (const int error = chunk(rows_from(input, row, kChunkRows), rows_from(output, row, kChunkRows)))
+            return error;
     }
     return PARLOR_OK;
 }
 
+int quantized(const linear_weight& w, const LinearKernels& few, const Input& input, const Output& output,
+              const Epilogue& epilogue) {
+    if (input.rows <= few.max_rows) return quantized_few(w, few, input, output, epilogue);
+    return by_chunks(input, output,
+                     [&](const Input& i, const Output& o) { return quantized_chunk(w, few, i, o, epilogue); });
+}
+
 // `input` has at most kChunkRows rows.
-int dense_chunk(const linear_weight& w, const LinearKernels& kernels, const Input& input, const Output& output,
+int dense_chunk(const linear_weight& w, const LinearKernels& few, const Input& input, const Output& output,
                 const Epilogue& epilogue) {
-    const bool is_few = input.rows <= kernels.max_rows;
-    const int64_t longest_share = epilogue.row_blocks() / team().size() + 1;
-    const int64_t run = is_few ? longest_share : kCachedRowBlocks;
+    const bool is_few = input.rows <= few.max_rows;
+    const ManyRowKernels many = many_rows(w, few);
+    const int64_t run = is_few ? epilogue.row_blocks() / team().size() + 1 : many.row_blocks;
     const int64_t normed_bytes = input.norm ? TileLayout::aligned(input.rows * w.k * 4) : 0;
     const int64_t product_bytes = TileLayout::aligned(epilogue.bytes(run, input.rows));
-    char* const memory = static_cast<char*>(team().scratch(normed_bytes + product_bytes * team().size()));
+    const int64_t own_bytes = product_bytes + TileLayout::aligned(many.bytes(input.rows));
+    char* const memory = static_cast<char*>(team().scratch(normed_bytes + own_bytes * team().size()));
     if (!memory) return PARLOR_ERROR_MEMORY;
-    Input rows = input;
-    if (input.norm) rows.x = reinterpret_cast<float*>(memory), rows.stride = w.k;
+    float* const normed = reinterpret_cast<float*>(memory);
+    const Input rows = input.norm ? Input{normed, w.k, input.rows, nullptr, 0.0f} : input;
     team().run([&](int part, int num_parts) {
         if (input.norm) {
             const Share own(input.rows, part, num_parts);
             PARLOR_PICK(normalize_rows)(w, rows_from(input, own.first, own.last - own.first),
-                                        reinterpret_cast<float*>(memory) + own.first * w.k);
+                                        normed + own.first * w.k);
             team().barrier();
         }
-        const Share share(epilogue.row_blocks(), part, num_parts);
-        multiply_runs(epilogue, output, share, run, memory + normed_bytes + part * product_bytes,
-                      [&](int64_t first, int64_t last, const Output& o) {
-            for (int64_t row = 0; row < rows.rows; row += kernels.max_rows) {
-                const Input tile = rows_from(rows, row, kernels.max_rows);
-                kernels.dense_rows(w, tile.x, tile.stride, first, last, rows_from(o, row, kernels.max_rows));
-            }
-        });
+        char* const products = memory + normed_bytes + own_bytes * part;
+        const auto multiply = [&](int64_t first, int64_t last, const Output& o) {
+            if (!is_few && many.dense) return many.dense(w, rows, first, last, o, products + product_bytes);
+            for (int64_t row = 0; row < rows.rows; row += few.max_rows)
+                few.dense_rows(w, rows.x + row * rows.stride, rows.stride, first, last,
+                               rows_from(o, row, few.max_rows));
+        };
+        multiply_runs(epilogue, output, Share(epilogue.row_blocks(), part, num_parts), run, products, multiply);
     });
     return PARLOR_OK;
 }
 
-int dense(const linear_weight& w, const LinearKernels& kernels, const Input& input, const Output& output,
+int dense(const linear_weight& w, const LinearKernels& few, const Input& input, const Output& output,
           const Epilogue& epilogue) {
-    for (int64_t row = 0; row < input.rows; row += kChunkRows) {
-        const Output chunk = rows_from(output, row, kChunkRows);
-        if (const int error = dense_chunk(w, kernels, rows_from(input, row, kChunkRows), chunk, epilogue))
-            return error;
-    }
-    return PARLOR_OK;
+    return by_chunks(input, output,
+                     [&](const Input& i, const Output& o) { return dense_chunk(w, few, i, o, epilogue); });
 }
 
 int check(const float* x, int64_t x_stride, int64_t m, const linear_weight* w, const float* out, int64_t out_stride,

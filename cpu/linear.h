@@ -11,13 +11,13 @@
 //
 // Blocks. Columns are worked off in blocks of at most 256 columns of one group, each a multiple of 32 (padded with
 // zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
-// rounded to 12 bits with one scale for a span: code = 16 * high + low, two planes of int8, because with 8 bits
-// the logits of a whole model come out 2 to 5% wrong. Products are summed exactly as integers within a block,
-// and the rest is float32 in this order on every instruction set:
+// rounded to 12 bits with one scale for a span, because with 8 bits the logits of a whole model come out 2 to 5% wrong.
+// Where the dot instructions take bytes (VNNI, AMX), code = 16 * high + low, two planes of int8; AVX2 and plain code take
+// int16. Products are summed exactly as integers within a block, and the rest is float32 in this order on every
+// instruction set:
 //   block:  f = float(dot) - zero * float(sum of activation codes);   part = fma(f, scale, part)
 //   span:   sum = fma(part, activation scale, sum);   part = 0
-// With 4-bit codes one dot takes both planes (the high one against 16 * code, which still fits a byte); with 8-bit codes
-// a block is added twice, first the high plane with 16 * scale, then the low one.
+// (PARLOR_ZERO_ONE: f = float(dot - zero * sum), all integers; the same with 4-bit codes and whole zero points.)
 // So a row's result is the same to the bit whatever the number of rows and threads, and on all instruction sets
 // that have a fused multiply-add. (A scale for each group instead of each span would cost the many-row kernel a third
 // of its speed.)
@@ -58,12 +58,17 @@ struct Input {
 
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
-    const void* codes[2];     // [block][rows][length] int8: high and low plane; if the weight is exact one of float32
-    const float* scales;      // [span][rows] of the activation codes
-    const float* offsets[2];  // [block][rows] sum of the codes (8-bit weights: of each plane's codes); for
-                              // PARLOR_ZERO_ONE int32: minus zero times that sum
-    int rows;              // as laid out; Output says how many there really are
+    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX: int8, high and low plane; else [0]
+                           // only: int16, on AVX2 in the order of kPairOrder. If the weight is exact float32 in [0]
+    const float* scales;   // [span][rows] of the activation codes
+    const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
+    int rows;              // as laid out; missing ones are zeros
+    int64_t first_row, filled;  // which rows of x and out these are
 };
+
+// The order in which AVX2 has the columns of an activation: a line's bytes, masked and shifted as 16-bit words, give these
+// pairs. Eight columns of 4-bit codes, four of 8-bit ones.
+constexpr int kPairOrder[2][8] = {{0, 2, 4, 6, 1, 3, 5, 7}, {0, 2, 1, 3, 4, 6, 5, 7}};
 
 struct Output {
     float* out;  // row 0 of the tile, where output 0 is or would be
@@ -110,35 +115,38 @@ struct LinearKernels {
     int max_rows;
     int (*tile_rows)(int rows);  // rows of the tile to make for so many: kernels exist for some numbers only
     // All row blocks at once for a few rows: bound by reading the codes.
-    void (*int8_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
+    void (*rounded_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
     void (*exact_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
     void (*dense_rows)(const linear_weight&, const float* x, int64_t x_stride, int64_t first, int64_t last,
                        const Output&);
+};
+
+// What it provides for many rows. `memory` is the calling thread's own.
+struct ManyRowKernels {
+    int64_t max_rows;               // of a tile
+    int (*tile_rows)(int rows);     // as above
+    int64_t row_blocks;             // that are worked off together
+    int64_t (*bytes)(int64_t rows); // of memory, rows of all tiles together
+    void (*quantized)(const linear_weight&, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
+                      const Output&, void* memory);
+    void (*dense)(const linear_weight&, const Input&, int64_t first, int64_t last, const Output&, void* memory);
 };
 
 }  // namespace parlor
 
 // Staging: linear_stage.cpp, compiled for each set. At most 16 rows of x become a tile with room for tile_rows; missing
 // rows are zeros. normalize_rows() writes all rows of x, as dense kernels want them: [rows, k].
-PARLOR_DECLARE(void, stage_int8, const linear_weight& w, const Input& input, int tile_rows, int8_t* const* planes,
-               float* scales, float* const* offsets)
+PARLOR_DECLARE(void, stage_rounded, const linear_weight& w, const Input& input, int tile_rows, void* const* codes,
+               float* scales, float* offsets)
 PARLOR_DECLARE(void, stage_float, const linear_weight& w, const Input& input, int tile_rows, float* values)
 PARLOR_DECLARE(void, normalize_rows, const linear_weight& w, const Input& input, float* out)
 // out = silu(gate) * up; linear_silu.cpp. `out` may be `gate`.
 PARLOR_DECLARE(void, silu_mul, const float* gate, const float* up, int64_t count, float* out)
 PARLOR_DECLARE(LinearKernels, linear_kernels, )
 
+#if PARLOR_BUILT_ISA >= 1
+PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )
+#endif
 #if PARLOR_BUILT_ISA >= 3
-namespace parlor {
-namespace amx {
-
-constexpr int64_t kPanelRowBlocks = 3;  // row blocks unpacked together; each tile of x is read once for all of them
-
-// Many rows: tiles of 16 rows, `panel` is this thread's own memory of panel_bytes().
-int64_t panel_bytes(int64_t num_tiles);
-void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
-               const Output& output, void* panel);
-
-}  // namespace amx
-}  // namespace parlor
+PARLOR_DECLARE_IN(amx, ManyRowKernels, many_row_kernels, )
 #endif

@@ -15,6 +15,7 @@ namespace parlor {
 namespace amx {
 namespace {
 
+constexpr int64_t kPanelRowBlocks = 3;  // row blocks unpacked together; each tile of x is read once for all of them
 constexpr int64_t kMaxSteps = 2 * kSpanColumns / kColumnUnit;  // of a span and row block
 constexpr int64_t kPanel = 2 * kSpanColumns * kLanes;          // bytes of a span and row block: 4-bit codes lie there twice
 constexpr int kTileRows = 16;
@@ -67,7 +68,8 @@ inline __m512 load_zeros(const linear_weight& w, int64_t index) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
 
-// What is summed as integers in one product tile: a block of one row block, with 8-bit codes one plane of it.
+// What is summed in one product tile: a block of one row block. With 8-bit codes one plane of it: the step of the high
+// one is followed by that of the low one, and both are scaled together.
 struct Step {
     const int8_t* codes[2];  // to multiply the planes of x with: [length / 4][16 outputs][4 columns], as the tiles take them
     int32_t first_plane, last_plane;
@@ -106,8 +108,8 @@ void unpack_8_bits(const uint8_t* codes, int length, int64_t ahead, int zero, in
     }
 }
 
-void set_factors(const linear_weight& w, int64_t index, float factor, Step* step) {
-    _mm512_store_ps(step->scales, _mm512_mul_ps(load_halves(w.scales + index), _mm512_set1_ps(factor)));
+void set_factors(const linear_weight& w, int64_t index, Step* step) {
+    _mm512_store_ps(step->scales, load_halves(w.scales + index));
     if (zeros_of(w) == Zeros::kAsFloat) _mm512_store_ps(step->zeros, load_zeros(w, index));
 }
 
@@ -132,7 +134,7 @@ int unpack_span(const linear_weight& w, const Span& span, int64_t row_block, int
         if (is_q4) {
             step->codes[1] = panel + panel_length;
             unpack_4_bits(codes, length, ahead, zero, panel, panel + panel_length);
-            set_factors(w, index, 1.0f, step);
+            set_factors(w, index, step);
             panel += 2 * panel_length;
             num_steps += 1;
         } else {
@@ -140,8 +142,7 @@ int unpack_span(const linear_weight& w, const Span& span, int64_t row_block, int
             step[1] = *step;
             step[0].last_plane = step[1].first_plane = 1;
             step[0].ends_span = false;
-            set_factors(w, index, kHighPlane, step);
-            set_factors(w, index, 1.0f, step + 1);
+            set_factors(w, index, step + 1);
             panel += panel_length;
             num_steps += 2;
         }
@@ -184,7 +185,7 @@ int unpack_span(const linear_weight& w, const Span& span, int64_t row_block, int
             begun.advance(num_steps);                                                           \
         }                                                                                       \
         if (now >= 2 && now < num_items + 2) _tile_stored(store_phase, products[store_phase], 64); \
-        if (now >= 3 && now < num_items + 3) scale(products[scale_phase]);                      \
+        if (now >= 3 && now < num_items + 3) scale(scale_phase);                                \
     } while (0)
 
 // Walks over the steps of one tile after the other.
@@ -198,7 +199,7 @@ struct Cursor {
 };
 
 // Add a panel's share to the sums [tile][row block of the panel][16 rows][16 outputs] of all tiles.
-template <Zeros kZeros>
+template <Zeros kZeros, bool kIsQ8>
 void add_panel(const Step* steps, int num_steps, const Tile* tiles, int64_t num_tiles, int64_t span, float* sums) {
     alignas(64) int32_t products[4][kTileFloats];
     __m512 parts[kTileRows];
@@ -207,15 +208,19 @@ void add_panel(const Step* steps, int num_steps, const Tile* tiles, int64_t num_
     Cursor begun, scaled;
     const int64_t num_items = num_tiles * num_steps;
 
-    const auto scale = [&](const int32_t* dots) __attribute__((always_inline)) {
+    const auto scale = [&](int phase) __attribute__((always_inline)) {
         const Step& step = steps[scaled.step];
         const Tile& tile = tiles[scaled.tile];
-        const float* const x_offsets = tile.offsets[step.first_plane] + static_cast<int64_t>(step.block) * kTileRows;
+        if (kIsQ8 && step.last_plane == 1) return scaled.advance(num_steps);  // the low plane comes next
+        const int32_t* const dots = products[phase];
+        const int32_t* const high_dots = products[(phase + 3) % 4];
+        const float* const x_offsets = tile.offsets + static_cast<int64_t>(step.block) * kTileRows;
         const __m512 scales = _mm512_load_ps(step.scales);
         const __m512 zeros = kZeros == Zeros::kAsFloat ? _mm512_load_ps(step.zeros) : scales;
 #pragma GCC unroll 16
         for (int r = 0; r < kTileRows; ++r) {
             __m512i dot = _mm512_load_si512(dots + r * kLanes);
+            if (kIsQ8) dot = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(high_dots + r * kLanes), 4), dot);
             if (kZeros == Zeros::kAsInteger) dot = _mm512_add_epi32(dot, broadcast_bits(x_offsets + r));
             __m512 value = _mm512_cvtepi32_ps(dot);
             if (kZeros == Zeros::kAsFloat) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_offsets[r]), value);
@@ -259,20 +264,23 @@ void store_tile(const linear_weight& w, const float* sums, int64_t rows, int64_t
     }
 }
 
-}  // namespace
-
-int64_t panel_bytes(int64_t num_tiles) {
+int64_t panel_bytes(int64_t rows) {
     return kPanelRowBlocks * (kPanel + kMaxSteps * static_cast<int64_t>(sizeof(Step)) +
-                              num_tiles * kTileFloats * static_cast<int64_t>(sizeof(float)));
+                              (rows + kTileRows - 1) / kTileRows * kTileFloats * static_cast<int64_t>(sizeof(float)));
 }
 
-void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
-               const Output& output, void* memory) {
+template <Zeros kZeros>
+auto adder_of(const linear_weight& w) {
+    return w.kind == PARLOR_LINEAR_Q4 ? add_panel<kZeros, false> : add_panel<kZeros, true>;
+}
+
+void multiply_tiles(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
+                    const Output& output, void* memory) {
     int8_t* const panels = static_cast<int8_t*>(memory);
     Step* const steps = reinterpret_cast<Step*>(panels + kPanelRowBlocks * kPanel);
     float* const sums = reinterpret_cast<float*>(steps + kPanelRowBlocks * kMaxSteps);
-    const auto add = zeros_of(w) == Zeros::kInCodes ? add_panel<Zeros::kInCodes>
-        : zeros_of(w) == Zeros::kAsInteger ? add_panel<Zeros::kAsInteger> : add_panel<Zeros::kAsFloat>;
+    const auto add = zeros_of(w) == Zeros::kInCodes ? adder_of<Zeros::kInCodes>(w)
+        : zeros_of(w) == Zeros::kAsInteger ? adder_of<Zeros::kAsInteger>(w) : adder_of<Zeros::kAsFloat>(w);
     configure_tiles();
     for (int64_t begin = first; begin < last; begin += kPanelRowBlocks) {
         const int64_t count = last - begin < kPanelRowBlocks ? last - begin : kPanelRowBlocks;
@@ -285,13 +293,18 @@ void int8_many(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int
             add(steps, num_steps, tiles, num_tiles, span, sums);
         }
         for (int64_t t = 0; t < num_tiles; ++t) {
-            const int64_t left = output.rows - t * kTileRows;
             for (int64_t i = 0; i < count; ++i)
-                store_tile(w, sums + (t * count + i) * kTileFloats, left < kTileRows ? left : kTileRows, begin + i,
-                           output.out + t * kTileRows * output.stride, output.stride, output.accumulate);
+                store_tile(w, sums + (t * count + i) * kTileFloats, tiles[t].filled, begin + i,
+                           output.out + tiles[t].first_row * output.stride, output.stride, output.accumulate);
         }
     }
     _tile_release();
+}
+
+}  // namespace
+
+ManyRowKernels many_row_kernels() {
+    return {kTileRows, [](int) { return kTileRows; }, kPanelRowBlocks, panel_bytes, multiply_tiles, nullptr};
 }
 
 }  // namespace amx

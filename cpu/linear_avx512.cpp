@@ -66,7 +66,7 @@ inline __m512i broadcast_bits(const float* x) {
 
 // Row blocks first + s * length + i of stream s, for all i < length.
 template <int kRows, int kStreams, int kBits, bool kOneZero>
-void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
+void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
     constexpr int kLineColumns = 32 / kBits;
     const Block* const blocks = blocks_of(w);
     const Span* const spans_end = spans_of(w) + w.num_spans;
@@ -87,15 +87,14 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
         int64_t last_of_span = span->last_block - 1;
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
-            const float* const offsets = tile.offsets[0] + b * kRows;
-            const float* const low_offsets = tile.offsets[1] + b * kRows;
+            const float* const offsets = tile.offsets + b * kRows;
             __m512i dots[kStreams][kRows], low_dots[kStreams][kRows];  // low_dots: of 8-bit codes only
 #pragma GCC unroll 8
             for (int s = 0; s < kStreams; ++s)
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
-                    dots[s][r] = kOneZero ? broadcast_bits(offsets + r) : _mm512_setzero_si512();
-                    low_dots[s][r] = kOneZero ? broadcast_bits(low_offsets + r) : _mm512_setzero_si512();
+                    dots[s][r] = kBits == 4 && kOneZero ? broadcast_bits(offsets + r) : _mm512_setzero_si512();
+                    low_dots[s][r] = _mm512_setzero_si512();
                 }
             for (int column = 0; column < columns; column += kLineColumns) {
 #pragma GCC unroll 8
@@ -132,16 +131,16 @@ void int8_streams(const linear_weight& w, const Tile& tile, int64_t first, int64
 #pragma GCC unroll 8
             for (int s = 0; s < kStreams; ++s) {
                 const __m512 scales = load_halves(streams[s].scales + blocks[b].group * kLanes);
-                const __m512 high_scales = _mm512_mul_ps(scales, _mm512_set1_ps(kBits == 4 ? 1 : kHighPlane));
                 const __m512 zeros = kOneZero ? scales : load_zeros(w, streams[s], blocks[b].group);
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
-                    __m512 value = _mm512_cvtepi32_ps(dots[s][r]);
+                    __m512i dot = dots[s][r];
+                    if (kBits == 8) {
+                        dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), low_dots[s][r]);
+                        if (kOneZero) dot = _mm512_add_epi32(dot, broadcast_bits(offsets + r));
+                    }
+                    __m512 value = _mm512_cvtepi32_ps(dot);
                     if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(offsets[r]), value);
-                    parts[s][r] = _mm512_fmadd_ps(value, high_scales, parts[s][r]);
-                    if (kBits == 4) continue;
-                    value = _mm512_cvtepi32_ps(low_dots[s][r]);
-                    if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(low_offsets[r]), value);
                     parts[s][r] = _mm512_fmadd_ps(value, scales, parts[s][r]);
                 }
             }
@@ -312,24 +311,24 @@ void split(int64_t first, int64_t last, int streams, Streams run, Single single)
 }
 
 template <int kRows, int kBits, bool kOneZero>
-void int8_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+void rounded_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
     split(first, last, kStreams,
           [&](int64_t begin, int64_t length) {
-              int8_streams<kRows, kStreams, kBits, kOneZero>(w, tile, begin, length, output);
+              rounded_streams<kRows, kStreams, kBits, kOneZero>(w, tile, begin, length, output);
           },
           [&](int64_t begin, int64_t length) {
-              int8_streams<kRows, 1, kBits, kOneZero>(w, tile, begin, length, output);
+              rounded_streams<kRows, 1, kBits, kOneZero>(w, tile, begin, length, output);
           });
 }
 
 template <int kRows>
-void int8_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+void rounded_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     const bool one_zero = w.zero_kind == PARLOR_ZERO_ONE;
     if (w.kind == PARLOR_LINEAR_Q4)
-        (one_zero ? int8_split<kRows, 4, true> : int8_split<kRows, 4, false>)(w, tile, first, last, output);
+        (one_zero ? rounded_split<kRows, 4, true> : rounded_split<kRows, 4, false>)(w, tile, first, last, output);
     else
-        (one_zero ? int8_split<kRows, 8, true> : int8_split<kRows, 8, false>)(w, tile, first, last, output);
+        (one_zero ? rounded_split<kRows, 8, true> : rounded_split<kRows, 8, false>)(w, tile, first, last, output);
 }
 
 template <int kRows, int kBits>
@@ -368,9 +367,10 @@ inline int size_index(int rows) { return rows <= 1 ? 0 : rows <= 2 ? 1 : rows <=
 
 int tile_rows(int rows) { return 1 << size_index(rows); }
 
-void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&int8_kind<1>) kInt8[] = {int8_kind<1>, int8_kind<2>, int8_kind<4>, int8_kind<8>};
-    kInt8[size_index(tile.rows)](w, tile, first, last, output);
+void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    static constexpr decltype(&rounded_kind<1>) kRounded[] = {rounded_kind<1>, rounded_kind<2>, rounded_kind<4>,
+                                                              rounded_kind<8>};
+    kRounded[size_index(tile.rows)](w, tile, first, last, output);
 }
 
 void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
@@ -386,7 +386,7 @@ void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kMaxRows, tile_rows, int8_rows, exact_rows, dense_rows}; }
+LinearKernels linear_kernels() { return {kMaxRows, tile_rows, rounded_rows, exact_rows, dense_rows}; }
 
 }  // namespace avx512
 }  // namespace parlor

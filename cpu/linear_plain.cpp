@@ -59,7 +59,7 @@ void store(const linear_weight& w, const float (*sums)[kLanes], int64_t row_bloc
     }
 }
 
-void dot(const uint8_t* bytes, const int8_t* x, int length, int32_t* dots) {
+void dot(const uint8_t* bytes, const int16_t* x, int length, int32_t* dots) {
     for (int k = 0; k < length; k += 4, bytes += 64, x += 4) {
         for (int lane = 0; lane < kLanes; ++lane) {
             for (int i = 0; i < 4; ++i) dots[lane] += bytes[lane * 4 + i] * x[i];
@@ -67,25 +67,24 @@ void dot(const uint8_t* bytes, const int8_t* x, int length, int32_t* dots) {
     }
 }
 
-// part += (dots - zeros * sum of x) * scales * factor, see linear.h; for PARLOR_ZERO_ONE `offset` holds an integer.
+// part += (dots - zeros * sum of x) * scales, see linear.h; for PARLOR_ZERO_ONE `offset` holds an integer.
 void add_block(const linear_weight& w, const int32_t* dots, float offset, const float* zeros, const float* scales,
-               float factor, float* part) {
+               float* part) {
     int32_t start;
     __builtin_memcpy(&start, &offset, sizeof start);
     for (int lane = 0; lane < kLanes; ++lane) {
         const float value = w.zero_kind == PARLOR_ZERO_ONE
             ? static_cast<float>(dots[lane] + start)
             : multiply_add(-zeros[lane], offset, static_cast<float>(dots[lane]));
-        part[lane] = multiply_add(value, scales[lane] * factor, part[lane]);
+        part[lane] = multiply_add(value, scales[lane], part[lane]);
     }
 }
 
-void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     const Block* blocks = blocks_of(w);
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w);
-        const int8_t* high = static_cast<const int8_t*>(tile.codes[0]);
-        const int8_t* low = static_cast<const int8_t*>(tile.codes[1]);
+        const int16_t* x = static_cast<const int16_t*>(tile.codes[0]);
         float sums[kMaxRows][kLanes] = {}, parts[kMaxRows][kLanes] = {};
         const Span* span = spans_of(w);
         for (int64_t b = 0; b < w.num_blocks; ++b) {
@@ -95,18 +94,10 @@ void int8_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t 
             codes = unpack(w, codes, length, bytes);
             load_scales(w, row_block, blocks[b].group, scales);
             load_zeros(w, row_block, blocks[b].group, zeros);
-            for (int row = 0; row < tile.rows; ++row, high += length, low += length) {
-                const int64_t index = b * tile.rows + row;
-                int32_t high_dots[kLanes] = {}, low_dots[kLanes] = {};
-                dot(bytes, high, length, high_dots);
-                dot(bytes, low, length, low_dots);
-                if (w.kind == PARLOR_LINEAR_Q4) {
-                    for (int lane = 0; lane < kLanes; ++lane) low_dots[lane] += kHighPlane * high_dots[lane];
-                    add_block(w, low_dots, tile.offsets[0][index], zeros, scales, 1.0f, parts[row]);
-                } else {
-                    add_block(w, high_dots, tile.offsets[0][index], zeros, scales, kHighPlane, parts[row]);
-                    add_block(w, low_dots, tile.offsets[1][index], zeros, scales, 1.0f, parts[row]);
-                }
+            for (int row = 0; row < tile.rows; ++row, x += length) {
+                int32_t dots[kLanes] = {};
+                dot(bytes, x, length, dots);
+                add_block(w, dots, tile.offsets[b * tile.rows + row], zeros, scales, parts[row]);
             }
             if (b + 1 < span->last_block) continue;
             for (int row = 0; row < tile.rows; ++row) {
@@ -184,7 +175,7 @@ void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_
 
 }  // namespace
 
-LinearKernels linear_kernels() { return {kMaxRows, [](int rows) { return rows; }, int8_rows, exact_rows, dense_rows}; }
+LinearKernels linear_kernels() { return {kMaxRows, [](int rows) { return rows; }, rounded_rows, exact_rows, dense_rows}; }
 
 }  // namespace plain
 }  // namespace parlor

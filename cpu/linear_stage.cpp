@@ -6,6 +6,13 @@
 #include <cmath>
 #include <cstring>
 
+#if defined(__AVX2__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers
+#endif
+#include <immintrin.h>
+#endif
+
 #include "linear.h"
 
 namespace parlor {
@@ -73,40 +80,75 @@ float largest_magnitude(const float* values, int length) {
     return largest < kTiny ? 0.0f : bits_to_float(largest);
 }
 
-struct Sums {
-    int32_t high = 0, low = 0;
-};
-
-// 16 * high + low = round(values * inverse); returns the sums of both planes.
-Sums round_block(const float* values, int length, float inverse, int8_t* high, int8_t* low) {
-    int32_t high_lanes[kColumnUnit] = {}, low_lanes[kColumnUnit] = {};
+// The codes of a block, round(values * inverse), where a tile of this set has them; returns their sum.
+#if defined(__AVX512F__)
+int32_t round_block(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
+                    int64_t place) {
+    int8_t* const high = static_cast<int8_t*>(codes[0]) + place;
+    int8_t* const low = static_cast<int8_t*>(codes[1]) + place;
+    int32_t lanes[kColumnUnit] = {};
     for (int i = 0; i < length; i += kColumnUnit) {
         for (int j = 0; j < kColumnUnit; ++j) {
             const int32_t code = static_cast<int32_t>(float_bits(values[i + j] * inverse + kRounder) - kRounderBits);
             const int32_t upper = (code + kHighPlane / 2) >> 4;
-            const int32_t lower = code - upper * kHighPlane;
             high[i + j] = static_cast<int8_t>(upper);
-            low[i + j] = static_cast<int8_t>(lower);
-            high_lanes[j] += upper;
-            low_lanes[j] += lower;
+            low[i + j] = static_cast<int8_t>(code - upper * kHighPlane);
+            lanes[j] += code;
         }
     }
-    Sums sums;
-    for (int j = 0; j < kColumnUnit; ++j) {
-        sums.high += high_lanes[j];
-        sums.low += low_lanes[j];
-    }
-    return sums;
+    int32_t sum = 0;
+    for (const int32_t lane : lanes) sum += lane;
+    return sum;
 }
+#elif defined(__AVX2__)
+inline __m256i round_8(const float* values, __m256 inverse) {
+    const __m256 shifted = _mm256_fmadd_ps(_mm256_loadu_ps(values), inverse, _mm256_set1_ps(kRounder));
+    return _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(kRounderBits));
+}
+
+int32_t round_block(const linear_weight& w, const float* values, int length, float inverse, void* const* codes,
+                    int64_t place) {
+    int16_t* const out = static_cast<int16_t*>(codes[0]) + place;
+    const int* const pairs = kPairOrder[w.kind == PARLOR_LINEAR_Q4 ? 0 : 1];
+    alignas(32) int8_t bytes[32];  // the order of 16-bit words in each half of a register
+    for (int i = 0; i < 32; ++i) bytes[i] = static_cast<int8_t>(2 * pairs[i % 16 / 2] + i % 2);
+    const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes));
+    const __m256 factor = _mm256_set1_ps(inverse);
+    __m256i sums = _mm256_setzero_si256();
+    for (int i = 0; i < length; i += 16) {
+        const __m256i first = round_8(values + i, factor), second = round_8(values + i + 8, factor);
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xD8);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_shuffle_epi8(words, order));
+        sums = _mm256_add_epi32(sums, _mm256_add_epi32(first, second));
+    }
+    alignas(32) int32_t lanes[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sums);
+    int32_t sum = 0;
+    for (const int32_t lane : lanes) sum += lane;
+    return sum;
+}
+#else
+int32_t round_block(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
+                    int64_t place) {
+    int16_t* const out = static_cast<int16_t*>(codes[0]) + place;
+    int32_t sum = 0;
+    for (int i = 0; i < length; ++i) {
+        const int32_t code = static_cast<int32_t>(float_bits(values[i] * inverse + kRounder) - kRounderBits);
+        out[i] = static_cast<int16_t>(code);
+        sum += code;
+    }
+    return sum;
+}
+#endif
 
 float offset_of(const linear_weight& w, int32_t sum) {
     if (w.zero_kind != PARLOR_ZERO_ONE) return static_cast<float>(sum);
-    return bits_to_float(static_cast<uint32_t>(-w.zero * sum));
+    return bits_to_float(static_cast<uint32_t>(-w.zero) * static_cast<uint32_t>(sum));
 }
 
 // One row of a span; returns its scale. Missing rows are zeros.
 float stage_span(const linear_weight& w, const Span& span, const Input& input, int row, float factor, int tile_rows,
-                 int8_t* const* planes, float* const* offsets) {
+                 void* const* codes, float* offsets) {
     alignas(64) float values[kSpanColumns] = {};
     const Block* const blocks = blocks_of(w);
     float* end = values;
@@ -118,11 +160,8 @@ float stage_span(const linear_weight& w, const Span& span, const Input& input, i
     for (int b = span.first_block; b < span.last_block; ++b) {
         const int length = blocks[b].length;
         const int64_t place = (span.first_column + column) * tile_rows + row * length;
-        const Sums sums = round_block(values + column, length, inverse, planes[0] + place, planes[1] + place);
-        const bool together = w.kind == PARLOR_LINEAR_Q4;
-        const int64_t index = static_cast<int64_t>(b) * tile_rows + row;
-        offsets[0][index] = offset_of(w, together ? sums.high * kHighPlane + sums.low : sums.high);
-        offsets[1][index] = offset_of(w, sums.low);
+        const int32_t sum = round_block(w, values + column, length, inverse, codes, place);
+        offsets[static_cast<int64_t>(b) * tile_rows + row] = offset_of(w, sum);
         column += length;
     }
     return largest * (1.0f / kLargestCode);
@@ -135,15 +174,15 @@ void norm_factors(const linear_weight& w, const Input& input, float* factors) {
 
 }  // namespace
 
-void stage_int8(const linear_weight& w, const Input& input, int tile_rows, int8_t* const* planes, float* scales,
-                float* const* offsets) {
+void stage_rounded(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales,
+                   float* offsets) {
     const Span* const spans = spans_of(w);
     float factors[kMaxTileRows] = {};
     norm_factors(w, input, factors);
     for (int64_t s = 0; s < w.num_spans; ++s) {
         for (int row = 0; row < tile_rows; ++row)
             scales[s * tile_rows + row] =
-                stage_span(w, spans[s], input, row, factors[row], tile_rows, planes, offsets);
+                stage_span(w, spans[s], input, row, factors[row], tile_rows, codes, offsets);
     }
 }
 

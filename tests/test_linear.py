@@ -1,5 +1,7 @@
 """The compiled linear layer on every instruction set, against float64."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -98,9 +100,10 @@ def test_quantized_weights_match_float64(ops, bits, exact):
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 def test_a_row_does_not_depend_on_other_rows_or_threads(ops, exact):
     """To the bit: 1 to 8 rows, many rows and any number of threads take different paths."""
-    for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (8, "bytes", -1)]:
+    for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (8, "one", 64),
+                                    (8, "bytes", -1)]:
         weight = ops.pack_linear(**quantized_parts(72, 320, group_size, bits, zeros, bias=True), exact=exact)
-        x = torch.randn(130, 320, generator=torch.Generator().manual_seed(1))
+        x = torch.randn(257, 320, generator=torch.Generator().manual_seed(1))
         ops.set_threads(2)
         want = multiply(ops, weight, x)
         for threads in (1, 3):
@@ -112,15 +115,17 @@ def test_a_row_does_not_depend_on_other_rows_or_threads(ops, exact):
 def test_vector_sets_agree_to_the_bit(kernels):
     """Integer sums and one order of float additions: every set with a fused multiply-add gives the same."""
     sets = [isa for isa in ISAS[1:] if isa in kernels.supported_isas()]
-    for zeros in ZEROS:
-        weight = kernels.pack_linear(**quantized_parts(40, 704, 128, zeros=zeros, perm=True))
-        x = torch.randn(20, 704, generator=torch.Generator().manual_seed(2))
-        results = []
-        for isa in sets:
-            kernels.force_isa(isa)
-            results.append(multiply(kernels, weight, x))
-        kernels.force_isa(None)
-        assert all(torch.equal(results[0], other) for other in results[1:])
+    norm = torch.randn(704, generator=torch.Generator().manual_seed(3))
+    for bits, zeros in itertools.product((4, 8), ZEROS):
+        weight = kernels.pack_linear(**quantized_parts(40, 704, 128, bits, zeros, perm=True))
+        for m in (1, 3, 20):
+            x = torch.randn(m, 704, generator=torch.Generator().manual_seed(2))
+            results = []
+            for isa in sets:
+                kernels.force_isa(isa)
+                results.append(multiply(kernels, weight, x, norm=norm, eps=1e-5))
+            kernels.force_isa(None)
+            assert all(torch.equal(results[0], other) for other in results[1:]), (bits, zeros, m)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

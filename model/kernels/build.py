@@ -75,6 +75,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear_stage.cpp", _VECTORISED),
     Source("linear_silu.cpp", _VECTORISED),
     Source("linear_avx2.cpp", ("avx2",)),
+    Source("linear_avx2_many.cpp", ("avx2",)),
     Source("linear_avx512.cpp", ("avx512",)),
     Source("linear_amx.cpp", ("amx",)),
     Source("linear_limits.cpp", ISAS),
