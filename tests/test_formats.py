@@ -18,7 +18,7 @@ from model.config import ModelConfig, ModelLoadError
 from model.formats.checkpoint import open_checkpoint
 from model.formats.gptq import GptqReader, unpack, unpack_zeros
 from model.formats.safetensors_reader import TensorFolder, read_header, read_tensor
-from model.formats.weights import DenseMatrix, QuantizedMatrix, join
+from model.formats.weights import DenseMatrix, QuantizedMatrix, join, rounded_to_8_bits
 from tests.tiny_models import TINY, gptq_tensors, pack_bits, write_model
 
 GOOD = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -304,3 +304,15 @@ def test_settings_of_old_tools_lie_in_a_file_of_their_own(tmp_path: Path):
     folder = write_model(tmp_path, TINY)
     (folder / "quantize_config.json").write_text('{"bits": 4, "group_size": 32}')
     assert open_checkpoint(folder, ModelConfig.from_folder(folder)).describe() == "4-bit GPTQ g32"
+
+
+def test_a_matrix_rounded_to_8_bits_is_within_half_a_step():
+    """Odd widths, a row of zeros and one of numbers that float16 cannot hold; the bias stays."""
+    weight = torch.randn(5000, 100, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    weight[1], weight[2] = 0, 1e-9
+    matrix = rounded_to_8_bits(DenseMatrix(weight, torch.ones(5000)))
+    group = torch.arange(100) // matrix.group_size
+    scales = matrix.scales.float()[:, group]
+    rounded = (matrix.codes.float() - matrix.zeros.float()[:, group]) * scales
+    assert ((rounded - weight.float()).abs() <= scales * 0.51 + 1e-8).all()
+    assert matrix.bits == 8 and matrix.codes.shape == weight.shape and matrix.bias is not None

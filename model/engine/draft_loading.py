@@ -40,7 +40,7 @@ class DraftFolder:
 
     def nbytes(self, engine: EngineConfig, max_seq_len: int) -> int:
         """What it takes when contexts have up to `max_seq_len` tokens."""
-        weights = sum(info.nbytes for info in weight_infos(self.reader, self.config))
+        weights = sum(info.nbytes for info in weight_infos(self.reader, self.config, engine.exact))
         context = self._context(max_seq_len)
         cache = self._num_pages(max_seq_len) * PAGE_SIZE * cache_bytes_per_token(self.config, engine.cache)
         return (weights + cache + context * rope_bytes_per_position(self.config)

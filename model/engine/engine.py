@@ -94,8 +94,9 @@ class Engine:
         max_tokens = step_tokens(config.prefill_chunk)
         draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
         draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions) if draft else 0
+        weight_bytes = sum(info.nbytes for info in weight_infos(reader, model, config.exact))
         plan = plan_memory(
-            model, config, weight_bytes=sum(info.nbytes for info in weight_infos(reader, model)),
+            model, config, weight_bytes=weight_bytes,
             scratch_bytes=buffer_bytes(model, max_tokens, LOGIT_ROWS) + draft_bytes, free_bytes=free_memory())
         if ops is None:
             from model.kernels import load_kernels

@@ -77,6 +77,26 @@ class WeightReader(Protocol):
         """float16, bfloat16 or float32 [rows, columns], as stored."""
 
 
+HEAD_GROUP_SIZE = 64
+_ROWS_AT_A_TIME = 4096
+
+
+def rounded_to_8_bits(matrix: DenseMatrix) -> QuantizedMatrix:
+    """A dense matrix in 8-bit codes around 128: scale = max |w| / 127 of HEAD_GROUP_SIZE columns."""
+    parts = []
+    for rows in matrix.weight.split(_ROWS_AT_A_TIME):  # float32 copies of a whole head would take gigabytes
+        weight = rows.float()
+        n, k = weight.shape
+        padded = torch.nn.functional.pad(weight, (0, -k % HEAD_GROUP_SIZE)).view(n, -1, HEAD_GROUP_SIZE)
+        scales = (padded.abs().amax(-1) / 127).half()
+        steps = scales.float().where(scales > 0, 1.0).unsqueeze(-1)
+        codes = (padded / steps).round().clamp(-128, 127) + 128
+        parts.append((codes.view(n, -1)[:, :k].to(torch.uint8), scales))
+    codes, scales = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return QuantizedMatrix(codes, scales, torch.full_like(scales, 128, dtype=torch.uint8),
+                           min(HEAD_GROUP_SIZE, matrix.weight.shape[1]), 8, None, matrix.bias)
+
+
 def join(matrices: list[Matrix]) -> list[Matrix]:
     """Stack neighbours along the outputs wherever one kernel call can do them; the order stays."""
     joined = [matrices[0]]
