@@ -162,7 +162,7 @@ void rope_part(const RopeArgs& a, const Writer& writer, int64_t part, int64_t nu
 template <class Writer>
 void rope_with(const RopeArgs& a, const Writer& writer) {
     if (a.num_tokens * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim <= kValuesPerShare)
-        team().run_one([&] { rope_part(a, writer, 0, 1); });
+        rope_part(a, writer, 0, 1);
     else
         team().run([&](int part, int num_parts) { rope_part(a, writer, part, num_parts); });
 }

@@ -50,9 +50,8 @@ void wait_until(Condition done) {
 }
 
 // What the calling thread is doing for the team.
-enum class Role { kOutside, kInBody, kNested, kReplaying };
+enum class Role { kOutside, kInBody, kNested };
 thread_local Role role = Role::kOutside;
-thread_local int own_part = 0;
 
 struct State {
     std::mutex one_caller;  // two Python threads take turns
@@ -70,7 +69,6 @@ struct State {
 
     ThreadTeam::Body body = nullptr;
     void* context = nullptr;
-    Role body_role = Role::kInBody;
 
     char* scratch = nullptr;
     size_t scratch_bytes = 0;
@@ -93,11 +91,9 @@ void barrier_of(State& s) {
 }
 
 void work_on_part(State& s, int part) {
-    role = s.body_role;
-    own_part = part;
+    role = Role::kInBody;
     s.body(s.context, part, s.size);
     role = Role::kOutside;
-    own_part = 0;
 }
 
 void sleep_until_generation_leaves(State& s, uint64_t seen) {
@@ -135,11 +131,10 @@ void stop_threads(State& s) {
     s.size = 1;
 }
 
-void run_region(State& s, ThreadTeam::Body body, void* context, Role body_role) {
+void run_region(State& s, ThreadTeam::Body body, void* context) {
     const std::lock_guard<std::mutex> lock(s.one_caller);
     s.body = body;
     s.context = context;
-    s.body_role = body_role;
     if (s.size > 1) {
         s.at_work.store(s.size - 1, std::memory_order_relaxed);
         start_generation(s);
@@ -164,9 +159,7 @@ ThreadTeam& team() {
     return instance;
 }
 
-int ThreadTeam::size() const { return role == Role::kInBody || role == Role::kNested ? 1 : state().size; }
-
-bool ThreadTeam::is_replaying() const { return role == Role::kReplaying; }
+int ThreadTeam::size() const { return role == Role::kOutside ? state().size : 1; }
 
 void ThreadTeam::set_size(int num_threads) {
     State& s = state();
@@ -181,26 +174,11 @@ void ThreadTeam::set_size(int num_threads) {
 }
 
 void ThreadTeam::run_body(Body body, void* context) {
-    State& s = state();
-    if (role == Role::kInBody || role == Role::kNested) {
-        const Role outer = role;
-        role = Role::kNested;
-        body(context, 0, 1);
-        role = outer;
-        return;
-    }
-    if (role == Role::kReplaying) {
-        role = Role::kInBody;
-        body(context, own_part, s.size);
-        role = Role::kReplaying;
-        return barrier_of(s);
-    }
-    run_region(s, body, context, Role::kInBody);
-}
-
-void ThreadTeam::replay_body(Body body, void* context) {
-    if (role != Role::kOutside) return body(context, 0, 1);
-    run_region(state(), body, context, Role::kReplaying);
+    if (role == Role::kOutside) return run_region(state(), body, context);
+    const Role outer = role;
+    role = Role::kNested;
+    body(context, 0, 1);
+    role = outer;
 }
 
 void ThreadTeam::barrier() {
@@ -209,11 +187,7 @@ void ThreadTeam::barrier() {
 
 void* ThreadTeam::scratch(size_t bytes) {
     State& s = state();
-    if (role != Role::kReplaying) return grow_scratch(s, bytes) ? s.scratch : nullptr;
-    barrier_of(s);  // nobody reads the old memory any more
-    if (own_part == 0) grow_scratch(s, bytes);
-    barrier_of(s);
-    return s.scratch_bytes >= bytes ? s.scratch : nullptr;
+    return grow_scratch(s, bytes) ? s.scratch : nullptr;
 }
 
 }  // namespace parlor

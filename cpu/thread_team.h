@@ -4,12 +4,6 @@
 //   team().parallel_for(n, [&](int64_t begin, int64_t end, int part) { ... });    static partition of 0..n
 //
 // Which thread does what depends only on (n, team size): no stealing. Exceptions must not leave a body.
-//
-// A recorded list of operations is replayed by all threads together: each thread then calls each operation,
-// run() executes the calling thread's part and ends in a barrier. So the code of an operation around its
-// run() calls is executed once by every thread: it may compute from its arguments, but writes to memory that others
-// see belong inside run() (for example `if (part == 0)`), and memory shared by the parts comes from
-// scratch(), never from a local array or vector.
 #pragma once
 
 #include <cstddef>
@@ -26,19 +20,12 @@ class ThreadTeam {
     void set_size(int num_threads);   // not while an operation runs
 
     // body(part, num_parts) on every thread at once; returns when all are done. From inside another body it is
-    // body(0, 1) on the calling thread alone; inside replay() see above.
+    // body(0, 1) on the calling thread alone.
     template <class Function>
     void run(Function&& body) {
         using Plain = std::remove_reference_t<Function>;
         run_body([](void* context, int part, int num_parts) { (*static_cast<Plain*>(context))(part, num_parts); },
                  const_cast<void*>(static_cast<const void*>(&body)));
-    }
-
-    // body() on part 0 only, without waking the others.
-    template <class Function>
-    void run_one(Function&& body) {
-        if (is_replaying()) run([&](int part, int) { if (part == 0) body(); });
-        else body();
     }
 
     // body(begin, end, part) over contiguous shares of 0..n, their borders multiples of `grain`. Parts without
@@ -47,7 +34,7 @@ class ThreadTeam {
     void parallel_for(int64_t n, Function&& body, int64_t grain = 1) {
         if (n <= 0) return;
         const int64_t blocks = (n + grain - 1) / grain;
-        if (blocks == 1) return run_one([&] { body(int64_t{0}, n, 0); });
+        if (blocks == 1) return body(int64_t{0}, n, 0);
         run([&](int part, int num_parts) {
             const int64_t begin = blocks * part / num_parts * grain;
             const int64_t end = part + 1 == num_parts ? n : blocks * (part + 1) / num_parts * grain;
@@ -58,22 +45,12 @@ class ThreadTeam {
     // Within a body of run(): wait until all parts have come here. Every part must call it equally often.
     void barrier();
 
-    // All threads execute `body` (a list of operations), see above. The caller's own part is 0.
-    template <class Function>
-    void replay(Function&& body) {
-        using Plain = std::remove_reference_t<Function>;
-        replay_body([](void* context, int, int) { (*static_cast<Plain*>(context))(); },
-                    const_cast<void*>(static_cast<const void*>(&body)));
-    }
-
     // At least `bytes`, 64-byte aligned, the same memory for every thread, contents undefined; valid until the
     // next scratch() call. nullptr: out of memory. Call it outside of run(). Grows only.
     void* scratch(size_t bytes);
 
   private:
     void run_body(Body body, void* context);
-    void replay_body(Body body, void* context);
-    bool is_replaying() const;
 };
 
 ThreadTeam& team();
