@@ -362,7 +362,8 @@ __global__ void __launch_bounds__(kThreads, 1) sampling_kernel(const Sampling a)
     if (threadIdx.x == 0) s.chosen = -1;
     for (int id = threadIdx.x; id < vocab_size; id += kThreads) {
         const double logit = logits[id];
-        x[id] = logit != logit ? -INFINITY : logit > 3.4028234663852886e38 ? 3.4e38 : logit;
+        const bool is_allowed = !row.allowed || row.allowed[id / 32] >> (id % 32) & 1;
+        x[id] = logit != logit || !is_allowed ? -INFINITY : logit > 3.4028234663852886e38 ? 3.4e38 : logit;
         latest[id] = counts[id] = 0;
         if (probabilities) probabilities[id] = 0.0f;
     }
