@@ -6,10 +6,12 @@ Numbers only.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field
 
 _REMEMBERED = 400      # steps
 _ASSUMED_COST = 0.05   # of a second row, as a part of the first one's
+_COLD_STEPS = 2        # the first ones of a shape are run by Python and recorded, see call_list.py
 
 
 @dataclass
@@ -36,19 +38,25 @@ class DraftRecord:
 
 @dataclass
 class StepCosts:
-    """Seconds of a step by its number of rows, as measured; what was measured long ago does not count."""
+    """Seconds of a step by its number of rows, as measured; what was measured long ago does not count, nor do
+    the first steps of a shape."""
 
     _seconds: dict[int, float] = field(default_factory=dict)
     _noted: dict[int, int] = field(default_factory=dict)  # when, in steps
     _now: int = 0
     _known: list[int] = field(default_factory=list)       # rows, ascending
+    _runs: Counter[int] = field(default_factory=Counter)
 
     def note(self, rows: int, seconds: float) -> None:
-        """A step of decoding took so long. One that was held up counts little."""
+        """A step of decoding took so long. One that was held up by other programs counts little."""
         self._now += 1
+        self._runs[rows] += 1
+        if self._runs[rows] <= _COLD_STEPS:
+            return
         before = self._seconds.get(rows)
         if before is not None and rows in self._known:
-            seconds = before + 0.2 * (min(seconds, 2 * before) - before)
+            seconds = before + (0.3 * (seconds - before) if seconds < before
+                                else 0.05 * (min(seconds, 2 * before) - before))
         self._seconds[rows] = seconds
         self._noted[rows] = self._now
         self._known = sorted(r for r, noted in self._noted.items() if self._now - noted < _REMEMBERED)
@@ -63,4 +71,4 @@ class StepCosts:
             base = self._seconds.get(nearest, 1.0)
             return base * (1 + _ASSUMED_COST * (rows - nearest) / max(1, nearest))
         low, high = self._seconds[below], self._seconds[above]
-        return low + (high - low) * (rows - below) / max(1, above - below)
+        return low + max(0.0, high - low) * (rows - below) / max(1, above - below)

@@ -15,7 +15,8 @@ from model.engine.scheduler import Batch, Chunk, Scheduler
 
 MAX_DRAFT = 16
 """Tokens of a draft at most."""
-_MAX_DRAFTS = 64    # tokens of all drafts of a step together
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Tokens of all drafts of a step together: few sizes, since each has to be tried, recorded and measured."""
 _LEAST_GAIN = 1.05  # in tokens a second, below which no guess is worth its trouble
 
 
@@ -70,10 +71,12 @@ class Speculator:
         rows, room  of the step without guesses, and how many more there may be
         """
         steps = sorted(((rate ** (i + 1), index) for index, (rate, length) in enumerate(candidates)
-                        for i in range(length)), key=lambda step: -step[0])[:max(0, min(room, _MAX_DRAFTS))]
+                        for i in range(length)), key=lambda step: -step[0])[:max(0, min(room, _SIZES[-1]))]
         gain, best, best_count = float(rows), _LEAST_GAIN * rows / self.costs.of(rows), 0
         for count, (chance, _) in enumerate(steps, 1):
             gain += chance
+            if count not in _SIZES:
+                continue
             speed = gain / (self.costs.of(rows + count) + self.drafter.seconds_per_token * count)
             if speed > best:
                 best, best_count = speed, count
