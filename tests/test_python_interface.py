@@ -161,6 +161,19 @@ def test_the_end_comes_only_when_the_form_is_complete_and_then_at_once(llm):
     assert cut.finish_reason == "length" and re.fullmatch("[a-z]+", cut.text)
 
 
+def test_a_stop_string_within_a_guess_ends_the_reply_at_the_same_place(small_model):
+    options = {"max_new_tokens": 150, "temperature": 0.2, "seed": 3}
+    prompt = "The fox"
+    with load_model(small_model, threads=1, speculation=False) as plain:
+        whole = plain.generate(prompt, **options)
+        stop = whole[len(whole) // 2:][:3]
+        want = plain.generate(prompt, stop=stop, **options)
+    with load_model(small_model, threads=1, draft=small_model) as llm:  # every guess is right
+        llm._engine._speculator.choose = lambda candidates, rows, room: [length for _, length in candidates]
+        found, = llm.complete(prompt, stop=stop, **options)
+    assert (found.text, found.finish_reason) == (want, "stop") and found.stats.drafted_tokens > 0
+
+
 def test_a_constraint_does_not_care_about_guesses_and_neighbours(small_model):
     """Every guess is computed; wrong ones are taken back by the constraint too."""
     constraint = Constraint.regex(r"(ab|cd|xyz, )*[0-9]{30}")
