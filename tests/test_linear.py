@@ -1,4 +1,4 @@
-"""The compiled linear layer on every instruction set, against float64."""
+"""The linear layer of both libraries, on every instruction set, against float64."""
 
 import itertools
 
@@ -8,6 +8,7 @@ import torch
 from model.kernels import linear_reference as reference
 from model.kernels import load_kernels
 from model.kernels.binding import KernelError
+from tests.kernel_libraries import GPUS, LIBRARIES, is_gpu, opened
 
 ISAS = ("plain", "avx2", "avx512", "amx")
 SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are no multiple of 32
@@ -41,6 +42,18 @@ def ops(kernels, request):
     yield kernels
     kernels.force_isa(None)
     kernels.set_threads(2)
+
+
+@pytest.fixture(params=LIBRARIES)
+def any_ops(request):
+    with opened(request) as one:
+        yield one
+
+
+@pytest.fixture(params=GPUS)
+def gpu(request):
+    with opened(request) as one:
+        yield one
 
 
 def quantized_parts(n, k, group_size, bits=4, zeros="one", perm=False, bias=False):
@@ -87,29 +100,31 @@ def multiply(ops, weight, x, **options):
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_quantized_weights_match_float64(ops, bits, exact):
-    for n, k, group_size in SHAPES:
+def test_quantized_weights_match_float64(any_ops, bits, exact):
+    shapes, rows = (SHAPES[::2], 3) if is_gpu(any_ops) else (SHAPES, 33)
+    for n, k, group_size in shapes:
         for zeros in ZEROS:
             parts = quantized_parts(n, k, group_size, bits, zeros, perm=n % 2 == 0, bias=n % 3 != 0)
-            weight = ops.pack_linear(**parts, exact=exact)
-            x = torch.randn(33, k, generator=torch.Generator().manual_seed(k))
-            error = relative_error(multiply(ops, weight, x), expected(parts, x))
+            weight = any_ops.pack_linear(**parts, exact=exact)
+            x = torch.randn(rows, k, generator=torch.Generator().manual_seed(k))
+            error = relative_error(multiply(any_ops, weight, x), expected(parts, x))
             assert error < (EXACT_ERROR if exact else ROUNDED_ERROR), (n, k, group_size, zeros)
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
-def test_a_row_does_not_depend_on_other_rows_or_threads(ops, exact):
+def test_a_row_does_not_depend_on_other_rows_or_threads(any_ops, exact):
     """To the bit: 1 to 8 rows, many rows and any number of threads take different paths."""
     for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (8, "one", 64),
                                     (8, "bytes", -1)]:
-        weight = ops.pack_linear(**quantized_parts(72, 320, group_size, bits, zeros, bias=True), exact=exact)
-        x = torch.randn(257, 320, generator=torch.Generator().manual_seed(1))
-        ops.set_threads(2)
-        want = multiply(ops, weight, x)
+        parts = quantized_parts(72, 320, group_size, bits, zeros, bias=True)
+        weight = any_ops.pack_linear(**parts, exact=exact)
+        x = torch.randn(33 if is_gpu(any_ops) else 257, 320, generator=torch.Generator().manual_seed(1))
+        want = multiply(any_ops, weight, x)
         for threads in (1, 3):
-            ops.set_threads(threads)
-            for m in ROWS:
-                assert torch.equal(multiply(ops, weight, x[:m]), want[:m]), (bits, zeros, threads, m)
+            if not is_gpu(any_ops):
+                any_ops.set_threads(threads)
+            for m in (1, 3, 9) if is_gpu(any_ops) else ROWS:
+                assert torch.equal(multiply(any_ops, weight, x[:m]), want[:m]), (bits, zeros, threads, m)
 
 
 def test_vector_sets_agree_to_the_bit(kernels):
@@ -129,22 +144,22 @@ def test_vector_sets_agree_to_the_bit(kernels):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_dense_weights_match_float64(ops, dtype):
+def test_dense_weights_match_float64(any_ops, dtype):
     for n, k in [(40, 704), (17, 33), (130, 100), (1, 1)]:
         random = torch.Generator().manual_seed(n)
         dense = torch.randn(n, k, generator=random).to(dtype)
         bias = torch.randn(n, generator=random)
-        weight = ops.pack_dense(dense, bias)
+        weight = any_ops.pack_dense(dense, bias)
         x = torch.randn(33, k, generator=random)
-        out = multiply(ops, weight, x)
+        out = multiply(any_ops, weight, x)
         assert relative_error(out, x.double() @ dense.double().T + bias.double()) < EXACT_ERROR, (n, k)
-        for m in ROWS:
-            assert torch.equal(multiply(ops, weight, x[:m]), out[:m]), (n, k, m)
+        for m in (1, 3, 9) if is_gpu(any_ops) else ROWS:
+            assert torch.equal(multiply(any_ops, weight, x[:m]), out[:m]), (n, k, m)
 
 
-def test_quantized_by_hand(ops):
+def test_quantized_by_hand(any_ops):
     """Codes 9 and 5, zero 8, scale 0.5: weights 0.5 and -1.5. x = (4, 2): 2 - 3, plus bias 10."""
-    weight = ops.pack_linear(
+    weight = any_ops.pack_linear(
         torch.tensor([[9, 5]], dtype=torch.uint8),
         torch.tensor([[0.5]], dtype=torch.float16),
         torch.tensor([[8]], dtype=torch.uint8),
@@ -152,47 +167,47 @@ def test_quantized_by_hand(ops):
         bias=torch.tensor([10.0]),
         exact=True,
     )
-    assert multiply(ops, weight, torch.tensor([[4.0, 2.0]])).tolist() == [[9.0]]
+    assert multiply(any_ops, weight, torch.tensor([[4.0, 2.0]])).tolist() == [[9.0]]
 
 
 @pytest.mark.parametrize("m", [2, 20])
-def test_row_strides_and_adding(ops, m):
+def test_row_strides_and_adding(any_ops, m):
     """Only the n columns of out are written; "add" adds to what is there."""
     parts = quantized_parts(24, 96, 32, bias=True)
-    dense = ops.pack_dense(torch.randn(24, 96))
-    for weight in (ops.pack_linear(**parts), ops.pack_linear(**parts, exact=True), dense):
+    dense = any_ops.pack_dense(torch.randn(24, 96))
+    for weight in (any_ops.pack_linear(**parts), any_ops.pack_linear(**parts, exact=True), dense):
         x = torch.randn(m, 100)[:, 2:98]
         wide = torch.full((m, 31), 7.0)
         out = wide[:, 4:28]
-        ops.linear(x, weight, out)
-        assert torch.equal(out, multiply(ops, weight, x.contiguous()))
+        any_ops.linear(x, weight, out)
+        assert torch.equal(out, multiply(any_ops, weight, x.contiguous()))
         assert (wide[:, :4] == 7).all() and (wide[:, 28:] == 7).all()
         once = out.clone()
-        ops.linear(x, weight, out, epilogue="add")
+        any_ops.linear(x, weight, out, epilogue="add")
         torch.testing.assert_close(out, 2 * once)
 
 
 @pytest.mark.parametrize("kind", ["rounded", "exact", "dense"])
 @pytest.mark.parametrize(("n", "k", "group_size"), [(40, 704, 128), (130, 100, 32), (64, 96, -1), (2, 1, 1)])
-def test_norm_and_epilogues_equal_the_steps_one_by_one(ops, kind, n, k, group_size):
+def test_norm_and_epilogues_equal_the_steps_one_by_one(any_ops, kind, n, k, group_size):
     """Few and many rows, row strides; halves of gate_up that begin within a row block; a permuted norm."""
     random = torch.Generator().manual_seed(n)
     if kind == "dense":
-        weight = ops.pack_dense(torch.randn(n, k, generator=random), torch.randn(n, generator=random))
+        weight = any_ops.pack_dense(torch.randn(n, k, generator=random), torch.randn(n, generator=random))
     else:
         parts = quantized_parts(n, k, group_size, perm=k > 1, bias=True)
-        weight = ops.pack_linear(**parts, exact=kind == "exact")
+        weight = any_ops.pack_linear(**parts, exact=kind == "exact")
     norm, eps = torch.randn(k, generator=random), 1e-2
-    for m in (1, 3, 20, 257):
+    for m in (1, 3, 9, 66) if is_gpu(any_ops) else (1, 3, 20, 257):
         x = (torch.randn(m, k + 3, generator=random) * 4)[:, 1:k + 1]
         normed = x * torch.rsqrt(x.double().square().mean(-1, keepdim=True) + eps).float() * norm
-        y = multiply(ops, weight, normed)
+        y = multiply(any_ops, weight, normed)
         tolerance = {"rtol": 2e-4, "atol": (1e-3 if kind == "rounded" else 2e-6) * float(y.abs().max())}
-        torch.testing.assert_close(multiply(ops, weight, x, norm=norm, eps=eps), y, **tolerance)
-        exactly = multiply(ops, weight, x)
+        torch.testing.assert_close(multiply(any_ops, weight, x, norm=norm, eps=eps), y, **tolerance)
+        exactly = multiply(any_ops, weight, x)
         gate, up = exactly.chunk(2, dim=-1)
         wanted = torch.nn.functional.silu(gate) * up
-        got = multiply(ops, weight, x, epilogue="silu_mul")
+        got = multiply(any_ops, weight, x, epilogue="silu_mul")
         torch.testing.assert_close(got, wanted, rtol=2e-6, atol=1e-6 * float(wanted.abs().max()))
         start = torch.randn(m, n, generator=random)
         for epilogue, wanted in (("add", start + exactly),
@@ -200,57 +215,58 @@ def test_norm_and_epilogues_equal_the_steps_one_by_one(ops, kind, n, k, group_si
             wide = torch.full((m, n + 2), 7.0)
             out = wide[:, 1:n + 1]
             out.copy_(start)
-            ops.linear(x, weight, out, epilogue=epilogue)
+            any_ops.linear(x, weight, out, epilogue=epilogue)
             torch.testing.assert_close(out, wanted, rtol=2e-6, atol=1e-6 * float(wanted.abs().max()))
             assert (wide[:, 0] == 7).all() and (wide[:, -1] == 7).all()
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_norm_and_epilogue_of_a_row_do_not_depend_on_other_rows_or_threads(ops, dense):
+def test_norm_and_epilogue_of_a_row_do_not_depend_on_other_rows_or_threads(any_ops, dense):
     parts = quantized_parts(72, 320, 64, perm=True)
-    weight = ops.pack_dense(torch.randn(72, 320)) if dense else ops.pack_linear(**parts)
-    x, norm = torch.randn(70, 320), torch.randn(320)
-    want = multiply(ops, weight, x, norm=norm, eps=1e-5, epilogue="silu_mul")
+    weight = any_ops.pack_dense(torch.randn(72, 320)) if dense else any_ops.pack_linear(**parts)
+    x, norm = torch.randn(33, 320), torch.randn(320)
+    want = multiply(any_ops, weight, x, norm=norm, eps=1e-5, epilogue="silu_mul")
     for threads in (1, 3):
-        ops.set_threads(threads)
+        if not is_gpu(any_ops):
+            any_ops.set_threads(threads)
         for m in (1, 2, 5, 9, 33):
-            got = multiply(ops, weight, x[:m], norm=norm, eps=1e-5, epilogue="silu_mul")
+            got = multiply(any_ops, weight, x[:m], norm=norm, eps=1e-5, epilogue="silu_mul")
             assert torch.equal(got, want[:m]), (threads, m)
 
 
-def test_norm_of_extreme_rows(ops):
+def test_norm_of_extreme_rows(any_ops):
     """(3, 4) by hand; a row of zeros stays zero, a NaN stays in its row."""
-    weight = ops.pack_dense(torch.eye(2))
+    weight = any_ops.pack_dense(torch.eye(2))
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [torch.nan, 1.0]])
-    out = multiply(ops, weight, x, norm=torch.tensor([1.0, 2.0]), eps=1e-30)
+    out = multiply(any_ops, weight, x, norm=torch.tensor([1.0, 2.0]), eps=1e-30)
     torch.testing.assert_close(out[0], torch.tensor([3.0, 8.0]) / 12.5 ** 0.5)
     assert (out[1] == 0).all() and out[2].isnan().all()
 
 
-def test_silu_of_extreme_gates_is_finite(ops):
+def test_silu_of_extreme_gates_is_finite(any_ops):
     gates = torch.tensor([-1e30, -200.0, -88.0, -0.0, 0.0, 88.0, 200.0, 1e30])
-    weight = ops.pack_dense(torch.cat((gates, torch.ones(8))).reshape(16, 1))
-    out = multiply(ops, weight, torch.ones(1, 1), epilogue="silu_mul")[0]
+    weight = any_ops.pack_dense(torch.cat((gates, torch.ones(8))).reshape(16, 1))
+    out = multiply(any_ops, weight, torch.ones(1, 1), epilogue="silu_mul")[0]
     assert out.isfinite().all() and (out[1:3].abs() < 1e-30).all()
     torch.testing.assert_close(out[3:], gates[3:].clamp(min=0), rtol=1e-6, atol=1e-6)
 
 
-def test_act_order_takes_the_permuted_columns(ops):
+def test_act_order_takes_the_permuted_columns(any_ops):
     """A permuted weight equals the unpermuted one on permuted activations."""
     parts = quantized_parts(32, 160, 64, perm=True)
     x = torch.randn(12, 160)
-    permuted = ops.pack_linear(**parts)
-    plain = ops.pack_linear(**{**parts, "perm": None})
+    permuted = any_ops.pack_linear(**parts)
+    plain = any_ops.pack_linear(**{**parts, "perm": None})
     sorted_x = x[:, parts["perm"].long()].contiguous()
-    assert torch.equal(multiply(ops, permuted, x), multiply(ops, plain, sorted_x))
+    assert torch.equal(multiply(any_ops, permuted, x), multiply(any_ops, plain, sorted_x))
 
 
-def test_activations_that_are_zero_or_tiny_or_huge(ops):
+def test_activations_that_are_zero_or_tiny_or_huge(any_ops):
     """A scale of zero divides nothing, and rows of other sizes do not disturb each other."""
     parts = quantized_parts(16, 512, 64)
     x = torch.randn(4, 512)
     x[0], x[1], x[2] = 0, x[1] * 1e-38, x[2] * 1e30
-    out = multiply(ops, ops.pack_linear(**parts), x)
+    out = multiply(any_ops, any_ops.pack_linear(**parts), x)
     assert (out[0] == 0).all() and out.isfinite().all()
     want = expected(parts, x)
     assert relative_error(out[2], want[2]) < ROUNDED_ERROR and relative_error(out[3], want[3]) < ROUNDED_ERROR
@@ -258,12 +274,12 @@ def test_activations_that_are_zero_or_tiny_or_huge(ops):
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_nan_and_infinity_show_in_their_row_only(ops, exact, bad):
-    weight = ops.pack_linear(**quantized_parts(16, 512, 64), exact=exact)
+def test_nan_and_infinity_show_in_their_row_only(any_ops, exact, bad):
+    weight = any_ops.pack_linear(**quantized_parts(16, 512, 64), exact=exact)
     x = torch.randn(10, 512)
-    good = multiply(ops, weight, x)
+    good = multiply(any_ops, weight, x)
     x[3, 77] = bad
-    out = multiply(ops, weight, x)
+    out = multiply(any_ops, weight, x)
     assert not out[3].isfinite().any()
     assert torch.equal(out[[0, 1, 2, *range(4, 10)]], good[[0, 1, 2, *range(4, 10)]])
 
@@ -300,8 +316,8 @@ def test_whole_zero_points_in_halves_are_kept_as_bytes(kernels):
     assert kernels.pack_linear(**parts).nbytes == kernels.pack_linear(**as_halves).nbytes
 
 
-def test_no_rows_are_no_work(ops):
-    ops.linear(torch.empty(0, 96), ops.pack_linear(**quantized_parts(8, 96, 32)), torch.empty(0, 8))
+def test_no_rows_are_no_work(any_ops):
+    any_ops.linear(torch.empty(0, 96), any_ops.pack_linear(**quantized_parts(8, 96, 32)), torch.empty(0, 8))
 
 
 @pytest.mark.parametrize(
@@ -362,3 +378,48 @@ def test_the_c_functions_check_their_arguments(kernels):
         kernels.call("linear", x, 95, 2, None, 0.0, ctypes.byref(weight.struct), out, 8, 0, None)
     with pytest.raises(KernelError, match="linear: an argument lies outside"):
         kernels.call("linear", x, 96, 2, None, 0.0, ctypes.byref(weight.struct), out, 8, 4, None)
+
+
+# ---- a GPU's own -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_gpu_unpacks_to_the_very_weight(gpu, bits):
+    """Codes, zeros and scales come back from the packed layout; float16 rounds them."""
+    for n, k, group_size in SHAPES:
+        for zeros in ZEROS:
+            parts = quantized_parts(n, k, group_size, bits, zeros)
+            weight = gpu.pack_linear(**parts)
+            matrix = gpu._dequantized(weight, 0, n)
+            want = expected(parts, torch.eye(k)).T
+            kept = matrix if group_size == -1 or group_size % 32 == 0 else None
+            if kept is not None:
+                torch.testing.assert_close(kept[:, :k].double(), want, rtol=6e-4, atol=1e-7)
+                assert (kept[:, k:].float() * 0 == 0).all()
+
+
+def test_a_gpu_multiplies_many_rows_by_matrix_products(gpu):
+    """In parts of the outputs, with act-order and a group that is no multiple of 32."""
+    for bits, n, k, group_size in ((4, 56, 352, 44), (8, 40, 160, 32), (4, 17, 64, -1)):
+        parts = quantized_parts(n, k, group_size, bits, "bytes", perm=True, bias=True)
+        weight, x = gpu.pack_linear(**parts), torch.randn(70, k)
+        x[3] *= 1e20
+        want = expected(parts, x)
+        many = multiply(gpu, weight, x)
+        for row in (0, 3, 69):
+            assert relative_error(many[row], want[row]) < ROUNDED_ERROR
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        dense, x = torch.randn(30, 70).to(dtype), torch.randn(65, 70)
+        got = multiply(gpu, gpu.pack_dense(dense), x)
+        assert relative_error(got, x.double() @ dense.double().T) < ROUNDED_ERROR
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
+def test_a_gpu_shares_the_columns_of_a_tile_among_blocks(gpu, exact):
+    """Few outputs and many columns: blocks leave their sums for the last one, whatever their order."""
+    parts = quantized_parts(20, 4224, 128, bias=True)
+    weight, x = gpu.pack_linear(**parts, exact=exact), torch.randn(9, 4224)
+    want, got = expected(parts, x), multiply(gpu, weight, x)
+    assert relative_error(got, want) < (EXACT_ERROR if exact else ROUNDED_ERROR)
+    for m in (1, 2, 4):
+        assert torch.equal(multiply(gpu, weight, x[:m]), got[:m])

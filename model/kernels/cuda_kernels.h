@@ -13,6 +13,34 @@ extern "C" {
  * needs more returns PARLOR_ERROR_MEMORY. */
 PARLOR_API int set_workspace(void* memory, int64_t bytes, void* stream);
 
+/* A product of many rows by another library, in steps: y = staged @ dequantized^T, then linear_finish(). */
+
+/* The rows of x, normed, in the order of the packed weight's columns and scaled by a power of two, as float16. */
+PARLOR_API int linear_stage(
+    const float* x,            /* [m, k], rows x_stride apart */
+    int64_t x_stride,
+    int64_t m,
+    const float* norm_weight,  /* [k] or null, as in linear() */
+    float eps,
+    const struct linear_weight* weight,
+    uint16_t* staged,          /* float16 [m, padded_k] */
+    float* factors,            /* [m]: what rows of the product must be multiplied by */
+    void* stream);
+
+/* Outputs first .. first + count - 1 of a quantized weight as float16; both multiples of 16 unless they end it. */
+PARLOR_API int linear_dequantize(
+    const struct linear_weight* weight, int64_t first, int64_t count,
+    uint16_t* out,             /* float16 [count, padded_k] */
+    void* stream);
+
+/* y = product * factors + bias and the epilogue of linear(). */
+PARLOR_API int linear_finish(
+    const float* product,      /* [m, n] */
+    const float* factors,      /* [m], or null for 1 */
+    int64_t m, const struct linear_weight* weight,
+    float* out,                /* [m, n], with SILU_MUL [m, n / 2], rows out_stride apart */
+    int64_t out_stride, int epilogue, void* stream);
+
 /* The cache of one sequence as plain tensors, for the attention of a prompt by another library. Keys of PARLOR_Q8 and
  * _Q4 stay multiplied by the Hadamard matrix, as the queries of rope_write_kv are; values are not. */
 PARLOR_API int gather_pages(

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from model.kernels import cpu_kernels
 from model.kernels.binding import Library
 from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_code
+from model.kernels.cuda_linear import CudaLinearOperations
 from model.kernels.cuda_sampling import rows_on_device
 from model.kernels.sampling import SamplingRow
 
@@ -25,8 +26,8 @@ WORKSPACE_BYTES = 64 << 20
 ALIGNMENT = 256
 
 
-class CudaKernels:
-    """What `load_kernels("cuda")` returns.
+class CudaKernels(CudaLinearOperations):
+    """What `load_kernels("cuda")` returns; the linear operations come from cuda_linear.py.
 
     device  where every tensor lies; "cpu" in tests that run the kernels without a GPU
     """

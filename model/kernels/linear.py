@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,8 @@ class LinearWeight:
 class LinearOperations:
     """pack_linear, pack_dense and linear; the class that inherits them has loaded the library."""
 
+    stream: Any = None
+    """What the C functions get as their last argument."""
     call: Callable[..., None]
     """call(name, *arguments): a C function, tensors standing for their addresses; raises on an error code."""
     _arena: Tensor | None = None
@@ -121,7 +124,7 @@ class LinearOperations:
         """
         check_linear(x, weight.n, weight.k, out, norm, epilogue)
         self.call("linear", x, x.stride(0), len(x), norm, eps, ctypes.byref(weight.struct), out,
-                  out.stride(0), EPILOGUES.index(epilogue), None)
+                  out.stride(0), EPILOGUES.index(epilogue), self.stream)
 
     def _pack(
         self,
@@ -133,7 +136,7 @@ class LinearOperations:
     ) -> LinearWeight:
         self.call("linear_plan", ctypes.byref(struct))
         buffer = self._allocate(struct.nbytes)
-        self.call(function, ctypes.byref(struct), *sources, buffer, None)
+        self.call(function, ctypes.byref(struct), *sources, buffer, self.stream)
         return LinearWeight(struct, buffer, bias, perm)
 
     def _allocate(self, nbytes: int) -> Tensor:

@@ -93,7 +93,7 @@ def check_perm_and_bias(n: int, k: int, perm: Tensor | None, bias: Tensor | None
     if perm is not None:
         if perm.dtype != torch.int32 or tuple(perm.shape) != (k,):
             raise ValueError(f"perm is {perm.dtype} {tuple(perm.shape)}; expected int32 [{k}]")
-        if not torch.equal(perm.sort().values, torch.arange(k, dtype=torch.int32)):
+        if not torch.equal(perm.sort().values, torch.arange(k, dtype=torch.int32, device=perm.device)):
             raise ValueError(f"perm does not hold each of 0..{k - 1} once")
     if bias is not None and (bias.dtype != torch.float32 or tuple(bias.shape) != (n,)):
         raise ValueError(f"bias is {bias.dtype} {tuple(bias.shape)}; expected float32 [{n}]")
