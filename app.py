@@ -37,7 +37,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=_port, default=5005,
                         help="0 takes any free one (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="where the model runs (default: %(default)s)")
+                        help="where the model runs; auto takes an NVIDIA GPU if it can be used "
+                             "(default: %(default)s)")
+    parser.add_argument("--gpu-split", type=_gib, metavar="GIB,GIB",
+                        help="spread the layers over several GPUs: the GiB to use of each, such as 20,20; "
+                             "default: the first GPU alone")
     parser.add_argument("--max-seq-len", type=_positive, metavar="TOKENS",
                         help="context of the model; default: what the model was made for, if memory allows")
     parser.add_argument("--cache", choices=("fp16", "q8", "q4", "fp32"), default="fp16",
@@ -100,7 +104,7 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
                  cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
                  speculation=not arguments.no_speculation, draft=arguments.draft,
-                 progress=Progress())
+                 gpu_split=arguments.gpu_split, progress=Progress())
     app = create_app(model, store, guard=guard)
 
     def ready() -> None:
@@ -149,6 +153,16 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _gib(text: str) -> tuple[float, ...]:
+    try:
+        sizes = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or not all(0 < size <= 4096 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of GiB, one for each GPU, such as 20,20")
+    return sizes
 
 
 def _port(text: str) -> int:

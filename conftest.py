@@ -1,4 +1,4 @@
-"""The one option of the test suite: where a full set of other tools' checkpoints lies."""
+"""The options of the test suite: a device to test on, and where other tools' checkpoints lie."""
 
 from __future__ import annotations
 
@@ -9,3 +9,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--checkpoints", metavar="DIR", default=None,
                      help="also check the logits of every checkpoint below DIR that has a "
                           "X.dequant_fp32_reference.safetensors beside it")
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu",
+                     help="cuda: only the tests that run on a GPU, and there")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --device cuda leave the tests that no GPU has a part in to the CPU's run."""
+    if config.getoption("--device") == "cuda":
+        chosen = [item for item in items if "on_gpu" in item.name]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen

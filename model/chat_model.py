@@ -259,7 +259,7 @@ class ChatModel:
 
 def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None, cache: str = "fp16",
                threads: int | None = None, exact: bool = False, speculation: bool = True,
-               draft: str | Path | None = None,
+               draft: str | Path | None = None, gpu_split: Sequence[float] | None = None,
                progress: Callable[[str, float], None] | None = None) -> ChatModel:
     """Load a model folder: config.json, the weights, a tokenizer and, if there is one, a chat template.
 
@@ -275,7 +275,8 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
 
     folder = Path(path)
     config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
-                          speculation=speculation, draft=None if draft is None else Path(draft))
+                          speculation=speculation, draft=None if draft is None else Path(draft),
+                          gpu_split=None if gpu_split is None else tuple(gpu_split))
     settings = TextSettings.from_folder(folder, ModelConfig.from_folder(folder))
     tokenizer = Tokenizer.load(folder, settings)
     if config.draft is not None:

@@ -29,7 +29,8 @@ class EngineConfig:
     max_seq_len: int | None = None    # tokens of prompt and reply; None: the model's, or what memory allows
     cache: str = "fp16"               # fp16 | q8 | q4 | fp32: how keys and values are kept
     threads: int | None = None        # None: the physical cores
-    prefill_chunk: int = 512          # most prompt tokens a step
+    prefill_chunk: int | None = None  # most prompt tokens a step; None: what suits the device
+    gpu_split: tuple[float, ...] | None = None  # GiB of each GPU to use; None: all of the first GPU
     exact: bool = False               # float32 activations throughout instead of int8
     speculation: bool = True          # guess ahead by looking up what followed the same tokens before
     draft: Path | None = None         # folder of a smaller model of the same tokens that guesses instead
@@ -37,12 +38,14 @@ class EngineConfig:
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("cache", self.cache, tuple(CACHE_KINDS))
-        for name, low, high in (("max_seq_len", 32, 1 << 24), ("threads", 1, 256)):
+        for name, low, high in (("max_seq_len", 32, 1 << 24), ("threads", 1, 256),
+                                ("prefill_chunk", 32, 8192)):
             if getattr(self, name) is not None:
                 _in_range(name, getattr(self, name), low, high)
-        _in_range("prefill_chunk", self.prefill_chunk, 32, 8192)
         if self.draft is not None and not self.speculation:
             raise ValueError("a draft model was given and speculation is off; expected one of the two")
+        if self.gpu_split is not None:
+            _check_split(self.gpu_split, self.device)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -53,6 +56,13 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _in_range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} is {value!r}; expected a whole number from {low:,} to {high:,}")
+
+
+def _check_split(gpu_split: tuple[float, ...], device: str) -> None:
+    if device == "cpu":
+        raise ValueError("gpu_split names GPUs and device is 'cpu'; expected one of the two")
+    if not gpu_split or not all(0 < gib <= 4096 for gib in gpu_split):
+        raise ValueError(f"gpu_split is {gpu_split!r}; expected the GiB to use of each GPU, such as 20,20")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ A plan that does not fit is an error which names the setting that would. Knows s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.kv_cache import PAGE_SIZE
@@ -75,6 +76,37 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     affordable = int(left * _SHARED_CACHE) // page_bytes
     num_pages = max(least, min(wanted, affordable))
     return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What of a model lies on one device."""
+
+    device: str
+    num_layers: int
+    weight_bytes: int
+    scratch_bytes: int
+    free_bytes: int
+
+
+def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Share]) -> MemoryPlan:
+    """As plan_memory, for a model whose layers are spread: what the fullest device allows."""
+    plans = []
+    for share in shares:
+        try:
+            plans.append(plan_memory(replace(config, num_layers=share.num_layers), engine,
+                                     weight_bytes=share.weight_bytes, scratch_bytes=share.scratch_bytes,
+                                     free_bytes=share.free_bytes))
+        except ModelLoadError as error:
+            if len(shares) == 1:
+                raise
+            raise ModelLoadError(f"{share.device}, {share.num_layers} layers: {error}") from None
+    max_seq_len = min(plan.max_seq_len for plan in plans)
+    num_pages = min(plan.num_pages for plan in plans)
+    page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
+    scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config) for share in shares)
+    return MemoryPlan(sum(plan.weight_bytes for plan in plans), num_pages * page_bytes, scratch,
+                      sum(plan.free_bytes for plan in plans), max_seq_len, num_pages)
 
 
 def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: int) -> int:

@@ -38,13 +38,14 @@ def test_help_names_every_option():
     assert said.returncode == 0
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
-                   "--no-speculation"):
+                   "--no-speculation", "--gpu-split"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
 
 @pytest.mark.parametrize("arguments", [
     ["--port", "65536"], ["--port", "x"], ["--max-seq-len", "0"], ["--threads", "-1"], ["--device", "tpu"],
+    ["--gpu-split", "20,x"], ["--gpu-split", "0"],
     ["--cache", "q1"], ["--nonsense"], ["--max-seq-len", "1e3"]])
 def test_arguments_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
@@ -59,13 +60,14 @@ def test_all_arguments_reach_the_model(tmp_path):
         seen.update(path=path, **options)
         raise ValueError("enough")
 
-    start("-d", tmp_path, "--device", "cpu", "--max-seq-len", "512", "--cache", "fp32", "--threads", "2",
-          "--exact", "--draft", tmp_path / "small", "--sessions-dir", tmp_path / "s", "--port", "0",
-          load=load)
+    start("-d", tmp_path, "--device", "cuda", "--gpu-split", "20,12.5", "--max-seq-len", "512",
+          "--cache", "fp32", "--threads", "2", "--exact", "--draft", tmp_path / "small", "--sessions-dir",
+          tmp_path / "s", "--port", "0", load=load)
     del seen["progress"]
     assert seen.pop("path") == tmp_path
-    assert seen == {"device": "cpu", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True,
-                    "speculation": True, "draft": tmp_path / "small"}
+    assert seen == {"device": "cuda", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True,
+                    "speculation": True, "draft": tmp_path / "small",
+                    "gpu_split": (20.0, 12.5)}
     start("-d", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
     assert seen["speculation"] is False and seen["draft"] is None
 

@@ -120,7 +120,7 @@ def test_linear_rope_divides_every_frequency():
 
 @pytest.mark.parametrize(("name", "value"), [
     ("device", "tpu"), ("cache", "q3"), ("max_seq_len", 1), ("threads", 0), ("prefill_chunk", 1.5),
-    ("prefill_chunk", 10**9),
+    ("prefill_chunk", 10**9), ("gpu_split", ()), ("gpu_split", (20.0, -1.0)),
 ])
 def test_engine_settings_have_ranges(name: str, value: object):
     with pytest.raises(ValueError, match=f"{name} is .* expected"):

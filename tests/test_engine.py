@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from model.config import EngineConfig, ModelLoadError
+from model.devices import cuda_problem
 from model.engine.engine import Engine
 from model.engine.request import FailedEvent, FinishedEvent, PromptProgress, Request, TokenEvent
 from model.formats.synthetic import SHAPES
 from model.machine import resident_memory
+from model.network.place import Place
 from tests.test_network import REFERENCE_OPS
 from tests.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, tokens
 from tests.tiny_models import TINY, write_model
@@ -191,7 +193,7 @@ def test_what_was_never_written_to_the_cache_is_never_read(folder: Path, cache: 
     want = [tokens(engine, prompt(length), params()) for length in (5, 40)]
     engine.close()
     engine = load(folder, cache=cache)
-    memory = engine._runner._transformer.cache
+    memory = engine._runner._transformer.stages[0].cache
     for tensor in (*memory.keys, *memory.values):
         tensor.fill_(float("nan") if tensor.is_floating_point() else 255)  # 0xFFFF is a NaN of float16
     assert [tokens(engine, prompt(length), params()) for length in (5, 40)] == want
@@ -292,7 +294,7 @@ class FailingOnce:
 
 def test_a_step_that_fails_ends_its_requests_and_the_next_works(folder: Path):
     ops = FailingOnce()
-    engine = Engine.load(folder, EngineConfig(), ops=ops)
+    engine = Engine.load(folder, EngineConfig(), places=[Place.on_host(ops, 1 << 30)])
     engine._scheduler.max_running = 2
     want = tokens(engine, prompt(50), params(max_new_tokens=5))
     running = [engine.submit(prompt(40, seed=i), params(max_new_tokens=400), NO_EOS) for i in (1, 2)]
@@ -420,6 +422,9 @@ def test_a_synthetic_model_runs_and_is_as_large_as_planned(monkeypatch: pytest.M
         Engine.synthetic("gpt-5")
 
 
+@pytest.mark.skipif(not cuda_problem(), reason="there is a GPU here")
 def test_cuda_is_refused_rather_than_replaced(folder: Path):
     with pytest.raises(ModelLoadError, match="--device cpu"):
         Engine.load(folder, EngineConfig(device="cuda"))
+    with pytest.raises(ModelLoadError, match="--device cpu"):
+        Engine.load(folder, EngineConfig(gpu_split=(8, 8)))

@@ -13,7 +13,8 @@ from model.config import EngineConfig, ModelConfig, ModelLoadError, RopeConfig
 from model.engine.engine import Engine
 from model.kernels import linear_reference, load_kernels, reference
 from model.network.call_list import CallLists
-from model.network.transformer import rope_tables
+from model.network.place import Place
+from model.network.stage import rope_tables
 from tests.tiny_models import write_model
 
 REFERENCE_OPS = SimpleNamespace(**{**vars(reference), **vars(linear_reference)})
@@ -102,8 +103,8 @@ def test_operations_in_plain_torch_give_the_same_logits(tmp_path: Path, cache: s
     folder = write_model(tmp_path)
     token_ids = [i * 7 % 96 for i in range(100)]
     logits = []
-    for ops in (REFERENCE_OPS, None):
-        engine = Engine.load(folder, EngineConfig(exact=True, cache=cache, threads=1), ops=ops)
+    for places in ([Place.on_host(REFERENCE_OPS, 1 << 30)], None):
+        engine = Engine.load(folder, EngineConfig(exact=True, cache=cache, threads=1), places=places)
         logits.append(engine.logits(token_ids))
         engine.close()
     assert relative_error(*logits) < tolerance

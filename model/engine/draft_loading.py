@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.draft_model import DraftModel
@@ -14,8 +13,10 @@ from model.engine.scheduler import MAX_RUNNING
 from model.formats.checkpoint import open_checkpoint
 from model.formats.weights import WeightReader
 from model.memory_plan import cache_bytes_per_token, rope_bytes_per_position
-from model.network.transformer import KVCache, Transformer, buffer_bytes
-from model.network.weights import Progress, load_weights, weight_infos
+from model.network.place import Place
+from model.network.stage import Sizes, buffer_bytes
+from model.network.transformer import Transformer
+from model.network.weights import Progress, weight_infos
 
 _CONVERSATIONS = 2
 """Of full length, that the draft model keeps; more of shorter ones. Others go on without drafts."""
@@ -38,20 +39,21 @@ class DraftFolder:
                                  "smaller model of the same family, or none.")
         return cls(config, open_checkpoint(path, config))
 
-    def nbytes(self, engine: EngineConfig, max_seq_len: int) -> int:
+    def nbytes(self, engine: EngineConfig, max_seq_len: int, max_tokens: int) -> int:
         """What it takes when contexts have up to `max_seq_len` tokens."""
         weights = sum(info.nbytes for info in weight_infos(self.reader, self.config, engine.exact))
         context = self._context(max_seq_len)
         cache = self._num_pages(max_seq_len) * PAGE_SIZE * cache_bytes_per_token(self.config, engine.cache)
         return (weights + cache + context * rope_bytes_per_position(self.config)
-                + buffer_bytes(self.config, engine.prefill_chunk, LOGIT_ROWS))
+                + buffer_bytes(self.config, max_tokens, LOGIT_ROWS))
 
-    def load(self, ops: Any, engine: EngineConfig, max_seq_len: int, progress: Progress | None) -> DraftModel:
-        weights = load_weights(ops, self.reader, self.config, engine.exact, progress)
-        num_pages, context = self._num_pages(max_seq_len), self._context(max_seq_len)
-        cache = KVCache.allocate(self.config, num_pages, PAGE_SIZE, engine.cache)
-        transformer = Transformer(ops, self.config, weights, cache, context, engine.prefill_chunk)
-        return DraftModel(ops, transformer, num_pages, MAX_RUNNING, context)
+    def load(self, place: Place, engine: EngineConfig, max_seq_len: int, max_tokens: int,
+             progress: Progress | None) -> DraftModel:
+        sizes = Sizes(self._context(max_seq_len), max_tokens, self._num_pages(max_seq_len), PAGE_SIZE,
+                      engine.cache)
+        transformer = Transformer.load([place], [self.config.num_layers], self.reader, self.config, sizes,
+                                       exact=engine.exact, progress=progress)
+        return DraftModel(transformer, sizes.num_pages, MAX_RUNNING, sizes.max_seq_len)
 
     def _context(self, max_seq_len: int) -> int:
         return min(max_seq_len, self.config.max_positions)

@@ -7,33 +7,33 @@ often as the two models agree. A long prompt is read in parts beside the steps o
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
 
 import torch
 
 from model.engine.job import Job
 from model.engine.kv_cache import PAGE_SIZE, PagePool
-from model.engine.runner import LOGIT_ROWS, StepTensors
+from model.engine.runner import LOGIT_ROWS
 from model.engine.sampler import Sampler
 from model.engine.scheduler import Chunk, Sequence
+from model.engine.step_tensors import recorded_steps
 from model.network.transformer import Transformer
 
 
 class DraftModel:
     """A Drafter. What it has computed of a request is kept until the request ends."""
 
-    def __init__(self, ops: Any, transformer: Transformer, num_pages: int, max_sequences: int,
+    def __init__(self, transformer: Transformer, num_pages: int, max_sequences: int,
                  max_seq_len: int) -> None:
         self.seconds_per_token = 0.0
         self._transformer = transformer
         self._max_seq_len = max_seq_len
         self._pool = PagePool(num_pages)
         self._mirrors: dict[Job, Sequence[None]] = {}
-        self._step = StepTensors(transformer.max_tokens, max_sequences, max_seq_len)
-        self._sampler = Sampler(ops)
-        config = transformer.config
-        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size)
-        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size)
+        self._sampler = Sampler(transformer.stages[-1].place)
+        config, self._device = transformer.config, transformer.devices[-1]
+        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size, device=self._device)
+        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size, device=self._device)
+        self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits)
 
     def find(self, job: Job, token_ids: list[int], limit: int) -> list[int] | None:
         """It must be computed; none where its own context is too short."""
@@ -82,7 +82,7 @@ class DraftModel:
         if not rows:
             return
         logits = self._logits[:len(rows)]
-        self._transformer.logits(torch.index_select(hidden, 0, torch.tensor(ends),
+        self._transformer.logits(torch.index_select(hidden, 0, torch.tensor(ends).to(self._device),
                                                     out=self._selected[:len(rows)]), logits)
         for index, row, token_id in zip(indices, rows, self._sampler.choose(logits, rows), strict=True):
             if token_id >= 0 and row.num_tokens < row.history.numel():

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig, ModelConfig
+from model.devices import default_prefill_chunk, describe_devices, describe_isa, let_go, open_places
 from model.engine.draft_loading import DraftFolder
 from model.engine.job import Job, sampled_sequence, scored_sequence
 from model.engine.kv_cache import PAGE_SIZE, PagePool
@@ -34,16 +35,19 @@ from model.engine.request import (
     TokenConstraint,
     TokenLogprob,
 )
-from model.engine.runner import LOGIT_ROWS, Runner, Sampled
+from model.engine.runner import Runner, Sampled
 from model.engine.scheduler import Batch, Scheduler, Sequence, step_tokens
 from model.engine.speculation import Drafter, Speculator
+from model.engine.spread import spread
 from model.formats.checkpoint import open_checkpoint
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
-from model.machine import free_memory, physical_cores, resident_memory
-from model.memory_plan import MemoryPlan, plan_memory
-from model.network.transformer import KVCache, Transformer, buffer_bytes
-from model.network.weights import Progress, load_weights, weight_infos
+from model.machine import physical_cores, resident_memory
+from model.memory_plan import MemoryPlan
+from model.network.place import Place
+from model.network.stage import Sizes
+from model.network.transformer import Transformer
+from model.network.weights import Progress, weight_infos
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +72,13 @@ class Engine:
 
     @classmethod
     def load(cls, path: Path, config: EngineConfig | None = None, progress: Progress | None = None,
-             ops: Any = None) -> Engine:
-        """Load a model's folder. `ops`: the kernels; None: those of the device, compiled if need be.
+             places: list[Place] | None = None) -> Engine:
+        """Load a model's folder. `places`: where its layers go; None: where `config` says.
 
         Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
         """
         model = ModelConfig.from_folder(path)
-        return cls._assemble(open_checkpoint(path, model), model, config or EngineConfig(), progress, ops)
+        return cls._assemble(open_checkpoint(path, model), model, config or EngineConfig(), progress, places)
 
     @classmethod
     def synthetic(cls, shape: str, config: EngineConfig | None = None, progress: Progress | None = None,
@@ -88,38 +92,33 @@ class Engine:
 
     @classmethod
     def _assemble(cls, reader: WeightReader, model: ModelConfig, config: EngineConfig,
-                  progress: Progress | None, ops: Any) -> Engine:
-        if config.device == "cuda":
-            raise ModelLoadError("There are no CUDA kernels in this version. Use --device cpu or auto.")
-        max_tokens = step_tokens(config.prefill_chunk)
+                  progress: Progress | None, places: list[Place] | None) -> Engine:
         draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
-        draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions) if draft else 0
-        weight_bytes = sum(info.nbytes for info in weight_infos(reader, model, config.exact))
-        plan = plan_memory(
-            model, config, weight_bytes=weight_bytes,
-            scratch_bytes=buffer_bytes(model, max_tokens, LOGIT_ROWS) + draft_bytes, free_bytes=free_memory())
-        if ops is None:
-            from model.kernels import load_kernels
-            ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
+        infos = weight_infos(reader, model, config.exact)
+        places = places or open_places(config, progress)
+        chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
+        draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions, chunk) if draft else 0
+        plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
+        sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)
         with torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
-            weights = load_weights(ops, reader, model, config.exact, progress)
-            cache = KVCache.allocate(model, plan.num_pages, PAGE_SIZE, config.cache)
-            transformer = Transformer(ops, model, weights, cache, plan.max_seq_len, max_tokens)
+            transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,
+                                           progress=progress)
             drafter: Drafter | None = NgramDrafter() if config.speculation else None
             if draft is not None:
-                drafter = draft.load(ops, config, plan.max_seq_len, progress)
-        return cls(ops, transformer, config, plan, reader.describe(), drafter)
+                drafter = draft.load(places[-1], config, plan.max_seq_len, chunk, progress)
+        return cls(transformer, chunk, plan, reader.describe(), drafter)
 
-    def __init__(self, ops: Any, transformer: Transformer, config: EngineConfig, plan: MemoryPlan,
-                 quantization: str, drafter: Drafter | None) -> None:
+    def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
+                 drafter: Drafter | None) -> None:
         self.model_config = transformer.config
         self.max_seq_len = plan.max_seq_len
         self.plan = plan
-        self._ops, self._quantization = ops, quantization
+        self._quantization = quantization
+        self._places = [stage.place for stage in transformer.stages]
         self._weight_bytes, self._step_bytes = transformer.weights.nbytes, transformer.weights.step_bytes
         self._pool = PagePool(plan.num_pages)
-        self._scheduler: Scheduler[Job] = Scheduler(self._pool, config.prefill_chunk)
-        self._runner = Runner(ops, transformer, self._scheduler.max_running, plan.max_seq_len)
+        self._scheduler: Scheduler[Job] = Scheduler(self._pool, prefill_chunk)
+        self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._speculator = Speculator(drafter) if drafter is not None else None
         self._inbox: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
         self._closing = False
@@ -188,9 +187,10 @@ class Engine:
         return {"name": self.model_config.name, "architecture": self.model_config.architecture,
                 "quantization": self._quantization, "num_parameters": self.model_config.num_parameters,
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
-                "cache_bytes": self.plan.cache_bytes,
-                "cache_tokens": self.plan.cache_tokens, "device": "cpu",
-                "isa": getattr(self._ops, "isa", "reference"), "threads": getattr(self._ops, "threads", 1)}
+                "cache_bytes": self.plan.cache_bytes, "cache_tokens": self.plan.cache_tokens,
+                "device": describe_devices(self._places),
+                "isa": describe_isa(self._places[0]),
+                "threads": getattr(self._places[0].ops, "threads", 1)}
 
     def status(self) -> dict[str, Any]:
         """What goes on now; a glance from outside, so the numbers may be of different moments."""
@@ -244,6 +244,7 @@ class Engine:
             for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
                 self._fail(sequence, "The model was closed before the reply was complete.")
             del self._runner, self._speculator  # weights and caches
+            let_go(self._places)
 
     def _receive(self, wait: bool = True) -> None:
         """Take what has come in; sleep only when there is nothing else to do."""

@@ -8,72 +8,21 @@ Every tensor is allocated once. Knows sequences and tensors, not requests' event
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from model.engine.job import Job
-from model.engine.kv_cache import PAGE_SIZE, pages_for
 from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
 from model.engine.sampler import Sampler
 from model.engine.scheduler import Batch, Chunk
+from model.engine.step_tensors import recorded_steps
 from model.kernels.sampling import SamplingRow
-from model.network.transformer import StepInput, Transformer
+from model.network.transformer import Transformer
 
 LOGIT_ROWS = 64
 """Rows of logits that there is memory for; where more are wanted they are sampled in turn."""
-
-
-class StepTensors:
-    """The inputs of a step, filled through numpy views, which cost little for a few numbers."""
-
-    def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int) -> None:
-        self._tensors = (torch.zeros(max_tokens, dtype=torch.int32),
-                         torch.zeros(max_tokens, dtype=torch.int32),
-                         torch.zeros(max_tokens, dtype=torch.int64),
-                         torch.zeros(max_sequences, pages_for(max_seq_len), dtype=torch.int32),
-                         torch.zeros(max_sequences + 1, dtype=torch.int32),
-                         torch.zeros(max_sequences, dtype=torch.int32))
-        (self._token_ids, self._positions, self._slots, self._block_table, self._cu_seqlens,
-         self._seq_lens) = (tensor.numpy() for tensor in self._tensors)
-        self._offsets = torch.arange(max_seq_len).numpy()
-        self._views: dict[tuple[int, int], StepInput] = {}
-
-    def fill(self, chunks: Seq[Chunk[Any]]) -> StepInput:
-        """The tensors of a step; valid until the next call."""
-        row = 0
-        for index, chunk in enumerate(chunks):
-            sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
-            pages = self._block_table[index, :len(sequence.pages)]
-            pages[:] = sequence.pages
-            if chunk.num_rows == 1:
-                self._token_ids[row] = sequence.token_ids[start]
-                self._positions[row] = start
-                self._slots[row] = sequence.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
-            else:
-                rows, positions = slice(row, row + chunk.num_rows), self._offsets[start:end]
-                self._token_ids[rows] = sequence.token_ids[start:start + chunk.count] + chunk.draft
-                self._positions[rows] = positions
-                self._slots[rows] = pages[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
-            row += chunk.num_rows
-            self._cu_seqlens[index + 1] = row
-            self._seq_lens[index] = end
-        return self._step_input(row, len(chunks))
-
-    def _step_input(self, num_tokens: int, num_sequences: int) -> StepInput:
-        key = (num_tokens, num_sequences)
-        step = self._views.get(key)
-        if step is None:
-            if len(self._views) >= 64:
-                self._views.clear()
-            token_ids, positions, slots, block_table, cu_seqlens, seq_lens = self._tensors
-            step = self._views[key] = StepInput(
-                token_ids[:num_tokens], positions[:num_tokens], slots[:num_tokens],
-                block_table[:num_sequences], cu_seqlens[:num_sequences + 1], seq_lens[:num_sequences])
-        return step
 
 
 @dataclass
@@ -96,13 +45,13 @@ class Sampled:
 class Runner:
     """The model with the buffers of a step."""
 
-    def __init__(self, ops: Any, transformer: Transformer, max_sequences: int, max_seq_len: int) -> None:
+    def __init__(self, transformer: Transformer, max_sequences: int, max_seq_len: int) -> None:
         self._transformer = transformer
-        self._sampler = Sampler(ops)
-        self._step = StepTensors(transformer.max_tokens, max_sequences, max_seq_len)
-        config = transformer.config
-        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size)
-        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size)
+        self._sampler = Sampler(transformer.stages[-1].place)
+        config, self._device = transformer.config, transformer.devices[-1]
+        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size, device=self._device)
+        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size, device=self._device)
+        self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits)
 
     def run(self, batch: Batch[Job]) -> list[Sampled]:
         """Compute a step; what follows every sequence that has come to its end.
@@ -141,13 +90,15 @@ class Runner:
         return found
 
     def _gather(self, hidden: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        return torch.index_select(hidden, 0, torch.tensor(rows), out=self._selected[:len(rows)])
+        index = torch.tensor(rows).to(self._device, non_blocking=True)
+        return torch.index_select(hidden, 0, index, out=self._selected[:len(rows)])
 
     def _choose(self, hidden: torch.Tensor, rows: list[SamplingRow], owners: list[Sampled]) -> None:
-        """Give each owner the token after its row of hidden states; at most LOGIT_ROWS."""
-        logits = self._logits[:len(rows)]
+        """Give each owner the token after its row of hidden states; at most LOGIT_ROWS. A recorded step has
+        more rows behind them."""
+        logits = self._logits[:len(hidden)]
         self._transformer.logits(hidden, logits)
-        tokens = self._sampler.choose(logits, rows)
+        tokens = self._sampler.choose(logits[:len(rows)], rows)
         for index, (owner, token_id) in enumerate(zip(owners, tokens, strict=True)):
             owner.tokens.append(token_id)
             num_logprobs = owner.chunk.sequence.owner.num_logprobs

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from model.kernels.sampling import SamplingRow
+from model.network.place import Place
 
 
 class Sampler:
     """The chain itself is the kernel `sample`; what it computes is written in model/kernels/reference.py."""
 
-    def __init__(self, ops: Any) -> None:
-        self._sample = ops.sample
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def choose(self, logits: Tensor, rows: list[SamplingRow]) -> list[int]:
         """The next token of each row; -1 where every token is banned or the logits are not numbers.
 
         logits  float32 [len(rows), vocab_size]
         """
-        return self._sample(logits, rows).tolist()
+        with self._place.active():
+            return self._place.ops.sample(logits, rows).tolist()

@@ -20,7 +20,7 @@ from torch import Tensor
 from model.config import ModelLoadError, shown
 from model.formats.plain import PlainReader
 from model.formats.safetensors_reader import TensorFolder
-from model.formats.weights import Matrix, MatrixInfo, QuantizedMatrix
+from model.formats.weights import CPU, Matrix, MatrixInfo, QuantizedMatrix
 
 SUPPORTED_BITS = (2, 3, 4, 8)
 _SCALE_TYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -58,20 +58,21 @@ class GptqReader(PlainReader):
         kept = 8 if bits == 8 else 4
         return MatrixInfo(f"q{kept}", n * k * kept // 8 + n * groups * _BYTES_PER_GROUP)
 
-    def matrix(self, name: str, n: int, k: int) -> Matrix:
+    def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         if not self.is_quantized(name):
-            return super().matrix(name, n, k)
+            return super().matrix(name, n, k, device)
         bits, groups = self._check_shapes(name, n, k)
         group_size, perm = self._groups(name, k, groups)
-        codes = unpack(self.folder.read(name + ".qweight").t().contiguous(), bits)
+        codes = unpack(self.folder.read(name + ".qweight").to(device).t().contiguous(), bits)
         if perm is not None:
+            perm = perm.to(device)
             codes = codes.index_select(1, perm)
-        zeros = unpack_zeros(self.folder.read(name + ".qzeros"), bits, self.zero_offset)
+        zeros = unpack_zeros(self.folder.read(name + ".qzeros").to(device), bits, self.zero_offset)
         scales = self.folder.read(name + ".scales").to(torch.float16)
         if not torch.isfinite(scales).all():
             raise ModelLoadError(f"{name}.scales holds numbers that are not finite in float16")
-        return QuantizedMatrix(codes, scales.t().contiguous(), zeros.t().contiguous(), group_size,
-                               8 if bits == 8 else 4, perm, self._bias(name, n))
+        return QuantizedMatrix(codes, scales.to(device).t().contiguous(), zeros.t().contiguous(), group_size,
+                               8 if bits == 8 else 4, perm, self._bias(name, n, device))
 
     def _check_shapes(self, name: str, n: int, k: int) -> tuple[int, int]:
         """(bits, groups) of a module, from the shapes of its tensors. Raises ModelLoadError."""
@@ -134,7 +135,7 @@ def unpack(words: Tensor, bits: int) -> Tensor:
     octets = words.view(torch.uint8)  # little-endian: the lowest byte comes first
     if bits == 8:
         return octets
-    codes = torch.empty(rows, width * 4, 8 // bits, dtype=torch.uint8)
+    codes = octets.new_empty(rows, width * 4, 8 // bits)
     for i in range(8 // bits):
         torch.bitwise_and(octets >> (i * bits), (1 << bits) - 1, out=codes[:, :, i])
     return codes.view(rows, -1)
@@ -143,7 +144,7 @@ def unpack(words: Tensor, bits: int) -> Tensor:
 def _unpack_3(words: Tensor) -> Tensor:
     """Three words hold 32 codes; two of the codes straddle words. [rows, w / 3, 3] -> [rows, w / 3, 32]."""
     wide = words.to(torch.int64) & 0xFFFFFFFF
-    codes = torch.empty(*words.shape[:2], 32, dtype=torch.uint8)
+    codes = words.new_empty(*words.shape[:2], 32, dtype=torch.uint8)
     for i in range(32):
         word, shift = divmod(3 * i, 32)
         code = wide[..., word] >> shift

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.config import ModelLoadError
 from model.formats.safetensors_reader import TensorFolder
-from model.formats.weights import DenseMatrix, Matrix, MatrixInfo
+from model.formats.weights import CPU, DenseMatrix, Matrix, MatrixInfo
 
 FLOATS = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 
@@ -30,20 +30,20 @@ class PlainReader:
         self._check_bias(name, n)
         return self.table_info(name + ".weight", n, k)
 
-    def matrix(self, name: str, n: int, k: int) -> Matrix:
-        return DenseMatrix(self.table(name + ".weight", n, k), self._bias(name, n))
+    def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
+        return DenseMatrix(self.table(name + ".weight", n, k, device), self._bias(name, n, device))
 
-    def vector(self, name: str, n: int) -> Tensor:
+    def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         self.folder.check(name, (n,), tuple(FLOATS))
-        return self.folder.read(name).float()
+        return self.folder.read(name).float().to(device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         info = self.folder.check(name, (rows, columns), tuple(FLOATS))
         return MatrixInfo(FLOATS[info.dtype], info.nbytes)
 
-    def table(self, name: str, rows: int, columns: int) -> Tensor:
+    def table(self, name: str, rows: int, columns: int, device: torch.device = CPU) -> Tensor:
         self.table_info(name, rows, columns)
-        return self.folder.read(name)
+        return self.folder.read(name).to(device)
 
     def _check_bias(self, name: str, n: int) -> None:
         bias = name + ".bias"
@@ -52,11 +52,11 @@ class PlainReader:
         elif self.has_bias.get(name.rpartition(".")[2]):
             raise ModelLoadError(f"the model has no tensor {bias}, but config.json says that it has biases")
 
-    def _bias(self, name: str, n: int) -> Tensor | None:
+    def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         """Some tools write a bias of zeros where the model has none; it is read, and does no harm."""
         self._check_bias(name, n)
         bias = name + ".bias"
         if bias not in self.folder:
             return None
         values = self.vector(bias, n)
-        return values if values.any() else None
+        return values.to(device) if values.any() else None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, ModelLoadError
-from model.formats.weights import DenseMatrix, Matrix, MatrixInfo, QuantizedMatrix
+from model.formats.weights import CPU, DenseMatrix, Matrix, MatrixInfo, QuantizedMatrix
 
 GROUP_SIZE = 64
 _CODE_SPREAD = 4.6  # standard deviation of random codes 0..15
@@ -53,7 +53,7 @@ class SyntheticReader:
     def __init__(self, head_bits: int = 16) -> None:
         self.head_bits = head_bits
         self._generator = torch.Generator().manual_seed(0)
-        self._made: dict[tuple[int, int], Matrix] = {}
+        self._made: dict[tuple[int, int, torch.device], Matrix] = {}
 
     def describe(self) -> str:
         return f"4-bit random g{GROUP_SIZE}"
@@ -66,23 +66,24 @@ class SyntheticReader:
             return MatrixInfo("f16", n * k * 2)
         return MatrixInfo("q4", n * k // 2 + n * -(-k // GROUP_SIZE) * 4)
 
-    def matrix(self, name: str, n: int, k: int) -> Matrix:
+    def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         if not self.is_quantized(name):
-            return DenseMatrix(self.table(name, n, k), None)
-        if (n, k) not in self._made:
+            return DenseMatrix(self.table(name, n, k, device), None)
+        if (n, k, device) not in self._made:
             codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, generator=self._generator)
             groups = -(-k // GROUP_SIZE)
             scales = torch.full((n, groups), 1 / (_CODE_SPREAD * k ** 0.5), dtype=torch.float16)
             zeros = torch.full((n, groups), 8, dtype=torch.uint8)
-            self._made[n, k] = QuantizedMatrix(codes, scales, zeros, GROUP_SIZE, 4, None, None)
-        return self._made[n, k]
+            self._made[n, k, device] = QuantizedMatrix(codes.to(device), scales.to(device), zeros.to(device),
+                                                       GROUP_SIZE, 4, None, None)
+        return self._made[n, k, device]
 
-    def vector(self, name: str, n: int) -> Tensor:
-        return torch.ones(n)
+    def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
+        return torch.ones(n, device=device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         return MatrixInfo("f16", rows * columns * 2)
 
-    def table(self, name: str, rows: int, columns: int) -> Tensor:
+    def table(self, name: str, rows: int, columns: int, device: torch.device = CPU) -> Tensor:
         row = torch.randn(4096, columns, generator=self._generator) / columns ** 0.5
-        return row.to(torch.float16).repeat(-(-rows // 4096), 1)[:rows].contiguous()
+        return row.to(device, torch.float16).repeat(-(-rows // 4096), 1)[:rows].contiguous()

@@ -1,6 +1,7 @@
 """What every checkpoint format is turned into: a dense or a quantized matrix, outputs first.
 
-Knows shapes and how matrices of one input are joined; nothing of files or kernels.
+Tensors lie on the device that the reader was told. Knows shapes and how matrices of one input are joined;
+nothing of files or kernels.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,16 @@ class WeightReader(Protocol):
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         """Check that module `name` is there with these sizes. Raises ModelLoadError."""
 
-    def matrix(self, name: str, n: int, k: int) -> Matrix:
-        """Read module `name` (a Linear's weight and bias)."""
+    def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
+        """Read module `name` (a Linear's weight and bias); its codes are unpacked on `device`."""
 
-    def vector(self, name: str, n: int) -> Tensor:
+    def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         """float32 [n]."""
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         """Check that table `name` is there with these sizes. Raises ModelLoadError."""
 
-    def table(self, name: str, rows: int, columns: int) -> Tensor:
+    def table(self, name: str, rows: int, columns: int, device: torch.device = CPU) -> Tensor:
         """float16, bfloat16 or float32 [rows, columns], as stored."""
 
 
@@ -128,6 +131,7 @@ def _stacked(a: Matrix, b: Matrix) -> Matrix:
 
 
 def _stacked_bias(a: Matrix, b: Matrix) -> Tensor | None:
-    if a.bias is None and b.bias is None:
+    there = a.bias if a.bias is not None else b.bias
+    if there is None:
         return None
-    return torch.cat([torch.zeros(m.n) if m.bias is None else m.bias for m in (a, b)])
+    return torch.cat([there.new_zeros(m.n) if m.bias is None else m.bias for m in (a, b)])

@@ -47,7 +47,7 @@ def dequantize(codes: Tensor, scales: Tensor, zeros: Tensor, group_size: int) ->
     """
     k = codes.shape[1]
     size = k if group_size == -1 else group_size
-    group = torch.arange(k) // size
+    group = torch.arange(k, device=codes.device) // size
     return (codes.float() - zeros.float()[:, group]) * scales.float()[:, group]
 
 

@@ -1,8 +1,8 @@
 """Each operation of the kernel libraries in plain torch: what every kernel is tested against.
 
 The same names and arguments as the methods of `load_kernels()`. Written to be read, not to be fast. All
-arithmetic is float32 (float64 where a function says so); tensors are on the CPU. The linear operations are in
-linear_reference.py, the layout of the cache's pages is in cache_reference.py.
+arithmetic is float32 (float64 where a function says so); all tensors are on one device. The linear operations
+are in linear_reference.py, the layout of the cache's pages is in cache_reference.py.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
                         .repeat_interleave(group, dim=0) for cache in (all_keys, all_values))
         queries = q[first:last].view(last - first, num_heads, head_dim).transpose(0, 1)
         scores = queries @ keys.transpose(1, 2) * scale
-        query_positions = torch.arange(num_keys - (last - first), num_keys)
-        hidden = torch.arange(num_keys)[None, :] > query_positions[:, None]
+        key_positions = torch.arange(num_keys, device=q.device)
+        hidden = key_positions[None, :] > key_positions[num_keys - (last - first):, None]
         weights = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
         mixed = (weights @ values).transpose(0, 1)
         mixed = hadamard(mixed) if is_quantized else mixed

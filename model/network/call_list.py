@@ -9,15 +9,34 @@ have no such calls and cannot be recorded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 MAX_LISTS = 64
 
 
+class Recorder(Protocol):
+    """How steps are repeated on a device: CallLists here, CudaGraphs on a GPU."""
+
+    sizes: tuple[int, ...]
+    """Rows of steps to run once while loading, so that they can be repeated; smaller steps are filled up to
+    the next of them. Empty: steps come as they are, and there is nothing to run ahead."""
+
+    def run(self, key: Any, step: Callable[[], None]) -> None:
+        """Run `step`, or repeat what it did under this key before.
+
+        Every tensor that it passes must stay where it is for as long as this object lives.
+        """
+
+    def seal(self) -> None:
+        """Loading is over: what has not run under its key yet will not be recorded."""
+
+
 class CallLists:
     """Recorded calls by key; the least lately recorded are forgotten when there are too many."""
+
+    sizes: tuple[int, ...] = ()
 
     def __init__(self, ops: Any) -> None:
         self._ops = ops
@@ -26,10 +45,7 @@ class CallLists:
         self._seen: set[Any] = set()
 
     def run(self, key: Any, step: Callable[[], None]) -> None:
-        """Run `step`, from its second time on as a recording of its native calls.
-
-        Every tensor that it passes must stay where it is for as long as this object lives.
-        """
+        """Run `step`, from its second time on as a recording of its native calls."""
         calls = self._lists.get(key)
         if calls is not None:
             for function, arguments in calls:
@@ -44,6 +60,9 @@ class CallLists:
                 self._seen.clear()
             self._seen.add(key)
             step()
+
+    def seal(self) -> None:
+        """Nothing to do: a recording costs as much as a step, whenever it is made."""
 
     def _record(self, key: Any, step: Callable[[], None]) -> None:
         ops, original = self._ops, self._ops.call

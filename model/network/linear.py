@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from model.formats.weights import DenseMatrix, Matrix, WeightReader, join
+from model.network.place import Place
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Linear:
                 self._linear(x, part.weight, out[:, part.first:part.last], norm, eps, epilogue)
 
 
-def load_linear(ops: Any, reader: WeightReader, modules: dict[str, int], k: int, exact: bool) -> Linear:
+def load_linear(place: Place, reader: WeightReader, modules: dict[str, int], k: int, exact: bool) -> Linear:
     """Read and pack modules of one input, in order. `modules`: name -> its number of outputs."""
-    return pack(ops, [reader.matrix(name, n, k) for name, n in modules.items()], exact)
+    return pack(place.ops, [reader.matrix(name, n, k, place.device) for name, n in modules.items()], exact)
 
 
 def pack(ops: Any, matrices: list[Matrix], exact: bool) -> Linear:

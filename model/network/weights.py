@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from model.formats.weights import (
     rounded_to_8_bits,
 )
 from model.network.linear import Linear, load_linear, pack
+from model.network.place import Place
 
 Progress = Callable[[str, float], None]
 
@@ -80,6 +80,19 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list
     return infos
 
 
+def largest_matrix(config: ModelConfig) -> tuple[int, int]:
+    """(outputs, inputs) of the largest linear layer, neighbours of one input counted together."""
+    shapes = [(sum(modules.values()), k) for modules, k in layer_modules(config, 0)]
+    return max(shapes, key=lambda shape: shape[0] * shape[1])
+
+
+def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
+    """What weight_infos() found, in bytes: the embeddings, each layer, the head."""
+    sizes = [info.nbytes for info in infos]
+    each = (len(sizes) - 2) // config.num_layers
+    return sizes[0], [sum(sizes[i:i + each]) for i in range(1, len(sizes) - 1, each)], sizes[-1]
+
+
 def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool:
     """Whether a dense head is rounded to 8 bits: in a quantized model, if activations are rounded, too.
 
@@ -93,31 +106,38 @@ def _has_own_head(reader: WeightReader, config: ModelConfig) -> bool:
     return not config.tie_word_embeddings or reader.is_quantized("lm_head")
 
 
-def load_weights(ops: Any, reader: WeightReader, config: ModelConfig, exact: bool,
+def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelConfig, exact: bool,
                  progress: Progress | None = None) -> ModelWeights:
-    """Read and pack everything. `progress` hears a line and the share that is done, 0 to 1."""
+    """Read and pack everything, matrix by matrix at the place of its layer.
+
+    places    one for each layer; embeddings come to the first, norm and head to the last
+    progress  hears a line and the share that is done, 0 to 1
+    """
     def tell(done: int) -> None:
         if progress:
             progress(f"Loading {config.name}", done / (config.num_layers + 1))
 
     hidden, vocab = config.hidden_size, config.vocab_size
     layers = []
-    for index in range(config.num_layers):
+    for index, place in enumerate(places):
         tell(index)
-        qkv, o_proj, gate_up, down_proj = (load_linear(ops, reader, modules, k, exact)
+        qkv, o_proj, gate_up, down_proj = (load_linear(place, reader, modules, k, exact)
                                            for modules, k in layer_modules(config, index))
         prefix = f"model.layers.{index}."
-        layers.append(Layer(reader.vector(prefix + "input_layernorm.weight", hidden), qkv, o_proj,
-                            reader.vector(prefix + "post_attention_layernorm.weight", hidden), gate_up,
-                            down_proj))
+        norms = [reader.vector(f"{prefix}{name}.weight", hidden, place.device)
+                 for name in ("input_layernorm", "post_attention_layernorm")]
+        layers.append(Layer(norms[0], qkv, o_proj, norms[1], gate_up, down_proj))
     tell(config.num_layers)
-    embeddings = reader.table("model.embed_tokens.weight", vocab, hidden)
-    own = _has_own_head(reader, config)
-    head = reader.matrix("lm_head", vocab, hidden) if own else DenseMatrix(embeddings, None)
+    first, last = places[0], places[-1]
+    embeddings = reader.table("model.embed_tokens.weight", vocab, hidden, first.device)
+    if _has_own_head(reader, config):
+        head = reader.matrix("lm_head", vocab, hidden, last.device)
+    else:
+        head = DenseMatrix(embeddings.to(last.device), None)
     if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
         head = rounded_to_8_bits(head)
-    lm_head = pack(ops, [head], exact)
+    lm_head = pack(last.ops, [head], exact)
     del head
-    norm = reader.vector("model.norm.weight", hidden)
+    norm = reader.vector("model.norm.weight", hidden, last.device)
     tell(config.num_layers + 1)
     return ModelWeights(embeddings, layers, norm, lm_head)

@@ -1,0 +1,105 @@
+"""The devices that a model runs on: the CPU, or one or several GPUs with their kernels.
+
+What cannot be had is an error that says what to do; only `auto` may choose something else.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from model.config import EngineConfig, ModelLoadError
+from model.kernels import KernelBuildError, Progress, load_kernels
+from model.kernels.cuda_kernels import CudaKernels
+from model.machine import free_memory, physical_cores
+from model.network.cuda_graph import CudaGraphs, cuda_capture
+from model.network.place import Place
+
+log = logging.getLogger(__name__)
+
+_OPERATIONS = ("embed", "linear", "pack_linear", "pack_dense", "rope_write_kv", "paged_attention",
+               "copy_pages", "sample")
+_LEAST_CAPABILITY = (7, 5)
+_GIB = 1 << 30
+
+
+def open_places(config: EngineConfig, progress: Progress | None = None) -> list[Place]:
+    """Where the layers go, in order, with compiled kernels.
+
+    Raises ModelLoadError if the device that was asked for cannot be used, KernelBuildError if the kernels
+    cannot be compiled.
+    """
+    problem = "" if config.device == "cpu" else cuda_problem(len(config.gpu_split or (0,)))
+    if config.device == "cuda" or (config.device == "auto" and config.gpu_split):
+        if problem:
+            raise ModelLoadError(f"{problem} Or use --device cpu.")
+        return _open_gpus(config, progress)
+    if config.device == "auto" and not problem:
+        try:
+            return _open_gpus(config, progress)
+        except KernelBuildError as error:
+            log.warning("The GPU is not used, since its kernels could not be built. %s", error)
+    ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
+    return [Place.on_host(ops, free_memory())]
+
+
+def cuda_problem(num_gpus: int = 1) -> str:
+    """Why `num_gpus` GPUs cannot be used here, and what to do, in sentences; empty if they can."""
+    missing = [name for name in _OPERATIONS if not hasattr(CudaKernels, name)]
+    if missing:
+        return f"The GPU's kernels are not complete in this version: {', '.join(missing)}."
+    if torch.version.cuda is None:
+        return (f"PyTorch {torch.__version__} in this Python environment was made without CUDA. Install one "
+                "with it: pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130.")
+    if not torch.cuda.is_available():
+        return ("No NVIDIA GPU was found, or its driver is missing or too old for CUDA "
+                f"{torch.version.cuda}. `nvidia-smi` says what the driver sees.")
+    found = torch.cuda.device_count()
+    if found < num_gpus:
+        return f"--gpu-split names {num_gpus} GPUs; {found} can be seen. Name as many as there are."
+    for index in range(num_gpus):
+        capability = torch.cuda.get_device_capability(index)
+        if capability < _LEAST_CAPABILITY:
+            return (f"{torch.cuda.get_device_name(index)} has compute capability {capability[0]}."
+                    f"{capability[1]}; expected 7.5 (Turing) or newer.")
+    return ""
+
+
+def _open_gpus(config: EngineConfig, progress: Progress | None) -> list[Place]:
+    split = config.gpu_split
+    return [_open_gpu(torch.device("cuda", index), split[index] if split else None, progress)
+            for index in range(len(split) if split else 1)]
+
+
+def _open_gpu(device: torch.device, limit_gib: float | None, progress: Progress | None) -> Place:
+    with torch.cuda.device(device):
+        ops = load_kernels("cuda", progress=progress)
+        free, _ = torch.cuda.mem_get_info()  # after the kernels took their workspace
+    if limit_gib is not None:
+        free = min(free, int(limit_gib * _GIB))
+    return Place(ops, device, lambda: CudaGraphs(cuda_capture(device)), free)
+
+
+def default_prefill_chunk(device: torch.device) -> int:
+    """Prompt tokens a step: enough that reading the weights is a small part of it."""
+    return 2048 if device.type == "cuda" else 512
+
+
+def describe_devices(places: list[Place]) -> str:
+    """'cpu', or the names of the GPUs."""
+    return " + ".join(torch.cuda.get_device_name(place.device) if place.device.type == "cuda"
+                      else place.device.type for place in places)
+
+
+def describe_isa(place: Place) -> str:
+    """What the kernels are compiled for: 'avx512', 'sm_90'."""
+    if place.device.type == "cuda":
+        return "sm_{}{}".format(*torch.cuda.get_device_capability(place.device))
+    return getattr(place.ops, "isa", "reference")
+
+
+def let_go(places: list[Place]) -> None:
+    """Give memory that no tensor uses any more back to the GPUs."""
+    if any(place.device.type == "cuda" for place in places):
+        torch.cuda.empty_cache()

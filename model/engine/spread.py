@@ -1,0 +1,53 @@
+"""How a model's layers and its cache are laid out over the places it runs at, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model.config import EngineConfig, ModelConfig
+from model.engine.runner import LOGIT_ROWS
+from model.engine.scheduler import MAX_RUNNING, step_tokens
+from model.engine.step_tensors import step_bytes
+from model.formats.weights import MatrixInfo
+from model.layer_split import layers_by_share
+from model.memory_plan import MemoryPlan, Share, plan_shares
+from model.network.place import Place
+from model.network.stage import buffer_bytes
+from model.network.weights import bytes_by_layer, largest_matrix
+
+_GRAPHS = 256 << 20
+"""For the graphs of a GPU, and what CUDA and cuBLAS allocate for themselves with their first calls."""
+
+
+def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], places: Sequence[Place],
+           prefill_chunk: int, draft_bytes: int) -> tuple[MemoryPlan, list[int]]:
+    """The plan, and how many layers each place gets; a draft model goes to the last.
+
+    Raises ModelLoadError if it cannot fit.
+    """
+    first, layers, last = bytes_by_layer(infos, config)
+    counts = layers_by_share([place.free_bytes for place in places], config.num_layers, first,
+                             max(1, sum(layers) // len(layers)), last + draft_bytes)
+    shares, start = [], 0
+    for index, (place, count) in enumerate(zip(places, counts, strict=True)):
+        weights = sum(layers[start:start + count])
+        scratch = _scratch_bytes(config, engine, place, prefill_chunk)
+        if index == 0:
+            weights += first
+        if index == len(places) - 1:
+            weights, scratch = weights + last, scratch + draft_bytes
+        shares.append(Share(str(place.device), count, weights, scratch, place.free_bytes))
+        start += count
+    return plan_shares(config, engine, shares), counts
+
+
+def _scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, prefill_chunk: int) -> int:
+    max_tokens = step_tokens(prefill_chunk)
+    scratch = buffer_bytes(config, max_tokens, LOGIT_ROWS)
+    if place.device.type != "cuda":
+        return scratch
+    n, k = largest_matrix(config)
+    product = 2 * n * k + max_tokens * (2 * k + 4 * n)  # a prompt's: weight and rows in float16, its result
+    length = engine.max_seq_len or config.max_positions
+    gathered = 4 * config.num_kv_heads * config.head_dim * length  # keys and values of a prompt in float16
+    return scratch + product + gathered + step_bytes(max_tokens, MAX_RUNNING, length) + _GRAPHS

@@ -1,0 +1,221 @@
+"""The inputs of a step, as tensors on the device of each stage: filled on the host, sent with one copy.
+
+Knows the scheduler's chunks and the shapes of a StepInput, nothing of what is computed with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.engine.kv_cache import PAGE_SIZE, pages_for
+from model.engine.scheduler import Chunk
+from model.network.stage import PromptRows, StepInput
+from model.network.transformer import Transformer
+
+_FEW_ROWS = 8
+"""Tokens of a sequence that may be computed as sequences of one token each: each reads all its keys again."""
+_ALIGNMENT = 256
+_MAX_VIEWS = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each tensor lies in the one buffer; the table is last, so that a step's part is a beginning."""
+
+    max_tokens: int
+    max_sequences: int
+    max_pages: int
+
+    def _shapes(self) -> tuple[tuple[torch.dtype, tuple[int, ...]], ...]:
+        t, s = self.max_tokens, self.max_sequences
+        return ((torch.int32, (t,)), (torch.int32, (t,)), (torch.int64, (t,)), (torch.int32, (s + 1,)),
+                (torch.int32, (s,)), (torch.int32, (s, self.max_pages)))
+
+    def _offsets(self) -> Iterator[int]:
+        offset = 0
+        for dtype, shape in self._shapes():
+            yield offset
+            offset += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        yield offset
+
+    @property
+    def nbytes(self) -> int:
+        return list(self._offsets())[-1]
+
+    def used(self, num_sequences: int) -> int:
+        """Bytes of the beginning that a step of so many sequences takes."""
+        return list(self._offsets())[-2] + num_sequences * self.max_pages * torch.int32.itemsize
+
+    def tensors(self, memory: Tensor) -> list[Tensor]:
+        """token_ids, positions, slot_mapping, cu_seqlens, seq_lens, block_table; memory uint8 [nbytes]."""
+        return [memory[offset:offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+                for (dtype, shape), offset in zip(self._shapes(), self._offsets(), strict=False)]
+
+
+def step_bytes(max_tokens: int, max_sequences: int, max_seq_len: int) -> int:
+    """What a StepTensors of these sizes takes on a device."""
+    return Layout(max_tokens, max_sequences, pages_for(max_seq_len)).nbytes
+
+
+class HostBuffer:
+    """The tensors on the host, as numpy views, which cost little for a few numbers."""
+
+    def __init__(self, layout: Layout, is_pinned: bool) -> None:
+        self.memory = torch.zeros(layout.nbytes, dtype=torch.uint8, pin_memory=is_pinned)
+        self.tensors = layout.tensors(self.memory)
+        (self.token_ids, self.positions, self.slots, self.cu_seqlens, self.seq_lens,
+         self.block_table) = (tensor.numpy() for tensor in self.tensors)
+        self.sent: list[Any] = []  # events after the copies to the devices
+
+    def wait(self) -> None:
+        """Until nothing reads it any more."""
+        for event in self.sent:
+            event.synchronize()
+        self.sent = []
+
+
+class StepTensors:
+    """Allocated once; a step of the same numbers of tokens and sequences gets the same tensors again.
+
+    devices         of each stage
+    recorded_sizes  of the model (see Recorder.sizes): steps of few tokens are filled up to one of them, and
+                    every token is a sequence of its own there, so that their shape is the size alone
+    """
+
+    def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int, devices: Seq[torch.device],
+                 recorded_sizes: tuple[int, ...] = ()) -> None:
+        rows = max(max_sequences, *recorded_sizes, 1)
+        self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len))
+        self._stages, self._sizes = list(devices), recorded_sizes
+        others = {device for device in devices if device.type != "cpu"}
+        # two in turn: the next step is written while the copy of the last one may still wait for its device
+        is_pinned = any(device.type == "cuda" for device in others)
+        self._buffers = [HostBuffer(self._layout, is_pinned) for _ in range(2 if others else 1)]
+        self._memory = {device: torch.zeros(self._layout.nbytes, dtype=torch.uint8, device=device)
+                        for device in others}
+        self._tensors = {device: self._layout.tensors(memory) for device, memory in self._memory.items()}
+        self._tensors[torch.device("cpu")] = self._buffers[0].tensors
+        self._offsets = torch.arange(max(max_seq_len, rows + 1)).numpy()
+        self._views: dict[tuple[int, int], list[StepInput]] = {}
+
+    def fill(self, chunks: Seq[Chunk[Any]]) -> list[StepInput]:
+        """The tensors of a step, one input for each stage, drafts included; valid until the next call.
+
+        Those of a recorded size have rows behind the tokens of the chunks, which mean nothing.
+        """
+        self._buffers.append(self._buffers.pop(0))
+        buffer = self._buffers[-1]
+        buffer.wait()
+        size = self._recorded_size(chunks)
+        row = 0
+        for index, chunk in enumerate(chunks):
+            self._write_tokens(buffer, chunk, row)
+            if size is None:
+                self._write_sequence(buffer, index, chunk, row + chunk.num_rows, chunk.start + chunk.num_rows)
+            else:
+                for offset in range(chunk.num_rows):
+                    self._write_sequence(buffer, row + offset, chunk, row + offset + 1,
+                                         chunk.start + offset + 1)
+            row += chunk.num_rows
+        if size is None:
+            steps = self._sent(buffer, row, len(chunks))
+            prompts = _prompts(chunks, row)
+            return [replace(step, prompts=prompts) for step in steps] if prompts else steps
+        self._pad(buffer, row, size)
+        return self._sent(buffer, size, size)
+
+    def blank(self, size: int) -> list[StepInput]:
+        """A step of `size` rows that mean nothing and touch nothing, to try it out."""
+        self._buffers[-1].wait()
+        self._pad(self._buffers[-1], 0, size)
+        return self._sent(self._buffers[-1], size, size)
+
+    def _recorded_size(self, chunks: Seq[Chunk[Any]]) -> int | None:
+        num_tokens = sum(chunk.num_rows for chunk in chunks)
+        if not self._sizes or any(chunk.num_rows > _FEW_ROWS for chunk in chunks):
+            return None
+        return next((size for size in self._sizes if size >= num_tokens), None)
+
+    def _write_tokens(self, buffer: HostBuffer, chunk: Chunk[Any], row: int) -> None:
+        sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
+        if chunk.num_rows == 1:
+            buffer.token_ids[row] = sequence.token_ids[start]
+            buffer.positions[row] = start
+            buffer.slots[row] = sequence.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
+            return
+        rows, positions = slice(row, row + chunk.num_rows), self._offsets[start:end]
+        first_page = start // PAGE_SIZE
+        pages = torch.tensor(sequence.pages[first_page:pages_for(end)]).numpy()
+        buffer.token_ids[rows] = sequence.token_ids[start:start + chunk.count] + chunk.draft
+        buffer.positions[rows] = positions
+        buffer.slots[rows] = pages[positions // PAGE_SIZE - first_page] * PAGE_SIZE + positions % PAGE_SIZE
+
+    def _write_sequence(self, buffer: HostBuffer, index: int, chunk: Chunk[Any], end_row: int,
+                        num_keys: int) -> None:
+        pages = chunk.sequence.pages
+        buffer.block_table[index, :len(pages)] = pages
+        buffer.cu_seqlens[index + 1] = end_row
+        buffer.seq_lens[index] = num_keys
+
+    def _pad(self, buffer: HostBuffer, row: int, size: int) -> None:
+        """Rows row .. size - 1: a token that is not written and looks at the first key of some page."""
+        buffer.token_ids[row:size] = 0
+        buffer.positions[row:size] = 0
+        buffer.slots[row:size] = -1
+        buffer.block_table[row:size, 0] = 0
+        buffer.cu_seqlens[row + 1:size + 1] = self._offsets[row + 1:size + 1]
+        buffer.seq_lens[row:size] = 1
+
+    def _sent(self, buffer: HostBuffer, num_tokens: int, num_sequences: int) -> list[StepInput]:
+        for device, memory in self._memory.items():
+            used = self._layout.used(num_sequences)
+            memory[:used].copy_(buffer.memory[:used], non_blocking=True)
+            if device.type == "cuda":
+                buffer.sent.append(torch.cuda.current_stream(device).record_event())
+        key = (num_tokens, num_sequences)
+        steps = self._views.get(key)
+        if steps is None:
+            if len(self._views) >= _MAX_VIEWS:
+                self._views.clear()
+            inputs = {device: _step_input(tensors, *key) for device, tensors in self._tensors.items()}
+            steps = self._views[key] = [inputs[device] for device in self._stages]
+        return steps
+
+
+def _prompts(chunks: Seq[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
+    """The chunks at the end that have many rows."""
+    found: list[PromptRows] = []
+    for index in reversed(range(len(chunks))):
+        chunk = chunks[index]
+        if chunk.num_rows <= _FEW_ROWS:
+            break
+        found.insert(0, PromptRows(index, num_rows - chunk.num_rows, num_rows, chunk.start + chunk.num_rows))
+        num_rows -= chunk.num_rows
+    return tuple(found)
+
+
+def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: int,
+                   logits: Tensor) -> StepTensors:
+    """The tensors of a model's steps, after every step that is to be recorded ahead has run with them.
+
+    logits  float32 [rows, vocab_size], for the most rows that are recorded
+    """
+    sizes = tuple(size for size in transformer.recorded_sizes if size <= len(logits))
+    steps = StepTensors(transformer.max_tokens, max_sequences, max_seq_len, transformer.devices, sizes)
+    for size in sizes:
+        transformer.logits(transformer.forward(steps.blank(size)), logits[:size])
+    transformer.seal()
+    return steps
+
+
+def _step_input(tensors: list[Tensor], num_tokens: int, num_sequences: int) -> StepInput:
+    token_ids, positions, slots, cu_seqlens, seq_lens, block_table = tensors
+    return StepInput(token_ids[:num_tokens], positions[:num_tokens], slots[:num_tokens],
+                     block_table[:num_sequences], cu_seqlens[:num_sequences + 1], seq_lens[:num_sequences])

@@ -1,0 +1,130 @@
+"""model/devices.py: what is chosen, and what is said where it cannot be had. The GPUs here are played."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from model import devices
+from model.config import EngineConfig, ModelLoadError
+from model.kernels import KernelBuildError
+from model.kernels.cpu_kernels import CpuKernels
+
+
+class FakeCuda:
+    """torch.cuda with GPUs of 24 GiB, of which 20 are free."""
+
+    def __init__(self, capabilities: list[tuple[int, int]]) -> None:
+        self.capabilities = capabilities
+        self.current = 0
+
+    def is_available(self) -> bool:
+        return bool(self.capabilities)
+
+    def device_count(self) -> int:
+        return len(self.capabilities)
+
+    def get_device_capability(self, device: int | torch.device) -> tuple[int, int]:
+        return self.capabilities[device if isinstance(device, int) else device.index]
+
+    def get_device_name(self, device: int | torch.device) -> str:
+        return f"Fake {device if isinstance(device, int) else device.index}"
+
+    def device(self, device: torch.device) -> FakeCuda:
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return 20 << 30, 24 << 30
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """machine(capabilities of its GPUs): plays it, and returns the list of the kernels that are loaded."""
+    def play(*capabilities: tuple[int, int], cuda: str | None = "13.0", builds: bool = True) -> list[str]:
+        loaded: list[str] = []
+
+        def load(device: str, **_: object) -> SimpleNamespace:
+            if device != "cpu" and not builds:
+                raise KernelBuildError("No CUDA compiler found.")
+            loaded.append(device)
+            return SimpleNamespace()
+
+        monkeypatch.setattr(devices, "CudaKernels", CpuKernels)  # complete, whatever the GPU's are
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(torch, "cuda", FakeCuda(list(capabilities)))
+        monkeypatch.setattr(devices, "load_kernels", load)
+        return loaded
+
+    return play
+
+
+def test_auto_takes_a_gpu_that_can_be_used(machine):
+    loaded = machine((9, 0))
+    (place,) = devices.open_places(EngineConfig())
+    assert loaded == ["cuda"] and place.device == torch.device("cuda", 0)
+    assert place.free_bytes == 20 << 30
+
+
+@pytest.mark.parametrize(("gpus", "cuda"), [([], "13.0"), ([(9, 0)], None), ([(7, 0)], "13.0")])
+def test_auto_takes_the_cpu_otherwise(machine, gpus, cuda):
+    loaded = machine(*gpus, cuda=cuda)
+    (place,) = devices.open_places(EngineConfig(threads=1))
+    assert loaded == ["cpu"] and place.device.type == "cpu"
+
+
+def test_auto_says_why_a_gpu_is_not_used_for_want_of_a_compiler(machine, caplog):
+    loaded = machine((9, 0), builds=False)
+    with caplog.at_level(logging.WARNING):
+        devices.open_places(EngineConfig(threads=1))
+    assert loaded == ["cpu"] and "No CUDA compiler" in caplog.text
+
+
+@pytest.mark.parametrize(("gpus", "options", "said"), [
+    ([], {}, r"No NVIDIA GPU was found.*nvidia-smi.*--device cpu"),
+    ([(9, 0)], {"cuda": None}, r"made without CUDA.*pip install.*--device cpu"),
+    ([(6, 1)], {}, r"Fake 0 has compute capability 6\.1; expected 7\.5"),
+])
+def test_cuda_that_cannot_be_had_is_refused_rather_than_replaced(machine, gpus, options, said):
+    loaded = machine(*gpus, **options)
+    with pytest.raises(ModelLoadError, match=said):
+        devices.open_places(EngineConfig(device="cuda"))
+    assert not loaded
+
+
+def test_cuda_without_a_compiler_is_an_error(machine):
+    machine((9, 0), builds=False)
+    with pytest.raises(KernelBuildError):
+        devices.open_places(EngineConfig(device="cuda"))
+
+
+def test_a_split_opens_each_gpu_up_to_its_limit(machine):
+    loaded = machine((9, 0), (8, 6))
+    places = devices.open_places(EngineConfig(gpu_split=(12, 40)))
+    assert loaded == ["cuda", "cuda"]
+    assert [place.free_bytes >> 30 for place in places] == [12, 20], "no more than there is"
+
+
+def test_a_split_over_more_gpus_than_there_are_is_refused(machine):
+    machine((9, 0))
+    with pytest.raises(ModelLoadError, match="names 2 GPUs; 1 can be seen"):
+        devices.open_places(EngineConfig(gpu_split=(12, 12)))
+
+
+def test_a_gpu_is_described_by_its_name_and_architecture(machine):
+    machine((9, 0), (8, 6))
+    places = devices.open_places(EngineConfig(gpu_split=(12, 40)))
+    assert devices.describe_devices(places) == "Fake 0 + Fake 1"
+    assert devices.describe_isa(places[0]) == "sm_90"
+
+
+def test_gpus_read_prompts_in_longer_chunks():
+    assert devices.default_prefill_chunk(torch.device("cpu")) == 512
+    assert devices.default_prefill_chunk(torch.device("cuda")) == 2048

@@ -1,0 +1,172 @@
+"""A synthetic model's speed and memory on a GPU, beside the limits that are measured in the same run.
+
+    python -m tools.gpu_check.speed --shape llama-2-7b --out llama-2-7b.json
+
+A share is what was reached of the least time that bytes (at the bandwidth of a copy) and operations (at the
+rate of an 8192 x 8192 x 8192 float16 product of random numbers) take. Linear layers are measured beside
+torch's _weight_int4pack_mm on the same shapes, several weights in turn, so that no cache holds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.config import EngineConfig
+from model.engine.engine import Engine
+from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
+from model.kernels import load_kernels
+from model.network.weights import layer_modules
+from tools.benchmark.cases import Case, Runner
+from tools.benchmark.limits import ModelWork, Rates, Work
+
+CASES = (Case(prompt=2048), Case(steps=128), Case(context=2048, steps=128), Case(batch=8, steps=64),
+         Case(batch=32, steps=32))
+ROWS = (1, 4, 8, 16, 64)
+REPEATS = 3
+_COPY_BYTES = 1 << 30
+_PRODUCT = 8192
+_WEIGHT_BYTES = 256 << 20  # of weights in turn: several times what a cache holds
+
+
+def milliseconds(work: Callable[[], Any], repeats: int = 10) -> float:
+    """The median of `repeats` runs, by the device's clock."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def graphed(work: Callable[[], Any]) -> Callable[[], None]:
+    """`work` as a CUDA graph, so that short kernels follow each other without gaps."""
+    work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def rates() -> Rates:
+    """Bandwidth counts bytes read and bytes written."""
+    source, target = (torch.randint(255, (_COPY_BYTES,), dtype=torch.uint8, device="cuda") for _ in range(2))
+    copied = 2 * _COPY_BYTES / milliseconds(lambda: target.copy_(source)) / 1e6
+    a, b = (torch.randn(_PRODUCT, _PRODUCT, device="cuda", dtype=torch.float16) for _ in range(2))
+    out = torch.empty_like(a)
+    product = 2 * _PRODUCT ** 3 / milliseconds(lambda: torch.mm(a, b, out=out)) / 1e9
+    return Rates(copied, product)
+
+
+def measure_engine(shape: str, limits: Rates, cache: str) -> dict[str, Any]:
+    length = max(case.length for case in CASES)
+    before = torch.cuda.mem_get_info()[0]
+    engine = Engine.synthetic(shape, EngineConfig(device="cuda", cache=cache, max_seq_len=length,
+                                                  speculation=False))
+    try:
+        loaded = before - torch.cuda.mem_get_info()[0]
+        model, runner, found = ModelWork.of(engine), Runner(engine), []
+        for case in CASES:
+            runner.prepare(case)
+            speed = statistics.median(runner.run(case).tokens_per_second for _ in range(REPEATS))
+            work = model.prompt(case.prompt) if case.prompt else \
+                model.decoding(max(case.context, 1), case.batch, case.steps)
+            limit = (case.prompt or case.batch * case.steps) / limits.least_seconds(work)
+            found.append({"what": str(case), "prompt": case.prompt, "context": case.context,
+                          "batch": case.batch, "tokens_per_second": speed, "limit": limit,
+                          "share": speed / limit, "bound": limits.bound(work)})
+        info = engine.describe()
+        plan = {"weights": engine.plan.weight_bytes, "cache": engine.plan.cache_bytes,
+                "scratch": engine.plan.scratch_bytes}
+    finally:
+        engine.close()
+    return {"model": info, "cases": found, "memory": {"loaded_bytes": loaded, "planned": plan,
+                                                      "one_context_bytes": _one_context(info, length)}}
+
+
+def _one_context(info: dict[str, Any], length: int) -> int:
+    """Weights and the cache of one conversation of full length."""
+    return int(info["weight_bytes"] + info["cache_bytes"] / info["cache_tokens"] * length)
+
+
+def measure_linear(shape: str, limits: Rates) -> list[dict[str, Any]]:
+    """Microseconds of each linear layer of the shape, by rows: ours, and torch's int4 kernel."""
+    kernels, results = load_kernels("cuda"), []
+    for modules, k in layer_modules(synthetic_config(shape), 0):
+        n = sum(modules.values())
+        count = max(1, _WEIGHT_BYTES // (n * k // 2))
+        codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, device="cuda")
+        scales = torch.full((n, k // GROUP_SIZE), 0.01, dtype=torch.float16, device="cuda")
+        zeros = torch.full((n, k // GROUP_SIZE), 8, dtype=torch.uint8, device="cuda")
+        ours = [kernels.pack_linear(codes, scales, zeros, GROUP_SIZE) for _ in range(count)]
+        theirs, problem = _int4pack(n, k, count)
+        for rows in ROWS:
+            x, out = torch.randn(rows, k, device="cuda"), torch.empty(rows, n, device="cuda")
+
+            def run_ours(x: torch.Tensor = x, out: torch.Tensor = out, ours: list[Any] = ours) -> None:
+                for weight in ours:
+                    kernels.linear(x, weight, out)
+
+            work = Work(ours[0].nbytes + 4 * rows * (n + k), 2 * rows * n * k)
+            floor = limits.least_seconds(work) * 1e6
+            taken = milliseconds(graphed(run_ours)) * 1000 / count
+            row = {"n": n, "k": k, "rows": rows, "microseconds": taken, "floor": floor,
+                   "share": floor / taken}
+            if theirs:
+                y = x.bfloat16()
+                row["int4pack_microseconds"] = milliseconds(graphed(
+                    lambda y=y, theirs=theirs: [mm(y) for mm in theirs])) * 1000 / count
+            else:
+                row["int4pack_problem"] = problem
+            results.append(row)
+    return results
+
+
+def _int4pack(n: int, k: int, count: int) -> tuple[list[Callable[[torch.Tensor], Any]], str]:
+    """torch's int4 product with `count` weights of this shape, or why there is none."""
+    made = []
+    try:
+        for _ in range(count):
+            codes = torch.randint(0, 255, (n, k // 2), dtype=torch.uint8, device="cuda")
+            packed = torch.ops.aten._convert_weight_to_int4pack(codes, 8)
+            scales = torch.rand(k // GROUP_SIZE, n, 2, dtype=torch.bfloat16, device="cuda")
+            made.append(lambda x, packed=packed, scales=scales: torch.ops.aten._weight_int4pack_mm(
+                x, packed, GROUP_SIZE, scales))
+        made[0](torch.zeros(1, k, dtype=torch.bfloat16, device="cuda"))
+    except (RuntimeError, NotImplementedError) as error:
+        return [], str(error).splitlines()[0]
+    return made, ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.gpu_check.speed")
+    parser.add_argument("--shape", choices=tuple(SHAPES), required=True)
+    parser.add_argument("--cache", default="fp16")
+    parser.add_argument("--linear", action="store_true", help="the linear layers one by one, too")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    limits = rates()
+    report = {"shape": options.shape, "read_gb_s": limits.read_gb_s, "products_top_s": limits.products_top_s,
+              **measure_engine(options.shape, limits, options.cache)}
+    if options.linear:
+        report["linear"] = measure_linear(options.shape, limits)
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for case in report["cases"]:
+        speed, share = case["tokens_per_second"], case["share"]
+        print(f"{case['what']:28}{speed:12,.1f} tokens/s, {share:.0%} of the limit")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
