@@ -1,0 +1,63 @@
+"""Run a library built with AddressSanitizer over odd shapes; the first mistake ends the process.
+
+python -m tests.host_cuda.under_sanitizer LIBRARY [embed-outside]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from model.engine.request import SamplingParams
+from model.kernels.binding import Library
+from model.kernels.build_cuda import HEADERS
+from model.kernels.cache_kinds import CACHE_KINDS
+from model.kernels.cuda_kernels import CudaKernels
+from model.kernels.sampling import SamplingRow
+from tests.attention_batch import Batch, empty_caches
+from tests.host_cuda.build import HostDevice, cuda_on_host
+from tests.test_linear import quantized_parts
+
+EVERY_STEP = SamplingParams(
+    repetition_penalty=1.1, repetition_range=3, repetition_decay=2, presence_penalty=0.1,
+    frequency_penalty=0.1, temperature=0.8, top_k=20, top_p=0.9, min_p=0.01, typical_p=0.9, min_new_tokens=9,
+    logit_bias={3: 1.0}, banned_tokens=(4,))
+
+
+def run_all(ops: CudaKernels) -> None:
+    ops.embed(torch.randn(5, 7), torch.tensor([0, 4], dtype=torch.int32), torch.empty(2, 7))
+    for kind in CACHE_KINDS:
+        batch = Batch([(1, 33), (3, 9), (0, 0)], heads=3, kv_heads=1, head_dim=40, page_size=8, kind=kind)
+        assert batch.run(ops).isfinite().all()
+        ops.gather_pages(batch.k_cache, batch.v_cache, batch.block_table[0], 33, 40)
+        caches = empty_caches(kind, 2, 2, 8, 40)
+        positions, slots = torch.tensor([0, 3, 1], dtype=torch.int32), torch.tensor([15, 0, -1])
+        ops.rope_write_kv(torch.randn(3, 6 * 40), torch.ones(4, 20), torch.ones(4, 20), positions, slots,
+                          *caches, 2, 2)
+        pages = torch.tensor([[0], [1]], dtype=torch.int32)
+        ops.copy_pages(*caches, pages[0], pages[1])
+    for options in ((33, 96, 32, 4, "bytes"), (20, 88, 44, 8, "halves", True)):
+        weight = ops.pack_linear(**quantized_parts(*options))
+        for m in (1, 9, 65):
+            ops.linear(torch.randn(m, weight.k), weight, torch.empty(m, weight.n), norm=torch.ones(weight.k))
+    dense = ops.pack_dense(torch.randn(18, 33))
+    ops.linear(torch.randn(5, 33), dense, torch.empty(5, 9), epilogue="silu_mul")
+    history = torch.tensor([1, 2, 2, 9], dtype=torch.int32)
+    rows = [SamplingRow(EVERY_STEP, history=history, num_tokens=count, prompt_length=1, seed=7,
+                        eos_token_ids=(2,)) for count in (1, 4)]
+    assert (ops.sample(torch.randn(2, 37), rows) >= 0).all()
+
+
+def main() -> None:
+    ops = cuda_on_host(Library(Path(sys.argv[1]), HEADERS), HostDevice())
+    if sys.argv[2:] == ["embed-outside"]:
+        ops.embed(torch.randn(5, 7), torch.tensor([0, 6], dtype=torch.int32), torch.empty(2, 7))
+    else:
+        run_all(ops)
+    print("finished")
+
+
+if __name__ == "__main__":
+    main()
