@@ -17,7 +17,7 @@ MAX_DRAFT = 16
 """Tokens of a draft at most."""
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Tokens of all drafts of a step together: few sizes, since each has to be tried, recorded and measured."""
-_LEAST_GAIN = 1.05  # in tokens a second, below which no guess is worth its trouble
+_LEAST_GAIN = 1.15  # in tokens a second as measured, below which no guess is worth its trouble
 
 
 class Drafter(Protocol):
