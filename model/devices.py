@@ -11,15 +11,12 @@ import torch
 
 from model.config import EngineConfig, ModelLoadError
 from model.kernels import KernelBuildError, Progress, load_kernels
-from model.kernels.cuda_kernels import CudaKernels
 from model.machine import free_memory, physical_cores
 from model.network.cuda_graph import CudaGraphs, cuda_capture
 from model.network.place import Place
 
 log = logging.getLogger(__name__)
 
-_OPERATIONS = ("embed", "linear", "pack_linear", "pack_dense", "rope_write_kv", "paged_attention",
-               "copy_pages", "sample")
 _LEAST_CAPABILITY = (7, 5)
 _GIB = 1 << 30
 
@@ -46,9 +43,6 @@ def open_places(config: EngineConfig, progress: Progress | None = None) -> list[
 
 def cuda_problem(num_gpus: int = 1) -> str:
     """Why `num_gpus` GPUs cannot be used here, and what to do, in sentences; empty if they can."""
-    missing = [name for name in _OPERATIONS if not hasattr(CudaKernels, name)]
-    if missing:
-        return f"The GPU's kernels are not complete in this version: {', '.join(missing)}."
     if torch.version.cuda is None:
         return (f"PyTorch {torch.__version__} in this Python environment was made without CUDA. Install one "
                 "with it: pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,22 +18,12 @@ from model.network.cuda_graph import CudaGraphs
 from model.network.place import Place
 from tests.host_cuda.build import GPUS, cuda_on_host
 from tests.kernel_libraries import ON_GPU, need_gpu
-from tests.test_network import REFERENCE_OPS
+from tests.test_stages import CallCapture
 from tests.tiny_engine import NO_EOS, outcome, params, prompt, quantized_model, tokens
 
 TOLERANCE = 1e-2
 """Of the largest logit: activations are float16 in the products. A wrong step gives a hundred times that."""
 GREEDY = params(temperature=0.0, max_new_tokens=8)
-
-class WithReference:
-    """The GPU's operations, and the reference's in place of those that are not written yet."""
-
-    def __init__(self, ops: Any) -> None:
-        self._ops = ops
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ops if hasattr(self._ops, name) else REFERENCE_OPS, name)
-
 
 OpenPlaces = Callable[[int], list[Place]]
 
@@ -45,8 +34,8 @@ def open_gpus(request: pytest.FixtureRequest) -> OpenPlaces:
     if request.param == ON_GPU:
         need_gpu(request)
         return lambda count: open_places(EngineConfig(device="cuda")) * count
-    ops = WithReference(cuda_on_host(request.getfixturevalue("host_cuda_library"), GPUS["cuda"]))
-    place = Place(ops, torch.device("cpu"), lambda: CudaGraphs(lambda step: step), 1 << 30)
+    ops = cuda_on_host(request.getfixturevalue("host_cuda_library"), GPUS["cuda"])
+    place = Place(ops, torch.device("cpu"), lambda: CudaGraphs(CallCapture(ops)), 1 << 30)
     return lambda count: [place] * count
 
 

@@ -12,7 +12,6 @@ import torch
 from model import devices
 from model.config import EngineConfig, ModelLoadError
 from model.kernels import KernelBuildError
-from model.kernels.cpu_kernels import CpuKernels
 
 
 class FakeCuda:
@@ -57,7 +56,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             loaded.append(device)
             return SimpleNamespace()
 
-        monkeypatch.setattr(devices, "CudaKernels", CpuKernels)  # complete, whatever the GPU's are
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(torch, "cuda", FakeCuda(list(capabilities)))
         monkeypatch.setattr(devices, "load_kernels", load)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from model.devices import cuda_problem
+from tools.benchmark.__main__ import main as benchmark
+from tools.benchmark.crossover import ROWS, crossover_table, find_crossover
 from tools.gpu_check import chat, reload, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +45,8 @@ def test_a_folder_without_wheels_is_told(tmp_path: Path):
 
 def test_every_stage_has_a_time_of_its_own():
     stages = [line.split() for line in SCRIPT.read_text().splitlines() if line.startswith("stage ")]
-    assert {"build", "tests", "memcheck", "racecheck", "chat", "reload", "7B", "8B", "13B", "33B",
-            "70B"} == {words[1] for words in stages}
+    assert {"build", "tests", "memcheck", "racecheck", "chat", "reload", "7B", "8B", "13B", "33B", "70B",
+            "crossover"} == {words[1] for words in stages}
     assert all(words[2].isdigit() and int(words[2]) <= 150 for words in stages)
 
 
@@ -52,6 +54,27 @@ def test_the_chat_and_the_reloading_run_on_the_cpu_too(tmp_path: Path):
     assert chat.main(["--device", "cpu", "--out", str(tmp_path / "chat.json")]) == 0
     assert json.loads((tmp_path / "chat.json").read_text())["answer"].strip()
     assert reload.main(["--device", "cpu", "--out", str(tmp_path / "reload.json")]) == 0
+
+
+@pytest.mark.skipif(not cuda_problem(), reason="there is a GPU here")
+def test_crossovers_without_a_gpu_are_one_sentence(capsys: pytest.CaptureFixture):
+    assert benchmark(["--crossover"]) == 1
+    assert "--crossover needs a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "want"), [(0.5, 8), (4.5, 48), (100.0, None), (31.5, 256)])
+def test_dequantizing_pays_from_where_it_wins_twice(seconds: float, want: int | None):
+    """31.5: it wins at the last number of rows alone."""
+    in_steps = [-(-rows // 8) for rows in ROWS]
+    assert find_crossover(in_steps, [seconds] * len(ROWS)) == want
+    results = [{"n": 4096, "k": 11008, "crossover": want}]
+    assert crossover_table(results).splitlines()[1].split()[:2] == ["4,096", "11,008"]
+
+
+def test_one_disturbed_measurement_does_not_decide():
+    direct = [-(-rows // 8) for rows in ROWS]
+    direct[1] = 50.0
+    assert find_crossover(direct, [7.5] * len(ROWS)) == 64
 
 
 def test_the_table_tells_what_was_measured_and_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture):

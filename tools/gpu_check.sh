@@ -78,6 +78,7 @@ stage 70B 90 "$python" -m tools.gpu_check.speed --shape llama-2-70b --linear --o
 stage 8B 45 "$python" -m tools.gpu_check.speed --shape llama-3-8b --out "$parts/8B.json"
 stage 13B 45 "$python" -m tools.gpu_check.speed --shape llama-2-13b --out "$parts/13B.json"
 stage 33B 60 "$python" -m tools.gpu_check.speed --shape llama-1-33b --out "$parts/33B.json"
+stage crossover 30 "$python" -m tools.benchmark --crossover --json "$parts/crossover.json"
 
 "$python" -m tools.gpu_check.table "$parts" "$out/results.json" > "$out/table.txt"
 code=$?

@@ -43,11 +43,11 @@ class CudaLinearOperations(LinearOperations):
         """As LinearOperations.linear. Up to MOST_ROWS rows do not depend on each other, to the bit."""
         if len(x) > MOST_ROWS and weight.kind != "f32" and not weight.struct.exact:
             check_linear(x, weight.n, weight.k, out, norm, epilogue)
-            self._multiply_by_torch(x, weight, out, norm, eps, epilogue)
+            self.multiply_dequantized(x, weight, out, norm, eps, epilogue)
         else:
             super().linear(x, weight, out, norm, eps, epilogue)
 
-    def _multiply_by_torch(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None,
+    def multiply_dequantized(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None,
                            eps: float, epilogue: str) -> None:
         struct, m = ctypes.byref(weight.struct), len(x)
         staged = torch.empty(m, weight.struct.padded_k, dtype=torch.float16, device=self.device)

@@ -121,8 +121,9 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     layers = []
     for index, place in enumerate(places):
         tell(index)
-        qkv, o_proj, gate_up, down_proj = (load_linear(place, reader, modules, k, exact)
-                                           for modules, k in layer_modules(config, index))
+        with place.active():
+            qkv, o_proj, gate_up, down_proj = (load_linear(place, reader, modules, k, exact)
+                                               for modules, k in layer_modules(config, index))
         prefix = f"model.layers.{index}."
         norms = [reader.vector(f"{prefix}{name}.weight", hidden, place.device)
                  for name in ("input_layernorm", "post_attention_layernorm")]
@@ -136,7 +137,8 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
         head = DenseMatrix(embeddings.to(last.device), None)
     if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
         head = rounded_to_8_bits(head)
-    lm_head = pack(last.ops, [head], exact)
+    with last.active():
+        lm_head = pack(last.ops, [head], exact)
     del head
     norm = reader.vector("model.norm.weight", hidden, last.device)
     tell(config.num_layers + 1)

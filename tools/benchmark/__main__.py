@@ -25,6 +25,7 @@ from model.engine.engine import Engine
 from model.formats.synthetic import SHAPES, synthetic_config
 from model.kernels import KernelBuildError, load_kernels
 from tools.benchmark.cases import Case, make_cases
+from tools.benchmark.crossover import print_crossovers
 from tools.benchmark.engine import PeakMemory, measure_rounds, summary, whole_runs
 from tools.benchmark.limits import Limits, ModelWork, machine
 from tools.benchmark.linear_layers import measure_layers
@@ -45,6 +46,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     what.add_argument("-d", "--model", type=Path, metavar="FOLDER", help="the engine on a model")
     what.add_argument("--synthetic", metavar="SHAPE",
                       help=f"the engine on random 4-bit weights: {', '.join(SHAPES)}")
+    what.add_argument("--crossover", action="store_true",
+                      help="on a GPU: from how many rows on weights are better dequantized")
     what.add_argument("--kernels", action="store_true", help="the linear kernels alone")
     parser.add_argument("--head-bits", type=int, choices=(4, 16), default=16,
                         help="--synthetic: bits of the output layer; most GPTQ checkpoints have 16 (default)")
@@ -118,6 +121,8 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> Report:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse_arguments(arguments)
+    if options.crossover:
+        return print_crossovers(options.json)
     try:
         if options.plot:
             check_plot()

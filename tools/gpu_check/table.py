@@ -70,7 +70,8 @@ def main(arguments: list[str]) -> int:
     reports = {size: read(folder / f"{size}.json") for size in SIZES}
     found = {size: report for size, report in reports.items() if report}
     collected = {"device": read(folder / "device.json"), "stages": ran, "speed": found,
-                 "chat": read(folder / "chat.json"), "reload": read(folder / "reload.json")}
+                 "chat": read(folder / "chat.json"), "reload": read(folder / "reload.json"),
+                 "crossover": read(folder / "crossover.json")}
     target.write_text(json.dumps(collected, indent=1) + "\n", encoding="utf-8")
     lines = []
     if found:
