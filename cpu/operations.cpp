@@ -36,9 +36,10 @@ bool is_quantized(int dtype) { return dtype == PARLOR_Q8 || dtype == PARLOR_Q4; 
 
 bool is_cache_dtype(int dtype) { return dtype == PARLOR_F32 || dtype == PARLOR_F16 || is_quantized(dtype); }
 
-// Words of codes are whole: 8 codes of a key, 8 values of a page.
+// Words of codes are whole: 8 codes of a key, 8 values of a page. Sums over a page fit 32 bits.
 bool is_block_size(int dtype, int64_t page_size, int64_t head_dim) {
-    return !is_quantized(dtype) || (page_size % 8 == 0 && head_dim % 8 == 0 && head_dim <= 1024);
+    return !is_quantized(dtype) ||
+           (page_size % 8 == 0 && page_size <= 512 && head_dim % 8 == 0 && head_dim <= 1024);
 }
 
 // The queries of the batch and the pages they read, see paged_attention() in kernels.h.

@@ -117,3 +117,17 @@ def test_a_text_without_bos_is_one_document(folder):
     with load_model(folder, threads=1) as llm:
         (document,) = tokenize_documents("Hello there", llm.tokenizer)
     assert document[0] == 1
+
+
+def test_one_model_is_compared_with_itself_for_each_kind_of_cache(folder, text_file, tmp_path, capsys):
+    output = tmp_path / "cache.json"
+    assert main([str(folder), "--text", str(text_file), "--cache", "fp16,q8,q4", "--max-tokens", "200",
+                 "--threads", "1", "--output", str(output)]) == 0
+    report = json.loads(output.read_text())
+    assert report["cache"] == ["fp16", "q8", "q4"]
+    labels = [result["model"].split(", ")[1] for result in report["results"]]
+    assert labels == ["fp16 cache", "q8 cache", "q4 cache"]
+    assert all(abs(result["change_percent"]) < 5 for result in report["results"][1:])
+    with pytest.raises(SystemExit):
+        main([str(folder), "--text", str(text_file), "--cache", "fp16,q5"])
+    assert "'q5' is not one of fp16, q8, q4, fp32" in capsys.readouterr().err

@@ -4,6 +4,8 @@
         the float model, and what rounding and GPTQ make of it (quantized into a temporary folder)
     python -m tools.perplexity MODEL MODEL ... --text FILE
         these folders; the first one is what the others are compared with
+    python -m tools.perplexity MODEL --text FILE --cache fp16,q8,q4
+        one folder with the context kept in each of these ways
 
 What is scored: a document (each begins where the tokenizer's BOS is written in the text; otherwise the whole
 file is one) is read from position 0, and every token but the first is scored with all tokens before it as
@@ -15,6 +17,7 @@ exp(mean negative log-likelihood per token) over all documents.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import platform
@@ -33,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import ChatModel, load_model
+from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import physical_cores
 from model.quantize import QuantizeOptions, quantize_folder
 from model.quantize.calibration import tokenize_documents
@@ -104,7 +108,7 @@ def documents_within(documents: list[list[int]], max_tokens: int) -> list[list[i
 @contextmanager
 def models_to_compare(arguments: argparse.Namespace) -> Iterator[list[tuple[str, Path]]]:
     """(label, folder) of each; one folder alone is quantized both ways, into a folder that lives as long."""
-    if len(arguments.models) > 1:
+    if len(arguments.models) > 1 or len(arguments.cache) > 1:
         yield [(path.name, path) for path in arguments.models]
         return
     original = arguments.models[0]
@@ -126,12 +130,13 @@ def measure(arguments: argparse.Namespace) -> list[Score]:
     scores: list[Score] = []
     token_ids: list[list[int]] | None = None
     with models_to_compare(arguments) as compared:
-        for label, folder in compared:
+        for (name, folder), cache in itertools.product(compared, arguments.cache):
+            label = f"{name}, {cache} cache" if len(arguments.cache) > 1 else name
             with load_model(folder, device=arguments.device, threads=arguments.threads,
-                            exact=arguments.exact) as llm:
+                            exact=arguments.exact, cache=cache) as llm:
                 documents = tokenize_documents(text, llm.tokenizer)
                 if token_ids is not None and documents != token_ids:
-                    raise ValueError(f"{label} has another tokenizer than {compared[0][0]}: "
+                    raise ValueError(f"{name} has another tokenizer than {compared[0][0]}: "
                                      "their perplexities per token cannot be compared")
                 token_ids = documents
                 chosen = documents_within(documents, arguments.max_tokens)
@@ -163,6 +168,7 @@ def report(scores: list[Score], arguments: argparse.Namespace, command: str) -> 
         "command": command,
         "what": __doc__.partition("What is scored: ")[2].replace("\n", " ").strip(),
         "text": arguments.text.as_posix(), "seq_len": arguments.seq_len, "exact": arguments.exact,
+        "cache": arguments.cache,
         "scored_tokens": len(scores[0].losses),
         "results": [{"model": s.label, "quantization": s.quantization, "weight_bytes": s.weight_bytes,
                      "perplexity": round(s.perplexity, 4), "seconds": round(s.seconds, 1),
@@ -184,6 +190,13 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def cache_kinds(text: str) -> list[str]:
+    kinds = text.split(",")
+    if unknown := [kind for kind in kinds if kind not in CACHE_KINDS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(CACHE_KINDS)}")
+    return kinds
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.perplexity", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,6 +214,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=1 << 40, help="score only the text's beginning")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cache", type=cache_kinds, default=["fp16"], metavar="KIND,...",
+                        help=f"how the context is kept: {', '.join(CACHE_KINDS)} (default: fp16)")
     parser.add_argument("--exact", action="store_true", help="float32 activations throughout")
     parser.add_argument("--output", type=Path, help="JSON file to write, like bench/perplexity.json")
     arguments = parser.parse_args(argv)

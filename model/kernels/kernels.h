@@ -106,7 +106,7 @@ PARLOR_API int rope_write_kv(
     int cache_dtype,              /* PARLOR_F32, _F16, _Q8 or _Q4 */
     int64_t num_pages, int64_t page_size,
     int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads,
-    int64_t head_dim,             /* even, at most 1,024; _Q8, _Q4: a multiple of 8, as is page_size */
+    int64_t head_dim,             /* even, at most 1,024; _Q8, _Q4: 8 divides it and page_size, at most 512 */
     void* stream);
 
 /* Causal attention of a ragged batch over the paged cache. Query row i of sequence s stands at position

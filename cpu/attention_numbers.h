@@ -1,0 +1,253 @@
+// A block of attention to a cache of float16 or float32: keys [head_dim, page_size], values [page_size, head_dim].
+//
+// Bound by FMA where several query heads share a key head (two for each number that is read), by memory otherwise.
+// Keys are the lanes of a vector, so nothing is summed across lanes. Many rows go over pages that were widened to
+// floats once; few rows widen as they load. A sum's order is the same either way: dimension by dimension, key by key.
+#pragma once
+
+#include "attention_tile.h"
+
+namespace parlor {
+namespace PARLOR_ISA_NS {
+
+template <class Element>
+class NumberBlocks {
+  public:
+    static constexpr bool kRotatesHeads = false;
+
+    NumberBlocks(const TileView& view, float* memory)
+        : view_(view), n_(view.a.page_size), padded_page_(round_up(n_, kLanes)),
+          score_stride_(view.plan.block_pages * padded_page_), q_(memory),
+          scores_(q_ + view.plan.max_rows * view.plan.padded_dim),
+          widened_(scores_ + view.plan.max_rows * score_stride_) {}
+
+    static int64_t num_floats(const AttentionArgs& a, const Plan& plan) {
+        return plan.max_rows * (plan.padded_dim + plan.block_pages * round_up(a.page_size, kLanes)) +
+               round_up(a.page_size * a.head_dim, 16);
+    }
+
+    // Scaled here once.
+    void load_queries() {
+        const Vec scale = set1(view_.a.scale);
+        for (int64_t r = 0; r < view_.rows; ++r) {
+            const float* from = view_.query(r);
+            float* to = q_ + r * view_.plan.padded_dim;
+            for_lanes(view_.a.head_dim, [&](int64_t i) { store(to + i, load(from + i) * scale); },
+                      [&](int64_t i, int64_t n) { store(to + i, load_n(from + i, n) * scale); });
+        }
+    }
+
+    // All scores, then their exponentials, then the values page by page.
+    void run(State& state, int64_t start, int64_t end) {
+        const int64_t first_row = view_.first_row_that_sees(start), rows = view_.rows - first_row;
+        const int64_t first_page = start / n_, pages = (end - start + n_ - 1) / n_;
+        const bool widens = sizeof(Element) < sizeof(float) && rows > kMaxRows * 2;
+        for (int64_t i = 0; i < pages; ++i) {
+            const Element* const keys = page(view_.a.k_cache, first_page + i);
+            const Element* const next = ahead(view_.a.k_cache, first_page + i);
+            float* const scores = scores_ + i * padded_page_;
+            if (widens) compute_scores(widen(keys), next, first_row, scores);
+            else compute_scores(keys, next, first_row, scores);
+        }
+        for (int64_t r = first_row; r < view_.rows; ++r)
+            exponentiate(state, r, std::min(end, view_.keys_of_row(r)) - start, pages);
+        for (int64_t i = 0; i < pages; ++i) {
+            const Element* const values = page(view_.a.v_cache, first_page + i);
+            const Element* const next = ahead(view_.a.v_cache, first_page + i);
+            const int64_t count = std::min(n_, end - start - i * n_);
+            const float* const p = scores_ + i * padded_page_;
+            if (widens) add_values(state, widen(values), next, first_row, count, p);
+            else add_values(state, values, next, first_row, count, p);
+        }
+    }
+
+  private:
+    static constexpr int64_t kPagesAhead = 2;  // prefetch distance; a page of one row takes longer than a miss
+#if defined(__AVX512F__)
+    static constexpr int kMaxRows = 8;  // with two vectors each: 16 sums, two loaded vectors, a factor in 32 registers
+#elif defined(__AVX2__)
+    static constexpr int kMaxRows = 6;  // 12 + 2 + 1 of 16 registers
+#else
+    static constexpr int kMaxRows = 4;
+#endif
+
+    const Element* page(const void* cache, int64_t index) const {
+        return reinterpret_cast<const Element*>(view_.block(cache, index));
+    }
+
+    // The page to prefetch while page `index` is worked on; nullptr if there is none.
+    const Element* ahead(const void* cache, int64_t index) const {
+        return index + kPagesAhead < view_.num_pages() ? page(cache, index + kPagesAhead) : nullptr;
+    }
+
+    const float* widen(const Element* numbers) {
+        for_lanes(n_ * view_.a.head_dim, [&](int64_t i) { store(widened_ + i, load(numbers + i)); },
+                  [&](int64_t i, int64_t n) { store_n(widened_ + i, load_n(numbers + i, n), n); });
+        return widened_;
+    }
+
+    // visit(std::integral_constant<int, count>, r) for the rows from r on, in even runs of at most kMaxRows.
+    template <class Visit>
+    void for_rows(int64_t r, Visit visit) {
+        while (r < view_.rows) {
+            const int64_t left = view_.rows - r;
+            const int64_t count = left >= 2 * kMaxRows ? kMaxRows : left > kMaxRows ? (left + 1) / 2 : left;
+            visit_rows<kMaxRows>(count, r, visit);
+            r += count;
+        }
+    }
+
+    template <int kRows, class Visit>
+    static void visit_rows(int64_t count, int64_t r, Visit& visit) {
+        if (count == kRows) return visit(std::integral_constant<int, kRows>(), r);
+        if constexpr (kRows > 1) visit_rows<kRows - 1>(count, r, visit);
+    }
+
+    // scores[r][j] = q[r] . key j for the whole page. Those behind the sequence's end are computed from whatever
+    // lies there and replaced in exponentiate().
+    template <class Number>
+    void compute_scores(const Number* keys, const Element* next, int64_t first_row, float* scores) {
+        for_rows(first_row, [&](auto rows, int64_t r) {
+            constexpr int kRows = decltype(rows)::value;
+            int64_t j = 0;
+            for (; j + 2 * kLanes <= n_; j += 2 * kLanes)
+                score_keys<kRows, 2>(r, scores + j, next ? next + j : nullptr,
+                                     [&](int64_t d, int v) { return load(keys + d * n_ + j + v * kLanes); });
+            for (; j + kLanes <= n_; j += kLanes)
+                score_keys<kRows, 1>(r, scores + j, nullptr, [&](int64_t d, int) { return load(keys + d * n_ + j); });
+            if (j < n_)
+                score_keys<kRows, 1>(r, scores + j, nullptr,
+                                     [&](int64_t d, int) { return load_n(keys + d * n_ + j, n_ - j); });
+            next = nullptr;
+        });
+    }
+
+    template <int kRows, int kVectors, class Keys>
+    void score_keys(int64_t r, float* scores, const Element* next, Keys keys) {
+        const int64_t padded_dim = view_.plan.padded_dim, head_dim = view_.a.head_dim;
+        const float* const q = q_ + r * padded_dim;
+        Vec sums[kRows][kVectors];
+#pragma GCC unroll 16
+        for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v) sums[row][v] = zero();
+        for (int64_t d = 0; d < head_dim; ++d) {
+            if (next) prefetch<kVectors>(next + d * n_);
+            Vec key[kVectors];
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v) key[v] = keys(d, v);
+#pragma GCC unroll 16
+            for (int row = 0; row < kRows; ++row) {
+                const Vec query = set1(q[row * padded_dim + d]);
+#pragma GCC unroll 16
+                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(query, key[v], sums[row][v]);
+            }
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v)
+                store(scores + (r + row) * score_stride_ + v * kLanes, sums[row][v]);
+    }
+
+    // Into the L2 cache: what these vectors will be read from.
+    template <int kVectors>
+    static void prefetch(const Element* p) {
+        constexpr int64_t kPerLine = 64 / sizeof(Element);
+        for (int64_t i = 0; i < kVectors * kLanes; i += kPerLine) __builtin_prefetch(p + i, 0, 2);
+    }
+
+    // Scores of row r become exp(score - max), zero from key `visible` of the block on; earlier sums are scaled to
+    // the new maximum.
+    void exponentiate(State& state, int64_t r, int64_t visible, int64_t pages) {
+        float* const scores = scores_ + r * score_stride_;
+        for (int64_t i = 0; i < pages; ++i) {
+            const int64_t in_page = std::max<int64_t>(0, std::min(visible - i * n_, n_));
+            std::fill(scores + i * padded_page_ + in_page, scores + (i + 1) * padded_page_, kMinusInfinity);
+        }
+        const int64_t count = pages * padded_page_;
+        Vec top = set1(state.max[r]);
+        for (int64_t j = 0; j < count; j += kLanes) top = max(top, load(scores + j));
+        const float new_max = largest(top);
+        if (new_max > state.max[r]) rescale(state, r, new_max);
+        Vec weight = load(state.weight + r * kLanes);
+        const Vec subtracted = set1(new_max == kMinusInfinity ? 0.0f : new_max);  // -inf only from broken inputs
+        for (int64_t j = 0; j < count; j += kLanes) {
+            const Vec p = exp_or_zero(load(scores + j) - subtracted);
+            store(scores + j, p);
+            weight = weight + p;
+        }
+        store(state.weight + r * kLanes, weight);
+    }
+
+    void rescale(State& state, int64_t r, float new_max) {
+        if (state.max[r] != kMinusInfinity) {
+            const Vec factor = set1(std::exp(state.max[r] - new_max));
+            float* const weight = state.weight + r * kLanes;
+            store(weight, load(weight) * factor);
+            float* const row = state.sum + r * view_.plan.padded_dim;
+            for (int64_t i = 0; i < view_.plan.padded_dim; i += kLanes) store(row + i, load(row + i) * factor);
+        }
+        state.max[r] = new_max;
+    }
+
+    template <class Number>
+    void add_values(State& state, const Number* values, const Element* next, int64_t first_row, int64_t count,
+                    const float* p) {
+        const int64_t n = view_.a.head_dim;
+        for_rows(first_row, [&](auto rows, int64_t r) {
+            constexpr int kRows = decltype(rows)::value;
+            int64_t i = 0;
+            for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+                add_columns<kRows, 2>(state, r, i, count, p, next ? next + i : nullptr,
+                                      [&](int64_t j, int v) { return load(values + j * n + i + v * kLanes); });
+            for (; i + kLanes <= n; i += kLanes)
+                add_columns<kRows, 1>(state, r, i, count, p, nullptr,
+                                      [&](int64_t j, int) { return load(values + j * n + i); });
+            if (i < n)
+                add_columns<kRows, 1>(state, r, i, count, p, nullptr,
+                                      [&](int64_t j, int) { return load_n(values + j * n + i, n - i); });
+            next = nullptr;
+        });
+    }
+
+    // sum[r..][i..] += p[r..][j] * value(j)[i..] over the keys j of the page
+    template <int kRows, int kVectors, class Value>
+    void add_columns(State& state, int64_t r, int64_t i, int64_t count, const float* p, const Element* next,
+                     Value value) {
+        const int64_t padded_dim = view_.plan.padded_dim;
+        p += r * score_stride_;
+        float* const to = state.sum + r * padded_dim + i;
+        Vec sums[kRows][kVectors];
+#pragma GCC unroll 16
+        for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v) sums[row][v] = load(to + row * padded_dim + v * kLanes);
+        for (int64_t j = 0; j < count; ++j) {
+            if (next) prefetch<kVectors>(next + j * view_.a.head_dim);
+            Vec values[kVectors];
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);
+#pragma GCC unroll 16
+            for (int row = 0; row < kRows; ++row) {
+                const Vec weight = set1(p[row * score_stride_ + j]);
+#pragma GCC unroll 16
+                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(weight, values[v], sums[row][v]);
+            }
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v) store(to + row * padded_dim + v * kLanes, sums[row][v]);
+    }
+
+    const TileView& view_;
+    const int64_t n_;  // keys of a page
+    const int64_t padded_page_, score_stride_;
+    float* const q_;        // [rows, padded_dim]
+    float* const scores_;   // [rows, block_pages * padded_page]: each page of the block starts a vector
+    float* const widened_;  // [page_size * head_dim]: a page as floats
+};
+
+}  // namespace PARLOR_ISA_NS
+}  // namespace parlor

@@ -1,0 +1,191 @@
+// What attention to any cache kind shares: the plan of a call, its tiles, and the softmax that is carried from block
+// to block. attention_numbers.h and attention_codes.h compute a block, attention.cpp runs the tiles.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "cache_block.h"
+#include "operations.h"
+#include "simd.h"
+
+namespace parlor {
+namespace PARLOR_ISA_NS {
+
+constexpr int64_t kSplitKeys = 256;  // 128 KiB of fp16 cache at head_dim 128: enough to hide the merge
+constexpr int64_t kBlockKeys = 128;  // keys between two looks at the maximum
+constexpr int64_t kTileRows = 64;    // rows that share a page in the L1 cache, if a token has no more query heads
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// What all parts of a call share: sizes of tiles and of the scratch memory.
+struct Plan {
+    int64_t group;         // query heads of a key head
+    int64_t tile_tokens;
+    int64_t max_rows;      // rows of a tile
+    int64_t split_keys;    // a multiple of the block
+    int64_t block_pages;
+    int64_t block_bytes;   // of the keys (or values) of a page and head
+    int64_t padded_dim;    // head_dim in whole vectors
+    int64_t block_floats;  // memory for computing a block
+    int64_t num_slots = 0; // split results that wait for the merge
+    int64_t total_cost = 0;
+
+    int64_t state_floats() const { return round_up(max_rows * (padded_dim + kLanes + 1), 16); }
+    int64_t part_floats() const { return 2 * state_floats() + round_up(block_floats, 16); }
+};
+
+// Running softmax of a tile: out = sum / (sum of the weight's lanes) once all keys are in.
+struct State {
+    float* sum;     // [rows, padded_dim] sum of exp(score - max) * value
+    float* weight;  // [rows, kLanes] sums of exp(score - max), by the key's lane
+    float* max;     // [rows] largest score so far
+
+    State(float* memory, const Plan& plan)
+        : sum(memory), weight(memory + plan.max_rows * plan.padded_dim), max(weight + plan.max_rows * kLanes) {}
+
+    void clear(int64_t rows, int64_t padded_dim) {
+        std::fill_n(sum, rows * padded_dim, 0.0f);
+        std::fill_n(weight, rows * kLanes, 0.0f);
+        std::fill_n(max, rows, kMinusInfinity);
+    }
+};
+
+// A tile of query tokens of one sequence and one key head, over a run of splits.
+struct Item {
+    int64_t sequence, kv_head;
+    int64_t first_token, num_tokens;  // of the sequence's query tokens
+    int64_t first_split, num_splits;  // of this item
+    int64_t all_splits;               // of the tile
+    int64_t slot;                     // where a lone split's result goes; -1: the item is the whole tile
+    int64_t cost;
+};
+
+inline int64_t query_tokens(const AttentionArgs& a, int64_t s) {
+    return int64_t{a.cu_seqlens[s + 1]} - a.cu_seqlens[s];
+}
+
+// Where the rows and keys of an item are. Rows are (token, head of the group).
+struct TileView {
+    const AttentionArgs& a;
+    const Plan& plan;
+    const Item& item;
+    const int64_t rows, first_row_of_q, first_position;
+
+    TileView(const AttentionArgs& args, const Plan& plan_, const Item& item_)
+        : a(args), plan(plan_), item(item_), rows(item_.num_tokens * plan_.group),
+          first_row_of_q(args.cu_seqlens[item_.sequence] + item_.first_token),
+          first_position(args.seq_lens[item_.sequence] - query_tokens(args, item_.sequence) + item_.first_token) {}
+
+    const float* query(int64_t r) const {
+        return a.q + (first_row_of_q + r / plan.group) * a.q_stride +
+               (item.kv_head * plan.group + r % plan.group) * a.head_dim;
+    }
+    float* output(int64_t r) const {
+        return a.out + (first_row_of_q + r / plan.group) * a.num_heads * a.head_dim +
+               (item.kv_head * plan.group + r % plan.group) * a.head_dim;
+    }
+    int64_t keys_of_row(int64_t r) const { return first_position + r / plan.group + 1; }
+    int64_t num_keys() const { return keys_of_row(rows - 1); }
+    int64_t num_pages() const { return (num_keys() + a.page_size - 1) / a.page_size; }
+
+    // The first row that sees key `start`.
+    int64_t first_row_that_sees(int64_t start) const {
+        return std::min(std::max<int64_t>(0, start - first_position) * plan.group, rows);
+    }
+
+    // Keys or values of the sequence's page `index`.
+    const uint8_t* block(const void* cache, int64_t index) const {
+        const int64_t page = a.block_table[item.sequence * a.block_table_stride + index];
+        return static_cast<const uint8_t*>(cache) + (page * a.num_kv_heads + item.kv_head) * plan.block_bytes;
+    }
+};
+
+// The work on one item. Blocks: load_queries(), then run(state, start, end) adds the keys start .. end, at most
+// plan.block_pages pages, to the state.
+template <class Blocks>
+class Tile {
+  public:
+    Tile(const AttentionArgs& args, const Plan& plan, const Item& item, float* memory)
+        : view_(args, plan, item), state_(memory, plan), total_(memory + plan.state_floats(), plan),
+          blocks_(view_, memory + 2 * plan.state_floats()) {}
+
+    void run(float* slots) {
+        const Plan& plan = view_.plan;
+        blocks_.load_queries();
+        if (view_.item.slot >= 0) {
+            run_split(view_.item.first_split);
+            store_slot(slots + view_.item.slot * plan.state_floats());
+            return;
+        }
+        total_.clear(view_.rows, plan.padded_dim);
+        for (int64_t split = 0; split < view_.item.num_splits; ++split) {
+            run_split(split);
+            merge(state_);
+        }
+        write_out();
+    }
+
+    // The tile's splits lie in consecutive slots.
+    void finish(float* slots) {
+        const Plan& plan = view_.plan;
+        total_.clear(view_.rows, plan.padded_dim);
+        for (int64_t split = 0; split < view_.item.all_splits; ++split)
+            merge(State(slots + (view_.item.slot + split) * plan.state_floats(), plan));
+        write_out();
+    }
+
+  private:
+    void run_split(int64_t split) {
+        const Plan& plan = view_.plan;
+        state_.clear(view_.rows, plan.padded_dim);
+        const int64_t end = std::min((split + 1) * plan.split_keys, view_.num_keys());
+        const int64_t step = plan.block_pages * view_.a.page_size;
+        for (int64_t start = split * plan.split_keys; start < end; start += step)
+            blocks_.run(state_, start, std::min(end, start + step));
+    }
+
+    void store_slot(float* memory) {
+        State slot(memory, view_.plan);
+        std::copy_n(state_.max, view_.rows, slot.max);
+        std::copy_n(state_.weight, view_.rows * kLanes, slot.weight);
+        std::copy_n(state_.sum, view_.rows * view_.plan.padded_dim, slot.sum);
+    }
+
+    void merge(const State& split) {
+        const int64_t padded_dim = view_.plan.padded_dim;
+        for (int64_t r = 0; r < view_.rows; ++r) {
+            if (split.max[r] == kMinusInfinity) continue;  // the row sees none of these keys
+            const float new_max = std::max(total_.max[r], split.max[r]);
+            const float old_factor = std::exp(total_.max[r] - new_max), factor = std::exp(split.max[r] - new_max);
+            total_.max[r] = new_max;
+            const auto add = [&](float* to, const float* from, int64_t count) {
+                for (int64_t i = 0; i < count; i += kLanes)
+                    store(to + i, fma(load(from + i), set1(factor), load(to + i) * set1(old_factor)));
+            };
+            add(total_.weight + r * kLanes, split.weight + r * kLanes, kLanes);
+            add(total_.sum + r * padded_dim, split.sum + r * padded_dim, padded_dim);
+        }
+    }
+
+    void write_out() {
+        for (int64_t r = 0; r < view_.rows; ++r) {
+            const Vec factor = set1(1.0f / sum(load(total_.weight + r * kLanes)));
+            float* from = total_.sum + r * view_.plan.padded_dim;
+            float* to = view_.output(r);
+            if (Blocks::kRotatesHeads) hadamard(from, view_.a.head_dim);
+            for_lanes(view_.a.head_dim, [&](int64_t i) { store(to + i, load(from + i) * factor); },
+                      [&](int64_t i, int64_t n) { store_n(to + i, load(from + i) * factor, n); });
+        }
+    }
+
+    const TileView view_;
+    State state_, total_;  // of the present split; of all splits so far
+    Blocks blocks_;
+};
+
+}  // namespace PARLOR_ISA_NS
+}  // namespace parlor
