@@ -10,7 +10,14 @@ import pytest
 
 from model.kernels import KernelBuildError, build, build_cuda
 from model.kernels.binding import KernelError, Library
-from model.kernels.build_cuda import ARCHITECTURES, SOURCES, CudaRecipe, architecture_flags, find_nvcc
+from model.kernels.build_cuda import (
+    ARCHITECTURES,
+    HEADERS,
+    SOURCES,
+    CudaRecipe,
+    architecture_flags,
+    find_nvcc,
+)
 from model.kernels.cuda_kernels import CudaKernels
 
 
@@ -64,16 +71,12 @@ def test_every_source_compiles_without_a_warning_and_no_kernel_spills(nvcc, arch
     assert "warning" not in report
 
 
-@pytest.mark.slow  # as above
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
-    lines = []
-    path = build.build_kernels(lambda line, share: lines.append(line), recipe=CudaRecipe(nvcc, 90),
-                               build_root=tmp_path)
-    assert lines[-1].endswith("link") and len(lines) == len(SOURCES) + 1
+    lines, sources = [], ("library.cu", "workspace.cu")
+    path = build.build_kernels(lambda line, share: lines.append(line), build_root=tmp_path,
+                               recipe=CudaRecipe(nvcc, 90, sources=sources))
+    assert lines[-1].endswith("link") and len(lines) == len(sources) + 1
     if build.shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
-    import torch
-
-    kernels = CudaKernels(Library(path), device="cpu")
-    with pytest.raises(KernelError, match=r"embed: the GPU driver is missing or too old \(error 35\)"):
-        kernels.embed(torch.zeros(5, 8), torch.zeros(2, dtype=torch.int32), torch.zeros(2, 8))
+    with pytest.raises(KernelError, match=r"set_workspace: the GPU driver is missing .*\(error 35\)"):
+        CudaKernels(Library(path, HEADERS), device="cpu")
