@@ -317,6 +317,7 @@ def gpu(request):
         yield one
 
 
+# Rounded caches are widened here, so every kind has the tolerance of float16.
 FEW = [(1, 1), (1, 32), (1, 33), (0, 0), (4, 97), (1, 300), (0, 64), (3, 130)]
 
 
@@ -325,7 +326,7 @@ FEW = [(1, 1), (1, 32), (1, 33), (0, 0), (4, 97), (1, 300), (0, 64), (3, 130)]
 @pytest.mark.parametrize("kind", CACHE_KINDS)
 def test_a_gpu_attends_over_head_sizes_and_groups(gpu, kind, heads, kv_heads, head_dim):
     batch = Batch(FEW, heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
-    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE[kind])
+    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE["fp16"])
 
 
 @pytest.mark.parametrize(("kind", "page_size"), [
@@ -333,7 +334,7 @@ def test_a_gpu_attends_over_head_sizes_and_groups(gpu, kind, heads, kv_heads, he
 def test_a_gpu_attends_over_page_sizes(gpu, kind, page_size):
     batch = Batch([(1, 257), (3, 128), (1, 1)], heads=4, kv_heads=2, head_dim=48, kind=kind,
                   page_size=page_size)
-    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE[kind])
+    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE["fp16"])
 
 
 @pytest.mark.parametrize("kind", ("fp16", "q4"))
