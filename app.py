@@ -42,8 +42,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpu-split", type=_gib, metavar="GIB,GIB",
                         help="spread the layers over several GPUs: the GiB to use of each, such as 20,20; "
                              "default: the first GPU alone")
-    parser.add_argument("--max-seq-len", type=_positive, metavar="TOKENS",
-                        help="context of the model; default: what the model was made for, if memory allows")
+    parser.add_argument("--max-seq-len", type=_context, metavar="TOKENS",
+                        help="context of the model, or auto: what it was made for, or what of that fits into "
+                             "memory (default: auto)")
     parser.add_argument("--cache", choices=("fp16", "q8", "q4", "fp32"), default="fp16",
                         help="how the context is kept in memory: q8 takes 53%% of fp16, q4 28%% "
                              "(default: %(default)s)")
@@ -104,7 +105,7 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
                  cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
                  speculation=not arguments.no_speculation, draft=arguments.draft,
-                 gpu_split=arguments.gpu_split, progress=Progress())
+                 gpu_split=arguments.gpu_split, progress=Progress(), report=print)
     app = create_app(model, store, guard=guard)
 
     def ready() -> None:
@@ -153,6 +154,10 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _context(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)
 
 
 def _gib(text: str) -> tuple[float, ...]:

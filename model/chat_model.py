@@ -260,13 +260,15 @@ class ChatModel:
 def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None, cache: str = "fp16",
                threads: int | None = None, exact: bool = False, speculation: bool = True,
                draft: str | Path | None = None, gpu_split: Sequence[float] | None = None,
-               progress: Callable[[str, float], None] | None = None) -> ChatModel:
+               progress: Callable[[str, float], None] | None = None,
+               report: Callable[[str], None] | None = None) -> ChatModel:
     """Load a model folder: config.json, the weights, a tokenizer and, if there is one, a chat template.
 
     speculation  guess ahead where it pays; replies are the same with and without
     draft        folder of a smaller model with the same tokens that makes the guesses
 
-    `progress(what, share)` is called while it loads. Raises ModelLoadError with what is wrong and what to do.
+    `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
+    loads. Raises ModelLoadError with what is wrong and what to do.
     """
     from model.engine.engine import Engine
     from model.text.chat_template import ChatTemplate, PlainFormat
@@ -286,7 +288,7 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     else:
         prompt_format = ChatTemplate(settings.template, str(folder / settings.template_file), tokenizer)
     try:
-        return ChatModel(Engine.load(folder, config, progress), tokenizer, prompt_format)
+        return ChatModel(Engine.load(folder, config, progress, report=report), tokenizer, prompt_format)
     except BaseException:
         prompt_format.close()
         raise

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.kv_cache import PAGE_SIZE
+from model.engine.scheduler import MAX_RUNNING
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import readable_size
 
@@ -19,6 +20,10 @@ _CONVERSATIONS = 8
 """Of full length, that the cache holds where there is memory; of shorter ones it holds more."""
 _SHARED_CACHE = 0.25
 """Of what is free after the weights, for more than one conversation of full length."""
+_SPLIT_KEYS = 256
+"""kSplitKeys of cpu/attention_tile.h: keys whose sums wait for the merge in scratch memory."""
+_SPLIT_EXTRA = 17
+"""Numbers beside the head_dim sums: the maximum, and the weight in 16 lanes at most."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,26 @@ class MemoryPlan:
     free_bytes: int
     max_seq_len: int
     num_pages: int
+    cache: str = "fp16"
+    max_positions: int = 0  # what the model was made for
 
     @property
     def cache_tokens(self) -> int:
         return self.num_pages * PAGE_SIZE
 
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.cache_bytes + self.scratch_bytes
+
     def lines(self) -> list[str]:
         """As a table for people."""
+        context = f"{self.max_seq_len:,} a reply"
+        if self.max_seq_len < self.max_positions:
+            context += f" of the model's {self.max_positions:,}"
         rows = (("weights", self.weight_bytes, ""),
-                ("cache", self.cache_bytes, f"{self.cache_tokens:,} tokens, {self.max_seq_len:,} a reply"),
-                ("scratch", self.scratch_bytes, ""), ("free now", self.free_bytes, ""))
+                ("cache", self.cache_bytes, f"{self.cache}, {self.cache_tokens:,} tokens, {context}"),
+                ("scratch", self.scratch_bytes, "buffers of a step, logits, rope tables"),
+                ("together", self.total_bytes, f"of {readable_size(self.free_bytes)} that are free"))
         return [f"{name:<9}{readable_size(size):>10}  {note}".rstrip() for name, size, note in rows]
 
 
@@ -54,6 +69,17 @@ def rope_bytes_per_position(config: ModelConfig) -> int:
     return config.head_dim * 4
 
 
+def attention_bytes(config: ModelConfig, cache_tokens: int) -> int:
+    """What attention keeps of a step's splits until they are merged: one of each _SPLIT_KEYS keys, and a rest
+    of each sequence. See cpu/attention_tile.h."""
+    return (cache_tokens // _SPLIT_KEYS + MAX_RUNNING) * _split_bytes(config)
+
+
+def _split_bytes(config: ModelConfig) -> int:
+    """float32 sums of every query head."""
+    return 4 * config.num_heads * (config.head_dim + _SPLIT_EXTRA)
+
+
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
                 free_bytes: int) -> MemoryPlan:
     """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit.
@@ -65,17 +91,25 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
         raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
                              f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
                              "Use a smaller model or one with fewer bits, or close other programs.")
-    page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
-    rope_bytes = rope_bytes_per_position(config)
-    fitting = left // (page_bytes + PAGE_SIZE * rope_bytes) * PAGE_SIZE
+    fitting = _fitting_tokens(config, engine.cache, left)
     max_seq_len = _max_seq_len(config, engine, fitting, left)
-    scratch_bytes += max_seq_len * rope_bytes
-    left -= max_seq_len * rope_bytes
+    page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
     least = -(-max_seq_len // PAGE_SIZE)
-    wanted = least * _CONVERSATIONS
-    affordable = int(left * _SHARED_CACHE) // page_bytes
-    num_pages = max(least, min(wanted, affordable))
-    return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages)
+    affordable = int((left - max_seq_len * rope_bytes_per_position(config)) * _SHARED_CACHE) // page_bytes
+    num_pages = max(least, min(least * _CONVERSATIONS, affordable))
+    scratch_bytes += (max_seq_len * rope_bytes_per_position(config)
+                      + attention_bytes(config, num_pages * PAGE_SIZE))
+    return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages,
+                      engine.cache, config.max_positions)
+
+
+def _fitting_tokens(config: ModelConfig, cache: str, left: int) -> int:
+    """The longest context of this kind in `left` bytes, in whole pages; each token's share of scratch memory
+    counts."""
+    per_token = (cache_bytes_per_token(config, cache) + rope_bytes_per_position(config)
+                 + -(-_split_bytes(config) // _SPLIT_KEYS))
+    left -= attention_bytes(config, 0)
+    return max(0, left // (PAGE_SIZE * per_token)) * PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -104,30 +138,35 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
     max_seq_len = min(plan.max_seq_len for plan in plans)
     num_pages = min(plan.num_pages for plan in plans)
     page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
-    scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config) for share in shares)
+    scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config)
+                  + attention_bytes(config, num_pages * PAGE_SIZE) for share in shares)
     return MemoryPlan(sum(plan.weight_bytes for plan in plans), num_pages * page_bytes, scratch,
-                      sum(plan.free_bytes for plan in plans), max_seq_len, num_pages)
+                      sum(plan.free_bytes for plan in plans), max_seq_len, num_pages, engine.cache,
+                      config.max_positions)
 
 
 def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: int) -> int:
-    per_token = cache_bytes_per_token(config, engine.cache)
-    if engine.max_seq_len is None:
-        if fitting < PAGE_SIZE:
-            raise ModelLoadError(f"{config.name}: {readable_size(left)} are left for the cache, too few "
-                                 f"for {PAGE_SIZE} tokens. Use a smaller model, or close other programs.")
-        return min(config.max_positions, fitting)
-    wanted = engine.max_seq_len
+    wanted = config.max_positions if engine.max_seq_len is None else engine.max_seq_len
     if wanted > config.max_positions:
         raise ModelLoadError(f"{config.name} was made for {config.max_positions:,} tokens at most; "
                              f"{wanted:,} were asked for. Use --max-seq-len {config.max_positions}.")
-    if wanted > fitting:
-        other = ""
-        if engine.cache == "fp32" and wanted * per_token // 2 <= left:
-            other = f"--cache fp16 ({readable_size(wanted * per_token // 2)}) or "
-        if not other and fitting < PAGE_SIZE:
-            raise ModelLoadError(f"{config.name}: {readable_size(left)} are left for the cache. Use a "
-                                 "smaller model, or close other programs.")
-        raise ModelLoadError(f"{wanted:,} tokens of {engine.cache} cache need "
-                             f"{readable_size(wanted * per_token)}; {readable_size(left)} are free beside "
-                             f"the weights. Use {other}--max-seq-len {max(fitting, PAGE_SIZE)}.")
-    return wanted
+    if wanted <= fitting:
+        return wanted
+    if engine.max_seq_len is None and fitting >= PAGE_SIZE:
+        return fitting
+    settings = [f"--cache {kind} ({readable_size(wanted * cache_bytes_per_token(config, kind))})"
+                for kind in _smaller_kinds(config, engine.cache)
+                if _fitting_tokens(config, kind, left) >= wanted][:1]
+    if fitting >= PAGE_SIZE:
+        settings.append(f"--max-seq-len {fitting}")
+    advice = f"Use {' or '.join(settings)}." if settings else "Use a smaller model, or close other programs."
+    needed = readable_size(wanted * cache_bytes_per_token(config, engine.cache))
+    raise ModelLoadError(f"{wanted:,} tokens of {engine.cache} cache need {needed}; {readable_size(left)} "
+                         f"are free beside the weights. {advice}")
+
+
+def _smaller_kinds(config: ModelConfig, cache: str) -> list[str]:
+    """Kinds that take less, the most exact one first."""
+    own = cache_bytes_per_token(config, cache)
+    smaller = [kind for kind in CACHE_KINDS if cache_bytes_per_token(config, kind) < own]
+    return sorted(smaller, key=lambda kind: -cache_bytes_per_token(config, kind))

@@ -63,7 +63,7 @@ def test_all_arguments_reach_the_model(tmp_path):
     start("-d", tmp_path, "--device", "cuda", "--gpu-split", "20,12.5", "--max-seq-len", "512",
           "--cache", "fp32", "--threads", "2", "--exact", "--draft", tmp_path / "small", "--sessions-dir",
           tmp_path / "s", "--port", "0", load=load)
-    del seen["progress"]
+    del seen["progress"], seen["report"]
     assert seen.pop("path") == tmp_path
     assert seen == {"device": "cuda", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True,
                     "speculation": True, "draft": tmp_path / "small",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.memory_plan import cache_bytes_per_token, plan_memory
-from tests.tiny_models import TINY
+from tests.tiny_models import TINY, write_model
 
 MB = 1 << 20
 LLAMA_7B = {**TINY, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "head_dim": 128,
@@ -35,24 +42,33 @@ def test_with_much_memory_the_model_decides_and_others_get_pages_too():
     assert made.weight_bytes + made.cache_bytes + made.scratch_bytes < made.free_bytes
 
 
-def test_with_little_memory_the_context_is_what_fits():
-    made = plan(5000 * MB)
-    per_token = (512 << 10) + 128 * 4  # cache, and sine and cosine of the position
-    assert made.max_seq_len == made.cache_tokens == (5000 - 4000 - 100 - 256) * MB // per_token // 32 * 32
-    assert made.scratch_bytes == 100 * MB + made.max_seq_len * 128 * 4
+@pytest.mark.parametrize(("cache", "bytes_per_number"), [("fp16", 2), ("q8", 1.0625), ("q4", 0.5625)])
+def test_with_little_memory_the_context_is_what_fits(cache: str, bytes_per_number: float):
+    free = 4600 if cache == "q4" else 5000
+    made = plan(free * MB, cache=cache)
+    splits = 4 * 32 * (128 + 17)  # sums of all heads over 256 keys
+    per_token = 2 * 32 * 32 * 128 * bytes_per_number + 128 * 4 + splits // 256 + 1
+    left = (free - 4000 - 100 - 256) * MB - 256 * splits
+    assert made.max_seq_len == made.cache_tokens == left // per_token // 32 * 32 < 4096
+    rope = made.max_seq_len * 128 * 4
+    assert made.scratch_bytes == 100 * MB + rope + (made.max_seq_len // 256 + 256) * splits
+    assert made.total_bytes <= (free - 256) * MB
 
 
 def test_a_context_that_does_not_fit_names_the_one_that_does():
     with pytest.raises(ModelLoadError) as error:
         plan(5000 * MB, max_seq_len=4096)
     assert str(error.value) == ("4,096 tokens of fp16 cache need 2.0 GiB; 644 MiB are free beside the "
-                                "weights. Use --max-seq-len 1280.")
-    assert plan(5000 * MB, max_seq_len=1280).max_seq_len == 1280
+                                "weights. Use --cache q4 (576 MiB) or --max-seq-len 1248.")
+    assert plan(5000 * MB, max_seq_len=1248).max_seq_len == 1248
+    assert plan(5000 * MB, max_seq_len=4096, cache="q4").max_seq_len == 4096
+    with pytest.raises(ModelLoadError, match=r"Use --cache q8 \(340 MiB\)"):
+        plan(5000 * MB, max_seq_len=1280)
 
 
 def test_a_smaller_cache_is_offered_where_it_fits():
-    with pytest.raises(ModelLoadError, match=r"Use --cache fp16 \(2\.0 GiB\) or --max-seq-len 3072"):
-        plan(7450 * MB, max_seq_len=4096, cache="fp32")
+    with pytest.raises(ModelLoadError, match=r"Use --cache fp16 \(2\.0 GiB\) or --max-seq-len 3136"):
+        plan(7500 * MB, max_seq_len=4096, cache="fp32")
 
 
 def test_weights_that_do_not_fit_say_what_they_need():
@@ -68,4 +84,42 @@ def test_more_context_than_the_model_was_made_for_is_refused():
 def test_the_plan_reads_like_a_table():
     lines = plan(5000 * MB).lines()
     assert lines[0] == "weights     3.9 GiB"
-    assert [line.split()[0] for line in lines] == ["weights", "cache", "scratch", "free"]
+    assert lines[1].startswith("cache       624 MiB  fp16, 1,248 tokens, 1,248 a reply of the model's 4,096")
+    assert lines[3] == "together    4.6 GiB  of 4.9 GiB that are free"
+    assert [line.split()[0] for line in lines] == ["weights", "cache", "scratch", "together"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, int]]:
+    """What a process says that loads a model with much cache and fills it, by kind; each kind once."""
+    folder = tmp_path_factory.mktemp("models")
+    small = write_model(folder / "small")
+    large = write_model(folder / "large", vocab_size=512, num_hidden_layers=4, num_attention_heads=8,
+                        num_key_value_heads=8, head_dim=256, max_position_embeddings=1024)
+
+    @functools.cache
+    def run(kind: str) -> dict[str, int]:
+        command = [sys.executable, "-m", "tests.memory_process", str(small), str(large), kind]
+        said = subprocess.run(command, capture_output=True, text=True, check=True,
+                              cwd=Path(__file__).parents[1])
+        return json.loads(said.stdout)
+
+    return run
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.parametrize("kind", ["fp16", "q8", "q4", "fp32"])
+def test_a_process_takes_what_was_planned(measured: Callable[[str], dict[str, int]], kind: str):
+    """Peak resident memory with every page in use; 8,192 tokens of 32 KiB in fp16."""
+    found = measured(kind)
+    assert found["cache"] == found["held_cache"], "what is reserved is what the tensors take"
+    assert abs(found["measured"] - found["planned"]) < 0.05 * found["planned"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_a_4_bit_cache_is_not_reserved_as_one_of_8_bits(measured: Callable[[str], dict[str, int]]):
+    """ExLlamaV2 0.0.15 did that: the plan said 4 bits, the memory was that of 8."""
+    four, eight = measured("q4"), measured("q8")
+    assert four["cache"] * 1.0625 == eight["cache"] * 0.5625
+    saved = eight["measured"] - four["measured"]
+    assert abs(saved - (eight["cache"] - four["cache"])) < 0.05 * four["planned"]

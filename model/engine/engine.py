@@ -10,7 +10,7 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -51,6 +51,7 @@ from model.network.weights import Progress, weight_infos
 
 log = logging.getLogger(__name__)
 
+Report = Callable[[str], None]
 _MAX_SEED = 1 << 53
 _SMALL_MODEL = 256 << 20
 """Bytes of weights below which torch's own threads cost more than they bring while loading."""
@@ -72,13 +73,15 @@ class Engine:
 
     @classmethod
     def load(cls, path: Path, config: EngineConfig | None = None, progress: Progress | None = None,
-             places: list[Place] | None = None) -> Engine:
-        """Load a model's folder. `places`: where its layers go; None: where `config` says.
+             places: list[Place] | None = None, report: Report | None = None) -> Engine:
+        """Load a model's folder. `places`: where its layers go; None: where `config` says. `report` hears the
+        lines of the memory plan, before anything is loaded.
 
         Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
         """
         model = ModelConfig.from_folder(path)
-        return cls._assemble(open_checkpoint(path, model), model, config or EngineConfig(), progress, places)
+        return cls._assemble(open_checkpoint(path, model), model, config or EngineConfig(), progress, places,
+                             report)
 
     @classmethod
     def synthetic(cls, shape: str, config: EngineConfig | None = None, progress: Progress | None = None,
@@ -92,13 +95,16 @@ class Engine:
 
     @classmethod
     def _assemble(cls, reader: WeightReader, model: ModelConfig, config: EngineConfig,
-                  progress: Progress | None, places: list[Place] | None) -> Engine:
+                  progress: Progress | None, places: list[Place] | None,
+                  report: Report | None = None) -> Engine:
         draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
         infos = weight_infos(reader, model, config.exact)
         places = places or open_places(config, progress)
         chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
         draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions, chunk) if draft else 0
         plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
+        for line in plan.lines() if report else ():
+            report(line)
         sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)
         with torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
             transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,

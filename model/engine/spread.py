@@ -44,8 +44,9 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
 def _scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, prefill_chunk: int) -> int:
     max_tokens = step_tokens(prefill_chunk)
     scratch = buffer_bytes(config, max_tokens, LOGIT_ROWS)
-    if place.device.type != "cuda":
-        return scratch
+    if place.device.type != "cuda":  # rows as the linear kernels stage them, at most 4 bytes a number
+        longest = max(config.hidden_size, config.num_heads * config.head_dim, config.intermediate_size)
+        return scratch + 4 * max_tokens * longest
     n, k = largest_matrix(config)
     product = 2 * n * k + max_tokens * (2 * k + 4 * n)  # a prompt's: weight and rows in float16, its result
     length = engine.max_seq_len or config.max_positions
