@@ -184,7 +184,7 @@ def test_what_does_not_fit_the_context_is_left_out_and_named(capsys):
 
 
 def test_a_shape_that_does_not_fit_the_memory_is_the_plans_error(monkeypatch, capsys):
-    monkeypatch.setattr("model.engine.engine.free_memory", lambda: 4 << 30)
+    monkeypatch.setattr("model.devices.free_memory", lambda: 4 << 30)
     assert main(["--synthetic", "llama-2-70b", *COUNTS]) == 1
     assert "llama-2-70b: the weights need" in capsys.readouterr().err
     assert main(["--synthetic", "gpt-5", *COUNTS]) == 1
