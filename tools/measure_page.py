@@ -4,8 +4,9 @@
 
 Starts the real server with the tests' scripted model (so that a token's time is known), fills a session of
 1,000 messages (2 MB) and watches Chromium open it, show a streamed reply of 100 tokens a second in it, take
-keys while it does, and reload in the middle. Tasks are read from a trace of the renderer's main thread. Wants
-a machine that does nothing else. Needs requirements-dev.txt (playwright) and a Chromium on the PATH.
+keys while it does, and reload in the middle. Tasks are read from a trace of the renderer's main thread, as
+processor time. Wants a machine that does nothing else. Needs requirements-dev.txt (playwright) and a Chromium
+on the PATH.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def running_parlor() -> Iterator[Parlor]:
 
 
 class Trace:
-    """The renderer's main thread while it is recorded: tasks as (start, milliseconds), and marks."""
+    """The renderer's main thread while it is recorded: tasks as (start, milliseconds of work), and marks."""
 
     def __init__(self, browser: Browser, page: Page) -> None:
         self._browser = browser
@@ -155,7 +156,7 @@ class Trace:
         renderers = {(event["pid"], event["tid"]) for event in events
                      if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"}
         chosen = {(mark["pid"], mark["tid"]) for mark in marks} or renderers
-        tasks = [(event["ts"] / 1000, event.get("dur", 0) / 1000) for event in events
+        tasks = [(event["ts"] / 1000, event.get("tdur", 0) / 1000) for event in events
                  if event["name"] == "RunTask" and (event["pid"], event["tid"]) in chosen]
         return sorted(tasks), sorted(mark["ts"] / 1000 for mark in marks)
 
@@ -195,9 +196,9 @@ def opening(browser: Browser, page: Page, session_id: str) -> tuple[float, float
 
 
 def streaming(browser: Browser, page: Page, parlor: Parlor, session_id: str) -> dict[str, Any]:
-    """A reply of 4 seconds, its second half with somebody typing."""
+    """A long reply is watched for two seconds, and for one more while somebody types; then it is stopped."""
     cdp = page.context.new_cdp_session(page)
-    reply = parlor.say(session_id, "clock 400")
+    reply = parlor.say(session_id, "clock 3000")
     page.locator(".md.writing").wait_for()
     trace = Trace(browser, page)
     page.evaluate("paints.length = keys.length = 0")
