@@ -91,7 +91,8 @@ def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
               else ModelConfig.from_folder(options.model))
     cases = fitting(make_cases(options.prompts, options.contexts, options.batches, options.new_tokens),
                     config)
-    engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache,
+    # Without guesses: random tokens would be guessed too well or never, and a step must be one token.
+    engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache, speculation=False,
                                  max_seq_len=max(32, *(case.length for case in cases)))
     memory = PeakMemory()
     engine = (Engine.synthetic(options.synthetic, engine_config, head_bits=options.head_bits)
