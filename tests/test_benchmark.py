@@ -101,6 +101,24 @@ def test_a_peer_that_fails_is_an_error_with_its_words():
         run_peer("echo no such model >&2; exit 3")
 
 
+def test_interrupted_measurements_keep_their_whole_rounds(monkeypatch, capsys):
+    import tools.benchmark.engine as engine
+
+    rounds = iter([Round(), Round()])
+
+    def one_round(*_):
+        try:
+            return next(rounds)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(engine, "_one_round", one_round)
+    assert len(engine.measure_rounds(None, None, [], 5, None)) == 2
+    assert "2 whole rounds count" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        engine.measure_rounds(None, None, [], 5, None)
+
+
 CASE = Case(context=2048, steps=32)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -92,8 +93,8 @@ def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
     cases = fitting(make_cases(options.prompts, options.contexts, options.batches, options.new_tokens),
                     config)
     # Without guesses: random tokens would be guessed too well or never, and a step must be one token.
-    engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache, speculation=False,
-                                 max_seq_len=max(32, *(case.length for case in cases)))
+    engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache,
+                                 max_seq_len=max(32, *(case.length for case in cases)), speculation=False)
     memory = PeakMemory()
     engine = (Engine.synthetic(options.synthetic, engine_config, head_bits=options.head_bits)
               if options.synthetic else Engine.load(options.model, engine_config))
@@ -142,4 +143,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: whole rounds count
     raise SystemExit(main())

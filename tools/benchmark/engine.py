@@ -27,25 +27,34 @@ class Round:
 
 def measure_rounds(engine: Engine, limits: Limits, cases: list[Case], repeats: int, command: str | None,
                    ) -> list[Round]:
-    """`repeats` rounds, after one run of every case that is not counted."""
+    """`repeats` rounds, fewer if interrupted, after one run of every case that is not counted."""
     runner = Runner(engine)
     for case in cases:
         print(f"preparing: {case}", file=sys.stderr)
         runner.prepare(case)
-    rounds = []
-    for number in range(repeats):
-        print(f"round {number + 1} of {repeats}", file=sys.stderr)
-        one = Round()
-
-        def run_all(one: Round = one) -> None:
-            for case in cases:
-                one.rates[case] = limits.now()
-                one.runs[case] = runner.run(case)
-
-        one.seconds = timed(run_all)
-        one.peer = run_peer(command) if command else None
-        rounds.append(one)
+    rounds: list[Round] = []
+    try:
+        for number in range(repeats):
+            print(f"round {number + 1} of {repeats}", file=sys.stderr)
+            rounds.append(_one_round(runner, limits, cases, command))
+    except KeyboardInterrupt:
+        if not rounds:
+            raise
+        print(f"interrupted: {len(rounds)} whole rounds count", file=sys.stderr)
     return rounds
+
+
+def _one_round(runner: Runner, limits: Limits, cases: list[Case], command: str | None) -> Round:
+    one = Round()
+
+    def run_all() -> None:
+        for case in cases:
+            one.rates[case] = limits.now()
+            one.runs[case] = runner.run(case)
+
+    one.seconds = timed(run_all)
+    one.peer = run_peer(command) if command else None
+    return one
 
 
 def work_of(case: Case, model: ModelWork) -> Work:
