@@ -24,6 +24,15 @@ constexpr float kRounder = 12582912.0f;
 constexpr uint32_t kRounderBits = 0x4B400000;
 constexpr uint32_t kTiny = 0x0DA24260;  // 1e-30f: below, kLargestCode / max would overflow; such a span counts as zeros
 
+// Fused wherever the set can: left to the compiler, that would depend on how much it optimizes, and so would the bits.
+inline float multiply_add(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF) || defined(__FMA__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 inline uint32_t float_bits(float value) {
     uint32_t bits;
     __builtin_memcpy(&bits, &value, sizeof bits);
@@ -38,9 +47,9 @@ float norm_factor(const Input& input, int64_t k, const float* x) {
     float lanes[kColumnUnit] = {};
     int64_t i = 0;
     for (; i + kColumnUnit <= k; i += kColumnUnit) {
-        for (int j = 0; j < kColumnUnit; ++j) lanes[j] += x[i + j] * x[i + j];
+        for (int j = 0; j < kColumnUnit; ++j) lanes[j] = multiply_add(x[i + j], x[i + j], lanes[j]);
     }
-    for (int j = 0; i + j < k; ++j) lanes[j] += x[i + j] * x[i + j];
+    for (int j = 0; i + j < k; ++j) lanes[j] = multiply_add(x[i + j], x[i + j], lanes[j]);
     for (int half = kColumnUnit / 2; half > 0; half /= 2) {
         for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
     }
@@ -80,6 +89,10 @@ float largest_magnitude(const float* values, int length) {
     return largest < kTiny ? 0.0f : bits_to_float(largest);
 }
 
+inline int32_t round_to_code(float value, float inverse) {
+    return static_cast<int32_t>(float_bits(multiply_add(value, inverse, kRounder)) - kRounderBits);
+}
+
 // The codes of a block, round(values * inverse), where a tile of this set has them; returns their sum.
 #if defined(__AVX512F__)
 int32_t round_block(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
@@ -89,7 +102,7 @@ int32_t round_block(const linear_weight&, const float* values, int length, float
     int32_t lanes[kColumnUnit] = {};
     for (int i = 0; i < length; i += kColumnUnit) {
         for (int j = 0; j < kColumnUnit; ++j) {
-            const int32_t code = static_cast<int32_t>(float_bits(values[i + j] * inverse + kRounder) - kRounderBits);
+            const int32_t code = round_to_code(values[i + j], inverse);
             const int32_t upper = (code + kHighPlane / 2) >> 4;
             high[i + j] = static_cast<int8_t>(upper);
             low[i + j] = static_cast<int8_t>(code - upper * kHighPlane);
@@ -133,7 +146,7 @@ int32_t round_block(const linear_weight&, const float* values, int length, float
     int16_t* const out = static_cast<int16_t*>(codes[0]) + place;
     int32_t sum = 0;
     for (int i = 0; i < length; ++i) {
-        const int32_t code = static_cast<int32_t>(float_bits(values[i] * inverse + kRounder) - kRounderBits);
+        const int32_t code = round_to_code(values[i], inverse);
         out[i] = static_cast<int16_t>(code);
         sum += code;
     }
