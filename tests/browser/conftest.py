@@ -283,5 +283,6 @@ def wait_until_quiet(page: Any) -> None:
 
 
 def texts(page: Any) -> list[str]:
-    """What each message on the page says."""
-    return page.eval_on_selector_all(".message .md", "all => all.map(one => one.innerText.trim())")
+    """What each message says. One that is not laid out (content-visibility) has no innerText."""
+    return page.eval_on_selector_all(
+        ".message .md", "all => all.map(one => (one.innerText || one.textContent).trim())")

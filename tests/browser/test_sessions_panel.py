@@ -50,7 +50,7 @@ def test_search_finds_words_in_messages(page, open_session):
     page.keyboard.press("Control+k")
     page.keyboard.type("heron")
     expect(page.locator(".session")).to_have_count(1)
-    expect(page.locator(".session-link")).to_have_attribute("href", f"#{session_id}")
+    expect(page.locator(".session-link")).to_have_attribute("href", f"./#{session_id}")
     expect(page.locator(".session-note")).to_contain_text("heron")
     page.fill("#search", "no such words at all")
     expect(page.locator(".empty")).to_have_text("No session has these words.")
