@@ -21,11 +21,11 @@ class KernelBuildError(RuntimeError):
     """The kernels could not be built; the message is one sentence for the user, then the compiler's words."""
 
 
-def load_kernels(device: str = "cpu", threads: int | None = None,
+def load_kernels(device: str = "cpu", threads: int = 1,
                  progress: Progress | None = None) -> CpuKernels | CudaKernels:
     """The operations of one device, cpu or cuda; the first call on a machine compiles them.
 
-    threads   cpu: size of the thread team, which is one for the process; None: one thread a physical core
+    threads   cpu: size of the thread team, which is one for the process
     progress  called with one line for each file that is compiled, and the share that is done
 
     Raises KernelBuildError (no compiler, ...), or ValueError for a device there are no kernels for, or that
@@ -33,14 +33,14 @@ def load_kernels(device: str = "cpu", threads: int | None = None,
     """
     if device == "cuda":
         return _load_cuda_kernels(progress)
-    from model.kernels.binding import load_library, physical_cores
+    from model.kernels.binding import load_library
     from model.kernels.build import build_kernels
     from model.kernels.cpu_kernels import CpuKernels
 
     if device != "cpu":
         raise ValueError(f"There are no kernels for the device {device!r}; supported: cpu, cuda.")
     kernels = CpuKernels(load_library(build_kernels(progress)))
-    kernels.set_threads(threads or physical_cores())
+    kernels.set_threads(threads)
     return kernels
 
 

@@ -74,18 +74,3 @@ class Library:
 def load_library(path: Path, headers: tuple[Path, ...] = (HEADER,)) -> Library:
     """The library at `path`, loaded once for the process."""
     return Library(path, headers)
-
-
-def physical_cores() -> int:
-    """Cores that this process may use, not counting hyper-threads (they slow down vector code)."""
-    try:
-        usable = os.sched_getaffinity(0)
-    except AttributeError:  # not Linux: half of the logical ones, as most machines have two threads a core
-        return max(1, (os.cpu_count() or 2) // 2)
-    siblings = set()
-    for cpu in usable:
-        try:
-            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
-        except OSError:
-            siblings.add(str(cpu))
-    return max(1, len(siblings))

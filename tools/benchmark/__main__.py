@@ -25,6 +25,7 @@ from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.engine import Engine
 from model.formats.synthetic import SHAPES, synthetic_config
 from model.kernels import KernelBuildError, load_kernels
+from model.machine import physical_cores
 from tools.benchmark.cases import Case, make_cases
 from tools.benchmark.crossover import print_crossovers
 from tools.benchmark.engine import PeakMemory, measure_rounds, summary, whole_runs
@@ -110,7 +111,8 @@ def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
 
 
 def measure(options: argparse.Namespace, arguments: list[str]) -> Report:
-    kernels = load_kernels(threads=options.threads, progress=lambda line, share: print(line, file=sys.stderr))
+    kernels = load_kernels(threads=options.threads or physical_cores(),
+                           progress=lambda line, share: print(line, file=sys.stderr))
     limits = Limits(kernels)
     report = {"command": shlex.join(["python", "-m", "tools.benchmark", *arguments]),
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(kernels)}
