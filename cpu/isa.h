@@ -32,7 +32,8 @@ enum class Isa : int {
     kAmx = PARLOR_ISA_AMX,
 };
 
-Isa best_isa();       // of this machine; asks the kernel for AMX tile permission at its first call
+Isa detect_isa();     // the highest set of this machine (isa_detect.cpp); asks the kernel for AMX tile permission
+Isa best_isa();       // the highest that was also built; detects at its first call
 Isa selected_isa();   // best_isa(), unless force_isa() (kernels.h) chose another
 
 // The function of the selected set. Pass nullptr where a set has no own version: the next lower one is used.

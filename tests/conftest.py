@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a store in a temporary folder, and the app around it with a scripted model."""
+"""Fixtures for all tests: a store in a temporary folder, the app around it with a scripted model, kernels."""
 
 from __future__ import annotations
 
@@ -65,3 +65,12 @@ def room(client):
     page = Page(client, MARLOW, OTTO)
     page.set(bots=[{"id": bot, "muted": False} for bot in (MARLOW, OTTO, LIN)])
     return page
+
+
+@pytest.fixture(params=("plain", "avx2", "avx512", "amx"))
+def ops(request):
+    """The kernels with one instruction set forced, on two threads; a set this machine lacks is emulated."""
+    from tests.kernel_libraries import opened
+
+    with opened(request) as kernels:
+        yield kernels

@@ -15,6 +15,7 @@ from torch import Tensor
 from model.devices import cuda_problem
 from model.kernels import load_kernels
 from model.kernels.build import ISAS
+from tests.emulated_isa import kernels_with
 from tests.host_cuda.build import GPUS, cuda_on_host
 
 ON_GPU = "on_gpu"
@@ -65,7 +66,7 @@ def is_gpu(ops: Any) -> bool:
 
 @contextmanager
 def opened(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The operations that the fixture's parameter names; skips the test if this machine has no such set."""
+    """The operations that the fixture's parameter names; sets that this machine lacks are emulated."""
     torch.manual_seed(1)
     if request.param == ON_GPU:
         need_gpu(request)
@@ -74,10 +75,9 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param in GPUS:
         yield cuda_on_host(request.getfixturevalue("host_cuda_library"), GPUS[request.param])
         return
-    ops = load_kernels(threads=2)
-    if request.param not in ops.supported_isas():
-        pytest.skip(f"this machine has no {request.param}")
+    ops = kernels_with(request.param)
     ops.force_isa(request.param)
+    ops.set_threads(2)
     yield ops
     ops.force_isa(None)
     ops.set_threads(2)

@@ -1,4 +1,4 @@
-"""The cache, kind by kind, on every instruction set here: layouts, rope_write_kv and paged_attention."""
+"""The cache, kind by kind, on every instruction set: layouts, rope_write_kv and paged_attention."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from model.kernels import cache_reference, load_kernels, reference
-from model.kernels.build import ISAS
+from model.kernels import cache_reference, reference
 from model.kernels.cache_kinds import CACHE_KINDS, kind_of
 from tests.attention_batch import Batch, empty_caches
 from tests.kernel_libraries import GPUS, LIBRARIES, is_gpu, opened
@@ -18,23 +17,6 @@ PLAIN, QUANTIZED = ("fp16", "fp32"), ("q8", "q4")
 TOLERANCE = {"fp16": {"rtol": 1e-5, "atol": 3e-6}, "fp32": {"rtol": 1e-5, "atol": 3e-6},
              "q8": {"rtol": 0.0, "atol": 5e-4}, "q4": {"rtol": 0.0, "atol": 5e-2}}
 """Kernels may round queries (q4: to 8 bits) and weights (to 15 bits of a block's largest)."""
-
-
-@pytest.fixture(scope="module")
-def all_ops():
-    return load_kernels(threads=2)
-
-
-@pytest.fixture(params=ISAS)
-def ops(request, all_ops):
-    if request.param not in all_ops.supported_isas():
-        pytest.skip(f"this machine has no {request.param}")
-    all_ops.force_isa(request.param)
-    all_ops.set_threads(2)
-    torch.manual_seed(1)
-    yield all_ops
-    all_ops.force_isa(None)
-    all_ops.set_threads(2)
 
 
 @pytest.fixture(params=LIBRARIES)

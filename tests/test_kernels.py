@@ -1,4 +1,4 @@
-"""Operations on rows and what they refuse: on every instruction set of this machine, some on the GPU's."""
+"""Operations on rows and what they refuse: on every instruction set, some on the GPU's kernels."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,6 @@ import torch
 
 from model.kernels import load_kernels
 from model.kernels.binding import KernelError, prototypes
-from model.kernels.build import ISAS
 from tests.attention_batch import Batch
 from tests.kernel_libraries import LIBRARIES, opened
 from tests.strided import GUARD
@@ -19,18 +18,6 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 @pytest.fixture(scope="module")
 def all_ops():
     return load_kernels(threads=2)
-
-
-@pytest.fixture(params=ISAS)
-def ops(request, all_ops):
-    if request.param not in all_ops.supported_isas():
-        pytest.skip(f"this machine has no {request.param}")
-    all_ops.force_isa(request.param)
-    all_ops.set_threads(2)
-    torch.manual_seed(1)
-    yield all_ops
-    all_ops.force_isa(None)
-    all_ops.set_threads(2)
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -18,8 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -47,13 +47,15 @@ ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
 }
 COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
+LINK_FLAGS = (("-shared", "-static") if os.name == "nt"
+              else ("-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs"))
 
 
 @dataclass(frozen=True)
 class Source:
     """One C++ file and the instruction sets it is compiled for, once each."""
 
-    file: str
+    file: str  # in the recipe's folder, or an absolute path
     isas: tuple[str, ...] = ("plain",)
 
 
@@ -61,6 +63,7 @@ _VECTORISED = ("plain", "avx2", "avx512")
 SOURCES: tuple[Source, ...] = (
     Source("library.cpp"),
     Source("isa.cpp"),
+    Source("isa_detect.cpp"),
     Source("thread_team.cpp"),
     Source("operations.cpp"),
     Source("sampling.cpp"),
@@ -124,6 +127,8 @@ class Recipe:
     header: Path = REPOSITORY / "model" / "kernels" / "kernels.h"
     sources: tuple[Source, ...] = SOURCES
     flags: tuple[str, ...] = COMMON_FLAGS
+    isa_flags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: ISA_FLAGS)
+    link_flags: tuple[str, ...] = LINK_FLAGS
 
     name: ClassVar[str] = "kernels"
     """What folders of its libraries begin with."""
@@ -133,31 +138,26 @@ class Recipe:
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
         sha = hashlib.sha256()
-        parts = [self.compiler.path, self.compiler.version, platform.machine(), *self.flags, *_link_flags(),
-                 repr(self.sources), repr(ISA_FLAGS)]
+        parts = [self.compiler.path, self.compiler.version, platform.machine(), *self.flags, *self.link_flags,
+                 repr(self.sources), repr(self.isa_flags)]
         for part in parts:
             sha.update(part.encode() + b"\0")
-        folder_files = sorted(p for p in self.source_folder.iterdir() if p.suffix in (".h", ".cpp"))
-        for path in [self.header, *folder_files]:
+        folders = {self.source_folder, *((self.source_folder / s.file).parent for s in self.sources)}
+        files = sorted(p for folder in folders for p in folder.iterdir() if p.suffix in (".h", ".cpp"))
+        for path in [self.header, *files]:
             sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return sha.hexdigest()[:12]
 
     def ninja_text(self) -> str:
-        return ninja_file(self, highest_isa(self.compiler))
+        return ninja_file(self, highest_isa(self.compiler, self.isa_flags))
 
 
-def _link_flags() -> tuple[str, ...]:
-    if os.name == "nt":
-        return ("-shared", "-static")
-    return ("-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs")
-
-
-def highest_isa(compiler: Compiler) -> int:
+def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> int:
     """Index in ISAS of the highest set that the compiler can make code for."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return 0
     for index in range(len(ISAS) - 1, 0, -1):
-        command = [compiler.path, *ISA_FLAGS[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
+        command = [compiler.path, *isa_flags[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return index
     return 0
@@ -177,7 +177,7 @@ def ninja_file(recipe: Recipe, built_isa: int) -> str:
              "  depfile = $out.d",
              "  deps = gcc",
              "rule link",
-             f"  command = $cxx -o $out $in {ninja_words(_link_flags())}",
+             f"  command = $cxx -o $out $in {ninja_words(recipe.link_flags)}",
              "  description = link"]
     objects = []
     for isa in ISAS[:built_isa + 1]:
@@ -188,8 +188,8 @@ def ninja_file(recipe: Recipe, built_isa: int) -> str:
             objects.append(target)
             lines += [f"build {target}: compile {ninja_path(recipe.source_folder / source.file)}",
                       f"  isa = {isa}",
-                      f"  isa_flags = {ninja_words(ISA_FLAGS[isa])}",
-                      f"  title = {source.file} ({isa})"]
+                      f"  isa_flags = {ninja_words(recipe.isa_flags[isa])}",
+                      f"  title = {Path(source.file).name} ({isa})"]
     lines += [f"build {LIBRARY_NAME}: link {' '.join(objects)}", ""]
     return "\n".join(lines)
 

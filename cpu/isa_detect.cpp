@@ -1,0 +1,69 @@
+// Instruction set detection by CPUID and XGETBV, and the AMX permission.
+#include "isa.h"
+
+#if PARLOR_X86
+#include <cpuid.h>
+#endif
+#if PARLOR_X86 && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace parlor {
+
+#if PARLOR_X86
+namespace {
+
+struct Registers {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+    Registers r;
+    __get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d);
+    return r;
+}
+
+bool bit(unsigned word, int index) { return (word >> index) & 1u; }
+
+// XCR0: which register files the operating system saves (XGETBV is part of OSXSAVE, checked by the caller).
+unsigned long long saved_state() {
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<unsigned long long>(high) << 32) | low;
+}
+
+// Linux gives a process the 8 KiB of tile registers only when asked (Documentation/arch/x86/xstate.rst).
+bool request_tiles() {
+#if defined(__linux__)
+    constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
+}  // namespace
+#endif
+
+Isa detect_isa() {
+#if PARLOR_X86
+    const Registers basic = cpuid(1, 0);
+    const bool has_avx = bit(basic.c, 28) && bit(basic.c, 12) && bit(basic.c, 29) && bit(basic.c, 27);
+    if (!has_avx || (saved_state() & 0x6) != 0x6) return Isa::kPlain;  // AVX, FMA, F16C, OSXSAVE; XMM and YMM saved
+    const Registers extended = cpuid(7, 0);
+    if (!bit(extended.b, 5)) return Isa::kPlain;                       // AVX2
+    const bool has_avx512 = bit(extended.b, 16) && bit(extended.b, 17) && bit(extended.b, 30) &&
+                            bit(extended.b, 31) && bit(extended.c, 11);  // F, DQ, BW, VL, VNNI
+    if (!has_avx512 || (saved_state() & 0xE0) != 0xE0) return Isa::kAvx2;
+    const bool has_amx = bit(extended.d, 22) && bit(extended.d, 24) && bit(extended.d, 25) &&
+                         bit(cpuid(7, 1).a, 5);                          // AMX bf16, tile, int8; AVX-512 BF16
+    if (!has_amx || (saved_state() & 0x60000) != 0x60000 || !request_tiles()) return Isa::kAvx512;
+    return Isa::kAmx;
+#else
+    return Isa::kPlain;
+#endif
+}
+
+}  // namespace parlor

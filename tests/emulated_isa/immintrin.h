@@ -1,0 +1,278 @@
+// Stands in for the compiler's <immintrin.h> when cpu/ is compiled for machines without AVX-512 or AMX, so that
+// the tests run every kernel anywhere: the AVX-512 intrinsics that cpu/ uses, lane by lane in plain C++. (tiles.h: AMX.)
+//
+// As strict as the processor: aligned accesses fault on unaligned addresses, masked lanes of memory are not touched.
+// It shows what a source says, not what the compiler made of it: mistakes that a compiler makes with the real
+// intrinsics (see configure_tiles() in cpu/linear_amx.cpp) it cannot show.
+// An intrinsic that is missing here is a compile error: add it, after the "Operation" of Intel's Intrinsics Guide.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+typedef float __m512 __attribute__((vector_size(64)));
+typedef long long __m512i __attribute__((vector_size(64)));
+typedef long long __m256i __attribute__((vector_size(32)));
+typedef long long __m128i __attribute__((vector_size(16)));
+typedef uint16_t __mmask16;
+
+// Where cpu/ unrolls loops, these would be copied into the code a thousand times.
+#define EMULATED_CALL __attribute__((noinline)) inline
+
+namespace emulated {
+
+[[noreturn]] inline void fail(const char* rule, long long value) {
+    std::fprintf(stderr, "emulated instruction set: %s (%lld)\n", rule, value);
+    std::abort();
+}
+
+// The lanes of a register, which is 16 to 64 bytes long.
+template <class Lane, class Register>
+struct Lanes {
+    static constexpr int kCount = sizeof(Register) / sizeof(Lane);
+    Lane lane[kCount];
+
+    Lanes() = default;
+    explicit Lanes(const Register& source) { std::memcpy(lane, &source, sizeof lane); }
+    Lane& operator[](int i) { return lane[i]; }
+    const Lane& operator[](int i) const { return lane[i]; }
+    operator Register() const {
+        Register result;
+        std::memcpy(&result, lane, sizeof result);
+        return result;
+    }
+};
+using Floats = Lanes<float, __m512>;
+using Words = Lanes<uint32_t, __m512i>;
+using Halves = Lanes<uint16_t, __m256i>;
+
+// A register whose lane i is function(i).
+template <class Result, class Function>
+inline Result each_lane(Function function) {
+    Result result;
+    for (int i = 0; i < Result::kCount; ++i) result[i] = function(i);
+    return result;
+}
+
+template <class Register>
+inline Register load(const void* source) {
+    Register result;
+    std::memcpy(&result, source, sizeof result);
+    return result;
+}
+
+inline void check_alignment(const void* address) {
+    const auto misplaced = reinterpret_cast<uintptr_t>(address) % 64;
+    if (misplaced) fail("an aligned access to an address that is no multiple of 64; bytes too far", misplaced);
+}
+
+inline bool bit(unsigned mask, int i) { return (mask >> i & 1) != 0; }
+
+inline float as_float(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline uint32_t as_bits(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// binary16 <-> binary32. NaN becomes quiet and keeps its upper bits; rounding is to the nearest, ties to even.
+inline float widen_half(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+    const uint32_t exponent = half >> 10 & 31, fraction = half & 0x3FF;
+    const float small = static_cast<float>(fraction) * 0x1p-24f;
+    const uint32_t normal = (exponent + 112) << 23 | fraction << 13;
+    const uint32_t special = 0x7F800000 | fraction << 13 | (fraction ? 0x400000 : 0);
+    return as_float(sign | (exponent == 0 ? as_bits(small) : exponent == 31 ? special : normal));
+}
+
+inline uint16_t round_to_half(float value) {
+    const uint32_t bits = as_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return static_cast<uint16_t>(sign | 0x7E00 | (magnitude >> 13 & 0x3FF));
+    if (magnitude >= as_bits(65520.0f)) return static_cast<uint16_t>(sign | 0x7C00);
+    if (magnitude < as_bits(0x1p-14f))  // subnormal: a whole number of 2^-24
+        return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(as_float(magnitude) * 0x1p24f)));
+    const uint32_t even = magnitude + 0xFFF + (magnitude >> 13 & 1);
+    return static_cast<uint16_t>(sign | ((even >> 13) - (112 << 10)));
+}
+
+}  // namespace emulated
+
+// ---- whole registers ------------------------------------------------------------------------------------------
+
+inline __m512 _mm512_setzero_ps() { return __m512{}; }
+inline __m512i _mm512_setzero_si512() { return __m512i{}; }
+inline __m512 _mm512_set1_ps(float x) {
+    return emulated::each_lane<emulated::Floats>([&](int) { return x; });
+}
+inline __m512i _mm512_set1_epi8(char x) {
+    return emulated::each_lane<emulated::Lanes<char, __m512i>>([&](int) { return x; });
+}
+inline __m512i _mm512_set1_epi32(int x) {
+    return emulated::each_lane<emulated::Lanes<int, __m512i>>([&](int) { return x; });
+}
+inline __m512 _mm512_castsi512_ps(__m512i a) { return emulated::load<__m512>(&a); }
+
+// ---- memory ---------------------------------------------------------------------------------------------------
+
+enum { _MM_HINT_T1 = 2 };
+inline void _mm_prefetch(const void*, int) {}
+
+inline __m128i _mm_loadu_si128(const void* p) { return emulated::load<__m128i>(p); }
+inline __m256i _mm256_loadu_si256(const void* p) { return emulated::load<__m256i>(p); }
+inline __m512i _mm512_loadu_si512(const void* p) { return emulated::load<__m512i>(p); }
+inline __m512 _mm512_loadu_ps(const void* p) { return emulated::load<__m512>(p); }
+inline __m512i _mm512_load_si512(const void* p) { return emulated::check_alignment(p), _mm512_loadu_si512(p); }
+inline __m512 _mm512_load_ps(const void* p) { return emulated::check_alignment(p), _mm512_loadu_ps(p); }
+
+inline void _mm256_storeu_si256(void* p, __m256i a) { std::memcpy(p, &a, sizeof a); }
+inline void _mm512_storeu_si512(void* p, __m512i a) { std::memcpy(p, &a, sizeof a); }
+inline void _mm512_storeu_ps(void* p, __m512 a) { std::memcpy(p, &a, sizeof a); }
+inline void _mm512_store_si512(void* p, __m512i a) { emulated::check_alignment(p), _mm512_storeu_si512(p, a); }
+inline void _mm512_store_ps(void* p, __m512 a) { emulated::check_alignment(p), _mm512_storeu_ps(p, a); }
+
+EMULATED_CALL __m512 _mm512_maskz_loadu_ps(__mmask16 mask, const void* p) {
+    const char* const source = static_cast<const char*>(p);
+    return emulated::each_lane<emulated::Floats>(
+        [&](int i) { return emulated::bit(mask, i) ? emulated::load<float>(source + 4 * i) : 0.0f; });
+}
+EMULATED_CALL __m256i _mm256_maskz_loadu_epi16(__mmask16 mask, const void* p) {
+    const char* const source = static_cast<const char*>(p);
+    return emulated::each_lane<emulated::Halves>(
+        [&](int i) { return emulated::bit(mask, i) ? emulated::load<uint16_t>(source + 2 * i) : uint16_t{0}; });
+}
+EMULATED_CALL void _mm512_mask_storeu_ps(void* p, __mmask16 mask, __m512 a) {
+    for (int i = 0; i < 16; ++i)
+        if (emulated::bit(mask, i)) std::memcpy(static_cast<char*>(p) + 4 * i, emulated::Floats(a).lane + i, 4);
+}
+EMULATED_CALL void _mm256_mask_storeu_epi16(void* p, __mmask16 mask, __m256i a) {
+    for (int i = 0; i < 16; ++i)
+        if (emulated::bit(mask, i)) std::memcpy(static_cast<char*>(p) + 2 * i, emulated::Halves(a).lane + i, 2);
+}
+
+// ---- floats ---------------------------------------------------------------------------------------------------
+
+enum { _MM_FROUND_TO_NEAREST_INT = 0, _MM_FROUND_NO_EXC = 8, _CMP_GE_OQ = 0x1D };
+
+inline __m512 _mm512_add_ps(__m512 a, __m512 b) { return a + b; }
+inline __m512 _mm512_sub_ps(__m512 a, __m512 b) { return a - b; }
+inline __m512 _mm512_mul_ps(__m512 a, __m512 b) { return a * b; }
+inline __m512 _mm512_max_ps(__m512 a, __m512 b) { return a > b ? a : b; }  // b if one is NaN, as the processor
+inline __m512 _mm512_min_ps(__m512 a, __m512 b) { return a < b ? a : b; }
+EMULATED_CALL __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
+    const emulated::Floats x(a), y(b), z(c);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return __builtin_fmaf(x[i], y[i], z[i]); });
+}
+EMULATED_CALL __m512 _mm512_fnmadd_ps(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(-a, b, c); }
+
+EMULATED_CALL __m512 _mm512_roundscale_ps(__m512 a, int mode) {
+    if (mode != (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)) emulated::fail("roundscale_ps has no such mode", mode);
+    const emulated::Floats x(a);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return __builtin_nearbyintf(x[i]); });
+}
+// a * 2^floor(b), rounded once: the product is exact in double.
+EMULATED_CALL __m512 _mm512_scalef_ps(__m512 a, __m512 b) {
+    const emulated::Floats x(a), y(b);
+    return emulated::each_lane<emulated::Floats>([&](int i) {
+        const float exponent = __builtin_floorf(y[i] < -300 ? -300.0f : y[i] > 300 ? 300.0f : y[i]);
+        if (exponent != exponent) return exponent;
+        const uint64_t bits = static_cast<uint64_t>(static_cast<int>(exponent) + 1023) << 52;
+        double power;
+        std::memcpy(&power, &bits, sizeof power);
+        return static_cast<float>(x[i] * power);
+    });
+}
+EMULATED_CALL __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int relation) {
+    if (relation != _CMP_GE_OQ) emulated::fail("cmp_ps_mask has no such relation", relation);
+    const emulated::Floats x(a), y(b);
+    unsigned mask = 0;
+    for (int i = 0; i < 16; ++i) mask |= static_cast<unsigned>(x[i] >= y[i]) << i;
+    return static_cast<__mmask16>(mask);
+}
+EMULATED_CALL __m512 _mm512_maskz_mov_ps(__mmask16 mask, __m512 a) {
+    const emulated::Floats x(a);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return emulated::bit(mask, i) ? x[i] : 0.0f; });
+}
+
+// Both halves onto each other until one lane is left: the order in which compilers make it.
+EMULATED_CALL float _mm512_reduce_add_ps(__m512 a) {
+    emulated::Floats x(a);
+    for (int width = 8; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) x[i] += x[i + width];
+    return x[0];
+}
+EMULATED_CALL float _mm512_reduce_max_ps(__m512 a) {
+    emulated::Floats x(a);
+    for (int width = 8; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) x[i] = x[i + width] > x[i] ? x[i + width] : x[i];
+    return x[0];
+}
+
+// ---- integers -------------------------------------------------------------------------------------------------
+
+inline __m512i _mm512_and_si512(__m512i a, __m512i b) { return a & b; }
+inline __m512i _mm512_andnot_si512(__m512i a, __m512i b) { return ~a & b; }
+inline __m512i _mm512_xor_si512(__m512i a, __m512i b) { return a ^ b; }
+inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
+    const emulated::Words x(a), y(b);
+    return emulated::each_lane<emulated::Words>([&](int i) { return x[i] + y[i]; });
+}
+EMULATED_CALL __m512i _mm512_sub_epi8(__m512i a, __m512i b) {
+    const emulated::Lanes<uint8_t, __m512i> x(a), y(b);
+    return emulated::each_lane<emulated::Lanes<uint8_t, __m512i>>(
+        [&](int i) { return static_cast<uint8_t>(x[i] - y[i]); });
+}
+EMULATED_CALL __m512i _mm512_slli_epi32(__m512i a, unsigned count) {
+    const emulated::Words x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return count < 32 ? x[i] << count : 0; });
+}
+EMULATED_CALL __m512i _mm512_srli_epi32(__m512i a, unsigned count) {
+    const emulated::Words x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return count < 32 ? x[i] >> count : 0; });
+}
+// Four products of an unsigned and a signed byte are added to each sum, which wraps around.
+EMULATED_CALL __m512i _mm512_dpbusd_epi32(__m512i sums, __m512i a, __m512i b) {
+    const emulated::Words sum(sums);
+    const emulated::Lanes<uint8_t, __m512i> x(a);
+    const emulated::Lanes<int8_t, __m512i> y(b);
+    return emulated::each_lane<emulated::Words>([&](int i) {
+        int dot = 0;
+        for (int j = 4 * i; j < 4 * i + 4; ++j) dot += x[j] * y[j];
+        return sum[i] + static_cast<uint32_t>(dot);
+    });
+}
+
+// ---- conversions ----------------------------------------------------------------------------------------------
+
+EMULATED_CALL __m512 _mm512_cvtepi32_ps(__m512i a) {
+    const emulated::Lanes<int32_t, __m512i> x(a);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return static_cast<float>(x[i]); });
+}
+EMULATED_CALL __m512i _mm512_cvtepu16_epi32(__m256i a) {
+    const emulated::Halves x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return uint32_t{x[i]}; });
+}
+EMULATED_CALL __m512i _mm512_cvtepu8_epi32(__m128i a) {
+    const emulated::Lanes<uint8_t, __m128i> x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return uint32_t{x[i]}; });
+}
+EMULATED_CALL __m512 _mm512_cvtph_ps(__m256i a) {
+    const emulated::Halves x(a);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return emulated::widen_half(x[i]); });
+}
+EMULATED_CALL __m256i _mm512_cvtps_ph(__m512 a, int mode) {
+    if (mode != (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)) emulated::fail("cvtps_ph has no such mode", mode);
+    const emulated::Floats x(a);
+    return emulated::each_lane<emulated::Halves>([&](int i) { return emulated::round_to_half(x[i]); });
+}
+
+#undef __AVX2__  // sources that also have a branch for it would use intrinsics that are not here
+
+#include "tiles.h"

@@ -1,0 +1,58 @@
+"""Run the kernels of every instruction set over odd shapes, in a library built with AddressSanitizer.
+
+test_instruction_sets.py starts this with the sanitizer's library preloaded and the kernels' path as argument.
+Every weight gets memory of its own that ends where the weight does, so a kernel that reads or writes beyond
+it ends the process with a report.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.kernels import load_kernels
+from model.kernels.binding import load_library
+from model.kernels.build import ISAS
+from model.kernels.cpu_kernels import CpuKernels
+from tests import test_attention, test_kernels, test_linear
+from tests.emulated_isa import EMULATED
+
+
+class SeparateWeights(CpuKernels):
+    """Kernels whose weights do not lie side by side."""
+
+    def _allocate(self, nbytes: int) -> Tensor:
+        return torch.empty(nbytes, dtype=torch.uint8)
+
+
+def main() -> None:
+    kernels = SeparateWeights(load_library(Path(sys.argv[1])))
+    kernels.set_threads(2)
+    for isa in ISAS:
+        if isa in EMULATED or isa in load_kernels(threads=1).supported_isas():
+            kernels.force_isa(isa)
+            run(kernels)
+
+
+def run(kernels: CpuKernels) -> None:
+    """Tests of every kernel that go over odd shapes."""
+    for bits in (4, 8):
+        for exact in (True, False):
+            test_linear.test_quantized_weights_match_float64(kernels, bits, exact)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        test_linear.test_dense_weights_match_float64(kernels, dtype)
+        test_kernels.test_embed_equals_the_table_rows_exactly(kernels, dtype, 7)
+    test_linear.test_row_strides_and_adding(kernels, 20)
+    for kind in ("rounded", "exact", "dense"):
+        test_linear.test_norm_and_epilogues_equal_the_steps_one_by_one(kernels, kind, 130, 100, 32)
+    for kind in ("fp16", "fp32", "q8", "q4"):
+        test_attention.test_attention_over_page_sizes_and_cache_kinds(kernels, kind, 16)
+    for shape in ((4, 2, 40), (3, 3, 72), (5, 1, 34)):
+        test_attention.test_rope_write_kv_over_head_sizes(kernels, "fp16", *shape)
+
+
+if __name__ == "__main__":
+    main()
