@@ -51,14 +51,14 @@ def _measure(kernels: Any, n: int, k: int) -> dict[str, Any]:
     direct, dequantized = [], []
     for rows in ROWS:
         x, out = torch.randn(rows, k, device="cuda"), torch.empty(rows, n, device="cuda")
-        direct.append(_milliseconds(lambda x=x, out=out: LinearOperations.linear(kernels, x, weight, out)))
-        dequantized.append(_milliseconds(
+        direct.append(milliseconds(lambda x=x, out=out: LinearOperations.linear(kernels, x, weight, out)))
+        dequantized.append(milliseconds(
             lambda x=x, out=out: kernels.multiply_dequantized(x, weight, out, None, 0.0, "store")))
     return {"n": n, "k": k, "rows": list(ROWS), "direct_ms": direct, "dequantized_ms": dequantized,
             "crossover": find_crossover(direct, dequantized)}
 
 
-def _milliseconds(work: Callable[[], None]) -> float:
+def milliseconds(work: Callable[[], Any]) -> float:
     """The median by the device's clock."""
     work()
     times = []

@@ -24,6 +24,7 @@ from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.network.weights import layer_modules
 from tools.benchmark.cases import Case, Runner
+from tools.benchmark.crossover import milliseconds
 from tools.benchmark.limits import ModelWork, Rates, Work
 
 CASES = (Case(prompt=2048), Case(steps=128), Case(context=2048, steps=128), Case(batch=8, steps=64),
@@ -33,20 +34,6 @@ REPEATS = 3
 _COPY_BYTES = 1 << 30
 _PRODUCT = 8192
 _WEIGHT_BYTES = 256 << 20  # of weights in turn: several times what a cache holds
-
-
-def milliseconds(work: Callable[[], Any], repeats: int = 10) -> float:
-    """The median of `repeats` runs, by the device's clock."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def graphed(work: Callable[[], Any]) -> Callable[[], None]:
