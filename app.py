@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import getpass
 import logging
 import os
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from model import ChatModel, ModelLoadError, load_model
@@ -102,10 +104,11 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     listener = open_socket(arguments.host, arguments.port)
     address = address_of(listener, arguments.host)
     store.lock.describe(address)
-    model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
-                 cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
-                 speculation=not arguments.no_speculation, draft=arguments.draft,
-                 gpu_split=arguments.gpu_split, progress=Progress(), report=print)
+    with nothing_is_garbage():
+        model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
+                     cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
+                     speculation=not arguments.no_speculation, draft=arguments.draft,
+                     gpu_split=arguments.gpu_split, progress=Progress(), report=print)
     app = create_app(model, store, guard=guard)
 
     def ready() -> None:
@@ -120,6 +123,17 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # every text is on disk: no thread that is in the middle of a step may hold up the end
+
+
+@contextmanager
+def nothing_is_garbage() -> Iterator[None]:
+    """What is loaded stays to the end: never look for garbage in it, which takes 0.2 s each time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _read_password(source: str | None) -> Password | None:

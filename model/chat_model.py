@@ -270,28 +270,34 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
     loads. Raises ModelLoadError with what is wrong and what to do.
     """
-    from model.engine.engine import Engine
-    from model.text.chat_template import ChatTemplate, PlainFormat
-    from model.text.settings import TextSettings
-    from model.text.tokenizer import Tokenizer
-
     folder = Path(path)
     config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
                           speculation=speculation, draft=None if draft is None else Path(draft),
                           gpu_split=None if gpu_split is None else tuple(gpu_split))
-    settings = TextSettings.from_folder(folder, ModelConfig.from_folder(folder))
-    tokenizer = Tokenizer.load(folder, settings)
-    if config.draft is not None:
-        _check_draft_tokens(tokenizer, config.draft)
-    if settings.template is None:
-        prompt_format: PromptFormat = PlainFormat(tokenizer)
-    else:
-        prompt_format = ChatTemplate(settings.template, str(folder / settings.template_file), tokenizer)
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(_load_text, folder, config.draft)
+        from model.engine.engine import Engine  # takes seconds, for torch
+        tokenizer, prompt_format = loading.result()
     try:
         return ChatModel(Engine.load(folder, config, progress, report=report), tokenizer, prompt_format)
     except BaseException:
         prompt_format.close()
         raise
+
+
+def _load_text(folder: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
+    """What turns messages into tokens. The chat template's process runs when this returns."""
+    from model.text.chat_template import ChatTemplate, PlainFormat
+    from model.text.settings import TextSettings
+    from model.text.tokenizer import Tokenizer
+
+    settings = TextSettings.from_folder(folder, ModelConfig.from_folder(folder))
+    tokenizer = Tokenizer.load(folder, settings)
+    if draft is not None:
+        _check_draft_tokens(tokenizer, draft)
+    if settings.template is None:
+        return tokenizer, PlainFormat(tokenizer)
+    return tokenizer, ChatTemplate(settings.template, str(folder / settings.template_file), tokenizer)
 
 
 def _check_draft_tokens(tokenizer: Tokenizer, draft: Path) -> None:

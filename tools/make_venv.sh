@@ -18,7 +18,9 @@ find_python() {
 
 [ -w . ] || fail "Parlor cannot write to its folder, $(pwd). Move it to a folder of your own and start again."
 
-if ! { [ -x .venv/bin/python ] && fits .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
+has_pip() { "$1" -c 'from importlib.util import find_spec; raise SystemExit(not find_spec("pip"))'; }  # 0.6 s sooner than pip
+
+if ! { [ -x .venv/bin/python ] && fits .venv/bin/python && has_pip .venv/bin/python; }; then
     python=$(find_python) || exit 1
     echo "Making a Python environment in .venv ..."
     "$python" -m venv --clear .venv >/dev/null 2>&1 \
