@@ -120,8 +120,8 @@ def test_a_process_takes_what_was_planned(measured: Callable[[str], dict[str, in
 def test_a_4_bit_cache_is_not_reserved_as_one_of_8_bits(measured: Callable[[str], dict[str, int]]):
     """ExLlamaV2 0.0.15 did that: the plan said 4 bits, the memory was that of 8.
 
-    Each process may be off its plan by 5%, as above, so their difference by the sum of both; the mistake would be
-    five times that.
+    Each process may be off its plan by 5%, as above, so their difference by the sum of both; the mistake
+    would be five times that.
     """
     four, eight = measured("q4"), measured("q8")
     assert four["cache"] * 1.0625 == eight["cache"] * 0.5625
