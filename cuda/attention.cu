@@ -66,7 +66,7 @@ __device__ __forceinline__ void score_key(const Cache& c, char* block, int slot,
             const int end = first + kScaleGroup < head_dim ? first + kScaleGroup : head_dim;
 #pragma unroll 4
             for (int d = first; d < end; d += kCodes) {
-                const uint32_t word = __ldg(words + d / kCodes * c.page_size);
+                const uint32_t word = words[d / kCodes * c.page_size];
 #pragma unroll
                 for (int j = 0; j < kCodes; ++j) {
                     const float number = number_of<kKind>(word, j);
@@ -101,7 +101,7 @@ __device__ __forceinline__ void add_values(const Cache& c, int64_t head, const i
         if (pages[key] < 0) continue;  // its weight is NaN already
         char* const block = block_of(c, c.values, pages[key], head);
         if constexpr (is_rounded(kKind)) {
-            const uint32_t word = __ldg(reinterpret_cast<const uint32_t*>(block) + slots[key] / kAtOnce * c.head_dim + d);
+            const uint32_t word = reinterpret_cast<const uint32_t*>(block)[slots[key] / kAtOnce * c.head_dim + d];
             const half* const scales = scale_of<kKind>(c, block, d / kScaleGroup, slots[key]);
 #pragma unroll
             for (int j = 0; j < kAtOnce; ++j) {

@@ -33,14 +33,19 @@ struct Device {
     }
 };
 
+// Bytes of the largest SHARED_ARRAYs of a kernel with more than 48 KB of dynamic memory, and what CUDA takes for itself.
+constexpr int kMaxStaticShared = 2048;
+
 // Start a kernel; from compute capability 9.0 on as a dependent launch, see wait_for_previous_kernel().
 template <class... Parameters, class... Arguments>
 int launch(const Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
            void* stream, const Arguments&... arguments) {
     constexpr size_t kWithoutAsking = 48 * 1024;
     if (shared_bytes > kWithoutAsking) {
-        const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       static_cast<int>(shared_bytes));
+        // Always the same limit, however much this launch takes: a graph that was captured with more must not find the
+        // kernel's limit lowered by a later launch.
+        const int limit = std::max(static_cast<int>(shared_bytes), device.shared_bytes - kMaxStaticShared);
+        const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
         if (error != cudaSuccess) return error_code(error);
     }
     cudaLaunchAttribute attribute;

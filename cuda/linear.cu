@@ -351,9 +351,9 @@ __global__ void __launch_bounds__(kThreads) stage_kernel(Weight w, Activations a
     }
 }
 
-// What is left after a product by cuBLAS: factors, bias, epilogue.
-__global__ void __launch_bounds__(kThreads) finish_kernel(const float* __restrict__ product, const float* __restrict__ factors,
-                                                          const float* __restrict__ bias, float* __restrict__ out,
+// What is left after a product by cuBLAS: factors, bias, epilogue. Not __restrict__: it may start before the kernel that
+// writes the product has ended, and what a kernel reads through the constant cache must not change while it runs.
+__global__ void __launch_bounds__(kThreads) finish_kernel(const float* product, const float* factors, const float* bias, float* out,
                                                           int64_t out_stride, int64_t rows, int64_t n, int epilogue) {
     let_next_kernel_start();
     wait_for_previous_kernel();
@@ -381,7 +381,6 @@ template <int kBits, int kColumns, bool kHalfZeros>
 int launch_multiply(const Device& device, Product p, Scratch scratch, void* stream) {
     constexpr int64_t kSumBytes = int64_t{kWarps} * kTile * (8 * kColumns + 1) * 4;
     constexpr int kBlocksOfMultiprocessor = blocks_at_once<kBits, kColumns, kHalfZeros>();
-    constexpr int64_t kReserved = 2048;  // static arrays, and what CUDA takes for itself
     const int chunk = 8 * kColumns / p.parts, chunks = static_cast<int>(divide_up(p.rows, chunk));
     const int64_t slots = int64_t{device.multiprocessors} * kBlocksOfMultiprocessor;
     // The split must not depend on the rows, or a row's result would.
@@ -389,7 +388,7 @@ int launch_multiply(const Device& device, Product p, Scratch scratch, void* stre
     p.steps_of_split = static_cast<int>(divide_up(p.w.steps, p.splits));
     p.splits = static_cast<int>(divide_up(p.w.steps, p.steps_of_split));
     const int64_t rows = std::min(p.rows, chunk) * p.parts;
-    const int64_t budget = device.shared_bytes / kBlocksOfMultiprocessor - kReserved - kSumBytes;
+    const int64_t budget = device.shared_bytes / kBlocksOfMultiprocessor - kMaxStaticShared - kSumBytes;
     const int64_t steps = (budget / (2 * rows) - kRowPadding) / kStep;
     if (steps < 1) return PARLOR_ERROR_MEMORY;
     p.steps_of_phase = static_cast<int>(steps >= p.steps_of_split ? p.steps_of_split

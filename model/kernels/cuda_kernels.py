@@ -6,6 +6,7 @@ not reported, since that would mean waiting for the GPU: see kernels.h.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,21 @@ WORKSPACE_BYTES = 64 << 20
 ALIGNMENT = 256
 
 
+@functools.cache
+def lend_workspace(library: Library, index: int | None) -> Tensor:
+    """The workspace of the present GPU, number `index` (None: the CPU plays it), as the library has it now.
+
+    One for the process: the library remembers one address a GPU, and captured graphs hold it, so that
+    it must outlive every model that was loaded there.
+    """
+    device = torch.device("cpu") if index is None else torch.device("cuda", index)
+    memory = torch.empty(WORKSPACE_BYTES + ALIGNMENT, dtype=torch.uint8, device=device)
+    workspace = memory[-memory.data_ptr() % ALIGNMENT:][:WORKSPACE_BYTES]
+    stream = None if index is None else torch.cuda.current_stream().cuda_stream
+    library.call("set_workspace", workspace, WORKSPACE_BYTES, stream)
+    return workspace
+
+
 class CudaKernels(CudaLinearOperations):
     """What `load_kernels("cuda")` returns; the linear operations come from cuda_linear.py.
 
@@ -35,9 +51,7 @@ class CudaKernels(CudaLinearOperations):
     def __init__(self, library: Library, device: str = "cuda") -> None:
         self.library, self.device = library, device
         self.call = library.call
-        memory = torch.empty(WORKSPACE_BYTES + ALIGNMENT, dtype=torch.uint8, device=device)
-        self._workspace = memory[-memory.data_ptr() % ALIGNMENT:][:WORKSPACE_BYTES]
-        self.call("set_workspace", self._workspace, WORKSPACE_BYTES, self.stream)
+        lend_workspace(library, None if device == "cpu" else torch.cuda.current_device())
 
     @property
     def stream(self) -> Any:

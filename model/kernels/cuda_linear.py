@@ -10,7 +10,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from model.kernels.linear import LinearOperations, LinearWeight
+from model.kernels.linear import LinearOperations, LinearWeight, WeightStruct
 from model.kernels.linear_reference import EPILOGUES, check_linear
 
 MOST_ROWS = 64
@@ -37,6 +37,15 @@ class CudaLinearOperations(LinearOperations):
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None,
                    exact: bool = False) -> LinearWeight:
         return super().pack_dense(weight.to(self.device), self._moved(bias), exact)
+
+    def _pack(self, function: str, struct: WeightStruct, sources: list[Tensor], bias: Tensor | None,
+              perm: Tensor | None) -> LinearWeight:
+        """Ends when the weight is there: from compute capability 9.0 on a product reads weights before the
+        kernel in front of it has ended."""
+        weight = super()._pack(function, struct, sources, bias, perm)
+        if self.device != "cpu":
+            torch.cuda.current_stream().synchronize()
+        return weight
 
     def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
                eps: float = 0.0, epilogue: str = "store") -> None:

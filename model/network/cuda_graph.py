@@ -47,12 +47,13 @@ class CudaGraphs:
 def cuda_capture(device: torch.device) -> Callable[[Step], Step]:
     """For CudaGraphs on a GPU. All graphs share one pool of memory, since they run one after the other."""
     pool = torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream(device)  # torch's own for this is one of the GPU that first captured anything
 
     def capture(step: Step) -> Step:
         graph = torch.cuda.CUDAGraph()
         # thread_local: what other threads do with CUDA meanwhile (a page of another program) is no error
         with torch.cuda.device(device), \
-                torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             step()
         return graph.replay
 
