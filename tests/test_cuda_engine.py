@@ -14,6 +14,7 @@ import torch
 from model.config import EngineConfig
 from model.devices import open_places
 from model.engine.engine import Engine
+from model.engine.request import Request, TokenEvent
 from model.network.cuda_graph import CudaGraphs
 from model.network.place import Place
 from tests.host_cuda.build import GPUS, cuda_on_host
@@ -87,6 +88,27 @@ def test_a_reply_is_the_same_alone_and_among_others(engine: Engine):
     requests = [engine.submit(*job, NO_EOS) for job in jobs]
     together = [outcome(request)[0] for request in requests]
     assert together == [tokens(engine, *job) for job in jobs]
+
+
+def test_a_long_prompt_beside_it_changes_no_bit_of_a_reply(engine: Engine):
+    """The prompt's rows are multiplied by torch, in the steps in which the reply is decoded. What the reply
+    begins with is in the cache both times: how it came there is a matter of bits."""
+    def said(request: Request, beside: Callable[[], None]) -> list[tuple[int, float]]:
+        found = []
+        for event in request.events():
+            if isinstance(event, TokenEvent):
+                assert event.logprob is not None
+                found.append((event.token_id, event.logprob.logprob))
+                if len(found) == 2:
+                    beside()
+        return found
+
+    job, other = (prompt(20, seed=3), params(max_new_tokens=14)), []
+    _, alone = (said(engine.submit(*job, NO_EOS, logprobs=0), lambda: None) for _ in range(2))
+    together = said(engine.submit(*job, NO_EOS, logprobs=0),
+                    lambda: other.append(engine.submit(prompt(300, seed=4), GREEDY, NO_EOS)))
+    assert len(outcome(other[0])[0]) == 8
+    assert together == alone
 
 
 def test_a_beginning_that_is_known_is_not_computed_again(engine: Engine, plain: Engine):

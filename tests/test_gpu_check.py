@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from model.devices import cuda_problem
+from model.kernels.crossover import ROWS, find_crossover
 from tools.benchmark.__main__ import main as benchmark
-from tools.benchmark.crossover import ROWS, crossover_table, find_crossover
+from tools.benchmark.crossover import crossover_table
 from tools.gpu_check import chat, reload, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,7 @@ def test_crossovers_without_a_gpu_are_one_sentence(capsys: pytest.CaptureFixture
     assert "--crossover needs a GPU" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("seconds", "want"), [(0.5, 8), (4.5, 48), (100.0, None), (31.5, 256)])
+@pytest.mark.parametrize(("seconds", "want"), [(0.5, 16), (4.5, 48), (100.0, None), (31.5, 256)])
 def test_dequantizing_pays_from_where_it_wins_twice(seconds: float, want: int | None):
     """31.5: it wins at the last number of rows alone."""
     in_steps = [-(-rows // 8) for rows in ROWS]
@@ -73,7 +74,7 @@ def test_dequantizing_pays_from_where_it_wins_twice(seconds: float, want: int | 
 
 def test_one_disturbed_measurement_does_not_decide():
     direct = [-(-rows // 8) for rows in ROWS]
-    direct[1] = 50.0
+    direct[0] = 50.0
     assert find_crossover(direct, [7.5] * len(ROWS)) == 64
 
 

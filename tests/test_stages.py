@@ -213,7 +213,9 @@ class PlacementOps:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*arguments: Any, **named: Any) -> Any:
-            tensors = [a for a in (*arguments, *named.values()) if isinstance(a, torch.Tensor)]
+            given = [part for a in (*arguments, *named.values())
+                     for part in (a if isinstance(a, list) else [a])]
+            tensors = [a for a in given if isinstance(a, torch.Tensor)]
             self.seen.setdefault(name, set()).update(t.device.type for t in tensors)
             return tensors[0] if name.startswith("pack_") else None
         return note
@@ -232,8 +234,8 @@ def test_every_tensor_of_a_model_lies_on_its_device(tmp_path: Path):
     hidden = model.forward(steps.fill(chunks))
     model.logits(hidden, torch.empty(10, config.vocab_size, device=meta))
     model.copy_pages(*torch.zeros(2, 1, dtype=torch.int32))
-    assert ops.seen.keys() == {"pack_linear", "embed", "linear", "rope_write_kv", "paged_attention",
-                               "prompt_attention", "copy_pages"}
+    assert ops.seen.keys() == {"pack_linear", "measure_crossovers", "embed", "linear", "prompt_linear",
+                               "rope_write_kv", "paged_attention", "prompt_attention", "copy_pages"}
     assert all(where == {"meta"} for where in ops.seen.values()), ops.seen
     assert hidden.device == meta
 

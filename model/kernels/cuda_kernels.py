@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from model.kernels import cpu_kernels
 from model.kernels.binding import Library
 from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_code
+from model.kernels.crossover import Crossovers
 from model.kernels.cuda_linear import CudaLinearOperations
 from model.kernels.cuda_sampling import rows_on_device
 from model.kernels.sampling import SamplingRow
@@ -45,11 +46,13 @@ def lend_workspace(library: Library, index: int | None) -> Tensor:
 class CudaKernels(CudaLinearOperations):
     """What `load_kernels("cuda")` returns; the linear operations come from cuda_linear.py.
 
-    device  where every tensor lies; "cpu" in tests that run the kernels without a GPU
+    device      where every tensor lies; "cpu" in tests that run the kernels without a GPU
+    crossovers  what is known of products of many rows on this GPU
     """
 
-    def __init__(self, library: Library, device: str = "cuda") -> None:
+    def __init__(self, library: Library, device: str = "cuda", crossovers: Crossovers | None = None) -> None:
         self.library, self.device = library, device
+        self.crossovers = crossovers or Crossovers()
         self.call = library.call
         lend_workspace(library, None if device == "cpu" else torch.cuda.current_device())
 

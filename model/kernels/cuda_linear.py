@@ -1,23 +1,31 @@
-"""Linear layers on the GPU: few rows by the library's own kernels, many by torch's matrix product in float16.
+"""Linear layers on the GPU: by the library's own kernels, many rows of prompts by torch's product in float16.
 
 Packing runs on the GPU, see cuda/linear_pack.cu; the meaning of every function is linear_reference.py.
+
+`linear` never lets a row's result depend on the others. Decoding uses nothing else, so who else is served
+changes no bit of a token that is decoded. `prompt_linear` gives that up where keeping it would cost most:
+which of torch's products runs depends on the number of rows. So the keys of a long prompt may differ in their
+last bits with the chunks that it is read in, and those depend on the other requests.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from model.kernels.crossover import ROWS, Crossovers, find_crossover
 from model.kernels.linear import LinearOperations, LinearWeight, WeightStruct
 from model.kernels.linear_reference import EPILOGUES, check_linear
 
-MOST_ROWS = 64
-"""More rows are multiplied by torch, unless the weight is exact or float32. To be measured on each device."""
 SCRATCH_BYTES = 256 << 20
 """Of a weight that is dequantized, this much at a time."""
 TILE = 16
+_MEASURED = 4
+"""Weights of a shape that are used in turn where it is measured."""
 _DENSE_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -25,6 +33,7 @@ class CudaLinearOperations(LinearOperations):
     """pack_linear, pack_dense and linear; the class that inherits them has a library and a stream."""
 
     device: str
+    crossovers: Crossovers
 
     def pack_linear(self, codes: Tensor, scales: Tensor, zeros: Tensor, group_size: int, bits: int = 4,
                     perm: Tensor | None = None, bias: Tensor | None = None,
@@ -47,27 +56,54 @@ class CudaLinearOperations(LinearOperations):
             torch.cuda.current_stream().synchronize()
         return weight
 
-    def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
-               eps: float = 0.0, epilogue: str = "store") -> None:
-        """As LinearOperations.linear. Up to MOST_ROWS rows do not depend on each other, to the bit."""
-        if len(x) > MOST_ROWS and weight.kind != "f32" and not weight.struct.exact:
-            check_linear(x, weight.n, weight.k, out, norm, epilogue)
-            self.multiply_dequantized(x, weight, out, norm, eps, epilogue)
+    def prompt_linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
+                      eps: float = 0.0, epilogue: str = "store") -> None:
+        """As linear, but from the weight's crossover on by torch; weights that are exact or float32 never."""
+        if len(x) < self.crossovers.rows(weight):
+            self.linear(x, weight, out, norm, eps, epilogue)
         else:
-            super().linear(x, weight, out, norm, eps, epilogue)
+            self.multiply_dequantized(x, weight, out, norm, eps, epilogue)
 
-    def multiply_dequantized(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None,
-                           eps: float, epilogue: str) -> None:
+    def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
+        """Find out how prompts are best multiplied by a model's weights, where that is not known yet."""
+        unknown = self.crossovers.unknown(weights)
+        self.crossovers.keep({name: find_crossover(*self.both_ways(same)) for name, same in unknown.items()})
+
+    def both_ways(self, weights: Sequence[LinearWeight]) -> tuple[list[float], list[float]]:
+        """Milliseconds of a product for each of ROWS, directly and dequantized. The weights have one shape;
+        some of them are used in turn, so that no cache holds them."""
+        assert self.crossovers.clock is not None
+        some = weights[:_MEASURED]
+        times: tuple[list[float], list[float]] = [], []
+        for rows in ROWS:
+            x = torch.randn(rows, some[0].k, device=self.device)
+            out = torch.empty(rows, some[0].n, device=self.device)
+            for multiply, found in zip((self.linear, self.multiply_dequantized), times, strict=True):
+                def run(multiply: Any = multiply, x: Tensor = x, out: Tensor = out) -> None:
+                    for weight in some:
+                        multiply(x, weight, out)
+
+                found.append(self.crossovers.clock(run) / len(some))
+        return times
+
+    def multiply_dequantized(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
+                             eps: float = 0.0, epilogue: str = "store") -> None:
+        """The weight in float16, a piece at a time, and torch's product."""
+        check_linear(x, weight.n, weight.k, out, norm, epilogue)
         struct, m = ctypes.byref(weight.struct), len(x)
         staged = torch.empty(m, weight.struct.padded_k, dtype=torch.float16, device=self.device)
         factors = torch.empty(m, device=self.device)
-        product = torch.empty(m, weight.n, device=self.device)
         self.call("linear_stage", x, x.stride(0), m, norm, eps, struct, staged, factors, self.stream)
         at_once = max(TILE, SCRATCH_BYTES // (2 * weight.struct.padded_k) // TILE * TILE)
-        for first in range(0, weight.n, at_once):
-            count = min(at_once, weight.n - first)
-            part = self._dequantized(weight, first, count)
-            product[:, first:first + count] = self._product(staged[:, :part.shape[1]], part)
+        if at_once >= weight.n:
+            part = self._dequantized(weight, 0, weight.n)
+            product = self._product(staged[:, :part.shape[1]], part)
+        else:
+            product = torch.empty(m, weight.n, device=self.device)
+            for first in range(0, weight.n, at_once):
+                count = min(at_once, weight.n - first)
+                part = self._dequantized(weight, first, count)
+                product[:, first:first + count] = self._product(staged[:, :part.shape[1]], part)
         self.call("linear_finish", product, factors, m, struct, out, out.stride(0),
                   EPILOGUES.index(epilogue), self.stream)
 

@@ -29,6 +29,7 @@ class Linear:
 
     def __init__(self, ops: Any, parts: list[Part]) -> None:
         self._linear = ops.linear
+        self._prompt_linear = getattr(ops, "prompt_linear", ops.linear)
         self.parts = parts
 
     @property
@@ -36,21 +37,22 @@ class Linear:
         return sum(part.weight.nbytes for part in self.parts)
 
     def __call__(self, x: Tensor, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
-                 epilogue: str = "store") -> None:
+                 epilogue: str = "store", *, of_prompts: bool = False) -> None:
         """x float32 [T, k], out float32 [T, n]; rows of both may be strided.
 
         norm and epilogue are those of `linear` in model/kernels. silu_mul: the layer is gate and up, in one
-        part or in two.
+        part or in two. of_prompts: the device may have a way of its own for so many rows.
         """
+        multiply = self._prompt_linear if of_prompts else self._linear
         if len(self.parts) == 1:
-            self._linear(x, self.parts[0].weight, out, norm, eps, epilogue)
+            multiply(x, self.parts[0].weight, out, norm, eps, epilogue)
         elif epilogue == "silu_mul":
             gate, up = self.parts
-            self._linear(x, gate.weight, out, norm, eps)
-            self._linear(x, up.weight, out, norm, eps, "gate")
+            multiply(x, gate.weight, out, norm, eps)
+            multiply(x, up.weight, out, norm, eps, "gate")
         else:
             for part in self.parts:
-                self._linear(x, part.weight, out[:, part.first:part.last], norm, eps, epilogue)
+                multiply(x, part.weight, out[:, part.first:part.last], norm, eps, epilogue)
 
 
 def load_linear(place: Place, reader: WeightReader, modules: dict[str, int], k: int, exact: bool) -> Linear:

@@ -14,7 +14,7 @@ from torch import Tensor
 from model.config import ModelConfig, rope_inverse_frequencies
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.network.place import Place
-from model.network.weights import ModelWeights
+from model.network.weights import Layer, ModelWeights
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class KVCache:
 
 @dataclass(frozen=True)
 class Views:
-    """The first T rows of every buffer, which stay where they are."""
+    """T neighbouring rows of every buffer, which stay where they are."""
 
     hidden: Tensor     # float32 [T, hidden_size]
     qkv: Tensor        # float32 [T, (num_heads + 2 * num_kv_heads) * head_dim]
@@ -129,24 +129,42 @@ class Stage:
             for keys, values in zip(self.cache.keys, self.cache.values, strict=True):
                 self.place.ops.copy_pages(keys, values, source, target)
 
+    def measure(self) -> None:
+        """Have the device find out what it must measure with the weights that are here."""
+        if hasattr(self.place.ops, "measure_crossovers"):
+            with self.place.active():
+                self.place.ops.measure_crossovers([part.weight for layer in self._own_layers
+                                                   for linear in layer.linears for part in linear.parts])
+
+    @property
+    def _own_layers(self) -> list[Layer]:
+        return self._weights.layers[self.layers.start:self.layers.stop]
+
     def _layers(self, step: StepInput) -> None:
         eps = self.config.rms_norm_eps
-        v = self._views(len(step.token_ids))
+        num_tokens = len(step.token_ids)
+        all_rows = self._views(0, num_tokens)
+        prompts = step.prompts if hasattr(self.place.ops, "prompt_attention") else ()
+        first = prompts[0].first if prompts else num_tokens
+        # Rows that decode are computed as they would be without the prompts, so that these change no token.
+        kinds = (((0, first), False), ((first, num_tokens), True))
+        parts = [(self._views(*rows), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
         if self.layers.start == 0:
-            self.place.ops.embed(self._weights.embeddings, step.token_ids, v.hidden)
-        for layer, keys, values in zip(self._weights.layers[self.layers.start:self.layers.stop],
-                                       self.cache.keys, self.cache.values, strict=True):
-            layer.qkv(v.hidden, v.qkv, layer.input_norm, eps)
-            self._attend(step, v, keys, values)
-            layer.o_proj(v.attention, v.hidden, epilogue="add")
-            layer.gate_up(v.hidden, v.inner, layer.post_norm, eps, "silu_mul")
-            layer.down_proj(v.inner, v.hidden, epilogue="add")
+            self.place.ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden)
+        for layer, keys, values in zip(self._own_layers, self.cache.keys, self.cache.values, strict=True):
+            for v, of_prompts in parts:
+                layer.qkv(v.hidden, v.qkv, layer.input_norm, eps, of_prompts=of_prompts)
+            self._attend(step, prompts, all_rows, keys, values)
+            for v, of_prompts in parts:
+                layer.o_proj(v.attention, v.hidden, epilogue="add", of_prompts=of_prompts)
+                layer.gate_up(v.hidden, v.inner, layer.post_norm, eps, "silu_mul", of_prompts=of_prompts)
+                layer.down_proj(v.inner, v.hidden, epilogue="add", of_prompts=of_prompts)
 
-    def _attend(self, step: StepInput, v: Views, keys: Tensor, values: Tensor) -> None:
+    def _attend(self, step: StepInput, prompts: tuple[PromptRows, ...], v: Views, keys: Tensor,
+                values: Tensor) -> None:
         ops, config = self.place.ops, self.config
         ops.rope_write_kv(v.qkv, self._cos, self._sin, step.positions, step.slot_mapping, keys, values,
                           config.num_heads, config.num_kv_heads)
-        prompts = step.prompts if hasattr(ops, "prompt_attention") else ()
         rows, sequences = len(v.queries), len(step.seq_lens)
         if prompts:
             rows, sequences = prompts[0].first, prompts[0].index
@@ -159,8 +177,8 @@ class Stage:
             ops.prompt_attention(v.queries[part], keys, values, step.block_table[prompt.index],
                                  prompt.num_keys, v.attention[part], config.num_heads, self._scale)
 
-    def _views(self, num_tokens: int) -> Views:
-        hidden, qkv, attention, inner = (b[:num_tokens] for b in self._buffers)
+    def _views(self, first: int, last: int) -> Views:
+        hidden, qkv, attention, inner = (b[first:last] for b in self._buffers)
         return Views(hidden, qkv, qkv[:, :self._query_size], attention, inner)
 
 

@@ -33,6 +33,8 @@ class Transformer:
         weights = load_weights(homes, reader, config, exact, progress)
         stages = [Stage(place, config, weights, part, sizes)
                   for place, part in zip(places, layers, strict=True)]
+        for stage in stages:
+            stage.measure()
         return cls(config, weights, stages, sizes.max_tokens)
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, stages: list[Stage],

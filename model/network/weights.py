@@ -32,6 +32,10 @@ class Layer:
     gate_up: Linear         # hidden_size -> 2 * intermediate_size
     down_proj: Linear
 
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        return self.qkv, self.o_proj, self.gate_up, self.down_proj
+
 
 @dataclass(frozen=True)
 class ModelWeights:
@@ -47,8 +51,7 @@ class ModelWeights:
     @property
     def step_bytes(self) -> int:
         """What every step reads: all but the embeddings."""
-        layers = sum(linear.nbytes for layer in self.layers
-                     for linear in (layer.qkv, layer.o_proj, layer.gate_up, layer.down_proj))
+        layers = sum(linear.nbytes for layer in self.layers for linear in layer.linears)
         return layers + self.lm_head.nbytes
 
 

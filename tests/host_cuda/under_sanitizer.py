@@ -41,7 +41,8 @@ def run_all(ops: CudaKernels) -> None:
     for options in ((33, 96, 32, 4, "bytes"), (20, 88, 44, 8, "halves", True)):
         weight = ops.pack_linear(**quantized_parts(*options))
         for m in (1, 9, 65):
-            ops.linear(torch.randn(m, weight.k), weight, torch.empty(m, weight.n), norm=torch.ones(weight.k))
+            ops.prompt_linear(torch.randn(m, weight.k), weight, torch.empty(m, weight.n),
+                              norm=torch.ones(weight.k))
     dense = ops.pack_dense(torch.randn(18, 33))
     ops.linear(torch.randn(5, 33), dense, torch.empty(5, 9), epilogue="silu_mul")
     history = torch.tensor([1, 2, 2, 9], dtype=torch.int32)

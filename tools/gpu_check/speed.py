@@ -22,9 +22,9 @@ from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
+from model.kernels.crossover import milliseconds
 from model.network.weights import layer_modules
 from tools.benchmark.cases import Case, Runner
-from tools.benchmark.crossover import milliseconds
 from tools.benchmark.limits import ModelWork, Rates, Work
 
 CASES = (Case(prompt=2048), Case(steps=128), Case(context=2048, steps=128), Case(batch=8, steps=64),
