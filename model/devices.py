@@ -6,12 +6,16 @@ What cannot be had is an error that says what to do; only `auto` may choose some
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from model.config import EngineConfig, ModelLoadError
-from model.kernels import KernelBuildError, Progress, load_kernels
-from model.machine import free_memory, physical_cores
+from model.kernels import KernelBuildError, KernelCheckError, Progress, load_kernels
+from model.kernels.binding import KernelError
+from model.kernels.self_check import check_kernels
+from model.machine import free_memory, physical_cores, resident_memory
 from model.network.cuda_graph import CudaGraphs, cuda_capture
 from model.network.place import Place
 
@@ -19,6 +23,10 @@ log = logging.getLogger(__name__)
 
 _LEAST_CAPABILITY = (7, 5)
 _GIB = 1 << 30
+
+
+class GpuError(ModelLoadError):
+    """A GPU that is there cannot be used."""
 
 
 def open_places(config: EngineConfig, progress: Progress | None = None) -> list[Place]:
@@ -31,12 +39,17 @@ def open_places(config: EngineConfig, progress: Progress | None = None) -> list[
     if config.device == "cuda" or (config.device == "auto" and config.gpu_split):
         if problem:
             raise ModelLoadError(f"{problem} Or use --device cpu.")
-        return _open_gpus(config, progress)
+        try:
+            return _open_gpus(config, progress)
+        except KernelBuildError as error:
+            raise KernelBuildError(f"{error}\nOr use --device cpu.") from None
     if config.device == "auto" and not problem:
         try:
             return _open_gpus(config, progress)
         except KernelBuildError as error:
-            log.warning("The GPU is not used, since its kernels could not be built. %s", error)
+            log.warning("The GPU is not used, the CPU is: %s (--device cuda tells all.)", _first_line(error))
+        except GpuError as error:
+            log.warning("The GPU is not used, the CPU is. %s", error)
     ops = load_kernels("cpu", threads=config.threads or physical_cores(), progress=progress)
     return [Place.on_host(ops, free_memory())]
 
@@ -67,12 +80,69 @@ def _open_gpus(config: EngineConfig, progress: Progress | None) -> list[Place]:
 
 
 def _open_gpu(device: torch.device, limit_gib: float | None, progress: Progress | None) -> Place:
-    with torch.cuda.device(device):
-        ops = load_kernels("cuda", progress=progress)
-        free, _ = torch.cuda.mem_get_info()  # after the kernels took their workspace
+    """Raises KernelBuildError, or GpuError: one sentence about this GPU, and what to do."""
+    name = torch.cuda.get_device_name(device)
+    try:
+        with torch.cuda.device(device):
+            ops = load_kernels("cuda", progress=progress)
+            check_kernels(ops)
+            free, _ = torch.cuda.mem_get_info()  # after kernels and cuBLAS took what they need
+    except KernelBuildError:
+        raise
+    except KernelCheckError as error:
+        raise GpuError(f"{name} computes wrong results: {error}. Update its driver and PyTorch; "
+                       "tools/gpu_check.sh tells more. Or use --device cpu.") from error
+    except (OSError, RuntimeError) as error:  # a library that does not load; whatever CUDA says
+        raise GpuError(f"{name} cannot be used: {_first_line(error)}. Close other programs that use it, or "
+                       "update its driver and PyTorch. Or use --device cpu.") from error
     if limit_gib is not None:
         free = min(free, int(limit_gib * _GIB))
     return Place(ops, device, lambda: CudaGraphs(cuda_capture(device)), free)
+
+
+@contextmanager
+def told_as_load_errors(places: list[Place]) -> Iterator[None]:
+    """What GPUs raise while a model is loaded, as a ModelLoadError that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"The memory of {describe_devices(places)} is not enough: {_first_line(error)} "
+                             "Close other programs that use it, use --cache q8 or a smaller --max-seq-len, "
+                             "or --device cpu.") from error
+    except (KernelError, torch.AcceleratorError) as error:
+        if all(place.device.type == "cpu" for place in places):
+            raise
+        raise ModelLoadError(f"{describe_devices(places)} failed while the model was loaded: "
+                             f"{_first_line(error)}. Start again; if that does not help, update the driver "
+                             "and PyTorch, or use --device cpu.") from error
+
+
+def failure_text(error: Exception) -> str:
+    """What a step's failure is called in the reply that it ended."""
+    text = f"The engine failed: {type(error).__name__}: {str(error)[:500]}"
+    if isinstance(error, torch.AcceleratorError):  # the rest of it is advice to programmers
+        text = (f"The GPU failed: {_first_line(error)}. It cannot be used any more until Parlor is started "
+                "again. If it fails again: --device cpu.")
+    return text
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def memory_in_use(places: list[Place]) -> dict[str, int]:
+    """memory_bytes: RAM of this process. Of GPUs also gpu_memory_bytes and gpu_memory_total_bytes: what is
+    taken on them, by whomever, and what they have."""
+    found = {"memory_bytes": resident_memory()}
+    gpus = {place.device for place in places if place.device.type == "cuda"}
+    try:
+        free_and_total = [torch.cuda.mem_get_info(device) for device in gpus]
+    except RuntimeError:  # a GPU that has failed does not answer
+        return found
+    if gpus:
+        found["gpu_memory_bytes"] = sum(total - free for free, total in free_and_total)
+        found["gpu_memory_total_bytes"] = sum(total for _, total in free_and_total)
+    return found
 
 
 def default_prefill_chunk(device: torch.device) -> int:

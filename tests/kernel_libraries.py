@@ -34,10 +34,10 @@ class OnGpu:
     """The GPU's operations on tensors of the CPU: taken there, and what they then hold is copied back."""
 
     def __init__(self, ops: Any) -> None:
-        self._ops = ops
+        self.bare = ops
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._ops, name)
+        value = getattr(self.bare, name)
         return self._moving(value) if callable(value) and name != "call" else value
 
     @staticmethod
@@ -54,6 +54,8 @@ class OnGpu:
             result = operation(*map(there, arguments), **{key: there(value) for key, value in named.items()})
             for here, back in moved:
                 here.copy_(back)
+            if isinstance(result, tuple):
+                return tuple(part.cpu() for part in result)
             return result.cpu() if isinstance(result, Tensor) else result
 
         return run

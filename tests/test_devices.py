@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import torch
 
 from model import devices
 from model.config import EngineConfig, ModelLoadError
-from model.kernels import KernelBuildError
+from model.kernels import KernelBuildError, KernelCheckError
+from model.kernels.binding import KernelError
 
 
 class FakeCuda:
@@ -40,25 +42,31 @@ class FakeCuda:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def mem_get_info(self) -> tuple[int, int]:
+    def mem_get_info(self, device: torch.device | None = None) -> tuple[int, int]:
         return 20 << 30, 24 << 30
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """machine(capabilities of its GPUs): plays it, and returns the list of the kernels that are loaded."""
-    def play(*capabilities: tuple[int, int], cuda: str | None = "13.0", builds: bool = True) -> list[str]:
+    def play(*capabilities: tuple[int, int], cuda: str | None = "13.0", builds: bool = True,
+             fails: Exception | None = None) -> list[str]:
         loaded: list[str] = []
 
         def load(device: str, **_: object) -> SimpleNamespace:
             if device != "cpu" and not builds:
-                raise KernelBuildError("No CUDA compiler found.")
+                raise KernelBuildError("No CUDA compiler found.\nAnd much more.")
             loaded.append(device)
             return SimpleNamespace()
 
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(torch, "cuda", FakeCuda(list(capabilities)))
+        def check(ops: object) -> None:
+            if fails:
+                raise fails
+
         monkeypatch.setattr(devices, "load_kernels", load)
+        monkeypatch.setattr(devices, "check_kernels", check)
         return loaded
 
     return play
@@ -82,7 +90,54 @@ def test_auto_says_why_a_gpu_is_not_used_for_want_of_a_compiler(machine, caplog)
     loaded = machine((9, 0), builds=False)
     with caplog.at_level(logging.WARNING):
         devices.open_places(EngineConfig(threads=1))
-    assert loaded == ["cpu"] and "No CUDA compiler" in caplog.text
+    assert loaded == ["cpu"] and "No CUDA compiler" in caplog.text and "much more" not in caplog.text
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (KernelCheckError("attention is off by nan%"), "Fake 0 computes wrong results: attention is off by nan%"),
+    (torch.AcceleratorError("CUDA error: busy\nadvice"), "Fake 0 cannot be used: CUDA error: busy"),
+    (OSError("libx.so: no such file"), "Fake 0 cannot be used: libx.so: no such file")])
+def test_a_gpu_that_fails_its_trial_is_told_in_a_line_and_never_used(machine, caplog, error, said):
+    loaded = machine((9, 0), fails=error)
+    with caplog.at_level(logging.WARNING):
+        (place,) = devices.open_places(EngineConfig(threads=1))
+    assert loaded == ["cuda", "cpu"] and place.device.type == "cpu"
+    (record,) = caplog.records
+    assert re.search(said, record.getMessage()) and "\n" not in record.getMessage()
+    with pytest.raises(ModelLoadError, match=said + ".* Or use --device cpu"):
+        devices.open_places(EngineConfig(device="cuda"))
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (torch.OutOfMemoryError("Tried to get 2 GiB."), "memory of Fake 0 .*2 GiB.*--cache q8.*--device cpu"),
+    (KernelError("linear", 1700, "an illegal access"), "Fake 0 failed .*linear: an illegal.*--device cpu"),
+    (torch.AcceleratorError("CUDA error: x\nadvice"), "CUDA error: x. Start again")])
+def test_what_a_gpu_says_while_loading_is_a_sentence(machine, error, said):
+    machine((9, 0))
+    places = devices.open_places(EngineConfig(device="cuda"))
+    with pytest.raises(ModelLoadError, match=said), devices.told_as_load_errors(places):
+        raise error
+
+
+def test_a_dead_gpu_is_told_apart_from_other_failures():
+    assert "until Parlor is started again" in devices.failure_text(torch.AcceleratorError("CUDA error: x\ny"))
+    assert devices.failure_text(ValueError("odd")) == "The engine failed: ValueError: odd"
+
+
+def test_memory_of_gpus_is_told_beside_that_of_the_process(machine, monkeypatch):
+    machine((9, 0), (8, 6))
+    places = devices.open_places(EngineConfig(gpu_split=(12, 40)))
+    assert devices.memory_in_use(places)["gpu_memory_bytes"] == 2 * (4 << 30)
+    assert devices.memory_in_use(places)["gpu_memory_total_bytes"] == 2 * (24 << 30)
+    (cpu,) = devices.open_places(EngineConfig(device="cpu", threads=1))
+    assert devices.memory_in_use([cpu]).keys() == {"memory_bytes"}
+
+    def dead(device: torch.device) -> tuple[int, int]:
+        raise torch.AcceleratorError("CUDA error")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", dead)
+    assert devices.memory_in_use(places).keys() == {"memory_bytes"}
 
 
 @pytest.mark.parametrize(("gpus", "options", "said"), [

@@ -21,7 +21,16 @@ import torch
 from torch import Tensor
 
 from model.config import EngineConfig, ModelConfig
-from model.devices import default_prefill_chunk, describe_devices, describe_isa, let_go, open_places
+from model.devices import (
+    default_prefill_chunk,
+    describe_devices,
+    describe_isa,
+    failure_text,
+    let_go,
+    memory_in_use,
+    open_places,
+    told_as_load_errors,
+)
 from model.engine.draft_loading import DraftFolder
 from model.engine.job import Job, sampled_sequence, scored_sequence
 from model.engine.kv_cache import PAGE_SIZE, PagePool
@@ -42,7 +51,7 @@ from model.engine.spread import spread
 from model.formats.checkpoint import open_checkpoint
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
-from model.machine import physical_cores, resident_memory
+from model.machine import physical_cores
 from model.memory_plan import MemoryPlan
 from model.network.place import Place
 from model.network.stage import Sizes
@@ -106,13 +115,14 @@ class Engine:
         for line in plan.lines() if report else ():
             report(line)
         sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)
-        with torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
+        with told_as_load_errors(places), \
+                torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
             transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,
                                            progress=progress)
             drafter: Drafter | None = NgramDrafter() if config.speculation else None
             if draft is not None:
                 drafter = draft.load(places[-1], config, plan.max_seq_len, chunk, progress)
-        return cls(transformer, chunk, plan, reader.describe(), drafter)
+            return cls(transformer, chunk, plan, reader.describe(), drafter)
 
     def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
                  drafter: Drafter | None) -> None:
@@ -202,7 +212,7 @@ class Engine:
         """What goes on now; a glance from outside, so the numbers may be of different moments."""
         return {"running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
                 "pages_used": self._pool.num_used, "pages_total": self._pool.num_pages,
-                "memory_bytes": resident_memory()}
+                **memory_in_use(self._places)}
 
     def close(self) -> None:
         """Fail what still runs, end the thread and let go of the model. Safe to call twice."""
@@ -294,7 +304,7 @@ class Engine:
             failed = [c.sequence for c in batch.chunks] if batch else [*scheduler.running, *scheduler.waiting]
             for sequence in failed:
                 if sequence in scheduler.running or sequence in scheduler.waiting:
-                    self._fail(sequence, f"The engine failed: {type(error).__name__}: {str(error)[:500]}")
+                    self._fail(sequence, failure_text(error))
 
     def _continue(self, sampled: Sampled) -> None:
         """Take the tokens that were sampled, and see whether the reply ends with one of them."""

@@ -21,6 +21,10 @@ class KernelBuildError(RuntimeError):
     """The kernels could not be built; the message is one sentence for the user, then the compiler's words."""
 
 
+class KernelCheckError(RuntimeError):
+    """Kernels computed something wrong when they were tried; the message says what."""
+
+
 def load_kernels(device: str = "cpu", threads: int = 1,
                  progress: Progress | None = None) -> CpuKernels | CudaKernels:
     """The operations of one device, cpu or cuda; the first call on a machine compiles them.
@@ -50,6 +54,7 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
     from model.kernels.binding import load_library
     from model.kernels.build import build_kernels
     from model.kernels.build_cuda import HEADERS, CudaRecipe, find_nvcc
+    from model.kernels.crossover import Crossovers, milliseconds
     from model.kernels.cuda_kernels import CudaKernels
 
     if not torch.cuda.is_available():
@@ -58,4 +63,7 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
                          "Or use --device cpu.")
     major, minor = torch.cuda.get_device_capability()
     recipe = CudaRecipe(find_nvcc(), 10 * major + minor)
-    return CudaKernels(load_library(build_kernels(progress, recipe=recipe), HEADERS))
+    path = build_kernels(progress, recipe=recipe)
+    device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    crossovers = Crossovers(path.with_name("crossovers.json"), device, milliseconds)
+    return CudaKernels(load_library(path, HEADERS), crossovers=crossovers)

@@ -28,6 +28,8 @@ const FIELDS = {
 };
 const STATUS = {
   memory_bytes: ["Memory of the process", bytes],
+  gpu_memory_bytes: ["GPU memory in use", bytes],
+  gpu_memory_total_bytes: ["GPU memory", bytes],
   running: ["Replies being written", count],
   waiting: ["Replies waiting", count],
   pages_used: ["Cache pages in use", count],

@@ -57,13 +57,15 @@ export function createStatusLine(store, room) {
   function updateMachine() {
     const { status } = store.state;
     const model = status?.model;
-    const memory = status?.engine?.memory_bytes;
+    const { memory_bytes: memory, gpu_memory_bytes: gpu, gpu_memory_total_bytes: total } = status?.engine || {};
     byId("machine").replaceChildren(
       h("span", {
         class: "machine-model",
         text: model ? [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ") : "",
       }),
-      h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
+      gpu
+        ? h("span", { text: `${bytes(gpu)} of ${bytes(total)}`, title: "GPU memory in use" })
+        : h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
     );
   }
 
