@@ -62,7 +62,7 @@ class NumberBlocks {
     }
 
   private:
-    static constexpr int64_t kPagesAhead = 2;  // prefetch distance; a page of one row takes longer than a miss
+    static constexpr int64_t kPagesAhead = 1;  // prefetch distance; a page of one row takes longer than a miss
 #if defined(__AVX512F__)
     static constexpr int kMaxRows = 8;  // with two vectors each: 16 sums, two loaded vectors, a factor in 32 registers
 #elif defined(__AVX2__)
@@ -150,11 +150,11 @@ class NumberBlocks {
                 store(scores + (r + row) * score_stride_ + v * kLanes, sums[row][v]);
     }
 
-    // Into the L2 cache: what these vectors will be read from.
+    // Into the L1 cache, which holds the four pages at work.
     template <int kVectors>
     static void prefetch(const Element* p) {
         constexpr int64_t kPerLine = 64 / sizeof(Element);
-        for (int64_t i = 0; i < kVectors * kLanes; i += kPerLine) __builtin_prefetch(p + i, 0, 2);
+        for (int64_t i = 0; i < kVectors * kLanes; i += kPerLine) __builtin_prefetch(p + i, 0, 3);
     }
 
     // Scores of row r become exp(score - max), zero from key `visible` of the block on; earlier sums are scaled to
