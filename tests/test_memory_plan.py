@@ -10,9 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.engine.gpu_scratch import gpu_scratch, product_bytes
+from model.engine.spread import spread
+from model.formats.weights import MatrixInfo
 from model.memory_plan import cache_bytes_per_token, plan_memory
+from model.network.place import Place
+from tests.host_cuda.build import GPUS, cuda_on_host
+from tests.test_linear import quantized_parts
 from tests.tiny_models import TINY, write_model
 
 MB = 1 << 20
@@ -87,6 +94,56 @@ def test_the_plan_reads_like_a_table():
     assert lines[1].startswith("cache       624 MiB  fp16, 1,248 tokens, 1,248 a reply of the model's 4,096")
     assert lines[3] == "together    4.6 GiB  of 4.9 GiB that are free"
     assert [line.split()[0] for line in lines] == ["weights", "cache", "scratch", "together"]
+
+
+LLAMA_70B = {**LLAMA_7B, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+             "num_attention_heads": 64, "num_key_value_heads": 8}
+
+
+def test_what_a_gpu_needs_for_7b_by_hand():
+    """Gate and up are the largest: 22,016 x 4,096. Seven graphs, ten kernels a layer."""
+    made = gpu_scratch(MODEL, 32, 2048, 4096)
+    weight, rows, result = 2 * 22016 * 4096, 2 * 2048 * 4096, 4 * 2048 * 22016
+    assert made.product == weight + rows + result + 4 * 2048
+    keys_and_values, queries_and_result = 2 * 2 * 4096 * 4096, 2 * 2 * 2048 * 4096
+    assert made.attention == keys_and_values + queries_and_result + 4 * 2048 * 32
+    assert made.scores == 2 * 8 * 64 * 32000
+    assert made.graphs == 7 * 32 * 10 * 8192
+    assert made.libraries == (32 + 32 + 128) * MB
+    tables = 256 * 128 * 4 + 2048 * (4 + 4 + 8) + 257 * 4 + 256 * 4
+    assert tables <= made.inputs < tables + 6 * 256
+    assert made.total == (made.product + made.attention + made.scores + made.graphs + made.libraries
+                          + made.inputs)
+
+
+def test_a_gpu_dequantizes_70b_in_pieces():
+    """57,344 x 8,192 in float16 are 896 MiB: 256 MiB at a time are 16,384 outputs, their results apart."""
+    made = gpu_scratch(ModelConfig.from_dict(LLAMA_70B, {}, "70b"), 80, 2048, 4096)
+    assert made.product == 256 * MB + 4 * 2048 * 16384 + 2048 * (2 * 8192 + 4 * 57344 + 4)
+
+
+def test_the_plan_of_a_gpu_has_its_scratch_and_that_of_the_cpu_has_not():
+    infos = [MatrixInfo("q4", MB)] * (2 + 32 * 7)
+    scratch = {}
+    for device in ("cuda", "cpu"):
+        place = Place(None, torch.device(device), list, 128_000 * MB)
+        scratch[device] = spread(MODEL, EngineConfig(), infos, [place], 2048, 0)[0].scratch_bytes
+    assert scratch["cuda"] - scratch["cpu"] == gpu_scratch(MODEL, 32, 2048, 4096).total - 4 * 2048 * 11008
+
+
+def test_a_product_on_a_gpu_allocates_what_is_planned(host_cuda_library, monkeypatch):
+    """The kernels run by the CPU; torch's product returns its result in memory of its own."""
+    ops, allocated = cuda_on_host(host_cuda_library, GPUS["cuda"]), []
+    weight = ops.pack_linear(**quantized_parts(48, 128, 32))
+    x, out, empty = torch.randn(70, 128), torch.empty(70, 48), torch.empty
+
+    def counted(*arguments, **named):
+        allocated.append(empty(*arguments, **named))
+        return allocated[-1]
+
+    monkeypatch.setattr(torch, "empty", counted)
+    ops.multiply_dequantized(x, weight, out)
+    assert sum(tensor.nbytes for tensor in allocated) + 4 * 70 * 48 == product_bytes(48, 128, 70)
 
 
 @pytest.fixture(scope="module")

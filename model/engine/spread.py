@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.config import EngineConfig, ModelConfig
+from model.engine.gpu_scratch import gpu_scratch
 from model.engine.runner import LOGIT_ROWS
-from model.engine.scheduler import MAX_RUNNING, step_tokens
-from model.engine.step_tensors import step_bytes
+from model.engine.scheduler import step_tokens
 from model.formats.weights import MatrixInfo
 from model.layer_split import layers_by_share
 from model.memory_plan import MemoryPlan, Share, plan_shares
 from model.network.place import Place
 from model.network.stage import buffer_bytes
-from model.network.weights import bytes_by_layer, largest_matrix
-
-_GRAPHS = 256 << 20
-"""For the graphs of a GPU, and what CUDA and cuBLAS allocate for themselves with their first calls."""
+from model.network.weights import bytes_by_layer
 
 
 def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], places: Sequence[Place],
@@ -31,7 +28,7 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
     shares, start = [], 0
     for index, (place, count) in enumerate(zip(places, counts, strict=True)):
         weights = sum(layers[start:start + count])
-        scratch = _scratch_bytes(config, engine, place, prefill_chunk)
+        scratch = _scratch_bytes(config, engine, place, count, prefill_chunk)
         if index == 0:
             weights += first
         if index == len(places) - 1:
@@ -41,14 +38,12 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
     return plan_shares(config, engine, shares), counts
 
 
-def _scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, prefill_chunk: int) -> int:
+def _scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_layers: int,
+                   prefill_chunk: int) -> int:
     max_tokens = step_tokens(prefill_chunk)
     scratch = buffer_bytes(config, max_tokens, LOGIT_ROWS)
-    if place.device.type != "cuda":  # rows as the linear kernels stage them, at most 4 bytes a number
-        longest = max(config.hidden_size, config.num_heads * config.head_dim, config.intermediate_size)
-        return scratch + 4 * max_tokens * longest
-    n, k = largest_matrix(config)
-    product = 2 * n * k + max_tokens * (2 * k + 4 * n)  # a prompt's: weight and rows in float16, its result
-    length = engine.max_seq_len or config.max_positions
-    gathered = 4 * config.num_kv_heads * config.head_dim * length  # keys and values of a prompt in float16
-    return scratch + product + gathered + step_bytes(max_tokens, MAX_RUNNING, length) + _GRAPHS
+    if place.device.type == "cuda":
+        length = engine.max_seq_len or config.max_positions
+        return scratch + gpu_scratch(config, num_layers, max_tokens, length).total
+    longest = max(config.hidden_size, config.num_heads * config.head_dim, config.intermediate_size)
+    return scratch + 4 * max_tokens * longest  # rows as the linear kernels stage them: 4 bytes a number

@@ -83,12 +83,6 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list
     return infos
 
 
-def largest_matrix(config: ModelConfig) -> tuple[int, int]:
-    """(outputs, inputs) of the largest linear layer, neighbours of one input counted together."""
-    shapes = [(sum(modules.values()), k) for modules, k in layer_modules(config, 0)]
-    return max(shapes, key=lambda shape: shape[0] * shape[1])
-
-
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
     """What weight_infos() found, in bytes: the embeddings, each layer, the head."""
     sizes = [info.nbytes for info in infos]

@@ -1,0 +1,64 @@
+"""What a GPU needs for a model beside its weights, its cache and the buffers of a step.
+
+The kernels' workspace, CUDA's context and cuBLAS as the thread that loads uses it are there before memory is
+counted. Knows sizes only; those of graphs and of what libraries load later are estimates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.config import ModelConfig
+from model.engine.runner import LOGIT_ROWS
+from model.engine.scheduler import MAX_RUNNING
+from model.engine.step_tensors import step_bytes
+from model.kernels.cuda_linear import SCRATCH_BYTES
+from model.network.cuda_graph import SIZES
+from model.network.weights import layer_modules
+
+_KERNELS_OF_LAYER = 10
+"""Four products, each with a kernel that converts its rows; rotation; attention."""
+_KERNEL_BYTES = 8 << 10
+"""Of a kernel in a graph: its arguments, and what CUDA keeps to start it."""
+_CUBLAS_BYTES = 2 * (32 << 20)
+"""torch's workspaces for the engine's thread, on the GPUs where they are largest: cuBLAS and cuBLASLt."""
+_CODE_BYTES = 128 << 20
+"""Kernels that CUDA loads when they are first used: other sizes of products and of attention."""
+
+
+@dataclass(frozen=True)
+class GpuScratch:
+    """Bytes. Those of a prompt come and go, but torch keeps what it once had."""
+
+    product: int    # a prompt's largest: weight in float16, a piece at a time; rows in float16; the result
+    attention: int  # a prompt's: keys and values, queries and result in float16; a sum for each row and head
+    scores: int     # log-probabilities of a prompt: the logits twice in float64
+    inputs: int     # of a step, on the GPU
+    graphs: int
+    libraries: int
+
+    @property
+    def total(self) -> int:
+        return self.product + self.attention + self.scores + self.inputs + self.graphs + self.libraries
+
+
+def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_len: int) -> GpuScratch:
+    """num_layers: of the model that are on this GPU; max_tokens: the largest step."""
+    shapes = [(sum(modules.values()), k) for modules, k in layer_modules(config, 0)]
+    queries = config.num_heads * config.head_dim
+    return GpuScratch(
+        product=max(product_bytes(n, k, max_tokens) for n, k in shapes),
+        attention=(4 * config.num_kv_heads * config.head_dim * max_seq_len
+                   + max_tokens * (4 * queries + 4 * config.num_heads)),
+        scores=16 * LOGIT_ROWS * config.vocab_size,
+        inputs=step_bytes(max_tokens, MAX_RUNNING, max_seq_len),
+        graphs=len(SIZES) * num_layers * _KERNELS_OF_LAYER * _KERNEL_BYTES,
+        libraries=_CUBLAS_BYTES + _CODE_BYTES)
+
+
+def product_bytes(n: int, k: int, rows: int) -> int:
+    """CudaLinearOperations.multiply_dequantized: where the weight comes in pieces, each has a result of its
+    own that is copied into the whole."""
+    weight = min(2 * n * k, SCRATCH_BYTES)
+    piece = 0 if weight == 2 * n * k else 4 * rows * (weight // (2 * k))
+    return weight + piece + rows * (2 * k + 4 * n + 4)
