@@ -10,7 +10,7 @@ import torch
 from model.kernels import cache_reference, reference
 from model.kernels.cache_kinds import CACHE_KINDS, kind_of
 from tests.attention_batch import Batch, empty_caches
-from tests.kernel_libraries import GPUS, LIBRARIES, is_gpu, opened
+from tests.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
 from tests.strided import assert_gaps_untouched, strided
 
 PLAIN, QUANTIZED = ("fp16", "fp32"), ("q8", "q4")
@@ -293,7 +293,7 @@ def test_attention_of_many_random_batches(ops, kind):
 # ---- attention on a GPU, with less to do -------------------------------------------------------------------
 
 
-@pytest.fixture(params=GPUS)
+@pytest.fixture(params=[*GPUS, ON_GPU])
 def gpu(request):
     with opened(request) as one:
         yield one

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from model.devices import cuda_problem
 from model.kernels.crossover import ROWS, find_crossover
 from tools.benchmark.__main__ import main as benchmark
 from tools.benchmark.crossover import crossover_table
-from tools.gpu_check import chat, reload, table
+from tools.gpu_check import chat, peers, reload
+from tools.gpu_check.__main__ import MOST_SECONDS, TESTS, Stage, run_all, stages
+from tools.gpu_check.table import Ran, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "tools" / "gpu_check.sh"
@@ -44,11 +48,72 @@ def test_a_folder_without_wheels_is_told(tmp_path: Path):
     assert result.returncode == 2 and f"no wheel in {tmp_path}" in result.stderr
 
 
-def test_every_stage_has_a_time_of_its_own():
-    stages = [line.split() for line in SCRIPT.read_text().splitlines() if line.startswith("stage ")]
-    assert {"build", "tests", "memcheck", "racecheck", "chat", "reload", "7B", "8B", "13B", "33B", "70B",
-            "crossover"} == {words[1] for words in stages}
-    assert all(words[2].isdigit() and int(words[2]) <= 150 for words in stages)
+def test_the_stages_have_ten_minutes_together(tmp_path: Path):
+    chosen = stages(tmp_path, None)
+    assert [stage.name for stage in chosen] == [
+        "build", "tests", "chat", "7B", "8B", "memcheck", "racecheck", "reload", "13B", "33B", "70B", "peers",
+        "crossover"]
+    assert sum(stage.seconds for stage in chosen) <= MOST_SECONDS - 10, "wheels and the look at the GPU"
+    assert all((ROOT / file).is_file() for file in TESTS)
+    others = set(Path(__file__).parent.glob("test_*.py")) - {Path(__file__)}
+    own = {f"tests/{path.name}" for path in others
+           if re.search(r"params=.*(ON_GPU|LIBRARIES)", path.read_text(encoding="utf-8"))}
+    assert set(TESTS) == own, "every file with tests for a GPU, and no other"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "parts").mkdir()
+    return tmp_path
+
+
+def shell(name: str, seconds: int, script: str) -> Stage:
+    return Stage(name, seconds, ["sh", "-c", script], {"NAME": name})
+
+
+def written(out: Path) -> dict[str, str]:
+    """Stage -> its outcome, as the results say."""
+    found = json.loads((out / "results.json").read_text())["stages"]
+    return {one["stage"]: one["outcome"] for one in found}
+
+
+def test_results_are_written_after_every_stage(out: Path):
+    """The second stage finds the first one in the results."""
+    looks = f"grep -A1 '\"first\"' {out}/results.json | grep -q '\"exit_code\": 0' && echo $NAME saw it"
+    chosen = [shell("first", 5, "echo one; echo two; echo"), shell("second", 5, looks),
+              shell("fails", 5, "echo wrong >&2; exit 3"), Stage("missing", 5, ["no-such-program"])]
+    ran = run_all(chosen, out, time.monotonic() + 60)
+    assert written(out) == {"first": "passed", "second": "passed", "fails": "FAILED (3)",
+                            "missing": "its program is missing"}
+    assert [one.said for one in ran] == ["two", "second saw it", "wrong", "there is no no-such-program"]
+    table = (out / "table.txt").read_text().splitlines()
+    assert table[2].split() == ["fails", "FAILED", "(3)", "0", "s", "wrong"]
+    assert table[3].split()[:3] == ["missing", "its", "program"]
+    assert (out / "logs.txt").read_text().startswith("==> first <==\none\ntwo\n")
+
+
+def test_a_stage_that_hangs_is_ended_with_what_it_started(out: Path):
+    hangs = f"sh -c 'sleep 1000' & echo $! > {out}/child; wait"
+    run_all([shell("hangs", 4, hangs), shell("late", -2, "true")], out, time.monotonic() + 60)
+    assert written(out) == {"hangs": "took too long", "late": "not reached"}
+    child = Path(f"/proc/{(out / 'child').read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+def test_at_the_end_of_the_time_the_rest_is_not_reached(out: Path):
+    ran = run_all([shell("one", 50, "sleep 1000"), shell("two", 50, "true")], out, time.monotonic() + 3.2)
+    assert [one.outcome for one in ran] == ["took too long", "not reached"]
+    assert written(out)["two"] == "not reached" and ran[0].seconds < 20
+
+
+def test_peers_that_are_not_there_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert peers.main(["--out", str(tmp_path / "peers.json")]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["exllama", "exllamav2"]
+    (tmp_path / "exllama").mkdir()
+    (tmp_path / "exllama" / "cuda_ext.py").write_text("raise RuntimeError('no nvcc\\nand more')")
+    assert peers.main(["--from", str(tmp_path), "--out", str(tmp_path / "peers.json")]) == 0
+    (found, _) = json.loads((tmp_path / "peers.json").read_text())["peers"]
+    assert found["problem"] == "not measured: RuntimeError: no nvcc" and found["linear"] == []
 
 
 def test_the_chat_and_the_reloading_run_on_the_cpu_too(tmp_path: Path):
@@ -78,19 +143,25 @@ def test_one_disturbed_measurement_does_not_decide():
     assert find_crossover(direct, [7.5] * len(ROWS)) == 64
 
 
-def test_the_table_tells_what_was_measured_and_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture):
-    (tmp_path / "stages.txt").write_text("build 0 31\ntests 1 12\n7B 0 40\n70B 124 90\n33B 125 0\n")
+def test_the_table_tells_what_was_measured_and_what_failed(out: Path):
     case = {"prompt": 2048, "context": 0, "batch": 1, "tokens_per_second": 45678.9, "share": 0.81}
     decode = {"prompt": 0, "context": 2048, "batch": 1, "tokens_per_second": 700.5, "share": 0.7}
     linear = {"n": 4096, "k": 4096, "rows": 1, "microseconds": 3.2, "share": 0.65}
-    (tmp_path / "7B.json").write_text(json.dumps({"cases": [case, decode], "linear": [linear]}))
-    (tmp_path / "chat.json").write_text('{"answer": "half of')
-    assert table.main([str(tmp_path), str(tmp_path / "results.json")]) == 1
-    said = capsys.readouterr().out.splitlines()
+    kernel = {"what": "attention at 2,048, q8, 1 rows", "microseconds": 8.0, "share": 0.5}
+    parts = out / "parts"
+    (parts / "7B.json").write_text(json.dumps({"cases": [case, decode], "linear": [linear],
+                                               "kernels": [kernel]}))
+    (parts / "chat.json").write_text('{"answer": "half of')
+    (parts / "peers.json").write_text(json.dumps({"peers": [{"name": "exllama", "problem": "not measured: x",
+                                                             "linear": []}]}))
+    write_results(out, [Ran("build", 0, 31, "cuda: 20.1 s"), Ran("tests", 1, 12, ""), Ran("33B", 125, 0, "")])
+    said = (out / "table.txt").read_text().splitlines()
     assert said[1].split() == ["7B", "prompt", "45,678.9", "81%", "13,918", "45,000"]
     assert said[2].split() == ["7B", "decode", "at", "2,048", "700.5", "70%", "140", "700"]
+    assert "7B   attention at 2,048, q8, 1 rows                      8.0     50%" in said
     assert any(line.split() == ["7B", "4,096", "x", "4,096", "1", "3.2", "65%", "-"] for line in said)
-    assert [line.split()[1:-2] for line in said[-5:]] == [
-        ["passed"], ["FAILED", "(1)"], ["passed"], ["took", "too", "long"], ["left", "out:", "no", "time"]]
-    results = json.loads((tmp_path / "results.json").read_text())
+    assert "exllama: not measured: x" in said
+    assert [line.split()[:3] for line in said[-3:]] == [
+        ["build", "passed", "31"], ["tests", "FAILED", "(1)"], ["33B", "not", "reached"]]
+    results = json.loads((out / "results.json").read_text())
     assert results["chat"] is None and results["speed"]["7B"]["cases"][0]["share"] == 0.81

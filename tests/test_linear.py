@@ -10,7 +10,7 @@ from model.kernels import load_kernels
 from model.kernels.binding import KernelError
 from model.kernels.crossover import UNMEASURED
 from tests.emulated_isa import kernels_with
-from tests.kernel_libraries import GPUS, LIBRARIES, is_gpu, opened
+from tests.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
 
 SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are no multiple of 32
     (40, 704, 128),
@@ -40,7 +40,7 @@ def any_ops(request):
         yield one
 
 
-@pytest.fixture(params=GPUS)
+@pytest.fixture(params=[*GPUS, ON_GPU])
 def gpu(request):
     with opened(request) as one:
         yield one

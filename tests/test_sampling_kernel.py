@@ -11,20 +11,21 @@ from model.engine.request import SamplingParams
 from model.kernels import load_kernels, reference
 from model.kernels.binding import KernelError
 from model.kernels.sampling import SamplingRow
-from tests.host_cuda.build import GPUS, cuda_on_host
-from tests.kernel_libraries import is_gpu
+from tests.kernel_libraries import GPUS, ON_GPU, is_gpu, opened
 
 OFF = SamplingParams(temperature=1.0, top_p=1.0, min_p=0.0)
 """Every step off: the plain softmax."""
 BOTH = pytest.mark.parametrize("kind", ["kernel", "reference"])
 
 
-@pytest.fixture(params=["cpu", *GPUS])
+@pytest.fixture(params=["cpu", *GPUS, ON_GPU])
 def ops(request):
-    """Either library: the CPU's, or the GPU's played by the CPU."""
-    if request.param != "cpu":
-        return cuda_on_host(request.getfixturevalue("host_cuda_library"), GPUS[request.param])
-    return load_kernels(threads=2)
+    """Either library: the CPU's; the GPU's played by the CPU, and on a GPU."""
+    if request.param == "cpu":
+        yield load_kernels(threads=2)
+        return
+    with opened(request) as one:
+        yield one
 
 
 @pytest.fixture

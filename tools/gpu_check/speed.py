@@ -26,6 +26,7 @@ from model.kernels.crossover import milliseconds
 from model.network.weights import layer_modules
 from tools.benchmark.cases import Case, Runner
 from tools.benchmark.limits import ModelWork, Rates, Work
+from tools.gpu_check.kernels import graphed, measure_kernels
 
 CASES = (Case(prompt=2048), Case(steps=128), Case(context=2048, steps=128), Case(batch=8, steps=64),
          Case(batch=32, steps=32))
@@ -34,16 +35,6 @@ REPEATS = 3
 _COPY_BYTES = 1 << 30
 _PRODUCT = 8192
 _WEIGHT_BYTES = 256 << 20  # of weights in turn: several times what a cache holds
-
-
-def graphed(work: Callable[[], Any]) -> Callable[[], None]:
-    """`work` as a CUDA graph, so that short kernels follow each other without gaps."""
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def rates() -> Rates:
@@ -56,14 +47,19 @@ def rates() -> Rates:
     return Rates(copied, product)
 
 
-def measure_engine(shape: str, limits: Rates, cache: str) -> dict[str, Any]:
+def measure_engine(shape: str, limits: Rates, cache: str, note: Callable[[dict[str, Any]], None]) -> None:
+    """`note` hears what is known after every case."""
     length = max(case.length for case in CASES)
     before = torch.cuda.mem_get_info()[0]
     engine = Engine.synthetic(shape, EngineConfig(device="cuda", cache=cache, max_seq_len=length,
                                                   speculation=False))
     try:
-        loaded = before - torch.cuda.mem_get_info()[0]
-        model, runner, found = ModelWork.of(engine), Runner(engine), []
+        info, found = engine.describe(), []
+        plan = {"weights": engine.plan.weight_bytes, "cache": engine.plan.cache_bytes,
+                "scratch": engine.plan.scratch_bytes}
+        memory = {"loaded_bytes": before - torch.cuda.mem_get_info()[0], "planned": plan,
+                  "one_context_bytes": _one_context(info, length)}
+        model, runner = ModelWork.of(engine), Runner(engine)
         for case in CASES:
             runner.prepare(case)
             speed = statistics.median(runner.run(case).tokens_per_second for _ in range(REPEATS))
@@ -73,13 +69,11 @@ def measure_engine(shape: str, limits: Rates, cache: str) -> dict[str, Any]:
             found.append({"what": str(case), "prompt": case.prompt, "context": case.context,
                           "batch": case.batch, "tokens_per_second": speed, "limit": limit,
                           "share": speed / limit, "bound": limits.bound(work)})
-        info = engine.describe()
-        plan = {"weights": engine.plan.weight_bytes, "cache": engine.plan.cache_bytes,
-                "scratch": engine.plan.scratch_bytes}
+            print(f"{case!s:28}{speed:12,.1f} tokens/s, {speed / limit:.0%} of the limit", flush=True)
+            memory["peak_bytes"] = before - torch.cuda.mem_get_info()[0]
+            note({"model": info, "cases": found, "memory": memory})
     finally:
         engine.close()
-    return {"model": info, "cases": found, "memory": {"loaded_bytes": loaded, "planned": plan,
-                                                      "one_context_bytes": _one_context(info, length)}}
 
 
 def _one_context(info: dict[str, Any], length: int) -> int:
@@ -140,18 +134,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_check.speed")
     parser.add_argument("--shape", choices=tuple(SHAPES), required=True)
     parser.add_argument("--cache", default="fp16")
-    parser.add_argument("--linear", action="store_true", help="the linear layers one by one, too")
+    parser.add_argument("--kernels", action="store_true", help="the kernels one by one, too")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     limits = rates()
-    report = {"shape": options.shape, "read_gb_s": limits.read_gb_s, "products_top_s": limits.products_top_s,
-              **measure_engine(options.shape, limits, options.cache)}
-    if options.linear:
-        report["linear"] = measure_linear(options.shape, limits)
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for case in report["cases"]:
-        speed, share = case["tokens_per_second"], case["share"]
-        print(f"{case['what']:28}{speed:12,.1f} tokens/s, {share:.0%} of the limit")
+    report = {"shape": options.shape, "read_gb_s": limits.read_gb_s, "products_top_s": limits.products_top_s}
+
+    def note(more: dict[str, Any]) -> None:  # at once, since time may be up
+        report.update(more)
+        unfinished = options.out.with_name(f"{options.out.name}.tmp")
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(options.out)
+
+    measure_engine(options.shape, limits, options.cache, note)
+    if options.kernels:
+        note({"linear": measure_linear(options.shape, limits)})
+        note({"kernels": measure_kernels(synthetic_config(options.shape), limits)})
     return 0
 
 

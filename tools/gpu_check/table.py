@@ -1,22 +1,24 @@
-"""Collect what the stages of tools/gpu_check.sh left in PARTS: one JSON file, and a table for people.
-
-    python -m tools.gpu_check.table PARTS results.json
-"""
+"""What the stages of tools/gpu_check.sh have found: one JSON file, and a table for people."""
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 SIZES = ("7B", "8B", "13B", "33B", "70B")
+OTHERS = ("device", "chat", "reload", "peers", "crossover")
 EXLLAMA = {"7B prompt": 13_918, "13B prompt": 7_507, "33B prompt": 2_959, "70B prompt": 914, "7B decode": 173,
            "7B decode at 2,048": 140, "70B decode": 17}
 """Tokens a second that its README gives, on one RTX 4090 (70B: with a second card)."""
 GOALS = {"7B prompt": 45_000, "13B prompt": 25_000, "33B prompt": 10_000, "70B prompt": 5_000,
          "7B decode": 800, "7B decode at 2,048": 700, "70B decode": 85}
 """On an H200."""
+
+
+OUTCOMES = {0: "passed", 124: "took too long", 125: "not reached", 127: "its program is missing"}
 
 
 def read(path: Path) -> Any:
@@ -27,15 +29,18 @@ def read(path: Path) -> Any:
         return None
 
 
-def stages(folder: Path) -> list[dict[str, Any]]:
-    """What ran, as the shell noted it: lines of name, exit code and seconds."""
-    text = (folder / "stages.txt").read_text(encoding="utf-8")
-    lines = (line.split() for line in text.splitlines())
-    said = {"0": "passed", "124": "took too long", "125": "left out: no time",
-            "127": "its program is missing"}
-    return [{"stage": name, "exit_code": int(code), "seconds": int(seconds),
-             "outcome": said.get(code, f"FAILED ({code})")}
-            for name, code, seconds in lines]
+@dataclass(frozen=True)
+class Ran:
+    """A stage: its exit code, or one of OUTCOMES; its seconds, and the last line that it said."""
+
+    stage: str
+    exit_code: int
+    seconds: int
+    said: str
+
+    @property
+    def outcome(self) -> str:
+        return OUTCOMES.get(self.exit_code, f"FAILED ({self.exit_code})")
 
 
 def kind_of(case: dict[str, Any]) -> str:
@@ -63,27 +68,39 @@ def linear_lines(size: str, report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main(arguments: list[str]) -> int:
-    """0 if every stage passed."""
-    folder, target = map(Path, arguments)
-    ran = stages(folder)
-    reports = {size: read(folder / f"{size}.json") for size in SIZES}
-    found = {size: report for size, report in reports.items() if report}
-    collected = {"device": read(folder / "device.json"), "stages": ran, "speed": found,
-                 "chat": read(folder / "chat.json"), "reload": read(folder / "reload.json"),
-                 "crossover": read(folder / "crossover.json")}
-    target.write_text(json.dumps(collected, indent=1) + "\n", encoding="utf-8")
+def kernel_lines(size: str, report: dict[str, Any]) -> list[str]:
+    return [f"{size:5}{row['what']:43}{row['microseconds']:12.1f}{row['share']:8.0%}"
+            for row in report.get("kernels", [])]
+
+
+def table(ran: Sequence[Ran], found: dict[str, Any], peers: Any) -> str:
     lines = []
     if found:
         lines = [f"{'tokens a second':27}{'measured':>12}{'limit':>8}{'ExLlama':>12}{'goal':>12}",
                  *(line for size, report in found.items() for line in speed_lines(size, report)), ""]
+    kernels = [line for size, report in found.items() for line in kernel_lines(size, report)]
+    if kernels:
+        lines += [f"{'other kernels':48}{'us':>12}{'limit':>8}", *kernels, ""]
     linear = [line for size, report in found.items() for line in linear_lines(size, report)]
     if linear:
         lines += [f"{'linear layer':20}{'rows':>8}{'us':>12}{'limit':>8}{'int4pack':>12}", *linear, ""]
-    lines += [f"{stage['stage']:16}{stage['outcome']:24}{stage['seconds']:5} s" for stage in ran]
-    print("\n".join(lines))
-    return 0 if all(stage["exit_code"] == 0 for stage in ran) else 1
+    for peer in (peers or {}).get("peers", []):
+        lines += [peer["name"] + (f": {peer['problem']}" if peer["problem"] else " (launched one by one)"),
+                  *(f"{'':5}{row['n']:7,} x {row['k']:6,}{row['rows']:6}{row['microseconds']:12.1f}"
+                    for row in peer["linear"]), ""]
+    lines += [f"{one.stage:12}{one.outcome:24}{one.seconds:5} s  {one.said}".rstrip() for one in ran]
+    return "\n".join([*lines, ""])
 
 
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+def write_results(out: Path, ran: Sequence[Ran]) -> None:
+    """results.json and table.txt in `out`, of what the stages left in its folder `parts` so far."""
+    parts = out / "parts"
+    reports = {size: read(parts / f"{size}.json") for size in SIZES}
+    found = {size: report for size, report in reports.items() if report}
+    collected = {"stages": [{**asdict(one), "outcome": one.outcome} for one in ran], "speed": found,
+                 **{name: read(parts / f"{name}.json") for name in OTHERS}}
+    for name, text in (("results.json", json.dumps(collected, indent=1) + "\n"),
+                       ("table.txt", table(ran, found, collected["peers"]))):
+        unfinished = out / f"{name}.tmp"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(out / name)
