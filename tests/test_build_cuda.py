@@ -52,18 +52,39 @@ def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
     assert recipe.digest() == replace(recipe).digest()
 
 
+def compile_all(nvcc, folder, *flags):
+    """Every source into folder/SOURCE.o, and what nvcc says into SOURCE.o.log."""
+    command = [nvcc.path, *build_cuda.FLAGS, *(f"-I{header.parent}" for header in build_cuda.HEADERS), *flags,
+               "$in", "-o", "$out", "> $out.log 2>&1 || (cat $out.log; false)"]
+    ninja = ["ninja_required_version = 1.8", "rule compile", "  command = " + " ".join(command)]
+    ninja += [f"build {source}.o: compile {build.REPOSITORY / 'cuda' / source}" for source in SOURCES]
+    (folder / "build.ninja").write_text("\n".join([*ninja, ""]))
+    result = subprocess.run([build.find_ninja(), "-C", str(folder)], stdout=subprocess.PIPE, text=True,
+                            check=False)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.slow  # nvcc takes a few seconds a source
+def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(nvcc, tmp_path):
+    """With dependent launches they may start earlier. Products then read weights, which nothing changes."""
+    compile_all(nvcc, tmp_path, "-gencode", "arch=compute_90,code=compute_90", "-ptx")
+    early = {}
+    for source in SOURCES:
+        text = (tmp_path / f"{source}.o").read_text()
+        for name, body in re.findall(r"\.entry (\w+)\((.*?)\n}", text, re.DOTALL):
+            before, wait, _ = body.partition("griddepcontrol.wait")
+            assert wait, name
+            if accesses := re.findall(r"\b(?:ld|st|atom|red)\.(?:volatile\.)?global\S*", before):
+                early[name] = set(accesses)
+    assert len(early) == 6 and all("multiply_kernel" in name for name in early), early
+    assert all(access.startswith("ld.") for accesses in early.values() for access in accesses)
+
+
 @pytest.mark.slow  # nvcc takes a few seconds a source
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_source_compiles_without_a_warning_and_no_kernel_spills(nvcc, architecture, tmp_path):
-    command = [nvcc.path, *build_cuda.FLAGS, *(f"-I{header.parent}" for header in build_cuda.HEADERS),
-               *architecture_flags(architecture), "-Werror", "all-warnings", "--resource-usage", "-c", "$in",
-               "-o", "$out", "> $out.log 2>&1 || (cat $out.log; false)"]
-    ninja = ["ninja_required_version = 1.8", "rule compile", "  command = " + " ".join(command)]
-    ninja += [f"build {source}.o: compile {build.REPOSITORY / 'cuda' / source}" for source in SOURCES]
-    (tmp_path / "build.ninja").write_text("\n".join([*ninja, ""]))
-    result = subprocess.run([build.find_ninja(), "-C", str(tmp_path)], stdout=subprocess.PIPE, text=True,
-                            check=False)
-    assert result.returncode == 0, result.stdout
+    compile_all(nvcc, tmp_path, *architecture_flags(architecture), "-Werror", "all-warnings",
+                "--resource-usage", "-c")
     report = "".join((tmp_path / f"{source}.o.log").read_text() for source in SOURCES)
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert spills and "Used" in report

@@ -68,7 +68,8 @@ class KVCache:
         kind = CACHE_KINDS[sizes.cache]
         shape = kind.cache_shape(sizes.num_pages, config.num_kv_heads, sizes.page_size, config.head_dim)
         dtype = getattr(torch, kind.dtype)
-        buffer = place.ops.new_buffer(2 * num_layers * math.prod(shape) * dtype.itemsize)
+        with place.active():  # else it would lie on the first of several GPUs
+            buffer = place.ops.new_buffer(2 * num_layers * math.prod(shape) * dtype.itemsize)
         memory = buffer.view(dtype).view(num_layers, 2, *shape)
         return cls([layer[0] for layer in memory], [layer[1] for layer in memory])
 
