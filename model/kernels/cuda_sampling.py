@@ -14,10 +14,10 @@ from torch import Tensor
 
 from model.kernels.sampling import SamplingRow, SamplingStruct
 
-_COUNTED = {"history": "num_tokens", "bias_ids": "num_biases", "bias_values": "num_biases",
-            "eos_ids": "num_eos_ids"}
-"""Pointers of the struct, and the field that counts their elements of 4 bytes."""
 _STRUCT_BYTES = ctypes.sizeof(SamplingStruct)
+_WORD = {name: getattr(SamplingStruct, name).offset // 8
+         for name in ("history", "bias_ids", "bias_values", "eos_ids", "allowed")}
+"""Where the pointers are in the struct, whose fields have eight bytes each."""
 
 
 def rows_on_device(rows: Sequence[SamplingRow], device: str) -> Tensor:
@@ -26,29 +26,39 @@ def rows_on_device(rows: Sequence[SamplingRow], device: str) -> Tensor:
     The buffer must live until the kernel has run; it is copied on the current stream.
     """
     arrays = [_arrays(row) for row in rows]
-    total = sum(8 + _STRUCT_BYTES + sum(map(_rounded, of_row.values())) for of_row in arrays)
+    total = len(rows) * (8 + _STRUCT_BYTES)
+    total += sum(_rounded(nbytes) for of_row in arrays for _, _, nbytes in of_row)
     host = torch.empty(total, dtype=torch.uint8, pin_memory=device != "cpu")
     buffer = torch.empty(total, dtype=torch.uint8, device=device)
-    shift = buffer.data_ptr() - host.data_ptr()
-    addresses = (ctypes.c_uint64 * len(rows)).from_address(host.data_ptr())
-    end = host.data_ptr() + 8 * len(rows)
+    start = host.data_ptr()
+    shift, words = buffer.data_ptr() - start, host.view(torch.int64).numpy()
+    end = start + 8 * len(rows)
     for index, (row, of_row) in enumerate(zip(rows, arrays, strict=True)):
-        struct = SamplingStruct.from_address(end)
+        struct = (end - start) // 8
+        words[index] = end + shift
         ctypes.memmove(end, ctypes.addressof(row.struct), _STRUCT_BYTES)
-        addresses[index] = end + shift
         end += _STRUCT_BYTES
-        for pointer, nbytes in of_row.items():
-            ctypes.memmove(end, getattr(row.struct, pointer), nbytes)
-            setattr(struct, pointer, end + shift)
+        for pointer, address, nbytes in of_row:
+            ctypes.memmove(end, address, nbytes)
+            words[struct + pointer] = end + shift
             end += _rounded(nbytes)
     return buffer.copy_(host, non_blocking=True)
 
 
-def _arrays(row: SamplingRow) -> dict[str, int]:
-    """Bytes behind each pointer of the struct."""
-    sizes = {pointer: 4 * getattr(row.struct, count) for pointer, count in _COUNTED.items()}
-    return sizes if row.allowed is None else {**sizes, "allowed": row.allowed.nbytes}
+def _arrays(row: SamplingRow) -> list[tuple[int, int, int]]:
+    """(word of the struct, address on the host, bytes) of each array that is not empty."""
+    struct, found = row.struct, []
+    if struct.num_tokens:
+        found.append((_WORD["history"], struct.history, 4 * struct.num_tokens))
+    if struct.num_biases:
+        found += [(_WORD[name], getattr(struct, name), 4 * struct.num_biases)
+                  for name in ("bias_ids", "bias_values")]
+    if struct.num_eos_ids:
+        found.append((_WORD["eos_ids"], struct.eos_ids, 4 * struct.num_eos_ids))
+    if row.allowed is not None:
+        found.append((_WORD["allowed"], struct.allowed, row.allowed.nbytes))
+    return found
 
 
 def _rounded(nbytes: int) -> int:
-    return -(-nbytes // 8) * 8
+    return (nbytes + 7) & -8
