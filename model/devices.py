@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _LEAST_CAPABILITY = (7, 5)
 _GIB = 1 << 30
+_FIRST_STICKY_CODE = 1700
+"""PARLOR_ERROR_CUDA + cudaErrorIllegalAddress: from there on a GPU refuses all that follows."""
 
 
 class GpuError(ModelLoadError):
@@ -120,7 +122,8 @@ def told_as_load_errors(places: list[Place]) -> Iterator[None]:
 def failure_text(error: Exception) -> str:
     """What a step's failure is called in the reply that it ended."""
     text = f"The engine failed: {type(error).__name__}: {str(error)[:500]}"
-    if isinstance(error, torch.AcceleratorError):  # the rest of it is advice to programmers
+    is_dead = isinstance(error, KernelError) and error.code >= _FIRST_STICKY_CODE
+    if is_dead or isinstance(error, torch.AcceleratorError):  # the rest of that is advice to programmers
         text = (f"The GPU failed: {_first_line(error)}. It cannot be used any more until Parlor is started "
                 "again. If it fails again: --device cpu.")
     return text

@@ -122,7 +122,9 @@ def test_what_a_gpu_says_while_loading_is_a_sentence(machine, error, said):
 
 def test_a_dead_gpu_is_told_apart_from_other_failures():
     assert "until Parlor is started again" in devices.failure_text(torch.AcceleratorError("CUDA error: x\ny"))
+    assert "until Parlor is started again" in devices.failure_text(KernelError("linear", 1700, "illegal"))
     assert devices.failure_text(ValueError("odd")) == "The engine failed: ValueError: odd"
+    assert devices.failure_text(KernelError("linear", 1, "a size")).startswith("The engine failed: Kernel")
 
 
 def test_memory_of_gpus_is_told_beside_that_of_the_process(machine, monkeypatch):

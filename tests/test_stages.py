@@ -17,7 +17,7 @@ import torch
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.engine import Engine
 from model.engine.scheduler import Chunk, Sequence
-from model.engine.step_tensors import StepTensors
+from model.engine.step_tensors import StepTensors, in_order
 from model.formats.checkpoint import open_checkpoint
 from model.kernels import load_kernels
 from model.layer_split import layers_by_share
@@ -143,6 +143,19 @@ def test_the_rows_of_prompts_are_known_on_the_host():
     assert filled(steps, short, long).prompts == (PromptRows(1, 1, 21, 30),)
     assert filled(steps, long, long).prompts == (PromptRows(0, 0, 20, 30), PromptRows(1, 20, 40, 30))
     assert filled(steps, long, short).prompts == filled(steps, short).prompts == ()
+
+
+def test_prompts_come_last_and_long_drafts_are_none():
+    """A draft of twelve is checked as its tokens would be decoded."""
+    steps = StepTensors(64, 4, 128, [CPU])
+    long, short, drafted = (Chunk(Sequence(None, [7] * 40, 40, 0, pages=[3, 5]), start, count, draft=draft)
+                            for start, count, draft in ((10, 20, []), (9, 1, []), (9, 1, [7] * 12)))
+    ordered = in_order([long, short, drafted])
+    assert ordered == [short, drafted, long]
+    (step,) = steps.fill(ordered)
+    assert step.prompts == (PromptRows(2, 14, 34, 30),)
+    (step,) = steps.fill([short, drafted])
+    assert step.prompts == () and step.cu_seqlens.tolist() == [0, 1, 14]
 
 
 class PromptOps:

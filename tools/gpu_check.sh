@@ -2,7 +2,8 @@
 # Builds, tests and measures Parlor on an NVIDIA GPU, in ten minutes and without a network.
 #   sh tools/gpu_check.sh --out DIR [--wheels DIR] [--peers DIR] [--python PROGRAM]
 # Needs CUDA 13, Python 3.12 with torch 2.11 or newer, and --wheels: a folder with wheels of whatever else is missing in
-# that Python (requirements-dev.txt names it all). --peers: a folder with the sources of exllama or exllamav2, whose
+# that Python: flask, itsdangerous, blinker, waitress, safetensors, sentencepiece, tokenizers, jinja2, numpy, ninja, pytest,
+# hypothesis. --peers: a folder with the sources of exllama or exllamav2, whose
 # products are then measured beside ours. The stages and their times are in tools/gpu_check/__main__.py; one that fails does
 # not stop the others. DIR gets results.json, the stages' words (logs.txt) and table.txt, which is printed last;
 # each is written after every stage.

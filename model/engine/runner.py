@@ -17,7 +17,7 @@ from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
 from model.engine.sampler import Sampler
 from model.engine.scheduler import Batch, Chunk
-from model.engine.step_tensors import recorded_steps
+from model.engine.step_tensors import in_order, recorded_steps
 from model.kernels.sampling import SamplingRow
 from model.network.transformer import Transformer
 
@@ -61,13 +61,14 @@ class Runner:
         if batch.copies:
             source, target = torch.tensor(batch.copies, dtype=torch.int32).t().contiguous()
             self._transformer.copy_pages(source, target)
-        hidden = self._transformer.forward(self._step.fill(batch.chunks))
+        chunks = in_order(batch.chunks)
+        hidden = self._transformer.forward(self._step.fill(chunks))
         places: list[int] = []             # rows of hidden after which a token is wanted
         owners: list[Sampled] = []         # whose, one for each of them
         rows: list[SamplingRow] = []
         found: list[Sampled] = []
         first = 0
-        for chunk in batch.chunks:
+        for chunk in chunks:
             job = chunk.sequence.owner
             if job.scores is not None:
                 self._score(job.scores, chunk, hidden[first:first + chunk.count])

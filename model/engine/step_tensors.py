@@ -189,12 +189,22 @@ class StepTensors:
         return steps
 
 
+def _is_prompt(chunk: Chunk[Any]) -> bool:
+    """Many rows, and no draft: how a draft is checked must be, to the bit, how its tokens are decoded."""
+    return chunk.num_rows > _FEW_ROWS and not chunk.draft
+
+
+def in_order(chunks: Seq[Chunk[Any]]) -> list[Chunk[Any]]:
+    """Those that are computed as prompts last, so that they are taken together; else as they were."""
+    return sorted(chunks, key=_is_prompt)
+
+
 def _prompts(chunks: Seq[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
-    """The chunks at the end that have many rows."""
+    """The chunks at the end that are computed as prompts."""
     found: list[PromptRows] = []
     for index in reversed(range(len(chunks))):
         chunk = chunks[index]
-        if chunk.num_rows <= _FEW_ROWS:
+        if not _is_prompt(chunk):
             break
         found.insert(0, PromptRows(index, num_rows - chunk.num_rows, num_rows, chunk.start + chunk.num_rows))
         num_rows -= chunk.num_rows
