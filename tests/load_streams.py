@@ -1,25 +1,34 @@
 """Many readers of running replies, by hand: python -m tests.load_streams --readers 64 --replies 1
 
 Each token is the time at which the model made it (tests.fake_model "clock"). Prints the delay from there to
-the reader, for the last token of each event (earlier ones wait for it on purpose), whether a token was
-missed, and what the server took. With --deaf N, N more readers never read a byte. With --end-after S the
-server gets SIGTERM in the middle, and every reader must have all that was kept. Linux only.
+the reader's socket, whether a token was missed, and what the server took. The kernel notes when bytes reach
+a socket, so how late this process reads them is no part of the delay; that is printed beside it, as both
+share the machine. With --deaf N, N more readers never read a byte. With --end-after S the server gets
+SIGTERM in the middle, and every reader must have all that was kept. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import selectors
+import socket
+import struct
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from .api import MARLOW, Event, Page, parse_events
 from .fake_server import write_bots
 from .server_process import EventSocket, Server
 
+SO_TIMESTAMPING = 37  # asm-generic/socket.h; the same number names the answer
+TIMESTAMPS_OF_ARRIVAL = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, _SOFTWARE of linux/net_tstamp.h
+TIMESPEC = struct.Struct("qq")
+SETTLING_MS = 1000.0  # tokens made before a reader was there are no part of the delay
 
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -31,29 +40,63 @@ def memory_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def last_stamp(data: bytes) -> float | None:
-    """The time in the last whole text event of `data`."""
-    at = data.rfind(b"event: text\ndata: ")
-    line, end, _ = data[at + 18:].partition(b"\n") if at >= 0 else (b"", b"", b"")
-    return float(line.rstrip(b'"}').rpartition(b" ")[2].lstrip(b'"')) if end else None
+def stamps(data: bytes) -> list[float]:
+    """The times in the whole text events of `data`."""
+    found = []
+    for event in data.split(b"event: text\ndata: ")[1:]:
+        text, end, _ = event.partition(b"\n")
+        found += map(float, json.loads(text)["text"].split()) if end else ()
+    return found
 
 
-def watch(readers: list[EventSocket]) -> list[float]:
-    """Read all of them to their end; the delays in milliseconds."""
+def arrival(ancillary: list[tuple[int, int, bytes]]) -> float | None:
+    """When the kernel had the last of the bytes that were received: seconds since 1970, as time.time()."""
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPING):
+            seconds, nanoseconds = TIMESPEC.unpack_from(value)
+            return seconds + nanoseconds / 1e9
+    return None
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Milliseconds, ascending."""
+
+    of_tokens: list[float]  # from the model to the reader's socket, each token
+    of_events: list[float]  # the same for the last token of each event: what the others wait for is left out
+    unread: list[float]     # from there until this process read it, each event
+
+
+def watch(readers: list[EventSocket]) -> Delays:
+    """Read all of them to their end."""
     chosen = selectors.DefaultSelector()
-    delays: list[float] = []
+    pieces: dict[EventSocket, list[bytes]] = {reader: [reader.data] for reader in readers}
+    of_tokens, of_events, unread = [], [], []
+    offset = time.time() - time.monotonic()
+    begun = time.monotonic() * 1000 + SETTLING_MS
     for reader in readers:
+        reader.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TIMESTAMPS_OF_ARRIVAL)
         chosen.register(reader.socket, selectors.EVENT_READ, reader)
     while chosen.get_map():
         for key, _ in chosen.select():
-            piece = key.data.socket.recv(1 << 16)
-            now = time.monotonic() * 1000
-            key.data.data += piece
+            piece, ancillary, _, _ = key.data.socket.recvmsg(1 << 16, 256)
+            now = time.time()
+            pieces[key.data].append(piece)
+            arrived = arrival(ancillary)
             if not piece:
                 chosen.unregister(key.data.socket)
-            elif (stamp := last_stamp(piece)) is not None:
-                delays.append(now - stamp)
-    return delays
+            elif arrived is not None and (made := [stamp for stamp in stamps(piece) if stamp > begun]):
+                of_tokens += [(arrived - offset) * 1000 - stamp for stamp in made]
+                of_events.append(of_tokens[-1])
+                unread.append((now - arrived) * 1000)
+    for reader in readers:
+        reader.data = b"".join(pieces[reader])
+    return Delays(sorted(of_tokens), sorted(of_events), sorted(unread))
+
+
+def summary(values: list[float]) -> str:
+    p50, p99 = (values[int(len(values) * part)] for part in (0.5, 0.99))
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst {values[-1]:.1f} ms"
 
 
 def main() -> None:
@@ -104,17 +147,18 @@ def end_in_the_middle(server: Server, readers: list[EventSocket], seconds: float
 def read_all(server: Server, readers: list[EventSocket], tokens: int) -> None:
     pid, started = server.process.pid, time.monotonic()
     cpu, memory = cpu_seconds(pid), memory_mib(pid)
-    delays = sorted(watch(readers))
+    delays = watch(readers)
     seconds = time.monotonic() - started
     for reader in readers:
         text, last = text_and_last(reader)
         assert last.name == "done", last
         assert len(text.split()) == tokens
-    p50, p99 = (delays[int(len(delays) * share)] for share in (0.5, 0.99))
     print(f"{seconds:.0f} s, no token missed; "
-          f"delay p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst {delays[-1]:.1f} ms; "
           f"server {100 * (cpu_seconds(pid) - cpu) / seconds:.0f}% of a core, "
           f"memory {memory:.0f} -> {memory_mib(pid):.0f} MiB")
+    print(f"delay of {len(delays.of_tokens):,} tokens: {summary(delays.of_tokens)}")
+    print(f"of the last in each of {len(delays.of_events):,} events: {summary(delays.of_events)}")
+    print(f"read after: {summary(delays.unread)}")
     code, end = server.end()
     print(f"end: code {code} after {end:.2f} s")
 

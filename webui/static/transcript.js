@@ -209,7 +209,7 @@ export function createTranscript(store, room, handlers) {
   store.on(["session", "live", "viewLeaf", "context", "bots", "editing"], update);
 
   return {
-    /** New text of a running reply: on the page with the next frame. The server sends every 30 ms. @param {Live} live */
+    /** New text of a running reply: on the page with the next frame. @param {Live} live */
     flush(live) {
       dirty.add(live.messageId);
       if (flushing) return;
