@@ -5,8 +5,8 @@ cd /d "%~dp0"
 
 if exist .venv\Scripts\python.exe goto install
 set "PYTHON="
-for %%V in (3.13 3.12 3.11 3.10) do if not defined PYTHON (py -%%V -c "" >nul 2>&1 && set "PYTHON=py -%%V")
-if not defined PYTHON python -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" >nul 2>&1 && set "PYTHON=python"
+for %%V in (3.13 3.12 3.11 3.10) do call :try py -%%V
+call :try python
 if not defined PYTHON (
     echo Parlor needs Python 3.10 to 3.13, and none was found. Install it from https://www.python.org and start again.
     exit /b 1
@@ -31,3 +31,11 @@ copy /y requirements-web.txt .venv\installed-requirements-web.txt >nul
 
 :run
 .venv\Scripts\python app.py %*
+exit /b %errorlevel%
+
+:try
+rem Takes the command that is given if it starts a Python that will do, and none was found before.
+if defined PYTHON exit /b
+%* -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" >nul 2>&1
+if %errorlevel% == 0 set "PYTHON=%*"
+exit /b
