@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from model.config import EngineConfig
+from model.config import EngineConfig, ModelConfig
 from model.engine.engine import Engine
 from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
@@ -81,10 +81,10 @@ def _one_context(info: dict[str, Any], length: int) -> int:
     return int(info["weight_bytes"] + info["cache_bytes"] / info["cache_tokens"] * length)
 
 
-def measure_linear(shape: str, limits: Rates) -> list[dict[str, Any]]:
+def measure_linear(config: ModelConfig, limits: Rates) -> list[dict[str, Any]]:
     """Microseconds of each linear layer of the shape, by rows: ours, and torch's int4 kernel."""
     kernels, results = load_kernels("cuda"), []
-    for modules, k in layer_modules(synthetic_config(shape), 0):
+    for modules, k in layer_modules(config, 0):
         n = sum(modules.values())
         count = max(1, _WEIGHT_BYTES // (n * k // 2))
         codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, device="cuda")
@@ -104,14 +104,17 @@ def measure_linear(shape: str, limits: Rates) -> list[dict[str, Any]]:
             taken = milliseconds(graphed(run_ours)) * 1000 / count
             row = {"n": n, "k": k, "rows": rows, "microseconds": taken, "floor": floor,
                    "share": floor / taken}
-            if theirs:
-                y = x.bfloat16()
-                row["int4pack_microseconds"] = milliseconds(graphed(
-                    lambda y=y, theirs=theirs: [mm(y) for mm in theirs])) * 1000 / count
-            else:
-                row["int4pack_problem"] = problem
+            try:
+                row["int4pack_microseconds"] = _microseconds_of(theirs, x.bfloat16())
+            except (RuntimeError, IndexError) as error:  # none of them could be made, or not captured
+                row["int4pack_problem"] = problem or str(error).splitlines()[0][:160]
             results.append(row)
     return results
+
+
+def _microseconds_of(products: list[Callable[[torch.Tensor], Any]], x: torch.Tensor) -> float:
+    products[0](x)
+    return milliseconds(graphed(lambda: [product(x) for product in products])) * 1000 / len(products)
 
 
 def _int4pack(n: int, k: int, count: int) -> tuple[list[Callable[[torch.Tensor], Any]], str]:
@@ -126,7 +129,7 @@ def _int4pack(n: int, k: int, count: int) -> tuple[list[Callable[[torch.Tensor],
                 x, packed, GROUP_SIZE, scales))
         made[0](torch.zeros(1, k, dtype=torch.bfloat16, device="cuda"))
     except (RuntimeError, NotImplementedError) as error:
-        return [], str(error).splitlines()[0]
+        return [], str(error).splitlines()[0][:160]
     return made, ""
 
 
@@ -148,8 +151,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     measure_engine(options.shape, limits, options.cache, note)
     if options.kernels:
-        note({"linear": measure_linear(options.shape, limits)})
-        note({"kernels": measure_kernels(synthetic_config(options.shape), limits)})
+        config = synthetic_config(options.shape)
+        note({"kernels": measure_kernels(config, limits)})
+        note({"linear": measure_linear(config, limits)})
     return 0
 
 
