@@ -52,18 +52,18 @@ def test_the_page_has_nothing_inline_and_nothing_remote():
     html = PAGE.read_text()
     assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:", html)
     assert not re.search(r"<script(?![^>]*\ssrc=)", html)
-    assert not re.findall(r"""(?:src|href)=["'](?!/static/|#)""", html)
+    assert not re.findall(r"""(?:src|href)=["'](?!\{\{ static \}\}/|#)""", html)
 
 
 def test_every_critical_module_is_preloaded_so_that_none_waits_for_another():
-    preloaded = set(re.findall(r'rel="modulepreload" href="/static/([^"]+)"', PAGE.read_text()))
+    preloaded = set(re.findall(r'rel="modulepreload" href="{{ static }}/([^"]+)"', PAGE.read_text()))
     assert preloaded == {path.relative_to(STATIC).as_posix() for path in critical_modules()} - {"app.js"}
 
 
 def test_the_critical_path_is_at_most_100_kb_gzipped():
     files = [
         PAGE,
-        STATIC / "theme-early.js",
+        STATIC / "early.js",
         VENDOR / "lucide" / "sprite.svg",
         *STATIC.glob("css/*.css"),
         *critical_modules(),
@@ -86,7 +86,7 @@ def test_own_modules_are_type_checked_small_and_write_no_html():
 
 def test_all_icons_in_use_are_in_the_sprite():
     known = set(re.findall(r'<symbol id="([^"]+)"', (VENDOR / "lucide" / "sprite.svg").read_text()))
-    used = set(re.findall(r"sprite\.svg#([a-z0-9-]+)", PAGE.read_text()))
+    used = set(re.findall(r"#icon-([a-z0-9-]+)", PAGE.read_text()))
     for module in own_modules():
         used |= set(re.findall(r'\bicon(?:Button)?\("([^"]+)"', module.read_text()))
         used |= set(re.findall(r'icon: "([^"]+)"', module.read_text()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from flask import Flask, Response, render_template, request
+from flask import Flask, render_template, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -20,6 +20,7 @@ from .context import KEY, Parlor, parlor
 from .errors import Problem
 from .guard import MAX_BODY, Guard
 from .ids import new_id
+from .static_files import StaticFiles
 from .storage.store import Store
 from .streams import Streams
 
@@ -30,26 +31,23 @@ log = logging.getLogger("parlor")
 def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
                most_streams: int = MOST_STREAMS) -> Flask:
     """The application. The caller owns `model` and `store` and closes them after parlor(app).close()."""
-    app = Flask(__name__, root_path=str(Path(__file__).parent))
+    here = Path(__file__).parent
+    app = Flask(__name__, root_path=str(here), static_folder=None)
+    files = StaticFiles(here / "static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False
     app.json.ensure_ascii = False
     app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(most_streams))
     for module in (sessions, replies, bots, settings, transfer):
         app.register_blueprint(module.bp)
-    app.add_url_rule("/", "page", lambda: render_template("index.html"))
+    app.add_url_rule("/", "page", lambda: render_template("index.html", static=files.url, icons=files.icons))
+    app.add_url_rule("/static/<version>/<path:name>", "static", files.answer)
     app.before_request(lambda: parlor().guard.check(request))
-    app.after_request(_finish_answer)
+    app.after_request(lambda response: parlor().guard.add_headers(response))
     app.register_error_handler(Problem, _answer_problem)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unexpected)
     return app
-
-
-def _finish_answer(response: Response) -> Response:
-    if request.endpoint == "static":
-        response.headers["Cache-Control"] = "no-cache"  # asked for by ETag each time: names carry no version
-    return parlor().guard.add_headers(response)
 
 
 def _answer_problem(problem: Problem) -> ResponseReturnValue:

@@ -13,7 +13,10 @@ def call(page):
     go_to(page)
 
     def call_(module, code, argument=None):
-        body = "const m = await import(`/static/${module}.js`); return (" + code + ")(m, argument);"
+        body = (
+            'const app = document.querySelector("script[type=module]").src;'
+            "const m = await import(new URL(`./${module}.js`, app)); return (" + code + ")(m, argument);"
+        )
         return page.evaluate("async ([module, argument]) => {" + body + "}", [module, argument])
 
     return call_

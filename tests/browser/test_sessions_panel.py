@@ -97,6 +97,7 @@ def test_a_session_that_another_tab_deletes_is_left(page, open_session, site):
     expect(page.locator("#welcome")).to_be_visible()
 
 
-def test_an_address_of_a_session_that_is_not_there_opens_a_new_one(page):
+def test_an_address_of_a_session_that_is_not_there_opens_a_new_one(page, watch):
+    watch.expected = ("404",)  # it is asked for together with the list
     page.goto("/#0123456789abcdef")
     expect(page.locator("#welcome")).to_be_visible()

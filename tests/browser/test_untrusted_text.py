@@ -149,7 +149,8 @@ def test_samples_in_every_place_do_nothing_either_however_they_are_cut(page, sit
     go_to(page)
     page.evaluate(
         """async (payloads) => {
-          const { MarkdownView } = await import("/static/markdown.js");
+          const app = document.querySelector("script[type=module]").src;
+          const { MarkdownView } = await import(new URL("./markdown.js", app));
           const place = document.querySelector("#messages");
           for (const text of payloads) {
             const root = document.createElement("div");

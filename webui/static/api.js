@@ -20,6 +20,9 @@ export class ApiError extends Error {
   }
 }
 
+/** What early.js asked for before there were modules, by path; each answer is taken once. @type {Map<string, Promise<Response>>} */
+const asked = /** @type {any} */ (window).asked || new Map();
+
 /** Called with the outcome of each request: true if the server answered at all. @type {(reached: boolean) => void} */
 let onReached = () => {};
 /** Called when the server asks for a password. @type {() => void} */
@@ -41,13 +44,17 @@ export async function request(method, path, body) {
   let response;
   const text = body === undefined ? undefined : JSON.stringify(body);
   try {
-    response = await fetch(path, {
-      method,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: text,
-      cache: "no-store",
-      keepalive: method === "PATCH" && text !== undefined && text.length < MOST_KEPT_ALIVE, // it outlives the tab
-    });
+    const early = method === "GET" && asked.get(path);
+    asked.delete(path);
+    response =
+      (await early) ||
+      (await fetch(path, {
+        method,
+        headers: body === undefined ? {} : { "Content-Type": "application/json" },
+        body: text,
+        cache: "no-store",
+        keepalive: method === "PATCH" && text !== undefined && text.length < MOST_KEPT_ALIVE, // it outlives the tab
+      }));
   } catch {
     onReached(false);
     throw new ApiError(0, { error: { message: "Parlor's server does not answer.", code: "unreachable" } });

@@ -123,12 +123,12 @@ listenToKeys({
   right: () => frame.toggle("right"),
 });
 
-/** @param {string} id */
-async function open(id) {
+/** @param {string} id @param {Promise<any>} [reading] the session, if it was asked for already */
+async function open(id, reading) {
   frame.closeDrawer(false);
   if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
   try {
-    await room.open(id);
+    await room.open(id, reading);
   } catch (error) {
     toastError(error);
     if (!store.state.session) await openNew();
@@ -337,6 +337,9 @@ window.addEventListener("pagehide", () => {
 });
 
 async function start() {
+  const wanted = location.hash.slice(1) || recall("last");
+  const reading = wanted ? get(`/api/sessions/${wanted}`) : undefined;
+  reading?.catch(() => {}); // one that is gone is not in the list
   const bodies = await Promise.all([
     get("/api/bots"),
     get("/api/settings"),
@@ -352,13 +355,13 @@ async function start() {
     problems: list.problems || [],
     status,
   });
-  const wanted = location.hash.slice(1) || recall("last");
-  if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted);
+  if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted, reading);
   else await openNew();
   store.set({ loading: false });
   composer.focus();
   changes.start(status.changes);
-  await rightPanel();
+  if (window.requestIdleCallback) requestIdleCallback(rightPanel, { timeout: 1000 });
+  else setTimeout(rightPanel, 200);
 }
 
 start();

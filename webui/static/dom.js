@@ -5,7 +5,6 @@
  */
 
 const SVG = "http://www.w3.org/2000/svg";
-const SPRITE = "/static/vendor/lucide/sprite.svg";
 
 /**
  * Build an element. `class` and `text` are shorthands, `on` holds listeners, `data` the dataset; a value of
@@ -31,7 +30,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
- * An icon of the sprite, for decoration only: the button around it carries the name.
+ * An icon of the sprite, which index.html carries, for decoration only: the button around it carries the name.
  * @param {string} name
  */
 export function icon(name) {
@@ -39,7 +38,7 @@ export function icon(name) {
   svg.setAttribute("class", "icon");
   svg.setAttribute("aria-hidden", "true");
   const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `${SPRITE}#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   svg.append(use);
   return svg;
 }
@@ -106,6 +105,11 @@ export function monogram(name, color = PLAIN_COLOR, extraClass = "") {
   element.style.backgroundColor = safe;
   element.style.color = inkOn(safe);
   return element;
+}
+
+/** Set a text, unless it is there already: the page is laid out again even for the same one. @param {HTMLElement} element @param {string} text */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 /** @param {string} id @returns {any} */

@@ -29,7 +29,7 @@ export function createFrame() {
       panels[side].classList.toggle("is-drawer", queries[side].matches);
       panels[side].classList.toggle("is-open", open);
       panels[side].inert = !open;
-      document.body.classList.toggle(`${side}-docked`, !queries[side].matches && open);
+      delete document.documentElement.dataset[side]; // what early.js knew is known here now
       openers[side].hidden = !queries[side].matches && open;
       openers[side].setAttribute("aria-expanded", String(open));
     }

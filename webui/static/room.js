@@ -166,11 +166,11 @@ export function createRoom(store, page) {
   }
 
   const room = {
-    /** Show a session. @param {string} id */
-    async open(id) {
+    /** Show a session. @param {string} id @param {Promise<any>} [reading] it, if it was asked for already */
+    async open(id, reading) {
       await flushPatch();
       replies.leave();
-      const body = await get(`/api/sessions/${id}`);
+      const body = await (reading || get(`/api/sessions/${id}`));
       store.set({ session: null, context: null, viewLeaf: null, editing: null });
       adopt(body);
     },
