@@ -1,7 +1,8 @@
 """Serving the app with waitress, and ending well: every stream gets its last event, every text is kept.
 
 The settings and why: a stream holds a thread to its end, so threads are many and streams capped below them;
-lookahead makes a closed tab visible; the low watermark keeps a reader that never reads cheap.
+lookahead makes a closed tab visible; the low watermark keeps a reader that never reads cheap; a long
+session goes out from memory, not by way of a temporary file.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> 
     """Answer requests until SIGTERM or Ctrl+C, then end every reply and stream. Main thread only."""
     server = create_server(
         app, sockets=[listener], threads=THREADS, connection_limit=4 * THREADS, backlog=1024, ident=None,
-        channel_request_lookahead=1, outbuf_high_watermark=1 << 18, max_request_body_size=LARGEST_BODY,
+        channel_request_lookahead=1, outbuf_high_watermark=1 << 18,
+        outbuf_overflow=1 << 24, max_request_body_size=LARGEST_BODY,
         asyncore_use_poll=hasattr(select, "poll"), asyncore_loop_timeout=LOOP_SECONDS,
         clear_untrusted_proxy_headers=True)
     ending = threading.Event()

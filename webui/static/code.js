@@ -6,10 +6,12 @@
 
 import { announce } from "./announce.js";
 import { h } from "./dom.js";
-import { sanitize } from "./sanitize.js";
+import { sanitizer } from "./sanitize.js";
 
 /** Highlighting a longer block would be felt while scrolling. */
 const MAX_HIGHLIGHTED = 60_000;
+
+const sanitize = sanitizer({ ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"] });
 
 const LANGUAGES = new Set([
   "bash",
@@ -91,7 +93,7 @@ async function load(name) {
 /** @param {HTMLElement} element @param {string} name @param {string} source */
 function paint(element, name, source) {
   const { value } = highlighter.highlight(source, { language: name, ignoreIllegals: true });
-  element.replaceChildren(sanitize(value, { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"] }));
+  element.replaceChildren(sanitize(value));
 }
 
 /**

@@ -8,7 +8,7 @@
 import { codeBlock } from "./code.js";
 import { h } from "./dom.js";
 import { findMath, formula } from "./formula.js";
-import { sanitize } from "./sanitize.js";
+import { sanitizer } from "./sanitize.js";
 import { Marked } from "./vendor/marked/marked.esm.js";
 
 const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
@@ -41,7 +41,7 @@ const marked = new Marked({
   },
 });
 
-const SANITIZER = {
+const sanitize = sanitizer({
   ALLOWED_TAGS: [
     "a",
     "blockquote",
@@ -72,7 +72,7 @@ const SANITIZER = {
   ALLOWED_ATTR: ["align", "class", "href", "start"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   ADD_URI_SAFE_ATTR: ["align", "start"],
-};
+});
 
 /** Where a link leads, as short as it can honestly be said. @param {string} href */
 function linkTarget(href) {
@@ -132,7 +132,7 @@ function finish(fragment, finished) {
  * @returns {DocumentFragment}
  */
 function toFragment(tokens, finished) {
-  const fragment = sanitize(marked.parser(tokens), SANITIZER);
+  const fragment = sanitize(marked.parser(tokens));
   finish(fragment, finished);
   return fragment;
 }
@@ -212,10 +212,15 @@ export class MarkdownView {
         continue;
       }
       const fragment = safely(() => (token.broken ? null : toFragment([token], done)), token.raw);
-      const nodes = [...fragment.childNodes];
-      const next = this.open.slice(at).flatMap((block) => block.nodes)[0] || null;
-      this.root.insertBefore(fragment, next);
-      for (const node of known ? known.nodes : []) node.remove();
+      const fresh = [...fragment.childNodes];
+      let nodes = fresh;
+      if (known && known.done === done && known.nodes.length === fresh.length)
+        nodes = known.nodes.map((node, index) => become(node, fresh[index]));
+      else {
+        const next = this.open.slice(at).flatMap((block) => block.nodes)[0] || null;
+        this.root.insertBefore(fragment, next);
+        for (const node of known ? known.nodes : []) node.remove();
+      }
       this.open[at] = { raw: token.raw, done, nodes };
       at += 1;
     }
@@ -233,6 +238,33 @@ export class MarkdownView {
       if (block.nodes.length) this.onBlock(blockText(block));
     }
   }
+}
+
+/** What its maker may yet fill when something is loaded, so it must be the one on the page; a code block that is
+ * being written is coloured anew with each piece. */
+const FILLED_LATER = ".math, * > .code-block";
+
+/**
+ * Make an element on the page what `fresh` is, by changing as little as possible: what stays is not laid out again
+ * and keeps its selection and how far it is scrolled. Answers the one of the two that is on the page now.
+ * @param {any} old @param {any} fresh
+ */
+function become(old, fresh) {
+  if (old.isEqualNode(fresh)) return old;
+  if (old.nodeType === Node.TEXT_NODE && fresh.nodeType === Node.TEXT_NODE) {
+    if (fresh.data.startsWith(old.data)) old.appendData(fresh.data.slice(old.length));
+    else old.data = fresh.data;
+    return old;
+  }
+  const alike = old.cloneNode(false).isEqualNode(fresh.cloneNode(false));
+  if (!alike || fresh.matches(FILLED_LATER)) {
+    old.replaceWith(fresh);
+    return fresh;
+  }
+  const before = [...old.childNodes];
+  [...fresh.childNodes].forEach((child, at) => (before[at] ? become(before[at], child) : old.append(child)));
+  for (const extra of before.slice(fresh.childNodes.length)) extra.remove();
+  return old;
 }
 
 /** What a finished block says, for those who hear it. @param {{nodes: any[]}} block */

@@ -4,10 +4,10 @@
  * and those the content security policy forbids. Loaded by formula.js when there is something to set.
  */
 
-import { sanitize } from "./sanitize.js";
+import { sanitizer } from "./sanitize.js";
 import "./vendor/katex/katex.min.js"; // a script that leaves itself at the window
 
-const SANITIZER = {
+const sanitize = sanitizer({
   ALLOWED_TAGS: [
     "math",
     "mfrac",
@@ -57,7 +57,7 @@ const SANITIZER = {
     "width",
   ],
   FORBID_CONTENTS: ["annotation"],
-};
+});
 
 /**
  * Put the formula into `element`; what KaTeX cannot read stands there as it was written.
@@ -77,6 +77,6 @@ export function typeset(element, tex, display) {
   } catch {
     return;
   }
-  const drawn = sanitize(html, SANITIZER);
+  const drawn = sanitize(html);
   if (drawn.querySelector("math")) element.replaceChildren(drawn);
 }

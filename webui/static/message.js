@@ -7,7 +7,7 @@
 
 import { announce } from "./announce.js";
 import { copyText } from "./code.js";
-import { h, icon, iconButton, monogram } from "./dom.js";
+import { h, icon, iconButton, monogram, setText } from "./dom.js";
 import { editor } from "./edit.js";
 import { count, fullTime, messageTime, numbers, speed, wholeSeconds } from "./format.js";
 import { MarkdownView } from "./markdown.js";
@@ -97,7 +97,7 @@ export class MessageView {
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */
   showLive() {
     const live = /** @type {Live} */ (this.view.live);
-    this.note.textContent = liveNote(live);
+    setText(this.note, liveNote(live));
     if (live.think) this.#thinking(live.think, live.thinkSeconds, !live.text);
     this.body.classList.add("writing");
     this.text.grow(live.base + live.text);
@@ -120,11 +120,8 @@ export class MessageView {
       this.body.before(details);
     }
     this.thoughtText = text;
-    this.thoughts.firstChild.textContent = going
-      ? "Thinking…"
-      : seconds
-        ? `Thought for ${wholeSeconds(seconds)}`
-        : "Thoughts";
+    const label = seconds ? `Thought for ${wholeSeconds(seconds)}` : "Thoughts";
+    setText(this.thoughts.firstChild, going ? "Thinking…" : label);
     if (this.thoughts.open) this.thoughts.lastChild.textContent = text;
   }
 

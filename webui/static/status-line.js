@@ -7,7 +7,7 @@
  * @import { Room } from "./room.js"
  */
 
-import { byId, h } from "./dom.js";
+import { byId, h, setText } from "./dom.js";
 import { bytes, count, duration, speed } from "./format.js";
 
 /** @param {Store} store @param {Room} room */
@@ -42,16 +42,16 @@ export function createStatusLine(store, room) {
       ? (n.prompt_tokens || n.progress?.total || 0) + (n.new_tokens || 0)
       : context?.prompt_tokens || 0;
     line.hidden = !most;
-    fill.style.width = `${most ? Math.min(100, (100 * tokens) / most) : 0}%`;
-    meter.setAttribute("aria-valuemax", String(most));
-    meter.setAttribute("aria-valuenow", String(Math.min(tokens, most)));
-    used.textContent = `${count(tokens)} of ${count(most)} tokens`;
+    if (meter.ariaValueNow !== String(Math.min(tokens, most)) || meter.ariaValueMax !== String(most)) {
+      meter.ariaValueMax = String(most);
+      meter.ariaValueNow = String(Math.min(tokens, most));
+      fill.style.width = `${most ? Math.min(100, (100 * tokens) / most) : 0}%`;
+    }
+    setText(used, `${count(tokens)} of ${count(most)} tokens`);
     const reading = n.running && n.progress && n.progress.done < n.progress.total;
-    prompt.textContent = reading
-      ? `Reading the prompt: ${count(n.progress.done)} of ${count(n.progress.total)}`
-      : promptText(n);
-    rate.textContent = n.tokens_per_second ? speed(n.tokens_per_second) : "";
-    firstToken.textContent = n.seconds_to_first_token ? `First token ${duration(n.seconds_to_first_token)}` : "";
+    setText(prompt, reading ? readingText(n.progress) : promptText(n));
+    setText(rate, n.tokens_per_second ? speed(n.tokens_per_second) : "");
+    setText(firstToken, n.seconds_to_first_token ? `First token ${duration(n.seconds_to_first_token)}` : "");
   }
 
   function updateMachine() {
@@ -73,6 +73,9 @@ export function createStatusLine(store, room) {
   store.on(["status"], updateMachine);
   return { update };
 }
+
+/** @param {{done: number, total: number}} progress */
+const readingText = ({ done, total }) => `Reading the prompt: ${count(done)} of ${count(total)}`;
 
 /** @param {any} n */
 function promptText(n) {

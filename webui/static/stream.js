@@ -72,11 +72,11 @@ export async function* replyEvents(replyId, cursor, signal, onConnection = () =>
   let failures = 0;
   while (!signal.aborted) {
     const silence = new AbortController();
-    let timer = setTimeout(() => silence.abort(), SILENCE_MS);
+    let heard = performance.now();
+    const timer = setInterval(() => performance.now() - heard > SILENCE_MS && silence.abort(), SILENCE_MS / 4);
     try {
       for await (const events of connection(replyId, cursor, AbortSignal.any([signal, silence.signal]))) {
-        clearTimeout(timer);
-        timer = setTimeout(() => silence.abort(), SILENCE_MS);
+        heard = performance.now();
         if (failures) onConnection(true);
         failures = 0;
         const fresh = events.filter((event) => event.index >= cursor);
@@ -92,7 +92,7 @@ export async function* replyEvents(replyId, cursor, signal, onConnection = () =>
       failures += 1;
       if (failures > 1) onConnection(false);
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
     }
     await new Promise((resolve) => setTimeout(resolve, BACKOFF_MS[Math.min(failures - 1, BACKOFF_MS.length - 1)]));
   }

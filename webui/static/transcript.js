@@ -17,6 +17,8 @@ import { versions } from "./tree.js";
 /** Elements the window may hold; a screen of messages rarely takes 500. */
 const MOST_ELEMENTS = 2400;
 const CHUNK = 10;
+/** So long may messages be added before the page is painted; a long one takes some milliseconds. */
+const TURN_MS = 12;
 /** How far beyond the screen messages are kept ready. */
 const AHEAD_PX = 1200;
 export const USER_COLOR = "#6d6659";
@@ -105,10 +107,18 @@ export function createTranscript(store, room, handlers) {
 
   const elements = () => list.getElementsByTagName("*").length;
 
-  /** Add messages above until the screen and a bit more is full. */
+  let filling = 0;
+
+  /** Add messages above until the screen and a bit more is full, in turns: the last ones are painted first. */
   function fillUp() {
-    while (first > 0 && list.scrollHeight < scroller.clientHeight + AHEAD_PX) {
-      first = Math.max(0, first - CHUNK);
+    clearTimeout(filling);
+    const until = performance.now() + TURN_MS;
+    while (first > 0 && list.scrollHeight < scroller.clientHeight + 2 * AHEAD_PX) {
+      if (performance.now() > until) {
+        filling = window.setTimeout(() => pin.pinned && fillUp());
+        return;
+      }
+      first -= 1;
       draw();
       pin.follow();
     }
@@ -147,7 +157,7 @@ export function createTranscript(store, room, handlers) {
   /** Bring the end of the chat on the page. */
   function toEnd() {
     if (end < path.length) {
-      first = Math.max(0, path.length - CHUNK);
+      first = Math.max(0, path.length - 1);
       end = path.length;
       draw();
       fillUp();
@@ -164,7 +174,7 @@ export function createTranscript(store, room, handlers) {
     path = room.path();
     if (key !== shownSession) {
       shownSession = key;
-      first = Math.max(0, path.length - CHUNK);
+      first = Math.max(0, path.length - 1);
       end = path.length;
       pin.pinned = true;
       jump.hidden = true;
@@ -193,8 +203,7 @@ export function createTranscript(store, room, handlers) {
       const view = views.get(id);
       if (view?.view.live) view.showLive();
     }
-    dirty.clear();
-    pin.follow();
+    dirty.clear(); // the pin follows when the frame has been laid out
   }
 
   scroller.addEventListener(
