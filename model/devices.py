@@ -68,7 +68,11 @@ def cuda_problem(num_gpus: int = 1) -> str:
     if found < num_gpus:
         return f"--gpu-split names {num_gpus} GPUs; {found} can be seen. Name as many as there are."
     for index in range(num_gpus):
-        capability = torch.cuda.get_device_capability(index)
+        try:
+            capability = torch.cuda.get_device_capability(index)
+        except RuntimeError as error:  # the first call that starts CUDA: a GPU that is taken, a broken driver
+            return (f"GPU {index} does not answer: {_first_line(error)}. `nvidia-smi` says what the driver "
+                    "sees; close other programs that use the GPU, or restart the machine.")
         if capability < _LEAST_CAPABILITY:
             return (f"{torch.cuda.get_device_name(index)} has compute capability {capability[0]}."
                     f"{capability[1]}; expected 7.5 (Turing) or newer.")

@@ -154,6 +154,19 @@ def test_cuda_that_cannot_be_had_is_refused_rather_than_replaced(machine, gpus, 
     assert not loaded
 
 
+def test_a_gpu_that_does_not_answer_is_told_in_a_sentence(machine, monkeypatch):
+    machine((9, 0))
+
+    def taken(index: int) -> tuple[int, int]:
+        raise torch.AcceleratorError("CUDA error: all devices are busy\nadvice")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", taken)
+    said = r"GPU 0 does not answer: CUDA error: all devices are busy\..*--device cpu"
+    with pytest.raises(ModelLoadError, match=said):
+        devices.open_places(EngineConfig(device="cuda"))
+    assert devices.open_places(EngineConfig(threads=1))[0].device.type == "cpu"
+
+
 def test_cuda_without_a_compiler_is_an_error(machine):
     machine((9, 0), builds=False)
     with pytest.raises(KernelBuildError):
