@@ -224,9 +224,6 @@ class PlacementOps:
     def __init__(self) -> None:
         self.seen: dict[str, set[str]] = {}
 
-    def new_buffer(self, nbytes: int) -> torch.Tensor:
-        return torch.empty(nbytes, dtype=torch.uint8, device="meta")
-
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*arguments: Any, **named: Any) -> Any:
             given = [part for a in (*arguments, *named.values())

@@ -51,7 +51,7 @@ from model.engine.spread import spread
 from model.formats.checkpoint import open_checkpoint
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
-from model.machine import physical_cores
+from model.machine import physical_cores, return_freed_memory
 from model.memory_plan import MemoryPlan
 from model.network.place import Place
 from model.network.stage import Sizes
@@ -122,7 +122,10 @@ class Engine:
             drafter: Drafter | None = NgramDrafter() if config.speculation else None
             if draft is not None:
                 drafter = draft.load(places[-1], config, plan.max_seq_len, chunk, progress)
-            return cls(transformer, chunk, plan, reader.describe(), drafter)
+            quantization = reader.describe()
+            del reader
+            return_freed_memory()
+            return cls(transformer, chunk, plan, quantization, drafter)
 
     def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
                  drafter: Drafter | None) -> None:

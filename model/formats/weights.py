@@ -86,18 +86,19 @@ _ROWS_AT_A_TIME = 4096
 
 def rounded_to_8_bits(matrix: DenseMatrix) -> QuantizedMatrix:
     """A dense matrix in 8-bit codes around 128: scale = max |w| / 127 of HEAD_GROUP_SIZE columns."""
-    parts = []
-    for rows in matrix.weight.split(_ROWS_AT_A_TIME):  # float32 copies of a whole head would take gigabytes
-        weight = rows.float()
-        n, k = weight.shape
-        padded = torch.nn.functional.pad(weight, (0, -k % HEAD_GROUP_SIZE)).view(n, -1, HEAD_GROUP_SIZE)
-        scales = (padded.abs().amax(-1) / 127).half()
-        steps = scales.float().where(scales > 0, 1.0).unsqueeze(-1)
-        codes = (padded / steps).round().clamp(-128, 127) + 128
-        parts.append((codes.view(n, -1)[:, :k].to(torch.uint8), scales))
-    codes, scales = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    n, k = matrix.weight.shape
+    device = matrix.weight.device
+    codes = torch.empty(n, k, dtype=torch.uint8, device=device)
+    scales = torch.empty(n, -(-k // HEAD_GROUP_SIZE), dtype=torch.float16, device=device)
+    for start in range(0, n, _ROWS_AT_A_TIME):  # float32 copies of a whole head would take gigabytes
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        weight = torch.nn.functional.pad(matrix.weight[rows].float(), (0, -k % HEAD_GROUP_SIZE))
+        groups = weight.view(len(weight), -1, HEAD_GROUP_SIZE)
+        scales[rows] = groups.abs().amax(-1) / 127
+        steps = scales[rows].float().where(scales[rows] > 0, 1.0).unsqueeze(-1)
+        codes[rows] = ((groups / steps).round().clamp(-128, 127) + 128).view(len(weight), -1)[:, :k]
     return QuantizedMatrix(codes, scales, torch.full_like(scales, 128, dtype=torch.uint8),
-                           min(HEAD_GROUP_SIZE, matrix.weight.shape[1]), 8, None, matrix.bias)
+                           min(HEAD_GROUP_SIZE, k), 8, None, matrix.bias)
 
 
 def join(matrices: list[Matrix]) -> list[Matrix]:

@@ -125,7 +125,7 @@ class CudaLinearOperations(LinearOperations):
     def _moved(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(self.device)
 
-    def new_buffer(self, nbytes: int) -> Tensor:
+    def _new_buffer(self, nbytes: int) -> Tensor:
         """uint8 [nbytes], aligned for every kernel."""
         memory = torch.empty(nbytes + 256, dtype=torch.uint8, device=self.device)
         start = -memory.data_ptr() % 256

@@ -142,14 +142,14 @@ class LinearOperations:
     def _allocate(self, nbytes: int) -> Tensor:
         """`nbytes` aligned bytes; a large weight gets a buffer of its own, others share one."""
         if nbytes >= ARENA_BYTES // 4:
-            return self.new_buffer(nbytes)
+            return self._new_buffer(nbytes)
         if self._arena is None or self._arena_used + nbytes > self._arena.numel():
-            self._arena, self._arena_used = self.new_buffer(ARENA_BYTES), 0
+            self._arena, self._arena_used = self._new_buffer(ARENA_BYTES), 0
         buffer = self._arena[self._arena_used : self._arena_used + nbytes]
         self._arena_used += -(-nbytes // ALIGNMENT) * ALIGNMENT
         return buffer
 
-    def new_buffer(self, nbytes: int) -> Tensor:
+    def _new_buffer(self, nbytes: int) -> Tensor:
         """uint8 [nbytes] from a huge page's start on, untouched; the system lends pages as they are used."""
         memory = torch.empty(nbytes + HUGE_PAGE, dtype=torch.uint8)
         start = -memory.data_ptr() % HUGE_PAGE

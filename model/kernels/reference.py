@@ -18,11 +18,6 @@ from model.kernels.cache_reference import cache_kind, hadamard, read_keys, read_
 from model.kernels.sampling import SamplingRow
 
 
-def new_buffer(nbytes: int) -> Tensor:
-    """uint8 [nbytes] with whatever lies there, aligned for what the operations put into it."""
-    return torch.empty(nbytes, dtype=torch.uint8)
-
-
 def embed(table: Tensor, token_ids: Tensor, out: Tensor) -> None:
     """out[t] = table[token_ids[t]].
 

@@ -6,7 +6,6 @@ ModelConfig, arithmetic from the kernels; every buffer is allocated once.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -63,14 +62,16 @@ class KVCache:
     values: list[Tensor]
 
     @classmethod
-    def allocate(cls, config: ModelConfig, num_layers: int, sizes: Sizes, place: Place) -> KVCache:
-        """Not initialized: what was never written is never read."""
+    def allocate(cls, config: ModelConfig, num_layers: int, sizes: Sizes,
+                 device: torch.device) -> KVCache:
+        """Not initialized: what was never written is never read, and takes no memory.
+
+        Therefore pages of the system's usual size: a huge one for each layer's keys and values would be
+        88 MiB for the first word to a 1.1B model.
+        """
         kind = CACHE_KINDS[sizes.cache]
         shape = kind.cache_shape(sizes.num_pages, config.num_kv_heads, sizes.page_size, config.head_dim)
-        dtype = getattr(torch, kind.dtype)
-        with place.active():  # else it would lie on the first of several GPUs
-            buffer = place.ops.new_buffer(2 * num_layers * math.prod(shape) * dtype.itemsize)
-        memory = buffer.view(dtype).view(num_layers, 2, *shape)
+        memory = torch.empty(num_layers, 2, *shape, dtype=getattr(torch, kind.dtype), device=device)
         return cls([layer[0] for layer in memory], [layer[1] for layer in memory])
 
 
@@ -91,7 +92,7 @@ class Stage:
     def __init__(self, place: Place, config: ModelConfig, weights: ModelWeights, layers: range,
                  sizes: Sizes) -> None:
         self.place, self.config, self.layers = place, config, layers
-        self.cache = KVCache.allocate(config, len(layers), sizes, place)
+        self.cache = KVCache.allocate(config, len(layers), sizes, place.device)
         self._weights = weights
         self._cos, self._sin = (table.to(place.device) for table in rope_tables(config, sizes.max_seq_len))
         self._scale = config.head_dim ** -0.5

@@ -115,6 +115,18 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
             progress(f"Loading {config.name}", done / (config.num_layers + 1))
 
     hidden, vocab = config.hidden_size, config.vocab_size
+    first, last = places[0], places[-1]
+    # The head needs the most memory beside its packed form: first, while nothing else is there.
+    embeddings = reader.table("model.embed_tokens.weight", vocab, hidden, first.device)
+    if _has_own_head(reader, config):
+        head = reader.matrix("lm_head", vocab, hidden, last.device)
+    else:
+        head = DenseMatrix(embeddings.to(last.device), None)
+    if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
+        head = rounded_to_8_bits(head)
+    with last.active():
+        lm_head = pack(last.ops, [head], exact)
+    del head
     layers = []
     for index, place in enumerate(places):
         tell(index)
@@ -126,17 +138,6 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
                  for name in ("input_layernorm", "post_attention_layernorm")]
         layers.append(Layer(norms[0], qkv, o_proj, norms[1], gate_up, down_proj))
     tell(config.num_layers)
-    first, last = places[0], places[-1]
-    embeddings = reader.table("model.embed_tokens.weight", vocab, hidden, first.device)
-    if _has_own_head(reader, config):
-        head = reader.matrix("lm_head", vocab, hidden, last.device)
-    else:
-        head = DenseMatrix(embeddings.to(last.device), None)
-    if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
-        head = rounded_to_8_bits(head)
-    with last.active():
-        lm_head = pack(last.ops, [head], exact)
-    del head
     norm = reader.vector("model.norm.weight", hidden, last.device)
     tell(config.num_layers + 1)
     return ModelWeights(embeddings, layers, norm, lm_head)
