@@ -19,6 +19,7 @@ def test_a_message_is_answered_and_both_are_kept(page, store):
     assert page.session["title"] == "code please"
     assert reply["model"] == "fake-1M" and reply["seed"] == 4711 and reply["finish_reason"] == "eos"
     assert reply["new_tokens"] > 10 and reply["sampling"]["temperature"] == 0.8 and reply["error"] == ""
+    assert (reply["drafted_tokens"], reply["accepted_tokens"]) == (0, 0)
     assert page.load()["session"]["messages"][-1] == reply
     assert not list(store.journal_folder.iterdir())
 

@@ -214,7 +214,7 @@ class ReplyJob:
             message |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         if self.plan.continues:
             message["continues"] = True
-            for name in ("new_tokens", "decode_seconds"):
+            for name in ("new_tokens", "decode_seconds", "drafted_tokens", "accepted_tokens"):
                 if stats is not None and self.plan.message.get(name):
                     message[name] = (message[name] or 0) + self.plan.message[name]
         return message

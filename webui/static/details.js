@@ -29,6 +29,11 @@ function facts(message) {
     ["Model", message.model],
     ["Length", message.new_tokens && `${count(message.new_tokens)} tokens`],
     ["Speed", message.tokens_per_second && speed(message.tokens_per_second)],
+    [
+      "Guessed ahead",
+      message.drafted_tokens &&
+        `${count(message.accepted_tokens || 0)} of ${count(message.drafted_tokens)} tokens were right`,
+    ],
     ["First token", message.seconds_to_first_token && duration(message.seconds_to_first_token)],
     [
       "Prompt",

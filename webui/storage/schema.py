@@ -38,7 +38,7 @@ TURN_ORDERS = (
 )
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 REPLY_NUMBERS = ("seed", "prompt_tokens", "cached_tokens", "new_tokens", "seconds_to_first_token",
-                 "prompt_seconds", "decode_seconds", "tokens_per_second")
+                 "prompt_seconds", "decode_seconds", "tokens_per_second", "drafted_tokens", "accepted_tokens")
 
 
 @dataclass(frozen=True)
