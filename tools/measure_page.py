@@ -189,7 +189,8 @@ def opening(browser: Browser, page: Page, session_id: str) -> tuple[float, float
     opened = page.evaluate(
         """(id) => new Promise((resolve) => {
           const start = performance.now();
-          const look = () => document.querySelector("#messages").textContent.includes("number 999")
+          const list = document.querySelector("#messages");
+          const look = () => list.querySelector(".is-last") && list.scrollHeight > innerHeight
             ? requestAnimationFrame(() => resolve(performance.now() - start)) : requestAnimationFrame(look);
           location.hash = id;
           look();
