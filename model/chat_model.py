@@ -274,8 +274,9 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
                           speculation=speculation, draft=None if draft is None else Path(draft),
                           gpu_split=None if gpu_split is None else tuple(gpu_split))
+    model_config = ModelConfig.from_folder(folder)  # what is wrong there is told at once
     with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(_load_text, folder, config.draft)
+        loading = beside.submit(_load_text, folder, model_config, config.draft)
         from model.engine.engine import Engine  # takes seconds, for torch
         tokenizer, prompt_format = loading.result()
     try:
@@ -285,13 +286,13 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
         raise
 
 
-def _load_text(folder: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
+def _load_text(folder: Path, config: ModelConfig, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
     """What turns messages into tokens. The chat template's process runs when this returns."""
     from model.text.chat_template import ChatTemplate, PlainFormat
     from model.text.settings import TextSettings
     from model.text.tokenizer import Tokenizer
 
-    settings = TextSettings.from_folder(folder, ModelConfig.from_folder(folder))
+    settings = TextSettings.from_folder(folder, config)
     tokenizer = Tokenizer.load(folder, settings)
     if draft is not None:
         _check_draft_tokens(tokenizer, draft)

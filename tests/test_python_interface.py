@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -209,3 +212,19 @@ def test_a_draft_model_must_have_the_same_tokens(small_model, tmp_path):
     other = write_model(qwen_folder(tmp_path), vocab_size=512)
     with pytest.raises(ModelLoadError, match=r"other tokens than the model: there are \d+ tokens and \d+"):
         load_model(small_model, draft=other)
+
+
+def test_a_wrong_config_is_told_before_torch_is_imported(tmp_path: Path):
+    """That import takes seconds."""
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "hidden_size": -1}')
+    program = """import sys
+from model import ModelLoadError, load_model
+try:
+    load_model(sys.argv[1])
+except ModelLoadError as error:
+    print(error, "torch" in sys.modules, sep=";")
+"""
+    said = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True,
+                          check=True, cwd=Path(__file__).parents[1])
+    expected = "config.json: hidden_size is -1; expected a whole number from 8 to 65,536"
+    assert said.stdout.strip() == f"{expected};False"

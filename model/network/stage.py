@@ -62,8 +62,7 @@ class KVCache:
     values: list[Tensor]
 
     @classmethod
-    def allocate(cls, config: ModelConfig, num_layers: int, sizes: Sizes,
-                 device: torch.device) -> KVCache:
+    def allocate(cls, config: ModelConfig, num_layers: int, sizes: Sizes, device: torch.device) -> KVCache:
         """Not initialized: what was never written is never read, and takes no memory.
 
         Therefore pages of the system's usual size: a huge one for each layer's keys and values would be
