@@ -267,6 +267,10 @@ def test_looking_up_by_hand(tokens: list[int], limit: int, found: list[int]):
     assert index.find(tokens, limit) == found, "the same when the tokens come one by one"
 
 
+SIZES = (1, 2, 3, 4, 5, 7, 9, 13, 17)
+"""Rows of a step of one sequence with drafts."""
+
+
 def costs(seconds: dict[int, float]) -> StepCosts:
     made = StepCosts()
     for rows, time in seconds.items():
@@ -284,8 +288,36 @@ def speculator() -> Iterator[Speculator]:
 def test_where_rows_are_free_everything_is_guessed_and_where_they_cost_nothing_is(speculator: Speculator):
     speculator.costs = costs({1: 1.0, 17: 1.0})
     assert speculator.choose([(0.9, 8)], 1, 100) == [8]
-    speculator.costs = costs({1: 1.0, 17: 17.0})
+    speculator.costs = costs({rows: float(rows) for rows in SIZES})
     assert speculator.choose([(0.9, 8)], 1, 100) == [0]
+
+
+def test_the_cheap_number_of_rows_is_found_between_dear_ones(speculator: Speculator):
+    """As the kernels of a CPU are: up to four rows take little more than one, then the steps are steep."""
+    truth = dict(zip(SIZES, (33.0, 41.0, 42.0, 45.0, 81.0, 105.0, 160.0, 210.0, 260.0), strict=True))
+    speculator.costs = costs({1: 33.0, 13: 210.0, 17: 260.0})
+    tried = []
+    for _ in range(40):
+        tried.append(1 + speculator.choose([(0.9, 16)], 1, 100)[0])
+        speculator.costs.note(tried[-1], truth[tried[-1]])
+    assert tried[-1] == 4 and tried.count(4) > 20
+
+
+def test_a_cost_measured_in_a_bad_moment_is_not_believed_for_ever(speculator: Speculator):
+    speculator.costs = costs({rows: 20.0 if rows == 5 else 1.0 + 0.5 * rows for rows in SIZES})
+    for _ in range(20 * 400):
+        rows = 1 + speculator.choose([(0.9, 4)], 1, 100)[0]
+        speculator.costs.note(rows, 1.0 if rows == 5 else 1.0 + 0.5 * rows)
+    assert rows == 5
+
+
+def test_where_guesses_are_never_right_few_are_looked_for():
+    record = DraftRecord()
+    for _ in range(20):
+        record.note(0, 1)
+    assert [record.is_resting(position) for position in range(8)] == [False, True, True, True] * 2
+    record.note(1, 4)
+    assert not any(map(record.is_resting, range(8)))
 
 
 def test_a_guess_is_as_long_as_it_is_likely_to_be_right(speculator: Speculator):
@@ -296,7 +328,7 @@ def test_a_guess_is_as_long_as_it_is_likely_to_be_right(speculator: Speculator):
 
 
 def test_in_a_batch_the_likeliest_guesses_are_computed(speculator: Speculator):
-    speculator.costs = costs({2: 1.0, 12: 3.0})
+    speculator.costs = costs({2 + count: 1.0 + 0.2 * count for count in range(11)})
     reliable, poor = speculator.choose([(0.95, 5), (0.1, 5)], 2, 100)
     assert reliable > 0 and poor == 0
 
@@ -321,10 +353,9 @@ def test_a_record_follows_what_happens_and_fades():
     assert record.rate > 0.9
 
 
-def test_costs_between_known_ones_are_in_proportion_and_one_slow_step_counts_little():
+def test_costs_beside_known_ones_are_half_of_what_is_in_proportion_and_one_slow_step_counts_little():
     made = costs({1: 1.0, 5: 2.0})
-    assert made.of(3) == pytest.approx(1.5)
-    assert made.of(1) == 1.0 and 2.0 < made.of(8) < 2.5
+    assert made.of(1) == 1.0 and made.of(3) == pytest.approx(1.25) and made.of(9) == pytest.approx(2.5)
     made.note(1, 100.0)
     assert made.of(1) < 1.3
 

@@ -1,11 +1,13 @@
 """How soon a reply begins again in a long session, and what guessing ahead brings.
 
     python -m tools.measure_replies --synthetic tinyllama-1.1b --prompt 4000
-    python -m tools.measure_replies -d starter --text starter/heldout.txt --prompt 1500
+    python -m tools.measure_replies -d starter --text starter/heldout.txt --prompt 1500 [--draft FOLDER]
 
 The first reply reads the prompt; the same request again finds it in the cache: what its first token takes
 beyond one step of decoding is the start. Guessing is measured in pairs, without and with, the same request
-each time; both must give the same tokens.
+each time, who comes first in turn; both must give the same tokens. A pair before them is not counted: in it
+the engine learns what steps cost. Random weights fall into a loop in greedy decoding, which is guessed
+easily: that is the most guessing can bring; what it brings with a real model depends on the text.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import random
 import statistics
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from model.engine.engine import Engine
 from model.engine.request import FailedEvent, RequestStats, SamplingParams, TokenEvent
 from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
+from tools.check_logits import machine
 
 
 def reply(engine: Engine, prompt: list[int], **params: Any) -> tuple[list[int], RequestStats]:
@@ -63,18 +67,28 @@ def measure_start(engine: Engine, prompt: list[int], repeats: int) -> dict[str, 
 def measure_guessing(engine: Engine, name: str, prompt: list[int], tokens: int, pairs: int,
                      temperature: float) -> dict[str, Any]:
     """Tokens a second without and with guessing, in turn."""
-    rates = []
-    for _ in range(pairs):
-        with without_guessing(engine):
-            plain, before = reply(engine, prompt, max_new_tokens=tokens, temperature=temperature)
-        made, stats = reply(engine, prompt, max_new_tokens=tokens, temperature=temperature)
-        if made != plain:
+    rates: list[dict[str, float]] = []
+    for pair in range(pairs + 1):
+        made = {}
+        for how in ("without", "with") if pair % 2 else ("with", "without"):
+            with without_guessing(engine) if how == "without" else nullcontext():
+                made[how] = reply(engine, prompt, max_new_tokens=tokens, temperature=temperature)
+        if made["with"][0] != made["without"][0]:
             raise RuntimeError("guessing changed the reply")
-        rates.append((before.tokens_per_second, stats.tokens_per_second))
-    ratios = [after / before for before, after in rates]
+        if pair:
+            rates.append({how: stats.tokens_per_second for how, (_, stats) in made.items()})
+    ratios = [rate["with"] / rate["without"] for rate in rates]
+    stats = made["with"][1]
     return {"what": f"guessing, {name}", "temperature": temperature, "tokens_per_second": rates,
             "ratio_min_median_max": [min(ratios), statistics.median(ratios), max(ratios)],
             "drafted": stats.drafted_tokens, "accepted": stats.accepted_tokens, "new": stats.new_tokens}
+
+
+def add_report(path: Path, report: dict[str, Any]) -> None:
+    """Write it beside those of other commands that the file holds; an older one of the same command goes."""
+    reports = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    reports = [other for other in reports if other["command"] != report["command"]] + [report]
+    path.write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,12 +99,14 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("-d", "--model", type=Path, metavar="FOLDER")
     parser.add_argument("--text", type=Path, help="what the prompts are made of (-d); else random tokens")
     parser.add_argument("--prompt", type=int, default=4000, help="tokens of the long session (default 4000)")
+    parser.add_argument("--draft", type=Path, metavar="FOLDER", help="a smaller model that guesses")
     parser.add_argument("--new-tokens", type=int, default=96)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the result to this file")
     options = parser.parse_args(arguments)
-    config = EngineConfig(threads=options.threads, max_seq_len=options.prompt + options.new_tokens + 64)
+    config = EngineConfig(threads=options.threads, max_seq_len=options.prompt + options.new_tokens + 64,
+                          draft=options.draft)
     if options.synthetic:
         engine = Engine.synthetic(options.synthetic, config)
     else:
@@ -110,10 +126,11 @@ def main(arguments: list[str] | None = None) -> int:
     results.append(measure_start(engine, text[:options.prompt], 5))
     print(results[-1])
     report = {"command": " ".join(["python -m tools.measure_replies", *(arguments or sys.argv[1:])]),
+              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
               "model": engine.describe(), "results": results}
     engine.close()
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        add_report(options.json, report)
     return 0
 
 

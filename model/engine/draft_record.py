@@ -5,12 +5,16 @@ Numbers only.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, insort
 from collections import Counter
 from dataclasses import dataclass, field
 
-_REMEMBERED = 400      # steps
-_ASSUMED_COST = 0.05   # of a second row, as a part of the first one's
+_REMEMBERED = 400      # steps for which a measurement is believed
+_ASSUMED_COST = 0.05   # of a second row, as a part of the first one's, before any is measured
+_HOPE = 0.5            # of what more rows would cost in proportion, where only trying can tell
+_OLD = 0.8             # with each time that long it is believed to be so much less, until it is tried again
+_MISSES = 8            # in a row, after which only every _REST-th token is looked at
+_REST = 4
 _COLD_STEPS = 2        # the first ones of a shape are run by Python and recorded, see call_list.py
 
 
@@ -21,6 +25,7 @@ class DraftRecord:
     right: float = 0.0
     tried: float = 0.0
     guess: int = -1      # the first token of a guess that was found but not computed
+    misses: int = 0      # steps since a guess was right
 
     @property
     def rate(self) -> float:
@@ -30,16 +35,26 @@ class DraftRecord:
     def note(self, num_right: int, num_tried: int) -> None:
         """`num_right` tokens of a guess were right, of `num_tried` that were looked at."""
         self.right, self.tried = 0.9 * self.right + num_right, 0.9 * self.tried + num_tried
+        self.misses = 0 if num_right else self.misses + 1
 
     def fade(self) -> None:
         """A step without evidence: an old bad record is forgotten in the end, and another try is made."""
         self.right, self.tried = 0.98 * self.right, 0.98 * self.tried
+        self.misses += 1
+
+    def is_resting(self, position: int) -> bool:
+        """Whether to do without a guess here: to look for one takes time too, 4% of a small model's step."""
+        return self.misses >= _MISSES and position % _REST != 0
 
 
 @dataclass
 class StepCosts:
-    """Seconds of a step by its number of rows, as measured; what was measured long ago does not count, nor do
-    the first steps of a shape."""
+    """Seconds of a step by its number of rows, as measured; the first steps of a shape do not count.
+
+    Rows cost what the kernels make of them (four may cost as much as two, and five twice as much as four),
+    so what was never measured is taken for cheaper than its neighbours say: where that makes it the best
+    choice it is tried, and then known.
+    """
 
     _seconds: dict[int, float] = field(default_factory=dict)
     _noted: dict[int, int] = field(default_factory=dict)  # when, in steps
@@ -54,21 +69,34 @@ class StepCosts:
         if self._runs[rows] <= _COLD_STEPS:
             return
         before = self._seconds.get(rows)
-        if before is not None and rows in self._known:
+        if before is None:
+            insort(self._known, rows)
+        elif self._age(rows) < _REMEMBERED:
             seconds = before + (0.3 * (seconds - before) if seconds < before
                                 else 0.05 * (min(seconds, 2 * before) - before))
         self._seconds[rows] = seconds
         self._noted[rows] = self._now
-        self._known = sorted(r for r, noted in self._noted.items() if self._now - noted < _REMEMBERED)
 
     def of(self, rows: int) -> float:
-        """What a step of so many rows takes. Beyond what is known a row adds little: trying it will tell."""
-        at = bisect_right(self._known, rows)
-        below = self._known[at - 1] if at else 0
-        above = below if below == rows else self._known[at] if at < len(self._known) else 0
-        if not below or not above:
-            nearest = below or above
-            base = self._seconds.get(nearest, 1.0)
-            return base * (1 + _ASSUMED_COST * (rows - nearest) / max(1, nearest))
-        low, high = self._seconds[below], self._seconds[above]
-        return low + max(0.0, high - low) * (rows - below) / max(1, above - below)
+        """What a step of so many rows takes, as far as one can tell."""
+        measured = self._seconds.get(rows)
+        if measured is not None:
+            return measured * _OLD ** (self._age(rows) // _REMEMBERED)
+        known, at = self._known, bisect_left(self._known, rows)
+        if not known:
+            return 1.0 + _ASSUMED_COST * (rows - 1)
+        low = known[max(0, at - 1)]
+        base = self._seconds[low]
+        if at == 0:  # fewer rows than ever: not dearer than the fewest
+            return base
+        if at < len(known):
+            other = known[at]
+        elif at > 1:
+            other = known[0]
+        else:
+            return base * (1 + _ASSUMED_COST * (rows - low) / low)
+        slope = (self._seconds[other] - base) / (other - low)
+        return base + _HOPE * max(0.0, slope) * (rows - low)
+
+    def _age(self, rows: int) -> int:
+        return self._now - self._noted[rows]

@@ -18,6 +18,7 @@ MAX_DRAFT = 16
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Tokens of all drafts of a step together: few sizes, since each has to be tried, recorded and measured."""
 _LEAST_GAIN = 1.15  # in tokens a second as measured, below which no guess is worth its trouble
+_LEAST_CHANCE = 0.05  # of a token to be right, below which its row costs more
 
 
 class Drafter(Protocol):
@@ -44,13 +45,16 @@ class Speculator:
 
     def add_drafts(self, batch: Batch[Job], scheduler: Scheduler[Job]) -> None:
         """Put guesses into the chunks that decode."""
-        decoding = [chunk for chunk in batch.chunks if chunk.count == 1 and chunk.sequence.owner.num_new]
         found = {}
-        for chunk in decoding:
-            limit = self._limit(chunk)
-            guess = self.drafter.find(chunk.sequence.owner, chunk.sequence.token_ids, limit) if limit else []
-            chunk.sequence.owner.drafts.guess = guess[0] if guess else -1
-            if limit and guess != []:
+        for chunk in batch.chunks:
+            job = chunk.sequence.owner
+            job.drafts.guess = -1
+            limit = 0 if chunk.count > 1 or job.drafts.is_resting(chunk.start) else self._limit(chunk)
+            if not limit:
+                continue
+            guess = self.drafter.find(job, chunk.sequence.token_ids, limit)
+            job.drafts.guess = guess[0] if guess else -1
+            if guess != []:
                 found[chunk] = guess, limit if guess is None else len(guess)
         if not found:
             return
@@ -70,8 +74,12 @@ class Speculator:
         candidates  (how likely a token of it is right, its length) of each guess
         rows, room  of the step without guesses, and how many more there may be
         """
-        steps = sorted(((rate ** (i + 1), index) for index, (rate, length) in enumerate(candidates)
-                        for i in range(length)), key=lambda step: -step[0])[:max(0, min(room, _SIZES[-1]))]
+        steps = [(chance, index) for index, (rate, length) in enumerate(candidates)
+                 for i in range(length) if (chance := rate ** (i + 1)) > _LEAST_CHANCE]
+        counts = [0] * len(candidates)
+        if rows + sum(chance for chance, _ in steps) < _LEAST_GAIN * rows:
+            return counts
+        steps = sorted(steps, key=lambda step: -step[0])[:max(0, min(room, _SIZES[-1]))]
         gain, best, best_count = float(rows), _LEAST_GAIN * rows / self.costs.of(rows), 0
         for count, (chance, _) in enumerate(steps, 1):
             gain += chance
@@ -80,7 +88,6 @@ class Speculator:
             speed = gain / (self.costs.of(rows + count) + self.drafter.seconds_per_token * count)
             if speed > best:
                 best, best_count = speed, count
-        counts = [0] * len(candidates)
         for _, index in steps[:best_count]:
             counts[index] += 1
         return counts
@@ -97,9 +104,11 @@ class Speculator:
             job.drafts.fade()
 
     def _limit(self, chunk: Chunk[Job]) -> int:
-        """The draft must leave room for one more token in the reply and in the context."""
-        row = chunk.sequence.owner.row
-        return min(MAX_DRAFT, row.history.numel() - row.num_tokens - 1) if row is not None else 0
+        """The draft must leave room for one more token in the reply and in the context; none for a prompt."""
+        job = chunk.sequence.owner
+        if job.row is None or not job.num_new:
+            return 0
+        return min(MAX_DRAFT, job.row.history.numel() - job.row.num_tokens - 1)
 
 
 def _possible(job: Job, draft: list[int]) -> list[int]:
