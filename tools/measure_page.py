@@ -12,6 +12,7 @@ on the PATH.
 from __future__ import annotations
 
 import argparse
+import bisect
 import gzip
 import itertools
 import json
@@ -61,8 +62,10 @@ WATCH = """
   new PerformanceObserver((list) => list.getEntries().forEach((one) => keys.push(one.duration)))
     .observe({ type: "event", durationThreshold: 16 });
   const written = document.getElementsByClassName("md writing");
-  const newest = () => // of the last block only: what looks on is work of the main thread too
-    written[written.length - 1]?.lastElementChild?.textContent.slice(-24).match(/[\\d.]+\\s*$/)?.[0].trim();
+  const newest = () => { // of the last piece of text only: what looks on is work of the main thread too
+    const text = written[written.length - 1]?.lastElementChild?.lastChild;
+    return text?.data?.slice(-24).match(/[\\d.]+\\s*$/)?.[0].trim();
+  };
   document.addEventListener("DOMContentLoaded", () => {
     const painted = new MessageChannel();
     let waiting = null;
@@ -219,10 +222,15 @@ def streaming(browser: Browser, page: Page, parlor: Parlor, session_id: str) -> 
     parlor.stop(reply)
     page.locator(".stop").wait_for(state="hidden")
     page.fill("#text", "")
-    work = [sum(length for at, length in tasks if start - 2 <= at < end - 2)
-            for start, end in itertools.pairwise(marks)]
-    return {"work": work, "longest": max(length for _, length in tasks), "typing": max(typing, default=16.0),
-            "stamps": stamps}
+    return {"work": work_of_flushes(tasks, marks), "longest": max(length for _, length in tasks),
+            "typing": max(typing, default=16.0), "stamps": stamps}
+
+
+def work_of_flushes(tasks: list[tuple[float, float]], marks: list[float]) -> list[float]:
+    """Of each flush but the last: all work from the task in which it was made to the one of the next."""
+    starts = [at for at, _ in tasks]
+    begun = [bisect.bisect_right(starts, mark) - 1 for mark in marks]
+    return [sum(length for _, length in tasks[first:after]) for first, after in itertools.pairwise(begun)]
 
 
 def delays(stamps: list[list[Any]], text: str, wall: float) -> list[float]:

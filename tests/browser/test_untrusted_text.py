@@ -71,6 +71,54 @@ SAMPLES = [
     f"$$\\text{{<img src=x onerror={RUN}>}} \\verb|<script>{RUN}</script>|$$",
     "\\[\\color{url(https://evil.example/c)} x \\def\\a{\\a\\a} \\a\\]",
     f"\\(x</math><img src=x onerror={RUN}>\\)",
+    f"[press](&#x6A;&#97;vascript&colon;{RUN})",
+    f"[press](javascript&#58;{RUN})",
+    f"[press](java&Tab;script&colon;{RUN})",
+    f"[press](<java&NewLine;script:{RUN}>)",
+    f"[press](<\x01javascript:{RUN}>)",
+    f"[press](<&#1;&#32;javascript:{RUN}>)",
+    f"[press](<java\x00script:{RUN}>)",
+    f"[press](<&amp;#106;avascript:{RUN}>)",
+    f"[press](\\j\\a\\v\\ascript:{RUN})",
+    f"[press](%6aavascript:{RUN})",
+    f"[press](feed:javascript:{RUN})",
+    f"[press](blob:https://evil.example/{RUN})",
+    f"[press](filesystem:https://evil.example/{RUN})",
+    "[press](file:///etc/passwd)",
+    "[press](//evil.example/x)",
+    "[press](/api/sessions)",
+    "[press](https:evil.example)",
+    "[press](https://)",
+    f"[press](data:text/html;base64,{RUN})",
+    f"![press](data:image/svg+xml,<svg onload={RUN}>)",
+    f"![press][r]\n\n[r]: data:text/html,{RUN}",
+    f"[press][]\n\n[press]: <java&Tab;script:{RUN}>",
+    f"[press]\n\n[press]: JAVASCRIPT:{RUN} (title)",
+    f'[press][r]\n\n[r]: https://evil.example/ "x\\" onmouseover={RUN} y=\\""',
+    f"<data:text/html,{RUN}>",
+    f"<vbscript:{RUN}>",
+    f"<x-y:javascript:{RUN}>",
+    f"<https://evil.example/&quot;onclick={RUN}>",
+    f"www.evil.example/<img/src=x/onerror={RUN}>",
+    f"mailto:javascript:{RUN}@evil.example",
+    f"[[[press](javascript:{RUN})](data:,x)](https://evil.example/)",
+    f"[a [b](https://b.example/) <https://c.example/> ![d](javascript:{RUN})](https://evil.example/)",
+    f"[![![x](javascript:{RUN})](data:,{RUN})](vbscript:{RUN})",
+    f"[`press`**<b onclick={RUN}>**](https://evil.example/)",
+    f"<pre><b onclick={RUN}>&lt;script&gt;</b>{RUN}</pre>",
+    f"<code>&lt;img src=x onerror={RUN}&gt;</code>",
+    f"<textarea></textarea><script>{RUN}</script>",
+    f"&lt;img src=x onerror={RUN}&gt; &#60;script&#62;{RUN}&#x3c;/script&#x3e;",
+    f"&notareference; &lt &LT; &#0; &#xD800; &#9999999; &quot;onload={RUN}",
+    f"# [h](javascript:{RUN}) <img src=x onerror={RUN}>\n===",
+    f"- [ ] <img src=x onerror={RUN}>\n- [x] [y](javascript:{RUN})",
+    f'1000000. <script>{RUN}</script>\n1. " onclick={RUN}',
+    f"| a |\n|:-:|\n| [x](javascript:{RUN}) \\| <svg onload={RUN}> |",
+    f"```html onclick={RUN}\n<script>{RUN}</script>\n```",
+    f"```&quot;&gt;&lt;img\n</code></pre><img src=x onerror={RUN}>\n```",
+    f"~~~xml\n<style>{RUN}</style><script>{RUN}</script>\n~~~",
+    f"<!-- --><script>{RUN}</script>\n\n<![CDATA[<img src=x onerror={RUN}>]]>",
+    f"<?x <img src=x onerror={RUN}>?>",
 ]
 PLACES = ["{}", "> - {}", "| a | {} |\n|---|---|\n| {} | b |", "**{}", "```\n{}\n```\n\n{}"]
 ALLOWED = {
@@ -143,9 +191,9 @@ def test_streamed_samples_run_nothing_and_send_nothing(page, open_session, site)
 
 
 def test_samples_in_every_place_do_nothing_either_however_they_are_cut(page, site):
-    """Some 300 texts, each grown in pieces and then shown whole, straight through the module."""
+    """Some 500 texts, each grown in pieces and then shown whole, straight through the module."""
     payloads = [place.replace("{}", sample) for sample in SAMPLES for place in PLACES]
-    assert len(payloads) >= 280
+    assert len(payloads) >= 500
     go_to(page)
     page.evaluate(
         """async (payloads) => {
@@ -175,6 +223,65 @@ def test_html_is_shown_as_the_text_that_it_is(page, open_session, site):
     wait_until_quiet(page)
     paragraphs = page.locator(".from-bot .md > p")
     expect(paragraphs).to_have_text(["Use <b>bold</b> & <script>alert(1)</script> here.", "<div>block</div>"])
+
+
+def drawn(page, text):
+    """HTML and text of what was grown in pieces; the same as that of the whole."""
+    return page.evaluate(
+        """async (text) => {
+          const app = document.querySelector("script[type=module]").src;
+          const { MarkdownView } = await import(new URL("./markdown.js", app));
+          const [grown, whole] = [document.createElement("div"), document.createElement("div")];
+          const view = new MarkdownView(grown);
+          for (let end = 1; end < text.length; end += 1) view.grow(text.slice(0, end));
+          view.show(text);
+          new MarkdownView(whole).show(text);
+          if (grown.innerHTML !== whole.innerHTML) throw new Error(`${grown.innerHTML} / ${whole.innerHTML}`);
+          return [whole.innerHTML.trim(), whole.textContent.trim()];
+        }""",
+        text,
+    )
+
+
+def test_each_kind_of_markdown_becomes_its_element_however_it_came(page):
+    go_to(page)
+    expected = {
+        "a *b* **c** ~~d~~ `e` \\*": "<p>a <em>b</em> <strong>c</strong> <del>d</del> <code>e</code> *</p>",
+        "a\nb": "<p>a<br>b</p>",
+        "## a": '<h3 class="heading-2">a</h3>',
+        "> a\n>\n> - b": "<blockquote><p>a</p>\n<ul><li>b</li>\n</ul>\n</blockquote>",
+        "3. a\n4. b": '<ol start="3"><li>a</li>\n<li>b</li>\n</ol>',
+        "- [ ] a\n- [x] b": "<ul><li>☐ a</li>\n<li>☑ b</li>\n</ul>",
+        "- a\n\n- b": "<ul><li><p>a</p>\n</li>\n<li><p>b</p>\n</li>\n</ul>",
+        "a\n\n---": "<p>a</p>\n<hr>",
+        "| a | b |\n|---|--:|\n| 1 | 2 |": '<div class="table-scroll" tabindex="0" role="group" '
+        'aria-label="Table"><table><thead><tr><th>a</th>\n<th align="right">b</th>\n</tr></thead>'
+        '<tbody><tr><td>1</td>\n<td align="right">2</td>\n</tr></tbody></table></div>',
+        "&copy; &amp;amp; &#x41; &nonsense; &lt;b&gt;": "<p>© &amp;amp; A &amp;nonsense; &lt;b&gt;</p>",
+        "a <b>c</b>": "<p>a &lt;b&gt;c&lt;/b&gt;</p>",
+        "![a *b*](https://x.example/p.png)": '<p><a href="https://x.example/p.png" target="_blank" '
+        'rel="noopener noreferrer nofollow" title="https://x.example/p.png">Picture: a *b* '
+        '<span class="link-target">(x.example)</span></a></p>',
+    }  # fmt: skip
+    got = {text: drawn(page, text)[0].replace(' dir="auto"', "") for text in expected}
+    assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<https://x.example>", "https://x.example"),
+        ("<https://\u0430pple.com/>", "https://\u0430pple.com/ (xn--pple-43d.com)"),
+        ("[https://bank.example](https://evil.example)", "https://bank.example (evil.example)"),
+        ("[a](https://bank.example@evil.example/)", "a (evil.example)"),
+        ("[a [b](https://b.example) c](https://x.example)", "[a b (b.example) c](https://x.example)"),
+        ("[![p](https://p.example)](https://x.example)", "Picture: p (x.example)"),
+        ("[a](/api/sessions) [b](javascript:1) [c](data:,x)", "a b c"),
+    ],
+)
+def test_a_link_never_leads_elsewhere_than_it_says(page, text, shown):
+    go_to(page)
+    assert drawn(page, text)[1] == shown
 
 
 def test_a_link_says_where_it_leads_and_opens_without_a_way_back(page, open_session, site):

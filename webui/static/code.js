@@ -6,12 +6,9 @@
 
 import { announce } from "./announce.js";
 import { h } from "./dom.js";
-import { sanitizer } from "./sanitize.js";
 
 /** Highlighting a longer block would be felt while scrolling. */
 const MAX_HIGHLIGHTED = 60_000;
-
-const sanitize = sanitizer({ ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"] });
 
 const LANGUAGES = new Set([
   "bash",
@@ -80,6 +77,42 @@ function knownLanguage(language) {
   return LANGUAGES.has(real) ? real : "";
 }
 
+/** What the highlighter finds, as elements at once; its own way would be HTML. */
+class Spans {
+  root = document.createDocumentFragment();
+  /** @type {(DocumentFragment | HTMLElement)[]} */
+  #open = [this.root];
+
+  /** @param {string} text */
+  addText(text) {
+    this.#open[this.#open.length - 1].append(text);
+  }
+
+  /** @param {string} scope such as "title.function" */
+  openNode(scope) {
+    const span = h("span", { class: `hljs-${scope.split(".")[0]}` });
+    this.#open[this.#open.length - 1].append(span);
+    this.#open.push(span);
+  }
+
+  closeNode() {
+    if (this.#open.length > 1) this.#open.pop();
+  }
+
+  startScope = this.openNode;
+  endScope = this.closeNode;
+
+  /** @param {Spans} other of a language within this one */
+  __addSublanguage({ root }) {
+    this.#open[this.#open.length - 1].append(root);
+  }
+
+  finalize() {}
+  toHTML() {
+    return "";
+  }
+}
+
 /** @param {string} name */
 async function load(name) {
   const [core, grammar] = await Promise.all([
@@ -87,13 +120,14 @@ async function load(name) {
     import(`./vendor/highlight/languages/${name}.min.js`),
   ]);
   highlighter = core.default;
+  highlighter.configure({ __emitter: Spans });
   highlighter.registerLanguage(name, grammar.default);
 }
 
 /** @param {HTMLElement} element @param {string} name @param {string} source */
 function paint(element, name, source) {
-  const { value } = highlighter.highlight(source, { language: name, ignoreIllegals: true });
-  element.replaceChildren(sanitize(value));
+  const { errorRaised, _emitter } = highlighter.highlight(source, { language: name, ignoreIllegals: true });
+  if (!errorRaised) element.replaceChildren(_emitter.root);
 }
 
 /**

@@ -1,19 +1,13 @@
 // @ts-check
 /**
- * Model text to elements. The text is untrusted: HTML in it is shown as text, markdown becomes HTML, and that is
- * sanitized last against a short list of tags. Pictures are never loaded; links show where they lead. Mathematics
- * passes through as its source in <code class="math"> and is set by formula.js after that.
+ * A text of markdown on the page, and how it grows. marked finds its blocks and what is in them; elements.js makes
+ * elements of that.
  */
 
-import { codeBlock } from "./code.js";
 import { h } from "./dom.js";
-import { findMath, formula } from "./formula.js";
-import { sanitizer } from "./sanitize.js";
+import { elements } from "./elements.js";
+import { findMath } from "./formula.js";
 import { Marked } from "./vendor/marked/marked.esm.js";
-
-const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-/** @param {string} text */
-const escapeHtml = (text) => text.replace(/[&<>"']/g, (character) => escapes[character]);
 
 /** @param {boolean} display */
 const mathExtension = (display, name = display ? "mathBlock" : "mathInline") => ({
@@ -24,118 +18,13 @@ const mathExtension = (display, name = display ? "mathBlock" : "mathInline") => 
     const found = findMath(source, display);
     return found ? { type: name, ...found } : undefined;
   },
-  renderer: ({ tex }) => {
-    const code = `<code class="math${display ? " display" : ""}">${escapeHtml(tex)}</code>`;
-    return display ? `<p>${code}</p>` : code;
-  },
 });
 
 const marked = new Marked({
   extensions: [mathExtension(true), mathExtension(false)],
   gfm: true,
   breaks: true,
-  renderer: {
-    html: ({ text, block }) => (block ? `<p>${escapeHtml(text.trim())}</p>` : escapeHtml(text)),
-    image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(`Picture: ${text || "untitled"}`)}</a>`,
-    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
-  },
 });
-
-const sanitize = sanitizer({
-  ALLOWED_TAGS: [
-    "a",
-    "blockquote",
-    "br",
-    "code",
-    "del",
-    "em",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "hr",
-    "li",
-    "ol",
-    "p",
-    "pre",
-    "strong",
-    "table",
-    "tbody",
-    "td",
-    "th",
-    "thead",
-    "tr",
-    "ul",
-  ],
-  ALLOWED_ATTR: ["align", "class", "href", "start"],
-  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
-  ADD_URI_SAFE_ATTR: ["align", "start"],
-});
-
-/** Where a link leads, as short as it can honestly be said. @param {string} href */
-function linkTarget(href) {
-  try {
-    const url = new URL(href);
-    return url.protocol === "mailto:" ? url.pathname : url.host;
-  } catch {
-    return "";
-  }
-}
-
-/** @param {HTMLAnchorElement} link */
-function finishLink(link) {
-  const href = link.getAttribute("href");
-  const target = href && linkTarget(href);
-  if (!href || !target) {
-    link.replaceWith(...link.childNodes);
-    return;
-  }
-  Object.assign(link, { target: "_blank", rel: "noopener noreferrer nofollow", title: href });
-  const shown = (link.textContent || "").trim();
-  if (shown !== href && shown !== target)
-    link.append(" ", h("span", { class: "link-target", text: `(${target})` }));
-}
-
-/** @param {DocumentFragment} fragment @param {boolean} finished */
-function finish(fragment, finished) {
-  for (const pre of fragment.querySelectorAll("pre")) {
-    const code = pre.querySelector("code");
-    const language = (code?.className.match(/language-(\S+)/) || ["", ""])[1].slice(0, 30);
-    pre.replaceWith(codeBlock((pre.textContent || "").replace(/\n$/, ""), language, finished));
-  }
-  for (const code of fragment.querySelectorAll("code.math")) {
-    const display = code.classList.contains("display");
-    (display ? code.parentElement || code : code).replaceWith(formula(code.textContent || "", display));
-  }
-  for (const link of fragment.querySelectorAll("a")) finishLink(link);
-  for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
-    // One level for all of them: a reply's headings lie within the page's, and may not skip a level there.
-    heading.replaceWith(h("h3", { class: `heading-${heading.tagName[1]}` }, ...heading.childNodes));
-  }
-  for (const element of fragment.querySelectorAll("[class]")) {
-    if (!element.matches(".code-block, .code-block *, .math, .link-target, h3")) element.removeAttribute("class");
-  }
-  for (const table of fragment.querySelectorAll("table")) {
-    const frame = h("div", { class: "table-scroll", tabindex: "0", role: "group", "aria-label": "Table" });
-    table.replaceWith(frame);
-    frame.append(table);
-  }
-  for (const child of fragment.children)
-    child.setAttribute("dir", child.className === "code-block" ? "ltr" : "auto");
-}
-
-/**
- * @param {any} tokens of marked's lexer
- * @param {boolean} finished
- * @returns {DocumentFragment}
- */
-function toFragment(tokens, finished) {
-  const fragment = sanitize(marked.parser(tokens));
-  finish(fragment, finished);
-  return fragment;
-}
 
 /** @param {string} text */
 function plainFragment(text) {
@@ -183,7 +72,7 @@ export class MarkdownView {
     if (this.growing) for (const block of this.open) this.onBlock(blockText(block));
     if (!settled) {
       const tokens = lex(source);
-      this.root.replaceChildren(safely(() => tokens && toFragment(tokens, true), source));
+      this.root.replaceChildren(safely(() => tokens && elements(tokens, true), source));
     }
     Object.assign(this, { text: source, open: [], frozenChars: 0, frozenBlocks: 0, growing: false });
   }
@@ -211,7 +100,7 @@ export class MarkdownView {
         at += 1;
         continue;
       }
-      const fragment = safely(() => (token.broken ? null : toFragment([token], done)), token.raw);
+      const fragment = safely(() => (token.broken ? null : elements([token], done)), token.raw);
       const fresh = [...fragment.childNodes];
       let nodes = fresh;
       if (known && known.done === done && known.nodes.length === fresh.length)
