@@ -47,8 +47,8 @@ class ChatModel:
         self._engine = engine
         self._format = prompt_format
         self._overhead = self._message_overhead()
-        characters_per_token = len(_SAMPLE) / max(1, tokenizer.count(_SAMPLE))
-        self._step = max(1, int(engine.max_seq_len / 4 * characters_per_token))
+        bytes_per_token = len(_SAMPLE) / max(1, tokenizer.count(_SAMPLE))
+        self._step = max(1, int(engine.max_seq_len / 4 * bytes_per_token))
         self._compiler: ConstraintCompiler | None = None
         self._closed = threading.Event()
 
@@ -184,8 +184,9 @@ class ChatModel:
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens)
         room = budget - sum(map(self._size, system)) - self.count_tokens(reply_prefix) - self._overhead
+        lengths = [len(m.content.encode(errors="replace")) for m in turns]
         while True:
-            first = first_kept(lambda index: self._size(turns[index]), [len(m.content) for m in turns],
+            first = first_kept(lambda index: self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
             prompt = self._format.prompt(system + turns[first:], reply_name, reply_prefix)
             token_ids = self._token_ids(prompt)

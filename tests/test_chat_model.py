@@ -282,35 +282,59 @@ def test_a_reply_may_ask_for_more_tokens_than_the_context_has():
 
 
 def test_first_kept_by_hand():
-    """Five messages of 10 tokens and 30 characters; steps of 60 characters let cuts lie at 2 and 4."""
+    """Five messages of 10 tokens and 30 bytes; steps of 60 bytes let cuts lie at 2 and 4."""
     def kept(budget, may_start=(True,) * 5, step=60):
         return first_kept(lambda _: 10, [30] * 5, may_start, budget, step)
 
     assert list(cut_places([30] * 5, [True] * 5, 60)) == [2, 4]
-    assert list(cut_places([30] * 5, [False, True] * 2 + [False], 60)) == [3]
-    assert [kept(budget) for budget in (50, 49, 30, 29, 10, 1)] == [0, 2, 2, 4, 4, 4]  # the last one stays
+    assert list(cut_places([30] * 5, [False, True] * 2 + [False], 60)) == [1, 3]  # turns of 60
+    assert list(cut_places([10, 10, 10, 90, 10, 10], [True] * 6, 60)) == [3, 4]  # round a long one
+    assert [kept(budget) for budget in (50, 49, 30, 29, 10, 1)] == [0, 2, 2, 3, 4, 4]  # the last one stays
     assert kept(29, (True, False) * 2 + (True,)) == 4
     assert kept(45, (True, False, False, True, False)) == 3      # a conversation begins with a user
     assert kept(45, (False,) * 5) == 1                           # unless there is none
-    assert kept(35, step=100) == 4 and kept(35, step=10**6) == 2  # no place at all: just what fits
+    assert kept(45, step=10**6) == 2                             # steps are halved until what fits has two
     assert first_kept(lambda _: 10, [], [], 5, 60) == 0
 
 
 @patient(200)
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=60), budget=st.integers(60, 400))
 @example(sizes=[1, 1, 1, 1, 57, 1], budget=60)
-def test_what_stays_fits_grows_back_and_never_moves_back(sizes, budget):
+def test_what_stays_fits_and_the_cut_moves_only_when_it_must(sizes, budget):
     lengths, step, before = [4 * size for size in sizes], budget, 0
     for end in range(1, len(sizes) + 1):
         first = first_kept(sizes.__getitem__, lengths[:end], [True] * end, budget, step)
         assert sum(sizes[first:end]) <= budget
-        assert first >= before
-        must_move = sum(sizes[before:end]) > budget
-        passes_a_long_one = max(lengths[before:first], default=0) >= step  # a place after it is preferred
-        assert first == before or must_move or passes_a_long_one
-        if first:
-            assert sum(sizes[first - 1:end]) > budget - step / 4 - 120
+        assert first == before or (first > before and sum(sizes[before:end]) > budget)
+        could_stay = first
+        while could_stay and sum(sizes[could_stay - 1:end]) <= budget:
+            could_stay -= 1
+        assert sum(lengths[could_stay:first]) <= 2 * step, "half of the budget"
         before = first
+
+
+@pytest.mark.parametrize("bytes_per_token", [1, 3, 4])
+def test_a_document_is_seen_for_as_long_as_it_fits(bytes_per_token):
+    """900 of 1,400 tokens, and questions about it. (It was left out for the sake of a place behind it.)"""
+    sizes = [20, 60] * 30 + [900, 100] + [15, 60] * 10
+    lengths = [bytes_per_token * size for size in sizes]
+    for end in range(61, len(sizes) + 1, 2):
+        first = first_kept(sizes.__getitem__, lengths[:end], [True, False] * 40, 1400, 2000)
+        assert first <= 60 or sum(sizes[60:end]) > 1400
+    assert first > 60, "the last questions do not fit with it"
+
+
+@pytest.mark.parametrize("bytes_per_token", [1, 2, 3, 4])
+def test_texts_of_many_tokens_keep_as_much_as_others(bytes_per_token):
+    """Steps are made for four bytes a token. (Of text with one, only the newest message stayed at times.)"""
+    sizes, before, moves = [10, 30] * 200, 0, 0
+    for end in range(1, 401, 2):
+        first = first_kept(sizes.__getitem__, [bytes_per_token * size for size in sizes[:end]],
+                           [True, False] * 200, 1400, 2000)
+        assert not first or sum(sizes[first:end]) > 1400 / 2 - 40
+        assert first >= before
+        moves, before = moves + (first > before), first
+    assert moves < 40
 
 
 def test_what_is_long_gone_is_not_counted():

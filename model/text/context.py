@@ -2,13 +2,15 @@
 
 Stateless: the same conversation is always cut at the same place. The cut moves in steps of about a quarter of
 the context, so that from turn to turn the prompt mostly grows at its end and what the engine has cached of it
-stays valid. What is long gone is never counted. Knows neither messages' contents nor tokenizers.
+stays valid; it moves only when it must, and never past a long message (a document that somebody asks about)
+that still fits. What is long gone is never counted. Knows neither messages' contents nor tokenizers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ def first_kept(tokens_of: Callable[[int], int], lengths: Sequence[int], may_star
     """Index of the first message that stays when all may take `budget` tokens; the last one always stays.
 
     tokens_of  index -> tokens of a message; asked from the newest on, only as far as the budget goes
-    lengths    characters of each message, oldest first; where cuts may lie follows from these alone
+    lengths    bytes of each message, oldest first; where cuts may lie follows from these alone
     may_start  whether a conversation may begin with this message (a user's); kept to where possible
-    step       characters between two places for a cut; smaller ones are tried where a step exceeds the budget
+    step       bytes between two places for a cut; halved until what fits has two, as in a text of many tokens
     """
     earliest, tokens = len(lengths), 0
     while earliest and (tokens := tokens + tokens_of(earliest - 1)) <= budget:
@@ -41,21 +43,26 @@ def first_kept(tokens_of: Callable[[int], int], lengths: Sequence[int], may_star
     earliest = min(earliest, max(0, len(lengths) - 1))
     if earliest == 0:
         return 0
-    for divisor in (1, 2, 4, 8):
-        for place in cut_places(lengths, may_start, max(1, step // divisor)):
-            if place >= earliest:
-                return place
-    return next((index for index in range(earliest, len(lengths)) if may_start[index]), earliest)
+    fits, width = sum(lengths[earliest:]), float(step)
+    while width > 1 and 2 * width > fits:
+        width /= 2  # the places of a step are among those of half of it
+    places = (place for place in cut_places(lengths, may_start, width) if place >= earliest)
+    starts = (index for index in range(earliest, len(lengths)) if may_start[index])
+    return next(places, next(starts, earliest))
 
 
-def cut_places(lengths: Sequence[int], may_start: Sequence[bool], step: int) -> Iterator[int]:
-    """Where a cut may lie: at the first message that may start after each whole step of characters.
+def cut_places(lengths: Sequence[int], may_start: Sequence[bool], step: float) -> Iterator[int]:
+    """Where a cut may lie: at the first message that may start after each whole step of bytes, and before a
+    turn (all until the next that may start) of a step or more, so that it is not left out while it fits.
 
-    A message's place depends on what is before it only, so the places stay as a conversation grows.
+    Whether a message is a place depends on what is before it and on its own turn, so the places stay as a
+    conversation grows.
     """
-    due, before = step, 0
-    for index, length in enumerate(lengths):
-        if before >= due and may_start[index]:
+    starts = [index for index, may in enumerate(may_start) if may]
+    before = [0, *accumulate(lengths)]
+    due = step
+    for index, end in pairwise([*starts, len(lengths)]):
+        if index and (before[index] >= due or before[end] - before[index] >= step):
             yield index
-            due = (before // step + 1) * step
-        before += length
+        if before[index] >= due:
+            due = (before[index] // step + 1) * step
