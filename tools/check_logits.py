@@ -1,10 +1,11 @@
 """Compare the logits of checkpoints with references that other tools computed; writes JSON.
 
-python -m tools.check_logits DIR --out bench/logits.json
+python -m tools.check_logits DIR --cache q8,q4 --out bench/logits.json
 
 Every folder X below DIR with an X.dequant_fp32_reference.safetensors beside it is loaded twice: with float32
-activations and cache (exact) and as it is chatted with (int8 activations, fp16 cache). The reference file
-holds prompts in1, in7, ... (token ids) and logits_in1, ... (float32). Error is max|a - b| / max|b|.
+activations and cache (exact) and as it is chatted with (int8 activations, fp16 cache); and so for each other
+cache. The reference file holds prompts in1, in7, ... (token ids) and logits_in1, ... (float32). Error is
+max|a - b| / max|b|.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.check_logits", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="where the checkpoints and references lie")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--cache", default="", metavar="KINDS", help="also with these, such as q8,q4")
     arguments = parser.parse_args()
 
     import torch
 
     from model.config import ModelLoadError
-    rows = []
+    rows, kinds = [], [kind for kind in arguments.cache.split(",") if kind]
     for path in sorted(arguments.folder.rglob(f"*{REFERENCE}")):
         folder = path.with_name(path.name.removesuffix(REFERENCE))
         if not folder.is_dir():
@@ -37,11 +39,13 @@ def main() -> None:
         try:
             row = {"folder": str(folder.relative_to(arguments.folder)), "exact": compare(folder, path, True),
                    "int8": compare(folder, path, False)}
+            row |= {f"int8, {kind} cache": compare(folder, path, False, kind) for kind in kinds}
         except ModelLoadError as error:
             row = {"folder": str(folder.relative_to(arguments.folder)), "refused": str(error)}
         rows.append(row)
         print(json.dumps(row))
-    report = {"command": "python -m tools.check_logits DIR --out bench/logits.json",
+    options = f"--cache {arguments.cache} " if kinds else ""
+    report = {"command": f"python -m tools.check_logits DIR {options}--out bench/logits.json",
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
               "versions": {"python": platform.python_version(), "torch": torch.__version__},
               "error": "max|a - b| / max|b| of the logits, by prompt", "checkpoints": rows}
@@ -51,14 +55,14 @@ def main() -> None:
     sys.exit(0 if worst < 1e-3 else 1)
 
 
-def compare(folder: Path, reference: Path, exact: bool) -> dict[str, Any]:
+def compare(folder: Path, reference: Path, exact: bool, cache: str = "fp16") -> dict[str, Any]:
     """Errors by prompt, and at how many positions the likeliest token is another."""
     from safetensors.torch import load_file
 
     from model.config import EngineConfig
     from model.engine.engine import Engine
     expected = load_file(reference)
-    engine = Engine.load(folder, EngineConfig(exact=exact, cache="fp32" if exact else "fp16"))
+    engine = Engine.load(folder, EngineConfig(exact=exact, cache="fp32" if exact else cache))
     errors, flipped, positions, margin = {}, 0, 0, 0.0
     try:
         for name in sorted((key for key in expected if key.startswith("in")), key=lambda key: int(key[2:])):
