@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import torch
 from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.engine.request import FailedEvent, FinishedEvent, SamplingParams, TokenEvent
+from tests.slow_steps import Lost, LostTime, Step, explain
 
 STARTER = Path(__file__).parent.parent / "starter"
 
@@ -42,35 +43,6 @@ class Work:
     params: SamplingParams
     eos: frozenset[int]
     alone: list[int]
-
-
-@dataclass
-class Step:
-    """What a step had to do, and how long it took."""
-
-    seconds: float
-    cpu_seconds: float  # of the engine's own thread
-    rows: int
-    prompt_tokens: int
-    copies: int
-    is_new_shape: bool
-    collected: bool     # Python's garbage collector ran meanwhile
-
-    def reason(self, usual_rows: float) -> str:
-        """Why it took long, the plainest first; "" if nothing explains it."""
-        if self.prompt_tokens:
-            return "prompt tokens in it"
-        if self.rows > 1.5 * usual_rows:
-            return "more rows than usual"
-        if self.copies:
-            return "pages copied"
-        if self.is_new_shape:
-            return "a shape for the first time"
-        if self.collected:
-            return "garbage collection"
-        if self.cpu_seconds < 0.7 * self.seconds:
-            return "the thread did not run all the time"
-        return ""
 
 
 @dataclass
@@ -90,7 +62,9 @@ class Report:
     median_step_ms: float = 0.0
     longest_step_ms: float = 0.0
     steps_over_twice_the_median: dict[str, int] = field(default_factory=dict)
+    longest_of_each_reason_ms: dict[str, float] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
+    lost_seconds: dict[str, float] = field(default_factory=dict)
     pages_left_in_use: int = 0
 
 
@@ -101,13 +75,10 @@ class StepWatch:
         self.steps: list[Step] = []
         self.preempted = self.most_running = 0
         self._run, self._preempt, self._engine = engine._runner.run, engine._scheduler._preempt, engine
-        self._shapes: Counter[tuple[int, int]] = Counter()
-        self._collections = 0
+        self._recorded = engine._runner._transformer.stages[0]._recorder._lists
+        self._lost = LostTime(engine._thread)
         engine._runner.run, engine._scheduler._preempt = self._timed, self._counted
-        gc.callbacks.append(self._collected)
-
-    def _collected(self, phase: str, info: dict[str, int]) -> None:
-        self._collections += 1
+        gc.callbacks.append(self._lost.collected)
 
     def _counted(self, sequence: Any) -> None:
         self.preempted += 1
@@ -115,28 +86,33 @@ class StepWatch:
 
     def _timed(self, batch: Any) -> Any:
         shape = (batch.num_rows, len(batch.chunks))
-        self._shapes[shape] += 1
-        collections, cpu, start = self._collections, time.thread_time(), time.perf_counter()
+        is_recorded = shape in self._recorded
+        self._lost.begin()
+        start = time.perf_counter()
         result = self._run(batch)
-        seconds, cpu = time.perf_counter() - start, time.thread_time() - cpu
+        seconds, lost = time.perf_counter() - start, self._lost.end()
         prompt_tokens = sum(chunk.count for chunk in batch.chunks if chunk.count > 1)
-        self.steps.append(Step(seconds, cpu, shape[0], prompt_tokens, len(batch.copies),
-                               self._shapes[shape] <= 2, self._collections > collections))
+        keys = sum(chunk.num_rows * (chunk.start + chunk.num_rows) for chunk in batch.chunks)
+        self.steps.append(Step(seconds, shape[0], keys, prompt_tokens, len(batch.copies),
+                               is_recorded, lost))
         self.most_running = max(self.most_running, len(self._engine._scheduler.running))
         return result
 
     def close(self) -> None:
-        gc.callbacks.remove(self._collected)
+        gc.callbacks.remove(self._lost.collected)
 
     def fill(self, report: Report) -> None:
         times = [step.seconds for step in self.steps]
-        median, usual = statistics.median(times), statistics.median(step.rows for step in self.steps)
-        slow = [step for step in self.steps if step.seconds > 2 * median]
-        reasons = Counter(step.reason(usual) for step in slow)
-        report.unexplained = [str(step) for step in slow if not step.reason(usual)]
-        report.steps_over_twice_the_median = dict(reasons.most_common())
+        explained = explain(self.steps)
+        report.steps_over_twice_the_median = dict(Counter(reason for _, reason in explained).most_common())
+        for step, reason in explained:
+            longest = report.longest_of_each_reason_ms
+            longest[reason] = max(longest.get(reason, 0.0), 1e3 * step.seconds)
+        report.unexplained = [str(step) for step, reason in explained if not reason]
+        report.lost_seconds = {lost.name: sum(getattr(step.lost, lost.name) for step in self.steps)
+                               for lost in fields(Lost)}
         report.steps, report.preempted, report.most_running = len(times), self.preempted, self.most_running
-        report.median_step_ms, report.longest_step_ms = 1e3 * median, 1e3 * max(times)
+        report.median_step_ms, report.longest_step_ms = 1e3 * statistics.median(times), 1e3 * max(times)
 
 
 def make_work(engine: Engine, count: int, rng: random.Random) -> list[Work]:
@@ -231,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the report here as JSON")
     options = parser.parse_args(arguments)
     engine = Engine.load(options.model, EngineConfig(threads=options.threads))
+    gc.freeze()  # as app.py does
     report = soak(engine, options.seconds, options.in_flight, pages=options.pages)
     info = engine.describe()
     engine.close()
