@@ -29,15 +29,12 @@ void for_each_item(const AttentionArgs& a, const Plan& plan, Visit visit) {
                 const int64_t count = std::min(plan.tile_tokens, tokens - first);
                 const int64_t keys = past + first + count;
                 const int64_t splits = (keys + plan.split_keys - 1) / plan.split_keys;
-                const int64_t cost_of_key = count * plan.group + 8;  // 8: reading and widening, in rows
                 if (splits == 1 || tokens > kMaxTokensInSplits) {
-                    visit(Item{s, h, first, count, 0, splits, splits, -1, keys * cost_of_key});
+                    visit(Item{s, h, first, count, 0, splits, splits, -1});
                     continue;
                 }
-                for (int64_t split = 0; split < splits; ++split) {
-                    const int64_t in_split = std::min(plan.split_keys, keys - split * plan.split_keys);
-                    visit(Item{s, h, first, count, split, 1, splits, slot++, in_split * cost_of_key});
-                }
+                for (int64_t split = 0; split < splits; ++split)
+                    visit(Item{s, h, first, count, split, 1, splits, slot++});
             }
         }
     }
@@ -65,7 +62,8 @@ Plan make_plan(const AttentionArgs& a) {
     plan.block_floats = Blocks::num_floats(a, plan);
     for_each_item(a, plan, [&](const Item& item) {
         plan.num_slots = std::max(plan.num_slots, item.slot + 1);
-        plan.total_cost += item.cost;
+        ++plan.num_items;
+        plan.num_tiles += item.first_split == 0;
     });
     return plan;
 }
@@ -78,21 +76,21 @@ int attend_with(const AttentionArgs& a) {
     float* const memory = static_cast<float*>(team().scratch(static_cast<size_t>(floats) * sizeof(float)));
     if (!memory) return PARLOR_ERROR_MEMORY;
     float* const slots = memory + num_threads * plan.part_floats();
-    team().run([&](int part, int num_parts) {
-        float* const own = memory + part * plan.part_floats();
-        // Static shares of the cost: an item belongs to the part that its middle falls into.
-        int64_t cost_before = 0;
+    team().parallel_for(plan.num_items, [&](int64_t begin, int64_t end, int part) {
+        int64_t i = 0;
         for_each_item(a, plan, [&](const Item& item) {
-            const int64_t middle = 2 * cost_before + item.cost;
-            cost_before += item.cost;
-            if (middle * num_parts / (2 * plan.total_cost) == part) Tile<Blocks>(a, plan, item, own).run(slots);
+            if (i >= begin && i < end) Tile<Blocks>(a, plan, item, memory + part * plan.part_floats()).run(slots);
+            ++i;
         });
-        if (plan.num_slots == 0) return;
-        team().barrier();
-        int64_t tile = 0;
+    });
+    if (plan.num_slots == 0) return PARLOR_OK;
+    team().parallel_for(plan.num_tiles, [&](int64_t begin, int64_t end, int part) {
+        int64_t i = 0;
         for_each_item(a, plan, [&](const Item& item) {
-            if (item.slot < 0 || item.first_split != 0) return;
-            if (tile++ % num_parts == part) Tile<Blocks>(a, plan, item, own).finish(slots);
+            if (item.first_split != 0) return;
+            if (item.slot >= 0 && i >= begin && i < end)
+                Tile<Blocks>(a, plan, item, memory + part * plan.part_floats()).finish(slots);
+            ++i;
         });
     });
     return PARLOR_OK;

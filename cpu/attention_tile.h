@@ -32,7 +32,7 @@ struct Plan {
     int64_t padded_dim;    // head_dim in whole vectors
     int64_t block_floats;  // memory for computing a block
     int64_t num_slots = 0; // split results that wait for the merge
-    int64_t total_cost = 0;
+    int64_t num_items = 0, num_tiles = 0;
 
     int64_t state_floats() const { return round_up(max_rows * (padded_dim + kLanes + 1), 16); }
     int64_t part_floats() const { return 2 * state_floats() + round_up(block_floats, 16); }
@@ -61,7 +61,6 @@ struct Item {
     int64_t first_split, num_splits;  // of this item
     int64_t all_splits;               // of the tile
     int64_t slot;                     // where a lone split's result goes; -1: the item is the whole tile
-    int64_t cost;
 };
 
 inline int64_t query_tokens(const AttentionArgs& a, int64_t s) {

@@ -1,8 +1,8 @@
 // linear(): checks, rows made ready (linear_stage.cpp), row blocks shared out among the threads.
 //
-// A thread owns row blocks, never columns, so nothing is added across threads.
-//   few rows (one tile)  every thread makes its own copy of the tile, which saves a barrier, and streams its row
-//                        blocks
+// Threads take row blocks, never columns, so nothing is added across threads.
+//   few rows (one tile)  every thread makes its own copy of the tile, so that none waits for another, and streams
+//                        row blocks
 //   many rows            the tiles of a chunk of rows are made together; then, for a few row blocks at a time
 //                        that stay in the cache, each tile is worked off
 // An epilogue with silu takes a result from memory of the thread while that is in the cache; the kernels know but storing
@@ -19,6 +19,7 @@ namespace {
 
 constexpr int64_t kMaxRows = int64_t{1} << 24;
 constexpr int64_t kChunkRows = 256;      // rows staged at a time
+constexpr int64_t kStreamedRowBlocks = 8;  // that a thread takes at least of few rows: the streams are to be long
 constexpr int64_t kCachedRowBlocks = 2;  // row blocks that all tiles go over while they are in the cache
 constexpr size_t kAlignment = 64;
 
@@ -63,14 +64,6 @@ Output rows_from(Output output, int64_t row, int64_t rows) {
     return output;
 }
 
-// This part's share of `count` row blocks.
-struct Share {
-    int64_t first, last;
-
-    Share(int64_t count, int part, int num_parts)
-        : first(count * part / num_parts), last(count * (part + 1) / num_parts) {}
-};
-
 // What becomes of the product, see PARLOR_EPILOGUE_*.
 struct Epilogue {
     int kind;
@@ -88,18 +81,18 @@ struct Epilogue {
     int64_t bytes(int64_t run, int64_t rows) const { return width(run) * rows * static_cast<int64_t>(sizeof(float)); }
 };
 
-// Row blocks [first, last) of out, `run` at a time. multiply(first, last, output) stores or adds the product's; `memory`
+// Row blocks [begin, end) of out, `run` at a time. multiply(first, last, output) stores or adds the product's; `memory`
 // has epilogue.bytes(run, output.rows).
 template <class Multiply>
-void multiply_runs(const Epilogue& epilogue, const Output& output, const Share& share, int64_t run, char* memory,
+void multiply_runs(const Epilogue& epilogue, const Output& output, int64_t begin, int64_t end, int64_t run, char* memory,
                    Multiply multiply) {
     const int64_t half = epilogue.columns(), width = epilogue.width(run);
     float* const products = reinterpret_cast<float*>(memory);
     const auto keep = [&](int64_t first, int64_t last, float* target) {
         multiply(first, last, Output{target - first * kLanes, width, output.rows, false});
     };
-    for (int64_t first = share.first; first < share.last; first += run) {
-        const int64_t last = first + run < share.last ? first + run : share.last;
+    for (int64_t first = begin; first < end; first += run) {
+        const int64_t last = first + run < end ? first + run : end;
         if (epilogue.is_direct()) {
             multiply(first, last, output);
             continue;
@@ -143,19 +136,22 @@ int quantized_few(const linear_weight& w, const LinearKernels& kernels, const In
     const int rows = kernels.tile_rows(static_cast<int>(input.rows));
     const int64_t bytes = TileLayout(w, rows).bytes();
     std::atomic<bool> failed{false};
-    team().run([&](int part, int num_parts) {
-        const Share share(epilogue.row_blocks(), part, num_parts);
-        const int64_t run = share.last - share.first;
-        if (run == 0) return;
-        char* const memory = own_memory(bytes + epilogue.bytes(run, input.rows));
+    Work work(epilogue.row_blocks(), kStreamedRowBlocks, team().size());
+    team().run([&](int) {
+        int64_t begin, end;
+        if (!work.take(&begin, &end)) return;
+        char* const memory = own_memory(bytes + epilogue.bytes(work.largest(), input.rows));
         if (!memory) {
             failed = true;
             return;
         }
         const Tile tile = stage(w, input, rows, memory);
-        multiply_runs(epilogue, output, share, run, memory + bytes, [&](int64_t first, int64_t last, const Output& o) {
-            (w.exact ? kernels.exact_rows : kernels.rounded_rows)(w, tile, first, last, o);
-        });
+        do {
+            multiply_runs(epilogue, output, begin, end, end - begin, memory + bytes,
+                          [&](int64_t first, int64_t last, const Output& o) {
+                              (w.exact ? kernels.exact_rows : kernels.rounded_rows)(w, tile, first, last, o);
+                          });
+        } while (work.take(&begin, &end));
     });
     return failed ? PARLOR_ERROR_MEMORY : PARLOR_OK;
 }
@@ -197,14 +193,14 @@ int quantized_chunk(const linear_weight& w, const LinearKernels& few, const Inpu
         team().scratch(tile_bytes * tiling.count + list_bytes + own_bytes * team().size()));
     if (!tile_memory) return PARLOR_ERROR_MEMORY;
     Tile* const tiles = reinterpret_cast<Tile*>(tile_memory + tile_bytes * tiling.count);
-    team().run([&](int part, int num_parts) {
-        const Share own(tiling.count, part, num_parts);
-        for (int64_t t = own.first; t < own.last; ++t) {
+    team().parallel_for(tiling.count, [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t) {
             const Input rows = rows_from(input, tiling.first(t), tiling.filled(t));
             tiles[t] = stage(w, rows, many.tile_rows(static_cast<int>(rows.rows)), tile_memory + t * tile_bytes);
             tiles[t].first_row = tiling.first(t);
         }
-        team().barrier();
+    });
+    const auto multiply_blocks = [&](int64_t begin, int64_t end, int part) {
         char* const products = reinterpret_cast<char*>(tiles) + list_bytes + own_bytes * part;
         const auto multiply = [&](int64_t first, int64_t last, const Output& o) {
             if (many.quantized)
@@ -213,9 +209,9 @@ int quantized_chunk(const linear_weight& w, const LinearKernels& few, const Inpu
             for (int64_t t = 0; t < tiling.count; ++t)
                 multiply_tile(w, tiles[t], first, last, rows_from(o, tiles[t].first_row, tiles[t].filled));
         };
-        multiply_runs(epilogue, output, Share(epilogue.row_blocks(), part, num_parts), many.row_blocks, products,
-                      multiply);
-    });
+        multiply_runs(epilogue, output, begin, end, many.row_blocks, products, multiply);
+    };
+    team().parallel_for(epilogue.row_blocks(), multiply_blocks, many.row_blocks);
     return PARLOR_OK;
 }
 
@@ -241,7 +237,8 @@ int dense_chunk(const linear_weight& w, const LinearKernels& few, const Input& i
                 const Epilogue& epilogue) {
     const bool is_few = input.rows <= few.max_rows;
     const ManyRowKernels many = many_rows(w, few);
-    const int64_t run = is_few ? epilogue.row_blocks() / team().size() + 1 : many.row_blocks;
+    Work work(epilogue.row_blocks(), is_few ? kStreamedRowBlocks : many.row_blocks, team().size());
+    const int64_t run = is_few ? work.largest() : many.row_blocks;
     const int64_t normed_bytes = input.norm ? TileLayout::aligned(input.rows * w.k * 4) : 0;
     const int64_t product_bytes = TileLayout::aligned(epilogue.bytes(run, input.rows));
     const int64_t own_bytes = product_bytes + TileLayout::aligned(many.bytes(input.rows));
@@ -249,13 +246,12 @@ int dense_chunk(const linear_weight& w, const LinearKernels& few, const Input& i
     if (!memory) return PARLOR_ERROR_MEMORY;
     float* const normed = reinterpret_cast<float*>(memory);
     const Input rows = input.norm ? Input{normed, w.k, input.rows, nullptr, 0.0f} : input;
-    team().run([&](int part, int num_parts) {
-        if (input.norm) {
-            const Share own(input.rows, part, num_parts);
-            PARLOR_PICK(normalize_rows)(w, rows_from(input, own.first, own.last - own.first),
-                                        normed + own.first * w.k);
-            team().barrier();
-        }
+    if (input.norm) {
+        team().parallel_for(input.rows, [&](int64_t begin, int64_t end, int) {
+            PARLOR_PICK(normalize_rows)(w, rows_from(input, begin, end - begin), normed + begin * w.k);
+        });
+    }
+    team().run([&](int part) {
         char* const products = memory + normed_bytes + own_bytes * part;
         const auto multiply = [&](int64_t first, int64_t last, const Output& o) {
             if (!is_few && many.dense) return many.dense(w, rows, first, last, o, products + product_bytes);
@@ -263,7 +259,8 @@ int dense_chunk(const linear_weight& w, const LinearKernels& few, const Input& i
                 few.dense_rows(w, rows.x + row * rows.stride, rows.stride, first, last,
                                rows_from(o, row, few.max_rows));
         };
-        multiply_runs(epilogue, output, Share(epilogue.row_blocks(), part, num_parts), run, products, multiply);
+        for (int64_t begin, end; work.take(&begin, &end);)
+            multiply_runs(epilogue, output, begin, end, run, products, multiply);
     });
     return PARLOR_OK;
 }

@@ -1,4 +1,4 @@
-// C entry points of the measurements in linear_limits.cpp: every thread of the team takes part.
+// C entry points of the measurements in linear_limits.cpp, shared among the threads as the operations are.
 #include <atomic>
 
 #include "linear_limits.h"
@@ -9,10 +9,10 @@ extern "C" int measure_read(const void* memory, int64_t bytes, void*) {
     if (!memory) return PARLOR_ERROR_POINTER;
     if (bytes < 0) return PARLOR_ERROR_SIZE;
     std::atomic<uint64_t> sum{0};  // keeps the reading from being left out
-    team().run([&](int part, int num_parts) {
-        const int64_t share = bytes / num_parts;
-        sum ^= PARLOR_PICK(read_memory)(static_cast<const char*>(memory) + part * share, share);
-    });
+    constexpr int64_t kPieceBytes = int64_t{4} << 20;
+    team().parallel_for(bytes, [&](int64_t begin, int64_t end, int) {
+        sum ^= PARLOR_PICK(read_memory)(static_cast<const char*>(memory) + begin, end - begin);
+    }, kPieceBytes);
     return PARLOR_OK;
 }
 
@@ -21,15 +21,16 @@ extern "C" int measure_products(int64_t rounds, int64_t* operations, void*) {
     if (!operations) return PARLOR_ERROR_POINTER;
     if (rounds < 0) return PARLOR_ERROR_SIZE;
     std::atomic<int64_t> done{0};
-    team().run([&](int, int) {
+    constexpr int64_t kPieceRounds = 2000;
+    team().parallel_for(rounds, [&](int64_t begin, int64_t end, int) {
 #if PARLOR_BUILT_ISA >= 3
         if (selected_isa() >= Isa::kAmx) {
-            done += amx::multiply_registers(rounds);
+            done += amx::multiply_registers(end - begin);
             return;
         }
 #endif
-        done += PARLOR_PICK(multiply_registers)(rounds);
-    });
+        done += PARLOR_PICK(multiply_registers)(end - begin);
+    }, kPieceRounds);
     *operations = done;
     return PARLOR_OK;
 }

@@ -16,7 +16,8 @@ namespace PARLOR_ISA_NS {
 namespace {
 
 constexpr int64_t kMaxHeadDim = 1024;      // operations.cpp refuses larger ones
-constexpr int64_t kValuesPerShare = 8192;  // less work than this is not worth another thread (about 2 us)
+constexpr int64_t kValuesPerPart = 8192;  // less work than this is not worth another thread (about 2 us)
+constexpr int64_t kPartsPerThread = 4;     // of more
 
 // One head of one token: (low, high) -> (low * cos - high * sin, high * cos + low * sin). `out` may be `x`.
 void rotate(const float* x, const float* cos, const float* sin, float* out, int64_t half) {
@@ -161,10 +162,12 @@ void rope_part(const RopeArgs& a, const Writer& writer, int64_t part, int64_t nu
 
 template <class Writer>
 void rope_with(const RopeArgs& a, const Writer& writer) {
-    if (a.num_tokens * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim <= kValuesPerShare)
-        rope_part(a, writer, 0, 1);
-    else
-        team().run([&](int part, int num_parts) { rope_part(a, writer, part, num_parts); });
+    if (a.num_tokens * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim <= kValuesPerPart)
+        return rope_part(a, writer, 0, 1);
+    const int64_t num_parts = kPartsPerThread * team().size();
+    team().parallel_for(num_parts, [&](int64_t begin, int64_t end, int) {
+        for (int64_t part = begin; part < end; ++part) rope_part(a, writer, part, num_parts);
+    });
 }
 
 }  // namespace

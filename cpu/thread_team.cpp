@@ -1,4 +1,4 @@
-// The thread team: a generation counter starts a region, a counter of threads still at work ends it.
+// The thread team: a gate that the caller opens for one region and shuts behind it. Threads count themselves in.
 //
 // Bound by the hand-over: about a microsecond while the threads still spin, a system call each when they sleep.
 #include "thread_team.h"
@@ -53,16 +53,15 @@ void wait_until(Condition done) {
 enum class Role { kOutside, kInBody, kNested };
 thread_local Role role = Role::kOutside;
 
+constexpr uint64_t kOpen = 1 << 15, kWithin = kOpen - 1, kRegion = kOpen << 1;  // of State::gate
+
 struct State {
     std::mutex one_caller;  // two Python threads take turns
     std::vector<std::thread> threads;
     int size = 1;
 
-    alignas(64) std::atomic<uint64_t> generation{0};
-    alignas(64) std::atomic<int> at_work{0};
-    alignas(64) std::atomic<int> arrived{0};
-    alignas(64) std::atomic<uint32_t> barrier_round{0};
-    std::atomic<int> sleepers{0};
+    alignas(64) std::atomic<uint64_t> gate{0};  // region * kRegion, kOpen, threads within
+    alignas(64) std::atomic<int> sleepers{0};
     std::atomic<bool> stopping{false};
     std::mutex sleep_mutex;
     std::condition_variable wake;
@@ -80,42 +79,44 @@ State& state() {
     return *instance;
 }
 
-void barrier_of(State& s) {
-    const uint32_t round = s.barrier_round.load(std::memory_order_relaxed);
-    if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == s.size) {
-        s.arrived.store(0, std::memory_order_relaxed);
-        s.barrier_round.store(round + 1, std::memory_order_release);
-    } else {
-        wait_until([&] { return s.barrier_round.load(std::memory_order_acquire) != round; });
-    }
-}
-
 void work_on_part(State& s, int part) {
     role = Role::kInBody;
-    s.body(s.context, part, s.size);
+    s.body(s.context, part);
     role = Role::kOutside;
 }
 
-void sleep_until_generation_leaves(State& s, uint64_t seen) {
+void sleep_until_region_ends(State& s, uint64_t region) {
     std::unique_lock<std::mutex> lock(s.sleep_mutex);
     s.sleepers.fetch_add(1);
-    s.wake.wait(lock, [&] { return s.generation.load() != seen; });
+    s.wake.wait(lock, [&] { return s.gate.load() / kRegion != region; });
     s.sleepers.fetch_sub(1);
 }
 
-void thread_main(State& s, int part, uint64_t seen) {
+// Count this thread in if the gate is open; the region, in or not.
+uint64_t enter(State& s, bool* is_within) {
+    uint64_t gate = s.gate.load(std::memory_order_acquire);
+    do {
+        *is_within = (gate & kOpen) != 0;
+    } while (*is_within && !s.gate.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel));
+    return gate / kRegion;
+}
+
+void thread_main(State& s, int part, uint64_t region) {
     for (;;) {
-        if (!spin_until([&] { return s.generation.load(std::memory_order_acquire) != seen; }))
-            sleep_until_generation_leaves(s, seen);
-        ++seen;  // the caller waits for this thread before it starts another generation
+        if (!spin_until([&] { return s.gate.load(std::memory_order_acquire) / kRegion != region; }))
+            sleep_until_region_ends(s, region);
         if (s.stopping.load()) return;
+        bool is_within;
+        region = enter(s, &is_within);
+        if (!is_within) continue;  // late
         work_on_part(s, part);
-        s.at_work.fetch_sub(1, std::memory_order_acq_rel);
+        s.gate.fetch_sub(1, std::memory_order_acq_rel);
     }
 }
 
-void start_generation(State& s) {
-    s.generation.fetch_add(1);  // sequentially consistent with `sleepers`, so no sleeper is missed
+// Begin the next region; nobody is within.
+void begin_region(State& s, uint64_t open) {
+    s.gate.store((s.gate.load() / kRegion + 1) * kRegion + open);  // in one order with `sleepers`: no sleeper is missed
     if (s.sleepers.load() > 0) {
         const std::lock_guard<std::mutex> lock(s.sleep_mutex);
         s.wake.notify_all();
@@ -124,7 +125,7 @@ void start_generation(State& s) {
 
 void stop_threads(State& s) {
     s.stopping.store(true);
-    start_generation(s);
+    begin_region(s, 0);
     for (std::thread& thread : s.threads) thread.join();
     s.threads.clear();
     s.stopping.store(false);
@@ -135,12 +136,10 @@ void run_region(State& s, ThreadTeam::Body body, void* context) {
     const std::lock_guard<std::mutex> lock(s.one_caller);
     s.body = body;
     s.context = context;
-    if (s.size > 1) {
-        s.at_work.store(s.size - 1, std::memory_order_relaxed);
-        start_generation(s);
-    }
+    if (s.size > 1) begin_region(s, kOpen);
     work_on_part(s, 0);
-    wait_until([&] { return s.at_work.load(std::memory_order_acquire) == 0; });
+    s.gate.fetch_and(~kOpen, std::memory_order_acq_rel);
+    wait_until([&] { return (s.gate.load(std::memory_order_acquire) & kWithin) == 0; });
 }
 
 bool grow_scratch(State& s, size_t bytes) {
@@ -154,6 +153,23 @@ bool grow_scratch(State& s, size_t bytes) {
 
 }  // namespace
 
+Work::Work(int64_t count, int64_t grain, int num_threads) : count_(count), grain_(grain), num_threads_(num_threads) {}
+
+int64_t Work::piece(int64_t begin) const {
+    const int64_t left = count_ - begin;
+    if (num_threads_ == 1 || left <= grain_) return left;
+    return std::max(grain_, left / (2 * num_threads_) / grain_ * grain_);
+}
+
+bool Work::take(int64_t* begin, int64_t* end) {
+    *begin = next_.load(std::memory_order_relaxed);
+    do {
+        if (*begin >= count_) return false;
+        *end = *begin + piece(*begin);
+    } while (!next_.compare_exchange_weak(*begin, *end, std::memory_order_relaxed));
+    return true;
+}
+
 ThreadTeam& team() {
     static ThreadTeam instance;
     return instance;
@@ -166,9 +182,9 @@ void ThreadTeam::set_size(int num_threads) {
     const std::lock_guard<std::mutex> lock(s.one_caller);
     if (num_threads == s.size) return;
     stop_threads(s);
-    const uint64_t seen = s.generation.load();
+    const uint64_t region = s.gate.load() / kRegion;
     for (int part = 1; part < num_threads; ++part) {
-        s.threads.emplace_back(thread_main, std::ref(s), part, seen);
+        s.threads.emplace_back(thread_main, std::ref(s), part, region);
         s.size = part + 1;  // what exists, should the next one fail to start
     }
 }
@@ -177,12 +193,8 @@ void ThreadTeam::run_body(Body body, void* context) {
     if (role == Role::kOutside) return run_region(state(), body, context);
     const Role outer = role;
     role = Role::kNested;
-    body(context, 0, 1);
+    body(context, 0);
     role = outer;
-}
-
-void ThreadTeam::barrier() {
-    if (role == Role::kInBody) barrier_of(state());
 }
 
 void* ThreadTeam::scratch(size_t bytes) {

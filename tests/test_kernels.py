@@ -115,6 +115,19 @@ def test_the_thread_team_can_be_resized_and_refuses_nonsense(all_ops):
     assert all_ops.threads == 2
 
 
+def test_threads_that_come_late_change_nothing(all_ops):
+    """With far more threads than cores most of them find the work taken, or the operation over."""
+    table, token_ids = torch.randn(97, 33), torch.arange(97, dtype=torch.int32)
+    all_ops.set_threads(48)
+    try:
+        for _ in range(300):
+            out = torch.full_like(table, torch.nan)
+            all_ops.embed(table, token_ids, out)
+            assert torch.equal(out, table)
+    finally:
+        all_ops.set_threads(2)
+
+
 def test_two_python_threads_may_call_by_turns(all_ops):
     """The team serves one operation at a time, whoever calls."""
     token_ids = torch.arange(200, dtype=torch.int32)

@@ -236,7 +236,8 @@ PARLOR_API int linear(
     void* stream);
 
 /* The machine's limits, for tools/benchmark: read `bytes` of memory with all threads; make products in registers
- * with all threads (int8; int16 with AVX2; float32 in plain code) and say how many operations that was. */
+ * (int8; int16 with AVX2; float32 in plain code), `rounds` of them among all threads, and say how many operations that
+ * was. */
 PARLOR_API int measure_read(const void* memory, int64_t bytes, void* stream);
 PARLOR_API int measure_products(int64_t rounds, int64_t* operations, void* stream);
 
