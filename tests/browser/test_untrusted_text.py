@@ -226,17 +226,22 @@ def test_html_is_shown_as_the_text_that_it_is(page, open_session, site):
 
 
 def drawn(page, text):
-    """HTML and text of what was grown in pieces; the same as that of the whole."""
+    """HTML and text of a reply; the same if it came in two pieces, cut anywhere, or in many."""
     return page.evaluate(
         """async (text) => {
           const app = document.querySelector("script[type=module]").src;
           const { MarkdownView } = await import(new URL("./markdown.js", app));
-          const [grown, whole] = [document.createElement("div"), document.createElement("div")];
-          const view = new MarkdownView(grown);
-          for (let end = 1; end < text.length; end += 1) view.grow(text.slice(0, end));
-          view.show(text);
+          const whole = document.createElement("div");
           new MarkdownView(whole).show(text);
-          if (grown.innerHTML !== whole.innerHTML) throw new Error(`${grown.innerHTML} / ${whole.innerHTML}`);
+          const steps = new MarkdownView(document.createElement("div"));
+          for (let end = 1; end < text.length; end += 1) {
+            const once = new MarkdownView(document.createElement("div"));
+            for (const view of [once, steps]) view.grow(text.slice(0, end));
+            if (end === text.length - 1) steps.show(text);
+            once.show(text);
+            for (const { root } of end === text.length - 1 ? [once, steps] : [once])
+              if (root.innerHTML !== whole.innerHTML) throw new Error(`${end}: ${root.innerHTML}`);
+          }
           return [whole.innerHTML.trim(), whole.textContent.trim()];
         }""",
         text,
@@ -258,6 +263,7 @@ def test_each_kind_of_markdown_becomes_its_element_however_it_came(page):
         'aria-label="Table"><table><thead><tr><th>a</th>\n<th align="right">b</th>\n</tr></thead>'
         '<tbody><tr><td>1</td>\n<td align="right">2</td>\n</tr></tbody></table></div>',
         "&copy; &amp;amp; &#x41; &nonsense; &lt;b&gt;": "<p>© &amp;amp; A &amp;nonsense; &lt;b&gt;</p>",
+        "a \\(\\b{\\) c": '<p>a <span class="math" dir="ltr">\\b{</span> c</p>',
         "a <b>c</b>": "<p>a &lt;b&gt;c&lt;/b&gt;</p>",
         "![a *b*](https://x.example/p.png)": '<p><a href="https://x.example/p.png" target="_blank" '
         'rel="noopener noreferrer nofollow" title="https://x.example/p.png">Picture: a *b* '

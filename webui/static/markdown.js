@@ -151,8 +151,9 @@ function become(old, fresh) {
     return fresh;
   }
   const before = [...old.childNodes];
-  [...fresh.childNodes].forEach((child, at) => (before[at] ? become(before[at], child) : old.append(child)));
-  for (const extra of before.slice(fresh.childNodes.length)) extra.remove();
+  const after = [...fresh.childNodes]; // they move
+  after.forEach((child, at) => (before[at] ? become(before[at], child) : old.append(child)));
+  for (const extra of before.slice(after.length)) extra.remove();
   return old;
 }
 
