@@ -19,8 +19,11 @@ def test_reloading_in_mid_stream_shows_the_same_text(page, open_session, site):
     site.model.hold(after=100)
     say(page, "a long one")
     expect(page.locator(".md.writing")).to_contain_text("word20")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/events?" in request.url else None)
     page.reload()
     expect(page.locator(".md.writing")).to_contain_text("word0 word1")
+    assert len(asked) == 1, "before there are modules, and taken up by them"
     site.model.release()
     wait_until_quiet(page)
     stored = site.read(session_id)["messages"][-1]["text"]

@@ -20,8 +20,15 @@ export class ApiError extends Error {
   }
 }
 
-/** What early.js asked for before there were modules, by path; each answer is taken once. @type {Map<string, Promise<Response>>} */
+/** What early.js asked for before there were modules, by path. @type {Map<string, Promise<Response>>} */
 const asked = /** @type {any} */ (window).asked || new Map();
+
+/** Its answer; each is taken once. @param {string} path */
+export function early(path) {
+  const answer = asked.get(path);
+  asked.delete(path);
+  return answer;
+}
 
 /** Called with the outcome of each request: true if the server answered at all. @type {(reached: boolean) => void} */
 let onReached = () => {};
@@ -44,10 +51,8 @@ export async function request(method, path, body) {
   let response;
   const text = body === undefined ? undefined : JSON.stringify(body);
   try {
-    const early = method === "GET" && asked.get(path);
-    asked.delete(path);
     response =
-      (await early) ||
+      (method === "GET" && (await early(path))) ||
       (await fetch(path, {
         method,
         headers: body === undefined ? {} : { "Content-Type": "application/json" },

@@ -324,9 +324,9 @@ let listed = "";
 store.on(["session", "live"], () => {
   const { session, live } = store.state;
   const key = JSON.stringify([session?.id, session?.title, session?.messages.length, live.size, session?.bots]);
-  if (key === listed || store.state.loading) return;
+  if (key === listed) return;
   listed = key;
-  library.reload();
+  if (!store.state.loading) library.reload(); // else it has just come
 });
 window.addEventListener("hashchange", () => {
   const id = location.hash.slice(1);

@@ -12,27 +12,43 @@
   } catch {
     // No storage: the system's theme, and the panels as they are.
   }
-  let loaded = false;
-  const load = () => {
-    const app = /** @type {HTMLTemplateElement | null} */ (document.getElementById("app"));
-    if (!app || loaded) return;
-    loaded = true;
+  const [navigation] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
+  const again = navigation?.type === "reload";
+  /** @type {Map<string, Promise<Response>>} */
+  const asked = new Map();
+  /** @param {string} path */
+  const ask = (path) => {
+    const answer = fetch(path, { cache: "no-store" });
+    answer.catch(() => {}); // api.js tells
+    asked.set(path, answer);
+    return answer;
+  };
+  /** What app.js begins with, and the reply that is being written in its session. */
+  const askAll = async () => {
     let session = location.hash.slice(1);
     try {
       session ||= localStorage.getItem("parlor.last") || "";
     } catch {
       // No storage: a new session.
     }
-    const paths = ["/api/bots", "/api/settings", "/api/sessions", "/api/status"];
-    if (session) paths.unshift(`/api/sessions/${session}`);
-    const asked = new Map(paths.map((path) => [path, fetch(path, { cache: "no-store" })]));
-    for (const answer of asked.values()) answer.catch(() => {}); // api.js tells
     Object.assign(window, { asked });
+    if (session) ask(`/api/sessions/${session}`);
+    for (const name of ["bots", "settings", "status"]) ask(`/api/${name}`);
+    const { sessions } = await ask("/api/sessions").then((answer) => answer.clone().json());
+    const reply = sessions.find((one) => one.id === session)?.writing?.reply_id;
+    if (reply && !document.hidden) ask(`/api/replies/${reply}/events?from=0`);
+  };
+  let loaded = false;
+  const load = () => {
+    const app = /** @type {HTMLTemplateElement | null} */ (document.getElementById("app"));
+    if (!app || loaded) return;
+    loaded = true;
+    if (!again) askAll().catch(() => {});
     document.body.append(document.importNode(app.content, true));
   };
-  const [navigation] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
+  if (again) askAll().catch(() => {});
   document.addEventListener("DOMContentLoaded", () => {
-    if (document.hidden || navigation?.type === "reload") load();
+    if (document.hidden || again) load();
     else setTimeout(load, 250); // no paint is told
   });
   new PerformanceObserver(() => setTimeout(load)).observe({ type: "paint", buffered: true });

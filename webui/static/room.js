@@ -54,8 +54,8 @@ export function createRoom(store, page) {
       const { session } = store.state;
       if (!session || session.id !== live.sessionId) return;
       const known = messageOf(session, live.messageId);
-      store.set({ viewLeaf: known ? store.state.viewLeaf : live.messageId });
-      store.touch("live");
+      if (!known) store.state.viewLeaf = live.messageId;
+      store.touch("live", "viewLeaf");
     },
     held(live, data) {
       const { session } = store.state;
@@ -97,9 +97,9 @@ export function createRoom(store, page) {
     if (!session) return;
     const changes = { session, context: body.context || session.context || store.state.context };
     if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
-    store.set(changes);
     const running = [...(body.replies || session.replies || []), ...(body.reply ? [body.reply] : [])];
-    for (const reply of running) replies.watch(reply, session.id);
+    for (const reply of running) replies.watch(reply, session.id); // before, so that the page is drawn once
+    store.set(changes);
   }
 
   /**

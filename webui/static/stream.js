@@ -5,7 +5,7 @@
  * events mean, but that "done" and "error" are the last.
  */
 
-import { ApiError } from "./api.js";
+import { ApiError, early } from "./api.js";
 
 /** The server sends a heartbeat every 5 s; this long without a byte means that the connection is dead. */
 const SILENCE_MS = 20_000;
@@ -42,14 +42,12 @@ export function parseEvents(buffer) {
  * @param {AbortSignal} signal
  */
 async function* connection(replyId, cursor, signal) {
-  const response = await fetch(`/api/replies/${replyId}/events?from=${cursor}`, {
-    signal,
-    cache: "no-store",
-    headers: { Accept: "text/event-stream" },
-  });
+  const path = `/api/replies/${replyId}/events?from=${cursor}`;
+  const response = await (early(path) || fetch(path, { signal, cache: "no-store" }));
   if (!response.ok || !response.body) throw new ApiError(response.status, await response.json().catch(() => null));
   const decoder = new TextDecoder();
   const reader = response.body.getReader();
+  signal.addEventListener("abort", () => reader.cancel().catch(() => {})); // early.js knew no signal
   let buffer = "";
   for (;;) {
     const { value, done } = await reader.read();

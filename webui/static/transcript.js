@@ -109,19 +109,17 @@ export function createTranscript(store, room, handlers) {
 
   let filling = 0;
 
-  /** Add messages above until the screen and a bit more is full, in turns: the last ones are painted first. */
-  function fillUp() {
+  /** Add messages above: at once until the screen is full, then in turns a bit more, so that the last are painted first. */
+  function fillUp(ahead = 0) {
     clearTimeout(filling);
     const until = performance.now() + TURN_MS;
-    while (first > 0 && list.scrollHeight < scroller.clientHeight + 2 * AHEAD_PX) {
-      if (performance.now() > until) {
-        filling = window.setTimeout(() => pin.pinned && fillUp());
-        return;
-      }
+    const lacks = (more) => first > 0 && list.scrollHeight < scroller.clientHeight + more;
+    while (lacks(ahead) && performance.now() < until) {
       first -= 1;
       draw();
-      pin.follow();
     }
+    pin.follow();
+    if (lacks(2 * AHEAD_PX)) filling = window.setTimeout(() => pin.pinned && fillUp(2 * AHEAD_PX));
   }
 
   /** The reader nears the first message on the page: put earlier ones before it and let go of the last ones. */
