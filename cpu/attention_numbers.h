@@ -44,7 +44,7 @@ class NumberBlocks {
         const bool widens = sizeof(Element) < sizeof(float) && rows > kMaxRows * 2;
         for (int64_t i = 0; i < pages; ++i) {
             const Element* const keys = page(view_.a.k_cache, first_page + i);
-            const Element* const next = ahead(view_.a.k_cache, first_page + i);
+            Fetch next = fetch(view_.a.k_cache, first_page + i + 1, first_row, n_ / (2 * kLanes) * view_.a.head_dim);
             float* const scores = scores_ + i * padded_page_;
             if (widens) compute_scores(widen(keys), next, first_row, scores);
             else compute_scores(keys, next, first_row, scores);
@@ -53,7 +53,7 @@ class NumberBlocks {
             exponentiate(state, r, std::min(end, view_.keys_of_row(r)) - start, pages);
         for (int64_t i = 0; i < pages; ++i) {
             const Element* const values = page(view_.a.v_cache, first_page + i);
-            const Element* const next = ahead(view_.a.v_cache, first_page + i);
+            Fetch next = fetch(view_.a.v_cache, first_page + i + 1, first_row, view_.a.head_dim / (2 * kLanes) * n_);
             const int64_t count = std::min(n_, end - start - i * n_);
             const float* const p = scores_ + i * padded_page_;
             if (widens) add_values(state, widen(values), next, first_row, count, p);
@@ -62,7 +62,6 @@ class NumberBlocks {
     }
 
   private:
-    static constexpr int64_t kPagesAhead = 1;  // prefetch distance; a page of one row takes longer than a miss
 #if defined(__AVX512F__)
     static constexpr int kMaxRows = 8;  // with two vectors each: 16 sums, two loaded vectors, a factor in 32 registers
 #elif defined(__AVX2__)
@@ -75,9 +74,19 @@ class NumberBlocks {
         return reinterpret_cast<const Element*>(view_.block(cache, index));
     }
 
-    // The page to prefetch while page `index` is worked on; nullptr if there is none.
-    const Element* ahead(const void* cache, int64_t index) const {
-        return index + kPagesAhead < view_.num_pages() ? page(cache, index + kPagesAhead) : nullptr;
+    // What is prefetched into L1 while a page is worked on, a little in each step: all at once holds up the loads.
+    struct Fetch {
+        const char* at;
+        int64_t step;  // bytes; 0: nothing to fetch
+
+        void one_step() { __builtin_prefetch(at, 0, 3), at += step; }
+    };
+
+    // Page `index`, in as many steps as the rows from first_row on take, `steps` for each run of them.
+    Fetch fetch(const void* cache, int64_t index, int64_t first_row, int64_t steps) const {
+        if (index >= view_.num_pages() || steps == 0) return {nullptr, 0};
+        const int64_t num_steps = steps * ((view_.rows - first_row + kMaxRows - 1) / kMaxRows);
+        return {reinterpret_cast<const char*>(page(cache, index)), (view_.plan.block_bytes + num_steps - 1) / num_steps};
     }
 
     const float* widen(const Element* numbers) {
@@ -106,24 +115,24 @@ class NumberBlocks {
     // scores[r][j] = q[r] . key j for the whole page. Those behind the sequence's end are computed from whatever
     // lies there and replaced in exponentiate().
     template <class Number>
-    void compute_scores(const Number* keys, const Element* next, int64_t first_row, float* scores) {
+    void compute_scores(const Number* keys, Fetch& next, int64_t first_row, float* scores) {
+        Fetch none{nullptr, 0};
         for_rows(first_row, [&](auto rows, int64_t r) {
             constexpr int kRows = decltype(rows)::value;
             int64_t j = 0;
             for (; j + 2 * kLanes <= n_; j += 2 * kLanes)
-                score_keys<kRows, 2>(r, scores + j, next ? next + j : nullptr,
+                score_keys<kRows, 2>(r, scores + j, next,
                                      [&](int64_t d, int v) { return load(keys + d * n_ + j + v * kLanes); });
             for (; j + kLanes <= n_; j += kLanes)
-                score_keys<kRows, 1>(r, scores + j, nullptr, [&](int64_t d, int) { return load(keys + d * n_ + j); });
+                score_keys<kRows, 1>(r, scores + j, none, [&](int64_t d, int) { return load(keys + d * n_ + j); });
             if (j < n_)
-                score_keys<kRows, 1>(r, scores + j, nullptr,
+                score_keys<kRows, 1>(r, scores + j, none,
                                      [&](int64_t d, int) { return load_n(keys + d * n_ + j, n_ - j); });
-            next = nullptr;
         });
     }
 
     template <int kRows, int kVectors, class Keys>
-    void score_keys(int64_t r, float* scores, const Element* next, Keys keys) {
+    void score_keys(int64_t r, float* scores, Fetch& fetches, Keys keys) {
         const int64_t padded_dim = view_.plan.padded_dim, head_dim = view_.a.head_dim;
         const float* const q = q_ + r * padded_dim;
         Vec sums[kRows][kVectors];
@@ -131,8 +140,9 @@ class NumberBlocks {
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) sums[row][v] = zero();
+        Fetch next = fetches;
         for (int64_t d = 0; d < head_dim; ++d) {
-            if (next) prefetch<kVectors>(next + d * n_);
+            if (next.step) next.one_step();
             Vec key[kVectors];
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) key[v] = keys(d, v);
@@ -143,18 +153,12 @@ class NumberBlocks {
                 for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(query, key[v], sums[row][v]);
             }
         }
+        fetches = next;
 #pragma GCC unroll 16
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v)
                 store(scores + (r + row) * score_stride_ + v * kLanes, sums[row][v]);
-    }
-
-    // Into the L1 cache, which holds the four pages at work.
-    template <int kVectors>
-    static void prefetch(const Element* p) {
-        constexpr int64_t kPerLine = 64 / sizeof(Element);
-        for (int64_t i = 0; i < kVectors * kLanes; i += kPerLine) __builtin_prefetch(p + i, 0, 3);
     }
 
     // Scores of row r become exp(score - max), zero from key `visible` of the block on; earlier sums are scaled to
@@ -192,29 +196,28 @@ class NumberBlocks {
     }
 
     template <class Number>
-    void add_values(State& state, const Number* values, const Element* next, int64_t first_row, int64_t count,
+    void add_values(State& state, const Number* values, Fetch& next, int64_t first_row, int64_t count,
                     const float* p) {
         const int64_t n = view_.a.head_dim;
+        Fetch none{nullptr, 0};
         for_rows(first_row, [&](auto rows, int64_t r) {
             constexpr int kRows = decltype(rows)::value;
             int64_t i = 0;
             for (; i + 2 * kLanes <= n; i += 2 * kLanes)
-                add_columns<kRows, 2>(state, r, i, count, p, next ? next + i : nullptr,
+                add_columns<kRows, 2>(state, r, i, count, p, next,
                                       [&](int64_t j, int v) { return load(values + j * n + i + v * kLanes); });
             for (; i + kLanes <= n; i += kLanes)
-                add_columns<kRows, 1>(state, r, i, count, p, nullptr,
+                add_columns<kRows, 1>(state, r, i, count, p, none,
                                       [&](int64_t j, int) { return load(values + j * n + i); });
             if (i < n)
-                add_columns<kRows, 1>(state, r, i, count, p, nullptr,
+                add_columns<kRows, 1>(state, r, i, count, p, none,
                                       [&](int64_t j, int) { return load_n(values + j * n + i, n - i); });
-            next = nullptr;
         });
     }
 
     // sum[r..][i..] += p[r..][j] * value(j)[i..] over the keys j of the page
     template <int kRows, int kVectors, class Value>
-    void add_columns(State& state, int64_t r, int64_t i, int64_t count, const float* p, const Element* next,
-                     Value value) {
+    void add_columns(State& state, int64_t r, int64_t i, int64_t count, const float* p, Fetch& fetches, Value value) {
         const int64_t padded_dim = view_.plan.padded_dim;
         p += r * score_stride_;
         float* const to = state.sum + r * padded_dim + i;
@@ -223,8 +226,9 @@ class NumberBlocks {
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) sums[row][v] = load(to + row * padded_dim + v * kLanes);
+        Fetch next = fetches;
         for (int64_t j = 0; j < count; ++j) {
-            if (next) prefetch<kVectors>(next + j * view_.a.head_dim);
+            if (next.step) next.one_step();
             Vec values[kVectors];
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);
@@ -235,6 +239,7 @@ class NumberBlocks {
                 for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(weight, values[v], sums[row][v]);
             }
         }
+        fetches = next;
 #pragma GCC unroll 16
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
