@@ -62,6 +62,12 @@ def test_the_work_of_a_model_is_that_of_its_sizes():
     assert info["weight_bytes"] - model.step_bytes == 96 * 64 * 2
 
 
+def test_requests_together_find_room_in_the_cache_together():
+    assert Case(batch=8, steps=32).cache_tokens == 8 * 64, "34 tokens take two pages of 32"
+    assert Case(context=2048, steps=32).cache_tokens == 2112
+    assert Case(prompt=128).cache_tokens == 160, "the token that comes out takes a page, too"
+
+
 def test_cases_are_prompts_contexts_and_batches_without_a_context():
     assert make_cases([128], [0, 2048], [1, 4], 32) == [
         Case(prompt=128), Case(context=0, steps=32), Case(context=2048, steps=32), Case(batch=4, steps=32)]

@@ -93,9 +93,10 @@ def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
               else ModelConfig.from_folder(options.model))
     cases = fitting(make_cases(options.prompts, options.contexts, options.batches, options.new_tokens),
                     config)
+    room = min(config.max_positions, max(32, *(case.cache_tokens for case in cases)))
     # Without guesses: random tokens would be guessed too well or never, and a step must be one token.
     engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache,
-                                 max_seq_len=max(32, *(case.length for case in cases)), speculation=False)
+                                 max_seq_len=room, speculation=False)
     memory = PeakMemory()
     engine = (Engine.synthetic(options.synthetic, engine_config, head_bits=options.head_bits)
               if options.synthetic else Engine.load(options.model, engine_config))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.engine.engine import Engine
+from model.engine.kv_cache import PAGE_SIZE
 from model.engine.request import FailedEvent, FinishedEvent, RequestStats, SamplingParams
 
 
@@ -37,6 +38,11 @@ class Case:
     def length(self) -> int:
         """Tokens that a request has at its end."""
         return self.prompt + 1 if self.prompt else max(self.context, 1) + self.steps + 1
+
+    @property
+    def cache_tokens(self) -> int:
+        """Room in the cache for all requests at once, in whole pages: none must wait for another."""
+        return self.batch * -(-self.length // PAGE_SIZE) * PAGE_SIZE
 
 
 @dataclass(frozen=True)
