@@ -114,6 +114,15 @@ int32_t round_block(const linear_weight&, const float* values, int length, float
     return sum;
 }
 #elif defined(__AVX2__)
+// An order of eight 16-bit words for vpshufb, the same in both halves of a register.
+struct WordOrder {
+    alignas(32) int8_t bytes[32] = {};
+
+    explicit constexpr WordOrder(const int (&words)[8]) {
+        for (int i = 0; i < 32; ++i) bytes[i] = static_cast<int8_t>(2 * words[i % 16 / 2] + i % 2);
+    }
+};
+
 inline __m256i round_8(const float* values, __m256 inverse) {
     const __m256 shifted = _mm256_fmadd_ps(_mm256_loadu_ps(values), inverse, _mm256_set1_ps(kRounder));
     return _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(kRounderBits));
@@ -122,10 +131,9 @@ inline __m256i round_8(const float* values, __m256 inverse) {
 int32_t round_block(const linear_weight& w, const float* values, int length, float inverse, void* const* codes,
                     int64_t place) {
     int16_t* const out = static_cast<int16_t*>(codes[0]) + place;
-    const int* const pairs = kPairOrder[w.kind == PARLOR_LINEAR_Q4 ? 0 : 1];
-    alignas(32) int8_t bytes[32];  // the order of 16-bit words in each half of a register
-    for (int i = 0; i < 32; ++i) bytes[i] = static_cast<int8_t>(2 * pairs[i % 16 / 2] + i % 2);
-    const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes));
+    static constexpr WordOrder kOrders[2] = {WordOrder(kPairOrder[0]), WordOrder(kPairOrder[1])};
+    const WordOrder& words_order = kOrders[w.kind == PARLOR_LINEAR_Q4 ? 0 : 1];
+    const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(words_order.bytes));
     const __m256 factor = _mm256_set1_ps(inverse);
     __m256i sums = _mm256_setzero_si256();
     for (int i = 0; i < length; i += 16) {
@@ -162,8 +170,9 @@ float offset_of(const linear_weight& w, int32_t sum) {
 // One row of a span; returns its scale. Missing rows are zeros.
 float stage_span(const linear_weight& w, const Span& span, const Input& input, int row, float factor, int tile_rows,
                  void* const* codes, float* offsets) {
-    alignas(64) float values[kSpanColumns] = {};
+    alignas(64) float values[kSpanColumns];
     const Block* const blocks = blocks_of(w);
+    if (row >= input.rows) std::memset(values, 0, sizeof values);
     float* end = values;
     for (int b = span.first_block; row < input.rows && b < span.last_block; end += blocks[b++].length)
         gather(w, blocks[b], input, row, factor, end);
