@@ -120,7 +120,7 @@ function link(address, tokens, around) {
 }
 
 /**
- * @param {any[]} tokens of marked's lexer, with those of tokens.js
+ * @param {any[]} tokens of marked's lexer, and the two of mathematics that markdown.js gives it
  * @param {boolean} finished a code block that is still being written is not coloured yet if it is long
  * @returns {DocumentFragment}
  */
