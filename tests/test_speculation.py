@@ -274,9 +274,8 @@ SIZES = (1, 2, 3, 4, 5, 7, 9, 13, 17)
 def costs(seconds: dict[int, float]) -> StepCosts:
     made = StepCosts()
     for rows, time in seconds.items():
-        for cold in (50.0, 20.0):  # the first steps of a shape are no measure
-            made.note(rows, cold)
-        made.note(rows, time)
+        for each in (50.0, 20.0, time, time, time):  # the first steps of a shape are no measure
+            made.note(rows, each)
     return made
 
 
@@ -309,6 +308,16 @@ def test_a_cost_measured_in_a_bad_moment_is_not_believed_for_ever(speculator: Sp
         rows = 1 + speculator.choose([(0.9, 4)], 1, 100)[0]
         speculator.costs.note(rows, 1.0 if rows == 5 else 1.0 + 0.5 * rows)
     assert rows == 5
+
+
+def test_one_measurement_in_a_bad_moment_is_not_enough_to_find_rows_dear():
+    made = costs({1: 1.0})
+    for seconds in (50.0, 20.0, 30.0):
+        made.note(4, seconds)
+    assert made.of(4) < 20
+    made.note(4, 1.5)
+    made.note(4, 1.5)
+    assert made.of(4) == pytest.approx(1.5)
 
 
 def test_where_guesses_are_never_right_few_are_looked_for():

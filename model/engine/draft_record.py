@@ -15,6 +15,7 @@ _HOPE = 0.5            # of what more rows would cost in proportion, where only 
 _OLD = 0.8             # with each time that long it is believed to be so much less, until it is tried again
 _MISSES = 8            # in a row, after which only every _REST-th token is looked at
 _REST = 4
+_TRIALS = 3            # measurements before one is believed to be dear: others may have held it up
 _COLD_STEPS = 2        # the first ones of a shape are run by Python and recorded, see call_list.py
 
 
@@ -71,7 +72,11 @@ class StepCosts:
         before = self._seconds.get(rows)
         if before is None:
             insort(self._known, rows)
-        elif self._age(rows) < _REMEMBERED:
+        elif self._is_on_trial(rows):
+            seconds = min(seconds, before)
+        elif self._age(rows) >= _REMEMBERED:
+            seconds = min(seconds, 2 * before)
+        else:
             seconds = before + (0.3 * (seconds - before) if seconds < before
                                 else 0.05 * (min(seconds, 2 * before) - before))
         self._seconds[rows] = seconds
@@ -80,8 +85,13 @@ class StepCosts:
     def of(self, rows: int) -> float:
         """What a step of so many rows takes, as far as one can tell."""
         measured = self._seconds.get(rows)
-        if measured is not None:
-            return measured * _OLD ** (self._age(rows) // _REMEMBERED)
+        if measured is None:
+            return self._hoped(rows)
+        if self._is_on_trial(rows):
+            return min(measured, self._hoped(rows))
+        return measured * _OLD ** (self._age(rows) // _REMEMBERED)
+
+    def _hoped(self, rows: int) -> float:
         known, at = self._known, bisect_left(self._known, rows)
         if not known:
             return 1.0 + _ASSUMED_COST * (rows - 1)
@@ -97,6 +107,9 @@ class StepCosts:
             return base * (1 + _ASSUMED_COST * (rows - low) / low)
         slope = (self._seconds[other] - base) / (other - low)
         return base + _HOPE * max(0.0, slope) * (rows - low)
+
+    def _is_on_trial(self, rows: int) -> bool:
+        return self._runs[rows] < _COLD_STEPS + _TRIALS
 
     def _age(self, rows: int) -> int:
         return self._now - self._noted[rows]
