@@ -76,6 +76,7 @@ def check_plot() -> None:
 def plot(rows: list[Row], title: str, path: Path) -> None:
     """Two panels over the cases: tokens a second with min and max, and the share of the limit."""
     from matplotlib.figure import Figure  # without pyplot: no display, no state
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(9, 1.6 + 0.42 * len(rows)), layout="constrained")
     speeds, shares = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -89,6 +90,9 @@ def plot(rows: list[Row], title: str, path: Path) -> None:
     speeds.scatter([row["limit"]["median"] for row in rows], list(places), marker="|", s=220, color="#333333",
                    label="limit", zorder=3)
     speeds.set_xscale("log")
+    speeds.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    speeds.xaxis.set_major_formatter("{x:g}")
+    speeds.xaxis.set_minor_locator(NullLocator())
     speeds.set_xlabel("tokens a second")
     speeds.set_yticks(list(places), [row["what"] for row in rows])
     speeds.invert_yaxis()
