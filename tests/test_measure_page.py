@@ -1,6 +1,6 @@
 """The figures of tools/measure_page.py by hand; Chromium itself is only asked by the tool."""
 
-from tools.measure_page import BUDGETS, delays, p95, report
+from tools.measure_page import BUDGETS, FLOORS, delays, p95, report
 
 
 def test_a_token_counts_from_when_it_was_made_to_the_first_paint_that_has_it():
@@ -16,7 +16,10 @@ def test_the_95th_percentile_by_hand():
 def test_a_budget_is_held_by_the_median_and_the_worst_is_told_too(capsys):
     found = {name: [budget, budget, budget + 5.0] for name, budget in BUDGETS.items()}
     found["open a session of 1,000 messages, ms"] = [299.0, 301.0, 302.0]
-    figures = report(found, "1.0")["figures"]
+    found |= {name: [3.0, 1.0, 2.0] for name in FLOORS}
+    made = report(found, "1.0")
+    assert made["floors"] == [{"what": name, "median": 2.0} for name in FLOORS]
+    figures = made["figures"]
     missed = [figure for figure in figures if not figure["held"]]
     assert missed == [{"what": "open a session of 1,000 messages, ms", "budget": 300, "median": 301.0,
                        "worst": 302.0, "held": False}]
