@@ -174,6 +174,7 @@ def assert_harmless(page):
         assert href is None or href.startswith(("https://", "http://", "mailto:")), href
 
 
+@pytest.mark.slow  # 35 s: each of some seventy samples is a reply of its own
 def test_streamed_samples_run_nothing_and_send_nothing(page, open_session, site):
     """Each sample is a reply of its own, then all of them are loaded again as stored text."""
     open_session()
