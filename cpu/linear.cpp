@@ -18,9 +18,9 @@ namespace parlor {
 namespace {
 
 constexpr int64_t kMaxRows = int64_t{1} << 24;
-constexpr int64_t kChunkRows = 256;      // rows staged at a time
+constexpr int64_t kChunkRows = 256;        // rows staged at a time
 constexpr int64_t kStreamedRowBlocks = 8;  // that a thread takes at least of few rows: the streams are to be long
-constexpr int64_t kCachedRowBlocks = 2;  // row blocks that all tiles go over while they are in the cache
+constexpr int64_t kCachedRowBlocks = 2;    // row blocks that all tiles go over while they are in the cache
 constexpr size_t kAlignment = 64;
 
 // Where the parts of a staged tile lie within its memory.

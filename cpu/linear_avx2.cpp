@@ -1,7 +1,7 @@
 // The linear layer for 1..8 rows with AVX2.
 //
 // One or two rows are bound by reading the codes, more by the multiplier. Two row blocks, far apart in memory, are read
-// side by side, with prefetches: on a Zen 3 that is 7% faster than four and 4% than one. A line of 128 codes takes 12
+// side by side, with prefetches: on a Zen 3 that is 7% faster than four and 3% than one. A line of 128 codes takes 12
 // operations to unpack and 16 a row: multiplied as pairs of int16 (vpmaddwd) the 12 bits of an activation need no two
 // planes, as bytes would. For one or two rows both row blocks share the activations in a register. Five to eight rows go
 // over each block of columns in two runs: unpacking twice costs less than a panel (linear_avx2_many.cpp) that few rows
@@ -15,11 +15,11 @@ namespace avx2 {
 namespace {
 
 constexpr int kMaxRows = 8;
-constexpr int kRowsAtOnce = 4;          // their sums of 16 outputs in registers
+constexpr int kRowsAtOnce = 4;         // have their sums of 16 outputs in registers
 constexpr int kStreams = 2;
-constexpr int kRowsOfTwoStreams = 2;    // up to so many rows both streams' sums are
-constexpr int kPrefetchBytes = 2048;    // ahead in each stream
-constexpr int64_t kDenseColumns = 64;   // of a stream in turn
+constexpr int kRowsOfTwoStreams = 2;   // up to so many rows have those of both streams there
+constexpr int kPrefetchBytes = 2048;   // ahead in each stream
+constexpr int64_t kDenseColumns = 64;  // of a stream in turn
 
 inline void prefetch(const void* source) {
     _mm_prefetch(static_cast<const char*>(source) + kPrefetchBytes, _MM_HINT_T0);
