@@ -1,9 +1,13 @@
-"""Imports run one way: app.py -> webui/ -> model/ -> model/kernels/. Read from the sources with ast."""
+"""Imports run one way: app.py -> webui/ -> model/ -> model/kernels/. Read from the sources with ast.
+
+The page's modules too: app.js -> chat/, panels/ -> session/, overlays/, text/ -> server/ -> base/.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +18,8 @@ LAYERS = {"app": 0, "webui": 1, "model": 2}
 OURS = {"app", "webui", "model", "tools", "tests"}
 WEB = {"flask", "werkzeug", "waitress"}
 TENSORS = {"torch", "numpy", "safetensors", "sentencepiece", "tokenizers"}
+STATIC = ROOT / "webui" / "static"
+PAGE_LAYERS = {"base": 0, "server": 1, "session": 2, "overlays": 2, "text": 2, "chat": 3, "panels": 3, "": 4}
 
 
 def sources(folder: str) -> list[Path]:
@@ -151,3 +157,40 @@ def test_no_pickle_and_no_flask_development_server():
             assert "app.run(" not in text and "trust_remote_code=True" not in text, path
             for name in imported(path):
                 assert name.partition(".")[0] not in ("pickle", "marshal", "shelve"), f"{path} imports {name}"
+
+
+@functools.cache
+def page_imports(path: Path) -> list[Path]:
+    """What a module of the page imports, at once or later."""
+    text = re.sub(r"/\*.*?\*/|(?<=\s)//[^\n]*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    statements = r'^(?:import|export)\b[^"`;]*?"(\.[^"]+)";'
+    names = re.findall(statements, text, re.MULTILINE)
+    names += re.findall(r'\bimport\(\s*["`](\.[^"`]+)["`]', text)
+    return [(path.parent / name).resolve() for name in names]
+
+
+def page_modules() -> list[Path]:
+    return [path for path in STATIC.rglob("*.js") if path.relative_to(STATIC).parts[0] != "vendor"]
+
+
+def page_folder(path: Path) -> str:
+    return "/".join(path.relative_to(STATIC).parts[:-1])
+
+
+def test_the_pages_modules_import_nothing_that_lies_above_them():
+    for path in page_modules():
+        for other in page_imports(path):
+            if page_folder(other).partition("/")[0] == "vendor":
+                assert page_folder(path) == "text", f"{path.relative_to(STATIC)} imports {other.name}"
+                continue
+            assert other.exists(), f"{path.relative_to(STATIC)} imports {other}"
+            layer, below = PAGE_LAYERS[page_folder(path)], PAGE_LAYERS[page_folder(other)]
+            same = page_folder(path) == page_folder(other) or {layer, below} == {3}
+            assert below < layer or same, f"{path.relative_to(STATIC)} imports {other.relative_to(STATIC)}"
+
+
+def test_the_pages_modules_import_each_other_in_no_circle():
+    graph = {str(path): {str(other) for other in page_imports(path)} for path in page_modules()}
+    assert len(graph[str(STATIC / "app.js")]) > 15  # the imports are found
+    for module in graph:
+        assert not reaches(graph, module, module), f"{module} imports itself by a detour"

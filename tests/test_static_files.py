@@ -13,12 +13,12 @@ CRITICAL_KILOBYTES = 100
 
 
 def own_modules():
-    return sorted(STATIC.glob("*.js"))
+    return sorted(path for path in STATIC.rglob("*.js") if VENDOR not in path.parents)
 
 
 def imports(module):
     """What a module imports before it runs (not what it loads later)."""
-    statement = r'^(?:import (?:[^"]*?from )?|export [^"]*?from )"(\./[^"]+)";'
+    statement = r'^(?:import (?:[^"]*?from )?|export [^"]*?from )"(\.{1,2}/[^"]+)";'
     return [
         (module.parent / name).resolve()
         for name in re.findall(statement, module.read_text(), re.MULTILINE | re.DOTALL)

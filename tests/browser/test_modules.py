@@ -34,7 +34,7 @@ def test_events_are_the_same_wherever_the_stream_is_cut(call):
         {"index": 4, "type": "done", "data": {}},
     ]
     wrong = call(
-        "stream",
+        "server/stream",
         """(m, [stream, expected]) => {
           const bytes = new TextEncoder().encode(stream);
           const wrong = [];
@@ -64,7 +64,7 @@ def test_the_shown_path_and_the_versions_of_a_message(call):
         {"id": "d", "parent": "b"},
     ]
     shown = call(
-        "tree",
+        "session/tree",
         """(m, messages) => {
           const session = { messages, leaf: "d" };
           const live = new Map([["e", { messageId: "e", parent: "a", ready: true, bot: "x", name: "X" }]]);
@@ -80,7 +80,7 @@ def test_the_shown_path_and_the_versions_of_a_message(call):
 
 def test_a_slider_is_bent_so_that_the_usual_value_stands_near_the_middle(call):
     found = call(
-        "field",
+        "panels/field",
         """(m) => [[0, 1, 0.95], [0, 5, 0.8], [1, 2048, 512], [0, 1000, 0]].map((range) => {
           const [low, high, usual] = range;
           const scale = m.scale(low, high, usual);
@@ -95,7 +95,7 @@ def test_a_slider_is_bent_so_that_the_usual_value_stands_near_the_middle(call):
 
 def test_numbers_and_times_are_written_as_people_read_them(call):
     found = call(
-        "format",
+        "base/format",
         """(m) => [m.count(28640), m.plural(1, "message"), m.plural(2, "message"), m.duration(0.314),
           m.duration(75),
           m.bytes(4.9e9), m.bytes(123e6), m.stepped(0.5, 0.01), m.stepped(12, 1),
@@ -122,7 +122,7 @@ def test_numbers_and_times_are_written_as_people_read_them(call):
 )
 def test_money_is_no_mathematics_and_mathematics_is(call, text, formulas):
     found = call(
-        "markdown",
+        "text/markdown",
         """async (m, text) => {
           const root = document.createElement("div");
           new m.MarkdownView(root).show(text);

@@ -4,27 +4,27 @@
  * knows only the store, the room and the few functions that it is given here.
  */
 
-import { announce } from "./announce.js";
-import { get, listen } from "./api.js";
-import { followChanges } from "./changes.js";
-import { createChips } from "./chips.js";
-import { createComposer } from "./composer.js";
-import { copyText } from "./code.js";
-import { byId, h, iconButton } from "./dom.js";
+import { announce } from "./base/announce.js";
+import { byId, h, iconButton } from "./base/dom.js";
+import { recall, remember } from "./base/storage.js";
+import { chooseTheme, chosenTheme } from "./base/theme.js";
+import { get, listen } from "./server/api.js";
+import { followChanges } from "./session/changes.js";
+import { createRoom } from "./session/room.js";
+import { Store } from "./session/store.js";
+import { versions } from "./session/tree.js";
+import { openMenu } from "./overlays/menu.js";
+import { toast, toastError } from "./overlays/toast.js";
+import { copyText } from "./text/code.js";
+import { createChips } from "./chat/chips.js";
+import { createComposer } from "./chat/composer.js";
+import { createStatusLine } from "./chat/status-line.js";
+import { createTranscript } from "./chat/transcript.js";
+import { createWelcome } from "./chat/welcome.js";
+import { createLibrary } from "./panels/library.js";
+import { createSessionList } from "./panels/session-list.js";
 import { createFrame } from "./frame.js";
 import { listenToKeys } from "./keys.js";
-import { createLibrary } from "./library.js";
-import { openMenu } from "./menu.js";
-import { createRoom } from "./room.js";
-import { createSessions } from "./sessions.js";
-import { createStatusLine } from "./status-line.js";
-import { recall, remember } from "./storage.js";
-import { Store } from "./store.js";
-import { chooseTheme, chosenTheme } from "./theme.js";
-import { toast, toastError } from "./toast.js";
-import { createTranscript } from "./transcript.js";
-import { versions } from "./tree.js";
-import { createWelcome } from "./welcome.js";
 
 const store = new Store();
 const room = createRoom(store, {
@@ -49,11 +49,11 @@ const transcript = createTranscript(store, room, {
   branch: (message, text) => finishEdit(room.sayInstead(message, text)),
   proceed: (message) => room.reply("continue", { message: message.id }),
   again: (message) => room.reply("regenerate", { message: message.id }),
-  menu: async (message, anchor) => (await import("./details.js")).openMessageMenu(store, room, message, anchor),
+  menu: async (message, anchor) => (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor),
 });
 const statusLine = createStatusLine(store, room);
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
-const sessions = createSessions(store, {
+const sessions = createSessionList(store, {
   open,
   create,
   rename: library.rename,
@@ -77,7 +77,7 @@ let panel = null;
 
 /** The settings, loaded once the chat is on the page. */
 function rightPanel() {
-  panel ||= import("./right-panel.js").then(({ createRightPanel }) =>
+  panel ||= import("./panels/right-panel.js").then(({ createRightPanel }) =>
     createRightPanel(store, room, chips, {
       closeButton: frame.closeButton("right", "Hide settings"),
       reloadSettings,
@@ -105,7 +105,7 @@ listen({
     if (!reached) changes.suspect();
   },
   login: async () => {
-    (await import("./login.js")).askForPassword(() => location.reload());
+    (await import("./overlays/login.js")).askForPassword(() => location.reload());
   },
 });
 listenToKeys({
@@ -170,7 +170,7 @@ async function reloadBots() {
 
 /** @param {any} bot */
 async function openBotEditor(bot) {
-  const { editBot } = await import("./bots.js");
+  const { editBot } = await import("./panels/bot-editor.js");
   const existing = store.state.bots.find((one) => one.id === bot?.id) || null;
   editBot(store, existing, reloadBots, (saved) => {
     if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id))
@@ -288,7 +288,7 @@ function showTitle() {
 }
 
 async function openKeyList() {
-  (await import("./key-list.js")).openKeyList();
+  (await import("./overlays/key-list.js")).openKeyList();
 }
 
 /** @param {HTMLElement} anchor */

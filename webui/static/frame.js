@@ -4,8 +4,8 @@
  * the focus, makes the rest inert, and closes with Esc or a tap beside it.
  */
 
-import { byId, iconButton } from "./dom.js";
-import { recall, remember } from "./storage.js";
+import { byId, iconButton } from "./base/dom.js";
+import { recall, remember } from "./base/storage.js";
 
 const DRAWER_BELOW = { left: "(max-width: 820px)", right: "(max-width: 1120px)" };
 

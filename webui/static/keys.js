@@ -1,8 +1,8 @@
 // @ts-check
 /** The keyboard: every shortcut in one table. key-list.js shows them. */
 
-import { isComposing, isTyping } from "./input.js";
-import { menuIsOpen } from "./menu.js";
+import { isComposing, isTyping } from "./base/input.js";
+import { menuIsOpen } from "./overlays/menu.js";
 
 /**
  * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void, left: () => void,

@@ -1,0 +1,72 @@
+// @ts-check
+/**
+ * The menus of bots: what can be done with one in the room, and which others there are to bring in.
+ * @import { Bot, Session } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { RoomChanges } from "../session/room-changes.js"
+ */
+
+import { openMenu } from "../overlays/menu.js";
+
+/**
+ * The menu of one bot in the room.
+ * @param {Session} session @param {Bot} bot @param {HTMLElement} anchor @param {RoomChanges} changes
+ * @param {{speak: (id: string) => void, editBot: (bot: Bot) => void}} page
+ */
+export function openBotMenu(session, bot, anchor, changes, page) {
+  const at = session.bots.findIndex((entry) => entry.id === bot.id);
+  const muted = session.bots[at]?.muted;
+  const several = session.bots.length > 1;
+  openMenu(anchor, `Actions for ${bot.name}`, [
+    { label: `Let ${bot.name} speak`, icon: "message-circle", onSelect: () => page.speak(bot.id) },
+    several && {
+      label: muted ? "Unmute" : "Mute",
+      icon: muted ? "mic" : "mic-off",
+      help: muted ? "It answers again when its turn comes." : "It stays in the room and keeps quiet.",
+      onSelect: () => changes.mute(bot.id),
+    },
+    several && {
+      label: "Move left",
+      icon: "arrow-left",
+      disabled: at === 0,
+      onSelect: () => changes.move(bot.id, at - 1),
+    },
+    several && {
+      label: "Move right",
+      icon: "arrow-right",
+      disabled: at === session.bots.length - 1,
+      onSelect: () => changes.move(bot.id, at + 1),
+    },
+    { label: "Edit", icon: "pencil", onSelect: () => page.editBot(bot) },
+    "line",
+    { label: "Remove from this session", icon: "x", onSelect: () => changes.remove(bot.id) },
+  ]);
+}
+
+/**
+ * The menu that adds a bot.
+ * @param {Store} store @param {HTMLElement} anchor @param {RoomChanges} changes
+ * @param {{editBot: (bot: Bot | null) => void}} page
+ */
+export function openAddMenu(store, anchor, changes, page) {
+  const inside = new Set((store.state.session?.bots || []).map((entry) => entry.id));
+  const others = store.state.bots.filter((bot) => !inside.has(bot.id));
+  openMenu(anchor, "Add a bot", [
+    others.length ? { heading: "Bring into this session" } : null,
+    ...others.map((bot) => ({ label: bot.name, help: inShort(bot), onSelect: () => changes.add(bot.id) })),
+    others.length ? "line" : null,
+    { label: "New bot", icon: "plus", onSelect: () => page.editBot(null) },
+  ]);
+}
+
+/** Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it. @param {Bot} bot */
+export function inShort({ name, persona }) {
+  const [first] = persona
+    .replaceAll("{{char}}", name)
+    .replaceAll("{{user}}", "you")
+    .trim()
+    .split(/(?<=[.!?])\s|(?<=[。！？])|\n/);
+  const said = first.startsWith(`You are ${name}, `) ? first.slice(`You are ${name}, `.length) : first;
+  const text = said.length > 90 ? `${said.slice(0, 88).trimEnd()}…` : said;
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

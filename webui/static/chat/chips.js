@@ -1,0 +1,145 @@
+// @ts-check
+/**
+ * The bots of the session at the head of the page, in the order in which they speak. A click lets one speak; its
+ * menu (or dragging, or Alt with the arrow keys) mutes, moves, edits and removes it.
+ * @import { Bot } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { byId, h, icon, monogram } from "../base/dom.js";
+import { roomChanges } from "../session/room-changes.js";
+import { botOf } from "../session/store.js";
+import { openAddMenu, openBotMenu } from "./bot-menus.js";
+
+/**
+ * @param {Store} store
+ * @param {Room} room
+ * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void, openBots: () => void}} page
+ */
+export function createChips(store, room, page) {
+  const place = byId("chips");
+  const changes = roomChanges(store, room);
+  let dragged = "";
+
+  /** @param {{id: string, muted: boolean}} entry @param {number} at */
+  function chip(entry, at) {
+    const bot = botOf(store.state, entry.id);
+    const name = bot?.name || "Deleted bot";
+    const speak = h(
+      "button",
+      {
+        type: "button",
+        class: "chip-main",
+        title: `Let ${name} speak`,
+        "aria-label": `Let ${name} speak${entry.muted ? " (muted)" : ""}`,
+        disabled: !bot,
+        on: { click: () => page.speak(entry.id) },
+      },
+      monogram(name, bot?.color),
+      h("span", { text: name }),
+      entry.muted && icon("mic-off"),
+    );
+    const more = h(
+      "button",
+      {
+        type: "button",
+        class: "chip-more",
+        "aria-label": `Actions for ${name}`,
+        "aria-haspopup": "menu",
+        on: {
+          click: () =>
+            bot
+              ? openBotMenu(/** @type {any} */ (store.state.session), bot, more, changes, page)
+              : changes.remove(entry.id),
+        },
+      },
+      icon(bot ? "chevron-down" : "x"),
+    );
+    const element = h(
+      "div",
+      { class: `chip ${entry.muted ? "is-muted" : ""}`, draggable: "true", data: { bot: entry.id } },
+      speak,
+      more,
+    );
+    element.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!event.altKey || !by) return;
+      event.preventDefault();
+      event.stopPropagation();
+      changes.move(entry.id, at + by);
+      /** @type {any} */ (place.querySelector(`[data-bot="${entry.id}"] .chip-main`))?.focus();
+    });
+    element.addEventListener("dragstart", (event) => {
+      dragged = entry.id;
+      event.dataTransfer.effectAllowed = "move";
+      event.dataTransfer.setData("text/plain", name);
+    });
+    element.addEventListener("dragover", (event) => {
+      if (!dragged || dragged === entry.id) return;
+      event.preventDefault();
+      element.classList.add("is-target");
+    });
+    element.addEventListener("dragleave", () => element.classList.remove("is-target"));
+    element.addEventListener("dragend", () => {
+      dragged = "";
+    });
+    element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      element.classList.remove("is-target");
+      if (dragged) changes.move(dragged, at);
+      dragged = "";
+    });
+    return element;
+  }
+
+  /** @type {any[]} */
+  let built = [];
+
+  function update() {
+    const { session, bots } = store.state;
+    const from = [session?.id, bots, JSON.stringify(session?.bots)];
+    if (from.every((value, at) => value === built[at])) return;
+    built = from;
+    if (!session) {
+      place.replaceChildren();
+      return;
+    }
+    const add = h("button", {
+      type: "button",
+      class: "chip-add",
+      "aria-haspopup": "menu",
+      text: "+ Bot",
+      on: { click: () => openAddMenu(store, add, changes, page) },
+    });
+    const stack = h(
+      "button",
+      {
+        type: "button",
+        class: "chip-stack",
+        "aria-label": `${session.bots.length} bots in this session`,
+        title: "Bots in this session",
+        on: { click: page.openBots },
+      },
+      ...session.bots.slice(0, 3).map((entry) => {
+        const bot = botOf(store.state, entry.id);
+        return monogram(bot?.name || "?", bot?.color, entry.muted ? "is-muted" : "");
+      }),
+      session.bots.length > 3 && h("span", { class: "more-bots", text: `+${session.bots.length - 3}` }),
+      session.bots.length === 0 && icon("user-plus"),
+    );
+    place.replaceChildren(h("div", { class: "chip-row" }, ...session.bots.map(chip), add), stack);
+    fit();
+  }
+
+  /** Where there is no room for all their names, the chips show monograms alone. */
+  function fit() {
+    place.classList.remove("is-tight");
+    const row = place.firstElementChild;
+    if (row && row.scrollWidth > row.clientWidth + 1) place.classList.add("is-tight");
+  }
+
+  new ResizeObserver(fit).observe(byId("head"));
+  store.on(["session", "bots"], update);
+  return changes;
+}

@@ -1,0 +1,135 @@
+// @ts-check
+/**
+ * The ··· menu of a message and what it opens: the numbers that were kept with a reply, and its sampling.
+ * @import { Message, Parameter } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h } from "../base/dom.js";
+import { count, duration, fullTime, numbers, shown, speed } from "../base/format.js";
+import { openDialog } from "../overlays/dialogs.js";
+import { openMenu } from "../overlays/menu.js";
+import { toast } from "../overlays/toast.js";
+
+const REASONS = {
+  eos: "ended by itself",
+  stop: "reached a stop string",
+  length: "cut at the most tokens",
+  context: "the context was full",
+  cancelled: "stopped",
+  error: "failed",
+  interrupted: "interrupted",
+};
+
+/** @param {Message} message @returns {[string, string][]} */
+function facts(message) {
+  const rows = /** @type {[string, any][]} */ ([
+    ["Written", fullTime(message.created)],
+    ["Model", message.model],
+    ["Length", message.new_tokens && `${count(message.new_tokens)} tokens`],
+    ["Speed", message.tokens_per_second && speed(message.tokens_per_second)],
+    [
+      "Guessed ahead",
+      message.drafted_tokens &&
+        `${count(message.accepted_tokens || 0)} of ${count(message.drafted_tokens)} tokens were right`,
+    ],
+    ["First token", message.seconds_to_first_token && duration(message.seconds_to_first_token)],
+    [
+      "Prompt",
+      message.prompt_tokens &&
+        `${count(message.prompt_tokens)} tokens${message.cached_tokens ? `, ${count(message.cached_tokens)} from cache` : ""}${message.prompt_seconds ? ` in ${duration(message.prompt_seconds)}` : ""}`,
+    ],
+    ["Ended", REASONS[message.finish_reason || ""]],
+    ["Seed", message.seed === undefined || message.seed === null ? "" : String(message.seed)],
+  ]);
+  return rows.filter(([, value]) => value);
+}
+
+/** @param {Store} store @param {Room} room @param {Message} message */
+function openDetails(store, room, message) {
+  const specs = (store.state.settings?.parameters || []).filter(
+    (spec) => message.sampling && spec.name in message.sampling && spec.name !== "seed",
+  );
+  const row = ([label, value]) =>
+    h("div", {}, h("dt", { text: label }), h("dd", { class: "tabular", text: value }));
+  const reuse =
+    message.seed !== undefined &&
+    message.seed !== null &&
+    h("button", {
+      type: "button",
+      class: "button",
+      text: "Use this seed again",
+      on: {
+        click: () => {
+          room.change({ sampling: { ...store.state.session?.sampling, seed: message.seed } });
+          dialog.close();
+        },
+      },
+    });
+  const dialog = openDialog(
+    "About this message",
+    [
+      h("dl", { class: "facts" }, ...facts(message).map(row)),
+      specs.length > 0 && h("h3", { class: "group-label", text: "Sampling" }),
+      specs.length > 0 &&
+        h(
+          "dl",
+          { class: "facts" },
+          ...specs
+            .filter((spec) => !isEmpty(message.sampling?.[spec.name]))
+            .map((spec) => row([spec.label, shown(spec, message.sampling?.[spec.name])])),
+        ),
+      reuse,
+    ].filter(Boolean),
+  );
+}
+
+/** @param {any} value */
+const isEmpty = (value) => value === null || (typeof value === "object" && Object.keys(value).length === 0);
+
+/**
+ * @param {Store} store @param {Room} room @param {Message} message @param {HTMLElement} anchor
+ */
+export function openMessageMenu(store, room, message, anchor) {
+  const busy = store.state.live.size > 0;
+  const isUser = message.author === "user";
+  const stats = numbers(message);
+  openMenu(anchor, "More about this message", [
+    stats ? { heading: stats } : null,
+    !isUser && {
+      label: "Regenerate",
+      icon: "refresh-cw",
+      help: "This one stays, as the other version.",
+      disabled: busy,
+      onSelect: () => room.reply("regenerate", { message: message.id }),
+    },
+    !isUser && {
+      label: "Continue",
+      icon: "play",
+      help: "Write on where it ends.",
+      disabled: busy,
+      onSelect: () => room.reply("continue", { message: message.id }),
+    },
+    { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
+    "line",
+    {
+      label: "Delete",
+      icon: "trash-2",
+      danger: true,
+      disabled: busy,
+      onSelect: () => eraseMessage(store, room, message),
+    },
+  ]);
+}
+
+/** @param {Store} store @param {Room} room @param {Message} message */
+async function eraseMessage(store, room, message) {
+  const sessionId = store.state.session?.id || "";
+  const undo = await room.erase(message);
+  if (!undo) return;
+  toast("Deleted the message; what followed it moved up.", {
+    action: "Undo",
+    onAction: () => room.bringBack(sessionId, undo),
+  });
+}

@@ -1,0 +1,204 @@
+// @ts-check
+/**
+ * One message of the transcript: who, when, the text, what can be done with it. Built once and then updated in
+ * place. Knows nothing of the server; what is clicked goes to the handlers.
+ * @import { Live, Message } from "../types.js"
+ */
+
+import { announce } from "../base/announce.js";
+import { h, icon, iconButton, monogram, setText } from "../base/dom.js";
+import { count, fullTime, messageTime, numbers, speed, wholeSeconds } from "../base/format.js";
+import { copyText } from "../text/code.js";
+import { MarkdownView } from "../text/markdown.js";
+import { editor } from "./edit.js";
+
+/**
+ * @typedef {{message: Message, live: Live | null, isUser: boolean, name: string, color: string, versions: string[],
+ *   isLast: boolean, busy: boolean, editing: boolean}} View
+ *
+ * @typedef {{show: (id: string) => void, edit: (id: string | null) => void, save: (message: Message, text: string) => void,
+ *   branch: (message: Message, text: string) => void, proceed: (message: Message) => void,
+ *   again: (message: Message) => void, menu: (message: Message, anchor: HTMLElement) => void}} Handlers
+ */
+
+const BADGES = {
+  error: "The reply broke off",
+  interrupted: "Interrupted when the server stopped",
+  context: "The context is full",
+  length: "Cut at the most tokens of a reply",
+  cancelled: "Stopped",
+};
+
+export class MessageView {
+  /** @param {View} view @param {Handlers} handlers */
+  constructor(view, handlers) {
+    this.handlers = handlers;
+    this.view = view;
+    this.signature = "";
+    this.name = h("span", { class: "name" });
+    this.time = h("time", { class: "quiet" });
+    this.note = h("span", { class: "quiet note" });
+    this.body = h("div", { class: "md" });
+    this.text = new MarkdownView(this.body, announce);
+    this.main = h(
+      "div",
+      { class: "message-main" },
+      h("header", { class: "message-head" }, this.name, this.time, this.note),
+      this.body,
+    );
+    this.element = h("article", { class: "message", tabindex: "-1", data: { id: view.message.id } }, this.main);
+    this.update(view);
+  }
+
+  /** @param {View} view */
+  update(view) {
+    const wasLive = Boolean(this.view.live);
+    this.view = view;
+    const { message, live, isUser, editing } = view;
+    const signature = JSON.stringify([
+      message.text.length,
+      message.thinking?.length,
+      message.name,
+      view.name,
+      view.color,
+      view.versions,
+      view.isLast,
+      view.busy,
+      editing,
+      message.finish_reason,
+      message.error,
+      Boolean(live),
+    ]);
+    if (live) this.showLive();
+    else if (!editing) {
+      if (wasLive) this.text.grow(message.text);
+      this.text.show(message.text);
+    }
+    if (signature === this.signature) return;
+    this.signature = signature;
+    this.element.className = `message ${isUser ? "from-user" : "from-bot"}${view.isLast ? " is-last" : ""}`;
+    this.element.setAttribute("aria-label", `${view.name}, ${messageTime(message.created)}`);
+    this.#part("monogram", monogram(view.name, view.color), this.element);
+    this.name.textContent = view.name;
+    this.time.textContent = live ? "" : messageTime(message.created);
+    this.time.dateTime = new Date(message.created * 1000).toISOString();
+    this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
+    if (!live) {
+      this.note.textContent = "";
+      this.body.classList.remove("writing");
+      this.#thinking(message.thinking || "", thoughtSeconds(message));
+    }
+    this.body.hidden = editing || (!live && !message.text);
+    this.#part("edit", editing ? editor(view, this.handlers) : null, this.main);
+    this.#part("badge", live ? null : badge(message), this.main);
+    this.#part("actions", live || editing ? null : actions(view, this.handlers), this.main);
+  }
+
+  /** Put the new tail of a reply on the page; this is all that runs while it is written. */
+  showLive() {
+    const live = /** @type {Live} */ (this.view.live);
+    setText(this.note, liveNote(live));
+    if (live.think) this.#thinking(live.think, live.thinkSeconds, !live.text);
+    this.body.classList.add("writing");
+    this.text.grow(live.base + live.text);
+  }
+
+  /** The folded thoughts; their text is only on the page while they are open. @param {string} text @param {number} seconds @param {boolean} [going] */
+  #thinking(text, seconds, going = false) {
+    if (!text) {
+      this.thoughts?.remove();
+      this.thoughts = null;
+      return;
+    }
+    if (!this.thoughts) {
+      const inner = h("div", { class: "thoughts", dir: "auto" });
+      const details = h("details", { class: "think" }, h("summary"), inner);
+      details.addEventListener("toggle", () => {
+        inner.textContent = details.open ? this.thoughtText : "";
+      });
+      this.thoughts = details;
+      this.body.before(details);
+    }
+    this.thoughtText = text;
+    const label = seconds ? `Thought for ${wholeSeconds(seconds)}` : "Thoughts";
+    setText(this.thoughts.firstChild, going ? "Thinking…" : label);
+    if (this.thoughts.open) this.thoughts.lastChild.textContent = text;
+  }
+
+  /** Put a part in, in place of the one of the same kind. @param {string} kind @param {HTMLElement | null} element @param {HTMLElement} parent */
+  #part(kind, element, parent) {
+    const old = this[`part_${kind}`];
+    if (old && element) old.replaceWith(element);
+    else if (old) old.remove();
+    else if (element && kind === "monogram") parent.prepend(element);
+    else if (element && kind === "badge") this.body.after(element);
+    else if (element) parent.append(element);
+    this[`part_${kind}`] = element;
+  }
+}
+
+/** Thinking is not timed on disk; its share of the text is its share of the time. @param {Message} message */
+function thoughtSeconds(message) {
+  const thinking = (message.thinking || "").length;
+  return thinking ? ((message.decode_seconds || 0) * thinking) / (thinking + message.text.length) : 0;
+}
+
+/** @param {Live} live */
+function liveNote(live) {
+  const { progress, stats } = live;
+  if (live.stopping) return "stopping";
+  if (live.held) return "waiting while you write";
+  if (!live.text && !live.think) {
+    if (progress && progress.done < progress.total)
+      return `reading the prompt · ${count(progress.done)} of ${count(progress.total)} tokens`;
+    return "starting";
+  }
+  return stats?.tokens_per_second ? `writing · ${speed(stats.tokens_per_second)}` : "writing";
+}
+
+/** @param {Message} message */
+function badge(message) {
+  const reason = message.finish_reason || "";
+  if (!(reason in BADGES)) return null;
+  const serious = reason === "error" || reason === "interrupted";
+  const text = message.error ? `${BADGES[reason]}: ${message.error}` : BADGES[reason];
+  return h(
+    "p",
+    { class: `badge ${serious ? "serious" : ""}` },
+    serious && icon("triangle-alert"),
+    h("span", { text }),
+  );
+}
+
+/** @param {View} view @param {Handlers} handlers */
+function actions({ message, versions, isUser, isLast, busy }, handlers) {
+  const row = h("div", { class: "actions", role: "group", "aria-label": "Actions" });
+  if (versions.length > 1) row.append(versionArrows(message.id, versions, handlers));
+  const button = (text, onClick, extra = {}) =>
+    row.append(h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra }));
+  if (!isUser)
+    button("Regenerate", () => handlers.again(message), { disabled: busy, class: "text-button wide-only" });
+  button("Edit", () => handlers.edit(message.id), { disabled: busy });
+  button("Copy", (event) => copyText(message.text, event.currentTarget));
+  if (!isUser && isLast) button("Continue", () => handlers.proceed(message), { disabled: busy });
+  row.append(
+    iconButton("ellipsis", "More", (event) => handlers.menu(message, /** @type {any} */ (event.currentTarget)), {
+      "aria-haspopup": "menu",
+    }),
+  );
+  return row;
+}
+
+/** @param {string} id @param {string[]} versions @param {Handlers} handlers */
+function versionArrows(id, versions, handlers) {
+  const at = versions.indexOf(id);
+  return h(
+    "span",
+    { class: "versions" },
+    iconButton("chevron-left", "Previous version", () => handlers.show(versions[at - 1]), { disabled: at === 0 }),
+    h("span", { class: "tabular", text: `${at + 1} of ${versions.length}` }),
+    iconButton("chevron-right", "Next version", () => handlers.show(versions[at + 1]), {
+      disabled: at === versions.length - 1,
+    }),
+  );
+}

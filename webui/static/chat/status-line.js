@@ -1,0 +1,91 @@
+// @ts-check
+/**
+ * The line under the composer: how full the model's memory is, how the prompt was read, how fast it writes. And the
+ * machine's line at the foot of the left panel.
+ * @import { Message } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { byId, h, setText } from "../base/dom.js";
+import { bytes, count, duration, speed } from "../base/format.js";
+
+/** @param {Store} store @param {Room} room */
+export function createStatusLine(store, room) {
+  const line = byId("status-line");
+  const fill = h("span", { class: "meter-fill" });
+  const meter = h(
+    "span",
+    { class: "meter", role: "meter", "aria-label": "The model's memory in use", "aria-valuemin": "0" },
+    fill,
+  );
+  const used = h("span", { class: "used" });
+  const prompt = h("span", { class: "more" });
+  const rate = h("span", { class: "rate" });
+  const firstToken = h("span", { class: "more" });
+  line.append(meter, used, prompt, rate, firstToken);
+
+  /** The numbers to show: of the reply that runs, else of the last one on the path. */
+  function numbers() {
+    const { state } = store;
+    const live = [...state.live.values()].find((one) => one.stats || one.progress);
+    if (live) return { ...live.stats, progress: live.progress, running: true };
+    const last = room.path().findLast((message) => message.new_tokens);
+    return last ? { ...last, running: false } : {};
+  }
+
+  function update() {
+    const { context, status } = store.state;
+    const most = context?.max_seq_len || status?.model?.max_seq_len || 0;
+    const n = /** @type {any} */ (numbers());
+    const tokens = n.running
+      ? (n.prompt_tokens || n.progress?.total || 0) + (n.new_tokens || 0)
+      : context?.prompt_tokens || 0;
+    line.hidden = !most;
+    if (meter.ariaValueNow !== String(Math.min(tokens, most)) || meter.ariaValueMax !== String(most)) {
+      meter.ariaValueMax = String(most);
+      meter.ariaValueNow = String(Math.min(tokens, most));
+      fill.style.width = `${most ? Math.min(100, (100 * tokens) / most) : 0}%`;
+    }
+    setText(used, `${count(tokens)} of ${count(most)} tokens`);
+    const reading = n.running && n.progress && n.progress.done < n.progress.total;
+    setText(prompt, reading ? readingText(n.progress) : promptText(n));
+    setText(rate, n.tokens_per_second ? speed(n.tokens_per_second) : "");
+    setText(firstToken, n.seconds_to_first_token ? `First token ${duration(n.seconds_to_first_token)}` : "");
+  }
+
+  function updateMachine() {
+    const { status } = store.state;
+    const model = status?.model;
+    const { memory_bytes: memory, gpu_memory_bytes: gpu, gpu_memory_total_bytes: total } = status?.engine || {};
+    byId("machine").replaceChildren(
+      h("span", {
+        class: "machine-model",
+        text: model ? [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ") : "",
+      }),
+      gpu
+        ? h("span", { text: `${bytes(gpu)} of ${bytes(total)}`, title: "GPU memory in use" })
+        : h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
+    );
+  }
+
+  store.on(["session", "live", "context", "status", "viewLeaf"], update);
+  store.on(["status"], updateMachine);
+  return { update };
+}
+
+/** @param {{done: number, total: number}} progress */
+const readingText = ({ done, total }) => `Reading the prompt: ${count(done)} of ${count(total)}`;
+
+/** @param {any} n */
+function promptText(n) {
+  if (!n.prompt_tokens) return "";
+  const time = n.prompt_seconds ? ` in ${duration(n.prompt_seconds)}` : "";
+  const cached = n.cached_tokens ? `, ${count(n.cached_tokens)} from cache` : "";
+  return `Prompt ${count(n.prompt_tokens)}${time}${cached}`;
+}
+
+/** "4-bit GPTQ g64" is "4-bit" where there is little room. @param {string | undefined} text */
+function shortQuantization(text) {
+  return (text || "").split(" ")[0];
+}

@@ -1,0 +1,107 @@
+// @ts-check
+/**
+ * What a session shows before its first message: who there is to talk with. Nothing is saved until something is said.
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { byId, h, icon, monogram } from "../base/dom.js";
+import { inShort } from "./bot-menus.js";
+
+/** @param {Store} store @param {Room} room @param {{editBot: (bot: null) => void, fill: (text: string) => void, focus: () => void}} page */
+export function createWelcome(store, room, page) {
+  const place = byId("welcome");
+
+  /** @param {string} id */
+  function toggle(id) {
+    const bots = store.state.session?.bots || [];
+    const chosen = bots.some((entry) => entry.id === id);
+    room.change({ bots: chosen ? bots.filter((entry) => entry.id !== id) : [...bots, { id, muted: false }] });
+  }
+
+  /** @param {import("../types.js").Bot} bot @param {boolean} chosen */
+  function card(bot, chosen) {
+    return h(
+      "button",
+      {
+        type: "button",
+        class: `bot-card ${chosen ? "is-chosen" : ""}`,
+        "aria-pressed": String(chosen),
+        data: { bot: bot.id },
+        on: { click: () => toggle(bot.id) },
+      },
+      monogram(bot.name, bot.color, "big"),
+      h(
+        "span",
+        { class: "bot-text" },
+        h("span", { class: "bot-name", text: bot.name }),
+        h("span", { class: "help", text: inShort(bot) }),
+      ),
+      chosen && icon("check"),
+    );
+  }
+
+  /** @type {any[]} */
+  let built = [];
+
+  function update() {
+    const { session, bots, live, loading } = store.state;
+    const show = Boolean(session && !session.messages.length && !live.size && !loading);
+    place.hidden = !show;
+    byId("main").classList.toggle("is-empty", show);
+    if (!show) {
+      built = [];
+      return;
+    }
+    const from = [session?.id, bots, JSON.stringify(session?.bots)];
+    if (from.every((value, at) => value === built[at])) return;
+    built = from;
+    const inside = new Set((session?.bots || []).map((entry) => entry.id));
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset?.bot;
+    const several = inside.size > 1;
+    const chosen = bots.filter((bot) => inside.has(bot.id)).map((bot) => bot.name);
+    place.replaceChildren(
+      h("h2", { text: "Who would you like to talk with?" }),
+      h("p", {
+        class: "soft",
+        text: "Choose one, or several for a room in which they also talk with each other. Everything stays on this machine.",
+      }),
+      h(
+        "div",
+        { class: "bot-cards" },
+        ...bots.map((bot) => card(bot, inside.has(bot.id))),
+        h(
+          "button",
+          { type: "button", class: "bot-card is-new", on: { click: () => page.editBot(null) } },
+          h("span", { class: "monogram big new-mark", "aria-hidden": "true" }, icon("plus")),
+          h(
+            "span",
+            { class: "bot-text" },
+            h("span", { class: "bot-name", text: "New bot" }),
+            h("span", { class: "help", text: "Give it a name and a character." }),
+          ),
+        ),
+      ),
+      chosen.length
+        ? h(
+            "div",
+            { class: "starters", role: "group", "aria-label": "Ways to begin" },
+            ...starters(several, chosen).map((text) =>
+              h("button", { type: "button", class: "starter", text, on: { click: () => page.fill(text) } }),
+            ),
+          )
+        : h("p", { class: "soft", text: "Nobody is chosen yet." }),
+    );
+    if (focused) /** @type {any} */ (place.querySelector(`[data-bot="${focused}"]`))?.focus();
+  }
+
+  store.on(["session", "bots", "live", "loading"], update);
+  update();
+}
+
+/** @param {boolean} several @param {string[]} names */
+function starters(several, names) {
+  return several
+    ? [`Hello ${names.slice(0, -1).join(", ")} and ${names.at(-1)}!`, `${names[0]}, ask ${names[1]} a question.`]
+    : [`Hello ${names[0]}, who are you?`, "Tell me a short story.", "What can you do?"];
+}

@@ -1,0 +1,127 @@
+// @ts-check
+/** Modal dialogs on the browser's own <dialog>: it keeps the focus inside, closes with Esc and gives the focus back. */
+
+import { h, iconButton } from "../base/dom.js";
+
+let serial = 0;
+
+/**
+ * @param {string} title
+ * @param {(Node | string)[]} content
+ * @param {{actions?: (Node | null | false | undefined)[], wide?: boolean, onSubmit?: () => void, closable?: boolean,
+ *   onClose?: () => void}} [options]
+ */
+export function openDialog(title, content, options = {}) {
+  const { actions = [], wide = false, onSubmit, closable = true, onClose } = options;
+  const id = `dialog-${(serial += 1)}`;
+  const body = h("div", { class: "dialog-body" }, ...content);
+  const form = h(
+    "form",
+    { method: "dialog", class: "dialog-form" },
+    h(
+      "header",
+      { class: "dialog-head" },
+      h("h2", { id, text: title }),
+      closable && iconButton("x", "Close", () => dialog.close()),
+    ),
+    body,
+    actions.some(Boolean) && h("footer", { class: "dialog-foot" }, ...actions),
+  );
+  const dialog = h("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id }, form);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    onSubmit?.();
+  });
+  dialog.addEventListener("cancel", (event) => {
+    if (!closable) event.preventDefault();
+  });
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    onClose?.();
+  });
+  let pressedOutside = false;
+  dialog.addEventListener("pointerdown", (event) => {
+    pressedOutside = event.target === dialog;
+  });
+  dialog.addEventListener("click", (event) => {
+    if (closable && pressedOutside && event.target === dialog) dialog.close();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  if (body.scrollHeight > body.clientHeight) body.tabIndex = 0; // the arrow keys scroll it
+  const first =
+    dialog.querySelector("[data-autofocus]") ||
+    dialog.querySelector(".dialog-body input, .dialog-body textarea, .dialog-foot .primary");
+  /** @type {any} */ (first)?.focus();
+  return dialog;
+}
+
+/** @param {string} text @param {string} kind @param {(() => void) | null} onClick null: it submits the form */
+export function dialogButton(text, kind, onClick) {
+  return h("button", {
+    type: onClick ? "button" : "submit",
+    class: `button ${kind}`,
+    text,
+    on: onClick ? { click: onClick } : {},
+  });
+}
+
+/**
+ * @param {string} title
+ * @param {string} text
+ * @param {string} action what the button that does it says
+ * @returns {Promise<boolean>}
+ */
+export function confirmDialog(title, text, action) {
+  return new Promise((resolve) => {
+    let answer = false;
+    const finish = () => {
+      answer = true;
+      dialog.close();
+    };
+    const dialog = openDialog(title, [h("p", { text })], {
+      onSubmit: finish,
+      onClose: () => resolve(answer),
+      actions: [
+        dialogButton("Cancel", "ghost", () => dialog.close()),
+        dialogButton(action, "primary danger", null),
+      ],
+    });
+  });
+}
+
+/**
+ * @param {string} title
+ * @param {string} label
+ * @param {string} value
+ * @param {string} action
+ * @returns {Promise<string | null>}
+ */
+export function promptDialog(title, label, value, action) {
+  return new Promise((resolve) => {
+    /** @type {string | null} */
+    let answer = null;
+    const input = h("input", {
+      type: "text",
+      class: "text-input",
+      maxlength: "200",
+      required: true,
+      "data-autofocus": true,
+    });
+    input.value = value;
+    const finish = () => {
+      answer = input.value.trim() || null;
+      dialog.close();
+    };
+    const dialog = openDialog(
+      title,
+      [h("label", { class: "stacked" }, h("span", { class: "label", text: label }), input)],
+      {
+        onSubmit: finish,
+        onClose: () => resolve(answer),
+        actions: [dialogButton("Cancel", "ghost", () => dialog.close()), dialogButton(action, "primary", null)],
+      },
+    );
+    input.select();
+  });
+}

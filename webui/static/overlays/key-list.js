@@ -1,0 +1,39 @@
+// @ts-check
+/** The dialog that lists the keyboard shortcuts. */
+
+import { h } from "../base/dom.js";
+import { openDialog } from "./dialogs.js";
+
+const LIST = [
+  ["Enter", "Send"],
+  ["Shift Enter", "New line"],
+  ["Ctrl Enter", "Send, also on a touch screen"],
+  ["Esc", "Close, leave an edit, or stop the reply"],
+  ["↑", "In an empty box: edit your last message"],
+  ["Alt Enter", "Continue the last reply"],
+  ["← →", "Outside a box: other versions of a message"],
+  ["Ctrl Shift C", "Copy the last reply"],
+  ["Ctrl K", "Search sessions"],
+  ["Ctrl Shift O", "New session"],
+  ["Ctrl B", "Sessions panel"],
+  ["Ctrl ,", "Settings panel"],
+  ["Ctrl /", "This list"],
+  ["Alt ← →", "On a bot above the chat: move it"],
+];
+
+export function openKeyList() {
+  openDialog("Keyboard", [
+    h(
+      "dl",
+      { class: "keys" },
+      ...LIST.map(([keys, what]) =>
+        h(
+          "div",
+          {},
+          h("dt", {}, ...keys.split(" ").map((key) => h("kbd", { text: key }))),
+          h("dd", { text: what }),
+        ),
+      ),
+    ),
+  ]);
+}

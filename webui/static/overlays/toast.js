@@ -1,0 +1,49 @@
+// @ts-check
+/** Short notes at the lower edge, which go by themselves; while the pointer or the focus is on one, it stays. */
+
+import { byId, h, iconButton } from "../base/dom.js";
+
+const STAYS_MS = 6000;
+const UNDO_STAYS_MS = 10_000;
+const MOST = 3;
+
+/**
+ * @param {string} text
+ * @param {{action?: string, onAction?: () => void, serious?: boolean}} [options]
+ */
+export function toast(text, { action, onAction, serious = false } = {}) {
+  const place = byId("toasts");
+  const note = h(
+    "div",
+    { class: serious ? "toast serious" : "toast" },
+    h("span", { text }),
+    action &&
+      h("button", {
+        type: "button",
+        class: "button ghost small",
+        text: action,
+        on: {
+          click: () => {
+            note.remove();
+            onAction?.();
+          },
+        },
+      }),
+    iconButton("x", "Dismiss", () => note.remove()),
+  );
+  place.append(note);
+  while (place.childElementCount > MOST) place.firstElementChild?.remove();
+  const stays = action || serious ? UNDO_STAYS_MS : STAYS_MS;
+  const leave = () => {
+    if (note.matches(":hover, :focus-within")) setTimeout(leave, 1000);
+    else note.remove();
+  };
+  setTimeout(leave, stays);
+}
+
+/** @param {any} error */
+export function toastError(error) {
+  if (error?.status === 401 || error?.status === 0) return;
+  const text = [error?.message || String(error), error?.hint].filter(Boolean).join(" ");
+  toast(text, { serious: true });
+}

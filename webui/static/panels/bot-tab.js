@@ -1,0 +1,134 @@
+// @ts-check
+/**
+ * The Bot tab: who is in the room, in speaking order, and every other bot there is.
+ * @import { Bot } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { RoomChanges } from "../session/room-changes.js"
+ */
+
+import { h, iconButton, monogram } from "../base/dom.js";
+import { botOf } from "../session/store.js";
+import { inShort } from "../chat/bot-menus.js";
+
+/**
+ * @param {Store} store
+ * @param {RoomChanges} changes
+ * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void}} page
+ */
+export function createBotTab(store, changes, page) {
+  const inside = h("ul", { class: "bot-list", "aria-label": "Bots in this session" });
+  const outside = h("ul", { class: "bot-list", "aria-label": "Other bots" });
+  const others = h(
+    "section",
+    { class: "field-group" },
+    h("h2", { class: "group-label", text: "Other bots" }),
+    outside,
+  );
+  const empty = h("p", { class: "help", text: "Nobody is in the room. Add a bot below." });
+  const body = h(
+    "div",
+    {},
+    h(
+      "section",
+      {},
+      h("h2", { class: "group-label", text: "In the room" }),
+      h("p", { class: "help", text: "They speak in this order." }),
+      inside,
+      empty,
+    ),
+    others,
+  );
+  const foot = h(
+    "div",
+    { class: "panel-foot" },
+    h("button", {
+      type: "button",
+      class: "text-button",
+      text: "New bot",
+      on: { click: () => page.editBot(null) },
+    }),
+  );
+
+  /** @param {{id: string, muted: boolean}} entry @param {number} at @param {number} many */
+  function member(entry, at, many) {
+    const bot = botOf(store.state, entry.id);
+    const name = bot?.name || "Deleted bot";
+    return h(
+      "li",
+      { class: `bot-row ${entry.muted ? "is-muted" : ""}` },
+      monogram(name, bot?.color),
+      h(
+        "div",
+        { class: "bot-text" },
+        h("span", { class: "bot-name", text: name }),
+        h("span", { class: "help", text: entry.muted ? "Muted" : bot ? inShort(bot) : "Its file is gone." }),
+        h(
+          "div",
+          { class: "bot-actions" },
+          bot && iconButton("message-circle", `Let ${name} speak`, () => page.speak(entry.id)),
+          many > 1 &&
+            iconButton(entry.muted ? "mic" : "mic-off", `${entry.muted ? "Unmute" : "Mute"} ${name}`, () =>
+              changes.mute(entry.id),
+            ),
+          many > 1 &&
+            iconButton("arrow-up", `Move ${name} up`, () => changes.move(entry.id, at - 1), {
+              disabled: at === 0,
+            }),
+          many > 1 &&
+            iconButton("arrow-down", `Move ${name} down`, () => changes.move(entry.id, at + 1), {
+              disabled: at === many - 1,
+            }),
+          bot && iconButton("pencil", `Edit ${name}`, () => page.editBot(bot)),
+          iconButton("x", `Remove ${name} from this session`, () => changes.remove(entry.id)),
+        ),
+      ),
+    );
+  }
+
+  /** @param {Bot} bot */
+  function outsider(bot) {
+    return h(
+      "li",
+      { class: "bot-row" },
+      monogram(bot.name, bot.color),
+      h(
+        "div",
+        { class: "bot-text" },
+        h("span", { class: "bot-name", text: bot.name }),
+        h("span", { class: "help", text: inShort(bot) }),
+        h(
+          "div",
+          { class: "bot-actions" },
+          iconButton("plus", `Add ${bot.name} to this session`, () => changes.add(bot.id)),
+          iconButton("pencil", `Edit ${bot.name}`, () => page.editBot(bot)),
+        ),
+      ),
+    );
+  }
+
+  /** @type {any[]} */
+  let built = [];
+
+  function show() {
+    const { session, bots } = store.state;
+    const from = [bots, JSON.stringify(session?.bots)];
+    if (from.every((value, at) => value === built[at])) return;
+    built = from;
+    const focused = document.activeElement?.getAttribute("aria-label");
+    const entries = session?.bots || [];
+    const left = bots.filter((bot) => !entries.some((entry) => entry.id === bot.id));
+    inside.replaceChildren(...entries.map((entry, at) => member(entry, at, entries.length)));
+    outside.replaceChildren(...left.map(outsider));
+    empty.hidden = entries.length > 0;
+    others.hidden = left.length === 0;
+    if (focused && !document.activeElement?.matches("button")) {
+      /** @type {any} */ (
+        [...body.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === focused)
+      )?.focus();
+    }
+  }
+
+  store.on(["session", "bots"], show);
+  show();
+  return { body, foot };
+}

@@ -1,0 +1,243 @@
+// @ts-check
+/**
+ * One sampling parameter as a control: label, number, slider, one line of help, reset. Ranges, steps and help come
+ * from the server's list. Knows nothing of sessions.
+ * @import { Parameter } from "../types.js"
+ */
+
+import { h, iconButton } from "../base/dom.js";
+import { stepped } from "../base/format.js";
+
+const SLIDER_STEPS = 1000;
+
+/**
+ * Where a value stands on the slider, 0 to 1, and back. Wide ranges are bent so that the default stands near the
+ * middle: half a slider for what is mostly wanted.
+ * @param {number} low @param {number} high @param {number} usual
+ */
+export function scale(low, high, usual) {
+  const share = (usual - low) / (high - low);
+  let power = 1;
+  if (high - low > 1.5)
+    power =
+      share > 0 && share < 0.45
+        ? Math.min(4, Math.log(share) / Math.log(0.45))
+        : share <= 0 && high - low > 10
+          ? 3
+          : 1;
+  return {
+    /** @param {number} value */
+    toShare: (value) => Math.min(1, Math.max(0, (value - low) / (high - low))) ** (1 / power),
+    /** @param {number} at */
+    toValue: (at) => low + (high - low) * at ** power,
+  };
+}
+
+/** @param {Parameter} spec @param {number} raw */
+function snap(spec, raw) {
+  const { min = 0, max = 1, step = 1 } = spec;
+  const value = Math.min(max, Math.max(min, Math.round(raw / step) * step));
+  return Number(stepped(value, step));
+}
+
+/**
+ * @param {Parameter} spec
+ * @param {{most?: number, onChange: (value: any) => void, onReset: () => void}} options `most`: a lower end for the slider than the range has
+ */
+export function numberField(spec, { most, onChange, onReset }) {
+  const { min = 0, step = 1, nullable } = spec;
+  const max = Math.min(spec.max ?? 1, most ?? Infinity);
+  const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
+  const bent = nullable ? null : scale(min, max, spec.default);
+  const number = /** @type {HTMLInputElement} */ (
+    h("input", {
+      id,
+      type: nullable ? "text" : "number",
+      class: "number tabular",
+      inputmode: step < 1 ? "decimal" : "numeric",
+      min: nullable ? null : min,
+      max: nullable ? null : spec.max,
+      step: nullable ? null : step,
+      placeholder: nullable ? "random" : null,
+      autocomplete: "off",
+      "aria-describedby": `${id}-help`,
+    })
+  );
+  const slider =
+    bent &&
+    /** @type {HTMLInputElement} */ (
+      h("input", {
+        type: "range",
+        class: "slider",
+        min: 0,
+        max: SLIDER_STEPS,
+        step: 1,
+        "aria-label": spec.label,
+        "aria-describedby": `${id}-help`,
+      })
+    );
+  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
+  const note = h("p", { class: "help override", hidden: true });
+  const element = h(
+    "div",
+    { class: "field", data: { parameter: spec.name } },
+    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset, number),
+    slider,
+    h("p", { class: "help", id: `${id}-help`, text: spec.help }),
+    note,
+  );
+
+  /** @param {any} value */
+  function paint(value) {
+    if (slider && bent) {
+      const share = bent.toShare(value);
+      slider.value = String(Math.round(share * SLIDER_STEPS));
+      slider.style.setProperty("--share", `${share * 100}%`);
+      slider.setAttribute("aria-valuetext", stepped(value, step));
+    }
+    if (document.activeElement !== number)
+      number.value = value === null ? "" : nullable ? String(value) : stepped(value, step);
+  }
+
+  slider?.addEventListener("input", () => {
+    const value = snap(spec, /** @type {any} */ (bent).toValue(Number(slider.value) / SLIDER_STEPS));
+    paint(value);
+    onChange(value);
+  });
+  slider?.addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const value = snap(spec, Number(number.value) + by * step);
+    paint(value);
+    number.value = stepped(value, step);
+    onChange(value);
+  });
+  number.addEventListener("change", () => {
+    const text = number.value.trim();
+    if (nullable && !/^\d+$/.test(text)) {
+      number.value = "";
+      onChange(null);
+      return;
+    }
+    const value = text === "" || Number.isNaN(Number(text)) ? spec.default : snap(spec, Number(text));
+    number.value = nullable ? String(value) : stepped(value, step);
+    paint(value);
+    onChange(value);
+  });
+  number.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") number.dispatchEvent(new Event("change"));
+  });
+
+  return {
+    element,
+    /** @param {any} value @param {boolean} changed @param {string} override what the bots say about it */
+    show(value, changed, override = "") {
+      element.classList.toggle("is-changed", changed);
+      reset.hidden = !changed;
+      note.hidden = !override;
+      note.textContent = override;
+      paint(value);
+    },
+  };
+}
+
+const NEWLINE = /\n/g;
+
+/** How each kind of list is written in its box, one entry a line, and read back. */
+const LISTS = {
+  strings: {
+    write: (value) => value.map((text) => text.replaceAll("\\", "\\\\").replace(NEWLINE, "\\n")).join("\n"),
+    read: (text) =>
+      lines(text, false).map((line) => line.replace(/\\(n|\\)/g, (_, what) => (what === "n" ? "\n" : "\\"))),
+    hint: "One a line; \\n stands for a line break.",
+  },
+  tokens: {
+    write: (value) => value.join("\n"),
+    read: (text) =>
+      lines(text).map((line) => (/^\d+$/.test(line) ? Number(line) : fail(line, "a token id such as 13"))),
+    hint: "One token id a line.",
+  },
+  bias: {
+    write: (value) =>
+      Object.entries(value)
+        .map(([token, bias]) => `${token}: ${bias}`)
+        .join("\n"),
+    read: (text) =>
+      Object.fromEntries(
+        lines(text).map((line) => {
+          const match = line.match(/^(\d+)\s*:\s*(-?\d+(?:\.\d+)?)$/);
+          return match ? [match[1], Number(match[2])] : fail(line, "a line such as 13: -2.5");
+        }),
+      ),
+    hint: "A line each, such as 13: -2.5",
+  },
+};
+
+/** @param {string} text @param {boolean} [trim] */
+const lines = (text, trim = true) =>
+  text
+    .split("\n")
+    .map((line) => (trim ? line.trim() : line))
+    .filter((line) => line.trim());
+
+/** @param {string} line @param {string} expected @returns {never} */
+function fail(line, expected) {
+  throw new Error(`“${line.slice(0, 40)}” is not ${expected}.`);
+}
+
+/**
+ * @param {Parameter} spec
+ * @param {{onChange: (value: any) => void, onReset: () => void}} options
+ */
+export function listField(spec, { onChange, onReset }) {
+  const kind = LISTS[spec.type];
+  const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
+  const area = /** @type {HTMLTextAreaElement} */ (
+    h("textarea", {
+      id,
+      class: "text-input list",
+      rows: "2",
+      spellcheck: "false",
+      autocomplete: "off",
+      "aria-describedby": `${id}-help`,
+    })
+  );
+  const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
+  const note = h("p", { class: "help override", hidden: true });
+  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
+  const element = h(
+    "div",
+    { class: "field", data: { parameter: spec.name } },
+    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset),
+    area,
+    h("p", { class: "help", id: `${id}-help`, text: `${spec.help} ${kind.hint}` }),
+    wrong,
+    note,
+  );
+  area.addEventListener("change", () => {
+    wrong.hidden = true;
+    try {
+      onChange(kind.read(area.value));
+    } catch (error) {
+      wrong.textContent = /** @type {Error} */ (error).message;
+      wrong.hidden = false;
+    }
+  });
+  return {
+    element,
+    /** @param {any} value @param {boolean} changed @param {string} override */
+    show(value, changed, override = "") {
+      element.classList.toggle("is-changed", changed);
+      reset.hidden = !changed;
+      note.hidden = !override;
+      note.textContent = override;
+      if (document.activeElement !== area) area.value = kind.write(value);
+    },
+  };
+}
+
+/** @param {Parameter} spec @param {any} options */
+export function parameterField(spec, options) {
+  return spec.type === "float" || spec.type === "int" ? numberField(spec, options) : listField(spec, options);
+}

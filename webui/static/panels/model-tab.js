@@ -1,0 +1,72 @@
+// @ts-check
+/**
+ * The Model tab: what is loaded and how it runs.
+ * @import { Store } from "../session/store.js"
+ */
+
+import { h } from "../base/dom.js";
+import { bytes, count, plural } from "../base/format.js";
+
+/** How each known field is called and shown; what is not known here is shown as it is. */
+const FIELDS = {
+  name: ["Model", String],
+  architecture: ["Architecture", String],
+  quantization: ["Weights", String],
+  num_parameters: [
+    "Parameters",
+    (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : `${(n / 1e6).toFixed(1)} million`),
+  ],
+  weight_bytes: ["Size of the weights", bytes],
+  vocab_size: ["Vocabulary", (n) => plural(n, "token")],
+  max_seq_len: ["Context", (n) => plural(n, "token")],
+  cache_tokens: ["Cache", (n) => plural(n, "token")],
+  cache_bytes: ["Size of the cache", bytes],
+  device: ["Runs on", String],
+  isa: ["Instructions", String],
+  threads: ["Threads", count],
+  chat_template: ["Chat template", (has) => (has ? "the model's own" : "plain “Name: text”")],
+};
+const STATUS = {
+  memory_bytes: ["Memory of the process", bytes],
+  gpu_memory_bytes: ["GPU memory in use", bytes],
+  gpu_memory_total_bytes: ["GPU memory", bytes],
+  running: ["Replies being written", count],
+  waiting: ["Replies waiting", count],
+  pages_used: ["Cache pages in use", count],
+  pages_total: ["Cache pages", count],
+};
+
+/** @param {Store} store */
+export function createModelTab(store) {
+  const list = h("dl", { class: "facts" });
+  const running = h("dl", { class: "facts" });
+  const foot = h("p", { class: "help" });
+  const body = h(
+    "div",
+    {},
+    list,
+    h("section", { class: "field-group" }, h("h2", { class: "group-label", text: "Right now" }), running),
+    foot,
+  );
+
+  function show() {
+    const { status } = store.state;
+    if (!status) return;
+    list.replaceChildren(...facts(status.model || {}, FIELDS));
+    running.replaceChildren(...facts(status.engine || {}, STATUS));
+    foot.textContent = `Parlor ${status.version || ""}. Everything stays on this machine.`;
+  }
+
+  store.on(["status"], show);
+  show();
+  return { body };
+}
+
+/** @param {Record<string, any>} values @param {Record<string, any[]>} fields */
+function facts(values, fields) {
+  return Object.entries(fields)
+    .filter(([key]) => values[key] !== undefined && values[key] !== null && values[key] !== "")
+    .map(([key, [label, show]]) =>
+      h("div", {}, h("dt", { text: label }), h("dd", { class: "tabular", text: show(values[key]) })),
+    );
+}

@@ -1,0 +1,38 @@
+// @ts-check
+/**
+ * The whole right panel, put together from its tabs. Loaded after the chat is on the page.
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { createBotTab } from "./bot-tab.js";
+import { createModelTab } from "./model-tab.js";
+import { createSampling } from "./sampling.js";
+import { createSessionTab } from "./session-tab.js";
+import { createTabs } from "./tabs.js";
+
+/**
+ * @param {Store} store
+ * @param {Room} room
+ * @param {import("../session/room-changes.js").RoomChanges} changes
+ * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>, library: import("./library.js").Library,
+ *   speak: (id: string) => void, editBot: (bot: any) => void}} page
+ */
+export function createRightPanel(store, room, changes, { closeButton, reloadSettings, library, speak, editBot }) {
+  const current = () => /** @type {any} */ (store.state.session);
+  const session = createSessionTab(store, room, {
+    rename: () => library.rename(current()),
+    duplicate: () => library.duplicate(current()),
+    exported: (format) => library.exported(current(), format),
+    remove: () => library.remove(current()),
+  });
+  return createTabs(
+    [
+      { id: "sampling", label: "Sampling", ...createSampling(store, room, reloadSettings) },
+      { id: "session", label: "Session", ...session },
+      { id: "bot", label: "Bot", ...createBotTab(store, changes, { speak, editBot }) },
+      { id: "model", label: "Model", ...createModelTab(store) },
+    ],
+    closeButton,
+  );
+}

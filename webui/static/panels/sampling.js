@@ -1,0 +1,196 @@
+// @ts-check
+/**
+ * The Sampling tab: the preset and every parameter of the session. The session keeps only what differs from its
+ * preset; a bot's own values beat both and are shown under the control.
+ * @import { Parameter, Preset } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h, icon } from "../base/dom.js";
+import { plural, shown } from "../base/format.js";
+import { post, put, remove } from "../server/api.js";
+import { botOf } from "../session/store.js";
+import { confirmDialog, promptDialog } from "../overlays/dialogs.js";
+import { openMenu } from "../overlays/menu.js";
+import { toast, toastError } from "../overlays/toast.js";
+import { parameterField } from "./field.js";
+
+/** Groups in the order of the page; what the server adds comes last. */
+const GROUPS = [
+  ["sampling", ""],
+  ["penalties", "Repetition"],
+  ["length", "Length and stopping"],
+  ["advanced", "Advanced"],
+];
+/** These count tokens; more than the context holds is no use on a slider. */
+const TOKEN_COUNTS = new Set(["repetition_range", "repetition_decay", "max_new_tokens", "min_new_tokens"]);
+
+/** @param {any} a @param {any} b */
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+/** @param {Store} store @param {Room} room @param {() => Promise<void>} reloadSettings */
+export function createSampling(store, room, reloadSettings) {
+  /** @type {Map<string, {spec: Parameter, show: (value: any, changed: boolean, override: string) => void}>} */
+  const fields = new Map();
+  const select = /** @type {HTMLSelectElement} */ (
+    h("select", { class: "select", "aria-labelledby": "preset-label" })
+  );
+  const changes = h("span", { class: "quiet tabular", id: "preset-changes" });
+  const controls = h("div", {});
+  const body = h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "field-head" },
+      h("span", { class: "group-label", id: "preset-label", text: "Preset" }),
+      changes,
+    ),
+    h("div", { class: "select-frame" }, select, icon("chevron-down")),
+    controls,
+  );
+  const resetAll = h("button", {
+    type: "button",
+    class: "text-button",
+    text: "Reset to defaults",
+    on: { click: () => room.change({ sampling: {}, preset: "balanced" }) },
+  });
+  const save = h("button", {
+    type: "button",
+    class: "text-button",
+    text: "Save as preset",
+    "aria-haspopup": "menu",
+    on: { click: saveMenu },
+  });
+  const foot = h("div", { class: "panel-foot" }, resetAll, save);
+
+  const presets = () => store.state.settings?.presets || [];
+  const preset = () => presets().find((one) => one.id === store.state.session?.preset);
+  const baseValue = (spec) => preset()?.sampling[spec.name] ?? spec.default;
+
+  /** @param {Parameter} spec @param {any} value */
+  function setValue(spec, value) {
+    const { session } = store.state;
+    if (!session) return;
+    const { [spec.name]: _, ...others } = session.sampling;
+    room.change({ sampling: same(value, baseValue(spec)) ? others : { ...others, [spec.name]: value } });
+  }
+
+  function build() {
+    const { settings } = store.state;
+    if (!settings) return;
+    fields.clear();
+    const most = settings.limits.max_seq_len;
+    const parts = [];
+    for (const [group, title] of GROUPS) {
+      const specs = settings.parameters.filter(
+        (spec) =>
+          spec.group === group || (group === "advanced" && !GROUPS.some(([known]) => known === spec.group)),
+      );
+      if (!specs.length) continue;
+      const made = specs.map((spec) => {
+        const field = parameterField(spec, {
+          most: TOKEN_COUNTS.has(spec.name) ? most : undefined,
+          onChange: (value) => setValue(spec, value),
+          onReset: () => setValue(spec, baseValue(spec)),
+        });
+        fields.set(spec.name, { spec, show: field.show });
+        return field.element;
+      });
+      parts.push(
+        group === "advanced"
+          ? h("details", { class: "field-group" }, h("summary", { class: "group-label", text: title }), ...made)
+          : h(
+              "section",
+              { class: "field-group" },
+              title && h("h2", { class: "group-label", text: title }),
+              ...made,
+            ),
+      );
+    }
+    controls.replaceChildren(...parts);
+    show();
+  }
+
+  /** What the session's bots say about a parameter. @param {Parameter} spec */
+  function overrides(spec) {
+    const said = (store.state.session?.bots || [])
+      .map((entry) => botOf(store.state, entry.id))
+      .filter((bot) => bot && spec.name in bot.sampling)
+      .map((bot) => `${bot?.name} uses ${shown(spec, bot?.sampling[spec.name])}`);
+    return said.length ? `${said.join(", ")}.` : "";
+  }
+
+  function show() {
+    const { session } = store.state;
+    if (!session || !fields.size) return;
+    select.replaceChildren(
+      ...presets().map((one) => {
+        const option = h("option", { value: one.id, text: one.name });
+        option.selected = one.id === session.preset;
+        return option;
+      }),
+    );
+    for (const { spec, show: showField } of fields.values()) {
+      const changed = spec.name in session.sampling;
+      showField(changed ? session.sampling[spec.name] : baseValue(spec), changed, overrides(spec));
+    }
+    const many = Object.keys(session.sampling).length;
+    changes.textContent = many ? `${plural(many, "change")} from “${preset()?.name || "?"}”` : "";
+    resetAll.disabled = !many && session.preset === "balanced";
+  }
+
+  function saveMenu() {
+    const { session } = store.state;
+    if (!session) return;
+    const chosen = preset();
+    const own = chosen && !chosen.built_in ? chosen : null;
+    openMenu(save, "Presets", [
+      { label: "Save as a new preset", icon: "save", onSelect: saveNew },
+      own && {
+        label: `Save into “${own.name}”`,
+        icon: "check",
+        onSelect: () => overwrite(own, { ...own.sampling, ...session.sampling }),
+      },
+      own && { label: `Delete “${own.name}”`, icon: "trash-2", danger: true, onSelect: () => deletePreset(own) },
+    ]);
+  }
+
+  async function saveNew() {
+    const { session } = store.state;
+    const name = await promptDialog("Save as preset", "Name", "", "Save");
+    if (!name || !session) return;
+    const sampling = { ...preset()?.sampling, ...session.sampling };
+    const made = await post("/api/presets", { name, sampling }).catch(toastError);
+    if (!made) return;
+    await reloadSettings();
+    room.change({ preset: made.preset.id, sampling: {} });
+    toast(`Saved “${name}”.`);
+  }
+
+  /** @param {Preset} own @param {Record<string, any>} sampling */
+  async function overwrite(own, sampling) {
+    if (!(await put(`/api/presets/${own.id}`, { name: own.name, sampling }).catch(toastError))) return;
+    await reloadSettings();
+    room.change({ sampling: {} });
+    toast(`Saved “${own.name}”.`);
+  }
+
+  /** @param {Preset} own */
+  async function deletePreset(own) {
+    if (!(await confirmDialog(`Delete “${own.name}”?`, "Sessions that use it go back to Balanced.", "Delete")))
+      return;
+    const values = { ...own.sampling, ...store.state.session?.sampling };
+    room.change({ preset: "balanced", sampling: values });
+    await room.flushPatch();
+    await remove(`/api/presets/${own.id}`).catch(toastError);
+    await reloadSettings();
+  }
+
+  select.addEventListener("change", () => room.change({ preset: select.value, sampling: {} }));
+  store.on(["settings"], build);
+  store.on(["session", "bots"], show);
+  build();
+  return { body, foot };
+}

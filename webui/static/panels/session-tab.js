@@ -1,0 +1,122 @@
+// @ts-check
+/**
+ * The Session tab: what belongs to this conversation alone.
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h } from "../base/dom.js";
+
+/**
+ * @param {Store} store
+ * @param {Room} room
+ * @param {{rename: () => void, duplicate: () => void, exported: (format: "json" | "markdown") => void, remove: () => void}} page
+ */
+export function createSessionTab(store, room, page) {
+  const prompt = textBox(
+    "system-prompt",
+    "System prompt",
+    "Added to every bot's persona in this session.",
+    "textarea",
+    50_000,
+  );
+  const user = textBox("user-name", "Your name", "What the bots call you. Empty is “User”.", "input", 60);
+  const orders = h("div", { class: "choices", role: "radiogroup", "aria-labelledby": "turn-order-label" });
+  const action = (text, onClick, kind = "") =>
+    h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
+  const saved = h(
+    "section",
+    { class: "field-group" },
+    h("h2", { class: "group-label", text: "This session" }),
+    h(
+      "div",
+      { class: "button-grid" },
+      action("Rename", page.rename),
+      action("Duplicate", page.duplicate),
+      action("Export JSON", () => page.exported("json")),
+      action("Export Markdown", () => page.exported("markdown")),
+      action("Delete", page.remove, "danger"),
+    ),
+  );
+  const body = h(
+    "div",
+    {},
+    prompt.element,
+    user.element,
+    h(
+      "section",
+      { class: "field-group" },
+      h("h2", { class: "group-label", id: "turn-order-label", text: "Who answers next" }),
+      orders,
+    ),
+    saved,
+  );
+
+  prompt.input.addEventListener("input", () => room.change({ system_prompt: prompt.input.value }));
+  user.input.addEventListener("change", () =>
+    room.change({ user_name: user.input.value.replace(/[:\n\r]/g, " ").trim() }),
+  );
+
+  function build() {
+    const { settings } = store.state;
+    orders.replaceChildren(
+      ...(settings?.turn_orders || []).map(({ id, label, help }) => {
+        const input = h("input", {
+          type: "radio",
+          name: "turn-order",
+          value: id,
+          on: { change: () => room.change({ turn_order: id }) },
+        });
+        return h(
+          "label",
+          { class: "choice" },
+          input,
+          h(
+            "span",
+            {},
+            h("span", { class: "choice-name", text: label }),
+            h("span", { class: "help", text: help }),
+          ),
+        );
+      }),
+    );
+    show();
+  }
+
+  function show() {
+    const { session } = store.state;
+    if (!session) return;
+    if (document.activeElement !== prompt.input) prompt.input.value = session.system_prompt;
+    if (document.activeElement !== user.input) user.input.value = session.user_name;
+    for (const input of orders.querySelectorAll("input")) input.checked = input.value === session.turn_order;
+    saved.hidden = !session.id;
+  }
+
+  store.on(["settings"], build);
+  store.on(["session"], show);
+  build();
+  return { body };
+}
+
+/** @param {string} id @param {string} label @param {string} help @param {"input" | "textarea"} tag @param {number} most */
+function textBox(id, label, help, tag, most) {
+  const input = h(tag, {
+    id,
+    class: "text-input",
+    maxlength: String(most),
+    rows: tag === "textarea" ? "6" : null,
+    dir: "auto",
+    autocomplete: "off",
+    "aria-describedby": `${id}-help`,
+  });
+  return {
+    input,
+    element: h(
+      "div",
+      { class: "field" },
+      h("div", { class: "field-head" }, h("label", { for: id, text: label })),
+      input,
+      h("p", { class: "help", id: `${id}-help`, text: help }),
+    ),
+  };
+}

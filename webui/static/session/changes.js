@@ -1,0 +1,74 @@
+// @ts-check
+/**
+ * Follows what other tabs do, by one cheap question now and then, and says when the server is gone and back.
+ * @import { Store } from "./store.js"
+ */
+
+import { get } from "../server/api.js";
+
+const IDLE_MS = 1500;
+const WRITING_MS = 4000;
+const AWAY_MS = [1000, 2000, 4000, 8000];
+/** The machine's numbers change slowly. */
+const STATUS_EVERY = 7;
+
+/**
+ * @param {Store} store
+ * @param {{changed: (changes: any) => void, back: () => void, gone: (inMs: number) => void}} page
+ */
+export function followChanges(store, page) {
+  let counter = 0;
+  let failures = 0;
+  let rounds = 0;
+  let timer = 0;
+  let busy = false;
+
+  async function ask() {
+    clearTimeout(timer);
+    if (busy) return;
+    busy = true;
+    try {
+      if (failures || (rounds += 1) % STATUS_EVERY === 0) store.set({ status: await get("/api/status") });
+      if (failures) {
+        failures = 0;
+        page.back();
+      }
+      const changes = await get(`/api/changes?since=${counter}`);
+      counter = changes.changes;
+      page.changed(changes);
+    } catch (error) {
+      if (/** @type {any} */ (error).status === 0) failures += 1;
+    }
+    busy = false;
+    const wait = failures
+      ? AWAY_MS[Math.min(failures - 1, AWAY_MS.length - 1)]
+      : store.state.live.size
+        ? WRITING_MS
+        : IDLE_MS;
+    if (failures) page.gone(wait);
+    if (!document.hidden) timer = window.setTimeout(ask, wait);
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) clearTimeout(timer);
+    else ask();
+  });
+
+  return {
+    /** @param {number} since */
+    start(since) {
+      counter = since;
+      timer = window.setTimeout(ask, IDLE_MS);
+    },
+    /** Look at once: something failed, or the user asks. */
+    now: ask,
+    /** A request elsewhere did not reach the server. */
+    suspect() {
+      if (failures) return;
+      failures = 1;
+      page.gone(AWAY_MS[0]);
+      clearTimeout(timer);
+      timer = window.setTimeout(ask, AWAY_MS[0]);
+    },
+  };
+}

@@ -1,0 +1,300 @@
+// @ts-check
+/**
+ * The session on screen and everything that can be done to it. Each operation carries the revision it was based
+ * on; a stale one is answered with 409 and the current session, which is taken over here. Operations run one after
+ * the other. Knows no element.
+ * @import { Live, Message, Session } from "../types.js"
+ * @import { Store } from "./store.js"
+ */
+
+import { ApiError, get, patch, post, remove } from "../server/api.js";
+import { createReplies } from "./replies.js";
+import { messageOf, shownPath, withMessage } from "./tree.js";
+
+const PATCH_DELAY_MS = 250;
+
+/** The session that exists only in this page until its first message. @returns {Session} */
+export function unsavedSession(bots = []) {
+  return {
+    id: null,
+    revision: 0,
+    title: "New session",
+    created: 0,
+    updated: 0,
+    bots,
+    user_name: "",
+    system_prompt: "",
+    turn_order: "in_turn",
+    sampling: {},
+    preset: "balanced",
+    leaf: null,
+    messages: [],
+  };
+}
+
+/**
+ * @param {Store} store
+ * @param {{error: (error: any) => void, conflict: () => void, connection: (connected: boolean) => void,
+ *   flush: (live: Live) => void, announce: (text: string) => void}} page
+ */
+export function createRoom(store, page) {
+  /** @type {Promise<any>} */
+  let queue = Promise.resolve();
+  /** @type {Record<string, any>} */
+  let pending = {};
+  /** @type {any} */
+  let patchTimer = 0;
+  /** Someone waits here for every reply to end. @type {(() => void)[]} */
+  let waiting = [];
+
+  const replies = createReplies(store, {
+    connection: page.connection,
+    progress: page.flush,
+    started(live) {
+      const { session } = store.state;
+      if (!session || session.id !== live.sessionId) return;
+      const known = messageOf(session, live.messageId);
+      if (!known) store.state.viewLeaf = live.messageId;
+      store.touch("live", "viewLeaf");
+    },
+    held(live, data) {
+      const { session } = store.state;
+      if (session?.id === live.sessionId)
+        store.set({ session: withMessage(session, data.message, data.revision, session.leaf === live.parent) });
+      store.touch("live");
+    },
+    finished: (live, data) => settle(live, data.message, data.revision, data.next),
+    failed(live, data) {
+      settle(live, data.partial, data.revision, null);
+      page.announce(`The reply failed: ${data.message}`);
+    },
+    lost() {
+      if (!store.state.live.size) for (const resolve of waiting.splice(0)) resolve();
+      store.touch("live");
+      room.refresh();
+    },
+  });
+
+  /** @param {Live} live @param {Message | null} message @param {number} revision @param {any} next */
+  function settle(live, message, revision, next) {
+    const { session, viewLeaf } = store.state;
+    if (!session || session.id !== live.sessionId) return;
+    const seen = viewLeaf === live.messageId || session.leaf === live.messageId || session.leaf === live.parent;
+    store.set({
+      session: message ? withMessage(session, message, revision ?? 0, seen) : session,
+      viewLeaf: viewLeaf === live.messageId ? null : viewLeaf,
+    });
+    store.touch("live");
+    if (next) replies.watch(next, live.sessionId);
+    if (store.state.live.size) return;
+    for (const resolve of waiting.splice(0)) resolve();
+    room.refresh();
+  }
+
+  /** Take over what the server says about the session. @param {any} body */
+  function adopt(body) {
+    const session = body.session;
+    if (!session) return;
+    const changes = { session, context: body.context || session.context || store.state.context };
+    if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
+    const running = [...(body.replies || session.replies || []), ...(body.reply ? [body.reply] : [])];
+    for (const reply of running) replies.watch(reply, session.id); // before, so that the page is drawn once
+    store.set(changes);
+  }
+
+  /**
+   * Run one operation after those before it; `call` gets the session of that moment. Answers whether it worked.
+   * @param {(session: Session) => Promise<any>} call
+   */
+  function operation(call) {
+    const run = async () => {
+      const before = store.state.session;
+      if (!before) return false;
+      try {
+        const body = await call(before);
+        if (body && store.state.session?.id === (body.session?.id ?? before.id)) adopt(body);
+        return true;
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        if (error.status === 409 && error.session) {
+          adopt({ session: error.session });
+          if (error.code === "busy") page.error(error);
+          else page.conflict();
+        } else page.error(error);
+        return false;
+      }
+    };
+    const result = queue.then(run, run);
+    queue = result.catch(() => {});
+    return result;
+  }
+
+  /** Send the changes that were held back; once more on the current revision if another tab was faster. */
+  function flushPatch() {
+    clearTimeout(patchTimer);
+    if (!Object.keys(pending).length) return Promise.resolve(true);
+    const changes = pending;
+    pending = {};
+    return operation(async (session) => {
+      try {
+        return await patch(`/api/sessions/${session.id}`, { revision: session.revision, ...changes });
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.status !== 409 || !error.session) throw error;
+        return patch(`/api/sessions/${session.id}`, { revision: error.session.revision, ...changes });
+      }
+    });
+  }
+
+  /** Make the unsaved session real, with all that was set on it. */
+  async function ensureSaved() {
+    const { session } = store.state;
+    if (!session || session.id) return true;
+    const made = await post("/api/sessions", { bots: session.bots.map((bot) => bot.id) }).catch(page.error);
+    if (!made) return false;
+    const { user_name, system_prompt, turn_order, sampling, preset } = session;
+    const { user_name: u, system_prompt: s, turn_order: t, sampling: p, preset: r } = unsavedSession();
+    const changes = {};
+    if (user_name !== u) Object.assign(changes, { user_name });
+    if (system_prompt !== s) Object.assign(changes, { system_prompt });
+    if (turn_order !== t) Object.assign(changes, { turn_order });
+    if (preset !== r) Object.assign(changes, { preset });
+    if (JSON.stringify(sampling) !== JSON.stringify(p)) Object.assign(changes, { sampling });
+    if (session.bots.some((bot) => bot.muted)) Object.assign(changes, { bots: session.bots });
+    store.set({ session: made.session, context: made.context || null, viewLeaf: null });
+    if (!Object.keys(changes).length) return true;
+    return operation((saved) => patch(`/api/sessions/${saved.id}`, { revision: saved.revision, ...changes }));
+  }
+
+  const room = {
+    /** Show a session. @param {string} id @param {Promise<any>} [reading] it, if it was asked for already */
+    async open(id, reading) {
+      await flushPatch();
+      replies.leave();
+      const body = await (reading || get(`/api/sessions/${id}`));
+      store.set({ session: null, context: null, viewLeaf: null, editing: null });
+      adopt(body);
+    },
+
+    /** Show the empty page on which a session begins. @param {{id: string, muted: boolean}[]} bots */
+    async openNew(bots) {
+      await flushPatch();
+      replies.leave();
+      store.set({ session: unsavedSession(bots), context: null, viewLeaf: null, editing: null });
+    },
+
+    /** Read the session again; what is being written goes on. */
+    async refresh() {
+      const id = store.state.session?.id;
+      if (!id) return;
+      const body = await get(`/api/sessions/${id}`).catch(() => null);
+      const now = store.state.session;
+      if (!body || !now || now.id !== id || body.session.revision < now.revision) return;
+      if (Object.keys(pending).length) Object.assign(body.session, pending);
+      adopt(body);
+    },
+
+    /** Change fields of the session at once here, shortly after on the server. @param {Record<string, any>} changes */
+    change(changes) {
+      const { session } = store.state;
+      if (!session) return;
+      store.set({ session: { ...session, ...changes } });
+      if (!session.id) return;
+      Object.assign(pending, changes);
+      clearTimeout(patchTimer);
+      patchTimer = setTimeout(flushPatch, PATCH_DELAY_MS);
+    },
+
+    flushPatch,
+    ensureSaved,
+
+    /** Say something, and let whoever is next answer. @param {string} text */
+    async say(text) {
+      if (!(await ensureSaved())) return false;
+      await flushPatch();
+      return operation((session) =>
+        post(`/api/sessions/${session.id}/messages`, { revision: session.revision, text, interrupt: true }),
+      );
+    },
+
+    /** Say something else at an earlier place: a branch. @param {Message} message @param {string} text */
+    async sayInstead(message, text) {
+      await flushPatch();
+      return operation((session) =>
+        post(`/api/sessions/${session.id}/messages`, {
+          revision: session.revision,
+          text,
+          parent: message.parent,
+          interrupt: true,
+        }),
+      );
+    },
+
+    /** @param {"next" | "regenerate" | "continue"} kind @param {{message?: string, bot?: string, turns?: number}} [which] */
+    async reply(kind, which = {}) {
+      if (!(await ensureSaved())) return false;
+      await flushPatch();
+      if (store.state.live.size) await room.stopAndWait();
+      return operation((session) =>
+        post(`/api/sessions/${session.id}/replies`, { revision: session.revision, kind, ...which }),
+      );
+    },
+
+    /** @param {Message} message @param {string} text */
+    correct: (message, text) =>
+      operation((session) =>
+        patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, text }),
+      ),
+
+    /** Take a message out. Answers the token that brings it back, or "". @param {Message} message */
+    async erase(message) {
+      let undo = "";
+      await operation(async (session) => {
+        const body = await remove(`/api/sessions/${session.id}/messages/${message.id}`, {
+          revision: session.revision,
+        });
+        undo = body.undo;
+        return body;
+      });
+      return undo;
+    },
+
+    /** Undo erase(). @param {string} sessionId @param {string} undo */
+    bringBack: (sessionId, undo) =>
+      operation((session) =>
+        session.id === sessionId
+          ? post(`/api/sessions/${session.id}/messages/restore`, { revision: session.revision, undo })
+          : Promise.reject(new ApiError(404, { error: { message: "Open the message's session first." } })),
+      ),
+
+    /** Let bots among themselves wait while somebody types, or go on. @param {string} sessionId @param {boolean} hold */
+    hold(sessionId, hold) {
+      post(`/api/sessions/${sessionId}/hold`, { hold }).catch(() => {});
+    },
+
+    /** Show another version of a message and what followed it. @param {string} leaf */
+    async show(leaf) {
+      if (store.state.live.has(leaf)) {
+        store.set({ viewLeaf: leaf });
+        return true;
+      }
+      store.set({ viewLeaf: null });
+      return operation((session) => patch(`/api/sessions/${session.id}`, { revision: session.revision, leaf }));
+    },
+
+    stop: () => replies.stop().catch(page.error),
+
+    /** Stop what is being written and wait until the server has kept it. */
+    stopAndWait() {
+      const ended = new Promise((resolve) => waiting.push(() => resolve(undefined)));
+      replies.stop().catch(page.error);
+      return ended;
+    },
+
+    leave: () => replies.leave(),
+    path: () =>
+      store.state.session ? shownPath(store.state.session, store.state.live, store.state.viewLeaf) : [],
+  };
+  return room;
+}
+
+/** @typedef {ReturnType<typeof createRoom>} Room */

@@ -1,0 +1,63 @@
+// @ts-check
+/**
+ * The page's state in one object, with listeners by key. Parts of the page read it and listen; only the modules
+ * that talk to the server write it. Knows no element.
+ * @import { State } from "../types.js"
+ */
+
+export class Store {
+  /** @type {State} */
+  state = {
+    status: null,
+    settings: null,
+    bots: [],
+    sessions: [],
+    problems: [],
+    query: "",
+    session: null,
+    context: null,
+    viewLeaf: null,
+    live: new Map(),
+    loading: true,
+    editing: null,
+  };
+
+  /** @type {{keys: string[], listener: () => void}[]} */
+  #listeners = [];
+
+  /**
+   * Change some keys and tell, once, everybody who listens to one of them.
+   * @param {Partial<State>} changes
+   */
+  set(changes) {
+    const changed = Object.keys(changes).filter((key) => this.state[key] !== changes[key]);
+    Object.assign(this.state, changes);
+    if (changed.length) this.#tell(changed);
+  }
+
+  /** Tell the listeners of a key whose object was changed in place. @param {...string} keys */
+  touch(...keys) {
+    this.#tell(keys);
+  }
+
+  /** @param {string[]} keys @param {() => void} listener */
+  on(keys, listener) {
+    this.#listeners.push({ keys, listener });
+  }
+
+  /** @param {string[]} changed */
+  #tell(changed) {
+    for (const { keys, listener } of this.#listeners) if (keys.some((key) => changed.includes(key))) listener();
+  }
+}
+
+/** A bot by its id; one that was deleted since still has a name. @param {State} state @param {string} id */
+export function botOf(state, id) {
+  return state.bots.find((bot) => bot.id === id) || null;
+}
+
+/** The bots of the session that still exist, in speaking order. @param {State} state */
+export function botsInRoom(state) {
+  const bots = (state.session?.bots || []).map((entry) => botOf(state, entry.id));
+  return /** @type {import("../types.js").Bot[]} */ (bots.filter(Boolean));
+}

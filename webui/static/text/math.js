@@ -1,0 +1,82 @@
+// @ts-check
+/**
+ * Formulas by KaTeX, as MathML, which browsers draw themselves; KaTeX's other output lays out by style attributes,
+ * and those the content security policy forbids. Loaded by formula.js when there is something to set.
+ */
+
+import { sanitizer } from "./sanitize.js";
+import "../vendor/katex/katex.min.js"; // a script that leaves itself at the window
+
+const sanitize = sanitizer({
+  ALLOWED_TAGS: [
+    "math",
+    "mfrac",
+    "mi",
+    "mn",
+    "mo",
+    "mover",
+    "mpadded",
+    "mphantom",
+    "mroot",
+    "mrow",
+    "ms",
+    "mspace",
+    "msqrt",
+    "mstyle",
+    "msub",
+    "msubsup",
+    "msup",
+    "mtable",
+    "mtd",
+    "mtext",
+    "mtr",
+    "munder",
+    "munderover",
+    "semantics",
+  ],
+  ALLOWED_ATTR: [
+    "accent",
+    "accentunder",
+    "columnalign",
+    "columnspacing",
+    "display",
+    "displaystyle",
+    "fence",
+    "height",
+    "linethickness",
+    "lspace",
+    "mathvariant",
+    "maxsize",
+    "minsize",
+    "movablelimits",
+    "rowspacing",
+    "rspace",
+    "scriptlevel",
+    "separator",
+    "stretchy",
+    "width",
+  ],
+  FORBID_CONTENTS: ["annotation"],
+});
+
+/**
+ * Put the formula into `element`; what KaTeX cannot read stands there as it was written.
+ * @param {HTMLElement} element @param {string} tex @param {boolean} display
+ */
+export function typeset(element, tex, display) {
+  let html = "";
+  try {
+    html = /** @type {any} */ (globalThis).katex.renderToString(tex, {
+      displayMode: display,
+      output: "mathml",
+      strict: "ignore",
+      trust: false,
+      maxExpand: 500,
+      maxSize: 20,
+    });
+  } catch {
+    return;
+  }
+  const drawn = sanitize(html);
+  if (drawn.querySelector("math")) element.replaceChildren(drawn);
+}
