@@ -17,8 +17,8 @@ from pathlib import Path
 from model import ChatModel, ModelLoadError, load_model
 from model.kernels import KernelBuildError
 from webui import create_app
-from webui.guard import Guard
-from webui.password import Password
+from webui.server.guard import Guard
+from webui.server.password import Password
 from webui.serving import PortTaken, address_of, open_socket, serve
 from webui.storage.folder_lock import FolderInUse
 from webui.storage.store import Store

@@ -42,7 +42,7 @@ def model():
 @pytest.fixture
 def app(model, store):
     from webui import create_app
-    from webui.context import parlor
+    from webui.routes.parlor import parlor
 
     app = create_app(model, store)
     yield app

@@ -11,9 +11,9 @@ from model import TextDelta
 from tests.api import Page, parse_events, read_some, wait_until
 from tests.fake_model import EMOJI, THINK
 from webui import create_app
-from webui.context import parlor
-from webui.event_log import EventLog
-from webui.replies import COALESCE_SECONDS, event_chunks
+from webui.chat.event_log import EventLog
+from webui.routes.parlor import parlor
+from webui.routes.replies import COALESCE_SECONDS, event_chunks
 
 
 def test_the_events_tell_the_whole_reply_in_order(page):
@@ -100,7 +100,7 @@ def test_an_unknown_reply_is_404_and_an_old_one_410(app, client, page, monkeypat
     assert response.status_code == 404 and response.json["error"]["code"] == "unknown_reply"
     reply = page.send("POST", "/messages", text="hi")["reply"]
     page.finish(reply)
-    monkeypatch.setattr("webui.chains.LOG_SECONDS", -1.0)
+    monkeypatch.setattr("webui.chat.chains.LOG_SECONDS", -1.0)
     response = client.get(f"/api/replies/{reply['reply_id']}/events")
     assert response.status_code == 410 and response.json["error"]["code"] == "gone"
 
@@ -114,7 +114,7 @@ def test_a_cursor_that_is_no_number_is_refused(client, page, start):
 
 
 def test_too_many_streams_are_told_to_come_back(store, model):
-    app = create_app(model, store, most_streams=1)
+    app = create_app(model, store, max_streams=1)
     client = app.test_client()
     page = Page(client)
     model.gate.clear()
@@ -128,7 +128,7 @@ def test_too_many_streams_are_told_to_come_back(store, model):
 
 
 def test_a_waiting_stream_has_a_heartbeat(monkeypatch, client, page, model):
-    monkeypatch.setattr("webui.replies.HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("webui.routes.replies.HEARTBEAT_SECONDS", 0.02)
     model.prompt_delay, model.prompt_steps = 0.3, 1
     reply = page.send("POST", "/messages", text="hi")["reply"]
     body = client.get(f"/api/replies/{reply['reply_id']}/events").data
@@ -145,7 +145,7 @@ def test_text_that_comes_fast_is_sent_together_and_the_first_at_once(monkeypatch
         if len(slept) == 2:
             log.end("done", {})
 
-    monkeypatch.setattr("webui.replies.time.sleep", sleep)
+    monkeypatch.setattr("webui.routes.replies.time.sleep", sleep)
     log.append("start", {})
     log.append("text", {"text": "a"})
     chunks = [parse_events(chunk) for chunk in event_chunks(log, 0)]

@@ -9,7 +9,7 @@ from tests.failing_disk import FailingDisk
 from tests.fake_model import CODE
 from tests.fake_server import write_bots
 from webui import create_app
-from webui.context import parlor
+from webui.routes.parlor import parlor
 from webui.storage.store import Store
 
 

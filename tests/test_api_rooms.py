@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.api import LIN, MARLOW, OTTO, parse_events, wait_until
-from webui.context import parlor
+from webui.routes.parlor import parlor
 
 
 def test_a_message_during_a_reply_is_refused_with_a_hint_and_ends_the_chain(room, model):
@@ -146,7 +146,7 @@ def test_typing_holds_the_next_turn_until_the_text_is_cleared(client, room, mode
 
 
 def test_a_tab_that_was_closed_while_typing_does_not_hold_for_ever(client, room, model, monkeypatch):
-    monkeypatch.setattr("webui.sessions.HOLD_SECONDS", 0.05)
+    monkeypatch.setattr("webui.routes.sessions.HOLD_SECONDS", 0.05)
     assert len(room.finish(held_after_one_reply(client, room, model))) == 4
 
 

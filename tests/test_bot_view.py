@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model import ChatMessage
-from webui.bot_view import bot_view, transcript
+from webui.chat.bot_view import bot_view, transcript
 from webui.storage import tree
 from webui.storage.schema import USER, new_message, new_session
 

@@ -9,8 +9,15 @@ import pytest
 
 from tests.api import MARLOW, Page
 from webui import create_app
-from webui.guard import CONTENT_SECURITY_POLICY, LARGE_BODIES, MAX_BODY, OPEN_ENDPOINTS, Guard, is_loopback
-from webui.password import Password
+from webui.server.guard import (
+    CONTENT_SECURITY_POLICY,
+    LARGE_BODIES,
+    MAX_BODY,
+    OPEN_ENDPOINTS,
+    Guard,
+    is_loopback,
+)
+from webui.server.password import Password
 
 WORD = "correct horse"
 SOME_ID = "0123456789abcdef"

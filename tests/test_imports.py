@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {"app": 0, "webui": 1, "model": 2}
 OURS = {"app", "webui", "model", "tools", "tests"}
 WEB = {"flask", "werkzeug", "waitress"}
+WEB_SHARED = {"errors", "ids", "sampling", "strict_json", "version"}
+WEB_FOLDERS = {"routes": {"routes", "chat", "server", "storage", *WEB_SHARED},
+               "server": {"server", *WEB_SHARED},
+               "chat": {"chat", "storage", *WEB_SHARED},
+               "storage": {"storage", *WEB_SHARED}}
 TENSORS = {"torch", "numpy", "safetensors", "sentencepiece", "tokenizers"}
 STATIC = ROOT / "webui" / "static"
 PAGE_LAYERS = {"base": 0, "server": 1, "session": 2, "overlays": 2, "text": 2, "chat": 3, "panels": 3, "": 4}
@@ -71,12 +76,26 @@ def test_the_web_knows_no_tensor_and_only_the_front_door_of_the_model():
         assert name == "model" or not name.startswith("model."), f"{path} imports {name}"
 
 
-def test_what_is_kept_on_disk_knows_little_of_the_web_around_it():
-    known = {"ids", "errors", "strict_json", "sampling", "storage"}
-    for path, name in pairs("webui/storage"):
+def test_the_folders_of_the_web_know_only_those_below_them():
+    """routes -> chat -> storage, and server apart. What all of them share stands beside the folders."""
+    for path, name in pairs("webui"):
         layer, _, module = name.partition(".")
-        assert layer != "webui" or module.partition(".")[0] in known, f"{path} imports {name}"
-        assert layer not in (*WEB, "model"), f"{path} imports {name}"
+        if len(path.parts) > 2 and layer == "webui":
+            assert module.partition(".")[0] in WEB_FOLDERS[path.parts[1]], f"{path} imports {name}"
+
+
+def test_what_the_folders_of_the_web_share_knows_none_of_them():
+    for path, name in pairs("webui"):
+        layer, _, module = name.partition(".")
+        if len(path.parts) == 2 and path.name not in ("__init__.py", "serving.py") and layer == "webui":
+            assert module.partition(".")[0] in WEB_SHARED, f"{path} imports {name}"
+
+
+def test_chat_knows_no_http_and_storage_no_model():
+    for path, name in pairs("webui/chat") + pairs("webui/storage"):
+        assert name.partition(".")[0] not in WEB, f"{path} imports {name}"
+    for path, name in pairs("webui/storage"):
+        assert name.partition(".")[0] != "model", f"{path} imports {name}"
 
 
 def test_the_model_knows_no_web():

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from model import PARAMETER_SPECS, SamplingParams
 from webui import strict_json
+from webui.chat.event_log import EventLog, merge
+from webui.chat.own_name import OwnNameFilter
+from webui.chat.title import title_from
 from webui.errors import NotFound
-from webui.event_log import EventLog, merge
-from webui.reply_text import ReplyText as VisibleText
 from webui.sampling import BUILT_IN_PRESETS, as_json, check_changes, effective
 from webui.storage import tree
 from webui.storage.schema import BOT, PRESET, SESSION, USER, Kind, new_message, new_session
-from webui.title import title_from
 
 GOLDEN = Path(__file__).parent / "data" / "sessions"
 
@@ -116,16 +116,16 @@ def test_titles_come_from_the_first_line_that_says_something(text, title):
     ("Marlow: Marlow: twice", "Marlow: twice"), ("a  b \n c", "a  b \n c")])
 def test_a_name_in_front_and_space_around_are_taken_off_however_the_text_is_cut(said, visible):
     for size in (1, 2, 3, 5, 100):
-        text = VisibleText("Marlow")
+        text = OwnNameFilter("Marlow")
         pieces = [text.feed(said[at:at + size]) for at in range(0, len(said), size)]
         assert "".join(pieces) + text.finish() == visible
 
 
 @given(st.text("Marlow: \nx", max_size=30), st.lists(st.integers(1, 5), max_size=30))
 def test_the_visible_text_does_not_depend_on_the_cuts(said, cuts):
-    whole = VisibleText("Marlow")
+    whole = OwnNameFilter("Marlow")
     expected = whole.feed(said) + whole.finish()
-    text, got, at = VisibleText("Marlow"), "", 0
+    text, got, at = OwnNameFilter("Marlow"), "", 0
     for size in [*cuts, len(said)]:
         got += text.feed(said[at:at + size])
         at += size
@@ -133,7 +133,7 @@ def test_the_visible_text_does_not_depend_on_the_cuts(said, cuts):
 
 
 def test_a_continued_reply_keeps_the_space_it_begins_with():
-    text = VisibleText("Marlow", continues=True)
+    text = OwnNameFilter("Marlow", continues=True)
     assert text.feed(" and so ") + text.finish() == " and so"
 
 

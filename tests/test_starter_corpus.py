@@ -14,7 +14,7 @@ from tools.starter.corpus.render import Line, render, view
 from tools.starter.corpus.rooms import draw_room
 from tools.starter.corpus.words import CHOICE, expand
 from tools.starter.questions import answers, held_out_questions, stays_in_turn
-from webui.bot_view import bot_view
+from webui.chat.bot_view import bot_view
 
 BOTS = Path(__file__).parents[1] / "starter" / "bots"
 

@@ -22,14 +22,14 @@ from webui.storage.schema import USER, new_message, new_session
 from webui.storage.store import Store
 
 ROUNDS = 12
-MOST_MESSAGES = 200  # then another session: reading and writing a long one would be all that the rounds do
+MAX_MESSAGES = 200  # then another session: reading and writing a long one would be all that the rounds do
 
 
 def write_for_ever(folder: str, acknowledge: Connection) -> None:
     """The victim: questions saved, replies journalled and committed; each is named once it is safe."""
     store = Store(Path(folder))
     fold_in_all(store)
-    open_ones = [entry for entry in store.summaries() if entry["num_messages"] < MOST_MESSAGES]
+    open_ones = [entry for entry in store.summaries() if entry["num_messages"] < MAX_MESSAGES]
     session = open_ones[0] if open_ones else store.add_session(new_session([]))
     key = session["id"]
     number = len(store.session(key)["messages"])

@@ -12,10 +12,10 @@ from waitress.server import create_server
 
 from tests.api import Page
 from webui import create_app
-from webui.context import KEY, Parlor, parlor
+from webui.chat.event_log import EventLog
 from webui.errors import TooMany
-from webui.event_log import EventLog
-from webui.streams import Streams
+from webui.routes.parlor import KEY, Parlor, parlor
+from webui.server.streams import Streams
 
 
 def test_the_cap_is_counted_and_freed():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from webui.turn_order import Speaker, after_user, mentioned, next_speaker
+from webui.chat.speakers import Speaker
+from webui.chat.turn_order import after_user, mentioned, next_speaker
 
 ROOM = [Speaker("1", "Marlow"), Speaker("2", "Otto"), Speaker("3", "Lin")]
 

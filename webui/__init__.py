@@ -14,22 +14,22 @@ from werkzeug.exceptions import HTTPException
 
 from model import ChatModel
 
-from . import bots, replies, sessions, settings, transfer
-from .chat import Chat
-from .context import KEY, Parlor, parlor
+from .chat.chat import Chat
 from .errors import Problem
-from .guard import MAX_BODY, Guard
 from .ids import new_id
-from .static_files import StaticFiles
+from .routes import bots, replies, sessions, settings, transfer
+from .routes.parlor import KEY, Parlor, parlor
+from .server.guard import MAX_BODY, Guard
+from .server.static_files import StaticFiles
+from .server.streams import Streams
 from .storage.store import Store
-from .streams import Streams
 
-MOST_STREAMS = 80
+MAX_STREAMS = 80
 log = logging.getLogger("parlor")
 
 
 def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
-               most_streams: int = MOST_STREAMS) -> Flask:
+               max_streams: int = MAX_STREAMS) -> Flask:
     """The application. The caller owns `model` and `store` and closes them after parlor(app).close()."""
     here = Path(__file__).parent
     app = Flask(__name__, root_path=str(here), static_folder=None)
@@ -37,7 +37,7 @@ def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False
     app.json.ensure_ascii = False
-    app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(most_streams))
+    app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(max_streams))
     for module in (sessions, replies, bots, settings, transfer):
         app.register_blueprint(module.bp)
     app.add_url_rule("/", "page", lambda: render_template("index.html", static=files.url, icons=files.icons))

@@ -80,7 +80,7 @@ class TooManyGuesses(Problem, status=429, code="too_many_guesses"):
 
 
 class TooMany(Problem, status=503, code="too_many"):
-    """More at once than there is room for."""
+    """More at once than can be served."""
 
 
 class NotSaved(Problem, status=507, code="not_saved"):

@@ -29,8 +29,8 @@ def effective(preset: Changes, session: Changes, bot: Changes,
     """Defaults, over them the preset, the session, the bot; `extra_stop` where `stop` leaves places."""
     values = {**preset, **session, **bot}
     params = SamplingParams(**{name: _to_python(name, value) for name, value in values.items()})
-    room = PARAMETER_SPECS["stop"]["max_items"] - len(params.stop)
-    added = tuple(text for text in extra_stop if text not in params.stop)[:room]
+    places = PARAMETER_SPECS["stop"]["max_items"] - len(params.stop)
+    added = tuple(text for text in extra_stop if text not in params.stop)[:places]
     return dataclasses.replace(params, stop=params.stop + added)
 
 

@@ -18,11 +18,11 @@ from types import FrameType
 from flask import Flask
 from waitress.server import create_server
 
-from . import MOST_STREAMS
-from .context import parlor
-from .guard import LARGEST_BODY
+from . import MAX_STREAMS
+from .routes.parlor import parlor
+from .server.guard import LARGEST_BODY
 
-THREADS = MOST_STREAMS + 32
+THREADS = MAX_STREAMS + 32
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
 LOOP_SECONDS = 1  # whole: waitress cuts 0.25 to 0 and spins. Windows sees Ctrl+C only between two waits
 LAST_SECONDS = 0.5  # for requests that are being answered

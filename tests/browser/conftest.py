@@ -138,7 +138,7 @@ class Site:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     from webui import create_app
-    from webui.context import parlor
+    from webui.routes.parlor import parlor
     from webui.storage.store import Store
 
     folder = tmp_path_factory.mktemp("browser")

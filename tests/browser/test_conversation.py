@@ -94,7 +94,7 @@ def test_bots_talk_among_themselves_until_they_are_stopped(page, open_session, s
 
 
 def test_bots_among_themselves_wait_while_somebody_types(page, open_session, site, monkeypatch):
-    monkeypatch.setattr("webui.sessions.HOLD_SECONDS", 120.0)  # a busy machine reloads slowly
+    monkeypatch.setattr("webui.routes.sessions.HOLD_SECONDS", 120.0)  # a busy machine reloads slowly
     session_id = open_session(MARLOW, OTTO)
     site.model.hold(after=2)
     page.click("text=Let them talk")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tools.gpu_check.table import Ran, write_results
 
-MOST_SECONDS = 590
+MAX_SECONDS = 590
 """From the start of the script to its end."""
 _LEAST_SECONDS = 3
 """Less is not worth a start."""
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--started", type=float, default=time.time(), help="when the script began")
     parser.add_argument("--peers", type=Path, help="a folder with sources of exllama or exllamav2")
     options = parser.parse_args(arguments)
-    end = time.monotonic() + MOST_SECONDS - (time.time() - options.started)
+    end = time.monotonic() + MAX_SECONDS - (time.time() - options.started)
     parts = options.out / "parts"
     (options.out / "logs.txt").unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: what is known is written already

@@ -89,7 +89,7 @@ def check_name(where: str, value: object, *, least: int = 1) -> str:
     return name
 
 
-def check_room(where: str, value: object) -> list[Document]:
+def check_bots(where: str, value: object) -> list[Document]:
     """The `bots` of a session."""
     if not isinstance(value, list) or len(value) > MAX_BOTS:
         raise ValueError(f"{where} is not a list of at most {MAX_BOTS} bots")
@@ -105,7 +105,7 @@ def check_session(session: Session) -> None:
     check_text("title", session.get("title"), MAX_TITLE)
     check_name("user_name", session.get("user_name"), least=0)
     check_text("system_prompt", session.get("system_prompt"), MAX_PROMPT)
-    check_room("bots", session.get("bots"))
+    check_bots("bots", session.get("bots"))
     check_changes(session.get("sampling"))
     _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])
     if not isinstance(session.get("title_is_auto"), bool):

@@ -8,15 +8,15 @@ from typing import Any
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from ..errors import Refused, TooMany
+from ..ids import check_id, new_id
+from ..sampling import BUILT_IN_PRESETS
+from ..storage.schema import BOT, PRESET, Document
 from .body import Body, read_body
-from .context import parlor
-from .errors import Refused, TooMany
-from .ids import check_id, new_id
-from .sampling import BUILT_IN_PRESETS
-from .storage.schema import BOT, PRESET, Document
+from .parlor import parlor
 
-MOST_BOTS = 500
-MOST_PRESETS = 200
+MAX_BOTS = 500
+MAX_PRESETS = 200
 DEFAULT_COLOR = "#5b6b7b"
 _BOT_FIELDS = ("name", "color", "persona", "greeting", "sampling")
 
@@ -32,8 +32,8 @@ def list_bots() -> ResponseReturnValue:
 def create_bot() -> ResponseReturnValue:
     with read_body() as body:
         fields = {"color": DEFAULT_COLOR, "persona": "", "greeting": "", "sampling": {}, **_given(body)}
-    if len(parlor().store.known_bots()) >= MOST_BOTS:
-        raise TooMany(f"There are {MOST_BOTS} bots already.", hint="Delete one first.")
+    if len(parlor().store.known_bots()) >= MAX_BOTS:
+        raise TooMany(f"There are {MAX_BOTS} bots already.", hint="Delete one first.")
     bot = {"schema_version": BOT.version, "id": new_id(), "revision": 1, "created": time.time(), **fields}
     parlor().store.bots.create(bot)
     parlor().store.changes.touch_bots()
@@ -78,8 +78,8 @@ def restore_bot() -> ResponseReturnValue:
 def create_preset() -> ResponseReturnValue:
     with read_body() as body:
         fields = {"name": body.value("name"), "sampling": body.value("sampling")}
-    if len(parlor().store.known_presets()) >= MOST_PRESETS:
-        raise TooMany(f"There are {MOST_PRESETS} presets already.", hint="Delete one first.")
+    if len(parlor().store.known_presets()) >= MAX_PRESETS:
+        raise TooMany(f"There are {MAX_PRESETS} presets already.", hint="Delete one first.")
     preset = {"schema_version": PRESET.version, "id": new_id(), "revision": 1, **fields}
     return {"preset": _shown(parlor().store.presets.create(preset))}, 201
 

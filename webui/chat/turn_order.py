@@ -11,38 +11,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from .speakers import Speaker
 
 Rank = Callable[[list[str]], list[float]]
 """Names -> how likely each is to speak next; the highest wins."""
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """A bot that may speak: in the room and not muted."""
-
-    id: str
-    name: str
-
-
-def after_user(order: str, room: list[Speaker], text: str, last_speaker: str | None,
+def after_user(order: str, speakers: list[Speaker], text: str, last_speaker: str | None,
                rank: Rank) -> list[str]:
     """Ids of the bots that answer the user's `text`, in their order; `last_speaker` is the bot before it."""
-    if not room or order == "manual":
+    if not speakers or order == "manual":
         return []
     if order == "all":
-        return [speaker.id for speaker in room]
+        return [speaker.id for speaker in speakers]
     if order == "mention":
-        return mentioned(room, text) or [_same_again(room, last_speaker).id]
-    return [next_speaker(order, room, text, last_speaker, rank)]
+        return mentioned(speakers, text) or [_same_again(speakers, last_speaker).id]
+    return [next_speaker(order, speakers, text, last_speaker, rank)]
 
 
-def next_speaker(order: str, room: list[Speaker], text: str, last_speaker: str | None, rank: Rank) -> str:
+def next_speaker(order: str, speakers: list[Speaker], text: str, last_speaker: str | None, rank: Rank) -> str:
     """The bot that goes on when bots talk among themselves; nobody speaks twice in a row if another can.
 
-    `text` is the last message, by whomever. `room` is not empty.
+    `text` is the last message, by whomever. `speakers` is not empty.
     """
-    others = [speaker for speaker in room if speaker.id != last_speaker] or room
+    others = [speaker for speaker in speakers if speaker.id != last_speaker] or speakers
     if order == "model" and len(others) > 1:
         scores = rank([speaker.name for speaker in others])
         return others[max(range(len(others)), key=scores.__getitem__)].id
@@ -50,13 +43,13 @@ def next_speaker(order: str, room: list[Speaker], text: str, last_speaker: str |
         named = mentioned(others, text)
         if named:
             return named[0]
-    return _in_turn(room, last_speaker).id
+    return _in_turn(speakers, last_speaker).id
 
 
-def mentioned(room: list[Speaker], text: str) -> list[str]:
+def mentioned(speakers: list[Speaker], text: str) -> list[str]:
     """Ids of those whose name stands in `text` as a word of its own, in the order of first naming."""
     places = []
-    for speaker in room:
+    for speaker in speakers:
         name = re.escape(speaker.name.casefold())
         alone = rf"(?<!\w){name}(?!\w)" if speaker.name.isascii() else name  # not every script has spaces
         found = re.search(alone, text.casefold())
@@ -65,12 +58,12 @@ def mentioned(room: list[Speaker], text: str) -> list[str]:
     return [speaker_id for _, speaker_id in sorted(places, key=lambda place: place[0])]
 
 
-def _in_turn(room: list[Speaker], last_speaker: str | None) -> Speaker:
-    ids = [speaker.id for speaker in room]
+def _in_turn(speakers: list[Speaker], last_speaker: str | None) -> Speaker:
+    ids = [speaker.id for speaker in speakers]
     if last_speaker not in ids:
-        return room[0]
-    return room[(ids.index(last_speaker) + 1) % len(room)]
+        return speakers[0]
+    return speakers[(ids.index(last_speaker) + 1) % len(speakers)]
 
 
-def _same_again(room: list[Speaker], last_speaker: str | None) -> Speaker:
-    return next((speaker for speaker in room if speaker.id == last_speaker), room[0])
+def _same_again(speakers: list[Speaker], last_speaker: str | None) -> Speaker:
+    return next((speaker for speaker in speakers if speaker.id == last_speaker), speakers[0])

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flask import Request, Response
 
-from .errors import BadBody, NeedsPassword, Refused
+from ..errors import BadBody, NeedsPassword, Refused
 from .password import Password
 
 MAX_BODY = 4 << 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from model import ChatMessage
 
-from .storage.schema import DEFAULT_USER_NAME, USER, Bot, Message, Session
+from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Message, Session
 
 GO_ON = "(go on)"
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from flask import request
 
-from . import strict_json
-from .errors import BadRequest
-from .ids import is_id
+from .. import strict_json
+from ..errors import BadRequest
+from ..ids import is_id
 
 MAX_REVISION = 1 << 53
 

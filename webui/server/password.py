@@ -12,11 +12,11 @@ import threading
 import time
 from collections import deque
 
-from .errors import TooManyGuesses
+from ..errors import TooManyGuesses
 
 COST = 1 << 15  # with r = 8: 32 MiB, about 0.1 s
 LOGIN_SECONDS = 30 * 86_400.0
-MOST_LOGINS = 1_000
+MAX_LOGINS = 1_000
 FAILURES = 5
 FAILURE_SECONDS = 60.0
 LEAST_LENGTH = 8
@@ -51,7 +51,7 @@ class Password:
                 return None
             token = secrets.token_urlsafe(32)
             self._logins[self._digest(token)] = now + LOGIN_SECONDS
-            while len(self._logins) > MOST_LOGINS:
+            while len(self._logins) > MAX_LOGINS:
                 del self._logins[next(iter(self._logins))]
             return token
 

@@ -11,15 +11,15 @@ from urllib.parse import quote
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from . import strict_json
+from .. import strict_json
+from ..chat.bot_view import user_name
+from ..errors import BadRequest, NotFound
+from ..ids import check_id, is_id, new_id
+from ..storage import tree
+from ..storage.exllama import is_exllama, read_exllama
+from ..storage.schema import BOT, MAX_TITLE, SESSION, USER, Bot, Document, Session
 from .body import read_body
-from .bot_view import user_name
-from .context import parlor
-from .errors import BadRequest, NotFound
-from .exllama import is_exllama, read_exllama
-from .ids import check_id, is_id, new_id
-from .storage import tree
-from .storage.schema import BOT, MAX_TITLE, SESSION, USER, Bot, Document, Session
+from .parlor import parlor
 
 EXPORT_VERSION = 1
 

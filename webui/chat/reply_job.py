@@ -17,16 +17,16 @@ from typing import Any
 
 from model import ChatModel, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
 
+from ..errors import Problem
+from ..ids import new_id
+from ..sampling import as_json
+from ..storage import tree
+from ..storage.journal import Journal
+from ..storage.schema import REPLY_NUMBERS, Message
+from ..storage.store import Store
 from .bot_view import BotView
-from .errors import Problem
 from .event_log import EventLog
-from .ids import new_id
-from .reply_text import ReplyText
-from .sampling import as_json
-from .storage import tree
-from .storage.journal import Journal
-from .storage.schema import REPLY_NUMBERS, Message
-from .storage.store import Store
+from .own_name import OwnNameFilter
 
 STATS_SECONDS = 0.25
 COMMIT_TRIES = 3
@@ -67,7 +67,7 @@ class ReplyJob:
         self._finishing = False
         self._text = plan.message["text"]
         self._thinking = plan.message["thinking"]
-        self._filter = ReplyText(plan.view.speaker, continues=plan.continues)
+        self._filter = OwnNameFilter(plan.view.speaker, continues=plan.continues)
         self._prompt: dict[str, int] = {}
         self._started = time.monotonic()
         self._first_token: float | None = None

@@ -7,7 +7,7 @@ held back until the next piece decides. Knows nothing of tokens.
 from __future__ import annotations
 
 
-class ReplyText:
+class OwnNameFilter:
     """The visible text of one reply, piece by piece."""
 
     def __init__(self, name: str, *, continues: bool = False) -> None:

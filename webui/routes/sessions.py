@@ -5,15 +5,15 @@ from __future__ import annotations
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
+from ..chat.chat import HERE, Said
+from ..errors import BadRequest
+from ..ids import check_id
+from ..storage.schema import MAX_BOTS, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
+from ..storage.tree import get, newest_descendant
 from .body import read_body
-from .chat import HERE, Said
-from .context import parlor
-from .errors import BadRequest
-from .ids import check_id
-from .storage.schema import MAX_BOTS, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
-from .storage.tree import get, newest_descendant
+from .parlor import parlor
 
-MOST_TURNS = 50
+MAX_TURNS = 50
 MAX_SEARCH = 200
 HOLD_SECONDS = 15.0  # the page asks again every five; a closed tab does not
 
@@ -104,7 +104,7 @@ def post_reply(session_id: str) -> ResponseReturnValue:
         kind = body.text("kind", most=20)
         message_id = body.optional_id("message")
         bot = body.optional_id("bot")
-        turns = body.whole("turns", 1, MOST_TURNS) if body.has("turns") else None
+        turns = body.whole("turns", 1, MAX_TURNS) if body.has("turns") else None
     chat = parlor().chat
     if kind == "next":
         job = chat.next_reply(session_id, revision, bot, turns)

@@ -11,16 +11,16 @@ from typing import Any
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
+from ..chat.event_log import EventLog, LoggedEvent
+from ..errors import BadRequest
+from ..ids import check_id
+from ..server.streams import Stream, Streams
 from .body import read_body
-from .context import parlor
-from .errors import BadRequest
-from .event_log import EventLog, LoggedEvent
-from .ids import check_id
-from .streams import Stream, Streams
+from .parlor import parlor
 
 HEARTBEAT_SECONDS = 5.0
 COALESCE_SECONDS = 0.016  # a frame of the page, which cannot show more
-MOST_EVENTS = 1 << 40
+MAX_EVENTS = 1 << 40
 
 as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one each time
 bp = Blueprint("replies", __name__, url_prefix="/api/replies")
@@ -29,7 +29,7 @@ bp = Blueprint("replies", __name__, url_prefix="/api/replies")
 @bp.get("/<reply_id>/events")
 def events(reply_id: str) -> ResponseReturnValue:
     """The reply's events from number `from` on, as they come, until its end."""
-    cursor = whole_argument("from", 0, MOST_EVENTS)
+    cursor = whole_argument("from", 0, MAX_EVENTS)
     job = parlor().chat.chains.job(check_id(reply_id, "reply"))
     streams = parlor().streams
     stream = streams.open(lambda: _cut(environ))

@@ -9,10 +9,10 @@ from flask import Flask, current_app
 
 from model import ChatModel
 
-from .chat import Chat
-from .guard import Guard
-from .storage.store import Store
-from .streams import Streams
+from ..chat.chat import Chat
+from ..server.guard import Guard
+from ..server.streams import Streams
+from ..storage.store import Store
 
 KEY = "parlor"
 

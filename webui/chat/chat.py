@@ -16,17 +16,17 @@ from typing import Any
 
 from model import ChatModel
 
+from ..errors import BadRequest, Busy, NotFound
+from ..ids import check_id, new_id
+from ..sampling import effective
+from ..storage import tree
+from ..storage.recovery import fold_in, fold_in_all
+from ..storage.schema import USER, Bot, Document, Message, Session, new_message, new_session
+from ..storage.store import Store
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
-from .errors import BadRequest, Busy, NotFound
-from .ids import check_id, new_id
 from .reply_job import ReplyJob, ReplyPlan
-from .sampling import effective
-from .speakers import Room
-from .storage import tree
-from .storage.recovery import fold_in, fold_in_all
-from .storage.schema import USER, Bot, Document, Message, Session, new_message, new_session
-from .storage.store import Store
+from .room import Room
 from .title import title_from
 
 KNOWN_CONTEXTS = 256
@@ -60,7 +60,7 @@ class Chat:
         self.store = store
         self.chains = Chains(store.changes.touch)
         self._model_name = model.info()["name"]
-        self._rooms: dict[str, threading.RLock] = {}
+        self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self._contexts: OrderedDict[tuple[str, int], Document] = OrderedDict()
         self._contexts_lock = threading.Lock()
@@ -118,7 +118,7 @@ class Chat:
 
     def delete(self, session_id: str) -> str:
         """Stop what is being written there, keep it, and move the session to the trash."""
-        with self._room(session_id):
+        with self._deciding(session_id):
             self.chains.end(session_id, now=True)
             self.chains.wait_until_free(session_id)
             return self.store.delete_session(session_id)
@@ -127,7 +127,7 @@ class Chat:
 
     def say(self, session_id: str, revision: int | None, said: Said) -> tuple[Message, ReplyJob | None]:
         """Append the user's message, durably, and start the answer."""
-        with self._room(session_id):
+        with self._deciding(session_id):
             session = self._session_to_change(session_id, revision)
             if self.chains.of(session_id):
                 self.chains.end(session_id, now=said.interrupt)
@@ -145,7 +145,7 @@ class Chat:
 
     def next_reply(self, session_id: str, revision: int, bot: str | None, turns: int | None) -> ReplyJob:
         """Let a bot speak without the user saying anything; several turns make a conversation among bots."""
-        with self._room(session_id):
+        with self._deciding(session_id):
             session = self._free_session(session_id, revision)
             chain = Chain(session_id, turns=(turns or 1) - 1)
             if bot is None:
@@ -159,7 +159,7 @@ class Chat:
 
     def regenerate(self, session_id: str, revision: int, message_id: str | None, bot: str | None) -> ReplyJob:
         """Another version of a reply, beside it."""
-        with self._room(session_id):
+        with self._deciding(session_id):
             session = self._free_session(session_id, revision)
             message = tree.get(session, message_id or session["leaf"])
             if message["author"] == USER:
@@ -172,7 +172,7 @@ class Chat:
 
     def go_on(self, session_id: str, revision: int, message_id: str | None) -> ReplyJob:
         """Write on where a reply ended."""
-        with self._room(session_id):
+        with self._deciding(session_id):
             session = self._free_session(session_id, revision)
             message = tree.get(session, message_id or session["leaf"])
             if message["author"] == USER:
@@ -185,7 +185,7 @@ class Chat:
             message = {**tree.get(old, message_id), "text": text, "edited": time.time()}
             return tree.with_message(old, message, leaf=old["leaf"])
 
-        with self._room(session_id):
+        with self._deciding(session_id):
             self._check_not_written(session_id, message_id)
             return self.store.change_session(session_id, revision, edited)
 
@@ -198,7 +198,7 @@ class Chat:
             removed.append(gone)
             return changed
 
-        with self._room(session_id):
+        with self._deciding(session_id):
             self._check_not_written(session_id, message_id)
             session = self.store.change_session(session_id, revision, without)
             token = new_id()
@@ -209,7 +209,7 @@ class Chat:
 
     def restore_message(self, session_id: str, revision: int, token: str) -> Session:
         """Undo a deletion. Raises NotFound if it is too long ago."""
-        with self._room(session_id):
+        with self._deciding(session_id):
             owner, removed = self._removed.get(token, ("", None))
             if removed is None or owner != session_id:
                 raise NotFound("This message can no longer be brought back.")
@@ -228,9 +228,9 @@ class Chat:
 
     # Inside
 
-    def _room(self, session_id: str) -> threading.RLock:
+    def _deciding(self, session_id: str) -> threading.RLock:
         """Held while something is decided about a session, never while a reply is written."""
-        return self._rooms.setdefault(check_id(session_id, "session"), threading.RLock())
+        return self._locks.setdefault(check_id(session_id, "session"), threading.RLock())
 
     def _answer(self, session: Session, said: Said) -> ReplyJob | None:
         ids = [said.bot] if said.bot else []

@@ -9,18 +9,18 @@ from flask.typing import ResponseReturnValue
 
 from model import PARAMETER_SPECS
 
+from ..errors import NeedsPassword
+from ..server.guard import LOGIN_COOKIE
+from ..server.password import LOGIN_SECONDS
+from ..storage import schema
+from ..version import VERSION
 from .body import read_body
-from .context import parlor
-from .errors import NeedsPassword
-from .guard import LOGIN_COOKIE
-from .password import LOGIN_SECONDS
+from .parlor import parlor
 from .replies import whole_argument
-from .sessions import MOST_TURNS
-from .storage import schema
-from .version import VERSION
+from .sessions import MAX_TURNS
 
 MAX_PASSWORD = 1_000
-MOST_CHANGES = 1 << 53
+MAX_CHANGES = 1 << 53
 
 bp = Blueprint("settings", __name__, url_prefix="/api")
 
@@ -36,7 +36,7 @@ def status() -> ResponseReturnValue:
 def settings() -> ResponseReturnValue:
     """Every parameter with its default and range, and everything else that the page offers."""
     limits = {"max_text": schema.MAX_TEXT, "max_title": schema.MAX_TITLE, "max_name": schema.MAX_NAME,
-              "max_prompt": schema.MAX_PROMPT, "max_bots": schema.MAX_BOTS, "max_turns": MOST_TURNS,
+              "max_prompt": schema.MAX_PROMPT, "max_bots": schema.MAX_BOTS, "max_turns": MAX_TURNS,
               "max_seq_len": parlor().model.info()["max_seq_len"]}
     return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
             "presets": parlor().store.known_presets(), "limits": limits}
@@ -45,7 +45,7 @@ def settings() -> ResponseReturnValue:
 @bp.get("/changes")
 def changes() -> ResponseReturnValue:
     """What changed after `since`; `full` means that the list is everything there is."""
-    changed = parlor().store.changes.since(whole_argument("since", 0, MOST_CHANGES))
+    changed = parlor().store.changes.since(whole_argument("since", 0, MAX_CHANGES))
     summaries = parlor().chat.summaries()
     if not changed.full:
         summaries = [entry for entry in summaries if entry["id"] in changed.sessions]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from .errors import TooMany
+from ..errors import TooMany
 
 BLOCKED_SECONDS = 30.0
 WATCH_SECONDS = 2.0

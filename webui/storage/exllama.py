@@ -10,13 +10,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from model import PARAMETER_SPECS
-
-from .errors import BadRequest
-from .ids import new_id
-from .sampling import Changes
-from .storage import tree
-from .storage.schema import (
+from ..errors import BadRequest
+from ..ids import new_id
+from ..sampling import PARAMETER_SPECS, Changes
+from . import tree
+from .schema import (
     BOT,
     MAX_BOTS,
     MAX_NAME,
@@ -49,7 +47,7 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
     user, names = _clean_name(participants[0] if participants else ""), participants[1:]
     names += [entry.get("author") for entry in data["history"] if isinstance(entry, dict)]
     by_name = {bot["name"].casefold(): bot for bot in known}
-    made, room = [], []
+    made, present = [], []
     for name in dict.fromkeys(_clean_name(name) for name in names if isinstance(name, str)):
         if not name or name == user:
             continue
@@ -57,9 +55,9 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
         if name.casefold() not in by_name:
             by_name[name.casefold()] = bot
             made.append(bot)
-        if bot not in room:
-            room.append(bot)
-    session = new_session(room[:MAX_BOTS], title)
+        if bot not in present:
+            present.append(bot)
+    session = new_session(present[:MAX_BOTS], title)
     session |= {"user_name": user, "sampling": _sampling(data), "system_prompt": _fixed_prompt(data)}
     for index, entry in enumerate(data["history"]):
         session = _append(session, entry, index, user, by_name)

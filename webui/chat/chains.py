@@ -13,11 +13,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .errors import Gone, NotFound, NotSaved, TooMany
+from ..errors import Gone, NotFound, NotSaved, TooMany
 from .reply_job import ReplyJob
 
 LOG_SECONDS = 600.0
-MOST_CHAINS = 64
+MAX_CHAINS = 64
 KNOWN_GONE = 10_000
 STOP_SECONDS = 10.0
 log = logging.getLogger("parlor.chains")
@@ -72,7 +72,7 @@ class Chains:
 
     def check_space(self) -> None:
         """Raises TooMany if no more replies may begin."""
-        if len(self._chains) >= MOST_CHAINS:
+        if len(self._chains) >= MAX_CHAINS:
             raise TooMany("Too many replies are being written at once.", retry_after=5)
 
     def start(self, chain: Chain, job: ReplyJob) -> None:

@@ -1,4 +1,7 @@
-"""Who can speak in a session, who spoke last, who comes next: turn_order.py with store and model at hand."""
+"""The room of a session: who can speak in it, who spoke last, who comes next.
+
+turn_order.py with store and model at hand.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ from dataclasses import dataclass
 
 from model import ChatModel
 
+from ..storage import tree
+from ..storage.schema import USER, Bot, Message, Session
+from ..storage.store import Store
 from .bot_view import transcript
-from .storage import tree
-from .storage.schema import USER, Bot, Message, Session
-from .storage.store import Store
-from .turn_order import Speaker, after_user, next_speaker
+from .speakers import Speaker
+from .turn_order import after_user, next_speaker
 
 
 @dataclass(frozen=True)
 class Room:
-    """A session, the bots that exist, and the shown path, looked up once."""
+    """The people of a session, and what is shown of it: the session, the bots that exist and the path."""
 
     session: Session
     bots: dict[str, Bot]
