@@ -23,12 +23,18 @@ _LEFT_OUT = "-mavx512vnni"
 """Only a loop of cpu/linear_limits.cpp asks for its macro; it keeps sums in registers by an asm statement."""
 
 
+@functools.cache
+def machine_isas() -> tuple[str, ...]:
+    """The sets of this machine. (load_kernels would tell too, but it resizes the process's thread team.)"""
+    return CpuKernels(load_library(build_kernels())).supported_isas()
+
+
 def emulated_recipe(*flags: str) -> Recipe:
     """The library with emulated code for AVX-512 and AMX; it may use AVX2 inside where the machine has it.
 
     flags   more flags for the compiler and the linker
     """
-    inside = ISA_FLAGS["avx2"] if "avx2" in load_kernels(threads=1).supported_isas() else ("-D__AVX2__",)
+    inside = ISA_FLAGS["avx2"] if "avx2" in machine_isas() else ("-D__AVX2__",)
     isa_flags = dict(ISA_FLAGS)
     for isa in EMULATED:
         macros = [f"-D__{flag[2:].upper().replace('-', '_')}__" for flag in ISA_FLAGS[isa]
