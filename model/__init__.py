@@ -10,7 +10,13 @@ Importing this is cheap: torch and the tokenizers come with load_model. Knows no
 
 from model.chat_model import ChatModel, load_model
 from model.config import ModelLoadError
-from model.engine.request import PARAMETER_SPECS, PromptProgress, RequestStats, SamplingParams
+from model.engine.request import (
+    PARAMETER_SPECS,
+    PromptProgress,
+    RequestStats,
+    SamplingParams,
+    check_parameter,
+)
 from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
 from model.text.constraint import Constraint
 from model.text.context import ContextFit
@@ -19,4 +25,5 @@ from model.text.messages import ChatMessage
 
 __all__ = ["PARAMETER_SPECS", "ChatMessage", "ChatModel", "Completion", "Constraint", "ContextFit",
            "ModelLoadError", "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed",
-           "RequestStats", "SamplingParams", "ScoredToken", "TemplateError", "TextDelta", "load_model"]
+           "RequestStats", "SamplingParams", "ScoredToken", "TemplateError", "TextDelta", "check_parameter",
+           "load_model"]

@@ -228,11 +228,20 @@ def test_migrations_run_one_version_at_a_time_and_leave_the_old_document_alone()
         kind.upgrade({"schema_version": 0})
 
 
-@pytest.mark.parametrize("data", [b"[" * 100_000, b"[NaN]", b"[1e999]", b'["\\ud800"]', b'{"\\udfff": 1}',
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"[NaN]", b"[1e999]", b"[9223372036854775808]",
+                                  b"[" * 101 + b"]" * 101, b"\xff\xfe[\0]\0",
                                   b"\xff", b"", b"{", b"[-Infinity]", b"[" + b"1" * 5000 + b"]"])
 def test_json_that_is_not_clean_is_a_value_error(data):
     with pytest.raises(ValueError, match=r"."):
         strict_json.loads(data)
+
+
+@pytest.mark.parametrize(("data", "value"), [
+    (b'\xef\xbb\xbf{"a": 1}', {"a": 1}), (b'["half \\ud83d here"]', ["half \ufffd here"]),
+    (b'{"\\udfff": ["\\ud83d\\ud83c\\udf89", 1.5]}', {"\ufffd": ["\ufffd🎉", 1.5]})])
+def test_what_editors_and_broken_texts_leave_behind_is_read(data, value):
+    """A byte order mark, as Notepad writes it, and half a surrogate pair."""
+    assert strict_json.loads(data) == value
 
 
 def test_clean_json_goes_through():

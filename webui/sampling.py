@@ -7,13 +7,15 @@ In a session "the bot says" beats "the session says" beats "the preset says" bea
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
-from model import PARAMETER_SPECS, SamplingParams
+from model import PARAMETER_SPECS, SamplingParams, check_parameter
 
 Changes = dict[str, Any]
 """Parameter name -> value, as JSON holds it: only what differs from what lies below."""
 
+_TOKEN_ID = re.compile("0|[1-9][0-9]{0,9}")
 DEFAULT_PRESET = "balanced"
 BUILT_IN_PRESETS: tuple[dict[str, Any], ...] = (
     {"id": "balanced", "name": "Balanced", "sampling": {}, "builtin": True},
@@ -34,16 +36,34 @@ def effective(preset: Changes, session: Changes, bot: Changes,
     return dataclasses.replace(params, stop=params.stop + added)
 
 
-def check_changes(raw: object) -> Changes:
-    """`raw` if it holds known parameters in their ranges. Raises ValueError naming the first that is not."""
+def check_changes(raw: object, vocab_size: int | None = None) -> Changes:
+    """`raw` if it holds known parameters in their ranges. Raises ValueError naming the first that is not.
+
+    vocab_size  of the loaded model, for what is to be set now; what was set for another one may stay: a
+                token that a model does not have is not chosen anyway
+    """
     if not isinstance(raw, dict):
         raise ValueError("sampling is not an object of parameters")
     for name, value in raw.items():
         if name not in PARAMETER_SPECS:
             raise ValueError(f"{str(name)[:60]!r} is not a sampling parameter; "
                              f"known: {', '.join(PARAMETER_SPECS)}")
-        SamplingParams(**{name: _to_python(name, value)})
+        value = _to_python(name, value)
+        check_parameter(name, value, PARAMETER_SPECS[name])
+        if vocab_size is not None and PARAMETER_SPECS[name]["type"] in ("tokens", "bias"):
+            beyond = next((token for token in value if token >= vocab_size), None)
+            if beyond is not None:
+                raise ValueError(f"{name} holds {beyond}; the tokens of this model are 0 to {vocab_size - 1}")
     return raw
+
+
+def check_recorded(raw: object) -> None:
+    """What a message was once sampled with; parameters that are not known (any more) may be among them."""
+    if not isinstance(raw, dict):
+        raise ValueError("sampling is not an object of parameters")
+    for name, value in raw.items():
+        if name in PARAMETER_SPECS:
+            check_parameter(name, _to_python(name, value), PARAMETER_SPECS[name])
 
 
 def as_json(params: SamplingParams) -> Changes:
@@ -65,8 +85,7 @@ def _to_python(name: str, value: Any) -> Any:
     if kind == "bias":
         if not isinstance(value, dict):
             raise ValueError(f"{name} is {value!r}; expected an object of token id and number")
-        try:
-            return {int(token): bias for token, bias in value.items()}
-        except ValueError:
-            raise ValueError(f"{name} has a key that is not a token id") from None
+        if not all(_TOKEN_ID.fullmatch(token) for token in value):
+            raise ValueError(f"{name} has a key that is not a token id")
+        return {int(token): bias for token, bias in value.items()}
     return value

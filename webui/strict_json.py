@@ -1,7 +1,7 @@
-"""JSON as we accept and write it: UTF-8, finite numbers, no lone surrogates, no bottomless nesting.
+"""JSON as we accept and write it: UTF-8, numbers that other programs can hold, no bottomless nesting.
 
-Python's json lets NaN, 1e999 and "\\ud800" through and meets 100,000 brackets with RecursionError;
-requests, session files and imports all come through here instead.
+Python's json lets NaN, 1e999, "\\ud800" and integers of any length through and meets 100,000 brackets with
+RecursionError; requests, session files and imports all come through here instead.
 """
 
 from __future__ import annotations
@@ -10,19 +10,25 @@ import json
 import math
 from typing import Any
 
+MAX_DEPTH = 100  # ours has 5; what is read must be writable again, and that takes more of the stack
+MAX_WHOLE = (1 << 63) - 1
+
 
 def loads(data: bytes) -> Any:
-    """The value in `data`. Raises ValueError with a sentence on anything that is not clean JSON."""
+    """The value in `data`. Raises ValueError with a sentence on anything that is not clean JSON.
+
+    Two things that editors and broken texts leave behind are no error: a byte order mark in front is
+    skipped, and half a surrogate pair, which no UTF-8 can hold, becomes U+FFFD as it does in browsers.
+    """
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_int=_whole)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
-    _check(value)
-    return value
+    return _whole_characters(value) if _has_half_characters(value) else value
 
 
 def dumps(value: Any) -> bytes:
@@ -47,21 +53,43 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number that JSON knows")
 
 
-def _check(value: Any) -> None:
-    """Walk without recursion: a value that json could nest must not break the check."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            try:
-                item.encode("utf-8")
-            except UnicodeEncodeError:
-                raise ValueError("a text holds half a surrogate pair") from None
-        elif isinstance(item, float):
-            if not math.isfinite(item):
-                raise ValueError("a number is too large")
-        elif isinstance(item, list):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.keys())
-            stack.extend(item.values())
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) > MAX_WHOLE:
+        raise ValueError("a number is too large")
+    return number
+
+
+def _has_half_characters(value: Any) -> bool:
+    """Whether a text in `value` holds half a surrogate pair. Raises ValueError on what is refused."""
+    found = False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                found = found or not _is_whole(item)
+            elif isinstance(item, float):
+                if not math.isfinite(item):
+                    raise ValueError("a number is too large")
+            elif isinstance(item, list):
+                below.extend(item)
+            elif isinstance(item, dict):
+                below.extend(item.keys())
+                below.extend(item.values())
+        if not below:
+            return found
+        level = below
+    raise ValueError("the JSON is nested too deeply")
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _whole_characters(value: Any) -> Any:
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))

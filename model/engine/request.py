@@ -88,8 +88,8 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
                 raise ValueError(f"stop holds {text!r}; expected 1 to {spec['max_length']} characters")
         return
     for token_id in value:
-        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
-            raise ValueError(f"{name} holds {token_id!r}; expected token ids, 0 or more")
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id <= MAX_TOKEN_ID:
+            raise ValueError(f"{name} holds {token_id!r}; expected token ids, 0 to {MAX_TOKEN_ID}")
     if name == "logit_bias":
         for token_id, bias in value.items():
             is_number = isinstance(bias, int | float) and not isinstance(bias, bool)
@@ -105,6 +105,9 @@ def _specs() -> dict[str, dict[str, Any]]:
                      "default": f.default if f.default is not dataclasses.MISSING else {}, **f.metadata}
             for f in dataclasses.fields(SamplingParams)}
 
+
+MAX_TOKEN_ID = (1 << 31) - 1
+"""Kernels take ids as int32; one beyond a model's vocabulary has no effect."""
 
 MAX_LOGPROBS = 20
 """Alternatives that can be asked for at each token."""

@@ -21,7 +21,17 @@ from ..ids import check_id, new_id
 from ..sampling import effective
 from ..storage import tree
 from ..storage.recovery import fold_in, fold_in_all
-from ..storage.schema import USER, Bot, Document, Message, Session, new_message, new_session
+from ..storage.schema import (
+    MAX_MODEL_NAME,
+    USER,
+    Bot,
+    Document,
+    Message,
+    Session,
+    longest_text,
+    new_message,
+    new_session,
+)
 from ..storage.store import Store
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
@@ -59,7 +69,7 @@ class Chat:
         self.model = model
         self.store = store
         self.chains = Chains(store.changes.touch)
-        self._model_name = model.info()["name"]
+        self._model_name = model.info()["name"][:MAX_MODEL_NAME]
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self._contexts: OrderedDict[tuple[str, int], Document] = OrderedDict()
@@ -183,6 +193,9 @@ class Chat:
         """Change a message in place; nothing below it is dropped."""
         def edited(old: Session) -> Session:
             message = {**tree.get(old, message_id), "text": text, "edited": time.time()}
+            most = longest_text(message["author"])
+            if len(text) > most:
+                raise BadRequest(f"The text has {len(text):,} characters; expected at most {most:,}.")
             return tree.with_message(old, message, leaf=old["leaf"])
 
         with self._deciding(session_id):

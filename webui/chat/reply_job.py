@@ -22,7 +22,7 @@ from ..ids import new_id
 from ..sampling import as_json
 from ..storage import tree
 from ..storage.journal import Journal
-from ..storage.schema import REPLY_NUMBERS, Message
+from ..storage.schema import MAX_ERROR, MAX_REPLY, MAX_REPLY_NUMBER, REPLY_NUMBERS, Message
 from ..storage.store import Store
 from .bot_view import BotView
 from .event_log import EventLog
@@ -67,6 +67,7 @@ class ReplyJob:
         self._finishing = False
         self._text = plan.message["text"]
         self._thinking = plan.message["thinking"]
+        self._is_full = False  # no longer text can be kept
         self._filter = OwnNameFilter(plan.view.speaker, continues=plan.continues)
         self._prompt: dict[str, int] = {}
         self._started = time.monotonic()
@@ -127,6 +128,8 @@ class ReplyJob:
             elif isinstance(event, ReplyFailed):
                 return self._finish("error", error=event.message)
             elif isinstance(event, ReplyDone):
+                if self._is_full:
+                    return self._finish("length", stats=event.stats)
                 if event.finish_reason == "cancelled" and self._why_interrupted:
                     return self._finish("interrupted", stats=event.stats, error=self._why_interrupted)
                 return self._finish(event.finish_reason, stats=event.stats)
@@ -154,10 +157,14 @@ class ReplyJob:
             if self._finishing:
                 return
             if channel == "text":
-                text = self._filter.feed(text)
+                text = self._filter.feed(text)[:MAX_REPLY - len(self._text)]
                 self._text += text
             else:
+                text = text[:MAX_REPLY - len(self._thinking)]
                 self._thinking += text
+            if MAX_REPLY in (len(self._text), len(self._thinking)) and self._reply is not None:
+                self._is_full = True
+                self._reply.cancel()
             if not text:
                 return
             self.log.append(channel, {"text": text})
@@ -189,7 +196,7 @@ class ReplyJob:
             if self._finishing:
                 return
             self._finishing = True
-            tail = self._filter.finish()
+            tail = self._filter.finish()[:MAX_REPLY - len(self._text)]
             self._text += tail
         if tail:
             self.log.append("text", {"text": tail})
@@ -208,7 +215,7 @@ class ReplyJob:
     def _final_message(self, reason: str, stats: Any, error: str) -> Message:
         message = {**self.plan.message, "text": self._text, "thinking": self._thinking,
                    "model": self.plan.model_name, "sampling": as_json(self.plan.params),
-                   "finish_reason": reason, "error": error}
+                   "finish_reason": reason, "error": error[:MAX_ERROR]}
         if stats is not None:
             numbers = {name: getattr(stats, name) for name in REPLY_NUMBERS}
             message |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
@@ -216,7 +223,7 @@ class ReplyJob:
             message["continues"] = True
             for name in ("new_tokens", "decode_seconds", "drafted_tokens", "accepted_tokens"):
                 if stats is not None and self.plan.message.get(name):
-                    message[name] = (message[name] or 0) + self.plan.message[name]
+                    message[name] = min((message[name] or 0) + self.plan.message[name], MAX_REPLY_NUMBER)
         return message
 
     def _commit(self, message: Message) -> tuple[int | None, str]:

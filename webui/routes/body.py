@@ -15,8 +15,8 @@ from flask import request
 from .. import strict_json
 from ..errors import BadRequest
 from ..ids import is_id
-
-MAX_REVISION = 1 << 53
+from ..sampling import Changes, check_changes
+from ..storage.schema import MAX_REVISION
 
 
 @contextmanager
@@ -79,6 +79,13 @@ class Body:
         if not isinstance(value, bool):
             raise BadRequest(f"{name} is not true or false.")
         return value
+
+    def sampling(self, name: str, vocab_size: int) -> Changes:
+        """Sampling values for a model of `vocab_size` tokens."""
+        try:
+            return check_changes(self.value(name), vocab_size)
+        except ValueError as error:
+            raise BadRequest(f"{error}.") from None
 
     def optional_id(self, name: str) -> str | None:
         """An id; None if it is null or missing."""

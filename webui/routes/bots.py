@@ -13,12 +13,11 @@ from ..ids import check_id, new_id
 from ..sampling import BUILT_IN_PRESETS
 from ..storage.schema import BOT, PRESET, Document
 from .body import Body, read_body
-from .parlor import parlor
+from .parlor import parlor, vocab_size
 
-MAX_BOTS = 500
 MAX_PRESETS = 200
 DEFAULT_COLOR = "#5b6b7b"
-_BOT_FIELDS = ("name", "color", "persona", "greeting", "sampling")
+_BOT_FIELDS = ("name", "color", "persona", "greeting")
 
 bp = Blueprint("bots", __name__, url_prefix="/api")
 
@@ -32,11 +31,8 @@ def list_bots() -> ResponseReturnValue:
 def create_bot() -> ResponseReturnValue:
     with read_body() as body:
         fields = {"color": DEFAULT_COLOR, "persona": "", "greeting": "", "sampling": {}, **_given(body)}
-    if len(parlor().store.known_bots()) >= MAX_BOTS:
-        raise TooMany(f"There are {MAX_BOTS} bots already.", hint="Delete one first.")
     bot = {"schema_version": BOT.version, "id": new_id(), "revision": 1, "created": time.time(), **fields}
-    parlor().store.bots.create(bot)
-    parlor().store.changes.touch_bots()
+    parlor().store.add_bots([bot])
     return {"bot": bot}, 201
 
 
@@ -69,15 +65,13 @@ def delete_bot(bot_id: str) -> ResponseReturnValue:
 def restore_bot() -> ResponseReturnValue:
     with read_body() as body:
         token = body.value("undo")
-    bot = parlor().store.bots.restore(token)
-    parlor().store.changes.touch_bots()
-    return {"bot": bot}
+    return {"bot": parlor().store.restore_bot(token)}
 
 
 @bp.post("/presets")
 def create_preset() -> ResponseReturnValue:
     with read_body() as body:
-        fields = {"name": body.value("name"), "sampling": body.value("sampling")}
+        fields = {"name": body.value("name"), "sampling": body.sampling("sampling", vocab_size())}
     if len(parlor().store.known_presets()) >= MAX_PRESETS:
         raise TooMany(f"There are {MAX_PRESETS} presets already.", hint="Delete one first.")
     preset = {"schema_version": PRESET.version, "id": new_id(), "revision": 1, **fields}
@@ -87,7 +81,7 @@ def create_preset() -> ResponseReturnValue:
 @bp.put("/presets/<preset_id>")
 def change_preset(preset_id: str) -> ResponseReturnValue:
     with read_body() as body:
-        fields = {"name": body.value("name"), "sampling": body.value("sampling")}
+        fields = {"name": body.value("name"), "sampling": body.sampling("sampling", vocab_size())}
     _check_own(preset_id)
     return {"preset": _shown(parlor().store.presets.change(preset_id, None, lambda old: {**old, **fields}))}
 
@@ -103,7 +97,8 @@ def delete_preset(preset_id: str) -> ResponseReturnValue:
 
 
 def _given(body: Body) -> dict[str, Any]:
-    return {name: body.value(name) for name in _BOT_FIELDS if body.has(name)}
+    given = {name: body.value(name) for name in _BOT_FIELDS if body.has(name)}
+    return given | {"sampling": body.sampling("sampling", vocab_size())} if body.has("sampling") else given
 
 
 def _check_own(preset_id: str) -> None:

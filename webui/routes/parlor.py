@@ -35,3 +35,8 @@ class Parlor:
 def parlor(app: Flask | None = None) -> Parlor:
     """Of the app that answers the present request."""
     return (app or current_app).extensions[KEY]
+
+
+def vocab_size() -> int:
+    """Of the loaded model: the token ids that can be set are 0 to vocab_size - 1."""
+    return parlor().model.info()["vocab_size"]

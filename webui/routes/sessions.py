@@ -8,10 +8,10 @@ from flask.typing import ResponseReturnValue
 from ..chat.chat import HERE, Said
 from ..errors import BadRequest
 from ..ids import check_id
-from ..storage.schema import MAX_BOTS, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
+from ..storage.schema import MAX_BOTS, MAX_REPLY, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
 from ..storage.tree import get, newest_descendant
 from .body import read_body
-from .parlor import parlor
+from .parlor import parlor, vocab_size
 
 MAX_TURNS = 50
 MAX_SEARCH = 200
@@ -47,7 +47,9 @@ def change_session(session_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
         changes = {name: body.value(name) for name in (
-            "bots", "user_name", "system_prompt", "turn_order", "sampling", "preset") if body.has(name)}
+            "bots", "user_name", "system_prompt", "turn_order", "preset") if body.has(name)}
+        if body.has("sampling"):
+            changes["sampling"] = body.sampling("sampling", vocab_size())
         title = body.text("title", most=MAX_TITLE).strip() if body.has("title") else None
         if title is not None:
             changes |= {"title": title or UNTITLED, "title_is_auto": not title}
@@ -122,7 +124,7 @@ def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
     """Change a text in place; nothing below it is dropped."""
     with read_body() as body:
         revision = body.revision()
-        text = body.text("text", most=MAX_TEXT)
+        text = body.text("text", most=MAX_REPLY)
     return _answer(parlor().chat.edit_message(session_id, revision, check_id(message_id, "message"), text))
 
 

@@ -17,7 +17,17 @@ from ..errors import BadRequest, NotFound
 from ..ids import check_id, is_id, new_id
 from ..storage import tree
 from ..storage.exllama import is_exllama, read_exllama
-from ..storage.schema import BOT, MAX_TITLE, SESSION, USER, Bot, Document, Session
+from ..storage.schema import (
+    BOT,
+    MAX_REVISION,
+    MAX_TITLE,
+    SESSION,
+    USER,
+    Bot,
+    Document,
+    Session,
+    check_whole,
+)
 from .body import read_body
 from .parlor import parlor
 
@@ -44,20 +54,24 @@ def export_session(session_id: str) -> ResponseReturnValue:
 
 @bp.post("/import")
 def import_session() -> ResponseReturnValue:
-    """A new session from an export of ours, a session file of ours, or a session file of ExLlama's."""
+    """A new session from an export of ours, a session file of ours, or a session file of ExLlama's.
+
+    Everything is checked before anything is saved: all of it is good, or none of it is taken.
+    """
     with read_body() as body:
         data = body.value("data")
         title = body.text("title", most=MAX_TITLE, default="").strip()
     if not isinstance(data, dict):
-        raise BadRequest("data is not a session.")
-    if is_exllama(data):
-        session, bots = read_exllama(data, parlor().store.known_bots(), title or "Imported session")
-    else:
-        session, bots = _read_ours(data)
-    _check_all(session, bots)
-    for bot in bots:
-        _add_bot(bot)
-    return {"session": parlor().chat.present(parlor().store.add_session(session))}, 201
+        raise BadRequest("This file holds no session.")
+    try:
+        if is_exllama(data):
+            session, bots = read_exllama(data, parlor().store.known_bots(), title or "Imported session")
+            SESSION.check(session)
+        else:
+            session, bots = _read_ours(data)
+    except ValueError as error:
+        raise BadRequest(f"The session cannot be taken: {error}.") from None
+    return {"session": parlor().chat.present(parlor().store.take_in(session, bots))}, 201
 
 
 @bp.post("/<session_id>/duplicate")
@@ -93,37 +107,24 @@ def _bundle(session: Session) -> Document:
 
 
 def _read_ours(data: dict[str, Any]) -> tuple[Session, list[Bot]]:
-    """The session under a new id, and its bots that are not here."""
-    session = data.get("session", data) if "parlor_export" in data else data
-    bots = data.get("bots", []) if "parlor_export" in data else []
+    """The session under a new id, and the bots that came with it. Raises ValueError."""
+    bots: object = []
+    session: object = data
+    if "parlor_export" in data:
+        if check_whole("parlor_export", data["parlor_export"], MAX_REVISION) > EXPORT_VERSION:
+            raise ValueError(f"its export is of version {data['parlor_export']}; this Parlor reads up to "
+                             f"{EXPORT_VERSION}")
+        session, bots = data.get("session"), data.get("bots", [])
     if not isinstance(session, dict) or not isinstance(bots, list) or "messages" not in session:
-        raise BadRequest("This is neither a session of Parlor nor one of ExLlama.")
-    try:
-        version = session.get("schema_version")
-        if not isinstance(version, int) or version > SESSION.version:
-            raise ValueError(f"it is of version {version}; this Parlor reads up to {SESSION.version}")
-        session = SESSION.upgrade(session)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"The session cannot be read: {error}.") from None
-    here = {bot["id"] for bot in parlor().store.known_bots()}
-    missing = [bot for bot in bots
-               if isinstance(bot, dict) and is_id(bot.get("id")) and bot["id"] not in here]
-    return {**session, "id": new_id(), "revision": 1, "updated": time.time()}, missing
-
-
-def _check_all(session: Session, bots: list[Bot]) -> None:
-    """Before anything is saved: all of it is good, or none of it is taken."""
-    try:
-        SESSION.check(session)
-        for bot in bots:
-            BOT.check(bot)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"The session cannot be taken: {error}.") from None
-
-
-def _add_bot(bot: Bot) -> None:
-    parlor().store.bots.create({**bot, "revision": 1, "schema_version": BOT.version, "created": time.time()})
-    parlor().store.changes.touch_bots()
+        raise ValueError("it is neither of Parlor nor of ExLlama")
+    now = time.time()
+    session = {**SESSION.read(session), "id": new_id(), "revision": 1, "updated": now}
+    bots = [{**BOT.read(bot), "revision": 1, "created": now} for bot in bots]
+    if not all(is_id(bot.get("id")) for bot in bots):
+        raise ValueError("a bot in it has no proper id")
+    if len({bot["id"] for bot in bots}) < len(bots):
+        raise ValueError("it holds a bot twice")
+    return session, bots
 
 
 def _attachment(title: str, suffix: str) -> str:

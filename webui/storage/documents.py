@@ -18,7 +18,7 @@ from .. import strict_json
 from ..errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
 from ..ids import check_id, is_id, new_id
 from .disk import Disk
-from .schema import Document, Kind
+from .schema import Document, Kind, check_revision, version_of
 
 CACHED_DOCUMENTS = 1_000
 
@@ -64,6 +64,10 @@ class Documents:
     def is_read_only(self, key: str) -> bool:
         return key in self._read_only
 
+    def exists(self, key: str) -> bool:
+        """Whether there is a file under this id, readable or not."""
+        return self._path(key).exists()
+
     def create(self, document: Document) -> Document:
         """Save a new document. Raises FileExistsError if the id is taken, readable or not."""
         key = check_id(document["id"])
@@ -99,8 +103,8 @@ class Documents:
             if not self._path(key).exists():
                 raise NotFound(f"There is no such {self.kind.name}.")
             token = new_id()
-            self._trash.mkdir(parents=True, exist_ok=True)
             with self._saving(key):
+                self._trash.mkdir(parents=True, exist_ok=True)
                 os.utime(self._path(key))  # the trash counts its days from now
                 self._disk.move(self._path(key), self._in_trash(token, key))
             self._forget(key)
@@ -133,20 +137,17 @@ class Documents:
             document = strict_json.loads(data)
             if not isinstance(document, dict) or document.get("id") != key:
                 raise ValueError("the id inside is not the file's name")
-            version = _whole(document, "schema_version")
-            _whole(document, "revision")
-            if version > self.kind.version:
+            check_revision(document)
+            if version_of(document) > self.kind.version:
                 return self._open_newer(key, document)
-            document = self.kind.upgrade(document)
-            self.kind.check(document)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return self.kind.read(document)
+        except ValueError as error:
             self._put_in_quarantine(path, error)
             raise NotFound(f"This {self.kind.name} is damaged.") from None
-        return document
 
     def _open_newer(self, key: str, document: Document) -> Document:
         version = document["schema_version"]
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(ValueError):
             self.kind.check(document)
             self._read_only.add(key)
             return document
@@ -205,10 +206,3 @@ class Documents:
         problem = {"file": f"{self.folder.name}/{path.name}", "message": message}
         if problem not in self.problems:
             self.problems.append(problem)
-
-
-def _whole(document: Document, name: str) -> int:
-    value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} is not a whole number")
-    return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..ids import is_id, new_id
-from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes
+from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
 
 Document = dict[str, Any]
 Session = Document
@@ -23,11 +23,16 @@ Bot = Document
 USER = "user"
 DEFAULT_USER_NAME = "User"
 UNTITLED = "New session"
-MAX_TEXT = 200_000
+MAX_TEXT = 200_000  # of what a person writes
+MAX_REPLY = 1_000_000  # of what a bot writes, and of its thoughts
 MAX_TITLE = 200
 MAX_NAME = 60
 MAX_PROMPT = 50_000
 MAX_BOTS = 12
+MAX_ERROR = 2_000
+MAX_MODEL_NAME = 1_000
+MAX_REVISION = 1 << 53  # what JavaScript counts exactly
+LAST_MOMENT = 32_503_680_000.0  # the year 3000; beyond it calendars fail, Windows' first
 FINISH_REASONS = ("eos", "stop", "length", "cancelled", "context", "error", "interrupted")
 TURN_ORDERS = (
     {"id": "in_turn", "label": "In turn", "help": "After you, the next bot in the room answers."},
@@ -36,9 +41,11 @@ TURN_ORDERS = (
     {"id": "model", "label": "Model decides", "help": "The model picks whose turn is the likeliest."},
     {"id": "manual", "label": "Only on click", "help": "Nobody answers until you click a bot."},
 )
+_NOT_IN_NAMES = re.compile("[:\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 REPLY_NUMBERS = ("seed", "prompt_tokens", "cached_tokens", "new_tokens", "seconds_to_first_token",
                  "prompt_seconds", "decode_seconds", "tokens_per_second", "drafted_tokens", "accepted_tokens")
+MAX_REPLY_NUMBER = (1 << 53) - 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,20 @@ class Kind:
     check: Callable[[Document], None]
     migrations: dict[int, Callable[[Document], Document]] = field(default_factory=dict)
 
+    def read(self, document: object) -> Document:
+        """`document`, from a file or an import, in the current version and checked. Raises ValueError."""
+        if not isinstance(document, dict):
+            raise ValueError(f"it is not a {self.name}")
+        if version_of(document) > self.version:
+            raise ValueError(f"it is of version {document['schema_version']}; this Parlor reads up to "
+                             f"{self.version}")
+        try:
+            document = self.upgrade(document)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is not what a {self.name} of its version looks like ({error!r})") from None
+        self.check(document)
+        return document
+
     def upgrade(self, document: Document) -> Document:
         """The document in the current version. Raises ValueError if there is no way to it."""
         while (version := document["schema_version"]) < self.version:
@@ -58,6 +79,16 @@ class Kind:
                                  "and knows no way from there")
             document = {**self.migrations[version](document), "schema_version": version + 1}
         return document
+
+
+def version_of(document: Document) -> int:
+    """Raises ValueError if it has none."""
+    return check_whole("schema_version", document.get("schema_version"), MAX_REVISION)
+
+
+def check_revision(document: Document) -> None:
+    """Of a document that is to be changed here; Documents counts it up."""
+    check_whole("revision", document.get("revision"), MAX_REVISION)
 
 
 def new_session(bots: list[Bot], title: str = "") -> Session:
@@ -81,10 +112,21 @@ def check_text(where: str, value: object, most: int, *, least: int = 0) -> str:
     return value
 
 
+def check_whole(where: str, value: object, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{where} is {str(value)[:60]!r}; expected a whole number from 0 to {most}")
+    return value
+
+
+def longest_text(author: str) -> int:
+    """Characters that a message's text may have."""
+    return MAX_TEXT if author == USER else MAX_REPLY
+
+
 def check_name(where: str, value: object, *, least: int = 1) -> str:
     """A speaker's name: it becomes "Name:" in prompts, so it may not hold what ends one."""
     name = check_text(where, value, MAX_NAME, least=least)
-    if any(character in ":\n\r" or ord(character) < 32 for character in name) or name != name.strip():
+    if _NOT_IN_NAMES.search(name) or name != name.strip():
         raise ValueError(f"{where} may not hold a colon, a line break or outer spaces")
     return name
 
@@ -113,7 +155,7 @@ def check_session(session: Session) -> None:
     if not is_preset_id(session.get("preset")):
         raise ValueError("preset is not the id of a preset")
     for name in ("created", "updated"):
-        _number(name, session.get(name))
+        _number(name, session.get(name), LAST_MOMENT)
     if "leaf" not in session:
         raise ValueError("leaf is missing")
     _check_tree(session.get("messages"), session["leaf"])
@@ -126,6 +168,7 @@ def check_bot(bot: Bot) -> None:
     check_changes(bot.get("sampling"))
     if not isinstance(bot.get("color"), str) or not _COLOR.fullmatch(bot["color"]):
         raise ValueError("color is not #rrggbb")
+    _number("created", bot.get("created", 0), LAST_MOMENT)
 
 
 def check_preset(preset: Document) -> None:
@@ -158,7 +201,7 @@ def _check_tree(messages: object, leaf: object) -> None:
             way.append(current)
             current = parents[current]
         rooted.update(way)
-    if leaf is not None and leaf not in parents:
+    if leaf is not None and not (isinstance(leaf, str) and leaf in parents):
         raise ValueError("leaf is not one of the messages")
 
 
@@ -170,19 +213,22 @@ def _check_message(where: str, message: object) -> None:
         raise ValueError(f"{where} has no proper id and parent")
     if message.get("author") != USER and not is_id(message.get("author")):
         raise ValueError(f"{where}.author is neither the user nor a bot's id")
-    for name in ("name", "text", "thinking"):
-        if not isinstance(message.get(name), str):
-            raise ValueError(f"{where}.{name} is not a text")
-    _number(f"{where}.created", message.get("created"))
+    check_name(f"{where}.name", message.get("name"))
+    check_text(f"{where}.text", message.get("text"), longest_text(message["author"]))
+    check_text(f"{where}.thinking", message.get("thinking"), MAX_REPLY)
+    check_text(f"{where}.error", message.get("error", ""), MAX_ERROR)
+    check_text(f"{where}.model", message.get("model", ""), MAX_MODEL_NAME)
+    _number(f"{where}.created", message.get("created"), LAST_MOMENT)
+    _number(f"{where}.edited", message.get("edited", 0), LAST_MOMENT)
     for name in REPLY_NUMBERS:
         if message.get(name) is not None:
-            _number(f"{where}.{name}", message[name])
+            _number(f"{where}.{name}", message[name], MAX_REPLY_NUMBER)
     if "finish_reason" in message:
         _one_of(f"{where}.finish_reason", message["finish_reason"], FINISH_REASONS)
-    if not isinstance(message.get("error", ""), str) or not isinstance(message.get("model", ""), str):
-        raise ValueError(f"{where}.error or .model is not a text")
-    if not isinstance(message.get("sampling", {}), dict):
-        raise ValueError(f"{where}.sampling is not an object")
+    try:
+        check_recorded(message.get("sampling", {}))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _one_of(where: str, value: object, known: tuple[str, ...] | list[str]) -> None:
@@ -190,9 +236,9 @@ def _one_of(where: str, value: object, known: tuple[str, ...] | list[str]) -> No
         raise ValueError(f"{where} is {str(value)[:60]!r}; expected one of {', '.join(known)}")
 
 
-def _number(where: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where} is not a number")
+def _number(where: str, value: object, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{where} is {str(value)[:60]!r}; expected a number from 0 to {most:.0f}")
 
 
 SESSION = Kind("session", 1, check_session)

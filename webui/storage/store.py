@@ -8,13 +8,14 @@ Knows nothing of HTTP or of the model.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import NotFound, NotSaved
+from ..errors import NotFound, NotSaved, Problem, TooMany
 from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
 from .changes import Changes
 from .disk import Disk
@@ -23,6 +24,7 @@ from .folder_lock import FolderLock
 from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
 
 TRASH_DAYS = 30
+MAX_KNOWN_BOTS = 500
 SNIPPET = 120
 BROUGHT = ".shipped"  # the ids of shipped bots that were copied here once
 CACHED_SESSIONS = 16  # they can be large
@@ -42,6 +44,7 @@ class Store:
         self._problems: list[dict[str, str]] = []
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
+        self._bots_lock = threading.Lock()  # their number is looked at before one is added
         _bring_shipped(shipped_bots, folder / "bots", self.disk)
         self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
         self.bots = self._documents("bots", BOT)
@@ -130,6 +133,36 @@ class Store:
         """Bots in the order in which they came; those that ship come first."""
         return sorted(self.bots.scan(), key=lambda bot: (bot.get("created", 0.0), bot["id"]))
 
+    def add_bots(self, bots: list[Bot]) -> None:
+        """Save new bots, all of them or none. Raises TooMany, NotSaved, Invalid."""
+        with self._bots_lock:
+            self._check_space_for_bots(len(bots))
+            for index, bot in enumerate(bots):
+                try:
+                    self.bots.create(bot)
+                except BaseException:
+                    self._drop_bots(bots[:index])
+                    raise
+        if bots:
+            self.changes.touch_bots()
+
+    def take_in(self, session: Session, bots: list[Bot]) -> Session:
+        """Save a session and those of its bots that are not here: all or nothing. Raises as add_bots."""
+        missing = [bot for bot in bots if not self.bots.exists(bot["id"])]
+        self.add_bots(missing)
+        try:
+            return self.add_session(session)
+        except BaseException:
+            self._drop_bots(missing)
+            raise
+
+    def restore_bot(self, token: str) -> Bot:
+        with self._bots_lock:
+            self._check_space_for_bots(1)
+            bot = self.bots.restore(token)
+        self.changes.touch_bots()
+        return bot
+
     def known_presets(self) -> list[Document]:
         own = sorted(self.presets.scan(), key=lambda preset: preset["name"].casefold())
         shown = [{key: preset[key] for key in ("id", "name", "sampling")} for preset in own]
@@ -145,6 +178,16 @@ class Store:
         problem = {"file": path.relative_to(self.folder).as_posix(), "message": message}
         if problem not in self._problems:
             self._problems.append(problem)
+
+    def _check_space_for_bots(self, number: int) -> None:
+        if len(self.known_bots()) + number > MAX_KNOWN_BOTS:
+            raise TooMany(f"There is room for {MAX_KNOWN_BOTS} bots.", hint="Delete some first.")
+
+    def _drop_bots(self, bots: list[Bot]) -> None:
+        for bot in bots:
+            with contextlib.suppress(Problem):
+                self.bots.delete(bot["id"])
+        self.changes.touch_bots()
 
     def _documents(self, name: str, kind: Kind, **options: int) -> Documents:
         return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash, **options)
