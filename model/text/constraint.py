@@ -9,15 +9,22 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from model.text.errors import rust_panics_as
 
 if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
 _MAX_SOURCE = 1 << 16  # characters of a schema, a pattern, or all choices together
 _CACHED = 16           # compiled constraints
+
+# What a constraint may use, in llguidance's fuel: about 2 to 5 us a unit. `(a{1000}){1000}` takes millions.
+_FUEL_AT_START = 200_000
+_FUEL_A_TOKEN = 100_000
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,16 @@ class ConstraintCompiler:
         self._compiled = lru_cache(_CACHED)(self._compile)
 
     def matcher(self, constraint: Constraint) -> TokenMatcher:
-        """A fresh one, for one reply. Raises ValueError if the constraint makes no sense."""
-        with self._lock:
+        """A fresh one, for one reply. Raises ValueError if the constraint makes no sense or needs too much.
+
+        Takes up to a second, in the caller's thread: the engine's only sees constraints that begin well.
+        """
+        with self._lock, _panics():
             return TokenMatcher(self._compiled(constraint).deep_copy())
 
     def _compile(self, constraint: Constraint) -> Any:
         try:
-            from llguidance import LLMatcher, LLTokenizer
+            from llguidance import LLMatcher, LLParserLimits, LLTokenizer
         except ImportError:
             raise ValueError("constraints need the package llguidance: pip install -r requirements-web.txt"
                              ) from None
@@ -91,10 +101,14 @@ class ConstraintCompiler:
         else:
             texts = " | ".join(map(json.dumps, json.loads(constraint.source)))
             grammar = LLMatcher.grammar_from_lark(f"start: {texts}")
-        matcher = LLMatcher(self._tokens, grammar, log_level=0)
-        if matcher.is_error():
+        limits = LLParserLimits(initial_lexer_fuel=_FUEL_AT_START, step_lexer_fuel=_FUEL_A_TOKEN)
+        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=limits)
+        first = matcher.deep_copy()
+        if not matcher.is_error() and first.consume_tokens(first.compute_ff_tokens()):
+            first.compute_bitmask()  # after all that is forced from the start, however long that is
+        if first.is_error():
             raise ValueError(f"the {constraint.kind} constraint cannot be used: "
-                             f"{_one_line(matcher.get_error())}")
+                             f"{_one_line(first.get_error())}")
         return matcher
 
 
@@ -105,18 +119,21 @@ class TokenMatcher:
         self._matcher = matcher
 
     def fill_mask(self, mask: Any) -> None:
-        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-        self._check(not self._matcher.is_error())
+        with _panics():
+            self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            self._check(not self._matcher.is_error())
 
     def accept(self, token_ids: Sequence[int]) -> None:
-        self._check(self._matcher.consume_tokens(list(token_ids)))
+        with _panics():
+            self._check(self._matcher.consume_tokens(list(token_ids)))
 
     def take_back(self, count: int) -> None:
-        if count:
-            self._check(self._matcher.rollback(count))
+        with _panics():
+            self._check(count == 0 or self._matcher.rollback(count))
 
     def count_possible(self, token_ids: Sequence[int]) -> int:
-        return self._matcher.validate_tokens(list(token_ids))
+        with _panics():
+            return self._matcher.validate_tokens(list(token_ids))
 
     @property
     def is_complete(self) -> bool:
@@ -143,9 +160,14 @@ class _TokenTable:
         self.eos_token_id = min(tokenizer.eos_ids, default=vocab_size - 1)
 
     def __call__(self, text: bytes | str) -> list[int]:
+        """Token ids of a fragment that goes on after others."""
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
-        return self._tokenizer.encode(text, add_bos=False, add_eos=False, control=False)
+        return self._tokenizer.encode_within(text)
+
+
+def _panics() -> AbstractContextManager[None]:
+    return rust_panics_as(ValueError, "The constraint cannot be followed")
 
 
 def _one_line(text: str) -> str:

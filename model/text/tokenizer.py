@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from model.config import ModelLoadError
@@ -26,6 +26,7 @@ _MARKUP = re.compile(r"[<\[].+[>\]]", re.DOTALL)
 # Ends of a turn that some folders forget to list as EOS.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>", "<|endoftext|>",
                 "<|end_of_text|>", "<|eot|>")
+_ANCHOR = "\x02"  # a character that no tokenizer joins to what follows it
 _CACHED_TEXTS = 4096  # a chat's messages are counted, and searched for control tokens, at every turn
 
 
@@ -89,6 +90,41 @@ class Tokenizer:
         suffix = self._suffix if add_eos is None else self._wanted(add_eos, self._suffix,
                                                                    self._id_of("eos_token", None))
         return [*prefix, *ids, *suffix]
+
+    def encode_within(self, text: str) -> list[int]:
+        """Token ids of `text` as it stands in the middle of another: nothing is put in front of it.
+
+        Text that looks like a control token stays text. Where the vocabulary cannot spell all of it, the ids
+        of what comes before that.
+        """
+        head = self.encode(_ANCHOR, add_bos=False, add_eos=False, control=False)
+        ids = self.encode(_ANCHOR + text, add_bos=False, add_eos=False, control=False)
+        rest, data = ids[len(head):], text.encode()
+        if ids[:len(head)] == head and b"".join(map(self.token_bytes, rest)) == data:
+            return rest
+        return self._spelt(data)  # normalizers that drop the anchor, vocabularies that do not know it
+
+    def _spelt(self, data: bytes) -> list[int]:
+        """The longest tokens that spell `data` from its start, as far as there are any."""
+        ids, at = [], 0
+        while at < len(data):
+            sizes = range(min(self._longest_token, len(data) - at), 0, -1)
+            token_id = next((self._by_bytes[data[at:at + size]] for size in sizes
+                             if data[at:at + size] in self._by_bytes), None)
+            if token_id is None:
+                break
+            ids.append(token_id)
+            at += len(self.token_bytes(token_id))
+        return ids
+
+    @cached_property
+    def _by_bytes(self) -> dict[bytes, int]:
+        return {data: token_id for token_id, data in enumerate(self._backend.token_bytes)
+                if data and token_id not in self.control_ids}
+
+    @cached_property
+    def _longest_token(self) -> int:
+        return max(map(len, self._by_bytes), default=0)
 
     def encode_masked(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         """Token ids of a rendered prompt whose messages were hidden by a Mask; no BOS or EOS is added."""
