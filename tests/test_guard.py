@@ -32,7 +32,7 @@ TRAVERSALS = [
 def routes(app):
     """(method, path) of every route, with a well-formed id in every place."""
     for rule in app.url_map.iter_rules():
-        path = re.sub(r"<[^>]*>", "app.js" if rule.endpoint == "static" else SOME_ID, rule.rule)
+        path = re.sub(r"<[^>]*>", "page.js" if rule.endpoint == "static" else SOME_ID, rule.rule)
         for method in rule.methods:
             yield rule.endpoint, method, path
 

@@ -40,7 +40,9 @@ def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
     app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(max_streams))
     for module in (sessions, replies, bots, settings, transfer):
         app.register_blueprint(module.bp)
-    app.add_url_rule("/", "page", lambda: render_template("index.html", static=files.url, icons=files.icons))
+    with app.app_context():
+        files.set_page(render_template("index.html", static=files.url, icons=files.icons))
+    app.add_url_rule("/", "page", files.answer_page)
     app.add_url_rule("/static/<version>/<path:name>", "static", files.answer)
     app.before_request(lambda: parlor().guard.check(request))
     app.after_request(lambda response: parlor().guard.add_headers(response))

@@ -14,8 +14,10 @@ def call(page):
 
     def call_(module, code, argument=None):
         body = (
-            'const app = document.querySelector("script[type=module]").src;'
-            "const m = await import(new URL(`./${module}.js`, app)); return (" + code + ")(m, argument);"
+            'const src = document.querySelector("script[type=module]").src;'
+            'const [{ modules }, { later }] = await Promise.all(["page", "later"].map('
+            "  (name) => import(new URL(`./${name}.js`, src))));"
+            "const m = { ...modules, ...later }[`${module}.js`]; return (" + code + ")(m, argument);"
         )
         return page.evaluate("async ([module, argument]) => {" + body + "}", [module, argument])
 

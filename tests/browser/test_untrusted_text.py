@@ -199,7 +199,7 @@ def test_samples_in_every_place_do_nothing_either_however_they_are_cut(page, sit
     page.evaluate(
         """async (payloads) => {
           const app = document.querySelector("script[type=module]").src;
-          const { MarkdownView } = await import(new URL("./text/markdown.js", app));
+          const { MarkdownView } = (await import(app)).modules["text/markdown.js"];
           const place = document.querySelector("#messages");
           for (const text of payloads) {
             const root = document.createElement("div");
@@ -231,7 +231,7 @@ def drawn(page, text):
     return page.evaluate(
         """async (text) => {
           const app = document.querySelector("script[type=module]").src;
-          const { MarkdownView } = await import(new URL("./text/markdown.js", app));
+          const { MarkdownView } = (await import(app)).modules["text/markdown.js"];
           const whole = document.createElement("div");
           new MarkdownView(whole).show(text);
           const steps = new MarkdownView(document.createElement("div"));

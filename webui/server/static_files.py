@@ -1,39 +1,72 @@
-"""The page's files, read once when the server starts.
+"""The page and its files, read once when the server starts: few, and compressed before anybody asks.
 
-Their address changes with any of them, so a browser that has one never asks for it again: a page of fifty
-modules is loaded again without a request. Knows nothing of what is in them.
+Their address changes with any of them, so a browser that has one never asks for it again. The modules become
+two files (the second is loaded later), the style sheets one. Knows nothing of what is in them.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from pathlib import Path
 
-from flask import Response, abort
+from flask import Response, abort, request
+
+from .bundle import LIBRARIES, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays")  # in this order: later ones win
-TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PAGE = "page.html"
+ALONE = ("early.js", "icon.svg")
+"""What index.html names besides the bundles; libraries are loaded by the modules that need them."""
 
 
 class StaticFiles:
-    """What lies in `folder`, and page.css: the style sheets as one, because each is waited for."""
+    """What a browser gets of the files in `folder`: bundles, and libraries for when they are needed."""
 
     def __init__(self, folder: Path) -> None:
         paths = sorted(path for path in folder.rglob("*") if path.suffix in TYPES)
-        self._files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-        self._files["page.css"] = b"\n".join(self._files[f"css/{name}.css"] for name in STYLES)
+        read = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        modules = {name: text.decode() for name, text in read.items()
+                   if name.endswith(".js") and name not in ALONE}
+        self._files = {name: content for name, content in read.items()
+                       if name in ALONE or name.startswith(LIBRARIES)}
+        self._files["page.css"] = b"\n".join(read[f"css/{name}.css"] for name in STYLES)
+        self._files |= {name: text.encode() for name, text in bundles(modules).items()}
         digest = hashlib.sha256()
         for name, content in self._files.items():
             digest.update(f"{name} {len(content)} ".encode() + content)
         self.version = digest.hexdigest()[:16]
         self.url = f"/static/{self.version}"
-        sprite = self._files["vendor/lucide/sprite.svg"].decode()
+        sprite = read["vendor/lucide/sprite.svg"].decode()
         self.icons = sprite.replace("<svg ", "<svg hidden ", 1).replace('<symbol id="', '<symbol id="icon-')
+        self._compressed = {name: _compressed(content) for name, content in self._files.items()}
+
+    def set_page(self, html: str) -> None:
+        """The page itself, which is written with `url` and `icons`."""
+        self._files[PAGE] = html.encode()
+        self._compressed[PAGE] = _compressed(self._files[PAGE])
+
+    def answer_page(self) -> Response:
+        return self._answer(PAGE)
 
     def answer(self, version: str, name: str) -> Response:
-        if name not in self._files:
+        if name not in self._files or name == PAGE:
             abort(404)
-        response = Response(self._files[name], mimetype=TYPES[Path(name).suffix])
+        response = self._answer(name)
         if version == self.version:  # else an open page from before an update: not to be kept
             response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return response
+
+    def _answer(self, name: str) -> Response:
+        zipped = request.accept_encodings["gzip"] > 0
+        content = (self._compressed if zipped else self._files)[name]
+        response = Response(content, mimetype=TYPES[Path(name).suffix])
+        if zipped:
+            response.content_encoding = "gzip"
+        response.vary.add("Accept-Encoding")
+        return response
+
+
+def _compressed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

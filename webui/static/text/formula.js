@@ -49,13 +49,15 @@ export function formula(tex, display) {
   });
   if (typeset) typeset(element, tex, display);
   else
-    import("./math.js").then(
-      (math) => {
-        typeset = math.typeset;
-        typeset(element, tex, display);
-      },
-      () => {}, // the source stays; the next formula tries again
-    );
+    import("./math.js")
+      .then((math) => math.loadTypesetter())
+      .then(
+        (loaded) => {
+          typeset = loaded;
+          loaded(element, tex, display);
+        },
+        () => {}, // the source stays; the next formula tries again
+      );
   return element;
 }
 

@@ -5,9 +5,8 @@
  */
 
 import { sanitizer } from "./sanitize.js";
-import "../vendor/katex/katex.min.js"; // a script that leaves itself at the window
 
-const sanitize = sanitizer({
+const RULES = {
   ALLOWED_TAGS: [
     "math",
     "mfrac",
@@ -57,13 +56,22 @@ const sanitize = sanitizer({
     "width",
   ],
   FORBID_CONTENTS: ["annotation"],
-});
+};
+
+/** @type {(html: string) => DocumentFragment} */
+let sanitize;
+
+/** typeset(), once what it needs is loaded: KaTeX is a script that leaves itself at the window. */
+export async function loadTypesetter() {
+  [sanitize] = await Promise.all([sanitizer(RULES), import("../vendor/katex/katex.min.js")]);
+  return typeset;
+}
 
 /**
  * Put the formula into `element`; what KaTeX cannot read stands there as it was written.
  * @param {HTMLElement} element @param {string} tex @param {boolean} display
  */
-export function typeset(element, tex, display) {
+function typeset(element, tex, display) {
   let html = "";
   try {
     html = /** @type {any} */ (globalThis).katex.renderToString(tex, {

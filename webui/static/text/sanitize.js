@@ -1,7 +1,5 @@
 // @ts-check
-/** DOMPurify's small build, which is a script that leaves itself at the window. */
-
-import "../vendor/dompurify/purify.min.js";
+/** DOMPurify's small build, which is a script that leaves itself at the window. Loaded when it is needed. */
 
 /** Untrusted html is parsed here: no script runs in this document and nothing is loaded by it. */
 const inert = document.implementation.createHTMLDocument("");
@@ -10,9 +8,10 @@ const inert = document.implementation.createHTMLDocument("");
  * A function that makes of html the elements that `rules` allow. Each has a DOMPurify of its own, which reads its
  * rules once and not with every piece of a reply, and cleans in place: else it would parse into a whole new document.
  * @param {{ALLOWED_TAGS: string[], ALLOWED_ATTR: string[]} & Record<string, any>} rules
- * @returns {(html: string) => DocumentFragment}
+ * @returns {Promise<(html: string) => DocumentFragment>}
  */
-export function sanitizer(rules) {
+export async function sanitizer(rules) {
+  await import("../vendor/dompurify/purify.min.js");
   const purify = /** @type {any} */ (globalThis).DOMPurify(window);
   purify.setConfig({
     ALLOW_DATA_ATTR: false,
