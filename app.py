@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model import ChatModel, ModelLoadError, load_model
-from model.kernels import KernelBuildError
+from model.kernels.errors import KernelBuildError
 from webui import create_app
 from webui.server.guard import Guard
 from webui.server.password import Password

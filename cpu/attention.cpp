@@ -7,7 +7,7 @@
 // (about kSplitKeys keys, counted from the first key), splits merged in ascending order. Few rows share their splits
 // among the threads, many rows go through them one after the other; neither the batch nor the number of
 // threads nor the size of the prompt's chunk changes a bit of the result.
-// Reference: paged_attention() in model/kernels/reference.py.
+// Reference: paged_attention() in model/kernels/reference/operations.py.
 #include "attention_codes.h"
 #include "attention_numbers.h"
 #include "thread_team.h"

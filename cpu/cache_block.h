@@ -1,5 +1,5 @@
 // How the codes and scales of PARLOR_Q8 and PARLOR_Q4 lie in a block of P keys or values, and the Hadamard matrix
-// that both are multiplied by: kernels.h says the same in words, model/kernels/cache_reference.py in torch.
+// that both are multiplied by: kernels.h says the same in words, model/kernels/reference/cache.py in torch.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
 // Which instruction sets this machine has, and which one the kernels use now.
 //
-// A source file that is listed with several ISAs in model/kernels/build.py is compiled once for each, with
+// A source file that is listed with several ISAs in model/kernels/build/cpu.py is compiled once for each, with
 // that set's flags and with PARLOR_ISA_NS defined as `plain`, `avx2`, `avx512` or `amx`. Rules for it:
 //   - everything it defines lives in `namespace parlor::PARLOR_ISA_NS` (or is static);
 //   - no object with a constructor at namespace scope: its initialiser would run AVX on any machine;
@@ -17,7 +17,7 @@
 #define PARLOR_X86 0
 #endif
 
-// build.py defines PARLOR_BUILT_ISA: the highest PARLOR_ISA_* that the compiler knows (0 on other processors than
+// build/cpu.py defines PARLOR_BUILT_ISA: the highest PARLOR_ISA_* that the compiler knows (0 on other processors than
 // x86-64). Code of a higher set is not in the library, so references to it stand in `#if PARLOR_BUILT_ISA >= n`.
 #ifndef PARLOR_BUILT_ISA
 #define PARLOR_BUILT_ISA 0

@@ -2,7 +2,7 @@
 //
 // Bound by the cache lines it writes: a key is scattered over its transposed block, one line a dimension. Each token is
 // computed alone and in the same order, whatever the batch and the number of threads.
-// Reference: rope_write_kv() in model/kernels/reference.py; the layouts of the blocks are in kernels.h.
+// Reference: rope_write_kv() in model/kernels/reference/operations.py; the layouts of the blocks are in kernels.h.
 #include <algorithm>
 #include <cmath>
 

@@ -2,7 +2,7 @@
 //
 // Bound by memory for prompts and by the start of a region for one token, so few rows stay on the calling thread.
 // Each row is computed alone and in the same order, whatever the batch and the number of threads.
-// Reference: embed() in model/kernels/reference.py.
+// Reference: embed() in model/kernels/reference/operations.py.
 #include "operations.h"
 #include "simd.h"
 #include "thread_team.h"

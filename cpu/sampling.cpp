@@ -2,7 +2,7 @@
 //
 // Bound by one pass of exp() over the vocabulary (sampling_weights.cpp). Cuts select by halving (std::nth_element)
 // instead of sorting, and tokens that no later step can keep are left out before.
-// Reference, with the exact meaning of each step: sample() in model/kernels/reference.py.
+// Reference, with the exact meaning of each step: sample() in model/kernels/reference/operations.py.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

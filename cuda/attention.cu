@@ -9,7 +9,7 @@
 // merged in ascending order by the last of their blocks to arrive. Splits begin at fixed keys, so neither the other rows
 // nor the size of a chunk changes a bit. Rows of a prompt work as well, but read the cache once each: for long prompts
 // gather_pages() and a matrix product do better.
-// Reference: paged_attention() in model/kernels/reference.py.
+// Reference: paged_attention() in model/kernels/reference/operations.py.
 #include <cmath>
 
 #include "cache.cuh"

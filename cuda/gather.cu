@@ -6,7 +6,7 @@
 // are not, so that a product with them is the result. One block 16 keys of one page and head.
 // Bound by memory: the cache's bytes read and 4 bytes a number written (2,048 keys of Llama-2-7B, float16: 67 MB a
 // layer, 16 us at 4.3 TB/s), which a prompt's chunk does once.
-// Reference: read_keys() and read_values() in model/kernels/cache_reference.py.
+// Reference: read_keys() and read_values() in model/kernels/reference/cache.py.
 #include <cmath>
 
 #include "cache.cuh"

@@ -14,7 +14,7 @@
 // The sum of one output: per unit of 32 columns by the tensor core, times the scale, added up over a warp's
 // steps, then over the warps, then over the splits. None of that depends on the number of rows, so neither does a row's
 // result. Many rows are converted to float16 by a kernel of their own, few by each block (the same arithmetic).
-// Layout of the weight: linear.cuh. Reference: linear() in model/kernels/linear_reference.py.
+// Layout of the weight: linear.cuh. Reference: linear() in model/kernels/reference/linear.py.
 #include "linear.cuh"
 #include "workspace.cuh"
 

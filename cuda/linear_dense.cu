@@ -3,7 +3,7 @@
 // Bound by reading the weight, 2 or 4 bytes each: a float16 head of 128,256 x 4,096 is 1.05 GB, 0.24 ms at 4.3 TB/s.
 // Two bytes a weight leave single threads time for float32 arithmetic: 10 weights a clock and multiprocessor. A warp has
 // four outputs, so that an activation that it reads from the L1 cache serves four products; x stays float32.
-// A row's sum has the same order whatever the number of rows. Reference: linear() in linear_reference.py.
+// A row's sum has the same order whatever the number of rows. Reference: linear() in model/kernels/reference/linear.py.
 #include "linear.cuh"
 #include "workspace.cuh"
 

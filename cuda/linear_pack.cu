@@ -4,7 +4,7 @@
 // Packing runs on the GPU: codes come there one a byte, as the checkpoint's reader made them, and a copy over PCIe costs
 // less than packing on the CPU would. Bound by memory: 1.5 bytes a 4-bit weight. Dequantizing reads half a byte and
 // writes two a weight: 7B takes 15 GB, 3.6 ms at 4.3 TB/s, so it is worth it only where cuBLAS gains more than that.
-// Reference: dequantize() in model/kernels/linear_reference.py.
+// Reference: dequantize() in model/kernels/reference/linear.py.
 #include "linear.cuh"
 
 namespace parlor {

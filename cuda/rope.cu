@@ -4,7 +4,7 @@
 // One block a token and head. Bound by the launch when decoding (a token of 32 heads is 48 KB, 0.01 us at 4.3 TB/s), and
 // by memory for prompts: 4 bytes a number of qkv, read, and written for the queries, plus the cache's bytes.
 // A word of 4-bit values is shared by eight tokens, so their codes are put in with atomic and, or: no order matters.
-// Reference: rope_write_kv() in model/kernels/reference.py.
+// Reference: rope_write_kv() in model/kernels/reference/operations.py.
 #include <cmath>
 
 #include "cache.cuh"

@@ -6,7 +6,7 @@
 // Bound by memory; the floor is those bytes over the bandwidth (2,048 rows of 4,096 halfs: 50 MB, 12 us at 4.3 TB/s),
 // and when decoding by the launch. An index that lies outside its table cannot be reported without waiting for the GPU:
 // the row of such a token becomes NaN, such a page is not copied.
-// Reference: the functions of these names in model/kernels/reference.py.
+// Reference: the functions of these names in model/kernels/reference/operations.py.
 #include <cmath>
 
 #include "launch.cuh"

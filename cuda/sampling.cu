@@ -6,7 +6,7 @@
 // order of additions and atomics are harmless. A cut is a threshold: the largest key that is kept, and the largest
 // token id among equal keys, found 8 bits at a time by counting (radix selection), without sorting.
 // Rows whose values lie outside their range (see check_row in cpu/sampling.cpp) get -1.
-// Reference, with the exact meaning of each step: sample() in model/kernels/reference.py.
+// Reference, with the exact meaning of each step: sample() in model/kernels/reference/operations.py.
 #include <cmath>
 
 #include "launch.cuh"

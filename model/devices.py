@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from model.config import EngineConfig, ModelLoadError
-from model.kernels import KernelBuildError, KernelCheckError, Progress, load_kernels
-from model.kernels.binding import KernelError
+from model.kernels import load_kernels
+from model.kernels.errors import KernelBuildError, KernelCheckError, KernelError, Progress
 from model.kernels.self_check import check_kernels
 from model.machine import free_memory, physical_cores, resident_memory
 from model.network.cuda_graph import CudaGraphs, cuda_capture
@@ -161,13 +161,6 @@ def describe_devices(places: list[Place]) -> str:
     """'cpu', or the names of the GPUs."""
     return " + ".join(torch.cuda.get_device_name(place.device) if place.device.type == "cuda"
                       else place.device.type for place in places)
-
-
-def describe_isa(place: Place) -> str:
-    """What the kernels are compiled for: 'avx512', 'sm_90'."""
-    if place.device.type == "cuda":
-        return "sm_{}{}".format(*torch.cuda.get_device_capability(place.device))
-    return getattr(place.ops, "isa", "reference")
 
 
 def let_go(places: list[Place]) -> None:

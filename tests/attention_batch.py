@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from model.kernels import cache_reference
 from model.kernels.cache_kinds import CACHE_KINDS
+from model.kernels.reference import cache as cache_reference
 from tests.strided import GUARD
 
 

@@ -18,7 +18,7 @@ settings.load_profile("parlor")
 def host_cuda_library(tmp_path_factory):
     """The CUDA kernels compiled for the CPU, once a session."""
     from model.kernels.binding import Library
-    from model.kernels.build_cuda import HEADERS
+    from model.kernels.build.cuda import HEADERS
     from tests.host_cuda.build import build_host_library
 
     return Library(build_host_library(tmp_path_factory.mktemp("host_cuda")), HEADERS)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.devices import cuda_problem
 from model.kernels import load_kernels
-from model.kernels.build import ISAS
+from model.kernels.build.cpu import ISAS
 from tests.emulated_isa import kernels_with
 from tests.host_cuda.build import GPUS, cuda_on_host
 

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from model.kernels import cache_reference, reference
 from model.kernels.cache_kinds import CACHE_KINDS, kind_of
+from model.kernels.reference import cache as cache_reference
+from model.kernels.reference import operations as reference
 from tests.attention_batch import Batch, empty_caches
 from tests.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
 from tests.strided import assert_gaps_untouched, strided

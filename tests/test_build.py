@@ -13,8 +13,11 @@ from dataclasses import replace
 
 import pytest
 
-from model.kernels import KernelBuildError, build, load_kernels
-from model.kernels.build import ISAS, Recipe, Source, build_kernels, find_compiler
+from model.kernels import load_kernels
+from model.kernels.build import cpu, library, lock
+from model.kernels.build.cpu import ISAS, CpuRecipe, Source, find_compiler
+from model.kernels.build.library import build_library
+from model.kernels.errors import KernelBuildError
 
 HEADER = "int answer(void);\n"
 ONE = """#include "tiny.h"
@@ -36,7 +39,7 @@ def recipe(tmp_path):
     header = tmp_path / "header" / "kernels.h"
     header.parent.mkdir()
     header.write_text(HEADER)
-    return Recipe(find_compiler(), folder, header, (Source("one.cpp"), Source("two.cpp")))
+    return CpuRecipe(find_compiler(), folder, header, (Source("one.cpp"), Source("two.cpp")))
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def built(recipe, tmp_path, lines=None, **options):
     def progress(line, share):
         if lines is not None:
             lines.append((line, share))
-    return build_kernels(progress, recipe=recipe, build_root=tmp_path / "built here", **options)
+    return build_library(recipe, progress, build_root=tmp_path / "built here", **options)
 
 
 def answer(path):
@@ -64,7 +67,7 @@ def test_a_build_reports_each_file_and_gives_a_library(recipe, tmp_path, lines):
 
 def test_the_second_time_nothing_is_compiled(recipe, tmp_path, lines, monkeypatch):
     path = built(recipe, tmp_path)
-    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled again"))
     assert built(recipe, tmp_path, lines) == path
     assert lines == []
 
@@ -89,11 +92,11 @@ def test_sources_flags_and_compiler_change_the_hash(recipe):
 
 def test_old_libraries_are_removed_and_some_stay(recipe, tmp_path):
     paths = []
-    for value in range(build.KEPT_LIBRARIES + 3):
+    for value in range(library.KEPT_LIBRARIES + 3):
         (recipe.source_folder / "tiny.h").write_text(f"#define ANSWER {value}\n")
         paths.append(built(recipe, tmp_path))
         os.utime(paths[-1].parent, (value, value))
-    assert [p.exists() for p in paths] == [False] * 2 + [True] * (build.KEPT_LIBRARIES + 1)
+    assert [p.exists() for p in paths] == [False] * 2 + [True] * (library.KEPT_LIBRARIES + 1)
 
 
 def test_an_error_in_a_source_is_shown_in_the_compilers_words(recipe, tmp_path):
@@ -109,30 +112,30 @@ def test_a_missing_compiler_is_one_clear_sentence(monkeypatch, tmp_path):
         find_compiler("no-such-compiler")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KernelBuildError, match=r"looked for g\+\+, clang\+\+, c\+\+") as caught:
-        build_kernels()
+        load_kernels()
     assert "\n" not in str(caught.value)
 
 
 def test_the_command_line_says_it_too():
     result = subprocess.run([sys.executable, "-m", "model.kernels.build", "--compiler", "no-such-compiler"],
-                            capture_output=True, text=True, cwd=build.REPOSITORY, check=False)
+                            capture_output=True, text=True, cwd=library.REPOSITORY, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("No C++ compiler found")
     assert result.stderr.count("\n") == 1
 
 
 def test_a_missing_ninja_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KernelBuildError, match="ninja is missing; install it with: pip install"):
-        build.find_ninja()
+        library.find_ninja()
 
 
 def test_waiting_for_the_lock_ends_with_a_sentence(recipe, tmp_path):
     root = tmp_path / "built here"
     root.mkdir()
     sentence = "Another process has been building the kernels for over 0 s"
-    with build._lock(root / "lock", 1.0, print), pytest.raises(KernelBuildError, match=sentence):
+    with lock.locked(root / "lock", 1.0, print), pytest.raises(KernelBuildError, match=sentence):
         built(recipe, tmp_path, lock_timeout_s=0.1)
     assert answer(built(recipe, tmp_path)) == 41
 
@@ -141,27 +144,28 @@ def test_who_waits_for_the_lock_takes_what_the_other_has_built(recipe, tmp_path,
     root = tmp_path / "built here"
     root.mkdir()
     results = []
-    with build._lock(root / "lock", 1.0, print):
+    with lock.locked(root / "lock", 1.0, print):
         waiting = threading.Thread(target=lambda: results.append(built(recipe, tmp_path, lines)))
         waiting.start()
-        library = root / f"kernels-{recipe.digest()}" / build.LIBRARY_NAME
-        build._compile(recipe, root / "objects", library, lambda line, share: None)
+        path = root / f"kernels-{recipe.digest()}" / library.LIBRARY_NAME
+        library._compile(recipe, root / "objects", path, lambda line, share: None)
     waiting.join(240)
-    assert results == [library]
+    assert results == [path]
     assert lines == [("Waiting for another process that is compiling the kernels", 0.0)]
 
 
 def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
     program = (
         "import sys, pathlib, ctypes\n"
-        "from model.kernels.build import *\n"
+        "from model.kernels.build.cpu import *\n"
+        "from model.kernels.build.library import build_library\n"
         "folder, header, root = map(pathlib.Path, sys.argv[1:])\n"
-        "recipe = Recipe(find_compiler(), folder, header, (Source('one.cpp'), Source('two.cpp')))\n"
-        "path = build_kernels(lambda line, share: print(line.split()[0]), recipe=recipe, build_root=root)\n"
+        "recipe = CpuRecipe(find_compiler(), folder, header, (Source('one.cpp'), Source('two.cpp')))\n"
+        "path = build_library(recipe, lambda line, share: print(line.split()[0]), build_root=root)\n"
         "print(ctypes.CDLL(str(path)).answer())\n")
     folders = map(str, (recipe.source_folder, recipe.header, tmp_path / "both"))
     command = [sys.executable, "-c", program, *folders]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=build.REPOSITORY)
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=library.REPOSITORY)
                  for _ in range(2)]
     outputs = [p.communicate(timeout=240)[0].split() for p in processes]
     assert [o[-1] for o in outputs] == ["41", "41"]
@@ -170,13 +174,13 @@ def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
 
 def test_an_unwritable_repository_builds_in_the_users_cache(recipe, tmp_path, monkeypatch):
     (tmp_path / "a file").write_text("")
-    monkeypatch.setattr(build, "REPOSITORY", tmp_path / "a file")
-    monkeypatch.setattr(build, "_user_cache", lambda: tmp_path / "cache")
-    path = build_kernels(recipe=recipe)
+    monkeypatch.setattr(library, "REPOSITORY", tmp_path / "a file")
+    monkeypatch.setattr(library, "_user_cache", lambda: tmp_path / "cache")
+    path = build_library(recipe)
     assert (tmp_path / "cache") in path.parents
-    monkeypatch.setattr(build, "_user_cache", lambda: tmp_path / "a file" / "too")
+    monkeypatch.setattr(library, "_user_cache", lambda: tmp_path / "a file" / "too")
     with pytest.raises(KernelBuildError, match="No place to build the kernels: cannot write to"):
-        build_kernels(recipe=recipe)
+        build_library(recipe)
 
 
 # ---- the real sources --------------------------------------------------------------------------------------
@@ -184,19 +188,19 @@ def test_an_unwritable_repository_builds_in_the_users_cache(recipe, tmp_path, mo
 
 def test_every_source_file_is_listed():
     """Neither a forgotten file nor a listed one that is not there."""
-    on_disk = {path.name for path in (build.REPOSITORY / "cpu").glob("*.cpp")}
-    assert on_disk == {source.file for source in build.SOURCES}
+    on_disk = {path.name for path in (library.REPOSITORY / "cpu").glob("*.cpp")}
+    assert on_disk == {source.file for source in cpu.SOURCES}
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="plain is the only set")
 def test_objects_are_linked_from_the_lowest_instruction_set_up():
     """The linker takes the first of equal inline functions; it must be one that any machine can run."""
     compiler = find_compiler()
-    text = build.ninja_file(Recipe(compiler), build.highest_isa(compiler))
-    line = next(line for line in text.splitlines() if line.startswith(f"build {build.LIBRARY_NAME}"))
+    text = cpu.ninja_file(CpuRecipe(compiler), cpu.highest_isa(compiler))
+    line = next(line for line in text.splitlines() if line.startswith(f"build {library.LIBRARY_NAME}"))
     order = [ISAS.index(name.split(".")[-2]) for name in line.split() if name.endswith(".o")]
     assert order == sorted(order)
-    assert len(order) == sum(len(source.isas) for source in build.SOURCES)
+    assert len(order) == sum(len(source.isas) for source in cpu.SOURCES)
 
 
 def assert_quiet(commands):
@@ -209,21 +213,22 @@ def assert_quiet(commands):
 
 def test_the_sources_compile_without_a_warning():
     compiler = find_compiler()
-    highest = build.highest_isa(compiler)
-    commands = [[compiler.path, *build.COMMON_FLAGS, "-Werror", "-O1", "-fsyntax-only", *build.ISA_FLAGS[isa],
+    highest = cpu.highest_isa(compiler)
+    commands = [[compiler.path, *cpu.COMMON_FLAGS, "-Werror", "-O1", "-fsyntax-only", *cpu.ISA_FLAGS[isa],
                  f"-DPARLOR_ISA_NS={isa}", f"-DPARLOR_BUILT_ISA={highest}",
-                 f"-I{build.REPOSITORY / 'model' / 'kernels'}", str(build.REPOSITORY / "cpu" / source.file)]
-                for source in build.SOURCES for isa in source.isas if ISAS.index(isa) <= highest]
+                 f"-I{library.REPOSITORY / 'model' / 'kernels'}",
+                 str(library.REPOSITORY / "cpu" / source.file)]
+                for source in cpu.SOURCES for isa in source.isas if ISAS.index(isa) <= highest]
     assert_quiet(commands)
 
 
 def test_the_plain_set_alone_compiles_too():
     """What a processor other than x86-64 gets: no file of another set, no reference to one."""
     compiler = find_compiler()
-    assert_quiet([[compiler.path, *build.COMMON_FLAGS, "-Werror", "-fsyntax-only", "-DPARLOR_ISA_NS=plain",
-                   "-DPARLOR_BUILT_ISA=0", f"-I{build.REPOSITORY / 'model' / 'kernels'}",
-                   str(build.REPOSITORY / "cpu" / source.file)]
-                  for source in build.SOURCES if "plain" in source.isas])
+    assert_quiet([[compiler.path, *cpu.COMMON_FLAGS, "-Werror", "-fsyntax-only", "-DPARLOR_ISA_NS=plain",
+                   "-DPARLOR_BUILT_ISA=0", f"-I{library.REPOSITORY / 'model' / 'kernels'}",
+                   str(library.REPOSITORY / "cpu" / source.file)]
+                  for source in cpu.SOURCES if "plain" in source.isas])
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")

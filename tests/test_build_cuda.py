@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from model.kernels import KernelBuildError, build, build_cuda
-from model.kernels.binding import KernelError, Library
-from model.kernels.build_cuda import (
+from model.kernels.binding import Library
+from model.kernels.build import cuda, library
+from model.kernels.build.cuda import (
     ARCHITECTURES,
     HEADERS,
     SOURCES,
@@ -19,6 +19,7 @@ from model.kernels.build_cuda import (
     find_nvcc,
 )
 from model.kernels.cuda_kernels import CudaKernels
+from model.kernels.errors import KernelBuildError, KernelError
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +31,23 @@ def nvcc():
 
 
 def test_every_cuda_source_is_listed():
-    assert {path.name for path in (build.REPOSITORY / "cuda").glob("*.cu")} == set(SOURCES)
+    assert {path.name for path in (library.REPOSITORY / "cuda").glob("*.cu")} == set(SOURCES)
 
 
 def test_a_missing_nvcc_is_one_clear_sentence(monkeypatch, tmp_path):
-    monkeypatch.setattr(build_cuda.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(cuda.shutil, "which", lambda name, path=None: None)
     with pytest.raises(KernelBuildError, match=r"^No CUDA compiler found .* pip install nvidia") as caught:
         find_nvcc()
     assert "\n" not in str(caught.value)
 
 
 def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
-    recipe = CudaRecipe(build.Compiler("nvcc", "13.0"), 90)
+    recipe = CudaRecipe(library.Compiler("nvcc", "13.0"), 90)
     other = tmp_path / "cuda"
     other.mkdir()
     (other / "library.cu").write_text("")
     digests = {recipe.digest(), replace(recipe, architecture=89).digest(), replace(recipe, flags=()).digest(),
-               replace(recipe, compiler=build.Compiler("nvcc", "12.9")).digest(),
+               replace(recipe, compiler=library.Compiler("nvcc", "12.9")).digest(),
                replace(recipe, source_folder=other).digest()}
     assert len(digests) == 5
     assert recipe.digest() == replace(recipe).digest()
@@ -54,12 +55,12 @@ def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
 
 def compile_all(nvcc, folder, *flags):
     """Every source into folder/SOURCE.o, and what nvcc says into SOURCE.o.log."""
-    command = [nvcc.path, *build_cuda.FLAGS, *(f"-I{header.parent}" for header in build_cuda.HEADERS), *flags,
+    command = [nvcc.path, *cuda.FLAGS, *(f"-I{header.parent}" for header in cuda.HEADERS), *flags,
                "$in", "-o", "$out", "> $out.log 2>&1 || (cat $out.log; false)"]
     ninja = ["ninja_required_version = 1.8", "rule compile", "  command = " + " ".join(command)]
-    ninja += [f"build {source}.o: compile {build.REPOSITORY / 'cuda' / source}" for source in SOURCES]
+    ninja += [f"build {source}.o: compile {library.REPOSITORY / 'cuda' / source}" for source in SOURCES]
     (folder / "build.ninja").write_text("\n".join([*ninja, ""]))
-    result = subprocess.run([build.find_ninja(), "-C", str(folder)], stdout=subprocess.PIPE, text=True,
+    result = subprocess.run([library.find_ninja(), "-C", str(folder)], stdout=subprocess.PIPE, text=True,
                             check=False)
     assert result.returncode == 0, result.stdout
 
@@ -94,10 +95,10 @@ def test_every_source_compiles_without_a_warning_and_no_kernel_spills(nvcc, arch
 
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
     lines, sources = [], ("library.cu", "workspace.cu")
-    path = build.build_kernels(lambda line, share: lines.append(line), build_root=tmp_path,
-                               recipe=CudaRecipe(nvcc, 90, sources=sources))
+    recipe = CudaRecipe(nvcc, 90, sources=sources)
+    path = library.build_library(recipe, lambda line, share: lines.append(line), build_root=tmp_path)
     assert lines[-1].endswith("link") and len(lines) == len(sources) + 1
-    if build.shutil.which("nvidia-smi"):
+    if library.shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
     with pytest.raises(KernelError, match=r"set_workspace: the GPU driver is missing .*\(error 35\)"):
         CudaKernels(Library(path, HEADERS), device="cpu")

@@ -14,7 +14,8 @@ import torch
 from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.kernels import load_kernels
-from model.kernels.build import REPOSITORY, build_kernels, find_compiler
+from model.kernels.build.cpu import find_compiler
+from model.kernels.build.library import REPOSITORY, build_library
 from model.network.place import Place
 from tests.emulated_isa import EMULATED, FOLDER, emulated_kernels, emulated_recipe
 from tests.test_engine import NO_EOS, outcome, params, prompt, quantized_model
@@ -153,7 +154,7 @@ def test_no_kernel_leaves_its_memory():
     if not Path(sanitizer).is_absolute():
         pytest.skip("this compiler has no libasan.so")
     recipe = emulated_recipe("-fsanitize=address", "-fno-omit-frame-pointer")
-    library = build_kernels(recipe=recipe, build_root=REPOSITORY / "build" / "sanitized")
+    library = build_library(recipe, build_root=REPOSITORY / "build" / "sanitized")
     result = subprocess.run(
         [sys.executable, "-m", "tests.emulated_isa.odd_shapes", str(library)], cwd=REPOSITORY, check=False,
         capture_output=True, text=True,

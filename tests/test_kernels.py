@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from model.kernels import load_kernels
-from model.kernels.binding import KernelError, prototypes
+from model.kernels.binding import prototypes
+from model.kernels.errors import KernelError
 from tests.attention_batch import Batch
 from tests.kernel_libraries import LIBRARIES, opened
 from tests.strided import GUARD

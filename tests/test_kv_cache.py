@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from model.engine.kv_cache import PAGE_SIZE, ROOT, PagePool, pages_for
+from model.engine.kv_cache import ROOT, PagePool
+from model.sizes import PAGE_SIZE, pages_for
 
 A = list(range(100, 100 + PAGE_SIZE))
 B = list(range(200, 200 + PAGE_SIZE))

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from model.kernels import linear_reference as reference
 from model.kernels import load_kernels
-from model.kernels.binding import KernelError
 from model.kernels.crossover import UNMEASURED
+from model.kernels.errors import KernelError
+from model.kernels.reference import linear as reference
 from tests.emulated_isa import kernels_with
 from tests.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
 

@@ -1,4 +1,4 @@
-"""model/memory_plan.py: what fits, and what the error says when it does not."""
+"""model/memory/plan.py: what fits, and what the error says when it does not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
-from model.engine.gpu_scratch import gpu_scratch, product_bytes
-from model.engine.spread import spread
 from model.formats.weights import MatrixInfo
-from model.memory_plan import cache_bytes_per_token, plan_memory
+from model.memory.gpu_scratch import gpu_scratch, product_bytes
+from model.memory.plan import cache_bytes_per_token, plan_memory
+from model.memory.spread import spread
 from model.network.place import Place
 from tests.host_cuda.build import GPUS, cuda_on_host
 from tests.test_linear import quantized_parts

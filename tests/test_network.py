@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +10,14 @@ import torch
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError, RopeConfig
 from model.engine.engine import Engine
-from model.kernels import linear_reference, load_kernels, reference
+from model.kernels import load_kernels
+from model.kernels.reference.operations import ReferenceOperations
 from model.network.call_list import CallLists
 from model.network.place import Place
 from model.network.stage import rope_tables
 from tests.tiny_models import write_model
 
-REFERENCE_OPS = SimpleNamespace(**{**vars(reference), **vars(linear_reference)})
+REFERENCE_OPS = ReferenceOperations()
 TOLERANCE = 1e-4  # float32; frequencies are rounded once here, several times in transformers
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}

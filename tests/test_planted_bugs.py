@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.kernels import reference
-from model.kernels.binding import KernelError, Library
-from model.kernels.build import REPOSITORY, find_compiler
-from model.kernels.build_cuda import HEADERS, SOURCES
+from model.kernels.binding import Library
+from model.kernels.build.cpu import find_compiler
+from model.kernels.build.cuda import HEADERS, SOURCES
+from model.kernels.build.library import REPOSITORY
+from model.kernels.errors import KernelError
+from model.kernels.reference import operations as reference
 from tests.attention_batch import Batch
 from tests.host_cuda.build import CUDA, GPUS, SANITIZER, build_host_library, cuda_on_host
 

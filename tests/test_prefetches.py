@@ -17,7 +17,8 @@ from collections import Counter
 
 import pytest
 
-from model.kernels.build import build_kernels
+from model.kernels.build.cpu import CpuRecipe, find_compiler
+from model.kernels.build.library import build_library
 
 FAMILIES = {
     "avx2": (r"NumberBlocks<unsigned short>", r"NumberBlocks<float>", r"CodeBlocks<8>", r"CodeBlocks<4>",
@@ -34,7 +35,8 @@ def prefetches() -> Counter[str]:
     tool = shutil.which("objdump")
     if tool is None:
         pytest.skip("objdump is missing; it comes with g++'s binutils")
-    said = subprocess.run([tool, "--disassemble", "--demangle", "--no-show-raw-insn", str(build_kernels())],
+    said = subprocess.run([tool, "--disassemble", "--demangle", "--no-show-raw-insn",
+                           str(build_library(CpuRecipe(find_compiler())))],
                           capture_output=True, text=True, check=True).stdout
     found: Counter[str] = Counter()
     function = ""

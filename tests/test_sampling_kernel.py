@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from model.engine.request import SamplingParams
-from model.kernels import load_kernels, reference
-from model.kernels.binding import KernelError
+from model.kernels import load_kernels
+from model.kernels.errors import KernelError
+from model.kernels.reference import operations as reference
 from model.kernels.sampling import SamplingRow
 from tests.kernel_libraries import GPUS, ON_GPU, is_gpu, opened
 

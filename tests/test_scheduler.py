@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
-from model.engine.kv_cache import PAGE_SIZE, PagePool, pages_for
-from model.engine.scheduler import Batch, Scheduler, Sequence
+from model.engine.kv_cache import PagePool
+from model.engine.scheduler import Batch, Scheduler, TokenSequence
+from model.sizes import PAGE_SIZE, pages_for
 
 
-def sequence(name: str, length: int, first: int = 0) -> Sequence[str]:
-    return Sequence(name, [first + i for i in range(length)], length, reuse_limit=length - 1)
+def sequence(name: str, length: int, first: int = 0) -> TokenSequence[str]:
+    return TokenSequence(name, [first + i for i in range(length)], length, reuse_limit=length - 1)
 
 
 def step(scheduler: Scheduler[str]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from model.kernels import KernelCheckError
+from model.kernels.errors import KernelCheckError
 from model.kernels.self_check import check_kernels
 from tests.kernel_libraries import GPUS, ON_GPU, opened
 

@@ -16,11 +16,11 @@ import torch
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.engine import Engine
-from model.engine.scheduler import Chunk, Sequence
+from model.engine.scheduler import Chunk, TokenSequence
 from model.engine.step_tensors import StepTensors, in_order
 from model.formats.checkpoint import open_checkpoint
 from model.kernels import load_kernels
-from model.layer_split import layers_by_share
+from model.memory.layer_split import layers_by_share
 from model.network.call_list import CallLists
 from model.network.cuda_graph import CudaGraphs
 from model.network.link import direct, through_host, verified_copy
@@ -111,7 +111,7 @@ def filled(steps: StepTensors, *chunks: tuple[list[int], list[int], int, int]) -
     """chunks: (token ids, pages, start, count)."""
     made = []
     for token_ids, pages, start, count in chunks:
-        made.append(Chunk(Sequence(None, token_ids, len(token_ids), 0, pages=pages), start, count))
+        made.append(Chunk(TokenSequence(None, token_ids, len(token_ids), 0, pages=pages), start, count))
     (step,) = steps.fill(made)
     return step
 
@@ -148,7 +148,7 @@ def test_the_rows_of_prompts_are_known_on_the_host():
 def test_prompts_come_last_and_long_drafts_are_none():
     """A draft of twelve is checked as its tokens would be decoded."""
     steps = StepTensors(64, 4, 128, [CPU])
-    long, short, drafted = (Chunk(Sequence(None, [7] * 40, 40, 0, pages=[3, 5]), start, count, draft=draft)
+    long, short, drafted = (Chunk(TokenSequence(None, [7] * 40, 40, 0, pages=[3, 5]), start, count, draft)
                             for start, count, draft in ((10, 20, []), (9, 1, []), (9, 1, [7] * 12)))
     ordered = in_order([long, short, drafted])
     assert ordered == [short, drafted, long]
@@ -162,15 +162,23 @@ class PromptOps:
     """The reference with an attention of its own for prompts, as the GPU has it."""
 
     def __init__(self) -> None:
-        self.prompts = 0
+        self.num_attended = 0
+        self.prompt_linear = REFERENCE_OPS.linear
 
     def __getattr__(self, name: str) -> Any:
         return getattr(REFERENCE_OPS, name)
 
+    @property
+    def prompts(self) -> PromptOps:
+        return self
+
+    def measure_crossovers(self, weights: list[Any]) -> None:
+        pass
+
     def prompt_attention(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor,
                          pages: torch.Tensor, num_keys: int, out: torch.Tensor, num_heads: int,
                          scale: float) -> None:
-        self.prompts += 1
+        self.num_attended += 1
         bounds, length = (torch.tensor(values, dtype=torch.int32) for values in ([0, len(q)], [num_keys]))
         REFERENCE_OPS.paged_attention(q, k_cache, v_cache, pages[None], bounds, length, out, num_heads, scale)
 
@@ -185,7 +193,7 @@ def test_prompts_take_an_attention_of_their_own_where_there_is_one(folder: Path)
         assert tokens(engine, prompt(40), params(max_new_tokens=3)) == \
             tokens(plain, prompt(40), params(max_new_tokens=3))
         assert outcome(running)[0] == tokens(plain, prompt(9, seed=3), params(max_new_tokens=12))
-        assert ops.prompts >= 4, "two layers, two prompts"
+        assert ops.num_attended >= 4, "two layers, two prompts"
     finally:
         engine.close()
         plain.close()
@@ -223,6 +231,7 @@ class PlacementOps:
 
     def __init__(self) -> None:
         self.seen: dict[str, set[str]] = {}
+        self.prompts, self.library = self, None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*arguments: Any, **named: Any) -> Any:
@@ -243,7 +252,7 @@ def test_every_tensor_of_a_model_lies_on_its_device(tmp_path: Path):
     model = Transformer.load([place], [2], open_checkpoint(folder, config), config,
                              Sizes(64, 16, 4, 32, "q8"), exact=False)
     steps = StepTensors(16, 4, 64, [meta])
-    chunks = [Chunk(Sequence(None, [5] * 9, 9, 0, pages=[1]), 9 - count, count) for count in (1, 9)]
+    chunks = [Chunk(TokenSequence(None, [5] * 9, 9, 0, pages=[1]), 9 - count, count) for count in (1, 9)]
     hidden = model.forward(steps.fill(chunks))
     model.logits(hidden, torch.empty(10, config.vocab_size, device=meta))
     model.copy_pages(*torch.zeros(2, 1, dtype=torch.int32))

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.draft_model import DraftModel
-from model.engine.kv_cache import PAGE_SIZE, pages_for
-from model.engine.runner import LOGIT_ROWS
-from model.engine.scheduler import MAX_RUNNING
 from model.formats.checkpoint import open_checkpoint
 from model.formats.weights import WeightReader
-from model.memory_plan import cache_bytes_per_token, rope_bytes_per_position
+from model.memory.plan import cache_bytes_per_token, rope_bytes_per_position
 from model.network.place import Place
 from model.network.stage import Sizes, buffer_bytes
 from model.network.transformer import Transformer
 from model.network.weights import Progress, weight_infos
+from model.sizes import LOGIT_ROWS, MAX_RUNNING, PAGE_SIZE, pages_for
 
 _CONVERSATIONS = 2
 """Of full length, that the draft model keeps; more of shorter ones. Others go on without drafts."""

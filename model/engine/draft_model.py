@@ -11,12 +11,12 @@ from time import monotonic
 import torch
 
 from model.engine.job import Job
-from model.engine.kv_cache import PAGE_SIZE, PagePool
-from model.engine.runner import LOGIT_ROWS
-from model.engine.sampler import Sampler
-from model.engine.scheduler import Chunk, Sequence
+from model.engine.kv_cache import PagePool
+from model.engine.runner import Sampler
+from model.engine.scheduler import Chunk, TokenSequence
 from model.engine.step_tensors import recorded_steps
 from model.network.transformer import Transformer
+from model.sizes import LOGIT_ROWS, PAGE_SIZE
 
 
 class DraftModel:
@@ -28,7 +28,7 @@ class DraftModel:
         self._transformer = transformer
         self._max_seq_len = max_seq_len
         self._pool = PagePool(num_pages)
-        self._mirrors: dict[Job, Sequence[None]] = {}
+        self._mirrors: dict[Job, TokenSequence[None]] = {}
         self._sampler = Sampler(transformer.stages[-1].place)
         config, self._device = transformer.config, transformer.devices[-1]
         self._selected = torch.empty(LOGIT_ROWS, config.hidden_size, device=self._device)
@@ -90,11 +90,11 @@ class DraftModel:
                 chunks[index][0].sequence.token_ids.append(token_id)
                 drafts[index].append(token_id)
 
-    def _mirror(self, sequence: Sequence[Job], count: int) -> Sequence[None] | None:
+    def _mirror(self, sequence: TokenSequence[Job], count: int) -> TokenSequence[None] | None:
         """The sequence as the small model has it, brought up to date; None if there are no pages for it."""
         mirror = self._mirrors.get(sequence.owner)
         if mirror is None:
-            mirror = self._mirrors[sequence.owner] = Sequence(None, [], 0, 0)
+            mirror = self._mirrors[sequence.owner] = TokenSequence(None, [], 0, 0)
         agreed = mirror.prompt_length  # tokens that it had from the sequence; guesses follow
         known = min(mirror.num_computed, len(sequence.token_ids))
         while agreed < known and mirror.token_ids[agreed] == sequence.token_ids[agreed]:

@@ -24,7 +24,6 @@ from model.config import EngineConfig, ModelConfig
 from model.devices import (
     default_prefill_chunk,
     describe_devices,
-    describe_isa,
     failure_text,
     let_go,
     memory_in_use,
@@ -33,7 +32,7 @@ from model.devices import (
 )
 from model.engine.draft_loading import DraftFolder
 from model.engine.job import Job, sampled_sequence, scored_sequence
-from model.engine.kv_cache import PAGE_SIZE, PagePool
+from model.engine.kv_cache import PagePool
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
 from model.engine.ngram import NgramDrafter
 from model.engine.request import (
@@ -45,18 +44,19 @@ from model.engine.request import (
     TokenLogprob,
 )
 from model.engine.runner import Runner, Sampled
-from model.engine.scheduler import Batch, Scheduler, Sequence, step_tokens
+from model.engine.scheduler import Batch, Scheduler, TokenSequence
 from model.engine.speculation import Drafter, Speculator
-from model.engine.spread import spread
 from model.formats.checkpoint import open_checkpoint
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
 from model.machine import physical_cores, return_freed_memory
-from model.memory_plan import MemoryPlan
+from model.memory.plan import MemoryPlan
+from model.memory.spread import spread
 from model.network.place import Place
 from model.network.stage import Sizes
 from model.network.transformer import Transformer
 from model.network.weights import Progress, weight_infos
+from model.sizes import PAGE_SIZE, step_tokens
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class Engine:
         self._scheduler: Scheduler[Job] = Scheduler(self._pool, prefill_chunk)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._speculator = Speculator(drafter) if drafter is not None else None
-        self._inbox: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._lock = threading.Lock()  # orders submit against close, so that no request is left unanswered
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -208,8 +208,7 @@ class Engine:
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
                 "cache_bytes": self.plan.cache_bytes, "cache_tokens": self.plan.cache_tokens,
                 "device": describe_devices(self._places),
-                "isa": describe_isa(self._places[0]),
-                "threads": getattr(self._places[0].ops, "threads", 1)}
+                "isa": self._places[0].ops.isa, "threads": self._places[0].ops.threads}
 
     def status(self) -> dict[str, Any]:
         """What goes on now; a glance from outside, so the numbers may be of different moments."""
@@ -236,7 +235,7 @@ class Engine:
             raise ValueError(f"the prompt holds ids from {min(token_ids)} to {max(token_ids)}; expected "
                              f"0 to {vocab_size - 1:,}")
 
-    def _enqueue(self, sequence: Sequence[Job]) -> None:
+    def _enqueue(self, sequence: TokenSequence[Job]) -> None:
         with self._lock:
             if self._closing:
                 raise RuntimeError("the engine is closed")
@@ -335,7 +334,7 @@ class Engine:
         elif end:
             self._finish(sequence, end)
 
-    def _take(self, sequence: Sequence[Job], token_id: int, logprob: TokenLogprob | None) -> str:
+    def _take(self, sequence: TokenSequence[Job], token_id: int, logprob: TokenLogprob | None) -> str:
         """Append one token; the reason if the reply ends with it."""
         job, request = sequence.owner, sequence.owner.request
         if token_id in request.eos_token_ids:
@@ -347,17 +346,17 @@ class Engine:
             return "context"
         return "eos" if job.constraint is not None and job.constraint.is_complete else ""
 
-    def _finish(self, sequence: Sequence[Job], reason: str) -> None:
+    def _finish(self, sequence: TokenSequence[Job], reason: str) -> None:
         self._scheduler.remove(sequence)
         self._forget(sequence)
         sequence.owner.finish(sequence, reason)
 
-    def _fail(self, sequence: Sequence[Job], message: str) -> None:
+    def _fail(self, sequence: TokenSequence[Job], message: str) -> None:
         self._scheduler.discard(sequence)
         self._forget(sequence)
         sequence.owner.request.put(FailedEvent(message))
 
-    def _forget(self, sequence: Sequence[Job]) -> None:
+    def _forget(self, sequence: TokenSequence[Job]) -> None:
         if self._speculator is not None:
             self._speculator.drafter.forget(sequence.owner)
 

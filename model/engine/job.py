@@ -19,13 +19,13 @@ from model.engine.request import (
     TokenEvent,
     TokenLogprob,
 )
-from model.engine.scheduler import Sequence
+from model.engine.scheduler import TokenSequence
 from model.kernels.sampling import SamplingRow
 
 
 @dataclass(eq=False)
 class Job:
-    """The owner of a scheduler's Sequence. Either `row` (it is sampled) or `scores` (it is only scored)."""
+    """The owner of a TokenSequence. Either `row` (it is sampled) or `scores` (it is only scored)."""
 
     request: Request
     submitted: float
@@ -42,7 +42,7 @@ class Job:
     drafts: DraftRecord = field(default_factory=DraftRecord)
     _masks: Tensor | None = field(default=None, repr=False)  # int32 [rows, (vocab_size + 31) // 32]
 
-    def report_prompt(self, sequence: Sequence[Job]) -> None:
+    def report_prompt(self, sequence: TokenSequence[Job]) -> None:
         """Tell how much of the prompt is in the cache; nothing once the reply has begun."""
         if not self.num_new:
             total = sequence.prompt_length
@@ -74,7 +74,8 @@ class Job:
         constraint.take_back(len(draft))
         return masks
 
-    def append(self, sequence: Sequence[Job], token_id: int, logprob: TokenLogprob | None = None) -> None:
+    def append(self, sequence: TokenSequence[Job], token_id: int,
+               logprob: TokenLogprob | None = None) -> None:
         """The next token of the reply. Raises ValueError if the constraint does not know it."""
         assert self.row is not None
         if self.constraint is not None:
@@ -87,7 +88,7 @@ class Job:
         self.num_new += 1
         self.request.put(TokenEvent(token_id, logprob))
 
-    def finish(self, sequence: Sequence[Job], reason: str) -> None:
+    def finish(self, sequence: TokenSequence[Job], reason: str) -> None:
         """Send the last event."""
         now = monotonic()
         started = self.started or now
@@ -101,7 +102,7 @@ class Job:
 
 
 def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | None = None,
-                     constraint: TokenConstraint | None = None) -> Sequence[Job]:
+                     constraint: TokenConstraint | None = None) -> TokenSequence[Job]:
     """A sequence that will be continued as `request.params` say. Raises ValueError for impossible tokens."""
     prompt, params = request.prompt, request.params
     capacity = min(len(prompt) + params.max_new_tokens, max_seq_len)
@@ -110,11 +111,11 @@ def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | Non
     row = SamplingRow(params, history=history, num_tokens=len(prompt), prompt_length=len(prompt),
                       seed=request.seed, eos_token_ids=request.eos_token_ids)
     job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint)
-    return Sequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1)
+    return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1)
 
 
-def scored_sequence(request: Request, scores: Scores) -> Sequence[Job]:
+def scored_sequence(request: Request, scores: Scores) -> TokenSequence[Job]:
     """A sequence of which the logits after each token from `scores.first` on are wanted, and nothing else."""
     prompt = request.prompt
-    return Sequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),
+    return TokenSequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),
                     reuse_limit=scores.first)

@@ -10,10 +10,11 @@ Knows no tensors: page numbers and token ids only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-PAGE_SIZE = 32
+from model.sizes import PAGE_SIZE
+
 ROOT = 0
 """The chain before the first page."""
 
@@ -59,7 +60,7 @@ class PagePool:
     def num_used(self) -> int:
         return self.num_pages - self.num_available
 
-    def match(self, token_ids: Seq[int], limit: int) -> Match:
+    def match(self, token_ids: Sequence[int], limit: int) -> Match:
         """The longest known beginning of `token_ids`, at most `limit` tokens. Takes nothing into use."""
         match = Match()
         position = 0
@@ -79,7 +80,7 @@ class PagePool:
             position += PAGE_SIZE
         return match
 
-    def take(self, pages: Seq[int]) -> None:
+    def take(self, pages: Sequence[int]) -> None:
         """Use these pages as well; their content is kept until everyone has released them."""
         for page in pages:
             self._users[page] += 1
@@ -97,7 +98,7 @@ class PagePool:
         self._users[page] = 1
         return page
 
-    def release(self, pages: Seq[int]) -> None:
+    def release(self, pages: Sequence[int]) -> None:
         """Use these pages (a sequence's, in order) no longer. The last ones will be reused first, so that no
         beginning of a chain is forgotten before its end."""
         for page in reversed(pages):
@@ -137,7 +138,7 @@ class PagePool:
             del self._children[entry.parent]
 
 
-def _common(a: Seq[int], b: Seq[int]) -> int:
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading items are equal."""
     count = 0
     for x, y in zip(a, b, strict=False):
@@ -145,8 +146,3 @@ def _common(a: Seq[int], b: Seq[int]) -> int:
             break
         count += 1
     return count
-
-
-def pages_for(num_tokens: int) -> int:
-    """Pages that `num_tokens` tokens take."""
-    return -(-num_tokens // PAGE_SIZE)

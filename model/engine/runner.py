@@ -11,18 +11,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from model.engine.job import Job
 from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
-from model.engine.sampler import Sampler
 from model.engine.scheduler import Batch, Chunk
 from model.engine.step_tensors import in_order, recorded_steps
 from model.kernels.sampling import SamplingRow
+from model.network.place import Place
 from model.network.transformer import Transformer
+from model.sizes import LOGIT_ROWS
 
-LOGIT_ROWS = 64
-"""Rows of logits that there is memory for; where more are wanted they are sampled in turn."""
+
+class Sampler:
+    """From logits to the next token of each sequence, by the kernel `sample`; kernels/reference/ says what it
+    computes."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def choose(self, logits: Tensor, rows: list[SamplingRow]) -> list[int]:
+        """The next token of each row; -1 where every token is banned or the logits are not numbers.
+
+        logits  float32 [len(rows), vocab_size]
+        """
+        with self._place.active():
+            return self._place.ops.sample(logits, rows).tolist()
 
 
 @dataclass
@@ -90,11 +105,11 @@ class Runner:
                 sampled.check_draft()
         return found
 
-    def _gather(self, hidden: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    def _gather(self, hidden: Tensor, rows: list[int]) -> Tensor:
         index = torch.tensor(rows).to(self._device, non_blocking=True)
         return torch.index_select(hidden, 0, index, out=self._selected[:len(rows)])
 
-    def _choose(self, hidden: torch.Tensor, rows: list[SamplingRow], owners: list[Sampled]) -> None:
+    def _choose(self, hidden: Tensor, rows: list[SamplingRow], owners: list[Sampled]) -> None:
         """Give each owner the token after its row of hidden states; at most LOGIT_ROWS. A recorded step has
         more rows behind them."""
         logits = self._logits[:len(hidden)]
@@ -106,7 +121,7 @@ class Runner:
             if num_logprobs is not None:
                 owner.logprobs += token_logprobs(logits[index:index + 1], [token_id], num_logprobs)
 
-    def _score(self, scores: Scores, chunk: Chunk[Job], hidden: torch.Tensor) -> None:
+    def _score(self, scores: Scores, chunk: Chunk[Job], hidden: Tensor) -> None:
         for begin in range(max(chunk.start, scores.first), chunk.start + chunk.count, LOGIT_ROWS):
             rows = hidden[begin - chunk.start:][:LOGIT_ROWS]
             logits = self._logits[:len(rows)]

@@ -13,21 +13,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from model.engine.kv_cache import PAGE_SIZE, ROOT, Match, PagePool, pages_for
+from model.engine.kv_cache import ROOT, Match, PagePool
+from model.sizes import MAX_RUNNING, PAGE_SIZE, pages_for, step_tokens
 
 Owner = TypeVar("Owner")
 
-MAX_RUNNING = 256
-"""Sequences that run at once where the pages allow more: the rows for which a step has buffers."""
-
-
-def step_tokens(prefill_chunk: int, max_running: int = MAX_RUNNING) -> int:
-    """The most tokens of a step: a whole chunk of prompts, or one of each sequence and a page of prompts."""
-    return max(prefill_chunk, max_running + PAGE_SIZE)
-
 
 @dataclass(eq=False)
-class Sequence(Generic[Owner]):
+class TokenSequence(Generic[Owner]):
     """Tokens of one request, and how far they are computed. `owner` is the engine's; not looked at here."""
 
     owner: Owner
@@ -58,7 +51,7 @@ class Chunk(Generic[Owner]):
     """Tokens start .. start + count - 1 of a sequence are computed in this step, and after them `draft`: a
     guess at those that will follow, whose keys and values count only as far as it proves right."""
 
-    sequence: Sequence[Owner]
+    sequence: TokenSequence[Owner]
     start: int
     count: int
     draft: list[int] = field(default_factory=list)
@@ -93,8 +86,8 @@ class Scheduler(Generic[Owner]):
         self.prefill_chunk = prefill_chunk
         self.max_running = max_running
         self.max_tokens = step_tokens(prefill_chunk, max_running)
-        self.waiting: deque[Sequence[Owner]] = deque()
-        self.running: list[Sequence[Owner]] = []  # by arrival, preempted ones apart
+        self.waiting: deque[TokenSequence[Owner]] = deque()
+        self.running: list[TokenSequence[Owner]] = []  # by arrival, preempted ones apart
         self._copies: list[tuple[int, int]] = []
         self._num_arrivals = 0
 
@@ -102,12 +95,12 @@ class Scheduler(Generic[Owner]):
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
-    def add(self, sequence: Sequence[Owner]) -> None:
+    def add(self, sequence: TokenSequence[Owner]) -> None:
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence[Owner]) -> None:
+    def remove(self, sequence: TokenSequence[Owner]) -> None:
         """Forget a sequence, waiting or running; its pages are free (or known, for reuse) at once."""
         if sequence in self.running:
             self.running.remove(sequence)
@@ -115,7 +108,7 @@ class Scheduler(Generic[Owner]):
         else:
             self.waiting.remove(sequence)
 
-    def discard(self, sequence: Sequence[Owner]) -> None:
+    def discard(self, sequence: TokenSequence[Owner]) -> None:
         """As `remove`, for a sequence whose step failed: a page that is not known yet will not be reused."""
         sequence.num_computed = sequence.num_known * PAGE_SIZE
         self.remove(sequence)
@@ -144,7 +137,7 @@ class Scheduler(Generic[Owner]):
             if sequence.num_computed == sequence.prompt_length:
                 self._know_part(sequence)  # whoever has the same prompt may copy the rest of it
 
-    def advance(self, sequence: Sequence[Owner], count: int) -> None:
+    def advance(self, sequence: TokenSequence[Owner], count: int) -> None:
         """The next `count` of its tokens are in the cache as well."""
         sequence.num_computed += count
         while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
@@ -158,11 +151,11 @@ class Scheduler(Generic[Owner]):
             pages.append(page)
         return min(end, len(pages) * PAGE_SIZE) - chunk.start - chunk.count
 
-    def _know_page(self, sequence: Sequence[Owner]) -> None:
+    def _know_page(self, sequence: TokenSequence[Owner]) -> None:
         sequence.chain = self._know_part(sequence)
         sequence.num_known += 1
 
-    def _know_part(self, sequence: Sequence[Owner]) -> int:
+    def _know_part(self, sequence: TokenSequence[Owner]) -> int:
         """Tell the pool what the first page that it does not know yet holds so far; the chain up to there."""
         first = sequence.num_known * PAGE_SIZE
         tokens = tuple(sequence.token_ids[first:min(first + PAGE_SIZE, sequence.num_computed)])
@@ -171,7 +164,7 @@ class Scheduler(Generic[Owner]):
         return self.pool.know(sequence.pages[sequence.num_known], sequence.chain, tokens)
 
     def _admit(self) -> None:
-        held: list[Sequence[Owner]] = []
+        held: list[TokenSequence[Owner]] = []
         while self.waiting and len(self.running) < self.max_running:
             sequence = self.waiting[0]
             match = self.pool.match(sequence.token_ids, sequence.num_reusable)
@@ -183,7 +176,7 @@ class Scheduler(Generic[Owner]):
                 break
         self.waiting.extendleft(reversed(held))
 
-    def _is_coming(self, sequence: Sequence[Owner], num_pages: int) -> bool:
+    def _is_coming(self, sequence: TokenSequence[Owner], num_pages: int) -> bool:
         """Whether the page after these `num_pages` is just being computed in the prompt of another."""
         end = (num_pages + 1) * PAGE_SIZE
         if end > sequence.num_reusable:
@@ -191,7 +184,7 @@ class Scheduler(Generic[Owner]):
         return any(other.token_ids[:end] == sequence.token_ids[:end] for other in self.running
                    if other.num_computed < end <= other.prompt_length)
 
-    def _start(self, sequence: Sequence[Owner], match: Match) -> bool:
+    def _start(self, sequence: TokenSequence[Owner], match: Match) -> bool:
         """Reserve the pages of all its tokens; False, and nothing changes, if there are too few."""
         self.pool.take(match.pages)
         num_new = pages_for(len(sequence.token_ids)) - len(match.pages)
@@ -219,7 +212,7 @@ class Scheduler(Generic[Owner]):
         assert page is not None, "the count of available pages was wrong"
         return page
 
-    def _give_page(self, sequence: Sequence[Owner]) -> bool:
+    def _give_page(self, sequence: TokenSequence[Owner]) -> bool:
         """Make room for one more token, at the expense of the latest comer. False if that is itself."""
         if sequence not in self.running:
             return False
@@ -234,7 +227,7 @@ class Scheduler(Generic[Owner]):
                 return False
         return True
 
-    def _preempt(self, sequence: Sequence[Owner]) -> None:
+    def _preempt(self, sequence: TokenSequence[Owner]) -> None:
         """Back to the head of the waiting ones. Its pages stay known as long as nobody needs them."""
         self.running.remove(sequence)
         kept = [copy for copy in self._copies if copy[1] not in sequence.pages]
@@ -245,13 +238,13 @@ class Scheduler(Generic[Owner]):
         self._release(sequence)
         self.waiting.appendleft(sequence)
 
-    def _release(self, sequence: Sequence[Owner]) -> None:
+    def _release(self, sequence: TokenSequence[Owner]) -> None:
         self._know_part(sequence)
         self.pool.release(sequence.pages)
         sequence.pages, sequence.chain = [], ROOT
         sequence.num_known = sequence.num_computed = 0
 
-    def _prompt_chunks(self, prefilling: list[Sequence[Owner]], budget: int) -> list[Chunk[Owner]]:
+    def _prompt_chunks(self, prefilling: list[TokenSequence[Owner]], budget: int) -> list[Chunk[Owner]]:
         """Half of the budget to the first to come, the rest evenly to all; what short prompts leave goes to
         the longer ones."""
         if not prefilling:

@@ -6,18 +6,17 @@ Knows the scheduler's chunks and the shapes of a StepInput, nothing of what is c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.engine.kv_cache import PAGE_SIZE, pages_for
 from model.engine.scheduler import Chunk
 from model.network.stage import PromptRows, StepInput
 from model.network.transformer import Transformer
+from model.sizes import PAGE_SIZE, pages_for
 
 _FEW_ROWS = 8
 """Tokens of a sequence that may be computed as sequences of one token each: each reads all its keys again."""
@@ -89,7 +88,7 @@ class StepTensors:
                     every token is a sequence of its own there, so that their shape is the size alone
     """
 
-    def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int, devices: Seq[torch.device],
+    def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int, devices: Sequence[torch.device],
                  recorded_sizes: tuple[int, ...] = ()) -> None:
         rows = max(max_sequences, *recorded_sizes, 1)
         self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len))
@@ -105,7 +104,7 @@ class StepTensors:
         self._offsets = torch.arange(max(max_seq_len, rows + 1)).numpy()
         self._views: dict[tuple[int, int], list[StepInput]] = {}
 
-    def fill(self, chunks: Seq[Chunk[Any]]) -> list[StepInput]:
+    def fill(self, chunks: Sequence[Chunk[Any]]) -> list[StepInput]:
         """The tensors of a step, one input for each stage, drafts included; valid until the next call.
 
         Those of a recorded size have rows behind the tokens of the chunks, which mean nothing.
@@ -137,7 +136,7 @@ class StepTensors:
         self._pad(self._buffers[-1], 0, size)
         return self._sent(self._buffers[-1], size, size)
 
-    def _recorded_size(self, chunks: Seq[Chunk[Any]]) -> int | None:
+    def _recorded_size(self, chunks: Sequence[Chunk[Any]]) -> int | None:
         num_tokens = sum(chunk.num_rows for chunk in chunks)
         if not self._sizes or any(chunk.num_rows > _FEW_ROWS for chunk in chunks):
             return None
@@ -194,12 +193,12 @@ def _is_prompt(chunk: Chunk[Any]) -> bool:
     return chunk.num_rows > _FEW_ROWS and not chunk.draft
 
 
-def in_order(chunks: Seq[Chunk[Any]]) -> list[Chunk[Any]]:
+def in_order(chunks: Sequence[Chunk[Any]]) -> list[Chunk[Any]]:
     """Those that are computed as prompts last, so that they are taken together; else as they were."""
     return sorted(chunks, key=_is_prompt)
 
 
-def _prompts(chunks: Seq[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
+def _prompts(chunks: Sequence[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
     """The chunks at the end that are computed as prompts."""
     found: list[PromptRows] = []
     for index in reversed(range(len(chunks))):

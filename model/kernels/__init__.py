@@ -1,32 +1,20 @@
 """The compiled kernels: `ops = load_kernels()` builds the library if need be and returns its operations.
 
-Light to import: torch and the library come with the first call. What each operation means is written in
-reference.py, whose functions have the same names and arguments; the C side is kernels.h.
+Light to import: torch and the library come with the first call. The interface is
+operations.py, the meaning reference/, the C side kernels.h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.kernels.cpu_kernels import CpuKernels
     from model.kernels.cuda_kernels import CudaKernels
-
-Progress = Callable[[str, float], None]
-"""Called with one line and the share that is done, 0 to 1."""
-
-
-class KernelBuildError(RuntimeError):
-    """The kernels could not be built; the message is one sentence for the user, then the compiler's words."""
+    from model.kernels.errors import Progress
+    from model.kernels.operations import Operations
 
 
-class KernelCheckError(RuntimeError):
-    """Kernels computed something wrong when they were tried; the message says what."""
-
-
-def load_kernels(device: str = "cpu", threads: int = 1,
-                 progress: Progress | None = None) -> CpuKernels | CudaKernels:
+def load_kernels(device: str = "cpu", threads: int = 1, progress: Progress | None = None) -> Operations:
     """The operations of one device, cpu or cuda; the first call on a machine compiles them.
 
     threads   cpu: size of the thread team, which is one for the process
@@ -38,12 +26,13 @@ def load_kernels(device: str = "cpu", threads: int = 1,
     if device == "cuda":
         return _load_cuda_kernels(progress)
     from model.kernels.binding import load_library
-    from model.kernels.build import build_kernels
+    from model.kernels.build.cpu import CpuRecipe, find_compiler
+    from model.kernels.build.library import build_library
     from model.kernels.cpu_kernels import CpuKernels
 
     if device != "cpu":
         raise ValueError(f"There are no kernels for the device {device!r}; supported: cpu, cuda.")
-    kernels = CpuKernels(load_library(build_kernels(progress)))
+    kernels = CpuKernels(load_library(build_library(CpuRecipe(find_compiler()), progress)))
     kernels.set_threads(threads)
     return kernels
 
@@ -52,8 +41,8 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
     import torch
 
     from model.kernels.binding import load_library
-    from model.kernels.build import build_kernels
-    from model.kernels.build_cuda import HEADERS, CudaRecipe, find_nvcc
+    from model.kernels.build.cuda import HEADERS, CudaRecipe, find_nvcc
+    from model.kernels.build.library import build_library
     from model.kernels.crossover import Crossovers, milliseconds
     from model.kernels.cuda_kernels import CudaKernels
 
@@ -63,7 +52,7 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
                          "Or use --device cpu.")
     major, minor = torch.cuda.get_device_capability()
     recipe = CudaRecipe(find_nvcc(), 10 * major + minor)
-    path = build_kernels(progress, recipe=recipe)
+    path = build_library(recipe, progress)
     device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     crossovers = Crossovers(path.with_name("crossovers.json"), device, milliseconds)
     return CudaKernels(load_library(path, HEADERS), crossovers=crossovers)

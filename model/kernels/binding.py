@@ -15,17 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
+from model.kernels.errors import KernelError
+
 HEADER = Path(__file__).with_name("kernels.h")
 _C_TYPES: dict[str, Any] = {"int": ctypes.c_int, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64,
                             "int32_t": ctypes.c_int32, "float": ctypes.c_float, "double": ctypes.c_double}
-
-
-class KernelError(RuntimeError):
-    """A kernel refused its arguments or failed; the message names the function and the reason."""
-
-    def __init__(self, function: str, code: int, text: str) -> None:
-        super().__init__(f"{function}: {text} (error {code})")
-        self.function, self.code = function, code
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The CPU's operations on torch tensors: check shapes, dtypes and strides, then call C.
 
-The methods' names and arguments are those of reference.py, which says what they compute. They write into
+The methods' names and arguments are those of `Operations`; reference/ says what they compute. They write into
 `out` and allocate nothing. One thread at a time may use them (the engine's).
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.binding import Library
-from model.kernels.build import ISAS
+from model.kernels.build.cpu import ISAS
 from model.kernels.cache_kinds import kind_of
 from model.kernels.linear import LinearOperations
 from model.kernels.sampling import SamplingRow, SamplingStruct
@@ -92,6 +92,11 @@ class CpuKernels(LinearOperations):
     def set_threads(self, count: int) -> None:
         """Resize the thread team, which is one for the process; KernelError outside of 1 to 256."""
         self.call("set_threads", count)
+
+    @property
+    def prompts(self) -> None:
+        """Rows of prompts are computed as all others are."""
+        return None
 
     # ---- rows ------------------------------------------------------------------------------------------
 

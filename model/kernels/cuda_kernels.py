@@ -1,6 +1,6 @@
 """The GPU's operations on torch tensors: check shapes and dtypes, then call C with the current stream.
 
-The methods' names and arguments are those of reference.py and of CpuKernels. An index outside its table is
+The methods' names and arguments are those of `Operations`. An index outside its table is
 not reported, since that would mean waiting for the GPU: see kernels.h.
 """
 
@@ -60,6 +60,20 @@ class CudaKernels(CudaLinearOperations):
     def stream(self) -> Any:
         """The stream that torch uses now, as a number; None without a GPU."""
         return None if self.device == "cpu" else torch.cuda.current_stream().cuda_stream
+
+    @property
+    def prompts(self) -> CudaKernels:
+        return self
+
+    @property
+    def isa(self) -> str:
+        """Such as sm_90; 'host' in tests that run the kernels without a GPU."""
+        return "host" if self.device == "cpu" else "sm_{}{}".format(*torch.cuda.get_device_capability())
+
+    @property
+    def threads(self) -> int:
+        """Of the CPU: one launches."""
+        return 1
 
     def _rows(self, name: str, tensor: Tensor, shape: Sequence[int],
               dtypes: Sequence[torch.dtype] = FLOAT32) -> int:

@@ -1,6 +1,6 @@
 """Linear layers on the GPU: by the library's own kernels, many rows of prompts by torch's product in float16.
 
-Packing runs on the GPU, see cuda/linear_pack.cu; the meaning of every function is linear_reference.py.
+Packing runs on the GPU, see cuda/linear_pack.cu; the meaning of every function is reference/linear.py.
 
 `linear` never lets a row's result depend on the others. Decoding uses nothing else, so who else is served
 changes no bit of a token that is decoded. `prompt_linear` gives that up where keeping it would cost most:
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.kernels.crossover import ROWS, Crossovers, find_crossover
 from model.kernels.linear import LinearOperations, LinearWeight, WeightStruct
-from model.kernels.linear_reference import EPILOGUES, check_linear
+from model.kernels.linear_checks import EPILOGUES, check_linear
 
 SCRATCH_BYTES = 256 << 20
 """Of a weight that is dequantized, this much at a time."""

@@ -3,8 +3,8 @@
  * Raw pointers, 64-bit sizes and strides, a stream (null on the CPU) as the last argument. Each function
  * returns 0, or one of the error codes below and has then written nothing. Nothing here allocates device
  * memory, synchronizes or knows torch. So a GPU cannot report an index that lies outside its table: what depends on it
- * becomes NaN or is not written, and no memory outside is touched. The binding is model/kernels/__init__.py, the
- * meaning of every operation is model/kernels/reference.py.
+ * becomes NaN or is not written, and no memory outside is touched. The binding is model/kernels/binding.py, the
+ * meaning of every operation is model/kernels/reference/operations.py.
  *
  * Notation: T tokens of a ragged batch, S sequences, D head_dim, Hq query heads, Hkv key/value heads,
  * P positions a page. All tensors are dense and row-major unless a stride (in elements) is an argument.
@@ -139,7 +139,7 @@ PARLOR_API int copy_pages(
 
 /* ---- sampling (structs and all they point to lie where the library computes) ---------------------------- */
 
-/* One sequence; the meaning of each field is at sample() in model/kernels/reference.py. */
+/* One sequence; the meaning of each field is at sample() in model/kernels/reference/operations.py. */
 typedef struct {
     const int32_t* history;      /* [num_tokens] prompt and reply; ids at or above vocab_size are passed over */
     int64_t num_tokens;
@@ -167,7 +167,7 @@ PARLOR_API int sample(
     float* probabilities,            /* [num_sequences, vocab_size] the distribution chosen from, or null */
     int64_t num_sequences, int64_t vocab_size, void* stream);
 
-/* ---- linear: y = x @ W^T (owned by cpu/linear*.cpp) --------------------------------------------------- */
+/* ---- linear: y = x @ W^T -------------------------------------------------------------------------- */
 
 /* How a weight is kept. Quantized: weight[n][j] = (code[n][j] - zero[n][g]) * scale[n][g], g = j / group_size. */
 enum { PARLOR_LINEAR_Q4 = 0, PARLOR_LINEAR_Q8 = 1, PARLOR_LINEAR_F16 = 2, PARLOR_LINEAR_BF16 = 3, PARLOR_LINEAR_F32 = 4 };

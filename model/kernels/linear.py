@@ -1,6 +1,6 @@
 """Linear layers in the compiled library: packing weights once, multiplying by them.
 
-The meaning of every function is linear_reference.py; the packed layout is cpu/linear.h. Knows tensors and
+The meaning of every function is reference/linear.py; the packed layout is cpu/linear.h. Knows tensors and
 the C interface, nothing of checkpoints, layers or models.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.kernels.linear_reference import (
+from model.kernels.binding import Library
+from model.kernels.linear_checks import (
     DENSE_KINDS,
     EPILOGUES,
     QUANTIZED_KINDS,
@@ -77,6 +78,7 @@ class LinearOperations:
 
     stream: Any = None
     """What the C functions get as their last argument."""
+    library: Library
     call: Callable[..., None]
     """call(name, *arguments): a C function, tensors standing for their addresses; raises on an error code."""
     _arena: Tensor | None = None
@@ -118,7 +120,7 @@ class LinearOperations:
 
     def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
                eps: float = 0.0, epilogue: str = "store") -> None:
-        """y = x @ weight^T + bias, and what `epilogue` says: see linear_reference.linear().
+        """y = x @ weight^T + bias, and what `epilogue` says: see reference.linear.linear().
 
         A row's result does not depend on the other rows. Raises ValueError if the shapes disagree.
         """

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.kernels import KernelCheckError, linear_reference, reference
 from model.kernels.cuda_kernels import CudaKernels
+from model.kernels.errors import KernelCheckError
+from model.kernels.reference import linear as linear_reference
+from model.kernels.reference import operations as reference
 from model.kernels.sampling import SamplingRow
 
 _TOLERANCE = 5e-3

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from model.kernels.operations import Operations
+
 MAX_LISTS = 64
 
 
@@ -38,9 +40,8 @@ class CallLists:
 
     sizes: tuple[int, ...] = ()
 
-    def __init__(self, ops: Any) -> None:
+    def __init__(self, ops: Operations) -> None:
         self._ops = ops
-        self._can_record = hasattr(ops, "call") and hasattr(ops, "library")
         self._lists: dict[Any, list[tuple[Any, tuple[Any, ...]]]] = {}
         self._seen: set[Any] = set()
 
@@ -53,7 +54,7 @@ class CallLists:
                 if code:
                     raise RuntimeError(f"a kernel failed in a recorded step: "
                                        f"{self._ops.library.function('error_text')(code).decode()}")
-        elif self._can_record and key in self._seen:
+        elif self._ops.library is not None and key in self._seen:
             self._record(key, step)
         else:
             if len(self._seen) > 1024:

@@ -7,11 +7,11 @@ agree. Knows packed weights and kernels, not files.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from model.formats.weights import DenseMatrix, Matrix, WeightReader, join
+from model.kernels.operations import Operations, PackedWeight
 from model.network.place import Place
 
 
@@ -19,7 +19,7 @@ from model.network.place import Place
 class Part:
     """The columns first .. last - 1 of the output."""
 
-    weight: Any  # LinearWeight of model/kernels
+    weight: PackedWeight
     first: int
     last: int
 
@@ -27,9 +27,9 @@ class Part:
 class Linear:
     """x @ weight^T + bias and an epilogue, in as few kernel calls as the checkpoint allows."""
 
-    def __init__(self, ops: Any, parts: list[Part]) -> None:
+    def __init__(self, ops: Operations, parts: list[Part]) -> None:
         self._linear = ops.linear
-        self._prompt_linear = getattr(ops, "prompt_linear", ops.linear)
+        self._prompt_linear = ops.linear if ops.prompts is None else ops.prompts.prompt_linear
         self.parts = parts
 
     @property
@@ -60,7 +60,7 @@ def load_linear(place: Place, reader: WeightReader, modules: dict[str, int], k: 
     return pack(place.ops, [reader.matrix(name, n, k, place.device) for name, n in modules.items()], exact)
 
 
-def pack(ops: Any, matrices: list[Matrix], exact: bool) -> Linear:
+def pack(ops: Operations, matrices: list[Matrix], exact: bool) -> Linear:
     """Join what can be joined and hand it to the kernels."""
     parts: list[Part] = []
     first = 0
@@ -73,7 +73,7 @@ def pack(ops: Any, matrices: list[Matrix], exact: bool) -> Linear:
     return Linear(ops, parts)
 
 
-def _packed(ops: Any, matrix: Matrix, exact: bool) -> Any:
+def _packed(ops: Operations, matrix: Matrix, exact: bool) -> PackedWeight:
     if isinstance(matrix, DenseMatrix):
         return ops.pack_dense(matrix.weight, bias=matrix.bias, exact=exact)
     return ops.pack_linear(matrix.codes, matrix.scales, matrix.zeros, matrix.group_size, bits=matrix.bits,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from model.kernels.operations import Operations
 from model.network.call_list import CallLists, Recorder
 
 
@@ -19,13 +20,13 @@ from model.network.call_list import CallLists, Recorder
 class Place:
     """One device as the layers on it see it."""
 
-    ops: Any                              # what load_kernels() returns for this device
+    ops: Operations
     device: torch.device
     new_recorder: Callable[[], Recorder]  # one for each stage
     free_bytes: int                       # that weights, cache and buffers may take together
 
     @classmethod
-    def on_host(cls, ops: Any, free_bytes: int) -> Place:
+    def on_host(cls, ops: Operations, free_bytes: int) -> Place:
         return cls(ops, torch.device("cpu"), lambda: CallLists(ops), free_bytes)
 
     def active(self) -> AbstractContextManager[Any]:

@@ -135,10 +135,11 @@ class Stage:
 
     def measure(self) -> None:
         """Have the device find out what it must measure with the weights that are here."""
-        if hasattr(self.place.ops, "measure_crossovers"):
+        if self.place.ops.prompts is not None:
             with self.place.active():
-                self.place.ops.measure_crossovers([part.weight for layer in self._own_layers
-                                                   for linear in layer.linears for part in linear.parts])
+                self.place.ops.prompts.measure_crossovers(
+                    [part.weight for layer in self._own_layers for linear in layer.linears
+                     for part in linear.parts])
 
     @property
     def _own_layers(self) -> list[Layer]:
@@ -148,7 +149,7 @@ class Stage:
         eps = self.config.rms_norm_eps
         num_tokens = len(step.token_ids)
         all_rows = self._views(0, num_tokens)
-        prompts = step.prompts if hasattr(self.place.ops, "prompt_attention") else ()
+        prompts = step.prompts if self.place.ops.prompts is not None else ()
         first = prompts[0].first if prompts else num_tokens
         # Rows that decode are computed as they would be without the prompts, so that these change no token.
         kinds = (((0, first), False), ((first, num_tokens), True))
@@ -178,7 +179,7 @@ class Stage:
                                 v.attention[:rows], config.num_heads, self._scale)
         for prompt in prompts:
             part = slice(prompt.first, prompt.last)
-            ops.prompt_attention(v.queries[part], keys, values, step.block_table[prompt.index],
+            ops.prompts.prompt_attention(v.queries[part], keys, values, step.block_table[prompt.index],
                                  prompt.num_keys, v.attention[part], config.num_heads, self._scale)
 
     def _views(self, first: int, last: int) -> Views:

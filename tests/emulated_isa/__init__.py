@@ -14,7 +14,8 @@ import pytest
 
 from model.kernels import load_kernels
 from model.kernels.binding import load_library
-from model.kernels.build import ISA_FLAGS, REPOSITORY, Recipe, Source, build_kernels, find_compiler
+from model.kernels.build.cpu import ISA_FLAGS, CpuRecipe, Source, find_compiler
+from model.kernels.build.library import REPOSITORY, build_library
 from model.kernels.cpu_kernels import CpuKernels
 
 FOLDER = Path(__file__).resolve().parent
@@ -26,10 +27,10 @@ _LEFT_OUT = "-mavx512vnni"
 @functools.cache
 def machine_isas() -> tuple[str, ...]:
     """The sets of this machine. (load_kernels would tell too, but it resizes the process's thread team.)"""
-    return CpuKernels(load_library(build_kernels())).supported_isas()
+    return CpuKernels(load_library(build_library(CpuRecipe(find_compiler())))).supported_isas()
 
 
-def emulated_recipe(*flags: str) -> Recipe:
+def emulated_recipe(*flags: str) -> CpuRecipe:
     """The library with emulated code for AVX-512 and AMX; it may use AVX2 inside where the machine has it.
 
     flags   more flags for the compiler and the linker
@@ -40,7 +41,7 @@ def emulated_recipe(*flags: str) -> Recipe:
         macros = [f"-D__{flag[2:].upper().replace('-', '_')}__" for flag in ISA_FLAGS[isa]
                   if flag.startswith(("-mavx512", "-mamx")) and flag != _LEFT_OUT]
         isa_flags[isa] = (*inside, *macros, f"-I{FOLDER}", "-Wno-psabi", "-Og")
-    recipe = Recipe(find_compiler(), isa_flags=isa_flags)
+    recipe = CpuRecipe(find_compiler(), isa_flags=isa_flags)
     sources = tuple(Source(str(FOLDER / s.file)) if s.file == "isa_detect.cpp" else s for s in recipe.sources)
     return replace(recipe, sources=sources, flags=(*recipe.flags, "-O1", *flags),
                    link_flags=(*recipe.link_flags, *flags))
@@ -49,7 +50,7 @@ def emulated_recipe(*flags: str) -> Recipe:
 @functools.cache
 def emulated_kernels() -> CpuKernels:
     """The library of emulated_recipe(), built once and loaded beside the machine's own."""
-    library = build_kernels(recipe=emulated_recipe(), build_root=REPOSITORY / "build" / "emulated")
+    library = build_library(emulated_recipe(), build_root=REPOSITORY / "build" / "emulated")
     return CpuKernels(load_library(library))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.binding import load_library
-from model.kernels.build import ISAS
+from model.kernels.build.cpu import ISAS
 from model.kernels.cpu_kernels import CpuKernels
 from tests import test_attention, test_kernels, test_linear
 from tests.emulated_isa import EMULATED, machine_isas

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.kernels.binding import Library
-from model.kernels.build import find_compiler
-from model.kernels.build_cuda import HEADERS, SOURCES, CudaRecipe
+from model.kernels.build.cpu import find_compiler
+from model.kernels.build.cuda import HEADERS, SOURCES, CudaRecipe
 from model.kernels.cuda_kernels import CudaKernels
 
 HERE = Path(__file__).parent

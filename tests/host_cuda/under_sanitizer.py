@@ -12,7 +12,7 @@ import torch
 
 from model.engine.request import SamplingParams
 from model.kernels.binding import Library
-from model.kernels.build_cuda import HEADERS
+from model.kernels.build.cuda import HEADERS
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.kernels.cuda_kernels import CudaKernels
 from model.kernels.sampling import SamplingRow

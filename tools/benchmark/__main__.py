@@ -24,7 +24,8 @@ from typing import Any
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.engine import Engine
 from model.formats.synthetic import SHAPES, synthetic_config
-from model.kernels import KernelBuildError, load_kernels
+from model.kernels import load_kernels
+from model.kernels.errors import KernelBuildError
 from model.machine import physical_cores
 from tools.benchmark.cases import Case, make_cases
 from tools.benchmark.crossover import print_crossovers

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.engine.engine import Engine
-from model.engine.kv_cache import PAGE_SIZE
 from model.engine.request import FailedEvent, FinishedEvent, RequestStats, SamplingParams
+from model.sizes import PAGE_SIZE
 
 
 @dataclass(frozen=True)

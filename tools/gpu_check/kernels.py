@@ -17,9 +17,9 @@ from model.kernels.cache_kinds import CACHE_KINDS
 from model.kernels.crossover import milliseconds
 from model.kernels.sampling import SamplingRow
 from model.network.cuda_graph import cuda_capture
+from model.sizes import PAGE_SIZE
 from tools.benchmark.limits import Rates, Work
 
-PAGE_SIZE = 32
 _CACHE_BYTES = 256 << 20
 
 

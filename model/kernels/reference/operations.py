@@ -1,8 +1,8 @@
 """Each operation of the kernel libraries in plain torch: what every kernel is tested against.
 
-The same names and arguments as the methods of `load_kernels()`. Written to be read, not to be fast. All
+The same names and arguments as the methods of `Operations`. Written to be read, not to be fast. All
 arithmetic is float32 (float64 where a function says so); all tensors are on one device. The linear operations
-are in linear_reference.py, the layout of the cache's pages is in cache_reference.py.
+are in linear.py, the layout of the cache's pages is in cache.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.kernels.cache_reference import cache_kind, hadamard, read_keys, read_values, write
+from model.kernels.reference.cache import cache_kind, hadamard, read_keys, read_values, write
+from model.kernels.reference.linear import linear, pack_dense, pack_linear
 from model.kernels.sampling import SamplingRow
 
 
@@ -244,3 +245,21 @@ def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tupl
                           (product0 >> 32) ^ c3 ^ k1, product0 & 0xFFFFFFFF)
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return c0, c1, c2, c3
+
+
+class ReferenceOperations:
+    """All of them as one `Operations`: a model can run on them, slowly."""
+
+    library = None
+    isa, threads, prompts = "reference", 1, None
+    embed = staticmethod(embed)
+    rope_write_kv = staticmethod(rope_write_kv)
+    paged_attention = staticmethod(paged_attention)
+    copy_pages = staticmethod(copy_pages)
+    sample = staticmethod(sample)
+    pack_linear = staticmethod(pack_linear)
+    pack_dense = staticmethod(pack_dense)
+    linear = staticmethod(linear)
+
+    def call(self, name: str, *arguments: object) -> None:
+        raise NotImplementedError(f"{name}: plain torch has no compiled functions")

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
-from model.engine.kv_cache import PAGE_SIZE
-from model.engine.scheduler import MAX_RUNNING
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import readable_size
+from model.sizes import MAX_RUNNING, PAGE_SIZE
 
 _RESERVE = 256 << 20
 """Left to the rest of the machine."""

@@ -1,6 +1,6 @@
 """What is written to a page and read from it, in plain torch: the layouts of kernels.h, kind by kind.
 
-Used by rope_write_kv and paged_attention of reference.py. Written to be read, not to be fast.
+Used by rope_write_kv and paged_attention of operations.py. Written to be read, not to be fast.
 """
 
 from __future__ import annotations

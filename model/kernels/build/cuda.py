@@ -1,7 +1,7 @@
 """Compile the CUDA kernels of cuda/ into one shared library for one GPU architecture, with nvcc and ninja.
 
 The library carries CUDA's runtime in itself, so it loads on a machine without a driver; its functions then
-return PARLOR_ERROR_DRIVER. Cache, lock and progress are those of build.py. Knows no tensor and no GPU.
+return PARLOR_ERROR_DRIVER. Cache, lock and progress are those of library.py. Knows no tensor and no GPU.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from model.kernels import KernelBuildError
-from model.kernels.build import LIBRARY_NAME, REPOSITORY, Compiler, ninja_path, ninja_words
+from model.kernels.build.library import LIBRARY_NAME, REPOSITORY, Compiler, ninja_path, ninja_words
+from model.kernels.errors import KernelBuildError
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 120)
 """Compute capabilities that the sources are compiled for in the tests; others in between work as well."""
@@ -51,7 +51,7 @@ def architecture_flags(architecture: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class CudaRecipe:
-    """Everything that decides what the library is; see build.Recipe."""
+    """Everything that decides what the library is; see library.Recipe."""
 
     compiler: Compiler
     architecture: int

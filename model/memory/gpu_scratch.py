@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.config import ModelConfig
-from model.engine.runner import LOGIT_ROWS
-from model.engine.scheduler import MAX_RUNNING
 from model.engine.step_tensors import step_bytes
 from model.kernels.cuda_linear import SCRATCH_BYTES
 from model.network.cuda_graph import SIZES
 from model.network.weights import layer_modules
+from model.sizes import LOGIT_ROWS, MAX_RUNNING
 
 _KERNELS_OF_LAYER = 10
 """Four products, each with a kernel that converts its rows; rotation; attention."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.config import EngineConfig, ModelConfig
-from model.engine.gpu_scratch import gpu_scratch
-from model.engine.runner import LOGIT_ROWS
-from model.engine.scheduler import step_tokens
 from model.formats.weights import MatrixInfo
-from model.layer_split import layers_by_share
-from model.memory_plan import MemoryPlan, Share, plan_shares
+from model.memory.gpu_scratch import gpu_scratch
+from model.memory.layer_split import layers_by_share
+from model.memory.plan import MemoryPlan, Share, plan_shares
 from model.network.place import Place
 from model.network.stage import buffer_bytes
 from model.network.weights import bytes_by_layer
+from model.sizes import LOGIT_ROWS, step_tokens
 
 
 def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], places: Sequence[Place],

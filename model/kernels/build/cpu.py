@@ -1,0 +1,159 @@
+"""What the library of the CPU is made of: the C++ files of cpu/, and the flags of each instruction set.
+
+Knows compilers and flags; nothing of what the kernels compute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from model.kernels.build.library import LIBRARY_NAME, REPOSITORY, Compiler, ninja_path, ninja_words
+from model.kernels.errors import KernelBuildError
+
+ISAS = ("plain", "avx2", "avx512", "amx")
+"""Ascending, as PARLOR_ISA_* in kernels.h; each set's flags include those of the sets before it."""
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
+           "-mprefer-vector-width=512")
+_BUILDABLE = ISAS[:-1] if os.name == "nt" else ISAS
+"""On Windows no tiles are asked for (isa_detect.cpp), and gcc's loads of them do not assemble."""
+ISA_FLAGS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "avx2": _AVX2,
+    "avx512": _AVX512,
+    "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
+}
+COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
+LINK_FLAGS = (("-shared", "-static") if os.name == "nt"
+              else ("-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One C++ file and the instruction sets it is compiled for, once each."""
+
+    file: str  # in the recipe's folder, or an absolute path
+    isas: tuple[str, ...] = ("plain",)
+
+
+_VECTORISED = ("plain", "avx2", "avx512")
+SOURCES: tuple[Source, ...] = (
+    Source("library.cpp"),
+    Source("isa.cpp"),
+    Source("isa_detect.cpp"),
+    Source("thread_team.cpp"),
+    Source("operations.cpp"),
+    Source("sampling.cpp"),
+    Source("sampling_weights.cpp", _VECTORISED),
+    Source("rows.cpp", _VECTORISED),
+    Source("rope.cpp", _VECTORISED),
+    Source("attention.cpp", _VECTORISED),
+    Source("linear.cpp"),
+    Source("linear_pack.cpp"),
+    Source("linear_plain.cpp"),
+    Source("linear_stage.cpp", _VECTORISED),
+    Source("linear_silu.cpp", _VECTORISED),
+    Source("linear_avx2.cpp", ("avx2",)),
+    Source("linear_avx2_many.cpp", ("avx2",)),
+    Source("linear_avx512.cpp", ("avx512",)),
+    Source("linear_amx.cpp", ("amx",)),
+    Source("linear_limits.cpp", ISAS),
+    Source("linear_measure.cpp"),
+)
+
+
+def find_compiler(wanted: str | None = None) -> Compiler:
+    """The C++ compiler: `wanted`, or the first of g++, clang++ and c++ on the PATH."""
+    names = (wanted,) if wanted else ("g++", "clang++", "c++")
+    for name in names:
+        if path := shutil.which(name):
+            result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            if result.returncode == 0 and result.stdout:
+                return Compiler(path, result.stdout.splitlines()[0])
+    how = {"nt": "install MinGW-w64 or LLVM and put its bin folder on the PATH"}.get(
+        os.name, "install one, for example with: sudo apt install g++")
+    raise KernelBuildError(f"No C++ compiler found (looked for {', '.join(names)}); {how}.")
+
+
+@dataclass(frozen=True)
+class CpuRecipe:
+    """Everything that decides what the library is."""
+
+    compiler: Compiler
+    source_folder: Path = REPOSITORY / "cpu"
+    header: Path = REPOSITORY / "model" / "kernels" / "kernels.h"
+    sources: tuple[Source, ...] = SOURCES
+    flags: tuple[str, ...] = COMMON_FLAGS
+    isa_flags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: ISA_FLAGS)
+    link_flags: tuple[str, ...] = LINK_FLAGS
+
+    name: ClassVar[str] = "kernels"
+    """What folders of its libraries begin with."""
+    objects: ClassVar[str] = "objects"
+    """The folder that it is compiled in."""
+
+    def digest(self) -> str:
+        """Twelve hex digits that change whenever the library would."""
+        sha = hashlib.sha256()
+        parts = [self.compiler.path, self.compiler.version, platform.machine(), *self.flags, *self.link_flags,
+                 repr(self.sources), repr(self.isa_flags)]
+        for part in parts:
+            sha.update(part.encode() + b"\0")
+        folders = {self.source_folder, *((self.source_folder / s.file).parent for s in self.sources)}
+        files = sorted(p for folder in folders for p in folder.iterdir() if p.suffix in (".h", ".cpp"))
+        for path in [self.header, *files]:
+            sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return sha.hexdigest()[:12]
+
+    def ninja_text(self) -> str:
+        return ninja_file(self, highest_isa(self.compiler, self.isa_flags))
+
+
+def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> int:
+    """Index in ISAS of the highest set that the compiler can make code for."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return 0
+    for index in range(len(_BUILDABLE) - 1, 0, -1):
+        command = [compiler.path, *isa_flags[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return index
+    return 0
+
+
+def ninja_file(recipe: CpuRecipe, built_isa: int) -> str:
+    """The text of build.ninja. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
+    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}", f"-I{ninja_path(recipe.header.parent)}"]
+    if os.name != "nt":
+        flags += ["-fPIC", "-pthread"]
+    lines = ["ninja_required_version = 1.8",
+             f"cxx = {ninja_path(Path(recipe.compiler.path))}",
+             f"flags = {ninja_words(flags)}",
+             "rule compile",
+             "  command = $cxx $flags $isa_flags -DPARLOR_ISA_NS=$isa -MD -MF $out.d -c $in -o $out",
+             "  description = $title",
+             "  depfile = $out.d",
+             "  deps = gcc",
+             "rule link",
+             f"  command = $cxx -o $out $in {ninja_words(recipe.link_flags)}",
+             "  description = link"]
+    objects = []
+    for isa in ISAS[:built_isa + 1]:
+        for source in recipe.sources:
+            if isa not in source.isas:
+                continue
+            target = f"{Path(source.file).stem}.{isa}.o"
+            objects.append(target)
+            lines += [f"build {target}: compile {ninja_path(recipe.source_folder / source.file)}",
+                      f"  isa = {isa}",
+                      f"  isa_flags = {ninja_words(recipe.isa_flags[isa])}",
+                      f"  title = {Path(source.file).name} ({isa})"]
+    lines += [f"build {LIBRARY_NAME}: link {' '.join(objects)}", ""]
+    return "\n".join(lines)

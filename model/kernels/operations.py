@@ -1,0 +1,95 @@
+"""What the layers of a model may ask of a device: the CPU's kernels, a GPU's, or the reference.
+
+The meaning of each operation, with shapes and dtypes, is written at the function of its name in reference/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from model.kernels.sampling import SamplingRow
+
+
+class PackedWeight(Protocol):
+    """A linear layer's weight [n, k], packed by the operations that multiply by it."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def k(self) -> int: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bias and permutation included."""
+
+
+class NativeLibrary(Protocol):
+    """The compiled functions behind operations."""
+
+    def function(self, name: str) -> Any:
+        """A ctypes function."""
+
+
+class PromptOperations(Protocol):
+    """A device's own ways with many rows of one prompt; a row's result may depend on how many there are."""
+
+    def prompt_linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None,
+                      eps: float = 0.0, epilogue: str = "store") -> None: ...
+
+    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
+                         out: Tensor, num_heads: int, scale: float) -> None: ...
+
+    def measure_crossovers(self, weights: Sequence[Any]) -> None:
+        """Find out how prompts are best multiplied by these weights."""
+
+
+class Operations(Protocol):
+    """The operations of one device."""
+
+    library: Any
+    """A NativeLibrary; None in plain torch, whose steps cannot be recorded as a list of calls."""
+    call: Callable[..., None]
+    """call(name, *arguments): one function of the library; whoever records steps listens here."""
+
+    @property
+    def isa(self) -> str:
+        """What the kernels are compiled for: 'avx512', 'sm_90'; 'reference' in plain torch."""
+
+    @property
+    def threads(self) -> int:
+        """Of the CPU that compute."""
+
+    @property
+    def prompts(self) -> PromptOperations | None:
+        """None where prompts are computed as everything else is."""
+
+    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor) -> None: ...
+
+    def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
+                      k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None: ...
+
+    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
+                        scale: float) -> None: ...
+
+    def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None: ...
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
+               probabilities: Tensor | None = None) -> Tensor: ...
+
+    def pack_linear(self, codes: Tensor, scales: Tensor, zeros: Tensor, group_size: int, bits: int = 4,
+                    perm: Tensor | None = None, bias: Tensor | None = None,
+                    exact: bool = False) -> PackedWeight: ...
+
+    def pack_dense(self, weight: Tensor, bias: Tensor | None = None,
+                   exact: bool = False) -> PackedWeight: ...
+
+    def linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
+               epilogue: str = "store") -> None: ...
