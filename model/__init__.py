@@ -8,7 +8,7 @@
 Importing this is cheap: torch and the tokenizers come with load_model. Knows nothing of HTTP or sessions.
 """
 
-from model.chat_model import ChatModel, load_model
+from model.chat_model import ChatModel
 from model.config import ModelLoadError
 from model.engine.request import (
     PARAMETER_SPECS,
@@ -17,6 +17,7 @@ from model.engine.request import (
     SamplingParams,
     check_parameter,
 )
+from model.loading import load_model
 from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
 from model.text.constraint import Constraint
 from model.text.context import ContextFit

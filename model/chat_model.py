@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.request import PARAMETER_SPECS, SamplingParams
 from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
 from model.text.context import ContextFit, first_kept, token_budget
@@ -256,60 +254,6 @@ class ChatModel:
         logits = self._engine.logits(token_ids, first=start - 1)[:-1].double()
         chosen = logits.log_softmax(-1)[range(len(token_ids) - start), token_ids[start:]]
         return float(chosen.sum())
-
-
-def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None, cache: str = "fp16",
-               threads: int | None = None, exact: bool = False, speculation: bool = True,
-               draft: str | Path | None = None, gpu_split: Sequence[float] | None = None,
-               progress: Callable[[str, float], None] | None = None,
-               report: Callable[[str], None] | None = None) -> ChatModel:
-    """Load a model folder: config.json, the weights, a tokenizer and, if there is one, a chat template.
-
-    speculation  guess ahead where it pays; replies are the same with and without
-    draft        folder of a smaller model with the same tokens that makes the guesses
-
-    `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
-    loads. Raises ModelLoadError with what is wrong and what to do.
-    """
-    folder = Path(path)
-    config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
-                          speculation=speculation, draft=None if draft is None else Path(draft),
-                          gpu_split=None if gpu_split is None else tuple(gpu_split))
-    model_config = ModelConfig.from_folder(folder)  # what is wrong there is told at once
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(_load_text, folder, model_config, config.draft)
-        from model.engine.engine import Engine  # takes seconds, for torch
-        tokenizer, prompt_format = loading.result()
-    try:
-        return ChatModel(Engine.load(folder, config, progress, report=report), tokenizer, prompt_format)
-    except BaseException:
-        prompt_format.close()
-        raise
-
-
-def _load_text(folder: Path, config: ModelConfig, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
-    """What turns messages into tokens. The chat template's process runs when this returns."""
-    from model.text.chat_template import ChatTemplate, PlainFormat
-    from model.text.settings import TextSettings
-    from model.text.tokenizer import Tokenizer
-
-    settings = TextSettings.from_folder(folder, config)
-    tokenizer = Tokenizer.load(folder, settings)
-    if draft is not None:
-        _check_draft_tokens(tokenizer, draft)
-    if settings.template is None:
-        return tokenizer, PlainFormat(tokenizer)
-    return tokenizer, ChatTemplate(settings.template, str(folder / settings.template_file), tokenizer)
-
-
-def _check_draft_tokens(tokenizer: Tokenizer, draft: Path) -> None:
-    from model.text.settings import TextSettings
-    from model.text.tokenizer import Tokenizer
-
-    other = Tokenizer.load(draft, TextSettings.from_folder(draft, ModelConfig.from_folder(draft)))
-    if difference := tokenizer.first_difference(other):
-        raise ModelLoadError(f"The draft model in {draft} has other tokens than the model: {difference}. "
-                             "Use a smaller model of the same family, or none.")
 
 
 def _branches(params: SamplingParams, n: int) -> list[SamplingParams]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from model.config import EngineConfig
 from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.engine.request import SamplingParams
 from model.machine import resident_memory
 
@@ -45,13 +46,13 @@ def fill_cache(engine: Engine, prompt_length: int = 128) -> None:
 
 def main(small_folder: Path, folder: Path, kind: str) -> None:
     config = EngineConfig(device="cpu", cache=kind, threads=1, speculation=False)
-    small = Engine.load(small_folder, config)
+    small = load_engine(small_folder, config)
     fill_cache(small)
     small.close()
     del small
     before = resident_memory()
     forget_peak()
-    engine = Engine.load(folder, config)
+    engine = load_engine(folder, config)
     loaded = peak_memory() - before
     fill_cache(engine)
     plan = engine.plan

@@ -29,6 +29,7 @@ import torch
 
 from model.config import EngineConfig
 from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.engine.request import FailedEvent, FinishedEvent, SamplingParams, TokenEvent
 from tests.slow_steps import Lost, LostTime, Step, explain
 
@@ -206,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the report here as JSON")
     options = parser.parse_args(arguments)
-    engine = Engine.load(options.model, EngineConfig(threads=options.threads))
+    engine = load_engine(options.model, EngineConfig(threads=options.threads))
     gc.freeze()  # as app.py does
     report = soak(engine, options.seconds, options.in_flight, pages=options.pages)
     info = engine.describe()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from model.engine.engine import Engine
+from model.engine.loading import synthetic_engine
 from model.formats.synthetic import SHAPES
 from tests.tiny_models import TINY
 from tools.benchmark.__main__ import main
@@ -48,7 +48,7 @@ def test_the_work_of_a_model_is_that_of_its_sizes():
     """TINY has two layers: q and o of 64x64, k and v of 32x64, three times 96x64; and a head of 96x64."""
     from model.config import EngineConfig
 
-    engine = Engine.synthetic("tiny", EngineConfig(threads=1, max_seq_len=64))
+    engine = synthetic_engine("tiny", EngineConfig(threads=1, max_seq_len=64))
     try:
         model = ModelWork.of(engine)
         info = engine.describe()

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.config import EngineConfig, ModelLoadError
-from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.formats.gptq import GptqReader
 from model.formats.safetensors_reader import TensorFolder
 from tests.test_formats import weight_of
@@ -33,7 +33,7 @@ REFERENCE = ".dequant_fp32_reference.safetensors"
 
 def compare(folder: Path, expected: dict[str, torch.Tensor], exact: bool, limit: float) -> None:
     """The error of each prompt's logits, and greedy tokens; near-ties may flip with int8 activations only."""
-    engine = Engine.load(folder, EngineConfig(exact=exact, cache="fp32" if exact else "fp16"))
+    engine = load_engine(folder, EngineConfig(exact=exact, cache="fp32" if exact else "fp16"))
     try:
         for name in sorted(key for key in expected if key.startswith("in")):
             want = expected[f"logits_{name}"][0]

@@ -14,6 +14,7 @@ import torch
 from model.config import EngineConfig
 from model.devices import open_places
 from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.engine.request import Request, TokenEvent
 from model.network.cuda_graph import CudaGraphs
 from model.network.place import Place
@@ -47,14 +48,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> Iterator[Engine]:
-    engine = Engine.load(folder, EngineConfig(device="cpu", threads=1, exact=True))
+    engine = load_engine(folder, EngineConfig(device="cpu", threads=1, exact=True))
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module")
 def engine(folder: Path, open_gpus: OpenPlaces) -> Iterator[Engine]:
-    engine = Engine.load(folder, EngineConfig(prefill_chunk=64), places=open_gpus(1))
+    engine = load_engine(folder, EngineConfig(prefill_chunk=64), places=open_gpus(1))
     yield engine
     status = engine.status()
     engine.close()
@@ -132,8 +133,8 @@ def test_a_request_that_is_cancelled_leaves_the_others_alone(engine: Engine):
 @pytest.mark.parametrize("cache", ["q8", "q4"])
 def test_a_rounded_cache_gives_the_logits_that_it_gives_on_the_cpu(folder: Path, open_gpus: OpenPlaces,
                                                                    cache: str):
-    here = Engine.load(folder, EngineConfig(device="cpu", threads=1, exact=True, cache=cache))
-    there = Engine.load(folder, EngineConfig(cache=cache), places=open_gpus(1))
+    here = load_engine(folder, EngineConfig(device="cpu", threads=1, exact=True, cache=cache))
+    there = load_engine(folder, EngineConfig(cache=cache), places=open_gpus(1))
     try:
         assert error(there.logits(prompt(40)), here.logits(prompt(40))) < 5 * TOLERANCE
     finally:
@@ -142,7 +143,7 @@ def test_a_rounded_cache_gives_the_logits_that_it_gives_on_the_cpu(folder: Path,
 
 
 def test_layers_on_two_places_give_the_same_bits(folder: Path, engine: Engine, open_gpus: OpenPlaces):
-    two = Engine.load(folder, EngineConfig(prefill_chunk=64), places=open_gpus(2))
+    two = load_engine(folder, EngineConfig(prefill_chunk=64), places=open_gpus(2))
     try:
         assert torch.equal(two.logits(prompt(50)), engine.logits(prompt(50)))
         assert tokens(two, prompt(30)) == tokens(engine, prompt(30))

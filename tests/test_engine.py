@@ -15,6 +15,7 @@ import torch
 from model.config import EngineConfig, ModelLoadError
 from model.devices import cuda_problem
 from model.engine.engine import Engine
+from model.engine.loading import load_engine, synthetic_engine
 from model.engine.request import FailedEvent, FinishedEvent, PromptProgress, Request, TokenEvent
 from model.formats.synthetic import SHAPES
 from model.machine import resident_memory
@@ -294,7 +295,7 @@ class FailingOnce:
 
 def test_a_step_that_fails_ends_its_requests_and_the_next_works(folder: Path):
     ops = FailingOnce()
-    engine = Engine.load(folder, EngineConfig(), places=[Place.on_host(ops, 1 << 30)])
+    engine = load_engine(folder, EngineConfig(), places=[Place.on_host(ops, 1 << 30)])
     engine._scheduler.max_running = 2
     want = tokens(engine, prompt(50), params(max_new_tokens=5))
     running = [engine.submit(prompt(40, seed=i), params(max_new_tokens=400), NO_EOS) for i in (1, 2)]
@@ -391,7 +392,7 @@ def test_describe_says_what_is_loaded(engine: Engine):
 
 def test_loading_tells_how_far_it_is(folder: Path):
     heard: list[float] = []
-    engine = Engine.load(folder, EngineConfig(threads=1), lambda line, share: heard.append(share))
+    engine = load_engine(folder, EngineConfig(threads=1), lambda line, share: heard.append(share))
     engine.close()
     assert heard[-1] == 1.0 and heard == sorted(heard)
 
@@ -403,7 +404,7 @@ def test_loading_holds_one_matrix_at_a_time_besides_the_model(tmp_path: Path):
     write_model(tmp_path, config)
     weights = (tmp_path / "model.safetensors").stat().st_size
     before, seen = resident_memory(), []
-    engine = Engine.load(tmp_path, EngineConfig(threads=1), lambda *_: seen.append(resident_memory()))
+    engine = load_engine(tmp_path, EngineConfig(threads=1), lambda *_: seen.append(resident_memory()))
     weight_bytes = engine.describe()["weight_bytes"]
     engine.close()
     assert weight_bytes == pytest.approx(weights, rel=0.05)
@@ -413,18 +414,18 @@ def test_loading_holds_one_matrix_at_a_time_besides_the_model(tmp_path: Path):
 def test_a_synthetic_model_runs_and_is_as_large_as_planned(monkeypatch: pytest.MonkeyPatch):
     small = {"num_hidden_layers": 1, "vocab_size": 500, "hidden_size": 256, "intermediate_size": 704}
     monkeypatch.setitem(SHAPES, "small", {**SHAPES["tinyllama-1.1b"], **small})
-    engine = Engine.synthetic("small", EngineConfig(threads=1, max_seq_len=256))
+    engine = synthetic_engine("small", EngineConfig(threads=1, max_seq_len=256))
     made = tokens(engine, prompt(40), params(max_new_tokens=5))
     engine.close()
     assert len(made) == 5
     assert engine.describe()["weight_bytes"] == pytest.approx(engine.plan.weight_bytes, rel=0.05)
     with pytest.raises(ModelLoadError, match="expected one of tinyllama"):
-        Engine.synthetic("gpt-5")
+        synthetic_engine("gpt-5")
 
 
 @pytest.mark.skipif(not cuda_problem(), reason="there is a GPU here")
 def test_cuda_is_refused_rather_than_replaced(folder: Path):
     with pytest.raises(ModelLoadError, match="--device cpu"):
-        Engine.load(folder, EngineConfig(device="cuda"))
+        load_engine(folder, EngineConfig(device="cuda"))
     with pytest.raises(ModelLoadError, match="--device cpu"):
-        Engine.load(folder, EngineConfig(gpu_split=(8, 8)))
+        load_engine(folder, EngineConfig(gpu_split=(8, 8)))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.config import EngineConfig
-from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.kernels import load_kernels
 from model.kernels.build.cpu import find_compiler
 from model.kernels.build.library import REPOSITORY, build_library
@@ -37,10 +37,10 @@ def test_a_reply_is_the_same_alone_and_in_a_batch(folder: Path, ops: Any, change
     requests = [(prompt(length, seed=length), chosen, NO_EOS)
                 for length, chosen in zip(LENGTHS, settings, strict=True)]
     places = [Place.on_host(ops, 1 << 30)]
-    engine = Engine.load(folder, EngineConfig(**changes, prefill_chunk=64), places=places)
+    engine = load_engine(folder, EngineConfig(**changes, prefill_chunk=64), places=places)
     together = [outcome(request)[0] for request in [engine.submit(*each) for each in requests]]
     engine.close()
-    engine = Engine.load(folder, EngineConfig(**changes), places=places)
+    engine = load_engine(folder, EngineConfig(**changes), places=places)
     alone = [outcome(engine.submit(*each))[0] for each in requests]
     engine.close()
     assert together == alone
@@ -49,7 +49,7 @@ def test_a_reply_is_the_same_alone_and_in_a_batch(folder: Path, ops: Any, change
 def test_logits_are_those_of_plain_torch(folder: Path, ops: Any):
     logits = []
     for chosen in (ops, REFERENCE_OPS):
-        engine = Engine.load(folder, EngineConfig(exact=True, cache="fp32"),
+        engine = load_engine(folder, EngineConfig(exact=True, cache="fp32"),
                              places=[Place.on_host(chosen, 1 << 30)])
         logits.append(engine.logits(prompt(70)))
         engine.close()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError, RopeConfig
-from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.kernels import load_kernels
 from model.kernels.reference.operations import ReferenceOperations
 from model.network.call_list import CallLists
@@ -75,7 +75,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, name: str):
     token_ids = torch.randint(0, 96, (1, 150), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         want = model(token_ids).logits[0]
-    engine = Engine.load(tmp_path, EngineConfig(exact=True, cache="fp32", threads=1, prefill_chunk=64))
+    engine = load_engine(tmp_path, EngineConfig(exact=True, cache="fp32", threads=1, prefill_chunk=64))
     try:
         assert relative_error(engine.logits(token_ids[0].tolist()), want) < TOLERANCE
         assert relative_error(engine.logits(token_ids[0, :5].tolist(), first=3), want[3:5]) < TOLERANCE
@@ -89,7 +89,7 @@ def test_half_precision_weights_are_used_as_stored(tmp_path: Path, dtype: torch.
     token_ids = torch.arange(40)
     with torch.no_grad():
         want = model(token_ids[None]).logits[0]
-    engine = Engine.load(tmp_path, EngineConfig(exact=True, cache="fp32", threads=1))
+    engine = load_engine(tmp_path, EngineConfig(exact=True, cache="fp32", threads=1))
     try:
         assert engine.describe()["quantization"] == str(dtype).removeprefix("torch.")
         assert relative_error(engine.logits(token_ids.tolist()), want) < TOLERANCE
@@ -104,7 +104,7 @@ def test_operations_in_plain_torch_give_the_same_logits(tmp_path: Path, cache: s
     token_ids = [i * 7 % 96 for i in range(100)]
     logits = []
     for places in ([Place.on_host(REFERENCE_OPS, 1 << 30)], None):
-        engine = Engine.load(folder, EngineConfig(exact=True, cache=cache, threads=1), places=places)
+        engine = load_engine(folder, EngineConfig(exact=True, cache=cache, threads=1), places=places)
         logits.append(engine.logits(token_ids))
         engine.close()
     assert relative_error(*logits) < tolerance
@@ -117,7 +117,7 @@ def test_a_rounded_cache_changes_logits_a_little(tmp_path: Path, cache: str, tol
     token_ids = [i * 7 % 96 for i in range(100)]
     logits = []
     for kind in ("fp32", cache):
-        engine = Engine.load(folder, EngineConfig(exact=True, cache=kind, threads=1))
+        engine = load_engine(folder, EngineConfig(exact=True, cache=kind, threads=1))
         logits.append(engine.logits(token_ids))
         engine.close()
     assert 0 < float((logits[1] - logits[0]).norm() / logits[0].norm()) < tolerance
@@ -168,4 +168,4 @@ def test_weights_of_another_model_are_an_error_before_anything_is_read(tmp_path:
     (folder / "config.json").write_text((folder / "config.json").read_text().replace(
         '"intermediate_size": 96', '"intermediate_size": 128'))
     with pytest.raises(ModelLoadError, match=r"gate_proj\.weight is float32 \[96, 64\]; expected"):
-        Engine.load(folder)
+        load_engine(folder)

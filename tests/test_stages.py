@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
-from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.engine.scheduler import Chunk, TokenSequence
 from model.engine.step_tensors import StepTensors, in_order
 from model.formats.checkpoint import open_checkpoint
@@ -69,7 +69,7 @@ def captured_places(count: int = 1) -> tuple[list[Place], CallCapture]:
 def test_recorded_steps_make_the_tokens_that_other_steps_make(folder: Path):
     """Alone and five at once, which are computed as eight rows; with a beginning that is in the cache."""
     places, capture = captured_places()
-    engine, plain = (Engine.load(folder, EngineConfig(threads=1), places=p) for p in (places, None))
+    engine, plain = (load_engine(folder, EngineConfig(threads=1), places=p) for p in (places, None))
     try:
         assert capture.count == 2 * 7, "the layers and the head for 1, 2, 4 ... 64 rows"
         for length in (40, 3, 100):
@@ -89,7 +89,7 @@ def test_recorded_steps_make_the_tokens_that_other_steps_make(folder: Path):
 
 def test_after_loading_nothing_more_is_captured(folder: Path):
     places, capture = captured_places()
-    engine = Engine.load(folder, EngineConfig(threads=1), places=places)
+    engine = load_engine(folder, EngineConfig(threads=1), places=places)
     tokens(engine, prompt(300))
     engine.close()
     assert capture.count == 14
@@ -186,7 +186,7 @@ class PromptOps:
 def test_prompts_take_an_attention_of_their_own_where_there_is_one(folder: Path):
     ops = PromptOps()
     places = [Place(ops, CPU, lambda: CudaGraphs(lambda step: step), 1 << 30)]
-    engine, plain = (Engine.load(folder, EngineConfig(threads=1), places=made)
+    engine, plain = (load_engine(folder, EngineConfig(threads=1), places=made)
                      for made in (places, [Place.on_host(REFERENCE_OPS, 1 << 30)]))
     try:
         running = engine.submit(prompt(9, seed=3), params(max_new_tokens=12), NO_EOS)
@@ -208,8 +208,8 @@ def test_layers_on_two_devices_give_the_same_bits(tmp_path: Path, is_captured: b
     places, _ = captured_places(2)
     if not is_captured:
         places = [Place.on_host(load_kernels(threads=1), 1 << 30) for _ in range(2)]
-    one = Engine.load(folder, EngineConfig(threads=1))
-    two = Engine.load(folder, EngineConfig(threads=1), places=places)
+    one = load_engine(folder, EngineConfig(threads=1))
+    two = load_engine(folder, EngineConfig(threads=1), places=places)
     try:
         assert [len(stage.layers) for stage in two._runner._transformer.stages] == [2, 3]
         for length in (40, 100):
@@ -307,7 +307,7 @@ def test_embeddings_and_head_count_where_they_lie():
 def test_more_devices_than_layers_are_refused(tmp_path: Path):
     folder = write_model(tmp_path, TINY)
     with pytest.raises(ModelLoadError, match="3 GPUs for 2 layers"):
-        Engine.load(folder, EngineConfig(threads=1), places=captured_places(3)[0])
+        load_engine(folder, EngineConfig(threads=1), places=captured_places(3)[0])
 
 
 def test_the_fullest_device_decides_and_is_named(tmp_path: Path):
@@ -315,4 +315,4 @@ def test_the_fullest_device_decides_and_is_named(tmp_path: Path):
     ops = load_kernels(threads=1)
     places = [Place.on_host(ops, size << 20) for size in (400, 257)]
     with pytest.raises(ModelLoadError, match=r"cpu, 1 layers: .*free"):
-        Engine.load(folder, EngineConfig(threads=1, prefill_chunk=8192), places=places)
+        load_engine(folder, EngineConfig(threads=1, prefill_chunk=8192), places=places)

@@ -8,6 +8,7 @@ from typing import Any
 
 from model.config import EngineConfig
 from model.engine.engine import Engine
+from model.engine.loading import load_engine
 from model.engine.request import FailedEvent, FinishedEvent, Request, SamplingParams, TokenEvent
 from tests.tiny_models import TINY, gptq_tensors, linear_sizes, random_tensors, write_model
 
@@ -28,7 +29,7 @@ def quantized_model(folder: Path) -> Path:
 
 
 def load(folder: Path, max_running: int | None = None, **changes: Any) -> Engine:
-    engine = Engine.load(folder, EngineConfig(**{"threads": 1, **changes}))
+    engine = load_engine(folder, EngineConfig(**{"threads": 1, **changes}))
     if max_running is not None:
         engine._scheduler.max_running = max_running
     return engine

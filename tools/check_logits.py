@@ -60,9 +60,9 @@ def compare(folder: Path, reference: Path, exact: bool, cache: str = "fp16") -> 
     from safetensors.torch import load_file
 
     from model.config import EngineConfig
-    from model.engine.engine import Engine
+    from model.engine.loading import load_engine
     expected = load_file(reference)
-    engine = Engine.load(folder, EngineConfig(exact=exact, cache="fp32" if exact else cache))
+    engine = load_engine(folder, EngineConfig(exact=exact, cache="fp32" if exact else cache))
     errors, flipped, positions, margin = {}, 0, 0, 0.0
     try:
         for name in sorted((key for key in expected if key.startswith("in")), key=lambda key: int(key[2:])):

@@ -25,6 +25,7 @@ from typing import Any
 
 from model.config import EngineConfig, ModelConfig
 from model.engine.engine import Engine
+from model.engine.loading import load_engine, synthetic_engine
 from model.engine.request import FailedEvent, RequestStats, SamplingParams, TokenEvent
 from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
@@ -108,9 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
     config = EngineConfig(threads=options.threads, max_seq_len=options.prompt + options.new_tokens + 64,
                           draft=options.draft)
     if options.synthetic:
-        engine = Engine.synthetic(options.synthetic, config)
+        engine = synthetic_engine(options.synthetic, config)
     else:
-        engine = Engine.load(options.model, config)
+        engine = load_engine(options.model, config)
     rng = random.Random(0)
     text = [rng.randrange(3, engine.model_config.vocab_size) for _ in range(options.prompt)]
     if options.text:

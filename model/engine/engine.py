@@ -10,31 +10,21 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import zip_longest
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from model.config import EngineConfig, ModelConfig
 from model.devices import (
-    default_prefill_chunk,
     describe_devices,
     failure_text,
     let_go,
     memory_in_use,
-    open_places,
-    told_as_load_errors,
 )
-from model.engine.draft_loading import DraftFolder
 from model.engine.job import Job, sampled_sequence, scored_sequence
 from model.engine.kv_cache import PagePool
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
-from model.engine.ngram import NgramDrafter
 from model.engine.request import (
     MAX_LOGPROBS,
     FailedEvent,
@@ -46,86 +36,16 @@ from model.engine.request import (
 from model.engine.runner import Runner, Sampled
 from model.engine.scheduler import Batch, Scheduler, TokenSequence
 from model.engine.speculation import Drafter, Speculator
-from model.formats.checkpoint import open_checkpoint
-from model.formats.synthetic import SyntheticReader, synthetic_config
-from model.formats.weights import WeightReader
-from model.machine import physical_cores, return_freed_memory
 from model.memory.plan import MemoryPlan
-from model.memory.spread import spread
-from model.network.place import Place
-from model.network.stage import Sizes
 from model.network.transformer import Transformer
-from model.network.weights import Progress, weight_infos
-from model.sizes import PAGE_SIZE, step_tokens
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[str], None]
 _MAX_SEED = 1 << 53
-_SMALL_MODEL = 256 << 20
-"""Bytes of weights below which torch's own threads cost more than they bring while loading."""
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads within the block; the kernels have a team of their own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Engine:
-    """A loaded model. Make one with `Engine.load`."""
-
-    @classmethod
-    def load(cls, path: Path, config: EngineConfig | None = None, progress: Progress | None = None,
-             places: list[Place] | None = None, report: Report | None = None) -> Engine:
-        """Load a model's folder. `places`: where its layers go; None: where `config` says. `report` hears the
-        lines of the memory plan, before anything is loaded.
-
-        Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
-        """
-        model = ModelConfig.from_folder(path)
-        return cls._assemble(open_checkpoint(path, model), model, config or EngineConfig(), progress, places,
-                             report)
-
-    @classmethod
-    def synthetic(cls, shape: str, config: EngineConfig | None = None, progress: Progress | None = None,
-                  head_bits: int = 16) -> Engine:
-        """A model of random 4-bit weights, for measuring; `shape` is a key of formats/synthetic.py's SHAPES.
-
-        Raises ModelLoadError for an unknown shape or one that does not fit.
-        """
-        return cls._assemble(SyntheticReader(head_bits), synthetic_config(shape), config or EngineConfig(),
-                             progress, None)
-
-    @classmethod
-    def _assemble(cls, reader: WeightReader, model: ModelConfig, config: EngineConfig,
-                  progress: Progress | None, places: list[Place] | None,
-                  report: Report | None = None) -> Engine:
-        draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
-        infos = weight_infos(reader, model, config.exact)
-        places = places or open_places(config, progress)
-        chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
-        draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions, chunk) if draft else 0
-        plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
-        for line in plan.lines() if report else ():
-            report(line)
-        sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)
-        with told_as_load_errors(places), \
-                torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
-            transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,
-                                           progress=progress)
-            drafter: Drafter | None = NgramDrafter() if config.speculation else None
-            if draft is not None:
-                drafter = draft.load(places[-1], config, plan.max_seq_len, chunk, progress)
-            quantization = reader.describe()
-            del reader
-            return_freed_memory()
-            return cls(transformer, chunk, plan, quantization, drafter)
+    """A loaded model. Make one with `load_engine`."""
 
     def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
                  drafter: Drafter | None) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
-from model.engine.engine import Engine
+from model.engine.loading import load_engine, synthetic_engine
 from model.formats.synthetic import SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.errors import KernelBuildError
@@ -99,8 +99,8 @@ def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
     engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache,
                                  max_seq_len=room, speculation=False)
     memory = PeakMemory()
-    engine = (Engine.synthetic(options.synthetic, engine_config, head_bits=options.head_bits)
-              if options.synthetic else Engine.load(options.model, engine_config))
+    engine = (synthetic_engine(options.synthetic, engine_config, head_bits=options.head_bits)
+              if options.synthetic else load_engine(options.model, engine_config))
     try:
         rounds = measure_rounds(engine, limits, cases, options.repeats, options.compare)
         work, info, peak = ModelWork.of(engine), engine.describe(), memory.bytes()

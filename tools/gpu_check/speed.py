@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from model.config import EngineConfig, ModelConfig
-from model.engine.engine import Engine
+from model.engine.loading import synthetic_engine
 from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.crossover import milliseconds
@@ -51,7 +51,7 @@ def measure_engine(shape: str, limits: Rates, cache: str, note: Callable[[dict[s
     """`note` hears what is known after every case."""
     length = max(case.length for case in CASES)
     before = torch.cuda.mem_get_info()[0]
-    engine = Engine.synthetic(shape, EngineConfig(device="cuda", cache=cache, max_seq_len=length,
+    engine = synthetic_engine(shape, EngineConfig(device="cuda", cache=cache, max_seq_len=length,
                                                   speculation=False))
     try:
         info, found = engine.describe(), []
