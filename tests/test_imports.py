@@ -70,6 +70,24 @@ def test_the_kernels_know_nothing_of_the_model_around_them():
         assert not name.startswith("model.") or name.startswith("model.kernels"), f"{path} imports {name}"
 
 
+MODEL_FOLDERS = ("kernels", "families", "formats", "network", "memory", "engine")
+"""Each knows only those before it, and what stands beside them."""
+BESIDE_TEXT = ("text", "quantize")
+
+
+def test_the_folders_of_the_model_know_only_those_below_them():
+    for index, folder in enumerate(MODEL_FOLDERS):
+        above = {*MODEL_FOLDERS[index + 1:], *BESIDE_TEXT}
+        for path, name in pairs(f"model/{folder}"):
+            assert not (name.startswith("model.") and name.split(".")[1] in above), f"{path} imports {name}"
+
+
+def test_what_turns_messages_into_tokens_knows_no_engine():
+    for path, name in pairs("model/text"):
+        folder = name.removeprefix("model.").partition(".")[0]
+        assert folder not in MODEL_FOLDERS, f"{path} imports {name}"
+
+
 def test_the_web_knows_no_tensor_and_only_the_front_door_of_the_model():
     for path, name in pairs("webui"):
         assert name.partition(".")[0] not in TENSORS, f"{path} imports {name}"

@@ -5,9 +5,8 @@ Knows the scheduler's chunks and the shapes of a StepInput, nothing of what is c
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,52 +14,13 @@ from torch import Tensor
 
 from model.engine.scheduler import Chunk
 from model.network.stage import PromptRows, StepInput
+from model.network.step_layout import Layout
 from model.network.transformer import Transformer
 from model.sizes import PAGE_SIZE, pages_for
 
 _FEW_ROWS = 8
 """Tokens of a sequence that may be computed as sequences of one token each: each reads all its keys again."""
-_ALIGNMENT = 256
 _MAX_VIEWS = 64
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each tensor lies in the one buffer; the table is last, so that a step's part is a beginning."""
-
-    max_tokens: int
-    max_sequences: int
-    max_pages: int
-
-    def _shapes(self) -> tuple[tuple[torch.dtype, tuple[int, ...]], ...]:
-        t, s = self.max_tokens, self.max_sequences
-        return ((torch.int32, (t,)), (torch.int32, (t,)), (torch.int64, (t,)), (torch.int32, (s + 1,)),
-                (torch.int32, (s,)), (torch.int32, (s, self.max_pages)))
-
-    def _offsets(self) -> Iterator[int]:
-        offset = 0
-        for dtype, shape in self._shapes():
-            yield offset
-            offset += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-        yield offset
-
-    @property
-    def nbytes(self) -> int:
-        return list(self._offsets())[-1]
-
-    def used(self, num_sequences: int) -> int:
-        """Bytes of the beginning that a step of so many sequences takes."""
-        return list(self._offsets())[-2] + num_sequences * self.max_pages * torch.int32.itemsize
-
-    def tensors(self, memory: Tensor) -> list[Tensor]:
-        """token_ids, positions, slot_mapping, cu_seqlens, seq_lens, block_table; memory uint8 [nbytes]."""
-        return [memory[offset:offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
-                for (dtype, shape), offset in zip(self._shapes(), self._offsets(), strict=False)]
-
-
-def step_bytes(max_tokens: int, max_sequences: int, max_seq_len: int) -> int:
-    """What a StepTensors of these sizes takes on a device."""
-    return Layout(max_tokens, max_sequences, pages_for(max_seq_len)).nbytes
 
 
 class HostBuffer:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.config import ModelConfig
-from model.engine.step_tensors import step_bytes
 from model.kernels.cuda_linear import SCRATCH_BYTES
 from model.network.cuda_graph import SIZES
+from model.network.step_layout import step_bytes
 from model.network.weights import layer_modules
 from model.sizes import LOGIT_ROWS, MAX_RUNNING
 
