@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cache_block.h"
+#include "attention/cache_block.h"
 #include "operations.h"
 #include "simd.h"
 #include "thread_team.h"

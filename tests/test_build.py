@@ -30,16 +30,16 @@ int two() { return unused(); }
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Two tiny sources in a folder with a space in its name."""
+    """Two tiny sources, one in a folder below; every folder has a space in its name."""
     folder = tmp_path / "some sources"
-    folder.mkdir()
+    (folder / "below").mkdir(parents=True)
     (folder / "tiny.h").write_text("#define ANSWER 41\n")
     (folder / "one.cpp").write_text(ONE)
-    (folder / "two.cpp").write_text(TWO)
-    header = tmp_path / "header" / "kernels.h"
+    (folder / "below" / "two.cpp").write_text(TWO)
+    header = tmp_path / "its header" / "kernels.h"
     header.parent.mkdir()
     header.write_text(HEADER)
-    return CpuRecipe(find_compiler(), folder, header, (Source("one.cpp"), Source("two.cpp")))
+    return CpuRecipe(find_compiler(), folder, header, (Source("one.cpp"), Source("below/two.cpp")))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_build_reports_each_file_and_gives_a_library(recipe, tmp_path, lines):
     path = built(recipe, tmp_path, lines)
     assert answer(path) == 41
     assert [share for _, share in lines] == pytest.approx([1 / 3, 2 / 3, 1])
-    assert {line.split(": ")[1] for line, _ in lines} == {"one.cpp (plain)", "two.cpp (plain)", "link"}
+    assert {line.split(": ")[1] for line, _ in lines} == {"one.cpp (plain)", "below/two.cpp (plain)", "link"}
 
 
 def test_the_second_time_nothing_is_compiled(recipe, tmp_path, lines, monkeypatch):
@@ -100,7 +100,7 @@ def test_old_libraries_are_removed_and_some_stay(recipe, tmp_path):
 
 
 def test_an_error_in_a_source_is_shown_in_the_compilers_words(recipe, tmp_path):
-    (recipe.source_folder / "two.cpp").write_text("int two() { return missing_name; }\n")
+    (recipe.source_folder / "below" / "two.cpp").write_text("int two() { return missing_name; }\n")
     with pytest.raises(KernelBuildError, match="could not be compiled; the compiler said:") as caught:
         built(recipe, tmp_path)
     assert "missing_name" in str(caught.value)
@@ -160,7 +160,7 @@ def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
         "from model.kernels.build.cpu import *\n"
         "from model.kernels.build.library import build_library\n"
         "folder, header, root = map(pathlib.Path, sys.argv[1:])\n"
-        "recipe = CpuRecipe(find_compiler(), folder, header, (Source('one.cpp'), Source('two.cpp')))\n"
+        "recipe = CpuRecipe(find_compiler(), folder, header, (Source('one.cpp'), Source('below/two.cpp')))\n"
         "path = build_library(recipe, lambda line, share: print(line.split()[0]), build_root=root)\n"
         "print(ctypes.CDLL(str(path)).answer())\n")
     folders = map(str, (recipe.source_folder, recipe.header, tmp_path / "both"))
@@ -188,7 +188,8 @@ def test_an_unwritable_repository_builds_in_the_users_cache(recipe, tmp_path, mo
 
 def test_every_source_file_is_listed():
     """Neither a forgotten file nor a listed one that is not there."""
-    on_disk = {path.name for path in (library.REPOSITORY / "cpu").glob("*.cpp")}
+    folder = library.REPOSITORY / "cpu"
+    on_disk = {path.relative_to(folder).as_posix() for path in folder.rglob("*.cpp")}
     assert on_disk == {source.file for source in cpu.SOURCES}
 
 
@@ -201,6 +202,9 @@ def test_objects_are_linked_from_the_lowest_instruction_set_up():
     order = [ISAS.index(name.split(".")[-2]) for name in line.split() if name.endswith(".o")]
     assert order == sorted(order)
     assert len(order) == sum(len(source.isas) for source in cpu.SOURCES)
+
+
+INCLUDES = [f"-I{library.REPOSITORY / folder}" for folder in ("model/kernels", "cpu")]
 
 
 def assert_quiet(commands):
@@ -216,8 +220,7 @@ def test_the_sources_compile_without_a_warning():
     highest = cpu.highest_isa(compiler)
     commands = [[compiler.path, *cpu.COMMON_FLAGS, "-Werror", "-O1", "-fsyntax-only", *cpu.ISA_FLAGS[isa],
                  f"-DPARLOR_ISA_NS={isa}", f"-DPARLOR_BUILT_ISA={highest}",
-                 f"-I{library.REPOSITORY / 'model' / 'kernels'}",
-                 str(library.REPOSITORY / "cpu" / source.file)]
+                 *INCLUDES, str(library.REPOSITORY / "cpu" / source.file)]
                 for source in cpu.SOURCES for isa in source.isas if ISAS.index(isa) <= highest]
     assert_quiet(commands)
 
@@ -226,8 +229,7 @@ def test_the_plain_set_alone_compiles_too():
     """What a processor other than x86-64 gets: no file of another set, no reference to one."""
     compiler = find_compiler()
     assert_quiet([[compiler.path, *cpu.COMMON_FLAGS, "-Werror", "-fsyntax-only", "-DPARLOR_ISA_NS=plain",
-                   "-DPARLOR_BUILT_ISA=0", f"-I{library.REPOSITORY / 'model' / 'kernels'}",
-                   str(library.REPOSITORY / "cpu" / source.file)]
+                   "-DPARLOR_BUILT_ISA=0", *INCLUDES, str(library.REPOSITORY / "cpu" / source.file)]
                   for source in cpu.SOURCES if "plain" in source.isas])
 
 

@@ -176,7 +176,7 @@ enum { PARLOR_LINEAR_Q4 = 0, PARLOR_LINEAR_Q8 = 1, PARLOR_LINEAR_F16 = 2, PARLOR
 enum { PARLOR_ZERO_ONE = 0, PARLOR_ZERO_U8 = 1, PARLOR_ZERO_F16 = 2 };
 
 /* A packed weight. The caller fills in the first part; linear_plan() and linear_pack_*() the second.
- * The packed layout is described in cpu/linear.h; one copy serves every instruction set. */
+ * The packed layout is described in cpu/linear/linear.h; one copy serves every instruction set. */
 struct linear_weight {
     int64_t n, k;              /* outputs, inputs */
     int64_t group_size;        /* columns that share a scale, 1..k; 0 for dense kinds */

@@ -1,7 +1,7 @@
 """Linear layers in the compiled library: packing weights once, multiplying by them.
 
-The meaning of every function is reference/linear.py; the packed layout is cpu/linear.h. Knows tensors and
-the C interface, nothing of checkpoints, layers or models.
+The meaning of every function is reference/linear.py; the packed layout is cpu/linear/linear.h. Knows
+tensors and the C interface, nothing of checkpoints, layers or models.
 """
 
 from __future__ import annotations

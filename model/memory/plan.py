@@ -20,7 +20,7 @@ _CONVERSATIONS = 8
 _SHARED_CACHE = 0.25
 """Of what is free after the weights, for more than one conversation of full length."""
 _SPLIT_KEYS = 256
-"""kSplitKeys of cpu/attention_tile.h: keys whose sums wait for the merge in scratch memory."""
+"""kSplitKeys of cpu/attention/tile.h: keys whose sums wait for the merge in scratch memory."""
 _SPLIT_EXTRA = 17
 """Numbers beside the head_dim sums: the maximum, and the weight in 16 lanes at most."""
 
@@ -70,7 +70,7 @@ def rope_bytes_per_position(config: ModelConfig) -> int:
 
 def attention_bytes(config: ModelConfig, cache_tokens: int) -> int:
     """What attention keeps of a step's splits until they are merged: one of each _SPLIT_KEYS keys, and a rest
-    of each sequence. See cpu/attention_tile.h."""
+    of each sequence. See cpu/attention/tile.h."""
     return (cache_tokens // _SPLIT_KEYS + MAX_RUNNING) * _split_bytes(config)
 
 

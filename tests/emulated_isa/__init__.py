@@ -21,7 +21,7 @@ from model.kernels.cpu_kernels import CpuKernels
 FOLDER = Path(__file__).resolve().parent
 EMULATED = ("avx512", "amx")
 _LEFT_OUT = "-mavx512vnni"
-"""Only a loop of cpu/linear_limits.cpp asks for its macro; it keeps sums in registers by an asm statement."""
+"""Only a loop of cpu/linear/limits.cpp asks for its macro; it keeps sums in registers by an asm statement."""
 
 
 @functools.cache

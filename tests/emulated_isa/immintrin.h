@@ -3,7 +3,7 @@
 //
 // As strict as the processor: aligned accesses fault on unaligned addresses, masked lanes of memory are not touched.
 // It shows what a source says, not what the compiler made of it: mistakes that a compiler makes with the real
-// intrinsics (see configure_tiles() in cpu/linear_amx.cpp) it cannot show.
+// intrinsics (see configure_tiles() in cpu/linear/amx.cpp) it cannot show.
 // An intrinsic that is missing here is a compile error: add it, after the "Operation" of Intel's Intrinsics Guide.
 #pragma once
 

@@ -43,6 +43,12 @@ class Source:
     file: str  # in the recipe's folder, or an absolute path
     isas: tuple[str, ...] = ("plain",)
 
+    @property
+    def name(self) -> str:
+        """The path in the recipe's folder; of an absolute path the last part."""
+        path = Path(self.file)
+        return path.name if path.is_absolute() else path.as_posix()
+
 
 _VECTORISED = ("plain", "avx2", "avx512")
 SOURCES: tuple[Source, ...] = (
@@ -55,18 +61,18 @@ SOURCES: tuple[Source, ...] = (
     Source("sampling_weights.cpp", _VECTORISED),
     Source("rows.cpp", _VECTORISED),
     Source("rope.cpp", _VECTORISED),
-    Source("attention.cpp", _VECTORISED),
-    Source("linear.cpp"),
-    Source("linear_pack.cpp"),
-    Source("linear_plain.cpp"),
-    Source("linear_stage.cpp", _VECTORISED),
-    Source("linear_silu.cpp", _VECTORISED),
-    Source("linear_avx2.cpp", ("avx2",)),
-    Source("linear_avx2_many.cpp", ("avx2",)),
-    Source("linear_avx512.cpp", ("avx512",)),
-    Source("linear_amx.cpp", ("amx",)),
-    Source("linear_limits.cpp", ISAS),
-    Source("linear_measure.cpp"),
+    Source("attention/attention.cpp", _VECTORISED),
+    Source("linear/linear.cpp"),
+    Source("linear/pack.cpp"),
+    Source("linear/plain.cpp"),
+    Source("linear/stage.cpp", _VECTORISED),
+    Source("linear/silu.cpp", _VECTORISED),
+    Source("linear/avx2.cpp", ("avx2",)),
+    Source("linear/avx2_many.cpp", ("avx2",)),
+    Source("linear/avx512.cpp", ("avx512",)),
+    Source("linear/amx.cpp", ("amx",)),
+    Source("linear/limits.cpp", ISAS),
+    Source("linear/measure.cpp"),
 )
 
 
@@ -130,11 +136,12 @@ def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = I
 
 def ninja_file(recipe: CpuRecipe, built_isa: int) -> str:
     """The text of build.ninja. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
-    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}", f"-I{ninja_path(recipe.header.parent)}"]
+    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}",
+             *(f"-I{folder}" for folder in (recipe.header.parent, recipe.source_folder))]
     if os.name != "nt":
         flags += ["-fPIC", "-pthread"]
     lines = ["ninja_required_version = 1.8",
-             f"cxx = {ninja_path(Path(recipe.compiler.path))}",
+             f"cxx = {ninja_words([recipe.compiler.path])}",
              f"flags = {ninja_words(flags)}",
              "rule compile",
              "  command = $cxx $flags $isa_flags -DPARLOR_ISA_NS=$isa -MD -MF $out.d -c $in -o $out",
@@ -149,11 +156,11 @@ def ninja_file(recipe: CpuRecipe, built_isa: int) -> str:
         for source in recipe.sources:
             if isa not in source.isas:
                 continue
-            target = f"{Path(source.file).stem}.{isa}.o"
+            target = f"{source.name.removesuffix('.cpp').replace('/', '_')}.{isa}.o"
             objects.append(target)
             lines += [f"build {target}: compile {ninja_path(recipe.source_folder / source.file)}",
                       f"  isa = {isa}",
                       f"  isa_flags = {ninja_words(recipe.isa_flags[isa])}",
-                      f"  title = {Path(source.file).name} ({isa})"]
+                      f"  title = {source.name} ({isa})"]
     lines += [f"build {LIBRARY_NAME}: link {' '.join(objects)}", ""]
     return "\n".join(lines)

@@ -76,12 +76,12 @@ class CudaRecipe:
 
     def ninja_text(self) -> str:
         flags = [*self.flags, *architecture_flags(self.architecture),
-                 *dict.fromkeys(f"-I{ninja_path(header.parent)}" for header in self.headers)]
+                 *dict.fromkeys(f"-I{header.parent}" for header in self.headers)]
         if os.name != "nt":
             flags += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
         libraries = ninja_words(_library_folders(self.compiler))
         lines = ["ninja_required_version = 1.8",
-                 f"nvcc = {ninja_path(Path(self.compiler.path))}",
+                 f"nvcc = {ninja_words([self.compiler.path])}",
                  f"flags = {ninja_words(flags)}",
                  "rule compile",
                  "  command = $nvcc $flags -MD -MF $out.d -c $in -o $out",
@@ -101,4 +101,4 @@ class CudaRecipe:
 def _library_folders(compiler: Compiler) -> list[str]:
     """Where the package from PyPI keeps CUDA's runtime; a toolkit's nvcc finds its own."""
     folder = Path(compiler.path).parent.parent / "lib"
-    return [f"-L{ninja_path(folder)}"] if (folder / "libcudart_static.a").is_file() else []
+    return [f"-L{folder}"] if (folder / "libcudart_static.a").is_file() else []

@@ -5,7 +5,7 @@
 // floats once; few rows widen as they load. A sum's order is the same either way: dimension by dimension, key by key.
 #pragma once
 
-#include "attention_tile.h"
+#include "tile.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {

@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-#include "linear_limits.h"
+#include "limits.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {
@@ -81,7 +81,7 @@ int64_t multiply_registers(int64_t rounds) {
 #if defined(__AMX_INT8__)
     TileConfig config;
     for (int tile = 0; tile < 8; ++tile) config.rows[tile] = 16, config.row_bytes[tile] = 64;
-    asm volatile("" ::"m"(config) : "memory");  // see linear_amx.cpp
+    asm volatile("" ::"m"(config) : "memory");  // see amx.cpp
     _tile_loadconfig(&config);
     _tile_zero(0);
     _tile_zero(1);

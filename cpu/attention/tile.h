@@ -1,5 +1,5 @@
 // What attention to any cache kind shares: the plan of a call, its tiles, and the softmax that is carried from block
-// to block. attention_numbers.h and attention_codes.h compute a block, attention.cpp runs the tiles.
+// to block. numbers.h and codes.h compute a block, attention.cpp runs the tiles.
 #pragma once
 
 #include <algorithm>

@@ -8,7 +8,7 @@
 // The layout of words and scales is in kernels.h: a lane's word holds codes of one sum.
 #pragma once
 
-#include "attention_tile.h"
+#include "tile.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {

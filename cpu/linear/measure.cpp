@@ -1,7 +1,7 @@
-// C entry points of the measurements in linear_limits.cpp, shared among the threads as the operations are.
+// C entry points of the measurements in limits.cpp, shared among the threads as the operations are.
 #include <atomic>
 
-#include "linear_limits.h"
+#include "limits.h"
 #include "thread_team.h"
 
 extern "C" int measure_read(const void* memory, int64_t bytes, void*) {

@@ -1,4 +1,4 @@
-// linear(): checks, rows made ready (linear_stage.cpp), row blocks shared out among the threads.
+// linear(): checks, rows made ready (stage.cpp), row blocks shared out among the threads.
 //
 // Threads take row blocks, never columns, so nothing is added across threads.
 //   few rows (one tile)  every thread makes its own copy of the tile, so that none waits for another, and streams

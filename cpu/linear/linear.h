@@ -134,13 +134,13 @@ struct ManyRowKernels {
 
 }  // namespace parlor
 
-// Staging: linear_stage.cpp, compiled for each set. At most 16 rows of x become a tile with room for tile_rows; missing
+// Staging: stage.cpp, compiled for each set. At most 16 rows of x become a tile with room for tile_rows; missing
 // rows are zeros. normalize_rows() writes all rows of x, as dense kernels want them: [rows, k].
 PARLOR_DECLARE(void, stage_rounded, const linear_weight& w, const Input& input, int tile_rows, void* const* codes,
                float* scales, float* offsets)
 PARLOR_DECLARE(void, stage_float, const linear_weight& w, const Input& input, int tile_rows, float* values)
 PARLOR_DECLARE(void, normalize_rows, const linear_weight& w, const Input& input, float* out)
-// out = silu(gate) * up; linear_silu.cpp. `out` may be `gate`.
+// out = silu(gate) * up; silu.cpp. `out` may be `gate`.
 PARLOR_DECLARE(void, silu_mul, const float* gate, const float* up, int64_t count, float* out)
 PARLOR_DECLARE(LinearKernels, linear_kernels, )
 

@@ -1,15 +1,15 @@
 // Causal attention over the paged cache, for prompts and decode steps alike.
 //
 // A tile is the rows (token, query head) that share a key head, so each page comes from memory once for all of them.
-// What bounds a block of keys is told in attention_numbers.h (fp16, fp32) and attention_codes.h (q8, q4).
+// What bounds a block of keys is told in numbers.h (fp16, fp32) and codes.h (q8, q4).
 //
 // Arithmetic of one row, always the same: keys in blocks, an online softmax over the blocks of a split
 // (about kSplitKeys keys, counted from the first key), splits merged in ascending order. Few rows share their splits
 // among the threads, many rows go through them one after the other; neither the batch nor the number of
 // threads nor the size of the prompt's chunk changes a bit of the result.
 // Reference: paged_attention() in model/kernels/reference/operations.py.
-#include "attention_codes.h"
-#include "attention_numbers.h"
+#include "codes.h"
+#include "numbers.h"
 #include "thread_team.h"
 
 namespace parlor {

@@ -5,7 +5,7 @@
 // go over it with their sums of 16 outputs in 12 registers: two loads of the panel and six of x for 12 products, where the
 // multiplier takes as long as for twelve loads.
 // Exact and dense weights take the same way in float32, with panels of floats.
-#include "linear_avx2.h"
+#include "avx2.h"
 
 namespace parlor {
 namespace avx2 {

@@ -1,4 +1,4 @@
-// Measurements of the machine's limits, compiled for each instruction set (linear_limits.cpp).
+// Measurements of the machine's limits, compiled for each instruction set (limits.cpp).
 #pragma once
 
 #include <cstdint>

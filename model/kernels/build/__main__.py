@@ -1,0 +1,30 @@
+"""`python -m model.kernels.build` compiles the CPU kernels from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from model.kernels.build.cpu import CpuRecipe, find_compiler
+from model.kernels.build.library import build_library
+from model.kernels.errors import KernelBuildError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compile the CPU kernels.")
+    parser.add_argument("--compiler", help="C++ compiler; default: the first of g++, clang++, c++")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    try:
+        recipe = CpuRecipe(find_compiler(arguments.compiler))
+        path = build_library(recipe, lambda line, share: print(line, flush=True))
+    except KernelBuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{path}  ({time.monotonic() - started:.1f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

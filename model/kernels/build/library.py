@@ -1,0 +1,154 @@
+"""A shared library by a recipe, compiled once for a machine and a state of the sources.
+
+`build_library()` returns the library's path at once when it has been built before; the folder's name is a
+hash of sources, flags and compiler. Knows ninja, files and the cache; nothing of compilers or of what is
+compiled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from model.kernels.build.lock import locked
+from model.kernels.errors import KernelBuildError, Progress
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
+LOCK_TIMEOUT_S = 900.0
+"""A builder that dies lets go of the lock, so this only ends the wait for one that hangs."""
+KEPT_LIBRARIES = 4
+"""Libraries of earlier sources that stay beside the newest, for going back and forth between versions."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    path: str
+    version: str  # the first line of --version
+
+
+class Recipe(Protocol):
+    """Everything that decides what the library is."""
+
+    @property
+    def name(self) -> str:
+        """What folders of its libraries begin with."""
+
+    @property
+    def objects(self) -> str:
+        """The folder that it is compiled in."""
+
+    def digest(self) -> str:
+        """Twelve hex digits that change whenever the library would."""
+
+    def ninja_text(self) -> str:
+        """The text of build.ninja, whose product is LIBRARY_NAME."""
+
+
+def find_ninja() -> str:
+    """The ninja of the Python package if it is installed, else the one on the PATH."""
+    if spec := importlib.util.find_spec("ninja"):
+        for folder in spec.submodule_search_locations or ():
+            for candidate in (Path(folder) / "data" / "bin", Path(sys.executable).parent):
+                if path := shutil.which("ninja", path=str(candidate)):
+                    return path
+    if path := shutil.which("ninja"):
+        return path
+    raise KernelBuildError("ninja is missing; install it with: pip install -r requirements-web.txt")
+
+
+def ninja_path(path: Path) -> str:
+    """A path as ninja wants it in a build file."""
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def ninja_words(words: list[str] | tuple[str, ...]) -> str:
+    """The words of a command, as they stand in a variable of the build file; those with a space in quotes."""
+    escaped = (word.replace("$", "$$") for word in words)
+    return " ".join(f'"{word}"' if " " in word else word for word in escaped)
+
+
+def build_library(recipe: Recipe, progress: Progress | None = None, *, build_root: Path | None = None,
+                  lock_timeout_s: float = LOCK_TIMEOUT_S) -> Path:
+    """Path of the shared library, compiled now if there is none for this state of the sources.
+
+    build_root  where libraries are kept; default: build/ in the repository, or the user's cache folder
+                where that cannot be written
+    Raises KernelBuildError: no ninja, a source does not compile, or another process has held
+    the lock for longer than `lock_timeout_s`.
+    """
+    name = f"{recipe.name}-{recipe.digest()}"
+    roots = (build_root,) if build_root else (REPOSITORY / "build", _user_cache())
+    for root in roots:
+        if (library := root / name / LIBRARY_NAME).is_file():
+            return library
+    root = next((r for r in roots if _is_writable(r)), None)
+    if root is None:
+        tried = " or ".join(map(str, roots))
+        raise KernelBuildError(f"No place to build the kernels: cannot write to {tried}.")
+    library = root / name / LIBRARY_NAME
+    progress = progress or (lambda line, share: None)
+    with locked(root / "lock", lock_timeout_s, progress):
+        if not library.is_file():  # else another process has built it meanwhile
+            _compile(recipe, root / recipe.objects, library, progress)
+            _remove_old_libraries(root, recipe.name)
+    return library
+
+
+def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) -> None:
+    """Run ninja in `folder` (unchanged objects are kept there) and move its library into place at once."""
+    ninja = find_ninja()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "build.ninja").write_text(recipe.ninja_text(), encoding="utf-8")
+    _run_ninja([ninja, "-C", str(folder)], progress)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
+    shutil.copy2(folder / LIBRARY_NAME, unfinished)
+    os.replace(unfinished, library)  # noqa: PTH105 - the one call that is atomic everywhere
+
+
+def _remove_old_libraries(root: Path, name: str) -> None:
+    folders = sorted(root.glob(f"{name}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in folders[1 + KEPT_LIBRARIES:]:
+        shutil.rmtree(folder, ignore_errors=True)  # Windows keeps what another process has loaded
+
+
+def _run_ninja(command: list[str], progress: Progress) -> None:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               encoding="utf-8", errors="replace",
+                               env={**os.environ, "NINJA_STATUS": "[%f/%t] "})
+    assert process.stdout is not None
+    output: list[str] = []
+    for line in process.stdout:
+        if match := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
+            done, total, title = int(match[1]), int(match[2]), match[3]
+            progress(f"Compiling kernels {done}/{total}: {title}", done / total)
+        elif not line.startswith("ninja: Entering directory"):
+            output.append(line)
+    if process.wait() != 0:
+        said = "".join(output)[-8000:]
+        raise KernelBuildError(f"The kernels could not be compiled; the compiler said:\n{said}")
+
+
+def _user_cache() -> Path:
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "parlor"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parlor"
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
