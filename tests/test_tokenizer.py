@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from model.config import ModelConfig, ModelLoadError
+from model.text.errors import TemplateError
 from model.text.masking import Mask
 from model.text.sentencepiece_backend import SentencePieceModel
 from model.text.settings import TextSettings
@@ -152,6 +153,15 @@ def test_no_mixture_of_fragments_becomes_a_control_token(parts):
         assert not set(ids) & tokenizer.control_ids
         assert mask.reveal(text) == "".join(parts)
         assert tokenizer.decode(ids) in (mask.reveal(text), mask.reveal(text).removeprefix(" "))
+
+
+def test_a_text_of_all_private_characters_is_refused_in_a_sentence():
+    text = "".join(map(chr, range(0x100000, 0x10FFFE))) + "<|im_end|>"
+    tokenizer = Tokenizer.load(CHATML_BYTES)
+    with pytest.raises(TemplateError, match="every private character"):
+        Mask([text], tokenizer).hide(text)
+    with pytest.raises(TemplateError, match="every private character"):
+        Mask([text], tokenizer).end_mark()
 
 
 _CACHE = []

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from model.text.errors import TemplateError
+
 if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
@@ -24,7 +26,10 @@ class Mask:
     """The stand-ins of one prompt."""
 
     def __init__(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
-        """`texts`: everything that will be in the prompt; none of it may contain a stand-in."""
+        """`texts`: everything that will be in the prompt; none of it may contain a stand-in.
+
+        Methods raise TemplateError if there is none left that does not occur in them.
+        """
         used = {char for text in texts for char in _PRIVATE.findall(text)}
         self._free = (char for char in map(chr, _STAND_INS) if char not in used)
         self._tokenizer = tokenizer
@@ -45,7 +50,7 @@ class Mask:
 
     def end_mark(self) -> str:
         """One more character that occurs nowhere, to find a place in the rendered text again."""
-        return next(self._free)
+        return self._next_free()
 
     def _ends(self, text: str) -> list[int]:
         """Where `text` ends with a control token's beginning, or starts with one's end: what the template (or
@@ -68,6 +73,13 @@ class Mask:
         if char in self.hidden:
             return char
         if char not in self._stand_ins:
-            self._stand_ins[char] = next(self._free)
+            self._stand_ins[char] = self._next_free()
             self.hidden[self._stand_ins[char]] = char
         return self._stand_ins[char]
+
+    def _next_free(self) -> str:
+        char = next(self._free, None)
+        if char is None:
+            raise TemplateError("the messages use every private character of Unicode's plane 16; none is "
+                                "left to keep their text apart from control tokens. Take some out")
+        return char

@@ -35,11 +35,11 @@ from ..storage.schema import (
 from ..storage.store import Store
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
+from .context_cost import ContextCosts
 from .reply_job import ReplyJob, ReplyPlan
 from .room import Room
 from .title import title_from
 
-KNOWN_CONTEXTS = 256
 KNOWN_REMOVED = 100
 HERE = "here"
 log = logging.getLogger("parlor.chat")
@@ -72,8 +72,7 @@ class Chat:
         self._model_name = model.info()["name"][:MAX_MODEL_NAME]
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
-        self._contexts: OrderedDict[tuple[str, int], Document] = OrderedDict()
-        self._contexts_lock = threading.Lock()
+        self._costs = ContextCosts(self._fit)
         fold_in_all(store)
 
     # Looking
@@ -97,16 +96,10 @@ class Chat:
         return [{**entry, "writing": self.chains.writing(entry["id"])} for entry in entries]
 
     def context(self, session: Session) -> Document:
-        """Where the model's memory begins, were the last bot to speak again now."""
-        key = (session["id"], session["revision"])
-        found = self._contexts.get(key)
-        if found is None:
-            found = self._fit(session)
-            with self._contexts_lock:
-                self._contexts[key] = found
-                if len(self._contexts) > KNOWN_CONTEXTS:
-                    self._contexts.popitem(last=False)
-        return found
+        """Where the model's memory begins, were the last bot to speak again now; or `problem`, a sentence."""
+        unknown = {"first_message": None, "prompt_tokens": None,
+                   "max_seq_len": self.model.info()["max_seq_len"]}
+        return {**unknown, **self._costs.of(session)}
 
     # Sessions
 
@@ -292,18 +285,16 @@ class Chat:
         return self._bot(bot_id)
 
     def _fit(self, session: Session) -> Document:
-        seen: Document = {"first_message": None, "prompt_tokens": 0,
-                          "max_seq_len": self.model.info()["max_seq_len"]}
         room = Room.of(session, self.store, self.model)
         if not room.speakers:
-            return seen
+            return {"prompt_tokens": 0}
         speaker = room.bots.get(room.last_speaker or "", room.bots[room.speakers[0].id])
         view = bot_view(session, room.bots, speaker, room.path)
         preset = self.store.preset_sampling(session["preset"])
         params = effective(preset, session["sampling"], speaker["sampling"])
         fit = self.model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker)
         ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
-        return {**seen, "first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
+        return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
 
     def _session_to_change(self, session_id: str, revision: int | None) -> Session:
         """The session if `revision` is its own."""

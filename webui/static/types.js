@@ -15,7 +15,8 @@
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[]}} Session
  *
- * @typedef {{first_message: string | null, prompt_tokens: number, max_seq_len: number}} Context
+ * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number,
+ *   problem?: string}} Context
  *
  * @typedef {{reply_id: string, message_id: string, bot: string}} Running
  *

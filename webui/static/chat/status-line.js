@@ -47,7 +47,9 @@ export function createStatusLine(store, room) {
       meter.ariaValueNow = String(Math.min(tokens, most));
       fill.style.width = `${most ? Math.min(100, (100 * tokens) / most) : 0}%`;
     }
-    setText(used, `${count(tokens)} of ${count(most)} tokens`);
+    const unknown = (!n.running && context?.problem) || "";
+    setText(used, `${unknown ? "?" : count(tokens)} of ${count(most)} tokens`);
+    used.title = unknown;
     const reading = n.running && n.progress && n.progress.done < n.progress.total;
     setText(prompt, reading ? readingText(n.progress) : promptText(n));
     setText(rate, n.tokens_per_second ? speed(n.tokens_per_second) : "");
