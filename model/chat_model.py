@@ -165,6 +165,8 @@ class ChatModel:
         if not self._closed.is_set():
             self._closed.set()
             self._format.close()
+            if self._compiler is not None:
+                self._compiler.close()
             self._engine.close()
 
     def __enter__(self) -> ChatModel:

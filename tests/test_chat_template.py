@@ -146,8 +146,8 @@ def test_the_sandbox_gives_away_no_object(process, attack):
 
 def test_a_child_that_is_gone_is_started_again(process):
     assert process.render("a", {}) == "a"
-    process._child.kill()
-    process._child.wait()
+    process._process._child.kill()
+    process._process._child.wait()
     assert process.render("b", {}) == "b"
 
 

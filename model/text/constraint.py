@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from model.text.errors import rust_panics_as
+from model.text.limited_process import Gone, LimitedProcess, OverTime, ProcessLimits
 
 if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ _CACHED = 16           # compiled constraints
 # What a constraint may use, in llguidance's fuel: about 2 to 5 us a unit. `(a{1000}){1000}` takes millions.
 _FUEL_AT_START = 200_000
 _FUEL_A_TOKEN = 100_000
+_TRIAL = ProcessLimits(seconds=5.0, memory_bytes=1 << 30)
 
 
 @dataclass(frozen=True)
@@ -70,46 +72,68 @@ def _checked(source: str, what: str) -> str:
 class ConstraintCompiler:
     """Constraints for one tokenizer. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, limits: ProcessLimits = _TRIAL) -> None:
         """`vocab_size`: the model's, as many bits as a mask has (rounded up to whole words)."""
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._lock = threading.Lock()
         self._tokens: Any = None
         self._compiled = lru_cache(_CACHED)(self._compile)
+        self._trial = LimitedProcess("model.text.constraint_worker", limits)
 
     def matcher(self, constraint: Constraint) -> TokenMatcher:
         """A fresh one, for one reply. Raises ValueError if the constraint makes no sense or needs too much.
 
-        Takes up to a second, in the caller's thread: the engine's only sees constraints that begin well.
+        Takes up to some seconds, in the caller's thread: the engine's only sees constraints that begin well.
         """
         with self._lock, _panics():
             return TokenMatcher(self._compiled(constraint).deep_copy())
 
+    def close(self) -> None:
+        """End the process in which constraints are tried."""
+        self._trial.close()
+
     def _compile(self, constraint: Constraint) -> Any:
+        """The grammar, which has been tried in a process with limits: some take minutes and gigabytes."""
         try:
-            from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-        except ImportError:
-            raise ValueError("constraints need the package llguidance: pip install -r requirements-web.txt"
-                             ) from None
-        if self._tokens is None:
-            self._tokens = LLTokenizer(_TokenTable(self._tokenizer, self._vocab_size),
-                                       eos_token=sorted(self._tokenizer.eos_ids) or None)
-        if constraint.kind == "json_schema":
-            grammar = LLMatcher.grammar_from_json_schema(constraint.source)
-        elif constraint.kind == "regex":
-            grammar = LLMatcher.grammar_from_regex(constraint.source)
-        else:
-            texts = " | ".join(map(json.dumps, json.loads(constraint.source)))
-            grammar = LLMatcher.grammar_from_lark(f"start: {texts}")
-        limits = LLParserLimits(initial_lexer_fuel=_FUEL_AT_START, step_lexer_fuel=_FUEL_A_TOKEN)
-        matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=limits)
-        first = matcher.deep_copy()
-        if not matcher.is_error() and first.consume_tokens(first.compute_ff_tokens()):
-            first.compute_bitmask()  # after all that is forced from the start, however long that is
-        if first.is_error():
-            raise ValueError(f"the {constraint.kind} constraint cannot be used: "
-                             f"{_one_line(first.get_error())}")
+            problem = self._trial.ask({"kind": constraint.kind, "source": constraint.source})
+        except OverTime as error:
+            problem = str(error)
+        except Gone:
+            problem = "it needs more memory than constraints get"
+        if not problem:
+            from llguidance import LLTokenizer
+
+            if self._tokens is None:
+                self._tokens = LLTokenizer(_TokenTable(self._tokenizer, self._vocab_size),
+                                           eos_token=sorted(self._tokenizer.eos_ids) or None)
+            matcher = compiled(constraint, self._tokens)
+            problem = matcher.get_error() if matcher.is_error() else first_problem(matcher)
+        if problem:
+            raise ValueError(f"the {constraint.kind} constraint cannot be used: {_one_line(problem)}")
         return matcher
+
+
+def compiled(constraint: Constraint, tokens: Any) -> Any:
+    """A new LLMatcher; what is wrong with the constraint is told by its `get_error`."""
+    from llguidance import LLMatcher, LLParserLimits
+
+    if constraint.kind == "json_schema":
+        grammar = LLMatcher.grammar_from_json_schema(constraint.source)
+    elif constraint.kind == "regex":
+        grammar = LLMatcher.grammar_from_regex(constraint.source)
+    else:
+        texts = " | ".join(map(json.dumps, json.loads(constraint.source)))
+        grammar = LLMatcher.grammar_from_lark(f"start: {texts}")
+    limits = LLParserLimits(initial_lexer_fuel=_FUEL_AT_START, step_lexer_fuel=_FUEL_A_TOKEN)
+    return LLMatcher(tokens, grammar, log_level=0, limits=limits)
+
+
+def first_problem(matcher: Any) -> str:
+    """What goes wrong as soon as the grammar is used: with all that is forced at its start; "" if nothing."""
+    first = matcher.deep_copy()
+    if first.consume_tokens(first.compute_ff_tokens()):
+        first.compute_bitmask()
+    return first.get_error() if first.is_error() else ""
 
 
 class TokenMatcher:
