@@ -5,12 +5,8 @@ from __future__ import annotations
 import threading
 
 from tests.api import MARLOW, Page, wait_until
-from tests.failing_disk import FailingDisk
 from tests.fake_model import CODE
-from tests.fake_server import write_bots
-from webui import create_app
 from webui.routes.parlor import parlor
-from webui.storage.store import Store
 
 
 def test_a_message_is_answered_and_both_are_kept(page, store):
@@ -156,28 +152,6 @@ def test_deleting_a_session_stops_its_reply_and_undo_brings_both_back(client, pa
     assert client.get(page.url).status_code == 404 and not model.running
     session = client.post("/api/sessions/restore", json={"undo": undo}).json["session"]
     assert session["messages"][0]["text"] == "long" and len(session["messages"]) == 2
-
-
-def test_when_the_disk_is_full_the_reply_is_told_and_comes_back_later(model, tmp_path):
-    write_bots(tmp_path / "bots")
-    disk = FailingDisk()
-    store = Store(tmp_path, disk=disk)
-    page = Page(create_app(model, store).test_client())
-    model.gate.clear()
-    reply = page.send("POST", "/messages", text="hello")["reply"]
-    wait_until(lambda: model.running)
-    disk.fails_always = "replace"
-    model.gate.set()
-    last = page.events(reply)[-1]
-    assert last.name == "error" and "No space left" in last.data["message"] and last.data["revision"] is None
-    assert last.data["partial"]["text"].startswith("You said")
-    disk.fails_always = ""
-    page.load()  # first of all the journal is brought in
-    assert page.shown() == ["hello", last.data["partial"]["text"]]
-    answers = page.say("again")
-    assert page.shown()[2:] == ["again", answers[0]["text"]]
-    assert not list(store.journal_folder.iterdir())
-    store.close()
 
 
 def test_many_quick_replies_at_once_leave_nothing_behind(app, client, model, store):

@@ -5,6 +5,7 @@ A thousand power cuts and more by hand: python -m tests.test_store 45
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -135,6 +136,46 @@ def test_every_operation_that_fails_leaves_the_old_session_or_the_new_one(tmp_pa
         assert texts(store.session(key)) == [*in_memory, "later"]
         assert not store.problems and not list((folder / "chats").glob(".*"))
         store.close()
+
+
+def with_failing_folder(disk):
+    """From now on the folder of a changed name cannot be synced; files can."""
+    def sync_folder(folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    disk.sync_folder = sync_folder
+
+
+def test_what_is_answered_with_not_saved_is_not_there(tmp_path):
+    """The rename went well and only the folder's sync failed: the old text is put back."""
+    disk = FailingDisk()
+    store = Store(tmp_path, disk=disk)
+    key = store.add_session(session_with("old"))["id"]
+    with_failing_folder(disk)
+    with pytest.raises(NotSaved, match="Input/output error"):
+        say(store, key, "new")
+    with pytest.raises(NotSaved):
+        store.add_session(session_with("another"))
+    with pytest.raises(NotSaved):
+        store.delete_session(key)
+    assert [entry["id"] for entry in store.summaries()] == [key]
+    del disk.sync_folder
+    store = reopened(store)
+    assert [entry["id"] for entry in store.summaries()] == [key]
+    assert texts(store.session(key)) == ["old"] and not list(store.trash.glob("*"))
+    store.close()
+
+
+def test_what_could_not_be_taken_back_is_said_and_shown(tmp_path):
+    disk = FailingDisk()
+    store = Store(tmp_path, disk=disk)
+    key = store.add_session(session_with("old"))["id"]
+    disk.fails_at, disk.stays_broken = len(disk.operations) + 3, True  # all after write, fsync and replace
+    with pytest.raises(NotSaved, match="was changed, but the disk did not confirm") as told:
+        say(store, key, "new")
+    assert texts(told.value.extra["current"]) == ["old", "new"]
+    assert texts(store.session(key)) == ["old", "new"] and store.summaries()[0]["num_messages"] == 2
+    store.close()
 
 
 def power_cuts(tmp_path: Path, saves: int) -> int:

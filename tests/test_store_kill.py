@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.failing_disk import FastDisk
 from webui.storage import tree
 from webui.storage.journal import Journal
-from webui.storage.recovery import fold_in_all
+from webui.storage.recovery import commit, drop_journal, fold_in_all
 from webui.storage.schema import USER, new_message, new_session
 from webui.storage.store import Store
 
@@ -47,8 +47,9 @@ def write_for_ever(folder: str, acknowledge: Connection) -> None:
         reply |= {"text": f"#{number}", "finish_reason": "eos"}
         journal.end(reply)
         acknowledge.send((key, f"#{number}"))
-        store.change_session(key, None, lambda old, m=reply: tree.with_reply(old, m))
-        journal.remove()
+        commit(store, key, journal.path.stem, reply)
+        journal.close()
+        drop_journal(store, journal.path.stem)
         number += 1
 
 

@@ -65,11 +65,6 @@ class Chains:
                 raise Gone("This reply ended a while ago; its session has it.")
         raise NotFound("This reply is not known here.", code="unknown_reply")
 
-    def ended_in(self, session_id: str) -> list[ReplyJob]:
-        with self._lock:
-            return [job for job in self._jobs.values()
-                    if job.plan.session_id == session_id and job.log.ended_at is not None]
-
     def check_space(self) -> None:
         """Raises TooMany if no more replies may begin."""
         if len(self._chains) >= MAX_CHAINS:

@@ -11,16 +11,17 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from model import ChatModel
 
-from ..errors import BadRequest, Busy, NotFound
+from ..errors import BadRequest, Busy, NotFound, NotSaved
 from ..ids import check_id, new_id
 from ..sampling import effective
 from ..storage import tree
-from ..storage.recovery import fold_in, fold_in_all
+from ..storage.recovery import fold_in_all
 from ..storage.schema import (
     MAX_MODEL_NAME,
     USER,
@@ -35,6 +36,7 @@ from ..storage.schema import (
 from ..storage.store import Store
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
+from .commits import Commits
 from .context_cost import ContextCosts
 from .reply_job import ReplyJob, ReplyPlan
 from .room import Room
@@ -69,6 +71,7 @@ class Chat:
         self.model = model
         self.store = store
         self.chains = Chains(store.changes.touch)
+        self.commits = Commits(store)
         self._model_name = model.info()["name"][:MAX_MODEL_NAME]
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
@@ -78,17 +81,15 @@ class Chat:
     # Looking
 
     def present(self, session: Session) -> Document:
-        """The session as the page gets it: the file, and what is being written."""
+        """The session as the page gets it: the file, what the disk refused so far, what is being written."""
+        session = self.commits.with_waiting(session)
         writing = self.chains.writing(session["id"])
         return {**session, "replies": [writing] if writing else [],
                 "read_only": self.store.sessions.is_read_only(session["id"])}
 
     def session(self, session_id: str) -> Session:
-        """The session; a reply that a full disk kept out of it is brought in first."""
-        for job in self.chains.ended_in(session_id):
-            path = self.store.journal_folder / f"{job.id}.jsonl"
-            if path.exists():
-                fold_in(self.store, path)
+        """The session; a reply that a full disk kept out of it is brought in first, if there is room now."""
+        self.commits.try_again(session_id)
         return self.store.session(session_id)
 
     def summaries(self, words: str = "") -> list[Document]:
@@ -124,7 +125,14 @@ class Chat:
         with self._deciding(session_id):
             self.chains.end(session_id, now=True)
             self.chains.wait_until_free(session_id)
+            self.commits.try_again(session_id)
             return self.store.delete_session(session_id)
+
+    def change(self, session_id: str, revision: int, edit: Callable[[Session], Session], *,
+               touch: bool) -> Session:
+        """What `edit` makes of the session; `touch` moves it to the top of the list."""
+        self._session_to_change(session_id, revision)
+        return self.store.change_session(session_id, revision, edit, touch=touch)
 
     # Messages
 
@@ -192,6 +200,7 @@ class Chat:
             return tree.with_message(old, message, leaf=old["leaf"])
 
         with self._deciding(session_id):
+            self._session_to_change(session_id, revision)
             self._check_not_written(session_id, message_id)
             return self.store.change_session(session_id, revision, edited)
 
@@ -205,6 +214,7 @@ class Chat:
             return changed
 
         with self._deciding(session_id):
+            self._session_to_change(session_id, revision)
             self._check_not_written(session_id, message_id)
             session = self.store.change_session(session_id, revision, without)
             token = new_id()
@@ -219,6 +229,7 @@ class Chat:
             owner, removed = self._removed.get(token, ("", None))
             if removed is None or owner != session_id:
                 raise NotFound("This message can no longer be brought back.")
+            self._session_to_change(session_id, revision)
             session = self.store.change_session(
                 session_id, revision, lambda old: tree.with_restored(old, removed))
             self._removed.pop(token, None)
@@ -258,7 +269,7 @@ class Chat:
         params = effective(preset, session["sampling"], speaker["sampling"], view.stop)
         message = continued or new_message(speaker["id"], speaker["name"], "", parent)
         plan = ReplyPlan(session["id"], message, view, params, self._model_name, continued is not None)
-        job = ReplyJob(plan, self.model, self.store,
+        job = ReplyJob(plan, self.model, self.store, self.commits,
                        lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
         self.chains.start(chain, job)
         return job
@@ -297,8 +308,11 @@ class Chat:
         return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
 
     def _session_to_change(self, session_id: str, revision: int | None) -> Session:
-        """The session if `revision` is its own."""
+        """The session if `revision` is its own, and every reply is in it."""
         self.session(session_id)
+        for refused in self.commits.waiting_in(session_id):
+            raise NotSaved(f"The last reply is not saved yet: {refused.why}",
+                           hint="Make room on the disk or mend its permissions, then try again.")
         return self.store.change_session(session_id, revision, lambda session: session)
 
     def _free_session(self, session_id: str, revision: int) -> Session:

@@ -17,20 +17,17 @@ from typing import Any
 
 from model import ChatModel, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
 
-from ..errors import Problem
 from ..ids import new_id
 from ..sampling import as_json
-from ..storage import tree
 from ..storage.journal import Journal
 from ..storage.schema import MAX_ERROR, MAX_REPLY, MAX_REPLY_NUMBER, REPLY_NUMBERS, Message
 from ..storage.store import Store
 from .bot_view import BotView
+from .commits import Commits
 from .event_log import EventLog
 from .own_name import OwnNameFilter
 
 STATS_SECONDS = 0.25
-COMMIT_TRIES = 3
-COMMIT_WAIT = 0.1
 log = logging.getLogger("parlor.reply")
 
 
@@ -49,7 +46,7 @@ class ReplyPlan:
 class ReplyJob:
     """`next_turn` is called once, after the commit, and says which reply follows: that goes into `done`."""
 
-    def __init__(self, plan: ReplyPlan, model: ChatModel, store: Store,
+    def __init__(self, plan: ReplyPlan, model: ChatModel, store: Store, commits: Commits,
                  next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
         self.id = new_id()
         self.plan = plan
@@ -60,6 +57,7 @@ class ReplyJob:
         self.kept: dict[str, Any] = {}  # the message as it was committed, and the session's revision since
         self._model = model
         self._store = store
+        self._commits = commits
         self._next_turn = next_turn
         self._reply: Any = None
         self._journal: Journal | None = None
@@ -175,20 +173,21 @@ class ReplyJob:
             return
         try:
             self._journal.text(channel, text)
-        except OSError as error:  # the commit at the end decides; a crash before it loses this reply
+        except OSError as error:  # the commit at the end decides
             log.warning("the journal of reply %s cannot be written: %s", self.id, error)
-            self._journal.close()
-            self._journal = None
 
     def _open_journal(self) -> None:
         message = {**self.plan.message, "model": self.plan.model_name, "sampling": as_json(self.plan.params)}
         if self.plan.continues:
             message["continues"] = True
         try:
-            self._journal = Journal(self._store.journal_folder / f"{self.id}.jsonl", self._store.disk)
+            self._journal = Journal(self._store.journal_path(self.id), self._store.disk)
             self._journal.begin(self.plan.session_id, message)
-        except OSError as error:
+        except OSError as error:  # the first line is missing, so that no other may follow
             log.warning("no journal for reply %s: %s", self.id, error)
+            if self._journal is not None:
+                self._journal.close()
+            self._journal = None
 
     def _finish(self, reason: str, *, stats: Any = None, error: str = "") -> None:
         """Commit, then tell. Whoever comes first does it; the others find it done."""
@@ -234,27 +233,8 @@ class ReplyJob:
             except (OSError, ValueError) as error:
                 log.warning("the end of reply %s is not in its journal: %s", self.id, error)
             self._journal.close()
-        problem = ""
-        for attempt in range(COMMIT_TRIES):
-            if attempt:
-                time.sleep(COMMIT_WAIT)
-            try:
-                session = self._store.change_session(
-                    self.plan.session_id, None, lambda session: tree.with_reply(session, message))
-            except Problem as error:
-                problem = f"The reply could not be kept: {error.message}"
-            except Exception:
-                log.exception("reply %s could not be committed", self.id)
-                return None, "The reply could not be kept; Parlor's log says more."
-            else:
-                self._drop_journal()
-                return session["revision"], ""
-        log.error("reply %s: %s", self.id, problem)
-        return None, problem
-
-    def _drop_journal(self) -> None:
         try:
-            if self._journal is not None:
-                self._journal.remove()
-        except OSError as error:  # it would be folded in again, which changes nothing
-            log.warning("the journal of reply %s could not be removed: %s", self.id, error)
+            return self._commits.add(self.plan.session_id, self.id, message)
+        except Exception:
+            log.exception("reply %s could not be committed", self.id)
+            return None, "The reply could not be kept; Parlor's log says more."

@@ -29,6 +29,7 @@ class Parlor:
     def close(self, why: str, seconds: float) -> None:
         """End every reply, then every stream, within about `seconds`."""
         self.chat.chains.close(why, seconds / 2)
+        self.chat.commits.close()
         self.streams.close(seconds / 2)
 
 

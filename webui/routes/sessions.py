@@ -63,8 +63,7 @@ def change_session(session_id: str) -> ResponseReturnValue:
             changed["leaf"] = newest_descendant(session, leaf)
         return changed
 
-    check_id(session_id, "session")
-    return _answer(parlor().store.change_session(session_id, revision, edit, touch=bool(changes)))
+    return _answer(parlor().chat.change(session_id, revision, edit, touch=bool(changes)))
 
 
 @bp.delete("/<session_id>")

@@ -7,13 +7,19 @@ at the n-th write. Knows nothing of sessions.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY = ".tmp"
 WINDOWS_TRIES = 10
+
+
+class Unconfirmed(OSError):
+    """The change was made, but the disk did not confirm that a power cut cannot undo it."""
 
 
 class Disk:
@@ -29,17 +35,10 @@ class Disk:
         getattr(os, "fdatasync", os.fsync)(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
-        for _ in range(WINDOWS_TRIES if os.name == "nt" else 0):
-            try:
-                source.replace(target)
-            except PermissionError:  # a virus scanner or an indexer has it open for a moment
-                time.sleep(0.02)
-            else:
-                return
-        source.replace(target)
+        _patiently(lambda: source.replace(target))
 
     def unlink(self, path: Path) -> None:
-        path.unlink()
+        _patiently(path.unlink)
 
     def sync_folder(self, folder: Path) -> None:
         """Make names in `folder` durable. Windows has no such call, and NTFS journals names itself."""
@@ -57,7 +56,10 @@ class Disk:
             view = view[self.write(descriptor, bytes(view)):]
 
     def save(self, path: Path, data: bytes) -> None:
-        """Make `path` hold `data`, durably. Raises OSError; then `path` holds the old bytes or the new."""
+        """Make `path` hold `data`, durably.
+
+        Raises OSError: `path` holds the old bytes; or Unconfirmed: it holds the new ones.
+        """
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         try:
@@ -72,16 +74,30 @@ class Disk:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        self.sync_folder(path.parent)
+        try:
+            self.sync_folder(path.parent)
+        except OSError as error:
+            raise Unconfirmed(error.errno, error.strerror) from error
 
     def move(self, source: Path, target: Path) -> None:
-        """Rename without ever overwriting. Raises FileExistsError if `target` is there."""
+        """Rename without ever overwriting. Raises FileExistsError if `target` is there.
+
+        Raises OSError; then the file is where it was. Where it can neither be confirmed nor moved back it
+        counts as moved: after a power cut it may be in its old place, and nothing is lost.
+        """
         if target.exists():
-            raise FileExistsError(f"{target} is there already")
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         self.replace(source, target)
-        self.sync_folder(target.parent)
-        if source.parent != target.parent:
-            self.sync_folder(source.parent)
+        try:
+            self.sync_folder(target.parent)
+            if source.parent != target.parent:
+                self.sync_folder(source.parent)
+        except OSError:
+            try:
+                self.replace(target, source)
+            except OSError:
+                return
+            raise
 
     def remove(self, path: Path) -> None:
         self.unlink(path)
@@ -92,3 +108,15 @@ class Disk:
         for path in folder.glob(f".*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _patiently(call: Callable[[], object]) -> None:
+    """On Windows a virus scanner or an indexer may have the file open for a moment."""
+    for _ in range(WINDOWS_TRIES if os.name == "nt" else 0):
+        try:
+            call()
+        except PermissionError:
+            time.sleep(0.02)
+        else:
+            return
+    call()

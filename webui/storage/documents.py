@@ -1,7 +1,7 @@
 """One folder of JSON documents: revisions, atomic saves, migration, quarantine, trash.
 
 A file that cannot be read is never overwritten: what does not parse moves to quarantine, what a newer
-version wrote opens read-only, what the disk refuses stays where it is; each is told in `problems`.
+version wrote opens read-only, what the disk refuses stays where it is; each is told as a problem.
 Knows nothing of what the documents say, beyond their Kind's check.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from .. import strict_json
 from ..errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
 from ..ids import check_id, is_id, new_id
-from .disk import Disk
+from .disk import Disk, Unconfirmed
+from .problems import Problems
 from .schema import Document, Kind, check_revision, version_of
 
 CACHED_DOCUMENTS = 1_000
@@ -26,11 +27,11 @@ CACHED_DOCUMENTS = 1_000
 class Documents:
     """The documents of one kind. Thread-safe; a document that was handed out is never changed in place."""
 
-    def __init__(self, folder: Path, kind: Kind, disk: Disk, quarantine: Path, trash: Path, *,
-                 cached: int = CACHED_DOCUMENTS) -> None:
+    def __init__(self, folder: Path, kind: Kind, disk: Disk, quarantine: Path, trash: Path,
+                 problems: Problems, *, cached: int = CACHED_DOCUMENTS) -> None:
         self.folder = folder
         self.kind = kind
-        self.problems: list[dict[str, str]] = []
+        self._problems = problems
         self._disk = disk
         self._quarantine = quarantine
         self._trash = trash
@@ -74,7 +75,7 @@ class Documents:
         with self._lock(key):
             if self._path(key).exists():
                 raise FileExistsError(f"there is a {self.kind.name} {key} already")
-            return self._save(key, document)
+            return self._save(key, document, None)
 
     def change(self, key: str, revision: int | None, edit: Callable[[Document], Document]) -> Document:
         """Save what `edit` makes of the document, with the next revision.
@@ -94,7 +95,7 @@ class Documents:
             changed = edit(document)
             if changed is document:
                 return document
-            return self._save(key, {**changed, "id": key, "revision": document["revision"] + 1})
+            return self._save(key, {**changed, "id": key, "revision": document["revision"] + 1}, document)
 
     def delete(self, key: str) -> str:
         """Move the file to the trash. Returns the token that brings it back."""
@@ -131,7 +132,7 @@ class Documents:
         except FileNotFoundError:
             raise NotFound(f"There is no such {self.kind.name}.") from None
         except OSError as error:
-            self._note(path, f"could not be read: {error.strerror}. It was left as it is.")
+            self._note(path, f"could not be read: {error.strerror}. It was left as it is.", passing=True)
             raise NotFound(f"This {self.kind.name} could not be read.") from None
         try:
             document = strict_json.loads(data)
@@ -140,10 +141,12 @@ class Documents:
             check_revision(document)
             if version_of(document) > self.kind.version:
                 return self._open_newer(key, document)
-            return self.kind.read(document)
+            document = self.kind.read(document)
         except ValueError as error:
             self._put_in_quarantine(path, error)
             raise NotFound(f"This {self.kind.name} is damaged.") from None
+        self._problems.over(self._file(path))
+        return document
 
     def _open_newer(self, key: str, document: Document) -> Document:
         version = document["schema_version"]
@@ -152,7 +155,7 @@ class Documents:
             self._read_only.add(key)
             return document
         self._note(self._path(key), f"is of version {version}; this Parlor reads up to {self.kind.version}. "
-                                    "It was left as it is.")
+                                    "It was left as it is.", passing=True)
         raise NotFound(f"This {self.kind.name} was written by a newer Parlor.")
 
     def _put_in_quarantine(self, path: Path, error: Exception) -> None:
@@ -161,19 +164,41 @@ class Documents:
             self._quarantine.mkdir(parents=True, exist_ok=True)
             self._disk.move(path, target)
         except OSError:
-            self._note(path, f"is damaged ({error}) and was left as it is.")
+            self._note(path, f"is damaged ({error}) and was left as it is.", passing=True)
         else:
             self._note(path, f"is damaged ({error}) and was moved to {target.parent.name}/{target.name}.")
 
-    def _save(self, key: str, document: Document) -> Document:
+    def _save(self, key: str, document: Document, before: Document | None) -> Document:
         try:
             self.kind.check(document)
         except ValueError as error:
             raise Invalid(f"This {self.kind.name} cannot be saved: {error}.") from None
         with self._saving(key):
-            self._disk.save(self._path(key), strict_json.pretty(document))
+            try:
+                self._disk.save(self._path(key), strict_json.pretty(document))
+            except Unconfirmed as error:
+                if not self._take_back(key, before):
+                    self._forget(key)
+                    raise NotSaved(f"The {self.kind.name} was changed, but the disk did not confirm it "
+                                   f"({error.strerror}): a power cut could undo the change.",
+                                   hint="Look at what is there before you try again.",
+                                   current=document) from error
+                raise
         self._remember(key, document)
         return document
+
+    def _take_back(self, key: str, before: Document | None) -> bool:
+        """What is answered with "not saved" must not be there afterwards. Whether that could be done."""
+        try:
+            if before is None:
+                self._disk.unlink(self._path(key))
+            else:
+                self._disk.save(self._path(key), strict_json.pretty(before))
+        except Unconfirmed:
+            pass  # the old bytes are there, which nobody has to confirm
+        except OSError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def _saving(self, key: str) -> Iterator[None]:
@@ -202,7 +227,8 @@ class Documents:
     def _in_trash(self, token: str, key: str) -> Path:
         return self._trash / f"{self.kind.name}-{token}-{key}.json"
 
-    def _note(self, path: Path, message: str) -> None:
-        problem = {"file": f"{self.folder.name}/{path.name}", "message": message}
-        if problem not in self.problems:
-            self.problems.append(problem)
+    def _note(self, path: Path, message: str, *, passing: bool = False) -> None:
+        self._problems.note(self._file(path), message, passing=passing)
+
+    def _file(self, path: Path) -> str:
+        return f"{self.folder.name}/{path.name}"

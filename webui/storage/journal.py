@@ -31,6 +31,7 @@ class Journal:
         self.path = path
         self._disk = disk
         self._sequence = 0
+        self._size = 0  # bytes of whole lines
         self._pending = {"text": "", "think": ""}
         self._last_line = self._last_sync = time.monotonic()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -42,13 +43,16 @@ class Journal:
         self._disk.sync_folder(self.path.parent)
 
     def text(self, channel: str, text: str) -> None:
-        """Note a piece of text; it is written within TEXT_SECONDS as long as more comes."""
+        """Note a piece of text; it is written within TEXT_SECONDS as long as more comes.
+
+        What the disk refused is written with the next piece, should there be room by then.
+        """
         self._pending[channel] += text
         now = time.monotonic()
         if now - self._last_line < TEXT_SECONDS:
             return
-        self._flush_text()
         self._last_line = now
+        self._flush_text()
         if now - self._last_sync >= SYNC_SECONDS:
             self._disk.fdatasync(self._descriptor)
             self._last_sync = now
@@ -63,19 +67,28 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def remove(self) -> None:
-        self.close()
-        self._disk.remove(self.path)
-
     def _flush_text(self) -> None:
         for channel, text in self._pending.items():
             if text:
                 self._line({"kind": channel, "text": text})
-        self._pending = {"text": "", "think": ""}
+                self._pending[channel] = ""
 
     def _line(self, record: dict[str, Any]) -> None:
-        self._disk.write_all(self._descriptor, encode_line({"seq": self._sequence, **record}))
+        line = encode_line({"seq": self._sequence, **record})
+        try:
+            self._disk.write_all(self._descriptor, line)
+        except OSError:
+            self._drop_half_a_line()
+            raise
+        self._size += len(line)
         self._sequence += 1
+
+    def _drop_half_a_line(self) -> None:
+        """The next line would turn a torn tail into damage; where it cannot be cut there is no next line."""
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            self.close()
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,9 @@ def check_session(session: Session) -> None:
         _number(name, session.get(name), LAST_MOMENT)
     if "leaf" not in session:
         raise ValueError("leaf is missing")
+    taken = session.get("taken_replies", [])
+    if not isinstance(taken, list) or not all(is_id(entry) for entry in taken):
+        raise ValueError("taken_replies is not a list of ids")
     _check_tree(session.get("messages"), session["leaf"])
 
 

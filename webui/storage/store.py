@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotFound, NotSaved, Problem, TooMany
+from ..ids import check_id
 from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
 from .changes import Changes
 from .disk import Disk
 from .documents import Documents
 from .folder_lock import FolderLock
+from .problems import Problems
 from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
 
 TRASH_DAYS = 30
@@ -41,7 +43,7 @@ class Store:
         self.lock = FolderLock(folder)
         self.changes = Changes()
         self.quarantine, self.trash = folder / "quarantine", folder / "trash"
-        self._problems: list[dict[str, str]] = []
+        self._problems = Problems()
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
         self._bots_lock = threading.Lock()  # their number is looked at before one is added
@@ -61,7 +63,8 @@ class Store:
 
     @property
     def problems(self) -> list[dict[str, str]]:
-        return [*self.sessions.problems, *self.bots.problems, *self.presets.problems, *self._problems]
+        """What is told at the page, each as {file, message}."""
+        return self._problems.as_json()
 
     def session(self, session_id: str) -> Session:
         return self.sessions.get(session_id)
@@ -173,11 +176,15 @@ class Store:
         presets = {preset["id"]: preset["sampling"] for preset in self.known_presets()}
         return presets.get(preset_id, presets[DEFAULT_PRESET])
 
-    def note_problem(self, path: Path, message: str) -> None:
-        """Tell the page about a file that could not be taken as it is."""
-        problem = {"file": path.relative_to(self.folder).as_posix(), "message": message}
-        if problem not in self._problems:
-            self._problems.append(problem)
+    def journal_path(self, reply_id: str) -> Path:
+        return self.journal_folder / f"{check_id(reply_id, 'reply')}.jsonl"
+
+    def note_problem(self, path: Path, message: str, *, passing: bool = False) -> None:
+        """Tell the page about a file; see Problems."""
+        self._problems.note(path.relative_to(self.folder).as_posix(), message, passing=passing)
+
+    def problem_is_over(self, path: Path) -> None:
+        self._problems.over(path.relative_to(self.folder).as_posix())
 
     def _check_space_for_bots(self, number: int) -> None:
         if len(self.known_bots()) + number > MAX_KNOWN_BOTS:
@@ -190,7 +197,8 @@ class Store:
         self.changes.touch_bots()
 
     def _documents(self, name: str, kind: Kind, **options: int) -> Documents:
-        return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash, **options)
+        return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash,
+                         self._problems, **options)
 
     def _summarize(self, session: Session) -> None:
         summary = {"id": session["id"], "title": session["title"], "updated": session["updated"],
@@ -201,11 +209,13 @@ class Store:
             self._summaries[session["id"]] = summary
 
     def _reread(self, session_id: str) -> None:
+        """After a failed save: the list says what the disk says."""
         try:
             self._summarize(self.session(session_id))
         except NotFound:
             with self._summaries_lock:
                 self._summaries.pop(session_id, None)
+        self.changes.touch(session_id)
 
     def _empty_old_trash(self) -> None:
         oldest = time.time() - TRASH_DAYS * 86_400

@@ -13,6 +13,7 @@ import { openMenu } from "../overlays/menu.js";
 const SEARCH_DELAY_MS = 150;
 /** More rows than this wait behind a button. */
 const ROWS = 100;
+const PROBLEMS_SHOWN = 5;
 
 /**
  * @param {Store} store
@@ -144,7 +145,12 @@ export function createSessionList(store, page) {
           { class: "problem" },
           icon("triangle-alert"),
           h("span", {
-            text: `${plural(problems.length, "file")} could not be read and ${problems.length === 1 ? "was" : "were"} put aside: ${problems.map((problem) => problem.file).join(", ")}`,
+            text: [
+              ...problems.slice(0, PROBLEMS_SHOWN).map((problem) => `${problem.file} ${problem.message}`),
+              ...(problems.length > PROBLEMS_SHOWN
+                ? [`And ${plural(problems.length - PROBLEMS_SHOWN, "other file")}.`]
+                : []),
+            ].join(" "),
           }),
         ),
       );
