@@ -35,6 +35,7 @@ SESSION = {"schema_version": 1, "id": "00000000000000aa", "revision": 1, "title"
 MOMENTS = [1.7e15, 1e18, -1, 10**30, True, None, "1", [], 32_503_680_001]
 COUNTS = [10**400, -1, 1e300, True, "5", []]
 NAMES = ["x" * 61, "", " a", "a:b", "a\nb", "a\x00b", "a\x85b", "a\u2028b", None, 5, ["a"]]
+NAMES_OR_NONE = [name for name in NAMES if name != ""]
 SAMPLINGS = [{"banned_tokens": [1 << 31]}, {"banned_tokens": [-1]}, {"banned_tokens": [True]},
              {"banned_tokens": 5}, {"banned_tokens": [1.0]}, {"logit_bias": {"2147483648": 1}},
              {"logit_bias": {"-1": 1}}, {"logit_bias": {"1_0": 1}}, {"logit_bias": {" 5": 1}},
@@ -45,14 +46,15 @@ SAMPLINGS = [{"banned_tokens": [1 << 31]}, {"banned_tokens": [-1]}, {"banned_tok
 BAD_SESSION = {
     "schema_version": [True, None, "1", 1.0, -1, 0, 2, 1 << 60], "title": ["x" * 201, None, 5],
     "title_is_auto": [None, 0], "created": MOMENTS, "updated": MOMENTS,
-    "user_name": [name for name in NAMES if name != ""], "system_prompt": ["x" * 50_001, None],
+    "user_name": NAMES_OR_NONE, "system_prompt": ["x" * 50_001, None],
     "turn_order": ["x", None, []], "sampling": [*SAMPLINGS, {"x": 1}], "preset": [None, "x", 5],
     "leaf": ["0" * 16, 5, []], "messages": [None, {}, [None], [MESSAGES[0]] * 2, [MESSAGES[1]]],
     "bots": [None, [5], [{"id": ANN, "muted": False}] * 2, [{"id": "x", "muted": False}], [{"id": ANN}],
              [{"id": f"{number:016x}", "muted": False} for number in range(13)]]}
 BAD_MESSAGE = {
     "id": ["", None, "x", "A" * 16], "parent": ["", 5, "0000000000000002", "0000000000000003"],
-    "author": ["", None, "bot", 5], "name": NAMES, "text": [None, 5, "x" * 1_000_001],
+    "author": ["", None, "bot", 5], "name": NAMES_OR_NONE,
+    "text": [None, 5, "x" * 1_000_001],
     "thinking": [None, "x" * 1_000_001], "created": MOMENTS, "edited": MOMENTS, "model": [5, "x" * 1_001],
     "error": [None, "x" * 2_001], "finish_reason": ["x", None, []],
     "sampling": [*SAMPLINGS], **dict.fromkeys(schema.REPLY_NUMBERS, COUNTS)}

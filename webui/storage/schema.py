@@ -216,7 +216,7 @@ def _check_message(where: str, message: object) -> None:
         raise ValueError(f"{where} has no proper id and parent")
     if message.get("author") != USER and not is_id(message.get("author")):
         raise ValueError(f"{where}.author is neither the user nor a bot's id")
-    check_name(f"{where}.name", message.get("name"))
+    check_name(f"{where}.name", message.get("name"), least=0)  # "" where the writer had no name
     check_text(f"{where}.text", message.get("text"), longest_text(message["author"]))
     check_text(f"{where}.thinking", message.get("thinking"), MAX_REPLY)
     check_text(f"{where}.error", message.get("error", ""), MAX_ERROR)
