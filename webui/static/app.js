@@ -10,6 +10,7 @@ import { recall, remember } from "./base/storage.js";
 import { chooseTheme, chosenTheme } from "./base/theme.js";
 import { get, listen } from "./server/api.js";
 import { followChanges } from "./session/changes.js";
+import { leaveEdit, openEdit } from "./session/edit-drafts.js";
 import { createRoom } from "./session/room.js";
 import { Store } from "./session/store.js";
 import { versions } from "./session/tree.js";
@@ -135,7 +136,9 @@ async function open(id, reading) {
     return;
   }
   remember("last", id);
-  composer.focus();
+  const editing = openEdit(id, room.path());
+  if (editing) store.set({ editing });
+  else composer.focus();
 }
 
 /** The empty page, with the bots that were in the room last. */
@@ -180,16 +183,18 @@ async function openBotEditor(bot) {
 
 /** @param {string | null} id */
 function leaveOrEnterEdit(id) {
-  const before = store.state.editing;
+  const { editing: before, session } = store.state;
+  if (before && session) leaveEdit(session.id, before);
   store.set({ editing: id });
   if (!id && before) transcript.focus(before);
 }
 
 /** @param {Promise<boolean>} saving */
 async function finishEdit(saving) {
-  if (!(await saving)) return;
+  if (!(await saving)) return false;
   store.set({ editing: null });
   composer.focus();
+  return true;
 }
 
 function editLast() {
@@ -358,7 +363,7 @@ async function start() {
   if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted, reading);
   else await openNew();
   store.set({ loading: false });
-  composer.focus();
+  if (!store.state.editing) composer.focus();
   changes.start(status.changes);
   if (window.requestIdleCallback) requestIdleCallback(rightPanel, { timeout: 1000 });
   else setTimeout(rightPanel, 200);

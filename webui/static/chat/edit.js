@@ -1,39 +1,64 @@
 // @ts-check
-/** The editor that stands in a message's place: a branch for the user's words, a correction in place for a reply. */
+/**
+ * The editor that stands in a message's place: a branch for the user's words, a correction in place for a reply.
+ * What is typed is kept at once, and the element stays the same whatever else changes.
+ * @import { View, Handlers } from "./message.js"
+ */
 
 import { h } from "../base/dom.js";
 import { isComposing } from "../base/input.js";
+import { editDraft, keepEdit } from "../session/edit-drafts.js";
 
 /**
- * @param {import("./message.js").View} view
- * @param {import("./message.js").Handlers} handlers
+ * @param {() => View} current the message as it is by then
+ * @param {Handlers} handlers
  */
-export function editor({ message, isUser, name }, handlers) {
+export function editor(current, handlers) {
+  const { message, isUser, name, sessionId } = current();
+  const draft = editDraft(sessionId, message.id);
   const area = h("textarea", {
     class: "edit-text",
     rows: "2",
     dir: "auto",
     "aria-label": `Edit what ${name} said`,
   });
-  area.value = message.text;
+  area.value = draft?.text ?? message.text;
   const grow = () => {
     area.style.height = "auto";
     area.style.height = `${area.scrollHeight + 2}px`;
   };
-  const finish = () => {
-    const text = area.value.trim();
-    if (!text || text === message.text) handlers.edit(null);
-    else if (isUser) handlers.branch(message, text);
-    else handlers.save(message, text);
+  const keep = () => {
+    const changed = area.value !== current().message.text;
+    keepEdit(sessionId, message.id, changed ? { text: area.value, open: true } : null);
   };
-  area.addEventListener("input", grow);
+  const cancel = () => {
+    keepEdit(sessionId, message.id, null);
+    handlers.edit(null);
+  };
+  let sending = false;
+  /** @param {(message: View["message"], text: string) => Promise<boolean>} send */
+  const finish = async (send) => {
+    const text = area.value.trim();
+    if (!text || text === current().message.text) cancel();
+    else if (!sending) {
+      sending = true;
+      if (await send(current().message, text)) keepEdit(sessionId, message.id, null);
+      sending = false;
+    }
+  };
+  const proceed = () => finish(isUser ? handlers.branch : handlers.save);
+  area.addEventListener("input", () => {
+    grow();
+    keep();
+  });
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !isComposing(event)) {
       event.preventDefault();
       event.stopPropagation();
-      finish();
+      proceed();
     }
   });
+  if (draft) keep(); // it is open again
   requestAnimationFrame(() => {
     grow();
     area.focus({ preventScroll: false });
@@ -41,6 +66,7 @@ export function editor({ message, isUser, name }, handlers) {
   });
   const button = (text, kind, onClick) =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
+  const help = isUser ? "What followed stays, as the other version." : "Everything after it stays.";
   return h(
     "div",
     { class: "edit" },
@@ -48,13 +74,10 @@ export function editor({ message, isUser, name }, handlers) {
     h(
       "div",
       { class: "edit-row" },
-      button(isUser ? "Send as a new branch" : "Save", "primary", finish),
-      isUser && button("Only correct it", "", () => handlers.save(message, area.value.trim() || message.text)),
-      button("Cancel", "ghost", () => handlers.edit(null)),
-      h("span", {
-        class: "help",
-        text: isUser ? "What followed stays, as the other version." : "Everything after it stays.",
-      }),
+      button(isUser ? "Send as a new branch" : "Save", "primary", proceed),
+      isUser && button("Only correct it", "", () => finish(handlers.save)),
+      button("Cancel", "ghost", cancel),
+      h("span", { class: "help", text: draft ? "These are your words from before. Cancel drops them." : help }),
     ),
   );
 }

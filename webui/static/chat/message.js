@@ -13,11 +13,12 @@ import { MarkdownView } from "../text/markdown.js";
 import { editor } from "./edit.js";
 
 /**
- * @typedef {{message: Message, live: Live | null, isUser: boolean, name: string, color: string, versions: string[],
- *   isLast: boolean, busy: boolean, editing: boolean}} View
+ * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
+ *   color: string, versions: string[], isLast: boolean, busy: boolean, editing: boolean}} View
  *
- * @typedef {{show: (id: string) => void, edit: (id: string | null) => void, save: (message: Message, text: string) => void,
- *   branch: (message: Message, text: string) => void, proceed: (message: Message) => void,
+ * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
+ *   save: (message: Message, text: string) => Promise<boolean>,
+ *   branch: (message: Message, text: string) => Promise<boolean>, proceed: (message: Message) => void,
  *   again: (message: Message) => void, menu: (message: Message, anchor: HTMLElement) => void}} Handlers
  */
 
@@ -32,6 +33,8 @@ const BADGES = {
 export class MessageView {
   /** @param {View} view @param {Handlers} handlers */
   constructor(view, handlers) {
+    /** @type {HTMLElement | null} */
+    this.part_edit = null;
     this.handlers = handlers;
     this.view = view;
     this.signature = "";
@@ -89,7 +92,8 @@ export class MessageView {
       this.#thinking(message.thinking || "", thoughtSeconds(message));
     }
     this.body.hidden = editing || (!live && !message.text);
-    this.#part("edit", editing ? editor(view, this.handlers) : null, this.main);
+    const open = () => this.part_edit || editor(() => this.view, this.handlers);
+    this.#part("edit", editing ? open() : null, this.main);
     this.#part("badge", live ? null : badge(message), this.main);
     this.#part("actions", live || editing ? null : actions(view, this.handlers), this.main);
   }
@@ -128,6 +132,7 @@ export class MessageView {
   /** Put a part in, in place of the one of the same kind. @param {string} kind @param {HTMLElement | null} element @param {HTMLElement} parent */
   #part(kind, element, parent) {
     const old = this[`part_${kind}`];
+    if (old === element) return;
     if (old && element) old.replaceWith(element);
     else if (old) old.remove();
     else if (element && kind === "monogram") parent.prepend(element);

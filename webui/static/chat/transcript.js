@@ -53,6 +53,7 @@ export function createTranscript(store, room, handlers) {
     const isUser = message.author === "user";
     const bot = isUser ? null : botOf(state, message.author);
     return {
+      sessionId: session.id,
       message,
       live: live?.ready ? live : null,
       isUser,

@@ -8,6 +8,7 @@
 import { h } from "../base/dom.js";
 import { draftKey, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
+import { forgetEdits } from "../session/edit-drafts.js";
 import { toast, toastError } from "../overlays/toast.js";
 
 /**
@@ -112,7 +113,12 @@ export function createLibrary(store, room, page) {
     },
 
     /** Forget what was typed for a session that is gone. @param {string[]} ids */
-    forget: (ids) => ids.forEach((id) => remember(draftKey(id), "")),
+    forget(ids) {
+      for (const id of ids) {
+        remember(draftKey(id), "");
+        forgetEdits(id);
+      }
+    },
   };
 }
 
