@@ -1,1 +1,1 @@
-"""Tests, one file a module; browser/ drives the page."""
+"""Tests by layer; browser/ drives the page, helpers/ is what they share."""

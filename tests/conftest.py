@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from tests.api import LIN, MARLOW, OTTO, Page
-from tests.failing_disk import FastDisk
-from tests.fake_model import FakeModel
-from tests.fake_server import write_bots
+from tests.helpers.api import LIN, MARLOW, OTTO, Page
+from tests.helpers.failing_disk import FastDisk
+from tests.helpers.fake_model import FakeModel
+from tests.helpers.fake_server import write_bots
 
 settings.register_profile("parlor", deadline=None, max_examples=60)  # machines that test may be busy ones
 settings.load_profile("parlor")
@@ -70,7 +70,7 @@ def room(client):
 @pytest.fixture(params=("plain", "avx2", "avx512", "amx"))
 def ops(request):
     """The kernels with one instruction set forced, on two threads; a set this machine lacks is emulated."""
-    from tests.kernel_libraries import opened
+    from tests.helpers.kernel_libraries import opened
 
     with opened(request) as kernels:
         yield kernels

@@ -1,6 +1,6 @@
 """Many readers of running replies, by hand: python -m tests.load_streams --readers 64 --replies 1
 
-Each token is the time at which the model made it (tests.fake_model "clock"). Prints the delay from there to
+Each token is the time at which the model made it (fake_model's "clock"). Prints the delay from there to
 the reader's socket, whether a token was missed, and what the server took. The kernel notes when bytes reach
 a socket, so how late this process reads them is no part of the delay; that is printed beside it, as both
 share the machine. With --deaf N, N more readers never read a byte. With --end-after S the server gets
@@ -21,9 +21,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .api import MARLOW, Event, Page, parse_events
-from .fake_server import write_bots
-from .server_process import EventSocket, Server
+from tests.helpers.api import MARLOW, Event, Page, parse_events
+from tests.helpers.fake_server import write_bots
+from tests.helpers.server_process import EventSocket, Server
 
 SO_TIMESTAMPING = 37  # asm-generic/socket.h; the same number names the answer
 TIMESTAMPS_OF_ARRIVAL = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, _SOFTWARE of linux/net_tstamp.h

@@ -31,7 +31,7 @@ from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.engine.loading import load_engine
 from model.engine.request import FailedEvent, FinishedEvent, SamplingParams, TokenEvent
-from tests.slow_steps import Lost, LostTime, Step, explain
+from tests.helpers.slow_steps import Lost, LostTime, Step, explain
 
 STARTER = Path(__file__).parent.parent / "starter"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import app as app_module
-from tests.api import MARLOW, Page, parse_events
-from tests.fake_model import FakeModel
-from tests.fake_server import write_bots
+from tests.helpers.api import MARLOW, Page, parse_events
+from tests.helpers.fake_model import FakeModel
+from tests.helpers.fake_server import write_bots
+from tests.helpers.server_process import ROOT, EventSocket, Server
 from tests.load_streams import cpu_seconds
-from tests.server_process import ROOT, EventSocket, Server
 from webui.storage.store import Store
 
 END_SECONDS = 5.0  # two, on a machine that is not busy with other tests

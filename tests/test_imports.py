@@ -161,6 +161,16 @@ def reaches(graph: dict[str, set[str]], start: str, goal: str) -> bool:
     return False
 
 
+def test_tests_lie_in_the_folder_of_their_layer_and_import_helpers_that_exist():
+    """Beside tests/ itself, only what is of no layer: the program, its start, its imports, the README."""
+    of_no_layer = {"test_app.py", "test_docs.py", "test_imports.py", "test_readme.py", "test_start.py"}
+    assert {path.name for path in (ROOT / "tests").glob("test_*.py")} <= of_no_layer
+    for path, name in pairs("tests") + pairs("tools"):
+        if name.partition(".")[0] == "tests":
+            module = ROOT / Path(*name.split("."))
+            assert module.is_dir() or module.with_suffix(".py").is_file(), f"{path} imports {name}"
+
+
 def test_nothing_imports_the_tools_but_their_tests():
     for folder in ("app", "webui", "model"):
         assert not [name for _path, name in pairs(folder) if name.startswith("tools")]

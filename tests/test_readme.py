@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tests.text_samples import write_chat_model
+from tests.helpers.text_samples import write_chat_model
 
 README = Path(__file__).parent.parent / "README.md"
 

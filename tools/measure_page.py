@@ -132,7 +132,7 @@ class Parlor:
 @contextmanager
 def running_parlor() -> Iterator[Parlor]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.fake_server", "--port", "0", "--sessions-dir", folder,
+        command = [sys.executable, "-m", "tests.helpers.fake_server", "--port", "0", "--sessions-dir", folder,
                    "--delay", str(1 / TOKENS_A_SECOND), "--seq-len", "400000"]
         server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         try:

@@ -4,7 +4,7 @@
 
 Takes exactly the versions named below from the npm registry (with `npm pack`), copies the few files that
 the page uses without changing a byte, collects the icons into one sprite, and writes each file's sha256 into
-VENDOR.md. tests/test_static_files.py holds that list against the files. Run it only to change a
+VENDOR.md. tests/webui/test_static_files.py holds that list against the files. Run it only to change a
 version or an icon.
 """
 

@@ -18,8 +18,8 @@ import pytest
 from playwright.sync_api import expect
 from waitress.server import create_server
 
-from tests.fake_model import FakeModel
-from tests.fake_server import BOTS, write_bots
+from tests.helpers.fake_model import FakeModel
+from tests.helpers.fake_server import BOTS, write_bots
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",

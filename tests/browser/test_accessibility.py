@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.fake_model import CODE, MARKDOWN, TABLE
+from tests.helpers.fake_model import CODE, MARKDOWN, TABLE
 
 from .conftest import MARLOW, OTTO, go_to, say, wait_until_quiet
 

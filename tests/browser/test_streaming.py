@@ -178,7 +178,7 @@ def start_server(port, folder):
         [
             sys.executable,
             "-m",
-            "tests.fake_server",
+            "tests.helpers.fake_server",
             "--port",
             str(port),
             "--sessions-dir",

@@ -16,8 +16,8 @@ from torch import Tensor
 from model.kernels.binding import load_library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cpu_kernels import CpuKernels
-from tests import test_attention, test_kernels, test_linear
 from tests.emulated_isa import EMULATED, machine_isas
+from tests.kernels import test_attention, test_kernels, test_linear
 
 
 class SeparateWeights(CpuKernels):

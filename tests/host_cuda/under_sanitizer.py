@@ -16,9 +16,9 @@ from model.kernels.build.cuda import HEADERS
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.kernels.cuda_kernels import CudaKernels
 from model.kernels.sampling import SamplingRow
-from tests.attention_batch import Batch, empty_caches
+from tests.helpers.attention_batch import Batch, empty_caches
 from tests.host_cuda.build import HostDevice, cuda_on_host
-from tests.test_linear import quantized_parts
+from tests.kernels.test_linear import quantized_parts
 
 EVERY_STEP = SamplingParams(
     repetition_penalty=1.1, repetition_range=3, repetition_decay=2, presence_penalty=0.1,

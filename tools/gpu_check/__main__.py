@@ -28,8 +28,10 @@ _LEAST_SECONDS = 3
 _GRACE_SECONDS = 3
 """Between being asked to end and being ended."""
 TOOK_TOO_LONG, NOT_REACHED, MISSING = 124, 125, 127
-TESTS = ("tests/test_self_check.py", "tests/test_kernels.py", "tests/test_linear.py",
-         "tests/test_attention.py", "tests/test_sampling_kernel.py", "tests/test_cuda_engine.py")
+KERNEL_TESTS = ("tests/kernels/test_self_check.py", "tests/kernels/test_linear.py",
+                "tests/kernels/test_attention.py")
+TESTS = (*KERNEL_TESTS, "tests/kernels/test_kernels.py", "tests/kernels/test_sampling_kernel.py",
+         "tests/engine/test_cuda_engine.py")
 """Those that run on a GPU."""
 
 
@@ -54,7 +56,7 @@ def stages(parts: Path, peers: Path | None) -> list[Stage]:
 
     pytest = [sys.executable, "-m", "pytest", "--device", "cuda", "-q", "--tb=short",
               "-p", "no:cacheprovider"]
-    few = [*pytest, "-x", "tests/test_self_check.py", "tests/test_linear.py", "tests/test_attention.py",
+    few = [*pytest, "-x", *KERNEL_TESTS,
            "-k", "right_kernels or shares_the_columns or neighbours_or_chunks or page_sizes"]
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     sanitizer = [program, "--error-exitcode", "9", "--print-limit", "20", "--tool"]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.tiny_models import dequantize_gptq
+from tests.helpers.tiny_models import dequantize_gptq
 
 VOCAB = 128
 SLICES = {"v1_w4g64_act_asym": "gptq_v1_w4g64_act_asym", "lmhead_w4g64": "gptq_lmhead_w4g64"}

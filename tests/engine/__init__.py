@@ -1,0 +1,1 @@
+"""Requests, memory and devices: the model from tokens to tokens."""

@@ -1,0 +1,332 @@
+"""Quantizing a folder: calibration text, whole runs on tiny models, the command line and its errors."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.config import ModelConfig, ModelLoadError
+from model.quantize import QuantizeOptions, layers, llama, quantize_folder, run
+from model.quantize.__main__ import main
+from model.quantize.calibration import make_batches, tokenize_documents
+from model.quantize.gptq import GridOptions
+from model.quantize.source import open_source
+from tests.helpers.gptq_description import dequantize_by_description
+from tests.helpers.quantizable_models import HIDDEN, INNER, LAYERS, VOCAB, make_llama, write_text
+
+# ---------------------------------------------------------------- calibration text
+
+
+def test_each_bos_of_a_text_begins_a_document(source):
+    tokenizer = run.load_tokenizer(open_source(source))
+    one, two = tokenizer.encode("Hi", add_bos=False), tokenizer.encode("you\nthere", add_bos=False)
+    assert tokenize_documents("<s>Hi</s>\n\n<s>you\nthere\n", tokenizer) == [[1, *one, 2], [1, *two]]
+    assert tokenize_documents("you\nthere", tokenizer) == [[1, *two]]
+    assert tokenize_documents(" \n", tokenizer) == []
+
+
+def test_pieces_are_spread_over_the_text_and_filled_up():
+    documents = [[1, *[n] * (size - 1)] for n, size in ((5, 30), (6, 20), (7, 45))]
+    (batch,) = make_batches(documents, budget=95, length=20)
+    assert sorted(batch.is_text.sum(1).tolist()) == [5, 10, 20, 20, 20, 20]
+    assert batch.token_ids.shape == (6, 20) and not batch.token_ids[~batch.is_text].any()
+    assert sorted(set(batch.token_ids[batch.is_text].tolist())) == [1, 5, 6, 7]
+    (half,) = make_batches(documents, budget=48, length=20)
+    assert len(half.token_ids) == 3 and {5, 6, 7} < set(half.token_ids.flatten().tolist())
+    long = make_batches([[n] * 1000 for n in range(20)], budget=1 << 20, length=1000)
+    assert [len(batch.token_ids) for batch in long] == [4] * 5
+
+
+def test_a_text_of_a_few_tokens_is_an_error():
+    assert make_batches([list(range(40))], budget=99, length=64)[0].token_ids.shape == (1, 40)
+    with pytest.raises(ValueError, match="has 3 tokens; expected 16"):
+        make_batches([[1, 2, 3]], budget=99, length=64)
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    make_llama(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text") / "text.txt")
+
+
+def quantize(source, target, text_file, grid=None, **more):
+    lines = []
+    options = QuantizeOptions(grid=grid or GridOptions(group_size=32), calibration=text_file, samples=16,
+                              seq_len=128, **more)
+    quantize_folder(source, target, options, progress=lines.append)
+    return load_all(target), lines
+
+
+def load_all(folder):
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def dequantized_model(folder):
+    """transformers' Llama in float32 with the weights that the test's own reader finds in a GPTQ folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    quantization, tensors = config.pop("quantization_config", None), load_all(folder)
+    weights = {name: tensor.float() for name, tensor in tensors.items()
+               if name.rpartition(".")[2] not in ("qweight", "qzeros", "scales", "g_idx")}
+    for name in [name[:-8] for name in tensors if name.endswith(".qweight")]:
+        weights[f"{name}.weight"] = dequantize_by_description(tensors, name, quantization["bits"])
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    model.tie_weights()
+    return model.float().eval()
+
+
+@torch.no_grad()
+def logits(model, ids):
+    return model(input_ids=ids).logits
+
+
+@pytest.fixture(scope="module")
+def test_ids(source, text_file):
+    tokenizer = run.load_tokenizer(open_source(source))
+    documents = tokenize_documents(text_file.read_text(encoding="utf-8"), tokenizer)
+    return torch.tensor([document[:200] for document in documents[:2]])
+
+
+def test_a_run_writes_the_folder_that_other_tools_expect(source, text_file, tmp_path):
+    tensors, lines = quantize(source, tmp_path / "out", text_file)
+    out = tmp_path / "out"
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    section = config["quantization_config"]
+    assert section == json.loads((out / "quantize_config.json").read_text(encoding="utf-8"))
+    expected = {"quant_method": "gptq", "checkpoint_format": "gptq", "bits": 4, "group_size": 32, "sym": True,
+                "desc_act": False, "lm_head": False}
+    assert {name: section[name] for name in expected} == expected
+    before = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    assert {name: config[name] for name in before} == before
+    assert (out / "chat_template.jinja").is_file() and (out / "tokenizer.json").is_file()
+    down = "model.layers.1.mlp.down_proj"
+    assert tensors[f"{down}.qweight"].shape == (INNER // 8, HIDDEN)
+    assert tensors[f"{down}.qzeros"].shape == (3, HIDDEN // 8)
+    assert tensors[f"{down}.scales"].shape == (3, HIDDEN) and tensors[f"{down}.scales"].dtype == torch.float16
+    assert set(tensors[f"{down}.qzeros"].flatten().tolist()) == {0x77777777}
+    assert f"{down}.weight" not in tensors
+    untouched = load_all(source)
+    for name in ("model.embed_tokens.weight", "lm_head.weight", "model.layers.0.input_layernorm.weight"):
+        assert torch.equal(tensors[name], untouched[name]) and tensors[name].dtype == torch.bfloat16
+    assert sum(line.startswith("layer ") for line in lines) == LAYERS
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_the_float_forward_pass_agrees_with_transformers(tmp_path, text_file, monkeypatch):
+    """Hidden states behind the last layer, with biases, grouped heads, an own head_dim and llama3 RoPE."""
+    scaling = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    model = make_llama(tmp_path, attention_bias=True, mlp_bias=True, head_dim=24,
+                       rope_parameters=scaling)
+    monkeypatch.setattr(layers._LayerPass, "_quantize", lambda *arguments, **more: None)
+    source = open_source(tmp_path)
+    ids = torch.randint(0, VOCAB, (3, 100), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        hidden = [model.model.embed_tokens(ids[:2]), model.model.embed_tokens(ids[2:, :60])]
+        target = [x.clone() for x in hidden]
+        for index in range(LAYERS):
+            layer = layers._LayerPass(source, index, GridOptions(), 0.5)
+            layer.run(hidden, target, [], llama.rope_tables(source.config, 100))
+        expected = model.model(input_ids=ids).last_hidden_state
+        assert torch.allclose(model.model.norm(hidden[0]), expected[:2], atol=2e-4)
+        assert torch.allclose(model.model.norm(hidden[1]), expected[2:, :60], atol=2e-4)
+        assert torch.equal(hidden[0], target[0])
+
+
+def test_what_fills_up_a_batch_changes_nothing(source, text_file, monkeypatch):
+    """The same pieces one by one, where none is filled up, give the same sums up to rounding."""
+    opened = open_source(source)
+    options = QuantizeOptions(calibration=text_file, samples=4, seq_len=64)
+    results = []
+    for at_once in (4096, 1):
+        monkeypatch.setattr("model.quantize.calibration.TOKENS_AT_ONCE", at_once)
+        batches = run.read_batches(opened, options, lambda line: None)
+        assert (len(batches) == 1) == (at_once == 4096)
+        results.append(list(layers.quantize_layers_gptq(opened, batches, GridOptions(), 0.5)))
+    for one, other in zip(*results, strict=True):
+        assert one.errors == pytest.approx(other.errors, rel=0.01)
+
+
+@pytest.mark.parametrize("rope", [
+    {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.5},
+    {"rope_theta": 500000.0, "rope_type": "default"}], ids=["linear", "base 500000"])
+def test_rope_tables_agree_with_transformers(tmp_path, rope):
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4, rope_parameters=rope,
+                         architectures=["LlamaForCausalLM"])
+    config.save_pretrained(tmp_path)
+    cos, sin = llama.rope_tables(ModelConfig.from_folder(tmp_path), 50)
+    expected = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(50)[None])
+    assert torch.allclose(torch.cat([cos, cos], 1), expected[0][0], atol=1e-5)
+    assert torch.allclose(torch.cat([sin, sin], 1), expected[1][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [
+    GridOptions(group_size=32), GridOptions(group_size=64, act_order=True),
+    GridOptions(group_size=-1, symmetric=False), GridOptions(bits=8, group_size=32)], ids=str)
+def test_the_quantized_model_is_nearer_to_the_original_by_gptq_than_by_rounding(
+        source, text_file, test_ids, tmp_path, grid):
+    """Logits through transformers with weights from the independent reader."""
+    expected = logits(dequantized_model(source), test_ids)
+    quantize(source, tmp_path / "gptq", text_file, grid)
+    plain = GridOptions(bits=grid.bits, group_size=grid.group_size, symmetric=grid.symmetric)
+    quantize(source, tmp_path / "round", text_file, plain, method="round")
+    errors = [float((logits(dequantized_model(tmp_path / name), test_ids) - expected).square().mean().sqrt())
+              for name in ("gptq", "round")]
+    assert errors[0] < errors[1]
+    assert errors[0] < (0.02 if grid.bits == 8 else 0.5) * float(expected.std())
+
+
+def test_making_good_earlier_layers_errors_brings_the_logits_nearer(source, text_file, test_ids, tmp_path):
+    expected = logits(dequantized_model(source), test_ids)
+    errors = []
+    for correction in (0.0, 0.5):
+        target = tmp_path / str(correction)
+        quantize(source, target, text_file, correction=correction)
+        errors.append(float((logits(dequantized_model(target), test_ids) - expected).norm()))
+    assert errors[1] < 0.95 * errors[0]
+
+
+def test_the_file_holds_exactly_what_the_error_was_measured_on(source, text_file, tmp_path, monkeypatch):
+    """Read back, the weights are bit for bit those that the run went on with."""
+    kept = {}
+    original = run.quantize_layers_gptq
+
+    def spy(*arguments):
+        for layer in original(*arguments):
+            kept.update({name: matrix.dequantize() for name, matrix in layer.matrices.items()})
+            yield layer
+
+    monkeypatch.setattr(run, "quantize_layers_gptq", spy)
+    tensors, _ = quantize(source, tmp_path / "out", text_file, GridOptions(group_size=32, symmetric=False))
+    assert len(kept) == 7 * LAYERS
+    for name, weight in kept.items():
+        assert torch.equal(dequantize_by_description(tensors, name, 4), weight)
+
+
+def test_sharded_in_and_out_gives_the_same_tensors(source, text_file, tmp_path):
+    make_llama(tmp_path / "sharded", max_shard_size="60kB")
+    assert len(list((tmp_path / "sharded").glob("model-0*.safetensors"))) > 2
+    whole, _ = quantize(source, tmp_path / "whole", text_file)
+    parts, _ = quantize(tmp_path / "sharded", tmp_path / "parts", text_file, shard_bytes=1 << 16)
+    index = json.loads((tmp_path / "parts" / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    assert set(index["weight_map"]) == set(whole) == set(parts)
+    assert len(set(index["weight_map"].values())) > 1
+    for name, file in index["weight_map"].items():
+        assert name in load_file(tmp_path / "parts" / file)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_two_runs_give_the_same_file(source, text_file, tmp_path):
+    for name in ("one", "two"):
+        quantize(source, tmp_path / name, text_file)
+    one, two = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_biases_stay_and_tied_embeddings_stay_tied(tmp_path, text_file):
+    make_llama(tmp_path / "in", attention_bias=True, tie_word_embeddings=True)
+    tensors, _ = quantize(tmp_path / "in", tmp_path / "out", text_file)
+    assert "lm_head.weight" not in tensors
+    before = load_all(tmp_path / "in")
+    name = "model.layers.0.self_attn.o_proj.bias"
+    assert torch.equal(tensors[name], before[name])
+
+
+def test_the_command_line_from_end_to_end(source, text_file, tmp_path, capsys):
+    command = [str(source), str(tmp_path / "out"), "--bits", "4", "--group-size", "32", "--asym",
+               "--act-order", "--calibration", str(text_file), "--samples", "4", "--seq-len", "64"]
+    assert main(command) == 0
+    assert "calibration:" in capsys.readouterr().out
+    assert main(command) == 1  # it exists now
+    assert "exists already; choose another folder or add --overwrite" in capsys.readouterr().err
+    (tmp_path / "out" / "README.md").write_text("mine")
+    (tmp_path / "out" / "model-00001-of-00002.safetensors").write_bytes(b"of an older run")
+    assert main([*command, "--overwrite"]) == 0
+    kept = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "README.md" in kept and [name for name in kept if "safetensors" in name] == ["model.safetensors"]
+    capsys.readouterr()
+    assert main([str(tmp_path / "out"), str(tmp_path / "again")]) == 1
+    assert "quantized already (gptq)" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists() and not (tmp_path / "again.partial").exists()
+
+
+def test_without_a_calibration_file_the_projects_own_texts_are_read(source, tmp_path, capsys):
+    assert main([str(source), str(tmp_path / "out"), "--samples", "2", "--seq-len", "32"]) == 0
+    assert "Parlor's own README and sources" in capsys.readouterr().out
+
+
+def test_a_failure_leaves_no_folder_behind(source, tmp_path, text_file):
+    broken = tmp_path / "broken"
+    make_llama(broken)
+    tensors = load_all(broken)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, broken / "model.safetensors")
+    with pytest.raises(ModelLoadError, match=r"no tensor model\.layers\.1\.mlp\.up_proj\.weight"):
+        quantize(broken, tmp_path / "out", text_file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken"]
+
+
+def test_a_weight_that_is_not_a_number_is_an_error(tmp_path, text_file):
+    make_llama(tmp_path / "in")
+    tensors = load_all(tmp_path / "in")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, tmp_path / "in" / "model.safetensors")
+    with pytest.raises(ValueError, match="not finite"):
+        quantize(tmp_path / "in", tmp_path / "out", text_file)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"architectures": ["GPT2LMHeadModel"]}, "architectures is 'GPT2LMHeadModel'; expected one of"),
+    ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    ({"hidden_size": 1 << 40}, "hidden_size is 1099511627776"),
+    ({"intermediate_size": 96}, r"\[88, 64\]; expected .* \[96, 64\]"),
+    ({"quantization_config": {"quant_method": "awq"}}, r"quantized already \(awq\)"),
+])
+def test_sources_that_do_not_fit_are_named(source, text_file, tmp_path, change, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(source, copy)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
+    with pytest.raises(ModelLoadError, match=message):
+        quantize(copy, tmp_path / "out", text_file)
+
+
+def test_folders_without_weights_config_or_tokenizer_are_named(tmp_path, source, text_file):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file, message in (("config.json", r"has no config\.json"), ("model.safetensors", "no .*safetensors"),
+                          ("tokenizer.json", "no tokenizer")):
+        with pytest.raises(ModelLoadError, match=message):
+            quantize(copy, tmp_path / "out", text_file)
+        shutil.copy(source / file, copy)
+    quantize(copy, tmp_path / "out", text_file)
+
+
+def test_a_layer_that_cannot_be_packed_is_named_before_any_work(tmp_path, source, text_file):
+    with pytest.raises(ValueError, match=r"mlp\.gate_proj: 88 outputs of 3 bits"):
+        quantize(source, tmp_path / "out", text_file, GridOptions(bits=3))
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for option in ("--bits", "--group-size", "--method", "--act-order", "--asym", "--calibration"):
+        assert option in text

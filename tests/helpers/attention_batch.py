@@ -1,0 +1,69 @@
+"""A ragged batch of attention on scattered pages, of any cache kind, for the tests of kernels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+
+from model.kernels.cache_kinds import CACHE_KINDS
+from model.kernels.reference import cache as cache_reference
+from tests.helpers.strided import GUARD
+
+
+def empty_caches(kind: str, num_pages: int, kv_heads: int, page_size: int,
+                 head_dim: int) -> list[torch.Tensor]:
+    """A key and a value cache that hold NaN wherever a float can."""
+    made = CACHE_KINDS[kind]
+    shape = made.cache_shape(num_pages, kv_heads, page_size, head_dim)
+    fill = 255 if made.is_quantized else math.nan  # 0xFFFF is a NaN of float16
+    return [torch.full(shape, fill, dtype=getattr(torch, made.dtype)) for _ in range(2)]
+
+
+class Batch:
+    """Sequences are (query rows, keys). Whatever a kernel must not read holds NaN."""
+
+    def __init__(self, sequences: list[tuple[int, int]], *, heads: int, kv_heads: int, head_dim: int,
+                 page_size: int = 32, kind: str = "fp16") -> None:
+        self.heads, self.scale, self.page_size = heads, head_dim ** -0.5, page_size
+        counts = [math.ceil(keys / page_size) for _, keys in sequences]
+        num_pages = sum(counts) + 2
+        self.k_cache, self.v_cache = empty_caches(kind, num_pages, kv_heads, page_size, head_dim)
+        order = torch.randperm(num_pages)
+        free = iter(order.tolist())
+        self.block_table = torch.full((len(sequences), max([*counts, 1])), -1, dtype=torch.int32)
+        for s, count in enumerate(counts):
+            self.block_table[s, :count] = torch.tensor([next(free) for _ in range(count)], dtype=torch.int32)
+        places = [(int(self.block_table[s, i // page_size]), i % page_size)
+                  for s, (_, keys) in enumerate(sequences) for i in range(keys)]
+        pages, offsets = torch.tensor(places).reshape(-1, 2).unbind(1)
+        for cache, are_keys in ((self.k_cache, True), (self.v_cache, False)):
+            rows = torch.randn(len(places), kv_heads, head_dim)
+            cache_reference.write(cache, pages, offsets, rows, are_keys)
+        self.cu_seqlens = torch.tensor([0, *itertools.accumulate(m for m, _ in sequences)], dtype=torch.int32)
+        self.seq_lens = torch.tensor([keys for _, keys in sequences], dtype=torch.int32)
+        tokens = int(self.cu_seqlens[-1])
+        self.qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim)
+        self.q = self.qkv[:, :heads * head_dim]
+
+    def part(self, s: int, first: int = 0, last: int | None = None) -> Batch:
+        """Sequence `s` alone, only its query rows first .. last, as if its later keys were not there yet."""
+        rows = int(self.cu_seqlens[s + 1] - self.cu_seqlens[s])
+        last = rows if last is None else last
+        alone = object.__new__(Batch)
+        alone.heads, alone.scale, alone.page_size = self.heads, self.scale, self.page_size
+        alone.k_cache, alone.v_cache = self.k_cache, self.v_cache
+        alone.block_table = self.block_table[s:s + 1]
+        alone.cu_seqlens = torch.tensor([0, last - first], dtype=torch.int32)
+        alone.seq_lens = self.seq_lens[s:s + 1] - (rows - last)
+        start = int(self.cu_seqlens[s])
+        alone.q = self.q[start + first:start + last]
+        return alone
+
+    def run(self, ops: Any) -> torch.Tensor:
+        out = torch.full(self.q.shape, GUARD)
+        ops.paged_attention(self.q, self.k_cache, self.v_cache, self.block_table, self.cu_seqlens,
+                            self.seq_lens, out, self.heads, self.scale)
+        return out

@@ -1,0 +1,367 @@
+"""The cache, kind by kind, on every instruction set: layouts, rope_write_kv and paged_attention."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from model.kernels.cache_kinds import CACHE_KINDS, kind_of
+from model.kernels.reference import cache as cache_reference
+from model.kernels.reference import operations as reference
+from tests.helpers.attention_batch import Batch, empty_caches
+from tests.helpers.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
+from tests.helpers.strided import assert_gaps_untouched, strided
+
+PLAIN, QUANTIZED = ("fp16", "fp32"), ("q8", "q4")
+TOLERANCE = {"fp16": {"rtol": 1e-5, "atol": 3e-6}, "fp32": {"rtol": 1e-5, "atol": 3e-6},
+             "q8": {"rtol": 0.0, "atol": 5e-4}, "q4": {"rtol": 0.0, "atol": 5e-2}}
+"""Kernels may round queries (q4: to 8 bits) and weights (to 15 bits of a block's largest)."""
+
+
+@pytest.fixture(params=LIBRARIES)
+def any_ops(request):
+    with opened(request) as one:
+        yield one
+
+
+# ---- what the quantized kinds are --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "expected"), [("fp16", 2.0), ("q8", 1.0625), ("q4", 0.5625), ("fp32", 4.0)])
+def test_bytes_of_a_number_by_hand(name: str, expected: float):
+    for head_dim in (32, 64, 96, 128, 256):
+        assert CACHE_KINDS[name].row_bytes(head_dim) == head_dim * expected
+    odd = CACHE_KINDS[name].row_bytes(80)  # two groups of 32 and one of 16
+    assert odd == (80 * expected if name in PLAIN else 80 * CACHE_KINDS[name].bits // 8 + 6)
+
+
+def test_the_kind_of_a_cache_follows_from_its_type_and_width():
+    for kind in CACHE_KINDS.values():
+        assert kind_of(kind.dtype, kind.cache_shape(1, 1, 8, 80)[3], 80) is kind
+    with pytest.raises(ValueError, match=r"uint8 \[..., 80\] for heads of 80; expected .*86\] \(q8\)"):
+        kind_of("uint8", 80, 80)
+
+
+@pytest.mark.parametrize("n", (8, 16, 64, 80, 96, 256))
+def test_the_rotation_is_a_hadamard_matrix_in_blocks(n: int):
+    block = {80: 16, 96: 32}.get(n, n)
+    sylvester = torch.ones(1, 1)
+    while len(sylvester) < block:
+        sylvester = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), sylvester)
+    matrix = torch.block_diag(*[sylvester / block ** 0.5] * (n // block))
+    x = torch.randn(5, n)
+    torch.testing.assert_close(cache_reference.hadamard(x), x @ matrix)
+    torch.testing.assert_close(cache_reference.hadamard(cache_reference.hadamard(x)), x)
+
+
+def test_four_bits_by_hand():
+    """A scale of 1: cells of width 1 from -8 to 8, values in their middles."""
+    x = torch.tensor([[-8.0, -7.5, -0.1, 0.0, 0.9, 1.0, 7.99, 8.0]])
+    codes, scales = cache_reference.quantize(x, 4)
+    assert scales.tolist() == [[1.0]]
+    assert codes.tolist() == [[0, 0, 7, 8, 8, 9, 15, 15]]
+    values = cache_reference.dequantize(codes, scales, 4)
+    assert values.tolist() == [[-7.5, -7.5, -0.5, 0.5, 0.5, 1.5, 7.5, 7.5]]
+
+
+def test_eight_bits_by_hand():
+    x = torch.tensor([[254.0, -254.0, 1.0, 3.0, 5.1, 0.0, -0.9, 100.0]])
+    codes, scales = cache_reference.quantize(x, 8)
+    assert scales.tolist() == [[2.0]]
+    assert codes.view(torch.int8).tolist() == [[127, -127, 0, 2, 3, 0, 0, 50]]  # halves to even
+    assert torch.equal(cache_reference.dequantize(*cache_reference.quantize(torch.zeros(1, 40), 4), 4),
+                       torch.zeros(1, 40))
+
+
+def test_the_layout_of_a_block_by_hand():
+    """head_dim 64, 8 tokens a page, q4: where the codes of token 5 and their scales are."""
+    keys, values = empty_caches("q4", 1, 1, 8, 64)
+    row = torch.randn(1, 1, 64)
+    codes, scales = (part[0, 0] for part in cache_reference.quantize(cache_reference.hadamard(row), 4))
+    for cache, are_keys in ((keys, True), (values, False)):
+        cache_reference.write(cache, torch.tensor([0]), torch.tensor([5]), row, are_keys)
+    key_words, value_words = keys.flatten()[:256].reshape(8, 8, 4), values.flatten()[:256].reshape(64, 4)
+    for d in range(64):
+        key_byte, value_byte = key_words[d // 8, 5, d % 8 // 2], value_words[d, 2]
+        assert (key_byte >> 4 if d % 2 else key_byte & 15) == codes[d]
+        assert value_byte >> 4 == codes[d], "the upper half of a word's third byte"
+    for cache in (keys, values):
+        kept = cache.flatten()[256:].view(torch.float16).reshape(2, 8)
+        assert torch.equal(kept[:, 5], scales) and kept[:, :5].isnan().all() and kept[:, 6:].isnan().all()
+
+
+# ---- writing -----------------------------------------------------------------------------------------------
+
+
+ROPE_SHAPES = [(2, 1, 8), (4, 2, 40), (3, 3, 72), (8, 1, 128), (2, 2, 256), (1, 1, 2), (5, 1, 34)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), ROPE_SHAPES)
+@pytest.mark.parametrize("kind", PLAIN)
+def test_rope_write_kv_over_head_sizes(any_ops, kind, heads, kv_heads, head_dim):
+    width, num_pages, page_size, max_positions = (heads + 2 * kv_heads) * head_dim, 6, 16, 300
+    angles = torch.randn(max_positions, head_dim // 2) * 9
+    cos, sin = angles.cos(), angles.sin()
+    for tokens in (0, 1, 6, 14 if is_gpu(any_ops) else 90):
+        qkv, memory = strided(tokens, width)
+        ours, theirs = qkv.clone(), qkv.clone()
+        shape = CACHE_KINDS[kind].cache_shape(num_pages, kv_heads, page_size, head_dim)
+        caches = [torch.zeros(2, *shape, dtype=getattr(torch, CACHE_KINDS[kind].dtype)) for _ in range(2)]
+        positions = torch.randint(0, max_positions, (tokens,), dtype=torch.int32)
+        slots = torch.randperm(num_pages * page_size)[:tokens].clone()
+        slots[::4] = -1
+        reference.rope_write_kv(theirs, cos, sin, positions, slots, *caches[0], heads, kv_heads)
+        any_ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
+        any_ops.rope_write_kv(qkv, cos, sin, positions, slots, *caches[1], heads, kv_heads)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+        assert torch.equal(qkv, ours)
+        assert_gaps_untouched(qkv, memory)
+        assert torch.equal(qkv[:, heads * head_dim:], theirs[:, heads * head_dim:])
+        # A key may lie between two halfs and round to the other one: one unit in the last place.
+        tolerance = 1e-3 if kind == "fp16" else 1e-6
+        torch.testing.assert_close(caches[1][0], caches[0][0], rtol=tolerance, atol=tolerance)
+        assert torch.equal(caches[1][1], caches[0][1])
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
+    (2, 1, 8), (4, 2, 40), (3, 3, 80), (8, 1, 128), (2, 2, 256), (4, 4, 96), (8, 2, 64)])
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_rope_write_kv_rotates_and_rounds(any_ops, kind, heads, kv_heads, head_dim):
+    """Values are what the reference writes, bit by bit. A rotated key may differ in its last bits, so that a
+    code falls on the other side of a border: a step of the grid, seldom."""
+    width, num_pages, page_size, max_positions = (heads + 2 * kv_heads) * head_dim, 6, 16, 300
+    angles = torch.randn(max_positions, head_dim // 2) * 9
+    cos, sin = angles.cos(), angles.sin()
+    for tokens in (0, 1, 6, 14 if is_gpu(any_ops) else 90):
+        qkv, memory = strided(tokens, width)
+        ours, theirs = qkv.clone(), qkv.clone()
+        caches = [empty_caches(kind, num_pages, kv_heads, page_size, head_dim) for _ in range(2)]
+        positions = torch.randint(0, max_positions, (tokens,), dtype=torch.int32)
+        slots = torch.randperm(num_pages * page_size)[:tokens].clone()
+        slots[::4] = -1
+        reference.rope_write_kv(theirs, cos, sin, positions, slots, *caches[0], heads, kv_heads)
+        any_ops.rope_write_kv(ours, cos, sin, positions, slots, *caches[1], heads, kv_heads)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
+        assert torch.equal(ours[:, heads * head_dim:], qkv[:, heads * head_dim:])
+        assert_gaps_untouched(qkv, memory)
+        assert torch.equal(caches[1][1], caches[0][1])
+        want, got = (cache_reference.read_keys(cache[0], head_dim) for cache in caches)
+        assert torch.equal(want.isnan(), got.isnan()), "only what was asked for is written"
+        different = (want - got).nan_to_num().abs() > 1e-3 * want.nan_to_num().abs().max()
+        assert int(different.sum()) <= max(2, tokens * kv_heads * head_dim // 500)
+        steps = want.nan_to_num().abs().max() / (127 if kind == "q8" else 8)
+        assert float((want - got).nan_to_num().abs().max()) <= 1.01 * float(steps)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_neighbours_in_a_page_do_not_disturb_each_other(ops, kind):
+    """Written one by one, in any order, or all together by five threads: the same bytes."""
+    heads, kv_heads, head_dim, tokens = 2, 2, 64, 64
+    ops.set_threads(5)
+    qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim)
+    cos, sin = torch.ones(1, head_dim // 2), torch.zeros(1, head_dim // 2)
+    zeros, slots = torch.zeros(tokens, dtype=torch.int32), torch.randperm(tokens)
+    together, one_by_one = (empty_caches(kind, 2, kv_heads, 32, head_dim) for _ in range(2))
+    ops.rope_write_kv(qkv.clone(), cos, sin, zeros, slots, *together, heads, kv_heads)
+    for t in range(tokens):
+        ops.rope_write_kv(qkv[t:t + 1].clone(), cos, sin, zeros[:1], slots[t:t + 1], *one_by_one, heads,
+                          kv_heads)
+    assert all(torch.equal(a, b) for a, b in zip(together, one_by_one, strict=True))
+
+
+def test_the_cache_rounds_to_half_as_torch_does(ops):
+    """Values at, above and below every midpoint, subnormals, overflow and infinity."""
+    halfs = torch.arange(0, 0x7C00, dtype=torch.int32).to(torch.int16).view(torch.float16).float()
+    middles = (halfs[1:] + halfs[:-1]) / 2
+    tiny = torch.tensor([65504.0, 65519.0, 65520.0, 1e9, math.inf, 1e-30, 0.0, 2.0 ** -25])
+    values = torch.cat((halfs, middles, middles.nextafter(torch.tensor(0.0)),
+                        middles.nextafter(torch.tensor(1e9)), tiny))
+    values = torch.cat((values, -values))
+    values = torch.nn.functional.pad(values, (0, -len(values) % 64)).reshape(-1, 64)
+    tokens = len(values)
+    qkv = torch.cat((torch.zeros(tokens, 128), values), dim=1)
+    caches = torch.zeros(2, math.ceil(tokens / 16), 1, 16, 64, dtype=torch.float16)
+    ops.rope_write_kv(qkv, torch.ones(1, 32), torch.zeros(1, 32), torch.zeros(tokens, dtype=torch.int32),
+                      torch.arange(tokens), *caches, 1, 1)
+    assert torch.equal(caches[1].reshape(-1, 64)[:tokens], values.half())
+
+
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_copied_pages_have_the_same_bytes(any_ops, kind):
+    shape = CACHE_KINDS[kind].cache_shape(9, 2, 32, 40)
+    caches = torch.randint(0, 100, (2, *shape)).to(getattr(torch, CACHE_KINDS[kind].dtype))
+    expected = caches.clone()
+    expected[:, [7, 0]] = expected[:, [2, 5]]
+    source, target = torch.tensor([[2, 5], [7, 0]], dtype=torch.int32)
+    any_ops.copy_pages(*caches, source, target)
+    assert torch.equal(caches, expected)
+
+
+def test_to_copy_no_pages_is_allowed(any_ops):
+    caches, none = torch.randn(2, 9, 2, 4, 6), torch.zeros(0, dtype=torch.int32)
+    expected = caches.clone()
+    any_ops.copy_pages(*caches, none, none)
+    assert torch.equal(caches, expected)
+
+
+# ---- attention -------------------------------------------------------------------------------------------
+
+
+MIXED = [(1, 1), (1, 32), (1, 33), (0, 0), (5, 5), (1, 31), (40, 97), (3, 600), (1, 700), (0, 64), (33, 33)]
+HEADS = [(4, 4, 32), (8, 2, 64), (6, 1, 80), (2, 1, 128), (3, 3, 256), (71, 1, 64), (12, 4, 40), (2, 2, 8),
+         (9, 3, 72), (4, 2, 36)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), HEADS)
+def test_attention_over_head_sizes_and_groups(ops, heads, kv_heads, head_dim):
+    batch = Batch(MIXED, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+    torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE["fp16"])
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
+    (4, 4, 16), (8, 2, 64), (4, 1, 80), (8, 1, 96), (4, 4, 128), (8, 1, 256), (6, 2, 40), (3, 1, 112),
+    (71, 1, 64), (2, 2, 8)])
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_attention_to_a_rounded_cache_over_head_sizes_and_groups(ops, kind, heads, kv_heads, head_dim):
+    batch = Batch(MIXED, heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
+    torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE[kind])
+    # Queries of whole numbers up to 127, as 8 bits can hold them: what is left is the rounding of weights.
+    batch.q.copy_(torch.randint(-126, 127, batch.q.shape) / 64.0)
+    batch.q[:, 3::head_dim] = 127 / 64.0
+    torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE["q8"])
+
+
+@pytest.mark.parametrize(("kind", "page_size"), [
+    *((kind, size) for kind in PLAIN for size in (1, 3, 5, 16, 32, 100, 300)),
+    *((kind, size) for kind in QUANTIZED for size in (8, 16, 32, 40, 104, 304))])
+def test_attention_over_page_sizes_and_cache_kinds(ops, kind, page_size):
+    batch = Batch([(1, 513), (7, 256), (20, 301), (1, 1)], heads=4, kv_heads=2, head_dim=48, kind=kind,
+                  page_size=page_size)
+    torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE[kind])
+
+
+def test_attention_to_one_key_is_its_value(any_ops):
+    batch = Batch([(1, 1)], heads=4, kv_heads=2, head_dim=16)
+    page = int(batch.block_table[0, 0])
+    expected = batch.v_cache[page, :, 0].float().repeat_interleave(2, dim=0).reshape(1, 64)
+    assert torch.equal(batch.run(any_ops), expected)
+
+
+def test_attention_with_large_scores_is_a_choice_of_one_key(any_ops):
+    """Scores of +-1e5 overflow exp() without the running maximum; the maximum comes late in the sequence."""
+    batch = Batch([(1, 600)], heads=2, kv_heads=1, head_dim=32, kind="fp32")
+    batch.q.mul_(1e5)
+    torch.testing.assert_close(batch.run(any_ops), batch.run(reference), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_attention_does_not_depend_on_neighbours_threads_or_chunks(ops, kind):
+    """The same bits alone, in a batch, in chunks of any size, on one, two or five threads."""
+    batch = Batch([(1, 900), (70, 620), (4, 300), (1, 40)], heads=8, kv_heads=2, head_dim=64, kind=kind)
+    together = batch.run(ops)
+    for threads in (1, 5, 2):
+        ops.set_threads(threads)
+        assert torch.equal(batch.run(ops), together)
+        start = 0
+        for s in range(4):
+            rows = int(batch.cu_seqlens[s + 1] - batch.cu_seqlens[s])
+            assert torch.equal(batch.part(s).run(ops), together[start:start + rows])
+            start += rows
+    for first, last in ((0, 1), (0, 69), (5, 9), (69, 70), (30, 62)):
+        assert torch.equal(batch.part(1, first, last).run(ops), together[1 + first:1 + last])
+
+
+@pytest.mark.parametrize("kind", ("fp16", "q8", "q4"))
+def test_attention_of_many_random_batches(ops, kind):
+    generator = torch.Generator().manual_seed(7)
+
+    def number(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    for _ in range(15):
+        kv_heads = number(1, 4)
+        heads = kv_heads * number(1, 9)
+        sequences = []
+        for _ in range(number(1, 6)):
+            rows = number(0, 4) if number(0, 2) else number(0, 90)
+            sequences.append((rows, rows + number(0, 500)))
+        batch = Batch(sequences, heads=heads, kv_heads=kv_heads, head_dim=number(4, 20) * 8, kind=kind)
+        torch.testing.assert_close(batch.run(ops), batch.run(reference), **TOLERANCE[kind])
+
+
+# ---- attention on a GPU, with less to do -------------------------------------------------------------------
+
+
+@pytest.fixture(params=[*GPUS, ON_GPU])
+def gpu(request):
+    with opened(request) as one:
+        yield one
+
+
+# Rounded caches are widened here, so every kind has the tolerance of float16.
+FEW = [(1, 1), (1, 32), (1, 33), (0, 0), (4, 97), (1, 300), (0, 64), (3, 130)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
+    (4, 4, 32), (8, 2, 64), (3, 1, 80), (2, 1, 128), (3, 3, 256), (19, 1, 40), (2, 2, 8), (1, 1, 320)])
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_a_gpu_attends_over_head_sizes_and_groups(gpu, kind, heads, kv_heads, head_dim):
+    batch = Batch(FEW, heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
+    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE["fp16"])
+
+
+@pytest.mark.parametrize(("kind", "page_size"), [
+    ("fp16", 1), ("fp32", 3), ("fp16", 16), ("fp16", 100), ("q8", 8), ("q8", 40), ("q4", 16), ("q4", 304)])
+def test_a_gpu_attends_over_page_sizes(gpu, kind, page_size):
+    batch = Batch([(1, 257), (3, 128), (1, 1)], heads=4, kv_heads=2, head_dim=48, kind=kind,
+                  page_size=page_size)
+    torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE["fp16"])
+
+
+@pytest.mark.parametrize("kind", ("fp16", "q4"))
+def test_on_a_gpu_a_row_does_not_depend_on_its_neighbours_or_chunks(gpu, kind):
+    """To the bit; 600 keys take several splits, whose blocks come in either order."""
+    batch = Batch([(1, 600), (7, 300), (1, 40)], heads=4, kv_heads=2, head_dim=64, kind=kind)
+    together = batch.run(gpu)
+    assert torch.equal(batch.run(gpu), together), "the tickets are back"
+    for s, rows in ((0, slice(0, 1)), (1, slice(1, 8)), (2, slice(8, 9))):
+        assert torch.equal(batch.part(s).run(gpu), together[rows])
+    assert torch.equal(batch.part(1, 2, 5).run(gpu), together[3:6])
+
+
+def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
+    batch = Batch([(1, 40), (1, 40)], heads=2, kv_heads=1, head_dim=16)
+    batch.block_table[0, 1] = len(batch.k_cache)
+    out = batch.run(gpu)
+    assert out[0].isnan().all() and out[1].isfinite().all()
+    batch.seq_lens[1] = 65
+    assert batch.run(gpu).isnan().all()
+    caches = empty_caches("fp16", 1, 1, 8, 16)
+    qkv, cos = torch.zeros(2, 48), torch.ones(2, 8)
+    positions, slots = torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 8])
+    gpu.rope_write_kv(qkv, cos, cos, positions, slots, *caches, 1, 1)
+    assert qkv[0, :16].isnan().all() and caches[0].isnan().all() and (caches[1][0, 0, 0] == 0).all()
+    token_ids, embedded = torch.tensor([0, 50, -1], dtype=torch.int32), torch.empty(3, 8)
+    gpu.embed(torch.zeros(50, 8), token_ids, embedded)
+    assert embedded[1:].isnan().all() and (embedded[0] == 0).all()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 64), (3, 3, 80), (8, 1, 128)])
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_a_gpu_attends_to_a_prompt_by_matrix_products(gpu, kind, heads, kv_heads, head_dim):
+    """In float16, whose steps are 2^-11 of a number."""
+    batch = Batch([(1, 40), (21, 75)], heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
+    want, out = batch.run(reference)[1:], torch.empty(21, heads * head_dim)
+    gpu.prompt_attention(batch.q[1:], batch.k_cache, batch.v_cache, batch.block_table[1], 75, out, heads,
+                         batch.scale)
+    torch.testing.assert_close(out, want, rtol=0, atol=4e-3)
+    keys, values = gpu.gather_pages(batch.k_cache, batch.v_cache, batch.block_table[1], 75, head_dim)
+    pages = batch.block_table[1].long()
+    for ours, theirs in ((keys, cache_reference.read_keys(batch.k_cache, head_dim)),
+                         (values, cache_reference.read_values(batch.v_cache, head_dim))):
+        theirs = theirs[pages].transpose(0, 1).flatten(1, 2)[:, :75]
+        if ours is values and kind in QUANTIZED:
+            theirs = cache_reference.hadamard(theirs)
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-3, atol=1e-6)

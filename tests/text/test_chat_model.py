@@ -1,0 +1,419 @@
+"""ChatModel on an engine whose tokens are scripted, and on a real small one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from model import (
+    ChatMessage,
+    ChatModel,
+    PromptProgress,
+    PromptTooLongError,
+    ReplyDone,
+    ReplyFailed,
+    SamplingParams,
+    TemplateError,
+    TextDelta,
+)
+from model.text.chat_template import ChatTemplate, PlainFormat
+from model.text.context import cut_places, first_kept, token_budget
+from model.text.template_process import TemplateProcess
+from model.text.tokenizer import Tokenizer
+from tests.helpers.scripted_engine import ScriptedEngine
+from tests.helpers.text_samples import LLAMA3, TEMPLATES, llama3_folder, patient
+
+GREEDY = SamplingParams(temperature=0)
+HI = [{"role": "user", "content": "Hi!"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return Tokenizer.load(llama3_folder(tmp_path_factory.mktemp("llama3")))
+
+
+@pytest.fixture(scope="module")
+def templates(tokenizer):
+    process = TemplateProcess()
+    made = {name: ChatTemplate(source, name, tokenizer, process) for name, source in TEMPLATES.items()}
+    yield made | {"plain": PlainFormat(tokenizer)}
+    process.close()
+
+
+@pytest.fixture
+def model_of(tokenizer, templates):
+    """A model that answers `text` (token by token), then EOS; or whatever `script` gives."""
+    def make(text="", template="llama3", **engine):
+        script = engine.pop("script", None) or [*tokenizer.encode(text, add_bos=False),
+                                                tokenizer.token_id("<|eot_id|>")]
+        return ChatModel(ScriptedEngine(script, **engine), tokenizer, templates[template])
+    return make
+
+
+def run(reply):
+    """({channel: text}, last event) of a reply."""
+    texts, last = {"text": "", "think": ""}, None
+    for last in reply.events():
+        if isinstance(last, TextDelta):
+            texts[last.channel] += last.text
+    return texts, last
+
+
+# -- a reply
+
+def test_a_reply_is_progress_then_text_then_its_end(model_of):
+    llm = model_of("Hello, you! 🙂")
+    reply = llm.start(HI, replace(GREEDY, seed=7))
+    first, *deltas, last = reply.events()
+    assert first == PromptProgress(reply.prompt_tokens, reply.prompt_tokens, 0)
+    assert "".join(delta.text for delta in deltas) == "Hello, you! 🙂"
+    assert all(delta.channel == "text" and delta.text for delta in deltas)
+    counts = [delta.num_tokens_so_far for delta in deltas]
+    assert counts == sorted(counts)
+    assert last == ReplyDone("eos", last.stats) and last.stats.seed == 7
+    assert deltas[-1].num_tokens_so_far == last.stats.new_tokens
+
+
+def test_the_prompt_is_the_template_in_tokens_and_eos_is_the_models(model_of, tokenizer):
+    llm = model_of("ok")
+    run(llm.start([ChatMessage("system", "Be kind."), *HI]))
+    request = llm._engine.requests[0]
+    assert tokenizer.decode(request.prompt, skip_control=False) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHi!<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+    assert tokenizer.token_id("<|eot_id|>") in request.eos
+
+
+def test_a_stop_string_across_tokens_ends_the_reply_and_is_not_shown(model_of):
+    llm = model_of("One two.\nUser: and now I write for you")
+    texts, last = run(llm.start(HI, replace(GREEDY, stop=("never", "\nUser:"))))
+    assert texts["text"] == "One two." and last.finish_reason == "stop"
+    assert llm._engine.requests[0].cancelled.is_set()
+    assert last.stats.new_tokens < llm.count_tokens("One two.\nUser: and now I write for you")
+
+
+def test_a_reply_that_ends_within_a_stop_string_shows_what_was_held(model_of):
+    texts, last = run(model_of("Be well.\nUse").start(HI, replace(GREEDY, stop=("\nUser:",))))
+    assert texts["text"] == "Be well.\nUse" and last.finish_reason == "eos"
+
+
+def test_the_length_limit_ends_a_reply(model_of):
+    _, last = run(model_of("a b c d e f g h").start(HI, replace(GREEDY, max_new_tokens=3)))
+    assert last.finish_reason == "length" and last.stats.new_tokens == 3
+
+
+def test_a_reply_cut_within_a_character_shows_a_replacement(model_of, tokenizer):
+    emoji = tokenizer.encode("🙂", add_bos=False)
+    assert len(emoji) == 4
+    texts, _ = run(model_of(script=emoji[:3]).start(HI, GREEDY))
+    assert texts["text"] == "\ufffd"
+
+
+def test_thinking_comes_in_its_own_channel(model_of):
+    texts, _ = run(model_of("<think>\nhm, hm\n</think>\n\nYes.").start(HI))
+    assert texts == {"think": "hm, hm\n", "text": "Yes."}
+    texts, _ = run(model_of("still\n</think>\nYes.", "deep_thinker").start(HI))
+    assert texts == {"think": "still\n", "text": "Yes."}
+
+
+def test_white_space_before_a_reply_is_not_shown_but_a_continued_one_keeps_it(model_of):
+    assert run(model_of("\n\n Yes").start(HI))[0]["text"] == "Yes"
+    llm = model_of(" upon a time")
+    assert run(llm.start(HI, reply_prefix="Once"))[0]["text"] == " upon a time"
+    assert llm.tokenizer.decode(llm._engine.requests[0].prompt).endswith("\n\nOnce")
+
+
+def test_a_failure_of_the_engine_comes_after_the_partial_text(model_of):
+    llm = model_of("Hello wor\nUs", fails_after=12)
+    script_length = llm.count_tokens("Hello wor\nUs")
+    llm._engine._fails_after = script_length
+    texts, last = run(llm.start(HI, replace(GREEDY, stop=("\nUser",))))
+    assert texts["text"] == "Hello wor\nUs" and last == ReplyFailed("the step failed")
+
+
+def test_cancelling_while_the_request_waits_ends_it_without_text(model_of):
+    llm = model_of("never seen", gate=threading.Event())
+    reply = llm.start(HI)
+    found = []
+    reader = threading.Thread(target=lambda: found.extend(reply.events()))
+    reader.start()
+    reply.cancel()
+    reader.join(20)
+    assert [type(event) for event in found] == [ReplyDone] and found[0].finish_reason == "cancelled"
+
+
+def test_cancelling_in_mid_reply_keeps_what_came(model_of):
+    reply = model_of("one two three four\nUs").start(HI, replace(GREEDY, stop=("\nUser",)))
+    texts = []
+    for event in reply.events():
+        if isinstance(event, TextDelta):
+            texts.append(event.text)
+            reply.cancel()
+    assert texts and "one two three".startswith("".join(texts)) and event.finish_reason == "cancelled"
+
+
+# -- stream and generate
+
+def test_stream_yields_text_without_thinking_and_stops_when_left(model_of):
+    llm = model_of("<think>x</think>one two three")
+    assert "".join(llm.stream(HI, GREEDY)) == "one two three"
+    stream = llm.stream(HI)
+    next(stream)
+    stream.close()
+    assert llm._engine.requests[-1].cancelled.is_set()
+
+
+def test_stream_raises_when_the_engine_fails(model_of):
+    llm = model_of("Hello there", fails_after=2)
+    with pytest.raises(RuntimeError, match="the step failed"):
+        list(llm.stream(HI))
+
+
+def test_generate_goes_on_with_one_text_or_with_a_batch(model_of, tokenizer):
+    llm = model_of(script=lambda prompt: [*tokenizer.encode(f" #{len(prompt)} STOP x", add_bos=False)])
+    text = llm.generate("ab", max_new_tokens=50, temperature=0, stop="STOP")
+    assert text == f" #{len(tokenizer.encode('ab'))} "
+    texts = llm.generate(["a", "a b c d", "<|eot_id|>"], stop=["STOP"])
+    assert texts == [f" #{len(tokenizer.encode(text))} " for text in ("a", "a b c d", "<|eot_id|>")]
+    assert llm.generate([]) == []
+    assert llm._engine.requests[0].params == SamplingParams(max_new_tokens=50, temperature=0, stop=("STOP",))
+    assert llm._engine.requests[0].prompt[0] == tokenizer.token_id("<|begin_of_text|>")
+
+
+def test_generate_submits_every_prompt_before_it_reads_any(model_of):
+    """Otherwise a list would be decoded one after the other."""
+    gate = threading.Event()
+    llm = model_of("yes", gate=gate)
+    results = []
+    worker = threading.Thread(target=lambda: results.append(llm.generate(["a", "b", "c"])))
+    worker.start()
+    while len(llm._engine.requests) < 3:
+        worker.join(0.01)
+    assert not results
+    gate.set()
+    worker.join(20)
+    assert results == [["yes", "yes", "yes"]]
+
+
+def test_a_mistake_in_generates_arguments_is_named(model_of):
+    llm = model_of("x", max_seq_len=64)
+    with pytest.raises(TypeError, match="no sampling parameter temprature; there are repetition_penalty"):
+        llm.generate("x", temprature=1)
+    with pytest.raises(ValueError, match="temperature is 9"):
+        llm.generate("x", temperature=9)
+    with pytest.raises(PromptTooLongError, match=r"needs \d+ tokens .* holds 64"):
+        llm.generate(["fine", "word " * 200])
+    assert not llm._engine.requests
+
+
+def test_one_failure_in_a_batch_cancels_the_rest(model_of):
+    llm = model_of("Hello there", fails_after=1)
+    with pytest.raises(RuntimeError, match="the step failed"):
+        llm.generate(["a", "b"])
+    assert all(request.cancelled.is_set() for request in llm._engine.requests)
+
+
+# -- what fits
+
+def conversation(turns, words=10):
+    return [ChatMessage(("user", "assistant")[i % 2], f"turn {i} " + "word " * words) for i in range(turns)]
+
+
+@pytest.mark.parametrize("template", ["llama3", "mistral", "plain"])
+def test_a_long_conversation_loses_its_oldest_turns_but_not_the_system_message(model_of, template, tokenizer):
+    llm = model_of("ok", template, max_seq_len=1024)
+    messages = [ChatMessage("system", "SYSTEM TEXT"), *conversation(61)]
+    fit = llm.fit(messages, 200)
+    reply = llm.start(messages, replace(GREEDY, max_new_tokens=200))
+    assert 1 < fit.first_index < 61 and fit.prompt_tokens <= 1024 - 200
+    assert (reply.first_index, reply.prompt_tokens) == (fit.first_index, fit.prompt_tokens)
+    assert messages[fit.first_index].role == "user"
+    prompt = tokenizer.decode(llm._engine.requests[0].prompt)
+    assert "SYSTEM TEXT" in prompt and "turn 60 " in prompt
+    assert f"turn {fit.first_index - 1} " in prompt and f"turn {fit.first_index - 2} " not in prompt
+
+
+def test_all_fits_means_index_zero(model_of):
+    llm = model_of("ok")
+    assert llm.fit([ChatMessage("system", "s"), *HI], 100).first_index == 0
+    assert llm.fit([], 100).first_index == 0
+
+
+def test_the_cut_moves_in_large_steps_and_is_the_same_for_the_same_conversation(model_of):
+    llm = model_of("ok", max_seq_len=1024)
+    messages = conversation(81)
+    cuts = [llm.fit(messages[:n], 256).first_index for n in range(1, 82, 2)]
+    assert cuts == sorted(cuts) and cuts[-1] > 20
+    moves = [b - a for a, b in pairwise(cuts) if b > a]
+    assert len(moves) <= len(cuts) / 3 and min(moves) >= 4
+    assert cuts == [llm.fit(messages[:n], 256).first_index for n in range(1, 82, 2)]
+    tokens = [llm.fit(messages[:n], 256).prompt_tokens for n in range(1, 82, 2)]
+    assert max(tokens) <= 768 and min(tokens[20:]) > 400
+
+
+def test_a_prompt_that_cannot_fit_is_a_clear_error_and_fit_tells_it(model_of):
+    llm = model_of("ok", max_seq_len=128)
+    messages = [*conversation(9), ChatMessage("user", "word " * 300)]
+    fit = llm.fit(messages, 50)
+    assert fit.first_index == 9 and fit.prompt_tokens > fit.max_seq_len == 128
+    with pytest.raises(PromptTooLongError, match="that can be left out; the context holds 128, the reply"):
+        llm.start(messages)
+    assert not llm._engine.requests
+
+
+def test_a_last_message_that_leaves_little_room_is_still_answered(model_of):
+    llm = model_of("ok", max_seq_len=256)
+    messages = [*conversation(4), ChatMessage("user", "word " * 60)]
+    reply = llm.start(messages, replace(GREEDY, max_new_tokens=4096))
+    assert reply.first_index == 4 and 128 < reply.prompt_tokens < 256
+
+
+def test_a_reply_may_ask_for_more_tokens_than_the_context_has():
+    assert token_budget(4096, 512) == 3584
+    assert token_budget(1024, 1 << 20) == 512
+
+
+def test_first_kept_by_hand():
+    """Five messages of 10 tokens and 30 bytes; steps of 60 bytes let cuts lie at 2 and 4."""
+    def kept(budget, may_start=(True,) * 5, step=60):
+        return first_kept(lambda _: 10, [30] * 5, may_start, budget, step)
+
+    assert list(cut_places([30] * 5, [True] * 5, 60)) == [2, 4]
+    assert list(cut_places([30] * 5, [False, True] * 2 + [False], 60)) == [1, 3]  # turns of 60
+    assert list(cut_places([10, 10, 10, 90, 10, 10], [True] * 6, 60)) == [3, 4]  # round a long one
+    assert [kept(budget) for budget in (50, 49, 30, 29, 10, 1)] == [0, 2, 2, 3, 4, 4]  # the last one stays
+    assert kept(29, (True, False) * 2 + (True,)) == 4
+    assert kept(45, (True, False, False, True, False)) == 3      # a conversation begins with a user
+    assert kept(45, (False,) * 5) == 1                           # unless there is none
+    assert kept(45, step=10**6) == 2                             # steps are halved until what fits has two
+    assert first_kept(lambda _: 10, [], [], 5, 60) == 0
+
+
+@patient(200)
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=60), budget=st.integers(60, 400))
+@example(sizes=[1, 1, 1, 1, 57, 1], budget=60)
+def test_what_stays_fits_and_the_cut_moves_only_when_it_must(sizes, budget):
+    lengths, step, before = [4 * size for size in sizes], budget, 0
+    for end in range(1, len(sizes) + 1):
+        first = first_kept(sizes.__getitem__, lengths[:end], [True] * end, budget, step)
+        assert sum(sizes[first:end]) <= budget
+        assert first == before or (first > before and sum(sizes[before:end]) > budget)
+        could_stay = first
+        while could_stay and sum(sizes[could_stay - 1:end]) <= budget:
+            could_stay -= 1
+        assert sum(lengths[could_stay:first]) <= 2 * step, "half of the budget"
+        before = first
+
+
+@pytest.mark.parametrize("bytes_per_token", [1, 3, 4])
+def test_a_document_is_seen_for_as_long_as_it_fits(bytes_per_token):
+    """900 of 1,400 tokens, and questions about it. (It was left out for the sake of a place behind it.)"""
+    sizes = [20, 60] * 30 + [900, 100] + [15, 60] * 10
+    lengths = [bytes_per_token * size for size in sizes]
+    for end in range(61, len(sizes) + 1, 2):
+        first = first_kept(sizes.__getitem__, lengths[:end], [True, False] * 40, 1400, 2000)
+        assert first <= 60 or sum(sizes[60:end]) > 1400
+    assert first > 60, "the last questions do not fit with it"
+
+
+@pytest.mark.parametrize("bytes_per_token", [1, 2, 3, 4])
+def test_texts_of_many_tokens_keep_as_much_as_others(bytes_per_token):
+    """Steps are made for four bytes a token. (Of text with one, only the newest message stayed at times.)"""
+    sizes, before, moves = [10, 30] * 200, 0, 0
+    for end in range(1, 401, 2):
+        first = first_kept(sizes.__getitem__, [bytes_per_token * size for size in sizes[:end]],
+                           [True, False] * 200, 1400, 2000)
+        assert not first or sum(sizes[first:end]) > 1400 / 2 - 40
+        assert first >= before
+        moves, before = moves + (first > before), first
+    assert moves < 40
+
+
+def test_what_is_long_gone_is_not_counted():
+    asked = []
+    first = first_kept(lambda index: asked.append(index) or 10, [30] * 1000, [True] * 1000, 100, 90)
+    assert first >= 990 and min(asked) == 989
+
+
+# -- who speaks next
+
+def test_speakers_are_ranked_by_the_probability_of_their_line(model_of, tokenizer):
+    llm = model_of("x")
+    scores = llm.rank_speakers([("User", "hello"), ("Ann", "hi")], ["Ann", "Bo", "User"])
+    expected = []
+    for name in ["Ann", "Bo", "User"]:
+        head = tokenizer.encode("User: hello\nAnn: hi\n", control=False)
+        row = tokenizer.encode(f"User: hello\nAnn: hi\n{name}:", control=False)
+        assert row[:len(head)] == head
+        table = llm._engine.logits(row).double().log_softmax(-1)
+        expected.append(sum(float(table[i - 1, row[i]]) for i in range(len(head), len(row))))
+    assert scores == pytest.approx(expected)
+
+
+def test_only_the_end_of_a_long_transcript_is_read(model_of):
+    llm = model_of("x", max_seq_len=128)
+    scores = llm.rank_speakers([("User", "word " * 50)] * 20, ["Ann", "Bartholomew"])
+    assert all(score < 0 for score in scores)
+    assert all(64 < len(ids) < 128 and ids[0] == llm.tokenizer.bos_id for ids, _ in llm._engine.scored)
+    assert len(llm.rank_speakers([], ["Ann"])) == 1 and llm.rank_speakers([], []) == []
+
+
+# -- as a whole
+
+def test_many_threads_may_start_replies_at_once(model_of, tokenizer):
+    end = tokenizer.token_id("<|eot_id|>")
+    llm = model_of(script=lambda prompt: [*tokenizer.encode(f"{len(prompt)} 🙂", add_bos=False), end])
+    gate = threading.Barrier(8)
+
+    def work(number):
+        gate.wait()
+        found = []
+        for turn in range(5):
+            reply = llm.start([ChatMessage("user", f"{number} " * (number + turn + 1) + "<|eot_id|>")])
+            found.append(run(reply)[0]["text"] == f"{reply.prompt_tokens} 🙂")
+        return all(found)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_a_refusal_of_the_template_is_an_error_of_that_reply_only(model_of, tokenizer):
+    source = "{% if 'bad' in messages[0].content %}{{ raise_exception('not that word') }}{% endif %}" + LLAMA3
+    template = ChatTemplate(source, "x", tokenizer)
+    llm = ChatModel(ScriptedEngine([tokenizer.token_id("<|eot_id|>")]), tokenizer, template)
+    with pytest.raises(TemplateError, match="not that word"):
+        llm.start([ChatMessage("user", "bad")])
+    assert llm.fit([ChatMessage("user", "bad")], 50).prompt_tokens > 0  # who only looks is not refused
+    assert run(llm.start(HI))[1].finish_reason == "eos"
+    llm.close()
+
+
+def test_names_of_others_stop_a_plain_reply(model_of):
+    llm = model_of(" I am.\nAnn: so am I", "plain")
+    texts, last = run(llm.start([ChatMessage("user", "Who?", "Ann")], reply_name="Bo"))
+    assert texts["text"] == "I am." and last.finish_reason == "stop"
+
+
+def test_info_status_and_close(model_of):
+    llm = model_of("x")
+    info = llm.info()
+    assert (info["max_seq_len"], info["chat_template"], info["name"]) == (512, True, "scripted")
+    assert info["vocab_size"] == 512 and llm.status() == {"running": 0}
+    with llm:
+        assert llm.count_tokens("") == 0
+    llm.close()
+    assert llm._engine.closed == 1
+
+
+def test_importing_model_brings_neither_torch_nor_tokenizers():
+    code = ("import sys, model; heavy = {'torch', 'tokenizers', 'sentencepiece', 'jinja2', 'numpy'}; "
+            "assert not heavy & set(sys.modules), heavy & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)

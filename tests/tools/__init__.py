@@ -1,0 +1,1 @@
+"""The programs in tools/, and the starter that they made."""

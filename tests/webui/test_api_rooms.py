@@ -1,0 +1,195 @@
+"""Several bots in a session over HTTP: who speaks, chains of replies, what interrupts them."""
+
+from __future__ import annotations
+
+from tests.helpers.api import LIN, MARLOW, OTTO, parse_events, wait_until
+from webui.routes.parlor import parlor
+
+
+def test_a_message_during_a_reply_is_refused_with_a_hint_and_ends_the_chain(room, model):
+    room.set(turn_order="all")
+    model.gate.clear()
+    reply = room.send("POST", "/messages", text="hello everybody in the room")["reply"]
+    refused = room.send("POST", "/messages", 409, text="wait!")
+    assert refused["error"]["code"] == "busy" and "Marlow is still writing" in refused["error"]["message"]
+    assert refused["session"]["replies"] == [reply]
+    model.gate.set()
+    messages = room.finish(reply)
+    assert len(messages) == 1 and messages[0]["finish_reason"] == "eos"  # the others do not speak any more
+    assert len(room.say("now then")) == 3
+
+
+def test_a_message_that_interrupts_stops_the_reply_and_comes_after_it(room, model):
+    room.set(turn_order="all")
+    model.gate.clear()
+    room.send("POST", "/messages", text="long story")
+    wait_until(lambda: model.running)
+    body = room.send("POST", "/messages", text="stop, please", interrupt=True)
+    model.gate.set()
+    answers = room.finish(body["reply"])
+    assert len(answers) == 3
+    texts = room.shown()
+    assert texts[0] == "long story" and texts[2] == "stop, please"
+    cut = room.session["messages"][1]
+    assert cut["text"] == texts[1] and cut["finish_reason"] == "cancelled"
+
+
+def test_what_a_running_reply_hangs_on_cannot_be_changed(page, model):
+    model.gate.clear()
+    body = page.send("POST", "/messages", text="long")
+    assert page.send("DELETE", f"/messages/{body['message']['id']}", 409)["error"]["code"] == "busy"
+    assert page.send("PATCH", f"/messages/{body['message']['id']}", 409, text="x")["error"]["code"] == "busy"
+    assert page.send("POST", "/replies", 409, kind="next")["error"]["code"] == "busy"
+    page.client.post(f"/api/replies/{body['reply']['reply_id']}/stop")
+    page.finish(body["reply"])
+
+
+def test_everyone_answers_once(room):
+    room.set(turn_order="all")
+    room.say("hello")
+    assert room.names() == ["User", "Marlow", "Otto", "Lin"]
+
+
+def test_in_turn_the_next_one_answers(room):
+    for _ in range(4):
+        room.say("hello")
+    assert room.names()[1::2] == ["Marlow", "Otto", "Lin", "Marlow"]
+
+
+def test_who_is_named_answers_and_muted_ones_do_not(room):
+    room.set(turn_order="mention")
+    room.say("Lin and Otto, what do you say?")
+    assert room.names()[1:] == ["Lin", "Otto"]
+    room.set(turn_order="all", bots=[{"id": MARLOW, "muted": False}, {"id": OTTO, "muted": True},
+                                     {"id": LIN, "muted": False}])
+    room.say("all of you")
+    assert room.names()[-2:] == ["Marlow", "Lin"]
+
+
+def test_the_model_decides_from_the_transcript(room, model):
+    room.set(turn_order="model", user_name="Ann")
+    room.say("I think of Lin")
+    assert room.names()[-1] == "Lin"
+    assert model.ranked[-1] == ([("Ann", "I think of Lin")], ["Marlow", "Otto", "Lin"])
+
+
+def test_a_model_that_cannot_decide_leaves_the_message_without_a_reply(room, model):
+    room.set(turn_order="model")
+    model.rank_error = RuntimeError("no")
+    body = room.send("POST", "/messages", text="hello")
+    assert body["reply"] is None and room.shown() == ["hello"]
+
+
+def test_on_click_only_the_clicked_one_speaks(room):
+    room.set(turn_order="manual")
+    assert room.send("POST", "/messages", text="hello")["reply"] is None
+    room.reply("next", bot=OTTO)
+    assert room.names() == ["User", "Otto"]
+
+
+def test_bots_among_themselves_take_the_turns_that_were_asked_for(room):
+    room.reply("next", turns=5)
+    assert room.names() == ["Marlow", "Otto", "Lin", "Marlow", "Otto"]
+    assert room.send("POST", "/replies", 400, kind="next", turns=51)["error"]["message"].startswith("turns")
+
+
+def test_letting_everyone_speak_once_needs_no_message(room):
+    room.set(turn_order="all")
+    room.reply("next")
+    assert room.names() == ["Marlow", "Otto", "Lin"]
+
+
+def test_stop_ends_the_whole_chain(client, room, model):
+    model.gate.clear()
+    reply = room.send("POST", "/replies", kind="next", turns=20)["reply"]
+    wait_until(lambda: model.running)
+    client.post(f"/api/replies/{reply['reply_id']}/stop")
+    model.gate.set()
+    assert len(room.finish(reply)) == 1
+    assert room.load()["session"]["replies"] == []
+
+
+def test_stop_of_an_earlier_reply_of_the_chain_ends_it_too(client, room, model):
+    model.scripts = ["the first one"]
+    reply = room.send("POST", "/replies", kind="next", turns=20)["reply"]
+    model.delay = 0.3
+    room.events(reply)
+    client.post(f"/api/replies/{reply['reply_id']}/stop")
+    wait_until(lambda: not room.load()["session"]["replies"])
+    assert len(room.session["messages"]) < 20
+
+
+def hold(client, room, holds=True):
+    return client.post(room.url + "/hold", json={"hold": holds}).json["held"]
+
+
+def held_after_one_reply(client, room, model):
+    """A chain of four turns, held while its first reply is written; that reply's events so far are read."""
+    model.gate.clear()
+    reply = room.send("POST", "/replies", kind="next", turns=4)["reply"]
+    assert hold(client, room)
+    model.gate.set()
+    stream = client.get(f"/api/replies/{reply['reply_id']}/events").response
+    while b"event: held" not in (chunk := next(stream)):
+        pass
+    room.session["revision"] = parse_events(chunk)[-1].data["revision"]
+    return reply
+
+
+def test_typing_holds_the_next_turn_until_the_text_is_cleared(client, room, model):
+    reply = held_after_one_reply(client, room, model)
+    texts = [message["text"] for message in room.load()["session"]["messages"]]
+    assert len(texts) == 1 and texts[0]  # it is kept, and nothing follows
+    assert len(model.started) == 1 and hold(client, room)
+    assert hold(client, room, False)
+    assert len(room.finish(reply)) == 4
+
+
+def test_a_tab_that_was_closed_while_typing_does_not_hold_for_ever(client, room, model, monkeypatch):
+    monkeypatch.setattr("webui.routes.sessions.HOLD_SECONDS", 0.05)
+    assert len(room.finish(held_after_one_reply(client, room, model))) == 4
+
+
+def test_what_was_typed_ends_a_chain_that_is_held(client, room, model):
+    reply = held_after_one_reply(client, room, model)
+    sent = room.send("POST", "/messages", text="Now me", interrupt=True)
+    assert room.events(reply)[-1].data["next"] is None
+    room.finish(sent["reply"])
+    assert room.names() == ["Marlow", "User", "Otto"]
+
+
+def test_stop_and_the_end_of_the_server_free_a_chain_that_is_held(app, client, room, model):
+    reply = held_after_one_reply(client, room, model)
+    client.post(f"/api/replies/{reply['reply_id']}/stop", json={})
+    assert len(room.finish(reply)) == 1
+    reply = held_after_one_reply(client, room, model)
+    parlor(app).close("the end", 1.0)
+    assert room.events(reply)[-1].data["next"] is None
+
+
+def test_there_is_nothing_to_hold_where_nothing_follows(client, room, model):
+    assert not hold(client, room)
+    model.gate.clear()
+    reply = room.send("POST", "/messages", text="one answer")["reply"]
+    assert not hold(client, room)
+    model.gate.set()
+    room.finish(reply)
+
+
+def test_an_error_ends_the_chain(room):
+    room.set(turn_order="all")
+    assert len(room.say("fail please")) == 1
+
+
+def test_the_room_is_shown_to_the_model_as_it_is(room, model):
+    room.set(user_name="Ann", system_prompt="It rains.")
+    room.say("hi", bot=OTTO)
+    started = model.started[-1]
+    assert started["messages"][0].content.endswith(
+        "It rains.\nPeople in the room: Ann, Marlow, Otto, Lin. You are Otto. Write only what Otto says.")
+    assert started["params"].stop == ("\nAnn:", "\nMarlow:", "\nLin:") and started["name"] == "Otto"
+
+
+def test_a_bot_that_is_not_in_the_room_does_not_speak(page):
+    assert page.send("POST", "/messages", 400, text="hi", bot=OTTO)["error"]["hint"] == "Add it first."
+    assert page.load()["session"]["messages"] == []
