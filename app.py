@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import getpass
+import io
 import logging
 import os
 import sys
@@ -36,6 +37,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on; beyond this machine it needs --password "
                              "(default: %(default)s)")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
+                        help="another name that browsers open this Parlor by: of a LAN, a tailnet, a "
+                             "proxy in front; may be given several times")
     parser.add_argument("--port", type=_port, default=5005,
                         help="0 takes any free one (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
@@ -68,6 +72,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_model,
          shipped_bots: Path = SHIPPED_BOTS) -> int:
     """The exit code: 0 after a clean end, 1 with one sentence on stderr if it could not start."""
+    for stream in (sys.stdout, sys.stderr):  # a console that lacks a folder's characters shows them escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -87,7 +94,7 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
 
 def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_bots: Path) -> int:
     """Cheap checks first, so that what cannot work is told before a model is loaded."""
-    guard = Guard(arguments.host, _read_password(arguments.password))
+    guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host)
     if not arguments.model.is_dir():
         raise ModelLoadError(f"there is no folder {arguments.model}. Give the folder of a model with -d.")
     if arguments.draft is not None and arguments.no_speculation:
@@ -141,7 +148,7 @@ def _read_password(source: str | None) -> Password | None:
     if source is None:
         return None
     text = getpass.getpass("Password for Parlor: ") if source == "" else \
-        Path(source).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        Path(source).read_text(encoding="utf-8-sig").partition("\n")[0].rstrip("\r")
     return Password(text)
 
 

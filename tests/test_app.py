@@ -38,7 +38,7 @@ def test_help_names_every_option():
     assert said.returncode == 0
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
-                   "--no-speculation", "--gpu-split"):
+                   "--no-speculation", "--gpu-split", "--allow-host"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -70,6 +70,27 @@ def test_all_arguments_reach_the_model(tmp_path):
                     "gpu_split": (20.0, 12.5)}
     start("-d", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
     assert seen["speculation"] is False and seen["draft"] is None
+
+
+def test_a_console_without_a_folders_characters_is_no_reason_to_stop(tmp_path):
+    """Windows' old code pages hold no Chinese; the folder's name comes out escaped."""
+    script = ("import app, sys\n"
+              "def load(path, report, progress, **options):\n"
+              "    report(f'{path.name} is loaded')\n"
+              "    progress(f'{path.name} again', 0.5)\n"
+              "    raise ValueError(f'{path.name} is odd')\n"
+              "sys.exit(app.main(sys.argv[1:], load))")
+    (tmp_path / "模型").mkdir()
+    said = subprocess.run([sys.executable, "-c", script, "-d", tmp_path / "模型", "--port", "0",
+                           "--sessions-dir", tmp_path / "s"], cwd=ROOT, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"})
+    assert said.returncode == 1 and said.stderr.strip() == rb"Parlor: \u6a21\u578b is odd"
+    assert said.stdout.splitlines() == [rb"\u6a21\u578b is loaded", rb"\u6a21\u578b again"]
+
+
+def test_a_name_that_is_no_hosts_is_one_sentence(tmp_path, capsys):
+    assert start("--allow-host", "http://box", "--sessions-dir", tmp_path / "s") == 1
+    assert "--allow-host 'http://box'" in sentence(capsys)
 
 
 def test_a_draft_model_without_speculation_is_one_sentence(tmp_path, capsys):

@@ -16,13 +16,17 @@ from collections.abc import Callable
 from types import FrameType
 
 from flask import Flask
-from waitress.server import create_server
+from waitress.adjustments import Adjustments
+from waitress.task import ThreadedTaskDispatcher
 
 from . import MAX_STREAMS
 from .routes.parlor import parlor
+from .server.connections import SWEEP_SECONDS, Server
 from .server.guard import LARGEST_BODY
 
 THREADS = MAX_STREAMS + 32
+MAX_CONNECTIONS = 4 * THREADS  # Windows' select takes 512 sockets
+MAX_HEADERS = 1 << 16
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
 LOOP_SECONDS = 1  # whole: waitress cuts 0.25 to 0 and spins. Windows sees Ctrl+C only between two waits
 LAST_SECONDS = 0.5  # for requests that are being answered
@@ -60,14 +64,27 @@ def address_of(listener: socket.socket, host: str) -> str:
     return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
 
 
+def make_server(app: Flask, listener: socket.socket) -> Server:
+    """What answers on `listener` once its run() is called."""
+    guard = parlor(app).guard
+    port = listener.getsockname()[1]
+    dispatcher = ThreadedTaskDispatcher()
+    dispatcher.set_thread_count(THREADS)
+    return Server(
+        app, {}, True, listener, dispatcher, Adjustments(
+            connection_limit=MAX_CONNECTIONS + 100, backlog=1024, ident=None,  # ours is reached before
+            channel_request_lookahead=1, outbuf_high_watermark=1 << 18, outbuf_overflow=1 << 24,
+            max_request_body_size=LARGEST_BODY, max_request_header_size=MAX_HEADERS,
+            cleanup_interval=SWEEP_SECONDS, asyncore_use_poll=hasattr(select, "poll"),
+            asyncore_loop_timeout=LOOP_SECONDS, clear_untrusted_proxy_headers=True),
+        (listener.family, listener.type, listener.proto, listener.getsockname()), False,
+        most=MAX_CONNECTIONS,
+        body_limit=lambda request: guard.body_limit(request.headers.get("COOKIE", ""), port))
+
+
 def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> None:
     """Answer requests until SIGTERM or Ctrl+C, then end every reply and stream. Main thread only."""
-    server = create_server(
-        app, sockets=[listener], threads=THREADS, connection_limit=4 * THREADS, backlog=1024, ident=None,
-        channel_request_lookahead=1, outbuf_high_watermark=1 << 18,
-        outbuf_overflow=1 << 24, max_request_body_size=LARGEST_BODY,
-        asyncore_use_poll=hasattr(select, "poll"), asyncore_loop_timeout=LOOP_SECONDS,
-        clear_untrusted_proxy_headers=True)
+    server = make_server(app, listener)
     ending = threading.Event()
     ended = threading.Event()
 

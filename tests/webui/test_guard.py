@@ -76,7 +76,7 @@ def test_every_name_of_loopback_answers(client, host):
 
 @pytest.mark.parametrize("headers", [
     {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example"},
-    {"Origin": "null"}, {"Origin": "http://localhost:1"},
+    {"Origin": "null"}, {"Origin": "http://["}, {"Origin": "http://localhost:99999999999"}, {"Origin": "http://localhost:1"},
     {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
     {"Sec-Fetch-Site": "nonsense"}, {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}])
 def test_no_other_origin_reaches_any_route(app, headers):
@@ -200,7 +200,7 @@ def test_the_login_gives_a_cookie_that_opens_everything(locked):
     assert response.json == {"logged_in": True}
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and WORD not in cookie
     assert client.get("/api/status").status_code == 200
-    client.set_cookie("parlor-login", "forged")
+    client.set_cookie("parlor-login-80", "forged")
     assert client.get("/api/status").status_code == 401
 
 
@@ -211,18 +211,60 @@ def test_the_cookie_does_not_excuse_another_origin(locked):
     assert response.status_code == 403
 
 
-def test_guessing_is_slowed_down(locked):
+def guess(client, word, address="10.0.0.1"):
+    return client.post("/api/login", json={"password": word}, environ_base={"REMOTE_ADDR": address})
+
+
+def test_guessing_is_slowed_down_for_whoever_guesses(locked):
     client = locked.test_client()
-    answers = [client.post("/api/login", json={"password": f"guess {number}"}) for number in range(7)]
+    answers = [guess(client, f"guess {number}") for number in range(7)]
     assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 2
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 61
-    assert client.post("/api/login", json={"password": WORD}).status_code == 429  # the right one waits too
+    assert guess(client, WORD).status_code == 429  # the right one waits too
+    assert guess(client, WORD, "10.0.0.2").status_code == 200  # and nobody else does
+
+
+def test_one_home_of_ipv6_is_one_guesser(locked):
+    client = locked.test_client()
+    for number in range(5):
+        assert guess(client, "wrong", f"2001:db8:1:2::{number}").status_code == 401
+    assert guess(client, WORD, "2001:db8:1:2:ffff::1").status_code == 429
+    assert guess(client, WORD, "2001:db8:1:3::1").status_code == 200
+
+
+def test_the_right_password_clears_the_wrong_ones(locked):
+    client = locked.test_client()
+    for word in (*["wrong"] * 4, WORD, *["wrong"] * 4, WORD):
+        assert guess(client, word).status_code in (200, 401)
+    assert guess(client, WORD).status_code == 200
+
+
+def test_addresses_that_guessed_are_forgotten_in_the_end(monkeypatch):
+    monkeypatch.setattr("webui.server.password.MAX_PLACES", 3)
+    password = Password(WORD, cost=16)
+    for number in range(10):
+        assert password.login("wrong", f"10.0.0.{number}") is None
+    assert len(password._failures) == 3
+
+
+def test_after_logging_out_the_cookie_opens_nothing(locked):
+    client, thief = locked.test_client(), locked.test_client()
+    cookie = guess(client, WORD).headers["Set-Cookie"].partition(";")[0].partition("=")
+    thief.set_cookie(cookie[0], cookie[2])
+    assert thief.get("/api/status").status_code == 200
+    assert client.post("/api/logout").json == {"logged_in": False}
+    assert client.get("/api/status").status_code == 401 and thief.get("/api/status").status_code == 401
+    assert client.post("/api/logout").status_code == 401
+
+
+def test_logging_out_where_there_is_no_password_changes_nothing(client):
+    assert client.post("/api/logout").json == {"logged_in": True}
 
 
 def test_a_guess_costs_time_and_the_password_is_not_kept():
     password = Password(WORD)
     started = time.perf_counter()
-    assert password.login("wrong") is None
+    assert password.login("wrong", "10.0.0.1") is None
     assert time.perf_counter() - started > 0.02
     assert WORD not in repr(vars(password))
 
@@ -242,6 +284,25 @@ def test_listening_beyond_loopback_needs_a_password(host):
 def test_loopback_needs_none(host):
     assert is_loopback(host)
     Guard(host)
+
+
+@pytest.mark.parametrize("name", ["box.tailnet.ts.net", "BOX", "box.local.", " chat.example.org ", "fd7a::1"])
+def test_a_name_that_was_allowed_answers_and_no_other(model, store, name):
+    client = create_app(model, store, guard=Guard(names=[name])).test_client()
+    bare = name.strip().lower().rstrip(".")
+    host = f"[{bare}]" if ":" in bare else bare
+    for shown in (host, host.upper(), f"{host}:443"):
+        assert client.get("/api/status", headers={"Host": shown}).status_code == 200
+    proxied = {"Host": host, "Origin": f"https://{host}"}
+    assert client.post("/api/sessions", json={}, headers=proxied).status_code == 201
+    assert client.get("/api/status", headers={"Host": f"evil.{host}"}).status_code == 403
+    assert client.get("/api/status", headers={"Host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["", "*", "a b", "http://box", "box:443", "box/x", "a@b"])
+def test_what_is_no_name_is_refused_at_the_start(name):
+    with pytest.raises(ValueError, match="--allow-host"):
+        Guard(names=[name])
 
 
 def test_beyond_loopback_addresses_answer_but_foreign_names_do_not(locked):

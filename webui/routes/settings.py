@@ -10,8 +10,8 @@ from flask.typing import ResponseReturnValue
 from model import PARAMETER_SPECS
 
 from ..errors import NeedsPassword
-from ..server.guard import LOGIN_COOKIE
-from ..server.password import LOGIN_SECONDS
+from ..server.guard import login_cookie
+from ..server.password import LOGIN_SECONDS, place_of
 from ..storage import schema
 from ..version import VERSION
 from .body import read_body
@@ -61,10 +61,27 @@ def login() -> ResponseReturnValue:
     password = parlor().guard.password
     if password is None:
         return {"logged_in": True}
-    token = password.login(guess)
+    token = password.login(guess, place_of(request.remote_addr or ""))
     if token is None:
         raise NeedsPassword("That is not the password.", code="wrong_password")
     response = make_response({"logged_in": True})
-    response.set_cookie(LOGIN_COOKIE, token, max_age=int(LOGIN_SECONDS), httponly=True, samesite="Strict",
+    response.set_cookie(_cookie(), token, max_age=int(LOGIN_SECONDS), httponly=True, samesite="Strict",
                         secure=request.is_secure)
     return response
+
+
+@bp.post("/logout")
+def logout() -> ResponseReturnValue:
+    """Forget this browser: its cookie opens nothing any more."""
+    with read_body():
+        pass
+    password = parlor().guard.password
+    if password is not None:
+        password.logout(request.cookies.get(_cookie(), ""))
+    response = make_response({"logged_in": password is None})
+    response.delete_cookie(_cookie(), httponly=True, samesite="Strict")
+    return response
+
+
+def _cookie() -> str:
+    return login_cookie(request.environ["SERVER_PORT"])

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from flask import Request, Response
+from werkzeug.http import parse_cookie
 
 from ..errors import BadBody, NeedsPassword, Refused
 from .password import Password
@@ -20,7 +22,8 @@ MAX_BODY = 4 << 20
 LARGE_BODIES = {"transfer.import_session": 64 << 20}
 """Endpoints that take more: what an export wrote must come in again."""
 LARGEST_BODY = max(LARGE_BODIES.values())
-LOGIN_COOKIE = "parlor-login"
+LOGIN_BODY = 64 << 10
+"""What a sender may send that is not logged in."""
 OPEN_ENDPOINTS = frozenset({"page", "static", "settings.login"})
 """What answers without a password: the page itself, its files, and the way to log in."""
 
@@ -41,14 +44,18 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Guard:
-    """`host` is the address that the server listens on; beyond loopback there must be a password."""
+    """`host` is the address that the server listens on; beyond loopback there must be a password.
 
-    def __init__(self, host: str = "127.0.0.1", password: Password | None = None) -> None:
+    names  further names that people open it by: of a LAN, a tailnet, a proxy in front. Raises ValueError
+    """
+
+    def __init__(self, host: str = "127.0.0.1", password: Password | None = None, *,
+                 names: Iterable[str] = ()) -> None:
         if password is None and not is_loopback(host):
             raise ValueError(f"Listening on {host} lets others in; that needs --password.")
         self.password = password
         self._open_to_others = not is_loopback(host)
-        self._names = {*_LOOPBACK_NAMES, _bracketed(host.lower())}
+        self._names = {*_LOOPBACK_NAMES, _bracketed(host.lower()), *map(_host_name, names)}
         if self._open_to_others:
             own = socket.gethostname().lower()
             self._names |= {own, f"{own}.local", own.partition(".")[0]}
@@ -66,7 +73,14 @@ class Guard:
         self._check_body(request)
 
     def is_logged_in(self, request: Request) -> bool:
-        return self.password is None or self.password.knows(request.cookies.get(LOGIN_COOKIE, ""))
+        return self._knows(request.cookies, request.environ["SERVER_PORT"])
+
+    def body_limit(self, cookies: str, port: int) -> int:
+        """Bytes that a request with this Cookie header may send, before it is known where to."""
+        return LARGEST_BODY if self._knows(parse_cookie(cookies), port) else LOGIN_BODY
+
+    def _knows(self, cookies: Mapping[str, str], port: int | str) -> bool:
+        return self.password is None or self.password.knows(cookies.get(login_cookie(port), ""))
 
     def add_headers(self, response: Response) -> Response:
         response.headers.update(HEADERS)
@@ -75,7 +89,7 @@ class Guard:
         return response
 
     def _is_our_name(self, host: str) -> bool:
-        """Loopback's names, the one given to --host, and beyond loopback this machine's name or any address.
+        """Loopback's names, those given, and beyond loopback this machine's name or any address.
 
         A rebinding attack must use a name of its own: an address is what the browser really went to.
         """
@@ -93,7 +107,10 @@ class Guard:
             follows_link = request.headers.get("Sec-Fetch-Mode") == "navigate" and reads
             return follows_link and request.endpoint == "page"
         origin = request.headers.get("Origin")
-        return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        try:
+            return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:  # such as http://[
+            return False
 
     @staticmethod
     def _check_body(request: Request) -> None:
@@ -110,6 +127,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def login_cookie(port: int | str) -> str:
+    """The name of the cookie of the server on `port`: browsers share cookies among a host's ports."""
+    return f"parlor-login-{port}"
+
+
+def _host_name(name: str) -> str:
+    """`name` as it stands in a Host header, without a port."""
+    match = _HOST.fullmatch(_bracketed(name.strip().lower().rstrip(".")))
+    if not match or match[2]:
+        raise ValueError(f"--allow-host {name!r} is not a host's name; expected one such as box.example.org")
+    return match[1]
 
 
 def _is_address(text: str) -> bool:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 
 from ..errors import TooManyGuesses
 
@@ -19,6 +20,7 @@ LOGIN_SECONDS = 30 * 86_400.0
 MAX_LOGINS = 1_000
 FAILURES = 5
 FAILURE_SECONDS = 60.0
+MAX_PLACES = 1_000
 LEAST_LENGTH = 8
 
 
@@ -33,30 +35,45 @@ class Password:
         self._salt = secrets.token_bytes(16)
         self._hash = self._derive(password)
         self._logins: dict[str, float] = {}
-        self._failures: deque[float] = deque()
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
         self._guessing = threading.Lock()
 
-    def login(self, guess: str) -> str | None:
-        """A new token if `guess` is right. Raises TooMany after FAILURES wrong ones within a minute."""
+    def login(self, guess: str, place: str) -> str | None:
+        """A new token if `guess` is right; `place` is where it comes from, as place_of() says.
+
+        Raises TooManyGuesses after FAILURES wrong ones from there within a minute; others are not held up.
+        """
         with self._guessing:
             now = time.monotonic()
-            while self._failures and now - self._failures[0] > FAILURE_SECONDS:
-                self._failures.popleft()
-            if len(self._failures) >= FAILURES:
-                wait = int(FAILURE_SECONDS - (now - self._failures[0])) + 1
-                raise TooManyGuesses("Too many wrong passwords.", hint=f"Wait {wait} seconds.",
-                                     retry_after=wait)
+            self._check_patience(place, now)
             if not hmac.compare_digest(self._derive(guess), self._hash):
-                self._failures.append(now)
+                self._failures.setdefault(place, deque()).append(now)
+                self._failures.move_to_end(place)
+                if len(self._failures) > MAX_PLACES:
+                    self._failures.popitem(last=False)
                 return None
+            self._failures.pop(place, None)
             token = secrets.token_urlsafe(32)
             self._logins[self._digest(token)] = now + LOGIN_SECONDS
             while len(self._logins) > MAX_LOGINS:
                 del self._logins[next(iter(self._logins))]
             return token
 
+    def logout(self, token: str) -> None:
+        """Whoever has this token is no longer known."""
+        with self._guessing:
+            self._logins.pop(self._digest(token), None)
+
     def knows(self, token: str) -> bool:
         return self._logins.get(self._digest(token), 0.0) > time.monotonic()
+
+    def _check_patience(self, place: str, now: float) -> None:
+        failures = self._failures.get(place, ())
+        while failures and now - failures[0] > FAILURE_SECONDS:
+            failures.popleft()
+        if len(failures) >= FAILURES:
+            wait = int(FAILURE_SECONDS - (now - failures[0])) + 1
+            raise TooManyGuesses("Too many wrong passwords.", hint=f"Wait {wait} seconds.", retry_after=wait)
 
     def _derive(self, password: str) -> bytes:
         return hashlib.scrypt(password.encode("utf-8", "replace"), salt=self._salt, dklen=32,
@@ -65,3 +82,15 @@ class Password:
     @staticmethod
     def _digest(token: str) -> str:
         return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def place_of(address: str) -> str:
+    """Where an address is, for limits: itself, or the /64 that a provider gives to one home in IPv6."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
