@@ -25,15 +25,19 @@ _PROBE = "a <|b|>\n你好 \U0001f642 \U0010fffd"  # a vocabulary that cannot tak
 class JsonBackend:
     """Encoding with and without control tokens, and the bytes of each token."""
 
-    def __init__(self, path: Path, is_control: Callable[[str, bool], bool], no_inner_prefix: bool) -> None:
+    def __init__(self, path: Path, is_control: Callable[[str, bool], bool], no_inner_prefix: bool,
+                 spec: dict[str, Any] | None = None) -> None:
         """`is_control(text, special)` -> bool. `no_inner_prefix`: only a text's start gets the leading space
-        (what `"legacy": false` in tokenizer_config.json asks for), whatever tokenizer.json says."""
+        (what `"legacy": false` in tokenizer_config.json asks for), whatever tokenizer.json says.
+        `spec`: what tokenizer.json would hold, made from a file of another format at `path`."""
         self._plain: tuple[Any, Any] | None = None
         self._lock = threading.Lock()
         try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB; no tokenizer is that large")
-            self._load(json.loads(path.read_text(encoding="utf-8")), is_control, no_inner_prefix)
+            if spec is None:
+                if path.stat().st_size > _MAX_BYTES:
+                    raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB; no tokenizer is that large")
+                spec = json.loads(path.read_text(encoding="utf-8"))
+            self._load(spec, is_control, no_inner_prefix)
         except ModelLoadError as error:
             raise ModelLoadError(f"{path}: {error}") from None
         except BaseException as error:  # tokenizers raises bare Exception, and BaseException for a Rust panic

@@ -98,14 +98,17 @@ class SentencePieceBackend:
     """Encoding with and without control tokens, and the bytes of each token."""
 
     def __init__(self, path: Path, added_tokens: Mapping[str, int], legacy: bool,
-                 is_control: Callable[[str], bool]) -> None:
+                 is_control: Callable[[str], bool], data: bytes | None = None) -> None:
         """`added_tokens`: tokens outside the file, by text. `legacy`: every run of plain text gets
-        the leading space, not only one that starts the text. `is_control(text)` -> bool."""
+        the leading space, not only one that starts the text. `is_control(text)` -> bool.
+        `data`: what tokenizer.model would hold, made from a file of another format at `path`."""
         self._legacy = legacy
         try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB")
-            self._load(SentencePieceModel(path.read_bytes()), added_tokens, is_control)
+            if data is None:
+                if path.stat().st_size > _MAX_BYTES:
+                    raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB")
+                data = path.read_bytes()
+            self._load(SentencePieceModel(data), added_tokens, is_control)
         except (ValueError, IndexError, RuntimeError, TypeError, AttributeError) as error:
             raise ModelLoadError(f"{path}: not a sentencepiece model ({error}). "
                                  "Download the file again.") from error

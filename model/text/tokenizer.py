@@ -8,9 +8,10 @@ where the caller trusts the text. Safe to use from several threads. Knows nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from model.config import ModelLoadError
 from model.text.detokenizer import Detokenizer
@@ -61,12 +62,7 @@ class Tokenizer:
     def load(cls, folder: Path, settings: TextSettings | None = None) -> Tokenizer:
         """The tokenizer of a model folder. Raises ModelLoadError if there is none or it cannot be read."""
         settings = settings or TextSettings.from_folder(folder)
-
-        def is_control(text: str, special: bool = False) -> bool:
-            in_template = bool(_MARKUP.fullmatch(text)) and text in (settings.template or "")
-            return bool(special or text in settings.declared_special or in_template
-                        or _ALWAYS_CONTROL.fullmatch(text))
-
+        is_control = _control_test(settings)
         if (folder / "tokenizer.json").is_file():
             return cls(JsonBackend(folder / "tokenizer.json", is_control, settings.legacy is False), settings)
         if (folder / "tokenizer.model").is_file():
@@ -74,6 +70,18 @@ class Tokenizer:
                                             settings.legacy is not False, is_control), settings)
         raise ModelLoadError(f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model beside the "
                              "weights. Copy it from the original model.")
+
+    @classmethod
+    def from_contents(cls, path: Path, settings: TextSettings, *, json: dict[str, Any] | None = None,
+                      sentencepiece: bytes | None = None) -> Tokenizer:
+        """Of what a tokenizer.json or a tokenizer.model would hold, made from the file `path`.
+
+        Raises ModelLoadError if it cannot be read.
+        """
+        is_control = _control_test(settings)
+        if json is not None:
+            return cls(JsonBackend(path, is_control, False, json), settings)
+        return cls(SentencePieceBackend(path, {}, True, is_control, sentencepiece), settings)
 
     def encode(self, text: str, add_bos: bool | None = None, add_eos: bool | None = None,
                control: bool = True) -> list[int]:
@@ -202,6 +210,16 @@ class Tokenizer:
         if eos is not None:
             tokens["eos_token"] = self._text(eos)
         return tokens
+
+
+def _control_test(settings: TextSettings) -> Callable[..., bool]:
+    """is_control(text, special=False): whether a token belongs to the model's format, not to texts."""
+    def is_control(text: str, special: bool = False) -> bool:
+        in_template = bool(_MARKUP.fullmatch(text)) and text in (settings.template or "")
+        return bool(special or text in settings.declared_special or in_template
+                    or _ALWAYS_CONTROL.fullmatch(text))
+
+    return is_control
 
 
 def _parts(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[str], int]:
