@@ -133,3 +133,35 @@ def test_money_is_no_mathematics_and_mathematics_is(call, text, formulas):
         text,
     )
     assert found == formulas
+
+
+@pytest.mark.parametrize(
+    ("field", "base", "ours", "theirs", "both"),
+    [
+        ("title", "a", "b", "a", "b"),
+        ("title", "a", "b", "c", "b"),
+        ("title", "a", "a", "c", "c"),
+        ("sampling", {"a": 1}, {"a": 1, "b": 2}, {"a": 3}, {"a": 3, "b": 2}),
+        ("sampling", {"a": 1, "b": 1}, {"b": 2}, {"a": 1, "b": 1, "c": 5}, {"b": 2, "c": 5}),
+        ("sampling", {"a": [1]}, {"a": [1]}, {}, {}),
+        ("bots", "ab", "abc", "a", "ac"),
+        ("bots", "ab", "b", "abd", "bd"),
+        ("bots", "abc", "cab", "abcd", "cabd"),
+        ("bots", "ab", "aB", "ba", "Ba"),
+        ("bots", "ab", "ab", "b", "b"),
+        ("bots", "ab", "abc", "acb", "acb"),
+    ],
+)
+def test_a_change_of_ours_leaves_what_others_changed_elsewhere(call, field, base, ours, theirs, both):
+    def entries(value):
+        """Bots by a letter each, capital when muted."""
+        if field != "bots":
+            return value
+        return [{"id": letter.lower(), "muted": letter.isupper()} for letter in value]
+
+    found = call(
+        "session/unsaved",
+        "(m, [field, base, ours, theirs]) => m.merged(field, base, ours, theirs)",
+        [field, entries(base), entries(ours), entries(theirs)],
+    )
+    assert found == entries(both)

@@ -3,7 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import MARLOW, OTTO, go_to, say, wait_until_quiet
+from tests.helpers.server_process import Server
+
+from .conftest import LIN, MARLOW, OTTO, Site, go_to, say, wait_until_quiet
 
 pytestmark = pytest.mark.browser
 
@@ -87,3 +89,112 @@ def test_a_branch_is_sent_once_however_often_the_button_is_pressed(page, open_se
     expect(page.locator(".from-user .md")).to_have_text("White wine")
     wait_until_quiet(page)
     assert len(site.read(session_id)["messages"]) == 4
+
+
+def test_what_is_typed_in_the_panels_while_the_server_restarts_is_saved_then(chromium, tmp_path):
+    server = Server(tmp_path)
+    context = chromium.new_context(base_url=server.url, viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    site = Site(server.url, None)
+    try:
+        session_id = site.import_path(["hello", "reply"])
+        go_to(page, session_id)
+        page.click("#tab-session")
+        server.kill()
+        page.fill("#system-prompt", "Speak only in rhymes.")
+        page.locator("#system-prompt").blur()
+        page.fill("#user-name", "Ada")
+        expect(page.locator("#banner")).to_be_visible()
+        server.start()
+        expect(page.locator("#banner")).to_be_hidden()
+        wait_until_saved(page, session_id)
+        saved = site.read(session_id)
+        assert saved["system_prompt"] == "Speak only in rhymes." and saved["user_name"] == "Ada"
+        expect(page.locator("#system-prompt")).to_have_value("Speak only in rhymes.")
+        server.kill()
+        page.fill("#system-prompt", "Whisper.")
+        page.locator("#system-prompt").blur()
+        wait_until_saved(page, session_id, saved=False)
+        page.goto("about:blank")  # the tab is closed before the server is back
+        server.start()
+        go_to(page, session_id)
+        expect(page.locator("#system-prompt")).to_have_value("Whisper.")
+        wait_until_saved(page, session_id)
+        assert site.read(session_id)["system_prompt"] == "Whisper."
+    finally:
+        context.close()
+        server.kill()
+
+
+def wait_until_saved(page, session_id, saved=True):
+    kept = "([id, saved]) => (localStorage.getItem(`parlor.unsaved.${id}`) === null) === saved"
+    page.wait_for_function(kept, arg=[session_id, saved])
+
+
+def test_two_tabs_never_overwrite_each_others_other_fields(page, context, open_session, site, watch):
+    """Not even other parameters and other bots, while one of them hears nothing of the other."""
+    watch.expected = ("409 (CONFLICT)",)
+    session_id = open_session(MARLOW)
+    page.route("**/api/changes**", lambda route: None)  # never answered
+    page.click("#tab-session")
+    page.fill("#system-prompt", "From the first tab.")
+    wait_until_saved(page, session_id)
+    before = site.read(session_id)
+    bots = [*before["bots"], {"id": OTTO, "muted": True}]
+    changes = {"user_name": "Ada", "sampling": {"top_k": 7}, "bots": bots}
+    site.api("PATCH", f"/api/sessions/{session_id}", {"revision": before["revision"], **changes})
+    page.click("#tab-sampling")
+    page.fill("[data-parameter=temperature] .number", "1.5")
+    page.press("[data-parameter=temperature] .number", "Tab")
+    page.click("#chips .chip-add")
+    page.get_by_role("menuitem", name="Lin").click()
+    expect(page.locator("#chips .chip")).to_have_count(3)
+    wait_until_saved(page, session_id)
+    after = site.read(session_id)
+    assert after["sampling"] == {"top_k": 7, "temperature": 1.5}
+    assert after["user_name"] == "Ada" and after["system_prompt"] == "From the first tab."
+    there = [(bot["id"], bot["muted"]) for bot in after["bots"]]
+    assert there == [(MARLOW, False), (OTTO, True), (LIN, False)]
+
+
+def test_a_change_that_the_server_cannot_keep_is_tried_again_and_told_once(page, open_session, site, watch):
+    watch.expected = ("507",)
+    session_id = open_session()
+    refuse = {"error": {"message": "The disk is full.", "code": "disk_full"}}
+    page.route(
+        f"**/api/sessions/{session_id}",
+        lambda route: (
+            route.fulfill(status=507, json=refuse) if route.request.method == "PATCH" else route.continue_()
+        ),
+    )
+    page.click("#tab-session")
+    page.fill("#system-prompt", "Keep this.")
+    expect(page.locator(".toast.serious")).to_have_text(["The disk is full."])
+    page.locator("#system-prompt").blur()
+    page.unroute(f"**/api/sessions/{session_id}")
+    page.fill("#user-name", "Ada")
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["system_prompt"] == "Keep this."
+    assert site.read(session_id)["user_name"] == "Ada"
+
+
+def test_a_new_session_keeps_its_bots_and_settings_over_a_reload(page, site):
+    go_to(page)
+    page.click(f".bot-card[data-bot='{OTTO}']")
+    page.click("#tab-session")
+    page.fill("#system-prompt", "Everybody is at sea.")
+    page.fill("#user-name", "Ada")
+    page.fill("#text", "Ahoy")
+    page.reload()
+    expect(page.locator(".bot-card.is-chosen")).to_have_count(2)
+    expect(page.locator("#text")).to_have_value("Ahoy")
+    expect(page.locator("#system-prompt")).to_have_value("Everybody is at sea.")
+    page.press("#text", "Enter")
+    expect(page.locator(".from-user .name")).to_have_text("Ada")
+    wait_until_quiet(page)
+    saved = site.read(page.evaluate("location.hash.slice(1)"))
+    assert saved["system_prompt"] == "Everybody is at sea." and len(saved["bots"]) == 2
+    page.click("#new-session")
+    expect(page.locator(".bot-card.is-chosen")).to_have_count(2)
+    expect(page.locator("#user-name")).to_have_value("Ada")  # one's name lasts
+    expect(page.locator("#system-prompt")).to_have_value("")  # what was this session's own does not

@@ -1,13 +1,11 @@
 """Replies belong to the server: tabs that reload, join, leave or lose the line see the same text, once."""
 
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 from playwright.sync_api import expect
+
+from tests.helpers.server_process import Server
 
 from .conftest import go_to, say, texts, wait_until_quiet
 
@@ -167,53 +165,18 @@ def distance_to_end(page):
     return page.eval_on_selector("#transcript", "one => one.scrollHeight - one.clientHeight - one.scrollTop")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start_server(port, folder):
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "tests.helpers.fake_server",
-            "--port",
-            str(port),
-            "--sessions-dir",
-            str(folder),
-            "--delay",
-            "0.05",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=2).close()
-            return server
-        except OSError:
-            time.sleep(0.1)
-    server.kill()
-    raise AssertionError("the server did not start")
-
-
 def test_a_server_that_dies_in_mid_reply_is_announced_and_all_is_there_again(chromium, tmp_path):
-    port = free_port()
-    server = start_server(port, tmp_path)
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{port}")
+    server = Server(tmp_path, "--delay", "0.05")
+    context = chromium.new_context(base_url=server.url)
     page = context.new_page()
     try:
         go_to(page)
         say(page, "a long one")
         expect(page.locator(".md.writing")).to_contain_text("word5")
         server.kill()
-        server.wait()
         expect(page.locator("#banner")).to_contain_text("does not answer")
         page.fill("#text", "typed in the meantime")
-        server = start_server(port, tmp_path)
+        server.start()
         expect(page.locator("#banner")).to_be_hidden()
         expect(page.locator(".badge.serious")).to_contain_text("Interrupted")
         expect(page.locator(".from-bot .md")).to_contain_text("word0 word1")
@@ -221,4 +184,3 @@ def test_a_server_that_dies_in_mid_reply_is_announced_and_all_is_there_again(chr
     finally:
         context.close()
         server.kill()
-        server.wait()

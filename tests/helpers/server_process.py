@@ -23,12 +23,22 @@ class Server:
     """`python -m tests.helpers.fake_server` with a free port; `with` ends it."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "tests.helpers.fake_server", "--port", "0",
-                   "--sessions-dir", str(folder), *arguments]
+        self._arguments = ["--sessions-dir", str(folder), *arguments]
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Run it; after kill() under the same address again."""
+        command = [sys.executable, "-m", "tests.helpers.fake_server", "--port", str(self.port),
+                   *self._arguments]
         flags = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {}
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         text=True, **flags)
         self.port = self._read_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def _read_port(self) -> int:
         deadline = time.monotonic() + START_SECONDS
@@ -44,6 +54,9 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()

@@ -205,7 +205,10 @@ export function listField(spec, { onChange, onReset }) {
   );
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
   const note = h("p", { class: "help override", hidden: true });
-  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
+  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => {
+    wrong.hidden = true;
+    onReset();
+  }, { class: "reset" });
   const element = h(
     "div",
     { class: "field", data: { parameter: spec.name } },
@@ -215,15 +218,22 @@ export function listField(spec, { onChange, onReset }) {
     wrong,
     note,
   );
-  area.addEventListener("change", () => {
-    wrong.hidden = true;
+  /** What the box showed before something wrong was typed: that stays until the value itself is another. */
+  let before = "";
+  /** @param {boolean} finished whether what is wrong should be said */
+  const read = (finished) => {
     try {
-      onChange(kind.read(area.value));
+      const value = kind.read(area.value);
+      wrong.hidden = true;
+      onChange(value);
     } catch (error) {
+      if (!finished) return;
       wrong.textContent = /** @type {Error} */ (error).message;
       wrong.hidden = false;
     }
-  });
+  };
+  area.addEventListener("input", () => read(false));
+  area.addEventListener("change", () => read(true));
   return {
     element,
     /** @param {any} value @param {boolean} changed @param {string} override */
@@ -232,7 +242,10 @@ export function listField(spec, { onChange, onReset }) {
       reset.hidden = !changed;
       note.hidden = !override;
       note.textContent = override;
-      if (document.activeElement !== area) area.value = kind.write(value);
+      const text = kind.write(value);
+      if (document.activeElement === area || (!wrong.hidden && text === before)) return;
+      wrong.hidden = true;
+      area.value = before = text;
     },
   };
 }

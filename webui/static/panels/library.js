@@ -9,6 +9,7 @@ import { h } from "../base/dom.js";
 import { draftKey, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
 import { forgetEdits } from "../session/edit-drafts.js";
+import { forgetUnsaved } from "../session/unsaved.js";
 import { toast, toastError } from "../overlays/toast.js";
 
 /**
@@ -117,6 +118,7 @@ export function createLibrary(store, room, page) {
       for (const id of ids) {
         remember(draftKey(id), "");
         forgetEdits(id);
+        forgetUnsaved(id);
       }
     },
   };

@@ -7,6 +7,9 @@
 
 import { h } from "../base/dom.js";
 
+/** A name becomes "Name:" in prompts. */
+const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
+
 /**
  * @param {Store} store
  * @param {Room} room
@@ -53,8 +56,8 @@ export function createSessionTab(store, room, page) {
   );
 
   prompt.input.addEventListener("input", () => room.change({ system_prompt: prompt.input.value }));
-  user.input.addEventListener("change", () =>
-    room.change({ user_name: user.input.value.replace(/[:\n\r]/g, " ").trim() }),
+  user.input.addEventListener("input", () =>
+    room.change({ user_name: user.input.value.replace(NOT_IN_NAMES, " ").trim() }),
   );
 
   function build() {

@@ -9,28 +9,8 @@
 
 import { ApiError, get, patch, post, remove } from "../server/api.js";
 import { createReplies } from "./replies.js";
+import { createSaving, unsavedSession } from "./saving.js";
 import { messageOf, shownPath, withMessage } from "./tree.js";
-
-const PATCH_DELAY_MS = 250;
-
-/** The session that exists only in this page until its first message. @returns {Session} */
-export function unsavedSession(bots = []) {
-  return {
-    id: null,
-    revision: 0,
-    title: "New session",
-    created: 0,
-    updated: 0,
-    bots,
-    user_name: "",
-    system_prompt: "",
-    turn_order: "in_turn",
-    sampling: {},
-    preset: "balanced",
-    leaf: null,
-    messages: [],
-  };
-}
 
 /**
  * @param {Store} store
@@ -40,10 +20,6 @@ export function unsavedSession(bots = []) {
 export function createRoom(store, page) {
   /** @type {Promise<any>} */
   let queue = Promise.resolve();
-  /** @type {Record<string, any>} */
-  let pending = {};
-  /** @type {any} */
-  let patchTimer = 0;
   /** Someone waits here for every reply to end. @type {(() => void)[]} */
   let waiting = [];
 
@@ -93,8 +69,8 @@ export function createRoom(store, page) {
 
   /** Take over what the server says about the session. @param {any} body */
   function adopt(body) {
-    const session = body.session;
-    if (!session) return;
+    if (!body.session) return;
+    const session = saving.onTopOf(body.session);
     const changes = { session, context: body.context || session.context || store.state.context };
     if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
     const running = [...(body.replies || session.replies || []), ...(body.reply ? [body.reply] : [])];
@@ -116,7 +92,8 @@ export function createRoom(store, page) {
         return true;
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (error.status === 409 && error.session) {
+        const here = error.session?.id === store.state.session?.id;
+        if (error.status === 409 && error.session && here) {
           adopt({ session: error.session });
           if (error.code === "busy") page.error(error);
           else page.conflict();
@@ -129,46 +106,12 @@ export function createRoom(store, page) {
     return result;
   }
 
-  /** Send the changes that were held back; once more on the current revision if another tab was faster. */
-  function flushPatch() {
-    clearTimeout(patchTimer);
-    if (!Object.keys(pending).length) return Promise.resolve(true);
-    const changes = pending;
-    pending = {};
-    return operation(async (session) => {
-      try {
-        return await patch(`/api/sessions/${session.id}`, { revision: session.revision, ...changes });
-      } catch (error) {
-        if (!(error instanceof ApiError) || error.status !== 409 || !error.session) throw error;
-        return patch(`/api/sessions/${session.id}`, { revision: error.session.revision, ...changes });
-      }
-    });
-  }
-
-  /** Make the unsaved session real, with all that was set on it. */
-  async function ensureSaved() {
-    const { session } = store.state;
-    if (!session || session.id) return true;
-    const made = await post("/api/sessions", { bots: session.bots.map((bot) => bot.id) }).catch(page.error);
-    if (!made) return false;
-    const { user_name, system_prompt, turn_order, sampling, preset } = session;
-    const { user_name: u, system_prompt: s, turn_order: t, sampling: p, preset: r } = unsavedSession();
-    const changes = {};
-    if (user_name !== u) Object.assign(changes, { user_name });
-    if (system_prompt !== s) Object.assign(changes, { system_prompt });
-    if (turn_order !== t) Object.assign(changes, { turn_order });
-    if (preset !== r) Object.assign(changes, { preset });
-    if (JSON.stringify(sampling) !== JSON.stringify(p)) Object.assign(changes, { sampling });
-    if (session.bots.some((bot) => bot.muted)) Object.assign(changes, { bots: session.bots });
-    store.set({ session: made.session, context: made.context || null, viewLeaf: null });
-    if (!Object.keys(changes).length) return true;
-    return operation((saved) => patch(`/api/sessions/${saved.id}`, { revision: saved.revision, ...changes }));
-  }
+  const saving = createSaving(store, operation, page);
 
   const room = {
     /** Show a session. @param {string} id @param {Promise<any>} [reading] it, if it was asked for already */
     async open(id, reading) {
-      await flushPatch();
+      await saving.flush();
       replies.leave();
       const body = await (reading || get(`/api/sessions/${id}`));
       store.set({ session: null, context: null, viewLeaf: null, editing: null });
@@ -177,9 +120,11 @@ export function createRoom(store, page) {
 
     /** Show the empty page on which a session begins. @param {{id: string, muted: boolean}[]} bots */
     async openNew(bots) {
-      await flushPatch();
+      await saving.flush();
       replies.leave();
-      store.set({ session: unsavedSession(bots), context: null, viewLeaf: null, editing: null });
+      saving.leave();
+      const session = unsavedSession(bots, store.state);
+      store.set({ session, context: null, viewLeaf: null, editing: null });
     },
 
     /** Read the session again; what is being written goes on. */
@@ -189,28 +134,15 @@ export function createRoom(store, page) {
       const body = await get(`/api/sessions/${id}`).catch(() => null);
       const now = store.state.session;
       if (!body || !now || now.id !== id || body.session.revision < now.revision) return;
-      if (Object.keys(pending).length) Object.assign(body.session, pending);
       adopt(body);
     },
 
-    /** Change fields of the session at once here, shortly after on the server. @param {Record<string, any>} changes */
-    change(changes) {
-      const { session } = store.state;
-      if (!session) return;
-      store.set({ session: { ...session, ...changes } });
-      if (!session.id) return;
-      Object.assign(pending, changes);
-      clearTimeout(patchTimer);
-      patchTimer = setTimeout(flushPatch, PATCH_DELAY_MS);
-    },
-
-    flushPatch,
-    ensureSaved,
+    change: saving.change,
+    flushPatch: saving.flush,
 
     /** Say something, and let whoever is next answer. @param {string} text */
     async say(text) {
-      if (!(await ensureSaved())) return false;
-      await flushPatch();
+      if (!(await saving.ensureSaved()) || !(await saving.flush())) return false;
       return operation((session) =>
         post(`/api/sessions/${session.id}/messages`, { revision: session.revision, text, interrupt: true }),
       );
@@ -218,7 +150,7 @@ export function createRoom(store, page) {
 
     /** Say something else at an earlier place: a branch. @param {Message} message @param {string} text */
     async sayInstead(message, text) {
-      await flushPatch();
+      if (!(await saving.flush())) return false;
       return operation((session) =>
         post(`/api/sessions/${session.id}/messages`, {
           revision: session.revision,
@@ -231,8 +163,7 @@ export function createRoom(store, page) {
 
     /** @param {"next" | "regenerate" | "continue"} kind @param {{message?: string, bot?: string, turns?: number}} [which] */
     async reply(kind, which = {}) {
-      if (!(await ensureSaved())) return false;
-      await flushPatch();
+      if (!(await saving.ensureSaved()) || !(await saving.flush())) return false;
       if (store.state.live.size) await room.stopAndWait();
       return operation((session) =>
         post(`/api/sessions/${session.id}/replies`, { revision: session.revision, kind, ...which }),
