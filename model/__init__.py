@@ -12,6 +12,7 @@ from model.chat_model import ChatModel
 from model.config import ModelLoadError
 from model.engine.request import (
     PARAMETER_SPECS,
+    EngineClosed,
     PromptProgress,
     RequestStats,
     SamplingParams,
@@ -25,6 +26,7 @@ from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage
 
 __all__ = ["PARAMETER_SPECS", "ChatMessage", "ChatModel", "Completion", "Constraint", "ContextFit",
+           "EngineClosed",
            "ModelLoadError", "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed",
            "RequestStats", "SamplingParams", "ScoredToken", "TemplateError", "TextDelta", "check_parameter",
            "load_model"]

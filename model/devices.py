@@ -123,7 +123,7 @@ def told_as_load_errors(places: list[Place]) -> Iterator[None]:
                              "and PyTorch, or use --device cpu.") from error
 
 
-def failure_text(error: Exception) -> str:
+def failure_text(error: BaseException) -> str:
     """What a step's failure is called in the reply that it ended."""
     text = f"The engine failed: {type(error).__name__}: {str(error)[:500]}"
     is_dead = isinstance(error, KernelError) and error.code >= _FIRST_STICKY_CODE
@@ -133,7 +133,7 @@ def failure_text(error: Exception) -> str:
     return text
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -32,7 +32,7 @@ def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
                max_streams: int = MAX_STREAMS) -> Flask:
     """The application. The caller owns `model` and `store` and closes them after parlor(app).close()."""
     here = Path(__file__).parent
-    app = Flask(__name__, root_path=str(here), static_folder=None)
+    app = _App(__name__, root_path=str(here), static_folder=None)
     files = StaticFiles(here / "static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False
@@ -50,6 +50,17 @@ def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unexpected)
     return app
+
+
+class _App(Flask):
+    def dispatch_request(self) -> ResponseReturnValue:
+        """A panic in a library written in Rust is no Exception: nobody would answer the request."""
+        try:
+            return super().dispatch_request()
+        except Exception:
+            raise
+        except BaseException as panic:
+            raise RuntimeError("a library gave up") from panic
 
 
 def _answer_problem(problem: Problem) -> ResponseReturnValue:

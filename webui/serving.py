@@ -7,6 +7,7 @@ session goes out from memory, not by way of a temporary file.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -30,6 +31,7 @@ MAX_HEADERS = 1 << 16
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
 LOOP_SECONDS = 1  # whole: waitress cuts 0.25 to 0 and spins. Windows sees Ctrl+C only between two waits
 LAST_SECONDS = 0.5  # for requests that are being answered
+log = logging.getLogger("parlor.serving")
 GOODBYE = "Parlor was stopped while this was being written."
 
 
@@ -90,7 +92,10 @@ def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> 
 
     def end() -> None:
         """Beside the main thread, which goes on sending what the streams still have to say."""
-        parlor(app).close(GOODBYE, CLOSE_SECONDS)
+        try:
+            parlor(app).close(GOODBYE, CLOSE_SECONDS)
+        except BaseException:
+            log.exception("not everything could be ended")
         last = threading.Timer(LAST_SECONDS, os._exit, (0,))  # every text is kept by now
         last.daemon = True
         last.start()

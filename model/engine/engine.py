@@ -10,6 +10,8 @@ import logging
 import queue
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from time import monotonic
 from typing import Any
@@ -27,6 +29,7 @@ from model.engine.kv_cache import PagePool
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
 from model.engine.request import (
     MAX_LOGPROBS,
+    EngineClosed,
     FailedEvent,
     Request,
     SamplingParams,
@@ -42,6 +45,9 @@ from model.network.transformer import Transformer
 log = logging.getLogger(__name__)
 
 _MAX_SEED = 1 << 53
+_CLOSED = "the engine is closed"
+_GONE = ("The engine has stopped after a fault in it; Parlor's log says more. Nothing can be written until "
+         "Parlor is started again.")
 
 
 class Engine:
@@ -61,6 +67,7 @@ class Engine:
         self._speculator = Speculator(drafter) if drafter is not None else None
         self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()
         self._closing = False
+        self._problem: str | None = None
         self._lock = threading.Lock()  # orders submit against close, so that no request is left unanswered
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -74,8 +81,8 @@ class Engine:
         logprobs    tell how likely each token is, and this many of the likeliest, 0 to MAX_LOGPROBS
         constraint  what the tokens must look like; this request's alone. The reply ends where it is complete
 
-        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, RuntimeError
-        when the engine is closed.
+        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, EngineClosed
+        when the engine is closed or gone.
         """
         self._check_tokens(token_ids, self.max_seq_len - 1)
         _check_logprobs(logprobs)
@@ -131,8 +138,10 @@ class Engine:
                 "isa": self._places[0].ops.isa, "threads": self._places[0].ops.threads}
 
     def status(self) -> dict[str, Any]:
-        """What goes on now; a glance from outside, so the numbers may be of different moments."""
-        return {"running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
+        """What goes on now; a glance from outside, so the numbers may be of different moments. `problem`: why
+        the engine is gone, as a sentence, or None."""
+        return {"problem": self._problem,
+                "running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
                 "pages_used": self._pool.num_used, "pages_total": self._pool.num_pages,
                 **memory_in_use(self._places)}
 
@@ -158,13 +167,13 @@ class Engine:
     def _enqueue(self, sequence: TokenSequence[Job]) -> None:
         with self._lock:
             if self._closing:
-                raise RuntimeError("the engine is closed")
+                raise EngineClosed(self._problem or _CLOSED)
             self._inbox.put(sequence)
 
     def _wake(self) -> None:
         self._inbox.put(None)
 
-    # -- the engine's thread
+    # -- the engine's thread: whatever goes wrong in it, each request gets a last event, for its reader waits
 
     def _run(self) -> None:
         try:
@@ -175,18 +184,28 @@ class Engine:
                 self._drop_cancelled()
                 if self._scheduler.has_work:
                     self._step()
+        except BaseException:  # not of a request: the books of the engine itself are in disorder
+            log.exception("the engine ends")
+            self._problem = _GONE
         finally:
             with self._lock:
                 self._closing = True
-            self._receive(wait=False)
-            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
-                self._fail(sequence, "The model was closed before the reply was complete.")
+            left = [*self._scheduler.running, *self._scheduler.waiting, *self._arrived()]
+            for sequence in left:
+                message = self._problem or "The model was closed before the reply was complete."
+                sequence.owner.request.put(FailedEvent(message))
+            self._scheduler.clear()
             del self._runner, self._speculator  # weights and caches
             let_go(self._places)
 
-    def _receive(self, wait: bool = True) -> None:
+    def _receive(self) -> None:
         """Take what has come in; sleep only when there is nothing else to do."""
-        wait = wait and not self._scheduler.has_work
+        for sequence in self._arrived(wait=not self._scheduler.has_work):
+            with self._answering(sequence):
+                self._scheduler.add(sequence)
+
+    def _arrived(self, wait: bool = False) -> Iterator[TokenSequence[Job]]:
+        """What is in the inbox; with `wait` from the first wake-up on."""
         while True:
             try:
                 sequence = self._inbox.get(block=wait)
@@ -194,7 +213,17 @@ class Engine:
                 return
             wait = False
             if sequence is not None:
-                self._scheduler.add(sequence)
+                yield sequence
+
+    @contextmanager
+    def _answering(self, sequence: TokenSequence[Job]) -> Iterator[None]:
+        """What goes wrong with one request ends that one, and nothing else. A library written in Rust raises
+        what is no Exception."""
+        try:
+            yield
+        except BaseException as error:
+            log.exception("a request failed")
+            self._fail(sequence, failure_text(error))
 
     def _drop_cancelled(self) -> None:
         for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
@@ -215,17 +244,19 @@ class Engine:
                 self._speculator.costs.note(batch.num_rows, monotonic() - now)
             self._scheduler.computed(batch)
             for chunk in batch.chunks:
-                chunk.sequence.owner.report_prompt(chunk.sequence)
+                with self._answering(chunk.sequence):
+                    chunk.sequence.owner.report_prompt(chunk.sequence)
                 if chunk.is_last and chunk.sequence.owner.scores is not None:
                     self._finish(chunk.sequence, "length")
             for sampled in found:
-                self._continue(sampled)
-        except Exception as error:
+                with self._answering(sampled.chunk.sequence):
+                    self._continue(sampled)
+        except BaseException as error:
             log.exception("a step failed")
             scheduler = self._scheduler
             failed = [c.sequence for c in batch.chunks] if batch else [*scheduler.running, *scheduler.waiting]
             for sequence in failed:
-                if sequence in scheduler.running or sequence in scheduler.waiting:
+                if sequence in scheduler:
                     self._fail(sequence, failure_text(error))
 
     def _continue(self, sampled: Sampled) -> None:
@@ -267,14 +298,19 @@ class Engine:
         return "eos" if job.constraint is not None and job.constraint.is_complete else ""
 
     def _finish(self, sequence: TokenSequence[Job], reason: str) -> None:
-        self._scheduler.remove(sequence)
-        self._forget(sequence)
-        sequence.owner.finish(sequence, reason)
+        with self._answering(sequence):
+            self._scheduler.remove(sequence)
+            self._forget(sequence)
+            sequence.owner.finish(sequence, reason)
 
     def _fail(self, sequence: TokenSequence[Job], message: str) -> None:
-        self._scheduler.discard(sequence)
-        self._forget(sequence)
-        sequence.owner.request.put(FailedEvent(message))
+        """Answer it, whether or not it can be taken out of the books; if not, the engine ends."""
+        try:
+            if sequence in self._scheduler:
+                self._scheduler.discard(sequence)
+            self._forget(sequence)
+        finally:
+            sequence.owner.request.put(FailedEvent(message))
 
     def _forget(self, sequence: TokenSequence[Job]) -> None:
         if self._speculator is not None:

@@ -174,6 +174,10 @@ class FailedEvent:
 Event = PromptProgress | TokenEvent | FinishedEvent | FailedEvent
 
 
+class EngineClosed(RuntimeError):
+    """Nothing can be computed any more: the engine was closed, or it is gone after a fault; it says which."""
+
+
 class TokenConstraint(Protocol):
     """What a request's tokens must look like. One for each request; only the engine's thread uses it.
 

@@ -8,11 +8,13 @@ Every tensor is allocated once. Knows sequences and tensors, not requests' event
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from model.devices import failure_text
 from model.engine.job import Job
 from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
@@ -22,6 +24,8 @@ from model.kernels.sampling import SamplingRow
 from model.network.place import Place
 from model.network.transformer import Transformer
 from model.sizes import LOGIT_ROWS
+
+log = logging.getLogger(__name__)
 
 
 class Sampler:
@@ -95,6 +99,9 @@ class Runner:
                     owners += [found[-1]] * (len(chunk.draft) + 1)
                 except ValueError as error:
                     found[-1].error = str(error)
+                except BaseException as error:  # of this request alone
+                    log.exception("a request's sampling cannot be set up")
+                    found[-1].error = failure_text(error)
             first += chunk.num_rows
         for begin in range(0, len(rows), LOGIT_ROWS):
             part = slice(begin, begin + LOGIT_ROWS)

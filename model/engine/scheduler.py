@@ -95,6 +95,14 @@ class Scheduler(Generic[Owner]):
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
+    def __contains__(self, sequence: TokenSequence[Owner]) -> bool:
+        return sequence in self.running or sequence in self.waiting
+
+    def clear(self) -> None:
+        """Forget every sequence; the pool is not used any more."""
+        self.running.clear()
+        self.waiting.clear()
+
     def add(self, sequence: TokenSequence[Owner]) -> None:
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1

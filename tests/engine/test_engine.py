@@ -15,8 +15,16 @@ import torch
 from model.config import EngineConfig, ModelLoadError
 from model.devices import cuda_problem
 from model.engine.engine import Engine
+from model.engine.job import Job
 from model.engine.loading import load_engine, synthetic_engine
-from model.engine.request import FailedEvent, FinishedEvent, PromptProgress, Request, TokenEvent
+from model.engine.request import (
+    EngineClosed,
+    FailedEvent,
+    FinishedEvent,
+    PromptProgress,
+    Request,
+    TokenEvent,
+)
 from model.formats.synthetic import SHAPES
 from model.machine import resident_memory
 from model.network.place import Place
@@ -350,6 +358,75 @@ def test_a_constraint_that_cannot_go_on_fails_its_own_request_only(engine: Engin
     assert made == want[:4]
     assert isinstance(last, FailedEvent) and "out of order" in last.message
     assert outcome(neighbour)[0] == want
+
+
+class Panic(BaseException):
+    """What a library written in Rust raises when it gives up."""
+
+
+def raises(error: BaseException) -> Any:
+    def call(*_args: Any, **_named: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), Panic("broken")], ids=["error", "panic"])
+@pytest.mark.parametrize("where", ["Job.sampling_rows", "Job.append", "Job.report_prompt", "Job.finish"])
+def test_what_breaks_in_one_request_ends_that_one_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch,
+                                                        where: str, error: BaseException):
+    want = tokens(engine, prompt(30), params())
+    name = where.partition(".")[2]
+    sound = getattr(Job, name)
+
+    def broken(self: Job, *arguments: Any) -> Any:
+        if self.request is victim:
+            raise error
+        return sound(self, *arguments)
+
+    victim = None
+    monkeypatch.setattr(Job, name, broken)
+    other = engine.submit(prompt(30), params(), NO_EOS)
+    victim = engine.submit(prompt(30, seed=1), params(), NO_EOS)
+    assert "broken" in outcome(victim)[1].message
+    assert outcome(other)[0] == want
+    assert tokens(engine, prompt(30), params()) == want and engine.status()["problem"] is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), Panic("broken")], ids=["error", "panic"])
+def test_a_request_that_cannot_be_taken_in_is_answered(engine: Engine, monkeypatch: pytest.MonkeyPatch,
+                                                       error: BaseException):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._scheduler, "add", raises(error))
+        assert "broken" in outcome(engine.submit(prompt(5), params(), NO_EOS))[1].message
+    assert len(tokens(engine, prompt(5), params())) == 20
+
+
+def test_a_panic_in_a_step_ends_its_requests_and_the_engine_goes_on(engine: Engine,
+                                                                    monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._runner, "run", raises(Panic("broken")))
+        requests = [engine.submit(prompt(5, seed=i), params(), NO_EOS) for i in range(3)]
+        assert all("broken" in outcome(request)[1].message for request in requests)
+        with pytest.raises(RuntimeError, match="broken"):
+            engine.logits(prompt(5))
+    assert len(tokens(engine, prompt(5), params())) == 20
+
+
+def test_an_engine_whose_books_are_in_disorder_answers_everybody_and_says_that_it_is_gone(
+        folder: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = load(folder, max_running=2)
+    requests = [engine.submit(prompt(5, seed=i), params(max_new_tokens=400), NO_EOS) for i in range(5)]
+    next(events := requests[0].events())
+    monkeypatch.setattr(engine._scheduler, "discard", raises(KeyError("a page")))
+    monkeypatch.setattr(engine._runner, "run", raises(RuntimeError("broken")))
+    assert isinstance(list(events)[-1], FailedEvent)
+    assert all(isinstance(outcome(request)[1], FailedEvent) for request in requests[1:])
+    wait_until(lambda: not engine._thread.is_alive())
+    assert "Parlor is started again" in engine.status()["problem"]
+    with pytest.raises(EngineClosed, match="started again"):
+        engine.submit(prompt(5), params(), NO_EOS)
+    engine.close()
 
 
 def test_closing_fails_what_runs_and_refuses_what_comes(folder: Path):

@@ -80,7 +80,12 @@ class Chains:
             self._jobs[job.id] = job
             chain.job = job
             self._chains[chain.session_id] = chain
-        job.start()
+        try:
+            job.start()
+        except BaseException:  # the system has no thread left
+            with self._lock:
+                del self._jobs[job.id], self._chains[chain.session_id]
+            raise
         self._touched(chain.session_id)
 
     def after(self, chain: Chain, job: ReplyJob,
@@ -94,7 +99,7 @@ class Chains:
                 following = follow()
         except TooMany:
             pass  # it was ended in this very moment
-        except Exception:
+        except BaseException:  # a panic in a tokenizer's library is no Exception
             log.exception("the chain of session %s ends early", chain.session_id)
         if following is not None:
             return following.info

@@ -254,7 +254,7 @@ class Chat:
         if not ids:
             try:
                 ids = Room.of(session, self.store, self.model).answering(said.text)
-            except Exception:  # the message is saved: the answer must not look as if it were not
+            except BaseException:  # the message is saved: the answer must not look as if it were not
                 log.exception("nobody could be chosen to answer in session %s", session["id"])
         if not ids:
             return None

@@ -91,7 +91,7 @@ class Commits:
         except NotFound:  # deleted meanwhile: it waits for the undo
             self._store.problem_is_over(self._store.journal_path(refused.reply_id))
             return
-        except Problem as error:
+        except Exception as error:
             log.warning("reply %s still waits: %s", refused.reply_id, error)
             return
         drop_journal(self._store, refused.reply_id)

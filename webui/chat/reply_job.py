@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from model import ChatModel, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
+from model import ChatModel, EngineClosed, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
 
 from ..ids import new_id
 from ..sampling import as_json
@@ -104,12 +104,21 @@ class ReplyJob:
                 **self.info, "session_id": self.plan.session_id, "name": self.plan.view.speaker,
                 "parent": message["parent"], "continues": self.plan.continues, "text": message["text"]})
             self._generate()
-        except ValueError as error:  # what the model says of a request that it cannot take
-            self._finish("error", error=str(error))
-        except Exception:
-            error_id = new_id()
-            log.exception("reply %s failed (error %s)", self.id, error_id)
-            self._finish("error", error=f"Something broke inside Parlor; its log says more under {error_id}.")
+        except (ValueError, EngineClosed) as error:  # what the model says of a request that it cannot take
+            self._give_up(str(error))
+        except BaseException:  # a panic in a tokenizer's library is no Exception
+            self._give_up(self._log_fault())
+
+    def _give_up(self, why: str) -> None:
+        if self._reply is not None:
+            self._reply.cancel()  # the model would write on for nobody
+        self._finish("error", error=why)
+
+    def _log_fault(self) -> str:
+        """The sentence for a fault of ours, under which the log says what it was."""
+        error_id = new_id()
+        log.exception("reply %s failed (error %s)", self.id, error_id)
+        return f"Something broke inside Parlor; its log says more under {error_id}."
 
     def _generate(self) -> None:
         view = self.plan.view
@@ -190,14 +199,37 @@ class ReplyJob:
             self._journal = None
 
     def _finish(self, reason: str, *, stats: Any = None, error: str = "") -> None:
-        """Commit, then tell. Whoever comes first does it; the others find it done."""
+        """Commit, then tell. Whoever comes first does it; the others find it done.
+
+        Tabs and session wait for this: whatever goes wrong here, the log ends and the session is free.
+        """
         with self._lock:
             if self._finishing:
                 return
             self._finishing = True
-            tail = self._filter.finish()[:MAX_REPLY - len(self._text)]
-            self._text += tail
+        try:
+            self._conclude(reason, stats, error)
+        except BaseException:
+            self._conclude_without(error or self._log_fault())
+
+    def _conclude_without(self, error: str) -> None:
+        """Where the ordinary end failed: the text with the error, and none of the numbers."""
+        self.failed = True
+        partial: Message = {**self.plan.message, "text": self._text, "thinking": self._thinking}
+        partial |= {"finish_reason": "error", "error": error[:MAX_ERROR]}
+        revision = None
+        try:
+            revision, _problem = self._commit({**partial, "continues": self.plan.continues})
+        except BaseException:
+            self._log_fault()
+        finally:
+            self._next_turn(self)
+            self.log.end("error", {"message": error, "partial": partial, "revision": revision})
+
+    def _conclude(self, reason: str, stats: Any, error: str) -> None:
+        tail = self._filter.finish()[:MAX_REPLY - len(self._text)]
         if tail:
+            self._text += tail
             self.log.append("text", {"text": tail})
         message = self._final_message(reason, stats, error)
         revision, problem = self._commit(message)
@@ -235,6 +267,6 @@ class ReplyJob:
             self._journal.close()
         try:
             return self._commits.add(self.plan.session_id, self.id, message)
-        except Exception:
+        except BaseException:
             log.exception("reply %s could not be committed", self.id)
             return None, "The reply could not be kept; Parlor's log says more."

@@ -6,7 +6,7 @@ threads, and a write that stays blocked is cut by a watchman. Knows nothing of w
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from ..errors import TooMany
 
 BLOCKED_SECONDS = 30.0
 WATCH_SECONDS = 2.0
+log = logging.getLogger("parlor.streams")
 
 
 class Stream:
@@ -69,8 +70,10 @@ class Streams:
             blocked = [stream for stream in self._open
                        if stream.blocked_since is not None and now - stream.blocked_since > seconds]
         for stream in blocked:
-            with contextlib.suppress(OSError):
+            try:
                 stream.cut()
+            except Exception:  # the next one still has to be cut
+                log.exception("a blocked stream could not be cut")
         return len(blocked)
 
     def close(self, seconds: float) -> None:

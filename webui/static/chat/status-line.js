@@ -60,14 +60,17 @@ export function createStatusLine(store, room) {
     const { status } = store.state;
     const model = status?.model;
     const { memory_bytes: memory, gpu_memory_bytes: gpu, gpu_memory_total_bytes: total } = status?.engine || {};
+    const problem = status?.engine?.problem;
     byId("machine").replaceChildren(
       h("span", {
         class: "machine-model",
         text: model ? [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ") : "",
       }),
-      gpu
-        ? h("span", { text: `${bytes(gpu)} of ${bytes(total)}`, title: "GPU memory in use" })
-        : h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
+      problem
+        ? h("span", { text: "The engine has stopped", title: problem })
+        : gpu
+          ? h("span", { text: `${bytes(gpu)} of ${bytes(total)}`, title: "GPU memory in use" })
+          : h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
     );
   }
 

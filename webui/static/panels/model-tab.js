@@ -27,6 +27,7 @@ const FIELDS = {
   chat_template: ["Chat template", (has) => (has ? "the model's own" : "plain “Name: text”")],
 };
 const STATUS = {
+  problem: ["Problem", String],
   memory_bytes: ["Memory of the process", bytes],
   gpu_memory_bytes: ["GPU memory in use", bytes],
   gpu_memory_total_bytes: ["GPU memory", bytes],
