@@ -45,19 +45,19 @@ GPUS = {
 def build_host_library(target: Path, folder: Path = CUDA, sources: tuple[str, ...] = SOURCES,
                        flags: tuple[str, ...] = ()) -> Path:
     """A shared library with the C functions of `sources`; `target` is a folder of its own."""
-    compiler = find_compiler().path
+    compiler = find_compiler().command
     include = [f"-I{path}" for path in (HERE / "include", CUDA, *dict.fromkeys(h.parent for h in HEADERS))]
     files = [*(folder / source for source in sources), HERE / "host_cuda.cpp"]
     objects = [target / f"{file.stem}.o" for file in files]
     target.mkdir(parents=True, exist_ok=True)
 
     def compile_one(file: Path, out: Path) -> None:
-        run([compiler, *FLAGS, *flags, *include, "-x", "c++", "-c", str(file), "-o", str(out)])
+        run([*compiler, *FLAGS, *flags, *include, "-x", "c++", "-c", str(file), "-o", str(out)])
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compile_one, files, objects))
     library = target / "libhost_cuda.so"
-    run([compiler, "-shared", *flags, *map(str, objects), "-o", str(library)])
+    run([*compiler, "-shared", *flags, *map(str, objects), "-o", str(library)])
     return library
 
 

@@ -42,6 +42,32 @@ def recipe(tmp_path):
     return CpuRecipe(find_compiler(), folder, header, (Source("one.cpp"), Source("below/two.cpp")))
 
 
+NOT_ON_WINDOWS = ('"quoted"', "a|b", "a*b?[c]", "a:b", "back\\slash", "<a>", "a\tb")
+
+
+@pytest.mark.parametrize("name", [
+    "with  space", "it's", "$HOME ${x} $$", "a#b", "50%", "a&b;c", "(x86)", "模型 ä", "back`tick`", "~tilde",
+    "{a},=b!@^+", *(() if os.name == "nt" else NOT_ON_WINDOWS)])
+def test_it_builds_in_any_folder_and_with_a_compiler_in_any(recipe, tmp_path, lines, name):
+    """The sources, the header, the compiler and what is built: each below a folder of this name."""
+    odd = tmp_path / name
+    for folder in (recipe.source_folder, recipe.header.parent):
+        shutil.copytree(folder, odd / folder.name)
+    (compiler,) = recipe.compiler.command
+    if os.name != "nt":
+        (odd / "c++").write_text(f'#!/bin/sh\nexec "{compiler}" "$@"\n')
+        (odd / "c++").chmod(0o755)
+        compiler = str(odd / "c++")
+    odd_recipe = replace(recipe, compiler=replace(recipe.compiler, command=(compiler,)),
+                         source_folder=odd / recipe.source_folder.name,
+                         header=odd / recipe.header.relative_to(tmp_path))
+    assert answer(built(odd_recipe, odd)) == 41
+    (odd_recipe.source_folder / "tiny.h").write_text("#define ANSWER 42\n")
+    assert answer(built(odd_recipe, odd, lines)) == 42
+    assert len(lines) == 2, "one.cpp, which alone includes tiny.h, and the link"
+    assert answer(built(odd_recipe, tmp_path)) == 42, "from a folder that sees the name"
+
+
 @pytest.fixture
 def lines():
     return []
@@ -194,10 +220,10 @@ def test_every_source_file_is_listed():
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="plain is the only set")
-def test_objects_are_linked_from_the_lowest_instruction_set_up():
+def test_objects_are_linked_from_the_lowest_instruction_set_up(tmp_path):
     """The linker takes the first of equal inline functions; it must be one that any machine can run."""
     compiler = find_compiler()
-    text = cpu.ninja_file(CpuRecipe(compiler), cpu.highest_isa(compiler))
+    text = cpu.ninja_file(CpuRecipe(compiler), cpu.highest_isa(compiler), tmp_path)
     line = next(line for line in text.splitlines() if line.startswith(f"build {library.LIBRARY_NAME}"))
     order = [ISAS.index(name.split(".")[-2]) for name in line.split() if name.endswith(".o")]
     assert order == sorted(order)
@@ -218,7 +244,7 @@ def assert_quiet(commands):
 def test_the_sources_compile_without_a_warning():
     compiler = find_compiler()
     highest = cpu.highest_isa(compiler)
-    commands = [[compiler.path, *cpu.COMMON_FLAGS, "-Werror", "-O1", "-fsyntax-only", *cpu.ISA_FLAGS[isa],
+    commands = [[*compiler.command, *cpu.COMMON_FLAGS, "-Werror", "-O1", "-fsyntax-only", *cpu.ISA_FLAGS[isa],
                  f"-DPARLOR_ISA_NS={isa}", f"-DPARLOR_BUILT_ISA={highest}",
                  *INCLUDES, str(library.REPOSITORY / "cpu" / source.file)]
                 for source in cpu.SOURCES for isa in source.isas if ISAS.index(isa) <= highest]
@@ -228,7 +254,7 @@ def test_the_sources_compile_without_a_warning():
 def test_the_plain_set_alone_compiles_too():
     """What a processor other than x86-64 gets: no file of another set, no reference to one."""
     compiler = find_compiler()
-    assert_quiet([[compiler.path, *cpu.COMMON_FLAGS, "-Werror", "-fsyntax-only", "-DPARLOR_ISA_NS=plain",
+    assert_quiet([[*compiler.command, *cpu.COMMON_FLAGS, "-Werror", "-fsyntax-only", "-DPARLOR_ISA_NS=plain",
                    "-DPARLOR_BUILT_ISA=0", *INCLUDES, str(library.REPOSITORY / "cpu" / source.file)]
                   for source in cpu.SOURCES if "plain" in source.isas])
 

@@ -42,12 +42,12 @@ def test_a_missing_nvcc_is_one_clear_sentence(monkeypatch, tmp_path):
 
 
 def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
-    recipe = CudaRecipe(library.Compiler("nvcc", "13.0"), 90)
+    recipe = CudaRecipe(library.Compiler(("nvcc",), "13.0"), 90)
     other = tmp_path / "cuda"
     other.mkdir()
     (other / "library.cu").write_text("")
     digests = {recipe.digest(), replace(recipe, architecture=89).digest(), replace(recipe, flags=()).digest(),
-               replace(recipe, compiler=library.Compiler("nvcc", "12.9")).digest(),
+               replace(recipe, compiler=library.Compiler(("nvcc",), "12.9")).digest(),
                replace(recipe, source_folder=other).digest()}
     assert len(digests) == 5
     assert recipe.digest() == replace(recipe).digest()
@@ -55,7 +55,7 @@ def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
 
 def compile_all(nvcc, folder, *flags):
     """Every source into folder/SOURCE.o, and what nvcc says into SOURCE.o.log."""
-    command = [nvcc.path, *cuda.FLAGS, *(f"-I{header.parent}" for header in cuda.HEADERS), *flags,
+    command = [*nvcc.command, *cuda.FLAGS, *(f"-I{header.parent}" for header in cuda.HEADERS), *flags,
                "$in", "-o", "$out", "> $out.log 2>&1 || (cat $out.log; false)"]
     ninja = ["ninja_required_version = 1.8", "rule compile", "  command = " + " ".join(command)]
     ninja += [f"build {source}.o: compile {library.REPOSITORY / 'cuda' / source}" for source in SOURCES]

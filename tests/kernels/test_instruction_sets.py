@@ -129,7 +129,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.write_text(RULES)
     program = source.with_suffix("")
     options = ["-std=c++17", "-Wno-psabi", f"-I{FOLDER}"]
-    subprocess.run([find_compiler().path, *options, str(source), "-o", str(program)], check=True)
+    subprocess.run([*find_compiler().command, *options, str(source), "-o", str(program)], check=True)
     return program
 
 
@@ -149,7 +149,7 @@ def test_what_the_processor_refuses_ends_the_program(rules: Path, case: str, mes
 @pytest.mark.slow  # compiles the kernels once more
 def test_no_kernel_leaves_its_memory():
     """Odd shapes on every set, under AddressSanitizer; its library has to be loaded before Python."""
-    command = [find_compiler().path, "-print-file-name=libasan.so"]
+    command = [*find_compiler().command, "-print-file-name=libasan.so"]
     sanitizer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if not Path(sanitizer).is_absolute():
         pytest.skip("this compiler has no libasan.so")

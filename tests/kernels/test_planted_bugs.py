@@ -75,7 +75,7 @@ def test_a_kernel_that_leaves_a_barrier_early_is_caught(tmp_path):
 
 
 def run_under_sanitizer(path, *arguments):
-    command = [find_compiler().path, "-print-file-name=libasan.so"]
+    command = [*find_compiler().command, "-print-file-name=libasan.so"]
     runtime = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if not Path(runtime).is_absolute():
         pytest.skip("this compiler has no AddressSanitizer (Debian: libasan)")

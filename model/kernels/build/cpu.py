@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from model.kernels.build.library import LIBRARY_NAME, REPOSITORY, Compiler, ninja_path, ninja_words
+from model.kernels.build.library import (
+    LIBRARY_NAME,
+    REPOSITORY,
+    Compiler,
+    ninja_value,
+    ninja_words,
+    path_from,
+)
 from model.kernels.errors import KernelBuildError
 
 ISAS = ("plain", "avx2", "avx512", "amx")
@@ -83,7 +90,7 @@ def find_compiler(wanted: str | None = None) -> Compiler:
         if path := shutil.which(name):
             result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
             if result.returncode == 0 and result.stdout:
-                return Compiler(path, result.stdout.splitlines()[0])
+                return Compiler((path,), result.stdout.splitlines()[0])
     how = {"nt": "install MinGW-w64 or LLVM and put its bin folder on the PATH"}.get(
         os.name, "install one, for example with: sudo apt install g++")
     raise KernelBuildError(f"No C++ compiler found (looked for {', '.join(names)}); {how}.")
@@ -109,8 +116,8 @@ class CpuRecipe:
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
         sha = hashlib.sha256()
-        parts = [self.compiler.path, self.compiler.version, platform.machine(), *self.flags, *self.link_flags,
-                 repr(self.sources), repr(self.isa_flags)]
+        parts = [repr(self.compiler), platform.machine(), *self.flags, *self.link_flags, repr(self.sources),
+                 repr(self.isa_flags)]
         for part in parts:
             sha.update(part.encode() + b"\0")
         folders = {self.source_folder, *((self.source_folder / s.file).parent for s in self.sources)}
@@ -119,8 +126,8 @@ class CpuRecipe:
             sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return sha.hexdigest()[:12]
 
-    def ninja_text(self) -> str:
-        return ninja_file(self, highest_isa(self.compiler, self.isa_flags))
+    def ninja_text(self, folder: Path) -> str:
+        return ninja_file(self, highest_isa(self.compiler, self.isa_flags), folder)
 
 
 def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> int:
@@ -128,20 +135,20 @@ def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = I
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return 0
     for index in range(len(_BUILDABLE) - 1, 0, -1):
-        command = [compiler.path, *isa_flags[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
+        command = [*compiler.command, *isa_flags[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return index
     return 0
 
 
-def ninja_file(recipe: CpuRecipe, built_isa: int) -> str:
-    """The text of build.ninja. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
+def ninja_file(recipe: CpuRecipe, built_isa: int, folder: Path) -> str:
+    """Text of build.ninja in `folder`. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
     flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}",
-             *(f"-I{folder}" for folder in (recipe.header.parent, recipe.source_folder))]
+             *(f"-I{path_from(folder, path)}" for path in (recipe.header.parent, recipe.source_folder))]
     if os.name != "nt":
         flags += ["-fPIC", "-pthread"]
     lines = ["ninja_required_version = 1.8",
-             f"cxx = {ninja_words([recipe.compiler.path])}",
+             f"cxx = {ninja_words(recipe.compiler.command)}",
              f"flags = {ninja_words(flags)}",
              "rule compile",
              "  command = $cxx $flags $isa_flags -DPARLOR_ISA_NS=$isa -MD -MF $out.d -c $in -o $out",
@@ -158,7 +165,9 @@ def ninja_file(recipe: CpuRecipe, built_isa: int) -> str:
                 continue
             target = f"{source.name.removesuffix('.cpp').replace('/', '_')}.{isa}.o"
             objects.append(target)
-            lines += [f"build {target}: compile {ninja_path(recipe.source_folder / source.file)}",
+            path = path_from(folder, recipe.source_folder / source.file)
+            lines += [f"source = {ninja_value(path)}",
+                      f"build {target}: compile $source",
                       f"  isa = {isa}",
                       f"  isa_flags = {ninja_words(recipe.isa_flags[isa])}",
                       f"  title = {source.name} ({isa})"]

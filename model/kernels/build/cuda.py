@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from model.kernels.build.library import LIBRARY_NAME, REPOSITORY, Compiler, ninja_path, ninja_words
+from model.kernels.build.library import (
+    LIBRARY_NAME,
+    REPOSITORY,
+    Compiler,
+    ninja_value,
+    ninja_words,
+    path_from,
+)
 from model.kernels.errors import KernelBuildError
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 120)
@@ -39,7 +46,7 @@ def find_nvcc() -> Compiler:
     for path in filter(None, candidates):
         result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
         if result.returncode == 0 and result.stdout:
-            return Compiler(path, result.stdout.splitlines()[-1])
+            return Compiler((path,), result.stdout.splitlines()[-1])
     raise KernelBuildError("No CUDA compiler found (looked for nvcc on the PATH, in /usr/local/cuda and in "
                            f"this Python environment); {HOW_TO_INSTALL}.")
 
@@ -66,22 +73,21 @@ class CudaRecipe:
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
         sha = hashlib.sha256()
-        compiler = (self.compiler.path, self.compiler.version, str(self.architecture))
-        for part in (*compiler, *self.flags, *self.sources):
+        for part in (repr(self.compiler), str(self.architecture), *self.flags, *self.sources):
             sha.update(part.encode() + b"\0")
         files = sorted(p for p in self.source_folder.iterdir() if p.suffix in (".cu", ".cuh"))
         for path in [*self.headers, *files]:
             sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return sha.hexdigest()[:12]
 
-    def ninja_text(self) -> str:
+    def ninja_text(self, folder: Path) -> str:
         flags = [*self.flags, *architecture_flags(self.architecture),
-                 *dict.fromkeys(f"-I{header.parent}" for header in self.headers)]
+                 *dict.fromkeys(f"-I{path_from(folder, header.parent)}" for header in self.headers)]
         if os.name != "nt":
             flags += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
-        libraries = ninja_words(_library_folders(self.compiler))
+        libraries = ninja_words(_library_folders(self.compiler, folder))
         lines = ["ninja_required_version = 1.8",
-                 f"nvcc = {ninja_words([self.compiler.path])}",
+                 f"nvcc = {ninja_words(self.compiler.command)}",
                  f"flags = {ninja_words(flags)}",
                  "rule compile",
                  "  command = $nvcc $flags -MD -MF $out.d -c $in -o $out",
@@ -93,12 +99,13 @@ class CudaRecipe:
                  "  description = link"]
         targets = [f"{Path(source).stem}.sm_{self.architecture}.o" for source in self.sources]
         for source, target in zip(self.sources, targets, strict=True):
-            lines += [f"build {target}: compile {ninja_path(self.source_folder / source)}",
+            lines += [f"source = {ninja_value(path_from(folder, self.source_folder / source))}",
+                      f"build {target}: compile $source",
                       f"  title = {source} (sm_{self.architecture})"]
         return "\n".join([*lines, f"build {LIBRARY_NAME}: link {' '.join(targets)}", ""])
 
 
-def _library_folders(compiler: Compiler) -> list[str]:
+def _library_folders(compiler: Compiler, folder: Path) -> list[str]:
     """Where the package from PyPI keeps CUDA's runtime; a toolkit's nvcc finds its own."""
-    folder = Path(compiler.path).parent.parent / "lib"
-    return [f"-L{folder}"] if (folder / "libcudart_static.a").is_file() else []
+    libraries = Path(compiler.command[0]).parent.parent / "lib"
+    return [f"-L{path_from(folder, libraries)}"] if (libraries / "libcudart_static.a").is_file() else []

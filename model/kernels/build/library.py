@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,8 +32,8 @@ KEPT_LIBRARIES = 4
 
 @dataclass(frozen=True)
 class Compiler:
-    path: str
-    version: str  # the first line of --version
+    command: tuple[str, ...]  # the program, and the arguments that make it this compiler
+    version: str  # one line of --version
 
 
 class Recipe(Protocol):
@@ -48,8 +50,8 @@ class Recipe(Protocol):
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
 
-    def ninja_text(self) -> str:
-        """The text of build.ninja, whose product is LIBRARY_NAME."""
+    def ninja_text(self, folder: Path) -> str:
+        """The text of build.ninja in `folder`, whose product is LIBRARY_NAME."""
 
 
 def find_ninja() -> str:
@@ -64,15 +66,22 @@ def find_ninja() -> str:
     raise KernelBuildError("ninja is missing; install it with: pip install -r requirements-web.txt")
 
 
-def ninja_path(path: Path) -> str:
-    """A path as ninja wants it in a build file."""
-    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+def ninja_value(text: str) -> str:
+    """Text as it stands in a variable of the build file, where a path may hold any character."""
+    return text.replace("$", "$$")
 
 
-def ninja_words(words: list[str] | tuple[str, ...]) -> str:
-    """The words of a command, as they stand in a variable of the build file; those with a space in quotes."""
-    escaped = (word.replace("$", "$$") for word in words)
-    return " ".join(f'"{word}"' if " " in word else word for word in escaped)
+def ninja_words(words: Sequence[str]) -> str:
+    """The words of a command in a variable, quoted for what takes them apart: a shell, or Windows itself."""
+    return ninja_value(subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words))
+
+
+def path_from(folder: Path, path: Path) -> str:
+    """`path` as it is seen from `folder`: what is above both may have a name that compilers refuse."""
+    try:
+        return os.path.relpath(path.resolve(), folder.resolve())
+    except ValueError:  # on another drive of Windows
+        return str(path)
 
 
 def build_library(recipe: Recipe, progress: Progress | None = None, *, build_root: Path | None = None,
@@ -106,7 +115,7 @@ def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) ->
     """Run ninja in `folder` (unchanged objects are kept there) and move its library into place at once."""
     ninja = find_ninja()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "build.ninja").write_text(recipe.ninja_text(), encoding="utf-8")
+    (folder / "build.ninja").write_text(recipe.ninja_text(folder), encoding="utf-8")
     _run_ninja([ninja, "-C", str(folder)], progress)
     library.parent.mkdir(parents=True, exist_ok=True)
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
