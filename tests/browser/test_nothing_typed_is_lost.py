@@ -198,3 +198,58 @@ def test_a_new_session_keeps_its_bots_and_settings_over_a_reload(page, site):
     expect(page.locator(".bot-card.is-chosen")).to_have_count(2)
     expect(page.locator("#user-name")).to_have_value("Ada")  # one's name lasts
     expect(page.locator("#system-prompt")).to_have_value("")  # what was this session's own does not
+
+
+@pytest.mark.parametrize("way", ["Escape", "a click beside it", "the cross"])
+def test_a_bot_that_is_being_written_is_kept_when_its_dialog_closes(page, open_session, site, way):
+    open_session(MARLOW)
+    page.click("#tab-bot")
+    page.click("[aria-label='Edit Marlow']")
+    page.fill("dialog textarea >> nth=0", "You are a captain now.")
+    page.click("dialog label:has([aria-label='Rose'])")
+    if way == "Escape":
+        page.keyboard.press("Escape")
+    elif way == "the cross":
+        page.click("dialog [aria-label=Close]")
+    else:
+        page.mouse.click(5, 5)
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(page.locator(".toast")).to_contain_text("What you changed of Marlow is kept, but not saved.")
+    page.reload()
+    page.click("[aria-label='Edit Marlow']")
+    expect(page.locator("dialog textarea >> nth=0")).to_have_value("You are a captain now.")
+    expect(page.locator("dialog [aria-label='Rose']")).to_be_checked()
+    page.click("dialog >> text=Start over")
+    expect(page.locator("dialog textarea >> nth=0")).to_have_value(
+        "You are {{char}}, a lighthouse keeper. You talk to {{user}}."
+    )
+    page.fill("dialog textarea >> nth=0", "Something else")
+    page.click("dialog >> text=Cancel")
+    page.click("[aria-label='Edit Marlow']")
+    expect(page.locator("dialog .kept")).to_have_count(0)
+    assert site.api("GET", f"/api/bots/{MARLOW}")["bot"]["persona"].startswith("You are {{char}}")
+
+
+def test_the_bot_editor_shows_its_error_and_keeps_what_another_tab_changed(page, open_session, site, watch):
+    watch.expected = ("409 (CONFLICT)", "500")
+    page.set_viewport_size({"width": 1280, "height": 420})  # its body must be scrolled
+    made = site.api("POST", "/api/bots", {"name": "Nina", "persona": "You sing."})["bot"]
+    open_session(made["id"])
+    page.click("#tab-bot")
+    page.click("[aria-label='Edit Nina']")
+    page.fill("dialog input[type=text]", "Nino")
+    site.api("PATCH", f"/api/bots/{made['id']}", {"revision": made["revision"], "greeting": "La la."})
+    failure = {"error": {"message": "Something broke.", "code": "internal"}, "id": "1"}
+    page.route("**/api/bots/*", lambda route: route.fulfill(status=500, json=failure))
+    page.click("dialog >> text=Save")
+    expect(page.locator("dialog .wrong")).to_have_text("Something broke.")
+    box, foot = page.locator("dialog .wrong").bounding_box(), page.locator("dialog").bounding_box()
+    assert foot["y"] < box["y"] and box["y"] + box["height"] <= foot["y"] + foot["height"]
+    middle = [box["x"] + 5, box["y"] + box["height"] / 2]
+    assert page.evaluate("(at) => document.elementFromPoint(...at).matches('.wrong')", middle)
+    page.unroute("**/api/bots/*")
+    page.click("dialog >> text=Save")
+    expect(page.locator("dialog")).to_have_count(0)
+    bot = site.api("GET", f"/api/bots/{made['id']}")["bot"]
+    assert (bot["name"], bot["greeting"], bot["persona"]) == ("Nino", "La la.", "You sing.")
+    site.api("DELETE", f"/api/bots/{made['id']}", {})

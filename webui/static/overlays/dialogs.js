@@ -9,7 +9,7 @@ let serial = 0;
  * @param {string} title
  * @param {(Node | string)[]} content
  * @param {{actions?: (Node | null | false | undefined)[], wide?: boolean, onSubmit?: () => void, closable?: boolean,
- *   onClose?: () => void}} [options]
+ *   onClose?: () => void}} [options] the actions stay in sight, and so does what is said among them
  */
 export function openDialog(title, content, options = {}) {
   const { actions = [], wide = false, onSubmit, closable = true, onClose } = options;

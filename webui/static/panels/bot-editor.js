@@ -6,7 +6,9 @@
  */
 
 import { h, iconButton, monogram } from "../base/dom.js";
-import { patch, post, remove } from "../server/api.js";
+import { recall, remember } from "../base/storage.js";
+import { ApiError, patch, post, remove } from "../server/api.js";
+import { merged } from "../session/unsaved.js";
 import { dialogButton, openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast, toastError } from "../overlays/toast.js";
@@ -52,8 +54,11 @@ function colorChoice(chosen, onChange) {
   );
 }
 
-/** The sampling values of its own. @param {Store} store @param {Record<string, any>} sampling changed in place */
-function overridesEditor(store, sampling) {
+/**
+ * The sampling values of its own.
+ * @param {Store} store @param {Record<string, any>} sampling changed in place @param {() => void} changed
+ */
+function overridesEditor(store, sampling, changed) {
   const specs = (store.state.settings?.parameters || []).filter((spec) => spec.group !== "advanced");
   const rows = h("div", {});
   const add = h("button", {
@@ -73,6 +78,7 @@ function overridesEditor(store, sampling) {
               help: spec.help,
               onSelect: () => {
                 sampling[spec.name] = structuredClone(spec.default);
+                changed();
                 draw();
               },
             })),
@@ -87,6 +93,7 @@ function overridesEditor(store, sampling) {
         .map((spec) => {
           const drop = () => {
             delete sampling[spec.name];
+            changed();
             draw();
             add.focus();
           };
@@ -95,6 +102,7 @@ function overridesEditor(store, sampling) {
             onReset: drop,
             onChange: (value) => {
               sampling[spec.name] = value;
+              changed();
             },
           });
           field.show(sampling[spec.name], true);
@@ -114,15 +122,41 @@ function overridesEditor(store, sampling) {
   );
 }
 
+/** @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling">} Fields */
+
+/** @param {any} a @param {any} b */
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+/** @param {Bot | null} bot */
+const draftKey = (bot) => `bot.${bot?.id || "new"}`;
+
+/** What was typed before and not saved. @param {Bot | null} bot @returns {Fields | null} */
+function recallDraft(bot) {
+  try {
+    return JSON.parse(recall(draftKey(bot), "null"));
+  } catch {
+    return null;
+  }
+}
+
 /**
- * @param {Store} store
- * @param {Bot | null} bot null: a new one
- * @param {() => Promise<void>} reloadBots
- * @param {(bot: Bot) => void} onSaved
+ * Save what was changed, and only that: another tab may have changed the rest meanwhile.
+ * @param {Bot} bot @param {Fields} fields @returns {Promise<{bot: Bot}>}
  */
-export function editBot(store, bot, reloadBots, onSaved) {
-  const color = bot?.color || COLORS[store.state.bots.length % COLORS.length];
-  const draft = { color, sampling: structuredClone(bot?.sampling || {}) };
+async function saveChanges(bot, fields) {
+  const changed = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !same(value, bot[name])));
+  try {
+    return await patch(`/api/bots/${bot.id}`, { revision: bot.revision, ...changed });
+  } catch (error) {
+    const now = error instanceof ApiError && error.status === 409 && error.body?.current;
+    if (!now) throw error;
+    for (const name of Object.keys(changed)) changed[name] = merged(name, bot[name], changed[name], now[name]);
+    return patch(`/api/bots/${bot.id}`, { revision: now.revision, ...changed });
+  }
+}
+
+/** The boxes and choices of a bot. @param {Store} store @param {Fields} draft changed in place @param {() => void} changed */
+function botForm(store, draft, changed) {
   const name = h("input", {
     type: "text",
     class: "text-input",
@@ -133,67 +167,125 @@ export function editBot(store, bot, reloadBots, onSaved) {
   });
   const persona = h("textarea", { class: "text-input", rows: "7", maxlength: "50000", dir: "auto" });
   const greeting = h("textarea", { class: "text-input", rows: "2", maxlength: "50000", dir: "auto" });
-  name.value = bot?.name || "";
-  persona.value = bot?.persona || "You are {{char}}, ";
-  greeting.value = bot?.greeting || "";
-  let mark = monogram(name.value || "?", color, "big");
+  let mark = h("span", {});
   const repaint = () => {
-    const fresh = monogram(name.value || "?", draft.color, "big");
+    const fresh = monogram(draft.name || "?", draft.color, "big");
     mark.replaceWith(fresh);
     mark = fresh;
   };
-  name.addEventListener("input", repaint);
+  for (const [field, input] of Object.entries({ name, persona, greeting })) {
+    input.value = draft[field];
+    input.addEventListener("input", () => {
+      draft[field] = input.value;
+      if (field === "name") repaint();
+      changed();
+    });
+  }
+  const parts = [
+    h("div", { class: "bot-head" }, mark, labelled("Name", name, "")),
+    colorChoice(draft.color, (chosen) => {
+      draft.color = chosen;
+      repaint();
+      changed();
+    }),
+    labelled(
+      "Persona",
+      persona,
+      "Who it is, as the model is told. {{char}} stands for its name, {{user}} for yours.",
+    ),
+    labelled("Greeting", greeting, "Its first words in a new session. May stay empty."),
+    overridesEditor(store, draft.sampling, changed),
+  ];
+  repaint();
+  return parts;
+}
+
+/**
+ * What is typed is kept in this browser until it is saved or dropped: closing the dialog loses nothing.
+ * @param {Store} store
+ * @param {Bot | null} bot null: a new one
+ * @param {() => Promise<void>} reloadBots
+ * @param {(bot: Bot) => void} onSaved
+ */
+export function editBot(store, bot, reloadBots, onSaved) {
+  const color = bot?.color || COLORS[store.state.bots.length % COLORS.length];
+  /** @type {Fields} */
+  const before = {
+    name: bot?.name || "",
+    color,
+    persona: bot?.persona ?? "You are {{char}}, ",
+    greeting: bot?.greeting || "",
+    sampling: bot?.sampling || {},
+  };
+  const kept = recallDraft(bot);
+  const draft = structuredClone({ ...before, ...kept });
+  const isChanged = () => !same(draft, before);
+  const keep = () => remember(draftKey(bot), isChanged() ? JSON.stringify(draft) : "");
+  const drop = () => {
+    remember(draftKey(bot), "");
+    done = true;
+    dialog.close();
+  };
+  const again = () => editBot(store, store.state.bots.find((one) => one.id === bot?.id) || null, reloadBots, onSaved);
+  let done = false;
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
 
   async function save() {
     const fields = {
-      name: name.value.trim(),
-      color: draft.color,
-      persona: persona.value.trim(),
-      greeting: greeting.value.trim(),
-      sampling: draft.sampling,
+      ...draft,
+      name: draft.name.trim(),
+      persona: draft.persona.trim(),
+      greeting: draft.greeting.trim(),
     };
     try {
-      const body = bot
-        ? await patch(`/api/bots/${bot.id}`, { revision: bot.revision, ...fields })
-        : await post("/api/bots", fields);
-      dialog.close();
+      const body = await (bot ? saveChanges(bot, fields) : post("/api/bots", fields));
+      drop();
       await reloadBots();
       onSaved(body.bot);
     } catch (error) {
       wrong.hidden = false;
-      wrong.textContent = /** @type {Error} */ (error).message;
-      if (/** @type {any} */ (error).status === 409) reloadBots();
+      wrong.textContent = [error.message, error.hint].filter(Boolean).join(" ");
     }
   }
 
   const dialog = openDialog(
     bot ? `Edit ${bot.name}` : "New bot",
     [
-      h("div", { class: "bot-head" }, mark, labelled("Name", name, "")),
-      colorChoice(color, (chosen) => {
-        draft.color = chosen;
-        repaint();
-      }),
-      labelled(
-        "Persona",
-        persona,
-        "Who it is, as the model is told. {{char}} stands for its name, {{user}} for yours.",
-      ),
-      labelled("Greeting", greeting, "Its first words in a new session. May stay empty."),
-      overridesEditor(store, draft.sampling),
-      wrong,
-    ],
+      kept &&
+        h(
+          "p",
+          { class: "help kept" },
+          "This is what you typed before; it is not saved yet. ",
+          h("button", {
+            type: "button",
+            class: "text-button",
+            text: "Start over",
+            on: {
+              click: () => {
+                drop();
+                again();
+              },
+            },
+          }),
+        ),
+      ...botForm(store, draft, keep),
+    ].filter(Boolean),
     {
       wide: true,
       onSubmit: save,
+      onClose() {
+        if (done || !isChanged()) return;
+        const whose = bot ? `What you changed of ${bot.name}` : "The new bot";
+        toast(`${whose} is kept, but not saved.`, { action: "Go on", onAction: again });
+      },
       actions: [
+        wrong,
         bot &&
           dialogButton("Delete", "ghost danger at-start", () => {
-            dialog.close();
+            drop();
             deleteBot(reloadBots, bot);
           }),
-        dialogButton("Cancel", "ghost", () => dialog.close()),
+        dialogButton("Cancel", "ghost", drop),
         dialogButton(bot ? "Save" : "Create", "primary", null),
       ],
     },
