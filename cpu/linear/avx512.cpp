@@ -2,7 +2,7 @@
 //
 // Bound by reading the codes: half a byte a weight. So several row blocks, far apart in memory, are read
 // at once as streams of their own with prefetches into the second-level cache, and the work on a line of
-// 128 codes (six operations to unpack, four dot products a row) stays below the time the line takes to arrive.
+// 128 codes (two to six operations to unpack, four dot products a row) stays below the time the line takes to arrive.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
 #endif
@@ -88,40 +88,57 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
             const float* const offsets = tile.offsets + b * kRows;
-            __m512i dots[kStreams][kRows], low_dots[kStreams][kRows];  // low_dots: of 8-bit codes only
+            // Sums of the high plane and of the low one, times 16 and added in the end; 4-bit codes by their number of rows:
+            //   1      and those of a line's next columns apart: their codes are taken times 16, as they stand in the
+            //          line, so that two masks unpack it
+            //   2      codes are shifted
+            //   4, 8   all in `dots`: there are no registers for more, so codes are unpacked times 16 as well
+            constexpr bool kApart = kBits == 4 && kRows == 1, kTogether = kBits == 4 && kRows > 2;
+            __m512i dots[kStreams][kRows], low_dots[kStreams][kRows], next_dots[kStreams], next_low_dots[kStreams];
 #pragma GCC unroll 8
-            for (int s = 0; s < kStreams; ++s)
+            for (int s = 0; s < kStreams; ++s) {
+                next_dots[s] = next_low_dots[s] = _mm512_setzero_si512();
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
-                    dots[s][r] = kBits == 4 && kOneZero ? broadcast_bits(offsets + r) : _mm512_setzero_si512();
-                    low_dots[s][r] = _mm512_setzero_si512();
+                    const __m512i start = kBits == 4 && kOneZero ? broadcast_bits(offsets + r) : _mm512_setzero_si512();
+                    dots[s][r] = kTogether ? start : _mm512_setzero_si512();
+                    low_dots[s][r] = kTogether ? _mm512_setzero_si512() : start;
                 }
+            }
             for (int column = 0; column < columns; column += kLineColumns) {
 #pragma GCC unroll 8
                 for (int s = 0; s < kStreams; ++s) {
                     const __m512i line = _mm512_loadu_si512(streams[s].codes);
                     _mm_prefetch(reinterpret_cast<const char*>(streams[s].codes) + kPrefetchBytes, _MM_HINT_T1);
                     streams[s].codes += 64;
-                    if (kBits == 4) {
-                        const __m512i first_4 = _mm512_and_si512(line, nibble);
-                        const __m512i next_4 = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
-                        const __m512i first_4_times_16 = _mm512_andnot_si512(nibble, _mm512_slli_epi32(line, 4));
-                        const __m512i next_4_times_16 = _mm512_andnot_si512(nibble, line);
+                    const __m512i first_4 = _mm512_and_si512(line, nibble);
+                    const __m512i next_4_times_16 = _mm512_andnot_si512(nibble, line);
+                    const __m512i next_4 = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
+                    const __m512i first_4_times_16 = _mm512_andnot_si512(nibble, _mm512_slli_epi32(line, 4));
+                    const auto add = [](__m512i* sum, __m512i codes, const int8_t* x) {
+                        *sum = _mm512_dpbusd_epi32(*sum, codes, broadcast_codes(x));
+                    };
+                    if (kApart) {
+                        add(&dots[s][0], first_4, high + column);
+                        add(&next_dots[s], next_4_times_16, high + column + 4);
+                        add(&low_dots[s][0], first_4, low + column);
+                        add(&next_low_dots[s], next_4_times_16, low + column + 4);
+                    } else if (kBits == 4) {
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r) {
                             const int64_t place = r * columns + column;
-                            __m512i dot = dots[s][r];
-                            dot = _mm512_dpbusd_epi32(dot, first_4_times_16, broadcast_codes(high + place));
-                            dot = _mm512_dpbusd_epi32(dot, next_4_times_16, broadcast_codes(high + place + 4));
-                            dot = _mm512_dpbusd_epi32(dot, first_4, broadcast_codes(low + place));
-                            dots[s][r] = _mm512_dpbusd_epi32(dot, next_4, broadcast_codes(low + place + 4));
+                            __m512i* const low_sum = kTogether ? &dots[s][r] : &low_dots[s][r];
+                            add(&dots[s][r], kTogether ? first_4_times_16 : first_4, high + place);
+                            add(&dots[s][r], kTogether ? next_4_times_16 : next_4, high + place + 4);
+                            add(low_sum, first_4, low + place);
+                            add(low_sum, next_4, low + place + 4);
                         }
                     } else {
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r) {
                             const int64_t place = r * columns + column;
-                            dots[s][r] = _mm512_dpbusd_epi32(dots[s][r], line, broadcast_codes(high + place));
-                            low_dots[s][r] = _mm512_dpbusd_epi32(low_dots[s][r], line, broadcast_codes(low + place));
+                            add(&dots[s][r], line, high + place);
+                            add(&low_dots[s][r], line, low + place);
                         }
                     }
                 }
@@ -135,10 +152,10 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
                     __m512i dot = dots[s][r];
-                    if (kBits == 8) {
-                        dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), low_dots[s][r]);
-                        if (kOneZero) dot = _mm512_add_epi32(dot, broadcast_bits(offsets + r));
-                    }
+                    if (!kTogether) dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), low_dots[s][r]);
+                    if (kApart)
+                        dot = _mm512_add_epi32(_mm512_add_epi32(dot, next_dots[s]), _mm512_srai_epi32(next_low_dots[s], 4));
+                    if (kBits == 8 && kOneZero) dot = _mm512_add_epi32(dot, broadcast_bits(offsets + r));
                     __m512 value = _mm512_cvtepi32_ps(dot);
                     if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(offsets[r]), value);
                     parts[s][r] = _mm512_fmadd_ps(value, scales, parts[s][r]);

@@ -237,6 +237,10 @@ EMULATED_CALL __m512i _mm512_srli_epi32(__m512i a, unsigned count) {
     const emulated::Words x(a);
     return emulated::each_lane<emulated::Words>([&](int i) { return count < 32 ? x[i] >> count : 0; });
 }
+EMULATED_CALL __m512i _mm512_srai_epi32(__m512i a, unsigned count) {
+    const emulated::Lanes<int32_t, __m512i> x(a);
+    return emulated::each_lane<emulated::Lanes<int32_t, __m512i>>([&](int i) { return x[i] >> (count < 32 ? count : 31); });
+}
 // Four products of an unsigned and a signed byte are added to each sum, which wraps around.
 EMULATED_CALL __m512i _mm512_dpbusd_epi32(__m512i sums, __m512i a, __m512i b) {
     const emulated::Words sum(sums);
