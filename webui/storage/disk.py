@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,23 @@ class Disk:
 
     def unlink(self, path: Path) -> None:
         _patiently(path.unlink)
+
+    def read(self, path: Path, most: int) -> bytes:
+        """All of a file. Raises OSError; also for one of over `most` bytes, and for what is no regular file,
+        such as a pipe, which would never end."""
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+            if status.st_size > most:
+                raise OSError(errno.EFBIG, f"it has {status.st_size >> 20:,} MiB, of at most {most >> 20}",
+                              str(path))
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(most)
+        finally:
+            os.close(descriptor)
 
     def sync_folder(self, folder: Path) -> None:
         """Make names in `folder` durable. Windows has no such call, and NTFS journals names itself."""
@@ -79,15 +97,18 @@ class Disk:
         except OSError as error:
             raise Unconfirmed(error.errno, error.strerror) from error
 
-    def move(self, source: Path, target: Path) -> None:
+    def move(self, source: Path, target: Path, *, sync: bool = True) -> None:
         """Rename without ever overwriting. Raises FileExistsError if `target` is there.
 
         Raises OSError; then the file is where it was. Where it can neither be confirmed nor moved back it
-        counts as moved: after a power cut it may be in its old place, and nothing is lost.
+        counts as moved: after a power cut it may be in its old place, and nothing is lost. So it is without
+        `sync`, which takes two waits for the disk.
         """
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         self.replace(source, target)
+        if not sync:
+            return
         try:
             self.sync_folder(target.parent)
             if source.parent != target.parent:

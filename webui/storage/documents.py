@@ -128,7 +128,7 @@ class Documents:
     def _read(self, key: str) -> Document:
         path = self._path(key)
         try:
-            data = path.read_bytes()
+            data = self._disk.read(path, self.kind.max_bytes)
         except FileNotFoundError:
             raise NotFound(f"There is no such {self.kind.name}.") from None
         except OSError as error:
@@ -142,7 +142,7 @@ class Documents:
             if version_of(document) > self.kind.version:
                 return self._open_newer(key, document)
             document = self.kind.read(document)
-        except ValueError as error:
+        except Exception as error:  # whatever a check stumbles over
             self._put_in_quarantine(path, error)
             raise NotFound(f"This {self.kind.name} is damaged.") from None
         self._problems.over(self._file(path))
@@ -162,7 +162,7 @@ class Documents:
         target = self._quarantine / f"{self.kind.name}-{path.stem}-{new_id()}.json"
         try:
             self._quarantine.mkdir(parents=True, exist_ok=True)
-            self._disk.move(path, target)
+            self._disk.move(path, target, sync=False)  # after a power cut it is found damaged again
         except OSError:
             self._note(path, f"is damaged ({error}) and was left as it is.", passing=True)
         else:
@@ -173,9 +173,13 @@ class Documents:
             self.kind.check(document)
         except ValueError as error:
             raise Invalid(f"This {self.kind.name} cannot be saved: {error}.") from None
+        data = strict_json.pretty(document)
+        if len(data) > self.kind.max_bytes:
+            raise Invalid(f"This {self.kind.name} would have {len(data) >> 20:,} MiB; at most "
+                          f"{self.kind.max_bytes >> 20} are possible.")
         with self._saving(key):
             try:
-                self._disk.save(self._path(key), strict_json.pretty(document))
+                self._disk.save(self._path(key), data)
             except Unconfirmed as error:
                 if not self._take_back(key, before):
                     self._forget(key)

@@ -6,9 +6,12 @@ tells people who holds it. Knows nothing of what the folder holds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
+
+from .disk import Disk
 
 if os.name == "nt":
     import msvcrt
@@ -37,11 +40,12 @@ class FolderLock:
         self.describe("starting")
 
     def describe(self, address: str) -> None:
-        """Write down who holds the folder, for the sentence that a second start prints."""
+        """Write down who holds the folder, for the sentence of a second start, if the disk lets us."""
         text = f"process {os.getpid()}, {address}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, text.encode())
+        with contextlib.suppress(OSError):
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, text.encode())
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -57,7 +61,7 @@ class FolderLock:
 
     def _holder(self) -> str:
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")[:200]
+            text = Disk().read(self.path, 1 << 20).decode("utf-8", "replace")[:200]
         except OSError:
             text = ""
         return text or "it says nothing of itself"

@@ -21,6 +21,7 @@ from .disk import Disk
 from .schema import Message
 
 TEXT_SECONDS = 0.25  # a piece of text waits at most this long for its line
+MAX_BYTES = 64 << 20  # of a journal: some times what the longest reply takes, however it is written
 SYNC_SECONDS = 1.0  # and this long until a power cut cannot take it
 
 
@@ -113,6 +114,8 @@ def read_journal(data: bytes) -> JournalContent | None:
         return None
     message = records[0].get("message")
     if not isinstance(message, dict) or not is_id(records[0].get("session")) or not is_id(message.get("id")):
+        return None
+    if not all(isinstance(message.get(name, ""), str) for name in ("text", "thinking")):
         return None
     if records[-1]["kind"] == "end":
         return JournalContent(records[0]["session"], records[-1]["message"], True, damage)

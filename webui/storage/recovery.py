@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import NotFound, Problem
 from ..ids import is_id, new_id
 from . import tree
-from .journal import read_journal
+from .journal import MAX_BYTES, read_journal
 from .schema import Message, Session
 from .store import Store
 
@@ -64,27 +64,29 @@ def _take_over(store: Store, path: Path) -> str:
     """What is wrong, as a sentence; empty if nothing is."""
     if not is_id(path.stem):
         return _set_aside(store, path, "is not named like a reply")
-    data = path.read_bytes()
+    data = store.disk.read(path, MAX_BYTES)
     if not data:
         store.disk.remove(path)  # the crash came before the first line: nothing had been promised
         return ""
-    content = read_journal(data)
-    if content is None:
-        return _set_aside(store, path, "is damaged from its first line on")
     try:
+        content = read_journal(data)
+        if content is None:
+            return _set_aside(store, path, "is damaged from its first line on")
         commit(store, content.session_id, path.stem, content.message)
-    except (NotFound, ValueError, TypeError, KeyError) as error:
+    except (NotFound, ValueError, TypeError, KeyError, AttributeError) as error:
         return _set_aside(store, path, f"holds a reply that no session takes ({error})")
     except Problem as error:
         return f"waits until its session can be saved: {error}"
     if content.damage:
-        return _set_aside(store, path, f"{content.damage}; what came before was kept in its session")
+        return _set_aside(store, path, f"{content.damage}; what came before was kept in its session",
+                          sync=True)
     drop_journal(store, path.stem)
     return ""
 
 
-def _set_aside(store: Store, path: Path, reason: str) -> str:
+def _set_aside(store: Store, path: Path, reason: str, *, sync: bool = False) -> str:
+    """`sync` for what is in a session: should a power cut undo the move, it could come back there."""
     store.quarantine.mkdir(parents=True, exist_ok=True)
     target = store.quarantine / f"journal-{path.stem}-{new_id()}.jsonl"
-    store.disk.move(path, target)
+    store.disk.move(path, target, sync=sync)
     return f"{reason}; the file is kept as {target.parent.name}/{target.name}."

@@ -55,6 +55,7 @@ class Kind:
     name: str
     version: int
     check: Callable[[Document], None]
+    max_bytes: int  # of a file; beyond it is neither written nor read
     migrations: dict[int, Callable[[Document], Document]] = field(default_factory=dict)
 
     def read(self, document: object) -> Document:
@@ -244,6 +245,6 @@ def _number(where: str, value: object, most: float) -> None:
         raise ValueError(f"{where} is {str(value)[:60]!r}; expected a number from 0 to {most:.0f}")
 
 
-SESSION = Kind("session", 1, check_session)
-BOT = Kind("bot", 1, check_bot)
-PRESET = Kind("preset", 1, check_preset)
+SESSION = Kind("session", 1, check_session, 128 << 20)
+BOT = Kind("bot", 1, check_bot, 4 << 20)
+PRESET = Kind("preset", 1, check_preset, 4 << 20)

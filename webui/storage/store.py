@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotFound, NotSaved, Problem, TooMany
-from ..ids import check_id
+from ..ids import check_id, is_id
 from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
 from .changes import Changes
 from .disk import Disk
@@ -47,7 +47,7 @@ class Store:
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
         self._bots_lock = threading.Lock()  # their number is looked at before one is added
-        _bring_shipped(shipped_bots, folder / "bots", self.disk)
+        self._bring_shipped(shipped_bots)
         self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
         self.bots = self._documents("bots", BOT)
         self.presets = self._documents("presets", PRESET)
@@ -217,26 +217,32 @@ class Store:
                 self._summaries.pop(session_id, None)
         self.changes.touch(session_id)
 
+    def _bring_shipped(self, shipped: Path | None) -> None:
+        """Copy the bots that ship, each once: an edited one stays as it is, a deleted one stays away."""
+        if shipped is None:
+            return
+        target = self.folder / "bots"
+        note = target / BROUGHT
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            text = self.disk.read(note, BOT.max_bytes).decode("utf-8", "replace") if note.exists() else ""
+            before = [word for word in text.split() if is_id(word)]
+            new = [path for path in sorted(shipped.glob("*.json")) if path.stem not in before]
+            for path in new:
+                if not (target / path.name).exists():
+                    self.disk.save(target / path.name, path.read_bytes())
+            if new:
+                self.disk.save(note, "\n".join([*before, *(path.stem for path in new), ""]).encode())
+        except OSError as error:
+            self.note_problem(note, f"cannot be used: {error.strerror or error}. "
+                                    "The bots that come with Parlor may be missing.")
+
     def _empty_old_trash(self) -> None:
         oldest = time.time() - TRASH_DAYS * 86_400
         for path in self.trash.glob("*.json"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
-
-
-def _bring_shipped(shipped: Path | None, target: Path, disk: Disk) -> None:
-    """Copy the bots that ship, each of them once: an edited one stays as it is, a deleted one stays away."""
-    if shipped is None:
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    note = target / BROUGHT
-    before = note.read_text(encoding="utf-8").split() if note.exists() else []
-    new = [path for path in sorted(shipped.glob("*.json")) if path.stem not in before]
-    for path in new:
-        if not (target / path.name).exists():
-            disk.save(target / path.name, path.read_bytes())
-    if new:
-        disk.save(note, "\n".join([*before, *(path.stem for path in new), ""]).encode())
+            with contextlib.suppress(OSError):  # a folder, say; it is in nobody's way
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def _match(session: Session, wanted: list[str]) -> str | None:
