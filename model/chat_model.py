@@ -35,6 +35,7 @@ _SAMPLE = "It was a clear night, and the two of them talked for hours about noth
 _MAX_READERS = 64       # threads that read the replies of one `generate`; more prompts wait their turn
 _MAX_REPLIES = 256      # to one prompt
 _RANKING_TOKENS = 1024  # how much of a transcript is read to tell who speaks next
+_MAX_BYTES_PER_TOKEN = 16  # of a line that is longer the end is enough to look at
 
 
 class ChatModel:
@@ -128,17 +129,32 @@ class ChatModel:
         return [scored_token(self.tokenizer, found) for found in self._engine.score(token_ids, top)]
 
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
-        """Log-probability of "Name:" as the beginning of the next line, for each of `names`."""
-        text = "".join(f"{name}: {line}\n" for name, line in transcript)
+        """Log-probability of "Name:" as the beginning of the next line, for each of `names`.
+
+        The end of the transcript is read, _RANKING_TOKENS of it, once for all names.
+        """
+        limit = min(_RANKING_TOKENS, self._engine.max_seq_len - 2)
+        text = self._ranked_text(transcript, limit)
         head, *rows = (self.tokenizer.encode(text + end, add_bos=False, add_eos=False, control=False)
                        for end in ["", *(f"{name}:" for name in names)])
         shared = min([_common_length(head, row) for row in rows], default=0)
-        limit = min(_RANKING_TOKENS, self._engine.max_seq_len - 2)
         step = limit // 4  # the cut moves in steps, so that what the engine has cached stays of use
         cut = -(-max(0, max(map(len, rows), default=0) - limit) // step) * step
         num_bos = len(self.tokenizer.with_bos([]))
         return [self._log_probability(self.tokenizer.with_bos(row[cut:]), max(1, shared - cut + num_bos))
                 for row in rows]
+
+    def _ranked_text(self, transcript: Sequence[tuple[str, str]], limit: int) -> str:
+        """The last lines of about `limit` tokens: what is before them is neither joined nor tokenized.
+
+        Like a prompt it is cut at the same places as it grows, so that what the engine has cached stays good.
+        """
+        lines = [f"{name}: {line}\n"[-limit * _MAX_BYTES_PER_TOKEN:] for name, line in transcript]
+        lengths = [len(line.encode(errors="replace")) for line in lines]
+        step = max(1, self._step * limit // self._engine.max_seq_len)
+        first = first_kept(lambda index: self.count_tokens(lines[index]), lengths, [True] * len(lines), limit,
+                           step)
+        return "".join(lines[first:])
 
     # -- below text
 

@@ -363,6 +363,13 @@ def test_only_the_end_of_a_long_transcript_is_read(model_of):
     scores = llm.rank_speakers([("User", "word " * 50)] * 20, ["Ann", "Bartholomew"])
     assert all(score < 0 for score in scores)
     assert all(64 < len(ids) < 128 and ids[0] == llm.tokenizer.bos_id for ids, _ in llm._engine.scored)
+    read = []
+    for name in ("count", "encode"):
+        method = getattr(llm.tokenizer, name)
+        setattr(llm.tokenizer, name, lambda text, m=method, **more: read.append(text) or m(text, **more))
+    llm.rank_speakers([("User", "word " * 50)] * 20_000, ["Ann", "Bo", "Cy"])
+    llm.rank_speakers([("User", "word " * 200_000)], ["Ann", "Bo", "Cy"])
+    assert sum(map(len, read)) < 40_000  # not once for each name, let alone all of it
     assert len(llm.rank_speakers([], ["Ann"])) == 1 and llm.rank_speakers([], []) == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from tests.helpers.api import LIN, MARLOW, OTTO, parse_events, wait_until
 from webui.routes.parlor import parlor
 
@@ -76,8 +78,72 @@ def test_the_model_decides_from_the_transcript(room, model):
 def test_a_model_that_cannot_decide_leaves_the_message_without_a_reply(room, model):
     room.set(turn_order="model")
     model.rank_error = RuntimeError("no")
-    body = room.send("POST", "/messages", text="hello")
-    assert body["reply"] is None and room.shown() == ["hello"]
+    reply = room.send("POST", "/messages", text="hello")["reply"]
+    (error,) = room.events(reply)
+    assert error.name == "error" and error.data["partial"] is None
+    assert "log says more" in error.data["message"]
+    assert room.load()["session"]["replies"] == [] and room.shown() == ["hello"]
+
+
+def test_the_model_decides_beside_the_request(room, model):
+    """However long it takes: the message is answered for at once, and `start` says who speaks."""
+    room.set(turn_order="model")
+    decides, ranks = threading.Event(), model.rank_speakers
+    model.rank_speakers = lambda *asked: decides.wait(60) and ranks(*asked)
+    reply = room.send("POST", "/messages", text="I think of Lin")["reply"]
+    assert reply["bot"] is None and room.load()["session"]["replies"] == [reply]
+    assert room.send("POST", "/messages", 409, text="more")["error"]["message"].startswith("A bot is still")
+    decides.set()
+    (message,) = room.finish(reply)
+    assert (message["id"], message["author"]) == (reply["message_id"], LIN)
+    start = room.events(reply)[0]
+    assert (start.name, start.data["bot"], start.data["name"]) == ("start", LIN, "Lin")
+    again = room.send("POST", "/replies", kind="next", turns=3)["reply"]
+    assert len(room.finish(again)) == 3
+
+
+def test_a_reply_that_is_stopped_before_it_is_known_whose_it_is_leaves_nothing(client, room, model):
+    room.set(turn_order="model")
+    decides, ranks = threading.Event(), model.rank_speakers
+    model.rank_speakers = lambda *asked: decides.wait(60) and ranks(*asked)
+    reply = room.send("POST", "/messages", text="hello")["reply"]
+    client.post(f"/api/replies/{reply['reply_id']}/stop")
+    decides.set()
+    (done,) = room.events(reply)
+    assert done.name == "done" and done.data == {"message": None, "revision": None, "next": None}
+    assert room.load()["session"]["replies"] == [] and room.shown() == ["hello"]
+    assert not model.started
+
+
+def test_a_model_that_never_decides_is_given_up_when_it_is_in_the_way(room, model, monkeypatch):
+    monkeypatch.setattr("webui.chat.chains.STOP_SECONDS", 0.05)
+    room.set(turn_order="model")
+    decides = threading.Event()
+    model.rank_speakers = lambda *_asked: decides.wait(60) and [0.0, 0.0, 0.0]
+    first = room.send("POST", "/messages", text="one")["reply"]
+    room.set(turn_order="in_turn")
+    second = room.send("POST", "/messages", text="two", interrupt=True)["reply"]
+    assert room.events(first)[-1].name == "error"
+    decides.set()
+    assert len(room.finish(second)) == 1 and room.names() == ["User", "User", "Marlow"]
+
+
+def test_by_default_the_one_who_is_named_answers_and_otherwise_the_next(room):
+    assert room.session["next"] == [MARLOW]
+    room.say("Lin, what do you see? And Otto?")
+    assert room.names()[-1] == "Lin" and room.session["next"] == [MARLOW]
+    room.say("I see")
+    assert room.names()[-1] == "Marlow" and room.session["next"] == [OTTO]
+
+
+def test_the_answer_tells_who_is_next(room):
+    room.say("hello")
+    for order, following in (("in_turn", [OTTO]), ("mention", [MARLOW]), ("all", [MARLOW, OTTO, LIN]),
+                             ("model", []), ("manual", [])):
+        room.set(turn_order=order)
+        assert room.session["next"] == following
+    room.set(turn_order="model", bots=[{"id": OTTO, "muted": False}, {"id": LIN, "muted": True}])
+    assert room.session["next"] == [OTTO]
 
 
 def test_on_click_only_the_clicked_one_speaks(room):

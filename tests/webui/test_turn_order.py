@@ -22,6 +22,11 @@ def test_in_turn_goes_round():
     assert said == ["1", "2", "3", "1", "2"]
 
 
+def test_in_turn_whoever_is_named_first_answers():
+    assert after_user("in_turn", ROOM, "lin, what of Otto?", "1", nobody_ranks) == ["3"]
+    assert next_speaker("in_turn", ROOM, "lin?", "1", nobody_ranks) == "2"  # among themselves it goes round
+
+
 def test_in_turn_begins_anew_after_somebody_who_left_the_room():
     assert after_user("in_turn", ROOM, "", "gone", nobody_ranks) == ["1"]
 

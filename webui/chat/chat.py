@@ -7,7 +7,6 @@ asks to interrupt. Knows no HTTP.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -38,13 +37,12 @@ from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
 from .commits import Commits
 from .context_cost import ContextCosts
-from .reply_job import ReplyJob, ReplyPlan
+from .reply_job import ReplyJob, ReplyPlan, Undecided
 from .room import Room
 from .title import title_from
 
 KNOWN_REMOVED = 100
 HERE = "here"
-log = logging.getLogger("parlor.chat")
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ class Chat:
         session = self.commits.with_waiting(session)
         writing = self.chains.writing(session["id"])
         return {**session, "replies": [writing] if writing else [],
+                "next": Room.of(session, self.store, self.model).next,
                 "read_only": self.store.sessions.is_read_only(session["id"])}
 
     def session(self, session_id: str) -> Session:
@@ -161,6 +160,8 @@ class Chat:
             chain = Chain(session_id, turns=(turns or 1) - 1)
             if bot is None:
                 room = Room.of(session, self.store, self.model)
+                if room.asks_the_model:
+                    return self._start_undecided(chain, session, lambda: room.going_on() or "")
                 bot = room.going_on()
                 if session["turn_order"] == "all" and turns is None:
                     chain.planned = [speaker.id for speaker in room.speakers if speaker.id != bot]
@@ -250,25 +251,42 @@ class Chat:
         return self._locks.setdefault(check_id(session_id, "session"), threading.RLock())
 
     def _answer(self, session: Session, said: Said) -> ReplyJob | None:
-        ids = [said.bot] if said.bot else []
-        if not ids:
-            try:
-                ids = Room.of(session, self.store, self.model).answering(said.text)
-            except BaseException:  # the message is saved: the answer must not look as if it were not
-                log.exception("nobody could be chosen to answer in session %s", session["id"])
-        if not ids:
-            return None
-        return self._start(Chain(session["id"], planned=ids[1:]), session, self._bot(ids[0]))
+        if said.bot:
+            return self._start(Chain(session["id"]), session, self._bot(said.bot))
+        room = Room.of(session, self.store, self.model)
+        if room.asks_the_model:
+            return self._start_undecided(Chain(session["id"]), session, lambda: room.answering(said.text)[0])
+        ids = room.answering(said.text)
+        return self._start(Chain(session["id"], planned=ids[1:]), session, self._bot(ids[0])) if ids else None
 
     def _start(self, chain: Chain, session: Session, speaker: Bot, *,
                continued: Message | None = None) -> ReplyJob:
-        bots = {bot["id"]: bot for bot in self.store.known_bots()}
         parent = continued["parent"] if continued else session["leaf"]
-        view = bot_view(session, bots, speaker, tree.path(session, parent))
+        message = continued or new_message(speaker["id"], speaker["name"], "", parent)
+        return self._begin(chain, self._plan(session, speaker, message, continues=continued is not None))
+
+    def _start_undecided(self, chain: Chain, session: Session, choose: Callable[[], str]) -> ReplyJob:
+        """Begin a reply of the bot whose id `choose` finds, beside the request."""
+        blank = new_message("", "", "", session["leaf"])
+
+        def decide() -> ReplyPlan:
+            try:
+                speaker = self._bot(choose())
+            except NotFound as error:
+                raise ValueError(error.message) from None
+            return self._plan(session, speaker, {**blank, "author": speaker["id"], "name": speaker["name"]})
+
+        return self._begin(chain, Undecided(session["id"], blank, decide))
+
+    def _plan(self, session: Session, speaker: Bot, message: Message, *,
+              continues: bool = False) -> ReplyPlan:
+        bots = {bot["id"]: bot for bot in self.store.known_bots()}
+        view = bot_view(session, bots, speaker, tree.path(session, message["parent"]))
         preset = self.store.preset_sampling(session["preset"])
         params = effective(preset, session["sampling"], speaker["sampling"], view.stop)
-        message = continued or new_message(speaker["id"], speaker["name"], "", parent)
-        plan = ReplyPlan(session["id"], message, view, params, self._model_name, continued is not None)
+        return ReplyPlan(session["id"], message, view, params, self._model_name, continues)
+
+    def _begin(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
         job = ReplyJob(plan, self.model, self.store, self.commits,
                        lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
         self.chains.start(chain, job)
@@ -281,7 +299,10 @@ class Chat:
         if chain.turns <= 0:
             return None
         chain.turns -= 1
-        bot = Room.of(session, self.store, self.model).going_on()
+        room = Room.of(session, self.store, self.model)
+        if room.asks_the_model:
+            return self._start_undecided(chain, session, lambda: room.going_on() or "")
+        bot = room.going_on()
         return self._start(chain, session, self._bot(bot)) if bot else None
 
     def _bot(self, bot_id: str) -> Bot:
@@ -331,7 +352,7 @@ class Chat:
 
     def _busy(self, session: Session, hint: str) -> Busy:
         chain = self.chains.of(session["id"])
-        name = chain.job.plan.view.speaker if chain and chain.job else "A bot"
+        name = (chain.job.plan.message["name"] if chain and chain.job else "") or "A bot"
         return Busy(f"{name} is still writing in this session.", hint=hint, current=session)
 
     def _check_not_written(self, session_id: str, message_id: str) -> None:

@@ -43,10 +43,23 @@ class ReplyPlan:
     continues: bool = False
 
 
+@dataclass(frozen=True)
+class Undecided:
+    """A reply whose speaker is yet to be found: that takes the model, so the reply's own thread does it.
+
+    message  has its id and its parent; author and name are empty
+    decide   the plan with that message; raises ValueError with a sentence, or anything
+    """
+
+    session_id: str
+    message: Message
+    decide: Callable[[], ReplyPlan]
+
+
 class ReplyJob:
     """`next_turn` is called once, after the commit, and says which reply follows: that goes into `done`."""
 
-    def __init__(self, plan: ReplyPlan, model: ChatModel, store: Store, commits: Commits,
+    def __init__(self, plan: ReplyPlan | Undecided, model: ChatModel, store: Store, commits: Commits,
                  next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
         self.id = new_id()
         self.plan = plan
@@ -66,16 +79,17 @@ class ReplyJob:
         self._text = plan.message["text"]
         self._thinking = plan.message["thinking"]
         self._is_full = False  # no longer text can be kept
-        self._filter = OwnNameFilter(plan.view.speaker, continues=plan.continues)
+        self._filter = _own_name_filter(plan) if isinstance(plan, ReplyPlan) else None
         self._prompt: dict[str, int] = {}
         self._started = time.monotonic()
         self._first_token: float | None = None
         self._last_stats = 0.0
 
     @property
-    def info(self) -> dict[str, str]:
+    def info(self) -> dict[str, str | None]:
+        """`bot` is None until it is known."""
         message = self.plan.message
-        return {"reply_id": self.id, "message_id": message["id"], "bot": message["author"]}
+        return {"reply_id": self.id, "message_id": message["id"], "bot": message["author"] or None}
 
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"reply-{self.id}", daemon=True).start()
@@ -98,12 +112,15 @@ class ReplyJob:
 
     def _run(self) -> None:
         try:
-            self._open_journal()
-            message = self.plan.message
+            plan = self._decided()
+            if plan is None:
+                return self._finish("cancelled")
+            self._open_journal(plan)
+            message = plan.message
             self.log.append("start", {
-                **self.info, "session_id": self.plan.session_id, "name": self.plan.view.speaker,
-                "parent": message["parent"], "continues": self.plan.continues, "text": message["text"]})
-            self._generate()
+                **self.info, "session_id": plan.session_id, "name": plan.view.speaker,
+                "parent": message["parent"], "continues": plan.continues, "text": message["text"]})
+            self._generate(plan)
         except (ValueError, EngineClosed) as error:  # what the model says of a request that it cannot take
             self._give_up(str(error))
         except BaseException:  # a panic in a tokenizer's library is no Exception
@@ -120,10 +137,20 @@ class ReplyJob:
         log.exception("reply %s failed (error %s)", self.id, error_id)
         return f"Something broke inside Parlor; its log says more under {error_id}."
 
-    def _generate(self) -> None:
-        view = self.plan.view
-        self._reply = self._model.start(view.messages, self.plan.params, reply_name=view.speaker,
-                                        reply_prefix=self.plan.message["text"])
+    def _decided(self) -> ReplyPlan | None:
+        """The plan, once it is known who speaks; None if nobody wants to know any more."""
+        plan = self.plan.decide() if isinstance(self.plan, Undecided) else self.plan
+        with self._lock:
+            if self._finishing or (self.stopped and plan is not self.plan):
+                return None
+            self.plan = plan
+            self._filter = self._filter or _own_name_filter(plan)
+            return plan
+
+    def _generate(self, plan: ReplyPlan) -> None:
+        view = plan.view
+        self._reply = self._model.start(view.messages, plan.params, reply_name=view.speaker,
+                                        reply_prefix=plan.message["text"])
         if self.stopped:
             self._reply.cancel()
         for event in self._reply.events():
@@ -185,13 +212,13 @@ class ReplyJob:
         except OSError as error:  # the commit at the end decides
             log.warning("the journal of reply %s cannot be written: %s", self.id, error)
 
-    def _open_journal(self) -> None:
-        message = {**self.plan.message, "model": self.plan.model_name, "sampling": as_json(self.plan.params)}
-        if self.plan.continues:
+    def _open_journal(self, plan: ReplyPlan) -> None:
+        message = {**plan.message, "model": plan.model_name, "sampling": as_json(plan.params)}
+        if plan.continues:
             message["continues"] = True
         try:
             self._journal = Journal(self._store.journal_path(self.id), self._store.disk)
-            self._journal.begin(self.plan.session_id, message)
+            self._journal.begin(plan.session_id, message)
         except OSError as error:  # the first line is missing, so that no other may follow
             log.warning("no journal for reply %s: %s", self.id, error)
             if self._journal is not None:
@@ -215,11 +242,12 @@ class ReplyJob:
     def _conclude_without(self, error: str) -> None:
         """Where the ordinary end failed: the text with the error, and none of the numbers."""
         self.failed = True
-        partial: Message = {**self.plan.message, "text": self._text, "thinking": self._thinking}
-        partial |= {"finish_reason": "error", "error": error[:MAX_ERROR]}
-        revision = None
+        plan, partial, revision = self.plan, None, None
         try:
-            revision, _problem = self._commit({**partial, "continues": self.plan.continues})
+            if isinstance(plan, ReplyPlan):
+                partial = {**plan.message, "text": self._text, "thinking": self._thinking,
+                           "finish_reason": "error", "error": error[:MAX_ERROR]}
+                revision, _problem = self._commit({**partial, "continues": plan.continues})
         except BaseException:
             self._log_fault()
         finally:
@@ -227,14 +255,20 @@ class ReplyJob:
             self.log.end("error", {"message": error, "partial": partial, "revision": revision})
 
     def _conclude(self, reason: str, stats: Any, error: str) -> None:
-        tail = self._filter.finish()[:MAX_REPLY - len(self._text)]
+        tail = self._filter.finish()[:MAX_REPLY - len(self._text)] if self._filter else ""
         if tail:
             self._text += tail
             self.log.append("text", {"text": tail})
-        message = self._final_message(reason, stats, error)
+        if isinstance(self.plan, Undecided):  # nobody spoke: there is nothing to keep
+            self._tell(None, None, error)
+            return
+        message = self._final_message(self.plan, reason, stats, error)
         revision, problem = self._commit(message)
         message.pop("continues", None)
-        problem = error or problem
+        self._tell(message, revision, error or problem)
+
+    def _tell(self, message: Message | None, revision: int | None, problem: str) -> None:
+        """The last event, after what follows has begun."""
         self.failed = bool(problem)
         self.kept = {"message": message, "revision": revision}
         following = self._next_turn(self)
@@ -243,18 +277,18 @@ class ReplyJob:
         else:
             self.log.end("done", {**self.kept, "next": following})
 
-    def _final_message(self, reason: str, stats: Any, error: str) -> Message:
-        message = {**self.plan.message, "text": self._text, "thinking": self._thinking,
-                   "model": self.plan.model_name, "sampling": as_json(self.plan.params),
+    def _final_message(self, plan: ReplyPlan, reason: str, stats: Any, error: str) -> Message:
+        message = {**plan.message, "text": self._text, "thinking": self._thinking,
+                   "model": plan.model_name, "sampling": as_json(plan.params),
                    "finish_reason": reason, "error": error[:MAX_ERROR]}
         if stats is not None:
             numbers = {name: getattr(stats, name) for name in REPLY_NUMBERS}
             message |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        if self.plan.continues:
+        if plan.continues:
             message["continues"] = True
             for name in ("new_tokens", "decode_seconds", "drafted_tokens", "accepted_tokens"):
-                if stats is not None and self.plan.message.get(name):
-                    message[name] = min((message[name] or 0) + self.plan.message[name], MAX_REPLY_NUMBER)
+                if stats is not None and plan.message.get(name):
+                    message[name] = min((message[name] or 0) + plan.message[name], MAX_REPLY_NUMBER)
         return message
 
     def _commit(self, message: Message) -> tuple[int | None, str]:
@@ -270,3 +304,7 @@ class ReplyJob:
         except BaseException:
             log.exception("reply %s could not be committed", self.id)
             return None, "The reply could not be kept; Parlor's log says more."
+
+
+def _own_name_filter(plan: ReplyPlan) -> OwnNameFilter:
+    return OwnNameFilter(plan.view.speaker, continues=plan.continues)

@@ -45,12 +45,22 @@ class Room:
         return next((message["author"] for message in reversed(self.path) if message["author"] != USER), None)
 
     def answering(self, text: str) -> list[str]:
-        """Ids of the bots that answer the user's `text`."""
+        """Ids of the bots that answer the user's `text`; asks the model if the turn order says so."""
         return after_user(self.session["turn_order"], self.speakers, text, self.last_speaker, self.rank)
 
     def going_on(self) -> str | None:
-        """Id of the bot that speaks next by itself; None if nobody can."""
+        """Id of the bot that speaks next by itself; None if nobody can. May ask the model, as answering()."""
         text = self.path[-1]["text"] if self.path else ""
         if not self.speakers:
             return None
         return next_speaker(self.session["turn_order"], self.speakers, text, self.last_speaker, self.rank)
+
+    @property
+    def asks_the_model(self) -> bool:
+        """Whether who speaks next takes the model, which may take seconds."""
+        return self.session["turn_order"] == "model" and len(self.speakers) > 1
+
+    @property
+    def next(self) -> list[str]:
+        """Ids of those who answer a text that names nobody; empty where the model or a click decides."""
+        return [] if self.asks_the_model else self.answering("")

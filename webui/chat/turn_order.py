@@ -1,6 +1,6 @@
 """Who speaks next in a room of several bots. Pure functions over names and turns; the model is a parameter.
 
-in_turn  the bot after the one that spoke last
+in_turn  whoever the user names first; otherwise the bot after the one that spoke last
 mention  whoever is named in the last message, in the order of naming; otherwise the one who spoke last
 all      everyone once, in the order of the room
 model    the one whose "Name:" the model finds likeliest
@@ -25,9 +25,10 @@ def after_user(order: str, speakers: list[Speaker], text: str, last_speaker: str
         return []
     if order == "all":
         return [speaker.id for speaker in speakers]
+    named = mentioned(speakers, text) if order in ("mention", "in_turn") else []
     if order == "mention":
-        return mentioned(speakers, text) or [_same_again(speakers, last_speaker).id]
-    return [next_speaker(order, speakers, text, last_speaker, rank)]
+        return named or [_same_again(speakers, last_speaker).id]
+    return named[:1] or [next_speaker(order, speakers, text, last_speaker, rank)]
 
 
 def next_speaker(order: str, speakers: list[Speaker], text: str, last_speaker: str | None, rank: Rank) -> str:

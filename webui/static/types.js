@@ -18,7 +18,7 @@
  * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number,
  *   problem?: string}} Context
  *
- * @typedef {{reply_id: string, message_id: string, bot: string}} Running
+ * @typedef {{reply_id: string, message_id: string, bot: string | null}} Running
  *
  * @typedef {{id: string, title: string, updated: number, bots: string[], num_messages: number, revision: number,
  *   writing: {reply_id: string, bot: string} | null, snippet?: string}} Summary

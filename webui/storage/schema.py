@@ -35,7 +35,8 @@ MAX_REVISION = 1 << 53  # what JavaScript counts exactly
 LAST_MOMENT = 32_503_680_000.0  # the year 3000; beyond it calendars fail, Windows' first
 FINISH_REASONS = ("eos", "stop", "length", "cancelled", "context", "error", "interrupted")
 TURN_ORDERS = (
-    {"id": "in_turn", "label": "In turn", "help": "After you, the next bot in the room answers."},
+    {"id": "in_turn", "label": "In turn",
+     "help": "Whoever you name answers; otherwise the next bot in the room."},
     {"id": "mention", "label": "By mention", "help": "Whoever you name answers; otherwise who spoke last."},
     {"id": "all", "label": "Everyone once", "help": "Each bot answers once, in the order of the room."},
     {"id": "model", "label": "Model decides", "help": "The model picks whose turn is the likeliest."},
