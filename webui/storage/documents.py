@@ -142,6 +142,8 @@ class Documents:
             if version_of(document) > self.kind.version:
                 return self._open_newer(key, document)
             document = self.kind.read(document)
+        except NotFound:
+            raise
         except Exception as error:  # whatever a check stumbles over
             self._put_in_quarantine(path, error)
             raise NotFound(f"This {self.kind.name} is damaged.") from None
