@@ -32,8 +32,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="app.py", description="Chat with a local language model in the browser.",
         epilog="Example: python app.py -d ~/models/TinyLlama-1.1B-GPTQ --max-seq-len 4096")
-    parser.add_argument("-d", "--model", type=Path, default=HERE / "starter", metavar="FOLDER",
-                        help="folder of the model; default: the small one that ships, starter/")
+    parser.add_argument("-d", "--model", type=Path, default=HERE / "starter", metavar="PATH",
+                        help="a GGUF file, or the folder of a model; default: the small one that ships, "
+                             "starter/")
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on; beyond this machine it needs --password "
                              "(default: %(default)s)")
@@ -95,8 +96,8 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
 def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_bots: Path) -> int:
     """Cheap checks first, so that what cannot work is told before a model is loaded."""
     guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host)
-    if not arguments.model.is_dir():
-        raise ModelLoadError(f"there is no folder {arguments.model}. Give the folder of a model with -d.")
+    if not arguments.model.exists():
+        raise ModelLoadError(f"there is no {arguments.model}. Give a GGUF file or a model's folder with -d.")
     if arguments.draft is not None and arguments.no_speculation:
         raise ValueError("--draft and --no-speculation exclude each other. Give one of the two.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)

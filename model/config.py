@@ -70,11 +70,12 @@ class RopeConfig:
     """How positions turn into angles; the llama3 fields count only for that kind."""
 
     theta: float = 10000.0
-    kind: str = "default"             # default | linear | llama3
+    kind: str = "default"             # default | linear | llama3 | divisors
     factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+    divisors: tuple[float, ...] = ()  # of each pair's frequency, as GGUF files have them
 
 
 SUPPORTED_ARCHITECTURES = {
@@ -300,6 +301,8 @@ def rope_inverse_frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
     base = [rope.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     if rope.kind == "linear":
         return [f / rope.factor for f in base]
+    if rope.kind == "divisors":
+        return [f / divisor for f, divisor in zip(base, rope.divisors, strict=True)]
     if rope.kind != "llama3":
         return base
 

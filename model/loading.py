@@ -1,4 +1,4 @@
-"""From a model's folder to a ChatModel. Light to import: torch and the tokenizers come with the call."""
+"""From a model's folder or file to a ChatModel. Light to import: torch and tokenizers come with the call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from model.chat_model import ChatModel
 from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.formats.gguf_parts import find_gguf
 
 if TYPE_CHECKING:
     from model.text.chat_template import PromptFormat
@@ -20,7 +21,7 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
                draft: str | Path | None = None, gpu_split: Sequence[float] | None = None,
                progress: Callable[[str, float], None] | None = None,
                report: Callable[[str], None] | None = None) -> ChatModel:
-    """Load a model folder: config.json, the weights, a tokenizer and, if there is one, a chat template.
+    """Load a GGUF file, or a folder: config.json, the weights, a tokenizer and, if there is one, a template.
 
     speculation  guess ahead where it pays; replies are the same with and without
     draft        folder of a smaller model with the same tokens that makes the guesses
@@ -28,42 +29,51 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
     loads. Raises ModelLoadError with what is wrong and what to do.
     """
-    folder = Path(path)
+    path = Path(path)
     config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
                           speculation=speculation, draft=None if draft is None else Path(draft),
                           gpu_split=None if gpu_split is None else tuple(gpu_split))
-    model_config = ModelConfig.from_folder(folder)  # what is wrong there is told at once
+    file = find_gguf(path)
+    if file is None:
+        ModelConfig.from_folder(path)  # what is wrong there is told at once
     with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(_load_text, folder, model_config, config.draft)
+        loading = beside.submit(_load_text, file or path, config.draft)
         from model.engine.loading import load_engine  # takes seconds, for torch
         tokenizer, prompt_format = loading.result()
     try:
-        return ChatModel(load_engine(folder, config, progress, report=report), tokenizer, prompt_format)
+        return ChatModel(load_engine(file or path, config, progress, report=report), tokenizer, prompt_format)
     except BaseException:
         prompt_format.close()
         raise
 
 
-def _load_text(folder: Path, config: ModelConfig, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
+def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
     """What turns messages into tokens. The chat template's process runs when this returns."""
     from model.text.chat_template import ChatTemplate, PlainFormat
-    from model.text.settings import TextSettings
-    from model.text.tokenizer import Tokenizer
 
-    settings = TextSettings.from_folder(folder, config)
-    tokenizer = Tokenizer.load(folder, settings)
+    tokenizer = _load_tokenizer(path)
     if draft is not None:
         _check_draft_tokens(tokenizer, draft)
+    settings = tokenizer.settings
     if settings.template is None:
         return tokenizer, PlainFormat(tokenizer)
-    return tokenizer, ChatTemplate(settings.template, str(folder / settings.template_file), tokenizer)
+    where = path if path.is_file() else path / settings.template_file
+    return tokenizer, ChatTemplate(settings.template, str(where), tokenizer)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    """Of a folder or a GGUF file."""
+    file = find_gguf(path)
+    if file is not None:
+        from model.formats.gguf import GgufFile
+        from model.gguf_text import load_tokenizer
+        return load_tokenizer(GgufFile(file))
+    from model.text.settings import TextSettings
+    from model.text.tokenizer import Tokenizer
+    return Tokenizer.load(path, TextSettings.from_folder(path, ModelConfig.from_folder(path)))
 
 
 def _check_draft_tokens(tokenizer: Tokenizer, draft: Path) -> None:
-    from model.text.settings import TextSettings
-    from model.text.tokenizer import Tokenizer
-
-    other = Tokenizer.load(draft, TextSettings.from_folder(draft, ModelConfig.from_folder(draft)))
-    if difference := tokenizer.first_difference(other):
+    if difference := tokenizer.first_difference(_load_tokenizer(draft)):
         raise ModelLoadError(f"The draft model in {draft} has other tokens than the model: {difference}. "
                              "Use a smaller model of the same family, or none.")

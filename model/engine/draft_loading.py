@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.draft_model import DraftModel
-from model.formats.checkpoint import open_checkpoint
+from model.formats.checkpoint import open_model
 from model.formats.weights import WeightReader
 from model.memory.plan import cache_bytes_per_token, rope_bytes_per_position
 from model.network.place import Place
@@ -30,12 +30,12 @@ class DraftFolder:
     @classmethod
     def open(cls, path: Path, main: ModelConfig) -> DraftFolder:
         """Raises ModelLoadError if it cannot be read or cannot have the same tokens."""
-        config = ModelConfig.from_folder(path)
+        config, reader = open_model(path)
         if config.vocab_size != main.vocab_size:
             raise ModelLoadError(f"The draft model {config.name} has {config.vocab_size:,} tokens and "
                                  f"{main.name} has {main.vocab_size:,}; they must be the very same. Use a "
                                  "smaller model of the same family, or none.")
-        return cls(config, open_checkpoint(path, config))
+        return cls(config, reader)
 
     def nbytes(self, engine: EngineConfig, max_seq_len: int, max_tokens: int) -> int:
         """What it takes when contexts have up to `max_seq_len` tokens."""

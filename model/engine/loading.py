@@ -17,7 +17,7 @@ from model.engine.draft_loading import DraftFolder
 from model.engine.engine import Engine
 from model.engine.ngram import NgramDrafter
 from model.engine.speculation import Drafter
-from model.formats.checkpoint import open_checkpoint
+from model.formats.checkpoint import open_model
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
 from model.machine import physical_cores, return_freed_memory
@@ -46,14 +46,15 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def load_engine(path: Path, config: EngineConfig | None = None, progress: Progress | None = None,
          places: list[Place] | None = None, report: Report | None = None) -> Engine:
-    """Load a model's folder. `places`: where its layers go; None: where `config` says. `report` hears the
-    lines of the memory plan, before anything is loaded.
+    """Load a model's folder or GGUF file.
+
+    places  where its layers go; None: where `config` says
+    report  hears the lines of the memory plan, before anything is loaded
 
     Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
     """
-    model = ModelConfig.from_folder(path)
-    return _assembled(open_checkpoint(path, model), model, config or EngineConfig(), progress, places,
-                         report)
+    model, reader = open_model(path)
+    return _assembled(reader, model, config or EngineConfig(), progress, places, report)
 
 
 def synthetic_engine(shape: str, config: EngineConfig | None = None, progress: Progress | None = None,

@@ -1,4 +1,4 @@
-"""Find out what format a model's folder has, and open the reader for it."""
+"""Find out what format a model's file or folder has, and open the reader for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ModelConfig, ModelLoadError, read_json, shown
+from model.formats.gguf import GgufFile
+from model.formats.gguf_config import config_of_gguf
+from model.formats.gguf_parts import find_gguf
+from model.formats.gguf_weights import GgufReader, gguf_name
 from model.formats.gptq import GptqReader
 from model.formats.plain import PlainReader
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import WeightReader
 
-SUPPORTED = "GPTQ with 2, 3, 4 or 8 bits, and float16, bfloat16 or float32 without quantization"
+SUPPORTED = "GGUF files, GPTQ with 2, 3, 4 or 8 bits, and float16, bfloat16 or float32 without quantization"
+
+
+def open_model(path: Path) -> tuple[ModelConfig, WeightReader]:
+    """What a folder, or a GGUF file, says of the model, and the reader of its weights. Reads headers only.
+
+    Raises ModelLoadError.
+    """
+    file = find_gguf(path)
+    if file is None:
+        config = ModelConfig.from_folder(path)
+        return config, open_checkpoint(path, config)
+    gguf = GgufFile(file)
+    config = config_of_gguf(gguf)
+    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
+    permuted = heads if config.architecture == "llama" else {}
+    return config, GgufReader(gguf, gguf_name, lambda name: permuted.get(name.rpartition(".")[2], 0))
 
 
 def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:

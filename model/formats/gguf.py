@@ -9,7 +9,6 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from model.config import ModelLoadError, shown
 from model.formats.ggml_types import GgmlType, ggml_type
+from model.formats.gguf_parts import parts_of
 from model.formats.safetensors_reader import TensorInfo, read_tensor
 
 MAX_HEADER_BYTES = 256 << 20
@@ -28,12 +28,10 @@ MAX_TENSORS = 1 << 17
 MAX_ARRAY = 1 << 21   # elements; the largest vocabularies have a quarter of a million tokens
 MAX_NAME = 1 << 10
 MAX_TEXT = 16 << 20   # chat templates are the longest
-MAX_FILES = 1024
 _MAX_DIMENSIONS = 4
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8",
             11: "<i8", 12: "<f8"}
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         """`path`: the file, or any part of a split one; the other parts lie beside it."""
         self.path = Path(path)
-        parts = _parts(self.path)
+        parts = parts_of(self.path)
         first, *others = (_read_header(part) for part in parts)
         self.metadata: dict[str, Any] = first[0]
         """Numbers, bools, texts, lists of texts, and numpy arrays of the other lists."""
@@ -101,23 +99,6 @@ class GgufFile:
         if name not in self.tensors:
             raise ModelLoadError(f"{self.path.name}: there is no tensor {name}; is the file complete?")
         return self.tensors[name]
-
-
-def _parts(path: Path) -> list[Path]:
-    """All files of the model that `path` belongs to, in order."""
-    match = _SHARD.fullmatch(path.name)
-    if not match:
-        return [path]
-    stem, count = match[1], int(match[3])
-    if not 1 <= count <= MAX_FILES or not 1 <= int(match[2]) <= count:
-        raise ModelLoadError(f"{path.name}: part {int(match[2])} of {count}; at most {MAX_FILES:,} parts are "
-                             "possible")
-    parts = [path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing:
-        raise ModelLoadError(f"{path.parent} has {count - len(missing)} of the model's {count} files; "
-                             f"download {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}")
-    return parts
 
 
 class _Header:

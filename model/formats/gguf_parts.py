@@ -1,0 +1,45 @@
+"""Which files are one GGUF model. Light to import: nothing is opened."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from model.config import ModelLoadError
+
+MAX_FILES = 1024
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+
+
+def find_gguf(path: Path) -> Path | None:
+    """The GGUF file that `path` is or holds; None if it is something else.
+
+    Raises ModelLoadError if it is a folder with several models, naming them.
+    """
+    if path.is_file():
+        return path if path.suffix == ".gguf" else None
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    files = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith("mmproj")]
+    models = [file for file in files if (match := _PART.fullmatch(file.name)) is None or int(match[2]) == 1]
+    if len(models) > 1:
+        raise ModelLoadError(f"{path} has {len(models)} models; give one of them with its name: "
+                             f"{', '.join(file.name for file in models)[:400]}")
+    return models[0] if models else None
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files of the model that `path` belongs to, in order."""
+    match = _PART.fullmatch(path.name)
+    if not match:
+        return [path]
+    stem, count = match[1], int(match[3])
+    if not 1 <= count <= MAX_FILES or not 1 <= int(match[2]) <= count:
+        raise ModelLoadError(f"{path.name}: part {int(match[2])} of {count}; at most {MAX_FILES:,} parts are "
+                             "possible")
+    parts = [path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise ModelLoadError(f"{path.parent} has {count - len(missing)} of the model's {count} files; "
+                             f"download {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}")
+    return parts
