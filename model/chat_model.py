@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from model.engine.engine import Engine
-    from model.engine.request import Request
+    from model.engine.request import Request, TokenConstraint
     from model.text.chat_template import PromptFormat
     from model.text.constraint import Constraint, ConstraintCompiler
     from model.text.tokenizer import Tokenizer
@@ -54,22 +54,25 @@ class ChatModel:
     # -- talking
 
     def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
-              reply_name: str = "", reply_prefix: str = "", logprobs: int | None = None,
-              constraint: Constraint | None = None) -> Reply:
-        """Begin the assistant's next message; `reply_prefix` is what it has written already.
+              reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "",
+              logprobs: int | None = None, constraint: Constraint | None = None) -> Reply:
+        """Begin the assistant's next message; `reply_prefix` is what it has written already, and
+        `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
 
         logprobs    each token comes with its log-probability and this many of the likeliest (0 to 20)
-        constraint  what the rest of the message must look like
+        constraint  what the rest of the message must look like, from the end of its thought on
 
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
         chat template refuses the conversation; a constraint that cannot be used.
         """
         params = params or SamplingParams()
         turns = as_messages(messages)
-        prompt, token_ids, first_index = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix)
+        prompt, token_ids, first_index = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix,
+                                                      reply_thinking)
         self._check_length(len(token_ids))
-        request = self._submit(token_ids, params, logprobs, constraint)
-        text = ReplyText([*params.stop, *prompt.stop], prompt.in_think, continues=bool(reply_prefix))
+        request = self._submit(token_ids, params, logprobs, constraint, prompt)
+        text = ReplyText([*params.stop, *prompt.stop], prompt.at, bool(reply_prefix or reply_thinking),
+                         prompt.think_format)
         return Reply(request, self.tokenizer, text, first_index, len(token_ids))
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
@@ -78,13 +81,13 @@ class ChatModel:
         that the chat template refuses) is no error here; then the number of tokens may be an estimate."""
         turns = as_messages(messages)
         try:
-            _, token_ids, first = self._fitted(turns, max_new_tokens, reply_name, reply_prefix)
+            _, token_ids, first = self._fitted(turns, max_new_tokens, reply_name, reply_prefix, "")
             return ContextFit(first, len(token_ids), self._engine.max_seq_len)
         except TemplateError:
             return ContextFit(0, sum(map(self._size, turns)), self._engine.max_seq_len)
 
     def stream(self, messages: Iterable[Message], params: SamplingParams | None = None) -> Iterator[str]:
-        """The reply as it is written, without a <think> block. Leaving the loop early stops it."""
+        """The reply as it is written, without its thoughts. Leaving the loop early stops it."""
         reply = self.start(messages, params)
         try:
             for event in reply.events():
@@ -194,17 +197,18 @@ class ChatModel:
     # -- inside
 
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
-                reply_prefix: str) -> tuple[Prompt, list[int], int]:
+                reply_prefix: str, reply_thinking: str) -> tuple[Prompt, list[int], int]:
         """(prompt, its tokens, index of the first message in it that is not a leading system message)."""
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens)
-        room = budget - sum(map(self._size, system)) - self.count_tokens(reply_prefix) - self._overhead
+        begun = self.count_tokens(reply_prefix) + self.count_tokens(reply_thinking)
+        room = budget - sum(map(self._size, system)) - begun - self._overhead
         lengths = [len(m.content.encode(errors="replace")) for m in turns]
         while True:
             first = first_kept(lambda index: self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
-            prompt = self._format.prompt(system + turns[first:], reply_name, reply_prefix)
+            prompt = self._format.prompt(system + turns[first:], reply_name, reply_prefix, reply_thinking)
             token_ids = self._token_ids(prompt)
             if len(token_ids) <= budget or first >= len(turns) - 1:
                 return prompt, token_ids, num_system + first if first else 0
@@ -248,7 +252,7 @@ class ChatModel:
                 for token_ids in all_ids:
                     for branch in _branches(params, n):
                         request = self._submit(token_ids, branch, logprobs, constraint)
-                        text = ReplyText(params.stop, continues=True)
+                        text = ReplyText(params.stop, "text", continues=True)
                         replies.append(Reply(request, self.tokenizer, text, 0, len(token_ids)))
                 found = list(pool.map(completion, replies))
             except BaseException:
@@ -258,14 +262,19 @@ class ChatModel:
         return [found[first:first + n] for first in range(0, len(found), n)]
 
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
-                constraint: Constraint | None) -> Request:
+                constraint: Constraint | None, prompt: Prompt | None = None) -> Request:
         if constraint is None:
             return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs)
         if self._compiler is None:
             from model.text.constraint import ConstraintCompiler
             self._compiler = ConstraintCompiler(self.tokenizer, self._engine.model_config.vocab_size)
+        matcher: TokenConstraint = self._compiler.matcher(constraint)
+        mark = prompt.think_format.mark_before_answer(prompt.at) if prompt is not None else ""
+        if mark:
+            from model.text.constraint import AfterThought
+            matcher = AfterThought(matcher, mark, self.tokenizer)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                   constraint=self._compiler.matcher(constraint))
+                                   constraint=matcher)
 
     def _log_probability(self, token_ids: list[int], start: int) -> float:
         """Sum of the log-probabilities of token_ids[start:], each after those before it."""

@@ -98,7 +98,7 @@ class Reply:
                 yield from self._take(event.token_id)
             elif isinstance(event, FinishedEvent):
                 yield from self._finish()
-                yield ReplyDone("stop" if self._text.stopped else event.reason, event.stats)
+                yield ReplyDone(self._text.reason if self._text.stopped else event.reason, event.stats)
             elif isinstance(event, FailedEvent):
                 yield from self._finish()
                 yield ReplyFailed(event.message)

@@ -7,18 +7,29 @@ template takes. Knows token texts only as strings; token ids, context sizes and 
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from model.config import ModelLoadError
 from model.text.errors import TemplateError
 from model.text.masking import Mask
 from model.text.messages import ChatMessage, Prompt
-from model.text.reply_text import THINK_CLOSE, THINK_OPEN
+from model.text.reply_text import ThinkSplitter
 from model.text.template_process import TemplateProcess, TemplateRefusal
+from model.text.thinking import THINK, ThinkFormat, think_format, thought_keys
 from model.text.tokenizer import Tokenizer
 
 START = "(start)"
 """What the user 'says' where a template wants a user's message first and there is none."""
+
+
+class Turn(NamedTuple):
+    """A message on its way into a template."""
+
+    role: str
+    content: str
+    thinking: str = ""
 
 
 class PromptFormat(Protocol):
@@ -26,7 +37,8 @@ class PromptFormat(Protocol):
 
     is_template: bool
 
-    def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "") -> Prompt: ...
+    def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
+               reply_thinking: str = "") -> Prompt: ...
 
     def close(self) -> None: ...
 
@@ -42,63 +54,92 @@ class ChatTemplate:
         self._source = source
         self._tokenizer = tokenizer
         self._process = process or TemplateProcess()
+        self._format = think_format(source)
+        self._thought_keys = thought_keys(source)
         try:
-            self.takes_system, self.takes_any_order = self._try_out()
+            self.takes_system, self.takes_later_system, self.takes_any_order = self._try_out()
         except TemplateError as error:
             self._process.close()
             raise ModelLoadError(f"{where}: the chat template cannot be used: {error}. Correct the template, "
                                  "or remove it to chat in plain `Name: text` lines.") from error
 
-    def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "") -> Prompt:
+    def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
+               reply_thinking: str = "") -> Prompt:
         """The prompt for the assistant's next message, which begins with `reply_prefix`.
+
+        `reply_thinking` is what it has thought so far. Without a prefix, it goes on thinking.
 
         Raises TemplateError if the template refuses the messages or goes beyond its limits.
         """
-        mask = Mask([self._source, reply_prefix, *(m.content for m in messages)], self._tokenizer)
-        turns = [(m.role, mask.hide(m.content)) for m in messages]
-        if reply_prefix:
+        split = [_with_thought_apart(message, self._format) for message in messages]
+        mask = Mask([self._source, reply_prefix, reply_thinking, *(m.content + m.thinking for m in split)],
+                    self._tokenizer)
+        turns = [Turn(m.role, mask.hide(m.content), mask.hide(m.thinking)) for m in split]
+        if reply_thinking:
+            text = self._after_thought(turns, mask.hide(reply_thinking), mask.hide(reply_prefix))
+        elif reply_prefix:
             text = self._continued(turns, mask.hide(reply_prefix), mask.end_mark())
         else:
             text = self._render(turns, True)
-        in_think = not reply_prefix and text.rstrip().endswith(THINK_OPEN)
-        return Prompt(text, mask.hidden, in_think=in_think)
+            is_open, is_answered = self._format.is_open(text), self._format.is_answered(text)
+            return Prompt(text, mask.hidden, at="think" if is_open else "text" if is_answered else "start",
+                          think_format=self._format)
+        return Prompt(text, mask.hidden, at="text" if reply_prefix else "think", think_format=self._format)
 
     def close(self) -> None:
         self._process.close()
 
-    def _continued(self, turns: list[tuple[str, str]], prefix: str, end_mark: str) -> str:
+    def _after_thought(self, turns: list[Turn], thinking: str, prefix: str) -> str:
+        """The prompt that ends with `thinking`, or with the answer's beginning after it, as the model would
+        have written them."""
+        text = self._render(turns, True)
+        text += ("" if self._format.is_open(text) else self._format.opens[0]) + thinking
+        return text + self._format.closing + prefix if prefix else text
+
+    def _continued(self, turns: list[Turn], prefix: str, end_mark: str) -> str:
         """The prompt that ends with `prefix` as the template itself writes an assistant's message."""
         try:
-            text = self._render([*turns, ("assistant", prefix + end_mark)], False)
+            text = self._render([*turns, Turn("assistant", prefix + end_mark)], False)
             if text.count(end_mark) == 1:
                 return text[:text.index(end_mark)]
         except TemplateRefusal:
             pass  # a template that wants a user's message last
         text = self._render(turns, True)
-        closing = THINK_CLOSE + "\n\n" if text.rstrip().endswith(THINK_OPEN) else ""
-        return text + closing + prefix
+        return text + (self._format.closing if self._format.is_open(text) else "") + prefix
 
-    def _render(self, turns: list[tuple[str, str]], add_generation_prompt: bool) -> str:
-        turns = turns if self.takes_system else without_system(turns)
+    def _render(self, turns: list[Turn], add_generation_prompt: bool) -> str:
+        if not self.takes_system:
+            turns = without_system(turns)
+        elif not self.takes_later_system:
+            turns = with_one_system(turns)
         turns = turns if self.takes_any_order else alternating(turns)
-        return self._render_as_is(turns or [("user", START)], add_generation_prompt)
+        return self._render_as_is(turns or [Turn("user", START)], add_generation_prompt)
 
-    def _render_as_is(self, turns: list[tuple[str, str]], add_generation_prompt: bool = True) -> str:
-        variables = {"messages": [{"role": role, "content": content} for role, content in turns],
+    def _render_as_is(self, turns: list[Turn], add_generation_prompt: bool = True) -> str:
+        variables = {"messages": [self._as_message(turn) for turn in turns],
                      "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None,
                      **self._tokenizer.special_tokens}
         return self._process.render(self._source, variables)
 
-    def _try_out(self) -> tuple[bool, bool]:
-        """(takes a system message, takes messages in any order). Raises TemplateError if it takes none."""
-        user, system, reply = ("user", "probe-user"), ("system", "probe-system"), ("assistant", "probe-reply")
-        takes_system = self._takes([system, user])
+    def _as_message(self, turn: Turn) -> dict[str, str]:
+        """As the template expects it: an old thought where it looks for one."""
+        thought = dict.fromkeys(self._thought_keys, turn.thinking) if turn.thinking else {}
+        return {"role": turn.role, "content": turn.content} | thought
+
+    def _try_out(self) -> tuple[bool, bool, bool]:
+        """(takes a system message, and more of them later, takes messages in any order). Raises TemplateError
+        if it takes none."""
+        user, reply = Turn("user", "probe-user"), Turn("assistant", "probe-reply")
+        first, second, later = (Turn("system", f"probe-{word}") for word in ("first", "second", "later"))
+        takes_system = self._takes([first, user])
         if not takes_system:
             self._render_as_is([user])
-        return takes_system, self._takes([user, user, reply, reply, user]) and self._takes([reply, user])
+        takes_later = takes_system and self._takes([first, second, user, reply, later, user])
+        return takes_system, takes_later, (self._takes([user, user, reply, reply, user])
+                                           and self._takes([reply, user]))
 
-    def _takes(self, turns: list[tuple[str, str]]) -> bool:
-        """Whether the template renders `turns`, each of them once."""
+    def _takes(self, turns: list[Turn]) -> bool:
+        """Whether the template renders `turns`, each of them once and in this order."""
         try:
             text = self._render_as_is(turns)
         except TemplateRefusal:
@@ -107,38 +148,59 @@ class ChatTemplate:
             if type(error) is not TemplateError:
                 raise
             return False
-        return all(text.count(content) == sum(other == content for _, other in turns) for _, content in turns)
+        found = re.findall("|".join({re.escape(turn.content) for turn in turns}), text)
+        return found == [turn.content for turn in turns]
 
 
-def without_system(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _with_thought_apart(message: ChatMessage, think_format: ThinkFormat) -> ChatMessage:
+    """An assistant's message whose thought is in its text, as some programs send it back, in two parts."""
+    if message.role != "assistant" or message.thinking:
+        return message
+    splitter, channels = ThinkSplitter("start", think_format), {"think": "", "text": ""}
+    for channel, text in splitter.push(message.content) + splitter.finish():
+        channels[channel] += text
+    if not channels["think"]:
+        return message
+    return replace(message, content=channels["text"].lstrip(), thinking=channels["think"])
+
+
+def with_one_system(turns: list[Turn]) -> list[Turn]:
+    """All system messages as one, at the start."""
+    texts = [turn.content for turn in turns if turn.role == "system"]
+    head = [Turn("system", "\n\n".join(texts))] if texts else []
+    return head + [turn for turn in turns if turn.role != "system"]
+
+
+def without_system(turns: list[Turn]) -> list[Turn]:
     """System messages become part of the user's message after them."""
-    found: list[tuple[str, str]] = []
+    found: list[Turn] = []
     waiting = ""
-    for role, content in turns:
-        if role == "system":
-            waiting = f"{waiting}\n\n{content}" if waiting else content
-        elif waiting and role == "user":
-            found.append((role, f"{waiting}\n\n{content}"))
+    for turn in turns:
+        if turn.role == "system":
+            waiting = f"{waiting}\n\n{turn.content}" if waiting else turn.content
+        elif waiting and turn.role == "user":
+            found.append(Turn("user", f"{waiting}\n\n{turn.content}"))
             waiting = ""
         else:
-            found += [("user", waiting)] * bool(waiting) + [(role, content)]
+            found += [Turn("user", waiting)] * bool(waiting) + [turn]
             waiting = ""
-    return found + [("user", waiting)] * bool(waiting)
+    return found + [Turn("user", waiting)] * bool(waiting)
 
 
-def alternating(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def alternating(turns: list[Turn]) -> list[Turn]:
     """A user's message first, then reply and user in turn: neighbours of one role are joined."""
-    found: list[tuple[str, str]] = []
-    for role, content in turns:
-        expects_user = not found or found[-1][0] == "system"
-        if role == "assistant" and expects_user:
-            found.append(("user", START))
-        if found and found[-1][0] == role:
-            found[-1] = (role, f"{found[-1][1]}\n\n{content}")
+    found: list[Turn] = []
+    for turn in turns:
+        expects_user = not found or found[-1].role == "system"
+        if turn.role == "assistant" and expects_user:
+            found.append(Turn("user", START))
+        if found and found[-1].role == turn.role:
+            joined = f"{found[-1].content}\n\n{turn.content}"
+            found[-1] = Turn(turn.role, joined, turn.thinking or found[-1].thinking)
         else:
-            found.append((role, content))
-    if not found or found[-1][0] == "system":
-        found.append(("user", START))
+            found.append(turn)
+    if not found or found[-1].role == "system":
+        found.append(Turn("user", START))
     return found
 
 
@@ -152,14 +214,19 @@ class PlainFormat:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "") -> Prompt:
-        """System texts, an empty line, one line a message, and `ReplyName:` (with `reply_prefix`)."""
+    def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
+               reply_thinking: str = "") -> Prompt:
+        """System texts, an empty line, one line a message, and `ReplyName:` (with `reply_prefix`).
+
+        A thought is not a part of such lines; one that was begun (`reply_thinking`) goes on where it stood.
+        """
         if not reply_name and not any(message.name for message in messages):
             messages = [ChatMessage(m.role, m.content, _ROLE_NAMES.get(m.role, "")) for m in messages]
             reply_name, others = _ROLE_NAMES["assistant"], {_ROLE_NAMES["user"]}
         else:
             others = {m.name for m in messages if m.role != "system" and m.name} - {reply_name}
-        mask = Mask([reply_name, reply_prefix, *(m.content + m.name for m in messages)], self._tokenizer)
+        mask = Mask([reply_name, reply_prefix, reply_thinking, *(m.content + m.name for m in messages)],
+                    self._tokenizer)
         head = "".join(mask.hide(m.content) + "\n\n" for m in messages if m.role == "system")
         spoken = [m for m in messages if m.role != "system"]
         lines = [mask.hide(f"{m.name}: {m.content}" if m.name else m.content) for m in spoken]
@@ -167,7 +234,11 @@ class PlainFormat:
         if reply_prefix:
             last = f"{last} {reply_prefix}" if last else reply_prefix
         text = head + "\n".join([*lines, mask.hide(last)])
-        return Prompt(text, mask.hidden, add_bos=True, stop=tuple(f"\n{name}:" for name in sorted(others)))
+        in_thought = bool(reply_thinking) and not reply_prefix
+        if in_thought:
+            text += (" " if last else "") + THINK.opens[0] + mask.hide(reply_thinking)
+        return Prompt(text, mask.hidden, add_bos=True, stop=tuple(f"\n{name}:" for name in sorted(others)),
+                      at="think" if in_thought else "text" if reply_prefix else "start")
 
     def close(self) -> None:
         """Nothing to end."""

@@ -168,6 +168,66 @@ class TokenMatcher:
             raise ValueError(f"The constraint cannot be followed: {_one_line(self._matcher.get_error())}")
 
 
+class AfterThought:
+    """A constraint that begins when the model has thought: with what follows a mark in its reply. A
+    TokenConstraint of the engine."""
+
+    def __init__(self, matcher: TokenMatcher, mark: str, tokenizer: Tokenizer) -> None:
+        self._matcher, self._mark, self._tokenizer = matcher, mark.encode(), tokenizer
+        self._thought = bytearray()
+        self._begun = False
+        self._steps: list[tuple[int, int]] = []  # of each token: its bytes of thought, the matcher's tokens
+
+    def fill_mask(self, mask: Any) -> None:
+        if self._begun:
+            self._matcher.fill_mask(mask)
+            return
+        words = mask.view("uint32")
+        words.fill(0xFFFFFFFF)
+        for token_id in self._tokenizer.eos_ids:  # there would be no answer
+            if token_id < 32 * len(words):
+                words[token_id // 32] &= 0xFFFFFFFF ^ (1 << token_id % 32)
+
+    def accept(self, token_ids: Sequence[int]) -> None:
+        for token_id in token_ids:
+            if self._begun:
+                self._matcher.accept([token_id])
+                self._steps.append((0, 1))
+            else:
+                self._think(token_id)
+
+    def take_back(self, count: int) -> None:
+        for size, num_matched in [self._steps.pop() for _ in range(count)]:
+            self._matcher.take_back(num_matched)
+            if size:
+                del self._thought[-size:]
+                self._begun = False
+
+    def count_possible(self, token_ids: Sequence[int]) -> int:
+        count = 0
+        while count < len(token_ids) and not self._begun and token_ids[count] not in self._tokenizer.eos_ids:
+            self.accept(token_ids[count:count + 1])
+            count += 1
+        after = self._matcher.count_possible(token_ids[count:]) if self._begun else 0
+        self.take_back(count)
+        return count + after
+
+    @property
+    def is_complete(self) -> bool:
+        return self._begun and self._matcher.is_complete
+
+    def _think(self, token_id: int) -> None:
+        data = self._tokenizer.token_bytes(token_id) if token_id < self._tokenizer.vocab_size else b""
+        self._thought += data
+        start = max(0, len(self._thought) - len(data) - len(self._mark))
+        at = self._thought.find(self._mark, start)
+        answer = b"" if at < 0 else bytes(self._thought[at + len(self._mark):])
+        begun = self._tokenizer.encode_within(answer.decode(errors="replace")) if answer.strip() else []
+        self._matcher.accept(begun)
+        self._steps.append((len(data), len(begun)))
+        self._begun = at >= 0
+
+
 class _TokenTable:
     """A vocabulary as llguidance wants it; https://github.com/guidance-ai/llguidance (TokenizerWrapper)."""
 

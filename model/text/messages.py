@@ -6,22 +6,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from model.text.reply_text import Part
+from model.text.thinking import THINK, ThinkFormat
+
 ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """One message of a conversation. `name` is used where a model has no chat template."""
+    """One message of a conversation. `name` is used where a model has no chat template; `thinking` is what
+    an assistant thought before it, which the template shows to the model or not."""
 
     role: str
     content: str
     name: str = ""
+    thinking: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ValueError(f"role is {self.role!r}; expected one of {', '.join(ROLES)}")
-        if not isinstance(self.content, str):
-            raise ValueError(f"content is {type(self.content).__name__}; expected text")
+        for field_name in ("content", "name", "thinking"):
+            text = getattr(self, field_name)
+            if not isinstance(text, str):
+                raise ValueError(f"{field_name} is {type(text).__name__}; expected text")
 
 
 @dataclass(frozen=True)
@@ -32,16 +39,19 @@ class Prompt:
     hidden: Mapping[str, str] = field(default_factory=dict)  # stand-ins of a Mask
     add_bos: bool = False                                    # templates write BOS themselves
     stop: tuple[str, ...] = ()                               # what ends a reply of this format
-    in_think: bool = False                                   # the prompt ends inside an open <think>
+    at: Part = "start"                                       # where the reply goes on
+    think_format: ThinkFormat = THINK
 
 
 def as_messages(messages: Iterable[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:
-    """ChatMessages, from these or from {"role", "content"} dictionaries."""
+    """ChatMessages, from these or from {"role", "content"} dictionaries, with "name" and the thought
+    ("reasoning_content" or "thinking") if there are any."""
     found = []
     for message in messages:
         if not isinstance(message, ChatMessage):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise ValueError(f"a message is {message!r}; expected {{'role': ..., 'content': ...}}")
-            message = ChatMessage(message["role"], message["content"], message.get("name", ""))
+            thinking = message.get("reasoning_content") or message.get("thinking") or ""
+            message = ChatMessage(message["role"], message["content"], message.get("name") or "", thinking)
         found.append(message)
     return found

@@ -7,8 +7,12 @@ However the text is cut into pieces, what comes out, joined, is the same. Knows 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+from model.text.thinking import THINK, ThinkFormat
+
+Part = Literal["start", "think", "text"]
+"""Where a reply goes on: at its start, inside a thought, or in the answer."""
 
 
 def _held(text: str, targets: Sequence[str]) -> int:
@@ -51,70 +55,98 @@ class StopFilter:
 
 
 class ThinkSplitter:
-    """Tells a <think> block at the start of a reply from the reply itself.
+    """Tells the thoughts at the start of a reply from the reply itself.
 
-    States: "start" (only white space so far, or half of the opening tag), "think", "text". A tag in the
-    middle of a reply is just text.
+    Parts: "start" (only white space or a part of a mark so far), "think", "text". After a thought comes
+    "start" again: an answer's mark, or another thought. A mark in the middle of an answer is just text.
     """
 
-    def __init__(self, in_think: bool = False, may_think: bool = True) -> None:
-        """`in_think`: the prompt has opened the block. `may_think`: False where a reply is continued."""
-        self._state = "think" if in_think else "start" if may_think else "text"
+    def __init__(self, at: Part = "start", think_format: ThinkFormat = THINK,
+                 continues: bool = False) -> None:
+        """`at`: where the prompt ends. `continues`: inside a text whose white space is left as it is."""
+        self._part = at
+        self._format = think_format
         self._buffer = ""
-        self._trim_think = True
+        self._trim_think = not continues
+        self._ends = StopFilter(think_format.ends if at == "text" or think_format.always else ())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the mark that ends the answer has come."""
+        return self._ends.stopped
 
     def push(self, text: str) -> list[tuple[str, str]]:
         """(channel, text) pieces, channel "think" or "text"."""
         self._buffer += text
         pieces: list[tuple[str, str]] = []
-        if self._state == "start":
-            self._leave_start()
-        if self._state == "think":
-            self._take_think(pieces)
-        if self._state == "text" and self._buffer:
-            pieces.append(("text", self._buffer))
+        while self._part != "text" and (self._leave_start() if self._part == "start"
+                                        else self._leave_think(pieces)):
+            pass
+        if self._part == "text":
+            pieces.append(("text", self._ends.push(self._buffer)))
             self._buffer = ""
         return [piece for piece in pieces if piece[1]]
 
     def finish(self) -> list[tuple[str, str]]:
-        """What was held, in the channel that it is in; an unclosed block ends here."""
+        """What was held, in the channel that it is in; an unclosed thought ends here."""
         rest, self._buffer = self._buffer, ""
-        channel = "think" if self._state == "think" else "text"
-        return [(channel, rest)] if rest else []
+        if self._part == "start" and self._format.always:
+            rest = ""  # half a mark
+        pieces = [("think" if self._part == "think" else "text", rest)]
+        return [piece for piece in (*pieces, ("text", self._ends.finish())) if piece[1]]
 
-    def _leave_start(self) -> None:
-        begun = self._buffer.lstrip()
-        if begun.startswith(THINK_OPEN):
-            self._state, self._buffer = "think", begun[len(THINK_OPEN):]
-        elif not THINK_OPEN.startswith(begun):
-            self._state = "text"
+    def _leave_start(self) -> bool:
+        """Pass one mark, or find that this is the answer. False if more text is needed to tell."""
+        begun, marks = self._buffer.lstrip(), self._format
+        mark = max((m for m in (*marks.opens, *marks.answers, *marks.between) if begun.startswith(m)),
+                   key=len, default="")
+        if mark:
+            self._buffer = begun[len(mark):]
+        if mark in marks.opens:
+            self._part = "think"
+        elif mark in marks.answers:
+            self._part, self._ends = "text", StopFilter(marks.ends)
+        elif not mark:
+            if any(m.startswith(begun) for m in (*marks.opens, *marks.answers, *marks.between)):
+                return False
+            self._part = "text"
+        return True
 
-    def _take_think(self, pieces: list[tuple[str, str]]) -> None:
+    def _leave_think(self, pieces: list[tuple[str, str]]) -> bool:
+        """Take what is thought. True once the thought is over."""
         if self._trim_think:
             self._buffer = self._buffer.lstrip()
             self._trim_think = not self._buffer
-        thought, closed, rest = self._buffer.partition(THINK_CLOSE)
+        thought, closed, rest = self._buffer.partition(self._format.close)
         if closed:
-            self._state, self._buffer = "text", rest
+            self._part, self._buffer, self._trim_think = "start", rest, True
         else:
-            cut = len(thought) - _held(thought, [THINK_CLOSE])
+            cut = len(thought) - _held(thought, [self._format.close])
             thought, self._buffer = thought[:cut], thought[cut:]
         pieces.append(("think", thought))
+        return bool(closed)
 
 
 class ReplyText:
     """The whole way: thinking apart, then stop strings out of the text, then white space off its start."""
 
-    def __init__(self, stop: Sequence[str], in_think: bool = False, continues: bool = False) -> None:
-        """`continues`: the text goes on with one already written, so its start is left as it is."""
-        self._think = ThinkSplitter(in_think, may_think=not continues)
+    def __init__(self, stop: Sequence[str], at: Part = "start", continues: bool = False,
+                 think_format: ThinkFormat = THINK) -> None:
+        """`at`: where the prompt ends. `continues`: the text goes on with one already written, so its start
+        is left as it is."""
+        self._think = ThinkSplitter(at, think_format, continues)
         self._stop = StopFilter(stop)
-        self._trim = not continues
+        self._trim = at != "text" or not continues
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string has come: nothing more will be shown."""
-        return self._stop.stopped
+        """Whether a stop string or the answer's end has come: nothing more will be shown."""
+        return self._stop.stopped or self._think.ended
+
+    @property
+    def reason(self) -> Literal["stop", "eos"]:
+        """Why it stopped: by a stop string, or because the model ended its answer."""
+        return "stop" if self._stop.stopped else "eos"
 
     def push(self, text: str) -> list[tuple[str, str]]:
         """(channel, text) pieces that may be shown now."""

@@ -17,9 +17,9 @@ from model.config import ModelLoadError
 from model.text.detokenizer import Detokenizer
 from model.text.json_backend import JsonBackend
 from model.text.masking import Mask
-from model.text.reply_text import THINK_CLOSE, THINK_OPEN
 from model.text.sentencepiece_backend import SentencePieceBackend
 from model.text.settings import TextSettings
+from model.text.thinking import think_format
 
 _ALWAYS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 _MARKUP = re.compile(r"[<\[].+[>\]]", re.DOTALL)
@@ -39,7 +39,9 @@ class Tokenizer:
         self.settings = settings
         self.vocab_size = len(backend.token_bytes)
         self.control_ids = backend.control_ids
-        shown = frozenset(backend.ids[tag] for tag in (THINK_OPEN, THINK_CLOSE) if tag in backend.ids)
+        self._marks = think_format(settings.template)
+        shown = frozenset(token_id for token_id in backend.control_ids
+                          if any(self._text(token_id) in mark for mark in self._marks.marks))
         self._hidden = frozenset(
             token_id for token_id in backend.control_ids - shown
             if token_id in backend.special_ids or self._text(token_id) in settings.declared_special
@@ -196,10 +198,12 @@ class Tokenizer:
         return token_id if token_id is not None else self._backend.default_ids.get(name)
 
     def _find_eos(self) -> frozenset[int]:
-        """Every token that ends a reply: the folder's, the tokenizer's own, and well-known ends of a turn."""
+        """Every token that ends a reply: the folder's, the tokenizer's own, and well-known ends of a turn;
+        but for one that closes a thought (gpt-oss writes <|end|> after it)."""
         own = self._id_of("eos_token", None)
         known = {self._backend.ids[text] for text in _END_OF_TURN if text in self._backend.ids}
-        return self.settings.eos_token_ids | (known & self.control_ids) | {i for i in [own] if i is not None}
+        found = self.settings.eos_token_ids | (known & self.control_ids) | {i for i in [own] if i is not None}
+        return found - {self._backend.ids.get(self._marks.close)}
 
     def _template_tokens(self) -> dict[str, str]:
         """bos_token, eos_token, ...: what templates are given; "" for one that there is not."""

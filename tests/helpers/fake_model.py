@@ -207,9 +207,9 @@ class FakeModel:
         return ContextFit(first if first > system else 0, total, self.max_seq_len)
 
     def start(self, messages: list[ChatMessage], params: SamplingParams, *, reply_name: str = "",
-              reply_prefix: str = "") -> FakeReply:
+              reply_prefix: str = "", reply_thinking: str = "") -> FakeReply:
         self.started.append({"messages": messages, "params": params, "name": reply_name,
-                             "prefix": reply_prefix})
+                             "prefix": reply_prefix, "thinking": reply_thinking})
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")
         if "refuse" in asked:
             raise ValueError("The prompt needs 9,000 tokens; the context holds 2,048.")

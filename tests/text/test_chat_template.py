@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from model.config import ModelLoadError
-from model.text.chat_template import START, ChatTemplate, PlainFormat, alternating, without_system
+from model.text.chat_template import START, ChatTemplate, PlainFormat, Turn, alternating, without_system
 from model.text.errors import TemplateError
 from model.text.messages import ChatMessage, as_messages
 from model.text.settings import TextSettings
@@ -196,6 +196,35 @@ def test_a_template_that_leaves_system_messages_out_counts_as_without_system_rol
     assert chat.prompt([SYSTEM, USER]).text == "user=Be brief.\n\nHi!;"
 
 
+ONLY_THE_FIRST = ("{% if messages[0].role == 'system' %}<{{ messages[0].content }}>{% endif %}"
+                  "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+ONLY_THE_LAST = ("{% set ns = namespace(s='') %}{% for m in messages if m.role == 'system' %}"
+                 "{% set ns.s = m.content %}{% endfor %}<{{ ns.s }}>"
+                 "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+REFUSES_LATER = ("{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
+                 "{{ raise_exception('System message must be at the beginning.') }}{% endif %}"
+                 "{{ '<' ~ m.content ~ '>' if m.role == 'system' else '[' ~ m.role ~ ']' ~ m.content }}"
+                 "{% endfor %}")
+
+
+@pytest.mark.parametrize("source", [ONLY_THE_FIRST, ONLY_THE_LAST, REFUSES_LATER])
+def test_system_messages_after_the_first_are_merged_into_it_where_a_template_takes_one(template, source):
+    chat = template(source)
+    assert chat.takes_system and not chat.takes_later_system
+    notice = ChatMessage("system", "It rains.")
+    assert chat.prompt([SYSTEM, notice, USER]).text == "<Be brief.\n\nIt rains.>[user]Hi!"
+    assert chat.prompt([SYSTEM, USER, notice]).text == "<Be brief.\n\nIt rains.>[user]Hi!"
+    assert chat.prompt([USER, notice]).text == "<It rains.>[user]Hi!"
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "zephyr"])
+def test_system_messages_stay_where_they_are_in_templates_that_take_them_anywhere(template, name):
+    chat = template(name)
+    assert chat.takes_later_system
+    text = chat.prompt([SYSTEM, USER, ChatMessage("system", "It rains.")]).text
+    assert text.index("Be brief.") < text.index("Hi!") < text.index("It rains.")
+
+
 def test_a_greeting_before_any_user_message_is_kept_where_users_must_begin(template):
     greeting = ChatMessage("assistant", "Welcome!")
     text = template("mistral").prompt([greeting, USER]).text
@@ -206,22 +235,21 @@ def test_a_greeting_before_any_user_message_is_kept_where_users_must_begin(templ
 
 
 def test_neighbours_of_one_role_are_joined_where_turns_are_demanded():
-    a, b, c = ("user", "a"), ("user", "b"), ("assistant", "c")
-    assert alternating([("system", "s"), a, b, c, c, a]) == [
-        ("system", "s"), ("user", "a\n\nb"), ("assistant", "c\n\nc"), a]
-    assert alternating([]) == [("user", START)] and alternating([("system", "s")])[-1] == ("user", START)
-    assert without_system([("system", "s"), c, ("system", "t"), a]) == [
-        ("user", "s"), c, ("user", "t\n\na")]
+    a, b, c, s = Turn("user", "a"), Turn("user", "b"), Turn("assistant", "c"), Turn("system", "s")
+    assert alternating([s, a, b, c, c, a]) == [s, Turn("user", "a\n\nb"), Turn("assistant", "c\n\nc"), a]
+    assert alternating([]) == [Turn("user", START)] and alternating([s])[-1] == Turn("user", START)
+    assert without_system([s, c, Turn("system", "t"), a]) == [
+        Turn("user", "s"), c, Turn("user", "t\n\na")]
 
 
 @patient(200)
 @given(roles=st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=8))
 def test_any_order_of_roles_comes_out_as_the_strictest_template_wants_it(roles):
-    turns = [(role, f"#{index}.") for index, role in enumerate(roles)]
+    turns = [Turn(role, f"#{index}.") for index, role in enumerate(roles)]
     shaped = alternating(without_system(turns))
-    assert [role for role, _ in shaped] == [("user", "assistant")[i % 2] for i in range(len(shaped))]
-    text = "".join(content for _, content in shaped)
-    positions = [text.index(content) for _, content in turns]
+    assert [turn.role for turn in shaped] == [("user", "assistant")[i % 2] for i in range(len(shaped))]
+    text = "".join(turn.content for turn in shaped)
+    positions = [text.index(turn.content) for turn in turns]
     assert positions == sorted(positions)
 
 
@@ -238,7 +266,7 @@ def test_no_messages_at_all_still_make_a_prompt(template, name):
 def test_a_reply_goes_on_right_after_what_is_written(template, name, prefix):
     text = template(name).prompt([SYSTEM, *TURNS], reply_prefix=prefix).text
     assert text.endswith(prefix)
-    whole = template(name)._render([("user", "Hi!"), ("assistant", prefix + "X")], False)
+    whole = template(name)._render([Turn("user", "Hi!"), Turn("assistant", prefix + "X")], False)
     head = template(name).prompt([USER], reply_prefix=prefix).text
     assert whole.startswith(head) and whole[len(head):].startswith("X")
 
@@ -246,15 +274,15 @@ def test_a_reply_goes_on_right_after_what_is_written(template, name, prefix):
 def test_a_template_that_wants_the_user_last_is_continued_after_its_generation_prompt(template):
     chat = template("{% if messages[-1].role != 'user' %}{{ raise_exception('user last') }}{% endif %}"
                     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]<think>\n")
-    assert chat.prompt([USER]).in_think
+    assert chat.prompt([USER]).at == "think"
     prompt = chat.prompt([USER], reply_prefix="Well")
-    assert prompt.text == "[user]Hi![assistant]<think></think>\n\nWell" and not prompt.in_think
+    assert prompt.text == "[user]Hi![assistant]<think></think>\n\nWell" and prompt.at == "text"
 
 
 def test_a_prompt_that_opens_a_think_block_says_so(template):
-    assert template("deep_thinker").prompt([USER]).in_think
-    assert not template("deep_thinker").prompt([USER], reply_prefix="Yes").in_think
-    assert not template("chatml").prompt([ChatMessage("user", "<think>")]).in_think
+    assert template("deep_thinker").prompt([USER]).at == "think"
+    assert template("deep_thinker").prompt([USER], reply_prefix="Yes").at == "text"
+    assert template("chatml").prompt([ChatMessage("user", "<think>")]).at == "start"
 
 
 # -- untrusted content

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.text import thinking
 from model.text.reply_text import ReplyText, StopFilter, ThinkSplitter
+from model.text.thinking import THINK
 from tests.helpers.text_samples import patient
 
 
@@ -48,7 +50,7 @@ def test_a_think_block_goes_into_its_own_channel_without_tags():
 
 
 def test_a_block_that_the_prompt_opened_needs_no_tag():
-    assert run(["hm", "</think>", " yes"], in_think=True)[0] == {"think": "hm", "text": "yes"}
+    assert run(["hm", "</think>", " yes"], at="think")[0] == {"think": "hm", "text": "yes"}
 
 
 def test_a_block_that_never_closes_is_all_thinking():
@@ -57,7 +59,7 @@ def test_a_block_that_never_closes_is_all_thinking():
 
 def test_a_tag_in_the_middle_or_in_a_continued_reply_is_text():
     assert run(["Write <think>a</think>"])[0]["text"] == "Write <think>a</think>"
-    assert run([" <think>"], continues=True)[0] == {"text": " <think>", "think": ""}
+    assert run([" <think>"], at="text", continues=True)[0] == {"text": " <think>", "think": ""}
 
 
 def test_half_an_opening_tag_at_the_end_is_text():
@@ -70,20 +72,24 @@ def test_stop_strings_do_not_count_while_thinking():
 
 
 def test_a_continued_reply_keeps_its_leading_space():
-    assert run([" and so on"], continues=True)[0]["text"] == " and so on"
+    assert run([" and so on"], at="text", continues=True)[0]["text"] == " and so on"
     assert run(["  and so on"])[0]["text"] == "and so on"
 
 
+FORMATS = [THINK, *(found for _, found in thinking._FORMATS)]
 PIECES = st.lists(st.sampled_from(["<", "think", ">", "<think>", "</", "</think>", "User", ":", "\n", " ",
-                                   "a", "b", "\nUser:", "us", "ab"]), max_size=14)
+                                   "a", "b", "\nUser:", "us", "ab", "<|channel|>", "final", "analysis",
+                                   "<|message|>", "<|end|>", "<|start|>assistant", "[THINK]", "[/THI", "NK]",
+                                   "<answer>", "</answer>"]), max_size=14)
 
 
 @patient(500)
-@given(pieces=PIECES, in_think=st.booleans(), continues=st.booleans(),
+@given(pieces=PIECES, at=st.sampled_from(["start", "think", "text"]), continues=st.booleans(),
+       think_format=st.sampled_from(FORMATS),
        stops=st.lists(st.sampled_from(["\nUser:", "User:", "ab", "b a", "aab", "</think>"]), max_size=3))
-def test_how_the_text_is_cut_makes_no_difference(pieces, stops, in_think, continues):
+def test_how_the_text_is_cut_makes_no_difference(pieces, stops, at, continues, think_format):
     whole = "".join(pieces)
-    options = {"in_think": in_think and not continues, "continues": continues}
+    options = {"at": at, "continues": continues, "think_format": think_format}
     expected = run(list(whole), stops, **options)
     assert run(pieces, stops, **options) == expected == run([whole], stops, **options)
     shown = expected[0]["text"]
@@ -93,6 +99,6 @@ def test_how_the_text_is_cut_makes_no_difference(pieces, stops, in_think, contin
 @patient(200)
 @given(pieces=PIECES)
 def test_without_stop_strings_nothing_is_lost(pieces):
-    splitter = ThinkSplitter(may_think=False)
+    splitter = ThinkSplitter("text")
     parts = [piece for part in pieces for piece in splitter.push(part)] + splitter.finish()
     assert "".join(text for _, text in parts) == "".join(pieces)

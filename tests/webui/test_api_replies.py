@@ -128,6 +128,22 @@ def test_continue_appends_to_the_reply(page, model):
     assert after["new_tokens"] > before["new_tokens"] and len(page.session["messages"]) == 2
 
 
+def test_a_reply_cut_in_its_thought_is_continued_in_its_thought(page, model):
+    page.set(sampling={"max_new_tokens": 3})
+    (before,) = page.say("think of something")
+    assert before["thinking"] and not before["text"]
+    page.finish(page.send("POST", "/replies", kind="continue")["reply"])
+    assert model.started[-1]["thinking"] == before["thinking"] and model.started[-1]["prefix"] == ""
+
+
+def test_the_model_is_told_what_it_thought_before(page, model):
+    (before,) = page.say("think of something")
+    page.say("and now?")
+    assert before["thinking"]
+    thoughts = [m.thinking for m in model.started[-1]["messages"] if m.role == "assistant"]
+    assert thoughts == [before["thinking"]]
+
+
 def test_only_replies_can_be_continued_or_written_again(page):
     page.send("POST", "/messages", text="hello", reply=False)
     for kind in ("continue", "regenerate"):

@@ -86,7 +86,7 @@ def _plain_turns(session: Session, speaker: Bot, path: list[Message]) -> list[tu
     def turn(message: Message) -> ChatMessage:
         if message["author"] == USER:
             return ChatMessage("user", message["text"], user_name(session))
-        return ChatMessage("assistant", message["text"], speaker["name"])
+        return ChatMessage("assistant", message["text"], speaker["name"], message["thinking"])
 
     return [(turn(message), message["id"]) for message in path]
 
@@ -96,7 +96,8 @@ def _room_turns(session: Session, bots: Mapping[str, Bot], speaker: Bot,
     turns: list[tuple[ChatMessage, str | None]] = []
     for message in path:
         if message["author"] == speaker["id"]:
-            turns.append((ChatMessage("assistant", message["text"], speaker["name"]), message["id"]))
+            own = ChatMessage("assistant", message["text"], speaker["name"], message["thinking"])
+            turns.append((own, message["id"]))
             continue
         line = f"{_name_of(session, bots, message)}: {message['text']}"
         if turns and turns[-1][0].role == "user":

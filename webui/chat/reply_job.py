@@ -150,7 +150,8 @@ class ReplyJob:
     def _generate(self, plan: ReplyPlan) -> None:
         view = plan.view
         self._reply = self._model.start(view.messages, plan.params, reply_name=view.speaker,
-                                        reply_prefix=plan.message["text"])
+                                        reply_prefix=plan.message["text"],
+                                        reply_thinking=plan.message["thinking"])
         if self.stopped:
             self._reply.cancel()
         for event in self._reply.events():
@@ -307,4 +308,4 @@ class ReplyJob:
 
 
 def _own_name_filter(plan: ReplyPlan) -> OwnNameFilter:
-    return OwnNameFilter(plan.view.speaker, continues=plan.continues)
+    return OwnNameFilter(plan.view.speaker, continues=bool(plan.message["text"]))

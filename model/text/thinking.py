@@ -1,0 +1,104 @@
+"""How families of models set their thoughts apart from their answers, read off a chat template's text.
+
+A reply is thoughts and an answer in one stream. Each family marks them in its own way; here is the table.
+Knows nothing of streams or tokens: reply_text.py takes replies apart, chat_template.py writes thoughts into
+prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ThinkFormat:
+    """The marks of one family; none of them is shown."""
+
+    name: str
+    opens: tuple[str, ...]          # each begins a thought; the first is what a prompt writes
+    close: str
+    answers: tuple[str, ...] = ()   # what may stand before an answer; the first is what a prompt writes
+    ends: tuple[str, ...] = ()      # what ends an answer that such a mark began
+    between: tuple[str, ...] = ()   # what may stand before any of these
+    always: bool = False            # every answer begins with a mark
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (*self.opens, self.close, *self.answers, *self.ends, *self.between)
+
+    @property
+    def closing(self) -> str:
+        """From the end of a thought to the first word of the answer, in a prompt."""
+        space = "\n\n" if self.opens[0].endswith("\n") and not self.answers else ""
+        return self.close + space + "".join(self.between[:1]) + "".join(self.answers[:1])
+
+    def is_open(self, prompt: str) -> bool:
+        """Whether `prompt` ends inside a thought, with nothing of it written."""
+        return prompt.rstrip().endswith(tuple(mark.rstrip() for mark in self.opens))
+
+    def mark_before_answer(self, at: str) -> str:
+        """What must come in a reply before its answer does; "" where the answer comes at once. `at`: where
+        the prompt ends, "start", "think" or "text"."""
+        if at == "text" or (at == "start" and not self.always):
+            return ""
+        return self.answers[0] if self.always else self.close
+
+    def is_answered(self, prompt: str) -> bool:
+        """Whether `prompt` ends where an answer begins."""
+        return bool(self.answers) and prompt.rstrip().endswith(tuple(mark.rstrip() for mark in self.answers))
+
+
+THINK = ThinkFormat("think", ("<think>\n", "<think>"), "</think>")
+
+# Harmony: https://cookbook.openai.com/articles/openai-harmony
+_CHANNELS = ThinkFormat(
+    "channels", ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"), "<|end|>",
+    ("<|channel|>final<|message|>",), ("<|end|>", "<|return|>", "<|start|>", "<|call|>"),
+    ("<|start|>assistant",), always=True)
+
+# What a template must contain, all of it -> the format. The first that fits counts.
+_FORMATS: tuple[tuple[tuple[str, ...], ThinkFormat], ...] = (
+    (("<|channel|>", "<|message|>"), _CHANNELS),                                               # gpt-oss
+    (("<|channel>", "<channel|>"), ThinkFormat(                                                # Gemma 4
+        "channel", ("<|channel>thought\n", "<|channel>thought"), "<channel|>")),
+    (("<|open|>", "<|close|>", "<|sep|>"), ThinkFormat(                                        # Kimi K3
+        "xtml", ("<|open|>think<|sep|>",), "<|close|>think<|sep|>", ("<|open|>response<|sep|>",),
+        ("<|close|>response<|sep|>",), always=True)),
+    (("[THINK]",), ThinkFormat("[THINK]", ("[THINK]",), "[/THINK]")),                          # Mistral
+    (("<seed:think>",), ThinkFormat("seed", ("<seed:think>\n", "<seed:think>"), "</seed:think>")),
+    (("<|START_THINKING|>",), ThinkFormat(                                                     # Cohere
+        "cohere", ("<|START_THINKING|>",), "<|END_THINKING|>", ("<|START_RESPONSE|>", "<|START_TEXT|>"),
+        ("<|END_RESPONSE|>", "<|END_TEXT|>"))),
+    (("<|begin_of_thought|>",), ThinkFormat(                                                   # OpenThinker
+        "begin_of_thought", ("<|begin_of_thought|>\n", "<|begin_of_thought|>"), "<|end_of_thought|>",
+        ("<|begin_of_solution|>",), ("<|end_of_solution|>",))),
+    (("<|inner_prefix|>",), ThinkFormat(                                                       # Apertus
+        "inner", ("<|inner_prefix|>",), "<|inner_suffix|>")),
+    (("◁think▷",), ThinkFormat("kimi", ("◁think▷",), "◁/think▷")),                             # Kimi VL
+    (("<reasoning>",), ThinkFormat(                                                            # Reka
+        "reasoning", ("<reasoning>\n", "<reasoning>"), "</reasoning>", ("<answer>",), ("</answer>",))),
+    (("<thought>",), ThinkFormat("thought", ("<thought>\n", "<thought>"), "</thought>")),      # EXAONE Deep
+    (("<think>", "<answer>"), ThinkFormat(                                                     # Hunyuan
+        "think-answer", ("<think>\n", "<think>"), "</think>", ("<answer>\n", "<answer>"),
+        ("</answer>",))),
+    (("<think>", "<response>"), ThinkFormat(                                                   # Granite
+        "think-response", ("<think>\n", "<think>"), "</think>", ("<response>\n", "<response>"),
+        ("</response>",))),
+)
+
+
+def think_format(template: str | None) -> ThinkFormat:
+    """The format of a model by its chat template's text; <think>, the commonest, where it does not tell."""
+    text = template or ""
+    return next((found for parts, found in _FORMATS if all(part in text for part in parts)), THINK)
+
+
+def thought_keys(template: str) -> tuple[str, ...]:
+    """The fields of a message in which a template looks for the thought before it.
+
+    () where it looks in none: then old thoughts are left out. The templates that find them in the content
+    take them out of it.
+    """
+    return tuple(key for key in ("reasoning_content", "reasoning", "thinking")
+                 if re.search(rf"""[.'"]{key}\b""", template))
