@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+PATIENCE_SECONDS = 0.25
 _START_SECONDS = 60.0
 _LENGTH = struct.Struct("<I")
 _ROOT = Path(__file__).parents[2]
@@ -120,6 +121,47 @@ class LimitedProcess:
                 if stream:
                     stream.close()
         child.wait()
+
+
+class LimitedProcesses:
+    """Several of them: a question that takes long holds up no other. Safe from several threads.
+
+    One is enough as long as answers take milliseconds; a further one is started for a question that waits
+    PATIENCE_SECONDS for those there are, up to `most`.
+    """
+
+    def __init__(self, module: str, limits: ProcessLimits, most: int) -> None:
+        self._module, self._limits, self._most = module, limits, most
+        self._changed = threading.Condition()
+        self._all: list[LimitedProcess] = []
+        self._idle: list[LimitedProcess] = []
+
+    def ask(self, request: Any) -> Any:
+        """See LimitedProcess.ask()."""
+        process = self._take()
+        try:
+            return process.ask(request)
+        finally:
+            with self._changed:
+                self._idle.append(process)
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """End them, once none is asked; they start again if something is asked after this."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._idle) == len(self._all))
+            for process in self._all:
+                process.close()
+            self._all, self._idle = [], []
+
+    def _take(self) -> LimitedProcess:
+        with self._changed:
+            patience = PATIENCE_SECONDS if self._all else 0.0
+            if not self._changed.wait_for(lambda: self._idle, patience) and len(self._all) < self._most:
+                self._all.append(process := LimitedProcess(self._module, self._limits))
+                return process
+            self._changed.wait_for(lambda: self._idle)
+            return self._idle.pop()
 
 
 def serve(answer: Callable[[Any], Any]) -> None:

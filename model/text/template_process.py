@@ -1,15 +1,21 @@
 """Has chat templates rendered by template_worker.py, within limits of time, memory and output.
 
-Safe from several threads: one renders at a time (about a millisecond). Knows nothing of messages.
+A rendering takes about a millisecond, until a message makes its template run on: others then get another
+process. Safe from several threads. Knows nothing of messages.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from model.text.errors import TemplateError
-from model.text.limited_process import Gone, LimitedProcess, OverTime, ProcessLimits
+from model.text.limited_process import Gone, LimitedProcesses, OverTime, ProcessLimits
+
+MAX_PROCESSES = 4
+_SLACK_CHARACTERS = 1 << 16  # of what a template itself may write: a preamble, a few words a message
+_TIMES_INPUT = 4
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,15 @@ class TemplateProcess:
     def __init__(self, limits: TemplateLimits | None = None) -> None:
         limits = limits or TemplateLimits()
         self._characters = limits.characters
-        self._process = LimitedProcess("model.text.template_worker",
-                                       ProcessLimits(limits.seconds, limits.memory_bytes))
+        self._processes = LimitedProcesses("model.text.template_worker",
+                                           ProcessLimits(limits.seconds, limits.memory_bytes), MAX_PROCESSES)
 
     def render(self, template: str, variables: dict[str, Any]) -> str:
         """The rendered text. Raises TemplateRefusal, TemplateLimitError or TemplateError."""
-        request = {"template": template, "variables": variables, "characters": self._characters}
+        most = _SLACK_CHARACTERS + _TIMES_INPUT * len(json.dumps(variables))
+        request = {"template": template, "variables": variables, "characters": min(most, self._characters)}
         try:
-            reply = self._process.ask(request)
+            reply = self._processes.ask(request)
         except OverTime as error:
             raise TemplateLimitError(str(error)) from None
         except Gone:
@@ -54,5 +61,5 @@ class TemplateProcess:
         raise kind(reply["error"])
 
     def close(self) -> None:
-        """End the process; it starts again if something is rendered after this."""
-        self._process.close()
+        """End the processes; one starts again if something is rendered after this."""
+        self._processes.close()

@@ -16,7 +16,13 @@ from model.text.chat_template import START, ChatTemplate, PlainFormat, Turn, alt
 from model.text.errors import TemplateError
 from model.text.messages import ChatMessage, as_messages
 from model.text.settings import TextSettings
-from model.text.template_process import TemplateLimitError, TemplateLimits, TemplateProcess, TemplateRefusal
+from model.text.template_process import (
+    MAX_PROCESSES,
+    TemplateLimitError,
+    TemplateLimits,
+    TemplateProcess,
+    TemplateRefusal,
+)
 from model.text.tokenizer import Tokenizer
 from tests.helpers.text_samples import (
     CHATML_BYTES,
@@ -129,6 +135,37 @@ def test_the_limits_are_named():
     process.close()
 
 
+def test_the_output_is_limited_by_what_goes_in():
+    """A template may write messages out a few times, and not thirty million characters for one."""
+    process = TemplateProcess()
+    grows = "{% for i in range(content | length) %}{{ content }}{% endfor %}"
+    with pytest.raises(TemplateLimitError, match="writes over"):
+        process.render(grows, {"content": "x" * 5000})
+    assert len(process.render("{{ content * 3 }}", {"content": "x" * 50_000})) == 150_000
+    process.close()
+
+
+def test_a_message_that_makes_its_template_run_on_keeps_no_other_waiting():
+    process = TemplateProcess(TemplateLimits(seconds=30))
+    process.render("warm", {})
+
+    def run_on():
+        with pytest.raises(TemplateError):
+            process.render(BOMBS["a loop for ever"], {})
+
+    bombs = [threading.Thread(target=run_on) for _ in range(MAX_PROCESSES - 1)]
+    for bomb in bombs:
+        bomb.start()
+    assert process.render("{{ 1 + 1 }}", {}) == "2"
+    assert all(bomb.is_alive() for bomb in bombs)
+    while any(bomb.is_alive() for bomb in bombs):
+        for one in process._processes._all:
+            if one._child:
+                one._child.kill()
+        bombs[-1].join(0.1)
+    process.close()
+
+
 @pytest.mark.parametrize("attack", [
     "{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ cycler.__init__.__globals__ }}",
     "{{ raise_exception.__globals__ }}", "{{ ''['__class__'] }}", "{{ self._TemplateReference__context }}",
@@ -144,11 +181,14 @@ def test_the_sandbox_gives_away_no_object(process, attack):
     assert not any(word in text for word in ("class", "function", "module", "built-in", "object at")), text
 
 
-def test_a_child_that_is_gone_is_started_again(process):
+def test_a_child_that_is_gone_is_started_again():
+    process = TemplateProcess()
     assert process.render("a", {}) == "a"
-    process._process._child.kill()
-    process._process._child.wait()
+    (only,) = process._processes._all
+    only._child.kill()
+    only._child.wait()
     assert process.render("b", {}) == "b"
+    process.close()
 
 
 def test_eight_threads_render_at_once(process):
