@@ -162,7 +162,7 @@ def test_what_is_answered_with_not_saved_is_not_there(tmp_path):
     del disk.sync_folder
     store = reopened(store)
     assert [entry["id"] for entry in store.summaries()] == [key]
-    assert texts(store.session(key)) == ["old"] and not list(store.trash.glob("*"))
+    assert texts(store.session(key)) == ["old"] and not list(store.trash.glob("*.json"))
     store.close()
 
 
@@ -368,6 +368,75 @@ def test_the_trash_counts_from_the_day_of_deletion(store):
     store = reopened(store)
     with pytest.raises(NotFound):
         store.restore_session(again)
+    store.close()
+
+
+class Clock:
+    """The time of day, which somebody sets."""
+
+    def __init__(self, monkeypatch):
+        self.now = time.time()
+        monkeypatch.setattr(time, "time", lambda: self.now)
+
+    def days_pass(self, days):
+        self.now += days * 86_400
+
+
+@pytest.mark.parametrize("days", [31, -31, 4000, -4000])
+def test_a_clock_that_is_set_empties_no_trash_and_the_days_go_on(store, monkeypatch, days):
+    clock = Clock(monkeypatch)
+    token = store.delete_session(store.add_session(session_with("old"))["id"])
+    clock.days_pass(10)
+    store = reopened(store)
+    for jump in (days, 0, -days, days):
+        clock.days_pass(jump)
+        store = reopened(store)
+    assert len(list(store.trash.glob("*.json"))) == 1
+    for _ in range(4):
+        clock.days_pass(6)
+        store = reopened(store)
+    assert not list(store.trash.glob("*.json"))
+    with pytest.raises(NotFound):
+        store.restore_session(token)
+    store.close()
+
+
+@pytest.mark.parametrize("days", [0, -1, -4000, 31])
+def test_over_a_restart_an_open_tab_hears_that_all_may_have_changed_whatever_the_clock_says(
+        store, monkeypatch, days):
+    clock = Clock(monkeypatch)
+    cursors = [store.changes.counter]
+    for number in range(3):
+        store.add_session(session_with(str(number)))
+        cursors.append(store.changes.counter)
+    clock.days_pass(days)
+    store = reopened(store)
+    assert all(store.changes.since(cursor).full for cursor in cursors)
+    assert cursors == sorted(set(cursors)) and store.changes.counter > cursors[-1]
+    now = store.changes.counter
+    assert not store.changes.since(now).full
+    key = store.add_session(session_with("new"))["id"]
+    assert store.changes.since(now).sessions == [key]
+    store.close()
+
+
+def test_a_cursor_that_nobody_was_told_is_answered_with_everything(store):
+    assert store.changes.since(store.changes.counter + 1).full
+    (store.folder / ".changes").unlink()
+    cursor = store.changes.counter + 5
+    store = reopened(store)
+    assert store.changes.since(cursor).full
+    store.close()
+
+
+def test_the_counter_goes_on_beyond_what_was_reserved_at_first(store, monkeypatch):
+    monkeypatch.setattr("webui.storage.changes.RESERVED", 3)
+    store = reopened(store)
+    for _ in range(10):
+        store.changes.touch_bots()
+    last = store.changes.counter
+    store = reopened(store)
+    assert store.changes.counter > last
     store.close()
 
 

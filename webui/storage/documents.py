@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,7 +107,7 @@ class Documents:
             token = new_id()
             with self._saving(key):
                 self._trash.mkdir(parents=True, exist_ok=True)
-                os.utime(self._path(key))  # the trash counts its days from now
+                os.utime(self._path(key), (time.time(),) * 2)  # the trash counts its days from now
                 self._disk.move(self._path(key), self._in_trash(token, key))
             self._forget(key)
             return token

@@ -1,6 +1,7 @@
 """What is kept on disk: sessions, bots, presets, the journals of running replies, trash and quarantine.
 
-    chats/<id>.json  bots/<id>.json  presets/<id>.json  journal/<reply id>.jsonl  trash/  quarantine/  .lock
+    chats/<id>.json  bots/<id>.json  presets/<id>.json  journal/<reply id>.jsonl  trash/  quarantine/
+    .lock  .changes
 
 Opens the folder for this process alone and keeps the list of sessions.
 Knows nothing of HTTP or of the model.
@@ -24,8 +25,8 @@ from .documents import Documents
 from .folder_lock import FolderLock
 from .problems import Problems
 from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
+from .trash import empty_old
 
-TRASH_DAYS = 30
 MAX_KNOWN_BOTS = 500
 SNIPPET = 120
 BROUGHT = ".shipped"  # the ids of shipped bots that were copied here once
@@ -41,7 +42,7 @@ class Store:
         self.folder = folder
         self.disk = disk or Disk()
         self.lock = FolderLock(folder)
-        self.changes = Changes()
+        self.changes = Changes(folder / ".changes", self.disk)
         self.quarantine, self.trash = folder / "quarantine", folder / "trash"
         self._problems = Problems()
         self._summaries: dict[str, Document] = {}
@@ -56,7 +57,7 @@ class Store:
         for session in self.sessions.scan():
             self._summarize(session)
         self.known_bots()
-        self._empty_old_trash()
+        empty_old(self.trash)
 
     def close(self) -> None:
         self.lock.close()
@@ -236,13 +237,6 @@ class Store:
         except OSError as error:
             self.note_problem(note, f"cannot be used: {error.strerror or error}. "
                                     "The bots that come with Parlor may be missing.")
-
-    def _empty_old_trash(self) -> None:
-        oldest = time.time() - TRASH_DAYS * 86_400
-        for path in self.trash.glob("*.json"):
-            with contextlib.suppress(OSError):  # a folder, say; it is in nobody's way
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
 
 
 def _match(session: Session, wanted: list[str]) -> str | None:
