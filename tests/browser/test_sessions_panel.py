@@ -82,6 +82,27 @@ def test_what_is_exported_can_be_imported(page, open_session, site, tmp_path):
     assert "Take me with you" in (tmp_path / "session.md").read_text()
 
 
+EXLLAMA = {"participants": ["Ann", "Chatbort"], "history": [{"author": "Chatbort", "text": "It is blue."}]}
+
+
+def test_whoever_imports_is_asked_before_strangers_become_bots(page, tmp_path):
+    file = tmp_path / "My old chat.json"
+    file.write_text(json.dumps(EXLLAMA))
+    go_to(page)
+    page.set_input_files("input[accept]", file)
+    expect(page.locator("dialog")).to_contain_text("bots that are not here: Chatbort")
+    page.click("dialog >> text=Cancel")
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(page.locator("#title")).not_to_have_text("My old chat")
+    page.set_input_files("input[accept]", file)
+    page.click("dialog >> text=Only what they said")
+    expect(page.locator(".toast")).to_have_text("Imported “My old chat”.")
+    expect(page.locator(".chip", has_text="Chatbort")).to_have_count(0)
+    page.set_input_files("input[accept]", file)
+    page.click("dialog >> text=Make them")
+    expect(page.locator(".chip", has_text="Chatbort")).to_have_count(1)
+
+
 def test_a_file_that_is_no_session_is_refused_in_words(page, tmp_path):
     file = tmp_path / "holiday.json"
     file.write_text("not json at all")

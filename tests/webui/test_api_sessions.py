@@ -353,6 +353,47 @@ def test_a_session_of_exllama_can_be_imported_and_goes_on(client):
     assert page.names()[-1] == "Chatbort"
 
 
+@pytest.mark.parametrize(("file", "title"), [
+    ("My chat.json", "My chat"), ("/home/ann/a b.json", "a b"), ("C:\\\\chats\\\\late.json", "late"),
+    ("", "Imported session"),
+    (".json", "Imported session"), ("  \n ", "Imported session"), ("x" * 300 + ".json", "x" * 200)])
+def test_a_session_of_exllama_is_titled_by_its_file(client, file, title):
+    made = client.post("/api/sessions/import", json={"data": EXLLAMA, "file": file})
+    assert made.json["session"]["title"] == title
+
+
+def bot_names(client):
+    return [bot["name"] for bot in client.get("/api/bots").json["bots"]]
+
+
+def test_whoever_imports_can_be_asked_before_bots_are_made(client):
+    asked = client.post("/api/sessions/import", json={"data": EXLLAMA, "unknown": "ask"})
+    assert asked.status_code == 200 and asked.json == {"session": None, "unknown_bots": ["Chatbort"]}
+    assert client.get("/api/sessions").json["sessions"] == []
+    assert bot_names(client) == ["Marlow", "Otto", "Lin"]
+    kept = client.post("/api/sessions/import", json={"data": EXLLAMA, "unknown": "keep"}).json["session"]
+    assert [m["name"] for m in kept["messages"]] == ["Ann", "Chatbort", "Otto", "Ann"]
+    assert bot_names(client) == ["Marlow", "Otto", "Lin"]
+    page = Page.__new__(Page)
+    page.client, page.session = client, kept
+    page.say("and on it goes")
+    assert page.names()[-1] == "Otto"
+    client.post("/api/sessions/import", json={"data": EXLLAMA, "unknown": "make"})
+    assert bot_names(client)[-1] == "Chatbort"
+    again = client.post("/api/sessions/import", json={"data": EXLLAMA, "unknown": "ask"})
+    assert again.status_code == 201  # they are known now
+    assert client.post("/api/sessions/import", json={"data": EXLLAMA, "unknown": "x"}).status_code == 400
+
+
+def test_odd_names_and_many_entries_of_exllama_come_in(client):
+    user, bot = "A\x00nn", "B:o\nb\u2028"
+    history = [{"author": bot, "text": "hi"}, {"author": user, "text": "yo"}] * 10_000
+    data = {"participants": [user, bot], "history": history}
+    session = client.post("/api/sessions/import", json={"data": data}).json["session"]
+    assert {message["name"] for message in session["messages"]} == {"B o b", "A nn"}
+    assert len(session["messages"]) == 20_000 and session["leaf"] == session["messages"][-1]["id"]
+
+
 @pytest.mark.parametrize("data", [
     None, [], 5, "x", {}, {"history": 5}, {"history": [5]}, {"history": [{"author": "A"}]},
     {"history": [], "participants": [1]}, {"messages": [], "schema_version": 1},

@@ -32,6 +32,7 @@ from .body import read_body
 from .parlor import parlor
 
 EXPORT_VERSION = 1
+MAX_FILE_NAME = 1_000
 
 bp = Blueprint("transfer", __name__, url_prefix="/api/sessions")
 
@@ -56,22 +57,33 @@ def export_session(session_id: str) -> ResponseReturnValue:
 def import_session() -> ResponseReturnValue:
     """A new session from an export of ours, a session file of ours, or a session file of ExLlama's.
 
-    Everything is checked before anything is saved: all of it is good, or none of it is taken.
+    Everything is checked before anything is saved: all of it is good, or none of it is taken. `unknown` says
+    what becomes of bots that are not here: they are made ("make"), or told and nothing is taken ("ask"), or
+    only what they said comes in ("keep").
     """
     with read_body() as body:
         data = body.value("data")
         title = body.text("title", most=MAX_TITLE, default="").strip()
+        file = body.text("file", most=MAX_FILE_NAME, default="")
+        unknown = body.text("unknown", most=20, default="make")
+    if unknown not in ("make", "ask", "keep"):
+        raise BadRequest(f"unknown is {unknown!r}; expected make, ask or keep.")
     if not isinstance(data, dict):
         raise BadRequest("This file holds no session.")
+    store = parlor().store
     try:
         if is_exllama(data):
-            session, bots = read_exllama(data, parlor().store.known_bots(), title or "Imported session")
+            session, bots = read_exllama(data, store.known_bots(), title or _title_of(file))
             SESSION.check(session)
         else:
             session, bots = _read_ours(data)
     except ValueError as error:
         raise BadRequest(f"The session cannot be taken: {error}.") from None
-    return {"session": parlor().chat.present(parlor().store.take_in(session, bots))}, 201
+    missing = [bot for bot in bots if not store.bots.exists(bot["id"])]
+    if missing and unknown == "ask":
+        return {"session": None, "unknown_bots": [bot["name"] for bot in missing]}
+    session = store.take_in(session, missing if unknown == "make" else [])
+    return {"session": parlor().chat.present(session)}, 201
 
 
 @bp.post("/<session_id>/duplicate")
@@ -104,6 +116,12 @@ def _bundle(session: Session) -> Document:
         except NotFound:
             continue  # it was deleted; its messages carry its name
     return {"parlor_export": EXPORT_VERSION, "session": session, "bots": bots}
+
+
+def _title_of(file: str) -> str:
+    """A title from the name of a file, which may be a path of any system."""
+    stem = re.split(r"[/\\]", file)[-1].removesuffix(".json")
+    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", stem).split())[:MAX_TITLE].strip() or "Imported session"
 
 
 def _read_ours(data: dict[str, Any]) -> tuple[Session, list[Bot]]:

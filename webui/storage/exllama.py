@@ -10,18 +10,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..errors import BadRequest
 from ..ids import new_id
 from ..sampling import PARAMETER_SPECS, Changes
-from . import tree
 from .schema import (
     BOT,
     MAX_BOTS,
     MAX_NAME,
     MAX_PROMPT,
     MAX_TEXT,
+    NOT_IN_NAMES,
     USER,
     Bot,
+    Message,
     Session,
     new_message,
     new_session,
@@ -40,10 +40,10 @@ def is_exllama(data: dict[str, Any]) -> bool:
 
 
 def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Session, list[Bot]]:
-    """The session, and the bots to be made for participants that are not known by name."""
+    """The session, and the bots to be made for participants that are not known by name. Raises ValueError."""
     participants = data.get("participants", [])
     if not isinstance(participants, list) or not all(isinstance(name, str) for name in participants):
-        raise BadRequest("participants is not a list of names.")
+        raise ValueError("participants is not a list of names")
     user, names = _clean_name(participants[0] if participants else ""), participants[1:]
     names += [entry.get("author") for entry in data["history"] if isinstance(entry, dict)]
     by_name = {bot["name"].casefold(): bot for bot in known}
@@ -59,19 +59,19 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
             present.append(bot)
     session = new_session(present[:MAX_BOTS], title)
     session |= {"user_name": user, "sampling": _sampling(data), "system_prompt": _fixed_prompt(data)}
+    messages: list[Message] = []
     for index, entry in enumerate(data["history"]):
-        session = _append(session, entry, index, user, by_name)
-    return session, made
+        messages.append(_message(entry, index, user, by_name, messages[-1]["id"] if messages else None))
+    return {**session, "messages": messages, "leaf": messages[-1]["id"] if messages else None}, made
 
 
-def _append(session: Session, entry: Any, index: int, user: str, by_name: dict[str, Bot]) -> Session:
+def _message(entry: Any, index: int, user: str, by_name: dict[str, Bot], parent: str | None) -> Message:
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or len(entry["text"]) > MAX_TEXT:
-        raise BadRequest(f"history[{index}] has no text.")
+        raise ValueError(f"history[{index}] has no text of at most {MAX_TEXT:,} characters")
     name = _clean_name(entry["author"]) if isinstance(entry.get("author"), str) else user
     bot = by_name.get(name.casefold()) if name != user else None
     text = entry["text"].strip().removeprefix(f"{name}:").strip()
-    message = new_message(bot["id"] if bot else USER, name or "User", text, session["leaf"])
-    return tree.with_message(session, message, leaf=message["id"])
+    return new_message(bot["id"] if bot else USER, name or "User", text, parent)
 
 
 def _fixed_prompt(data: dict[str, Any]) -> str:
@@ -104,4 +104,4 @@ def _new_bot(name: str) -> Bot:
 
 
 def _clean_name(name: str) -> str:
-    return " ".join(name.replace(":", " ").split())[:MAX_NAME].strip()
+    return " ".join(NOT_IN_NAMES.sub(" ", name).split())[:MAX_NAME].strip()

@@ -42,7 +42,7 @@ TURN_ORDERS = (
     {"id": "model", "label": "Model decides", "help": "The model picks whose turn is the likeliest."},
     {"id": "manual", "label": "Only on click", "help": "Nobody answers until you click a bot."},
 )
-_NOT_IN_NAMES = re.compile("[:\x00-\x1f\x7f-\x9f\u2028\u2029]")
+NOT_IN_NAMES = re.compile("[:\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 REPLY_NUMBERS = ("seed", "prompt_tokens", "cached_tokens", "new_tokens", "seconds_to_first_token",
                  "prompt_seconds", "decode_seconds", "tokens_per_second", "drafted_tokens", "accepted_tokens")
@@ -128,7 +128,7 @@ def longest_text(author: str) -> int:
 def check_name(where: str, value: object, *, least: int = 1) -> str:
     """A speaker's name: it becomes "Name:" in prompts, so it may not hold what ends one."""
     name = check_text(where, value, MAX_NAME, least=least)
-    if _NOT_IN_NAMES.search(name) or name != name.strip():
+    if NOT_IN_NAMES.search(name) or name != name.strip():
         raise ValueError(f"{where} may not hold a colon, a line break or outer spaces")
     return name
 

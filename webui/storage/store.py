@@ -150,9 +150,8 @@ class Store:
         if bots:
             self.changes.touch_bots()
 
-    def take_in(self, session: Session, bots: list[Bot]) -> Session:
+    def take_in(self, session: Session, missing: list[Bot]) -> Session:
         """Save a session and those of its bots that are not here: all or nothing. Raises as add_bots."""
-        missing = [bot for bot in bots if not self.bots.exists(bot["id"])]
         self.add_bots(missing)
         try:
             return self.add_session(session)

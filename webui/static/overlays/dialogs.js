@@ -91,6 +91,37 @@ export function confirmDialog(title, text, action) {
 }
 
 /**
+ * One of several ways to go on, the last of them the usual one; null if none was chosen.
+ * @template {string} Key
+ * @param {string} title
+ * @param {string} text
+ * @param {[Key, string][]} ways what is answered, and what its button says
+ * @returns {Promise<Key | null>}
+ */
+export function chooseDialog(title, text, ways) {
+  return new Promise((resolve) => {
+    /** @type {Key | null} */
+    let answer = null;
+    const finish = (way) => {
+      answer = way;
+      dialog.close();
+    };
+    const dialog = openDialog(title, [h("p", { text })], {
+      onSubmit: () => finish(ways[ways.length - 1][0]),
+      onClose: () => resolve(answer),
+      actions: [
+        dialogButton("Cancel", "ghost", () => dialog.close()),
+        ...ways.map(([way, says], index) =>
+          index < ways.length - 1
+            ? dialogButton(says, "", () => finish(way))
+            : dialogButton(says, "primary", null),
+        ),
+      ],
+    });
+  });
+}
+
+/**
  * @param {string} title
  * @param {string} label
  * @param {string} value

@@ -47,12 +47,29 @@ export function createLibrary(store, room, page) {
       toast(`${file.name} is not a JSON file.`, { serious: true });
       return;
     }
-    const body = await post("/api/sessions/import", { data }).catch(toastError);
+    const body = await imported({ data, file: file.name }).catch(toastError);
     if (!body) return;
     await reload();
     await page.open(body.session.id);
     toast(`Imported “${body.session.title}”.`);
   });
+
+  /** Take a file in, after asking whether bots are to be made that are not here. @param {any} file */
+  async function imported(file) {
+    const asked = await post("/api/sessions/import", { ...file, unknown: "ask" });
+    if (asked.session) return asked;
+    const { chooseDialog } = await import("../overlays/dialogs.js");
+    const names = asked.unknown_bots.join(", ");
+    const unknown = await chooseDialog(
+      "Make these bots?",
+      `The file has bots that are not here: ${names}. Without them what they said comes in, and nobody new can speak.`,
+      [
+        ["keep", "Only what they said"],
+        ["make", "Make them"],
+      ],
+    );
+    return unknown && post("/api/sessions/import", { ...file, unknown });
+  }
 
   return {
     reload,
