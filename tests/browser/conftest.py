@@ -274,10 +274,12 @@ def say(page: Any, text: str) -> None:
     page.fill("#text", text)
     page.press("#text", "Enter")
     expect(page.locator("#text")).to_have_value("")
+    expect(page.locator("[data-id=outgoing]")).to_have_count(0)
 
 
 def wait_until_quiet(page: Any) -> None:
-    """No reply is being written, and all of it is on the page."""
+    """No message is on its way, no reply is being written, and all of it is on the page."""
+    expect(page.locator("[data-id=outgoing]")).to_have_count(0)
     expect(page.locator(".stop")).to_be_hidden()
     expect(page.locator(".md.writing")).to_have_count(0)
 

@@ -116,3 +116,57 @@ def test_words_in_many_scripts_arrive_unharmed(page, open_session):
     assert texts(page)[0] == text
     assert text in texts(page)[1]
     assert page.locator(".from-bot .md > p").get_attribute("dir") == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shown"),
+    [
+        ("a.md", b"Look:\n```py\nx\n```\n", "a.md:\n````md\nLook:\n```py\nx\n```\n````\n"),
+        ("b.txt", b"`````\n", "b.txt:\n``````txt\n`````\n``````\n"),
+        ("c.txt", "Grüße".encode("latin-1"), "c.txt:\n```txt\nGrüße\n```\n"),
+        ("d.txt", "Grüße €".encode(), "d.txt:\n```txt\nGrüße €\n```\n"),
+        ("e.txt", "Grüße".encode("utf-16"), "e.txt:\n```txt\nGrüße\n```\n"),
+        ("f", b"\xef\xbb\xbfa\r\nb\r\n", "f:\n```\na\nb\n```\n"),
+    ],
+)
+def test_files_of_every_kind_are_attached_as_they_read(page, open_session, name, content, shown):
+    open_session()
+    file = {"name": name, "mimeType": "text/plain", "buffer": content}
+    page.set_input_files("#composer input[type=file]", file)
+    expect(page.locator("#text")).to_have_value(shown)
+
+
+def test_a_file_that_holds_no_text_or_too_much_is_refused_in_words(page, open_session):
+    open_session()
+    for name, content, said in (
+        ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00", "a.png is not a text file."),
+        ("b.txt", b"x" * 100_001, "b.txt is too long for a message."),
+    ):
+        file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        page.set_input_files("#composer input[type=file]", file)
+        expect(page.locator(".toast.serious").last).to_contain_text(said)
+    expect(page.locator("#text")).to_have_value("")
+
+
+def test_dropped_and_pasted_files_are_attached_and_the_page_stays(page, open_session):
+    session_id = open_session()
+    handled = page.evaluate(
+        """() => ["dragover", "drop", "paste"].map((type) => {
+          const data = new DataTransfer();
+          for (const name of ["a.txt", "b.txt"].slice(0, type === "paste" ? 1 : 2))
+            data.items.add(new File([`in ${name}, by ${type}`], name, { type: "text/plain" }));
+          const init = { bubbles: true, cancelable: true };
+          const event = type === "paste"
+            ? new ClipboardEvent(type, { ...init, clipboardData: data })
+            : new DragEvent(type, { ...init, dataTransfer: data });
+          document.querySelector(type === "paste" ? "#text" : "#transcript").dispatchEvent(event);
+          return event.defaultPrevented;
+        })"""
+    )
+    assert handled == [True, True, True]
+    expect(page.locator("#text")).to_have_value(
+        "a.txt:\n```txt\nin a.txt, by drop\n```\n\nb.txt:\n```txt\nin b.txt, by drop\n```\n"
+        "\n\na.txt:\n```txt\nin a.txt, by paste\n```\n"
+    )
+    expect(page.locator("#composer.is-target")).to_have_count(0)
+    assert page.url.endswith(session_id)

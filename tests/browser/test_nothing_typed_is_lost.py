@@ -253,3 +253,88 @@ def test_the_bot_editor_shows_its_error_and_keeps_what_another_tab_changed(page,
     bot = site.api("GET", f"/api/bots/{made['id']}")["bot"]
     assert (bot["name"], bot["greeting"], bot["persona"]) == ("Nino", "La la.", "You sing.")
     site.api("DELETE", f"/api/bots/{made['id']}", {})
+
+
+def held_route(page, pattern):
+    """Let requests of that kind wait until the list is emptied with release()."""
+    waiting = []
+    page.route(pattern, lambda route: waiting.append(route))
+    return waiting
+
+
+def wait_for_one(page, waiting):
+    while not waiting:
+        page.wait_for_timeout(20)
+    return waiting.pop()
+
+
+def test_a_message_is_shown_at_once_and_typing_ahead_is_not_sent_with_it(page, open_session, site):
+    session_id = open_session()
+    waiting = held_route(page, "**/messages")
+    page.fill("#text", "  first")
+    page.press("#text", "Enter")
+    expect(page.locator(".from-user .md")).to_have_text("first")
+    expect(page.locator(".from-user .note")).to_have_text("sending")
+    expect(page.locator("#text")).to_have_value("")
+    page.focus("#text")
+    page.keyboard.type("second")
+    assert page.evaluate(f"localStorage.getItem('parlor.draft.{session_id}')") == "  first\n\nsecond"
+    wait_for_one(page, waiting).continue_()
+    expect(page.locator(".from-user .note")).to_have_text("")
+    expect(page.locator("#text")).to_have_value("second")
+    wait_until_quiet(page)
+    page.keyboard.press("Enter")
+    wait_for_one(page, waiting).continue_()
+    expect(page.locator(".from-user .md")).to_have_text(["first", "second"])
+    wait_until_quiet(page)
+    assert [one["text"] for one in site.read(session_id)["messages"] if one["author"] == "user"] == [
+        "  first",
+        "second",
+    ]
+
+
+def test_enter_while_a_message_is_on_its_way_sends_what_was_typed_after_it(page, open_session, site):
+    open_session()
+    waiting = held_route(page, "**/messages")
+    page.fill("#text", "first")
+    page.press("#text", "Enter")
+    page.fill("#text", "second")
+    page.press("#text", "Enter")
+    page.press("#text", "Enter")
+    wait_for_one(page, waiting).continue_()
+    wait_for_one(page, waiting).continue_()
+    expect(page.locator("#text")).to_have_value("")
+    expect(page.locator(".from-user .md")).to_have_text(["first", "second"])
+    wait_until_quiet(page)
+
+
+def test_a_message_that_fails_comes_back_before_what_was_typed_after_it(page, open_session, watch):
+    watch.expected = ("500",)
+    open_session()
+    waiting = held_route(page, "**/messages")
+    page.fill("#text", "first")
+    page.press("#text", "Enter")
+    page.fill("#text", "second")
+    failure = {"error": {"message": "Something broke.", "code": "internal"}, "id": "1"}
+    wait_for_one(page, waiting).fulfill(status=500, json=failure)
+    expect(page.locator("#text")).to_have_value("first\n\nsecond")
+    expect(page.locator(".message")).to_have_count(0)
+    expect(page.locator(".toast.serious")).to_contain_text("Something broke.")
+
+
+def test_a_message_on_its_way_from_a_session_that_is_left_arrives_there_or_stays_its_draft(page, site):
+    first, second = site.session(), site.session()
+    go_to(page, first)
+    waiting = held_route(page, "**/messages")
+    page.fill("#text", "for the first")
+    page.press("#text", "Enter")
+    page.fill("#text", "typed ahead")
+    page.click(f"[href='./#{second}']")
+    expect(page.locator("#title")).to_have_attribute("data-id", second)
+    expect(page.locator("#text")).to_have_value("")
+    expect(page.locator(".message")).to_have_count(0)
+    wait_for_one(page, waiting).continue_()
+    page.wait_for_function(f"localStorage.getItem('parlor.draft.{first}') === 'typed ahead'")
+    page.click(f"[href='./#{first}']")
+    expect(page.locator(".from-user .md")).to_have_text("for the first")
+    expect(page.locator("#text")).to_have_value("typed ahead")

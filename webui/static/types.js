@@ -40,7 +40,7 @@
  *
  * @typedef {{status: any, settings: Settings | null, bots: Bot[], sessions: Summary[], problems: any[], query: string,
  *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
- *   loading: boolean, editing: string | null}} State
+ *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null}} State
  */
 
 export {};

@@ -11,6 +11,9 @@ export function isTouchOnly() {
   return matchMedia("(pointer: coarse)").matches && !matchMedia("(any-pointer: fine)").matches;
 }
 
+/** What was typed, without empty lines around it; the first line keeps its indentation. @param {string} typed */
+export const trimLines = (typed) => typed.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
+
 /** @param {EventTarget | null} target */
 export function isTyping(target) {
   return (

@@ -1,23 +1,24 @@
 // @ts-check
 /**
- * The box at the bottom: what is typed, who answers next, letting the bots talk, sending and stopping. Drafts are
- * kept by session in this browser. Enter sends; with an input method composing, or on a touch screen, it does not.
+ * The box at the bottom: what is typed, sending and stopping. Drafts are kept by session in this browser, and what
+ * is on its way belongs to the draft until the server has it. Enter sends; with an input method composing, or on a
+ * touch screen, it does not.
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
 
-import { byId, h, icon } from "../base/dom.js";
-import { plural } from "../base/format.js";
-import { isComposing, isTouchOnly } from "../base/input.js";
+import { byId, h } from "../base/dom.js";
+import { isComposing, isTouchOnly, trimLines } from "../base/input.js";
 import { draftKey, recall, remember } from "../base/storage.js";
 import { createHold } from "../session/hold.js";
 import { botsInRoom } from "../session/store.js";
-import { openMenu } from "../overlays/menu.js";
-import { toast } from "../overlays/toast.js";
+import { createAttach } from "./attach.js";
+import { createTurnMenus } from "./turn-menus.js";
 
-const TURNS = [2, 4, 6, 10, 20, 50];
-const MOST_HEIGHT_PX = 240;
-const MOST_ATTACHED = 100_000;
+const MAX_HEIGHT_PX = 240;
+
+/** @param {string[]} texts */
+const joined = (...texts) => texts.filter(Boolean).join("\n\n");
 
 /**
  * @param {Store} store
@@ -27,53 +28,51 @@ const MOST_ATTACHED = 100_000;
 export function createComposer(store, room, page) {
   const form = byId("composer");
   const text = /** @type {HTMLTextAreaElement} */ (byId("text"));
-  const row = byId("composer-row");
   let draftOf = /** @type {string | null | undefined} */ (undefined);
-  let sending = false;
   const hold = createHold(store, room);
-
-  const file = h("input", { type: "file", class: "visually-hidden", tabindex: "-1", "aria-hidden": "true" });
-  const attach = h("button", {
-    type: "button",
-    class: "text-button attach",
-    text: "Attach",
-    title: "Put a text file into the message",
-    on: { click: () => file.click() },
-  });
-  const next = h("button", {
-    type: "button",
-    class: "text-button has-menu",
-    "aria-haspopup": "menu",
-    on: { click: nextMenu },
-  });
-  const talk = h("button", {
-    type: "button",
-    class: "text-button has-menu talk",
-    "aria-haspopup": "menu",
-    on: { click: talkMenu },
-  });
+  const turns = createTurnMenus(store, room, page);
   const stop = h(
     "button",
     { type: "button", class: "button stop", on: { click: room.stop } },
     "Stop",
     h("kbd", { text: "Esc" }),
   );
-  const send = h("button", { type: "submit", class: "button primary send", text: "Send" });
-  row.append(file, attach, next, talk, h("span", { class: "spacer" }), stop, send);
+  const send = h("button", { type: "submit", class: "button send", text: "Send" });
+  const attach = createAttach(form, (block) => fill(joined(text.value, block)));
+  byId("composer-row").append(...attach, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
 
   function grow() {
     text.style.height = "auto";
-    text.style.height = `${Math.min(text.scrollHeight, MOST_HEIGHT_PX)}px`;
+    text.style.height = `${Math.min(text.scrollHeight, MAX_HEIGHT_PX)}px`;
   }
 
+  /** What is on its way to the server, and the session of its draft. */
+  let sending = { text: "", of: /** @type {string | null | undefined} */ (undefined) };
+  let isSending = false;
+  let sendAgain = false;
+
   const saveDraft = () => {
-    if (draftOf !== undefined) remember(draftKey(draftOf), text.value);
+    if (draftOf !== undefined)
+      remember(draftKey(draftOf), joined(sending.of === draftOf ? sending.text : "", text.value));
   };
+
+  /** The draft of a session, without what is on its way. @param {string | null} id */
+  function draft(id) {
+    const kept = recall(draftKey(id));
+    return sending.of === id && kept.startsWith(sending.text) ? kept.slice(sending.text.length).trimStart() : kept;
+  }
 
   /** @param {string} value */
   function setText(value) {
     text.value = value;
     grow();
+  }
+
+  /** @param {string} value */
+  function fill(value) {
+    setText(value);
+    saveDraft();
+    text.focus();
   }
 
   /** The draft belongs to the session: leave the old one behind, bring the new one's. */
@@ -83,35 +82,30 @@ export function createComposer(store, room, page) {
     text.disabled = !session;
     if (id === draftOf) return;
     hold.end(true);
-    const becameSaved = draftOf === null && id && sending;
+    const becameSaved = draftOf === null && id && isSending;
     draftOf = id;
-    if (becameSaved) remember(draftKey(null), "");
-    else setText(id === undefined ? "" : recall(draftKey(id)));
-  }
-
-  function turnOrder() {
-    const { session, settings } = store.state;
-    return settings?.turn_orders.find((order) => order.id === session?.turn_order);
+    if (becameSaved) {
+      remember(draftKey(null), "");
+      sending.of = id;
+      saveDraft();
+    } else setText(id === undefined ? "" : draft(id));
   }
 
   function update() {
     changeSession();
-    const { session, live, settings } = store.state;
+    turns.update();
+    const { session, live } = store.state;
     const bots = botsInRoom(store.state);
-    const several = bots.length > 1;
-    next.hidden = !several || !settings;
-    talk.hidden = !several;
-    next.replaceChildren(
-      h("span", { text: `Next: ${(turnOrder()?.label || "in turn").toLowerCase()}` }),
-      icon("chevron-down"),
-    );
-    talk.replaceChildren(h("span", { text: "Let them talk" }), icon("chevron-down"));
-    stop.hidden = live.size === 0;
-    const placeholder = several
-      ? "Message the room, or leave it empty to let them go on"
-      : bots.length
-        ? `Message ${bots[0].name}`
-        : "Add a bot to talk with";
+    const isWriting = live.size > 0;
+    stop.hidden = !isWriting;
+    stop.classList.toggle("primary", isWriting);
+    send.classList.toggle("primary", !isWriting);
+    const placeholder =
+      bots.length > 1
+        ? "Message the room, or leave it empty to let them go on"
+        : bots.length
+          ? `Message ${bots[0].name}`
+          : "Add a bot to talk with";
     if (text.placeholder !== placeholder) {
       text.placeholder = placeholder;
       grow(); // on a telephone it takes two lines
@@ -119,55 +113,37 @@ export function createComposer(store, room, page) {
     send.disabled = !session;
   }
 
-  function nextMenu() {
-    const { session, settings } = store.state;
-    if (!session || !settings) return;
-    openMenu(next, "Who answers next", [
-      { heading: "After your message" },
-      ...settings.turn_orders.map(({ id, label, help }) => ({
-        label,
-        help,
-        checked: id === session.turn_order,
-        onSelect: () => room.change({ turn_order: id }),
-      })),
-      "line",
-      { heading: "Right now" },
-      ...botsInRoom(store.state).map((bot) => ({
-        label: `Let ${bot.name} speak`,
-        icon: "message-circle",
-        onSelect: () => page.speak(bot.id),
-      })),
-    ]);
-  }
-
-  function talkMenu() {
-    openMenu(talk, "Let them talk", [
-      { heading: "Among themselves, until you stop them" },
-      ...TURNS.map((turns) => ({
-        label: plural(turns, "turn"),
-        onSelect: () => {
-          page.sent();
-          room.reply("next", { turns });
-        },
-      })),
-    ]);
+  /** What was on its way has arrived, or is given back. @param {boolean} worked */
+  function settle(worked) {
+    const { text: said, of } = sending;
+    const isHere = of === draftOf;
+    if (worked && !isHere && of !== undefined) remember(draftKey(of), draft(of));
+    sending = { text: "", of: undefined };
+    isSending = false;
+    if (!isHere) return; // another session is shown by now; the draft of this one has it
+    if (!worked) setText(joined(said, text.value));
+    saveDraft();
+    if (worked && said) text.focus();
   }
 
   async function submit() {
     const { session } = store.state;
-    if (!session || sending) return;
-    const said = text.value.trim();
-    if (!said && !session.bots.length) return;
-    sending = true;
-    page.sent();
+    const said = trimLines(text.value);
+    if (!session || (!said && !session.bots.length)) return;
+    if (isSending) {
+      sendAgain = Boolean(said);
+      return;
+    }
+    isSending = true;
+    sending = { text: said, of: draftOf };
+    setText("");
     saveDraft();
+    page.sent();
     hold.end(false);
     const worked = said ? await room.say(said) : await room.reply("next");
-    sending = false;
-    if (!worked || !said) return;
-    if (text.value.trim() === said) setText("");
-    saveDraft();
-    text.focus();
+    settle(worked);
+    if (worked && said && sendAgain) submit();
+    sendAgain = false;
   }
 
   text.addEventListener("input", () => {
@@ -190,35 +166,9 @@ export function createComposer(store, room, page) {
     event.preventDefault();
     submit();
   });
-  file.addEventListener("change", async () => {
-    const [chosen] = file.files;
-    file.value = "";
-    if (!chosen) return;
-    const content = await chosen.text();
-    if (content.length > MOST_ATTACHED || content.includes("\u0000")) {
-      toast(`${chosen.name} is ${content.includes("\u0000") ? "not a text file" : "too long for a message"}.`, {
-        serious: true,
-      });
-      return;
-    }
-    const language = chosen.name.includes(".") ? chosen.name.split(".").pop() : "";
-    setText(
-      `${text.value}${text.value ? "\n\n" : ""}${chosen.name}:\n\`\`\`${language}\n${content.trimEnd()}\n\`\`\`\n`,
-    );
-    saveDraft();
-    text.focus();
-  });
   window.addEventListener("resize", grow);
   store.on(["session", "bots", "settings", "live"], update);
   update();
 
-  return {
-    focus: () => text.focus({ preventScroll: true }),
-    /** @param {string} value */
-    fill(value) {
-      setText(value);
-      saveDraft();
-      text.focus();
-    },
-  };
+  return { focus: () => text.focus({ preventScroll: true }), fill };
 }

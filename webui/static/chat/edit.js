@@ -6,7 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
-import { isComposing } from "../base/input.js";
+import { isComposing, trimLines } from "../base/input.js";
 import { editDraft, keepEdit } from "../session/edit-drafts.js";
 
 /**
@@ -38,7 +38,7 @@ export function editor(current, handlers) {
   let sending = false;
   /** @param {(message: View["message"], text: string) => Promise<boolean>} send */
   const finish = async (send) => {
-    const text = area.value.trim();
+    const text = trimLines(area.value);
     if (!text || text === current().message.text) cancel();
     else if (!sending) {
       sending = true;

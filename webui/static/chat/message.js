@@ -14,7 +14,7 @@ import { editor } from "./edit.js";
 
 /**
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
- *   color: string, versions: string[], isLast: boolean, busy: boolean, editing: boolean}} View
+ *   color: string, versions: string[], isLast: boolean, busy: boolean, editing: boolean, isOutgoing: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
  *   save: (message: Message, text: string) => Promise<boolean>,
@@ -87,7 +87,7 @@ export class MessageView {
     this.time.dateTime = new Date(message.created * 1000).toISOString();
     this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
-      this.note.textContent = "";
+      this.note.textContent = view.isOutgoing ? "sending" : "";
       this.body.classList.remove("writing");
       this.#thinking(message.thinking || "", thoughtSeconds(message));
     }
@@ -95,7 +95,7 @@ export class MessageView {
     const open = () => this.part_edit || editor(() => this.view, this.handlers);
     this.#part("edit", editing ? open() : null, this.main);
     this.#part("badge", live ? null : badge(message), this.main);
-    this.#part("actions", live || editing ? null : actions(view, this.handlers), this.main);
+    this.#part("actions", live || editing || view.isOutgoing ? null : actions(view, this.handlers), this.main);
   }
 
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */

@@ -10,7 +10,7 @@
 import { byId, h } from "../base/dom.js";
 import { plural } from "../base/format.js";
 import { botOf } from "../session/store.js";
-import { versions } from "../session/tree.js";
+import { OUTGOING, versions } from "../session/tree.js";
 import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
 
@@ -59,6 +59,7 @@ export function createTranscript(store, room, handlers) {
       isUser,
       name: isUser ? session.user_name || "You" : bot?.name || message.name || "Somebody",
       color: isUser ? USER_COLOR : bot?.color || USER_COLOR,
+      isOutgoing: message.id === OUTGOING,
       versions: versions(session, state.live, message),
       isLast: index === path.length - 1,
       busy: state.live.size > 0,
@@ -214,7 +215,7 @@ export function createTranscript(store, room, handlers) {
     { passive: true },
   );
   jump.addEventListener("click", toEnd);
-  store.on(["session", "live", "viewLeaf", "context", "bots", "editing"], update);
+  store.on(["session", "live", "viewLeaf", "context", "bots", "editing", "outgoing"], update);
 
   return {
     /** New text of a running reply: on the page with the next frame. @param {Live} live */

@@ -45,8 +45,8 @@ export function createWelcome(store, room, page) {
   let built = [];
 
   function update() {
-    const { session, bots, live, loading } = store.state;
-    const show = Boolean(session && !session.messages.length && !live.size && !loading);
+    const { session, bots, live, loading, outgoing } = store.state;
+    const show = Boolean(session && !session.messages.length && !live.size && !loading && !outgoing);
     place.hidden = !show;
     byId("main").classList.toggle("is-empty", show);
     if (!show) {
@@ -95,7 +95,7 @@ export function createWelcome(store, room, page) {
     if (focused) /** @type {any} */ (place.querySelector(`[data-bot="${focused}"]`))?.focus();
   }
 
-  store.on(["session", "bots", "live", "loading"], update);
+  store.on(["session", "bots", "live", "loading", "outgoing"], update);
   update();
 }
 

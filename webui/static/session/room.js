@@ -10,7 +10,7 @@
 import { ApiError, get, patch, post, remove } from "../server/api.js";
 import { createReplies } from "./replies.js";
 import { createSaving, unsavedSession } from "./saving.js";
-import { messageOf, shownPath, withMessage } from "./tree.js";
+import { messageOf, shownPath, withMessage, withOutgoing } from "./tree.js";
 
 /**
  * @param {Store} store
@@ -73,6 +73,7 @@ export function createRoom(store, page) {
     const session = saving.onTopOf(body.session);
     const changes = { session, context: body.context || session.context || store.state.context };
     if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
+    if (body.message) Object.assign(changes, { outgoing: null }); // it has its place now
     const running = [...(body.replies || session.replies || []), ...(body.reply ? [body.reply] : [])];
     for (const reply of running) replies.watch(reply, session.id); // before, so that the page is drawn once
     store.set(changes);
@@ -108,13 +109,26 @@ export function createRoom(store, page) {
 
   const saving = createSaving(store, operation, page);
 
+  /** The id of the session once the server has it and all that was set on it, or "". */
+  async function ready() {
+    const id = await saving.ensureSaved();
+    return id && (await saving.flush()) ? id : "";
+  }
+
+  /** Ask for something below a session, unless another one is shown by then. @param {string} id @param {string} what @param {any} body */
+  const ask = (id, what, body) =>
+    operation(async (session) => {
+      if (session.id !== id) throw new ApiError(404, { error: { message: "Another session is shown by now." } });
+      return post(`/api/sessions/${id}/${what}`, { revision: session.revision, ...body });
+    });
+
   const room = {
     /** Show a session. @param {string} id @param {Promise<any>} [reading] it, if it was asked for already */
     async open(id, reading) {
       await saving.flush();
       replies.leave();
       const body = await (reading || get(`/api/sessions/${id}`));
-      store.set({ session: null, context: null, viewLeaf: null, editing: null });
+      store.set({ session: null, context: null, viewLeaf: null, editing: null, outgoing: null });
       adopt(body);
     },
 
@@ -124,7 +138,7 @@ export function createRoom(store, page) {
       replies.leave();
       saving.leave();
       const session = unsavedSession(bots, store.state);
-      store.set({ session, context: null, viewLeaf: null, editing: null });
+      store.set({ session, context: null, viewLeaf: null, editing: null, outgoing: null });
     },
 
     /** Read the session again; what is being written goes on. */
@@ -140,34 +154,27 @@ export function createRoom(store, page) {
     change: saving.change,
     flushPatch: saving.flush,
 
-    /** Say something, and let whoever is next answer. @param {string} text */
+    /** Say something, and let whoever is next answer; it is shown at once. @param {string} text */
     async say(text) {
-      if (!(await saving.ensureSaved()) || !(await saving.flush())) return false;
-      return operation((session) =>
-        post(`/api/sessions/${session.id}/messages`, { revision: session.revision, text, interrupt: true }),
-      );
+      const outgoing = { text, created: Date.now() / 1000 };
+      store.set({ outgoing });
+      const id = await ready();
+      const worked = id !== "" && (await ask(id, "messages", { text, interrupt: true }));
+      if (store.state.outgoing === outgoing) store.set({ outgoing: null });
+      return worked;
     },
 
     /** Say something else at an earlier place: a branch. @param {Message} message @param {string} text */
     async sayInstead(message, text) {
-      if (!(await saving.flush())) return false;
-      return operation((session) =>
-        post(`/api/sessions/${session.id}/messages`, {
-          revision: session.revision,
-          text,
-          parent: message.parent,
-          interrupt: true,
-        }),
-      );
+      const id = await ready();
+      return id !== "" && ask(id, "messages", { text, parent: message.parent, interrupt: true });
     },
 
     /** @param {"next" | "regenerate" | "continue"} kind @param {{message?: string, bot?: string, turns?: number}} [which] */
     async reply(kind, which = {}) {
-      if (!(await saving.ensureSaved()) || !(await saving.flush())) return false;
+      const id = await ready();
       if (store.state.live.size) await room.stopAndWait();
-      return operation((session) =>
-        post(`/api/sessions/${session.id}/replies`, { revision: session.revision, kind, ...which }),
-      );
+      return id !== "" && ask(id, "replies", { kind, ...which });
     },
 
     /** @param {Message} message @param {string} text */
@@ -222,8 +229,10 @@ export function createRoom(store, page) {
     },
 
     leave: () => replies.leave(),
-    path: () =>
-      store.state.session ? shownPath(store.state.session, store.state.live, store.state.viewLeaf) : [],
+    path() {
+      const { session, live, viewLeaf, outgoing } = store.state;
+      return session ? withOutgoing(shownPath(session, live, viewLeaf), outgoing) : [];
+    },
   };
   return room;
 }

@@ -136,19 +136,19 @@ export function createSaving(store, operation, page) {
       store.set({ session: { ...session, ...changes } });
     },
 
-    /** Make the unsaved session real, with all that was set on it. Answers whether it is. */
+    /** Make the unsaved session real, with all that was set on it. Answers its id, or "" if it is not. */
     async ensureSaved() {
       const { session } = store.state;
-      if (!session || session.id) return true;
+      if (!session || session.id) return session?.id || "";
       const made = await post("/api/sessions", { bots: session.bots.map((bot) => bot.id) }).catch(page.error);
-      if (!made) return false;
-      const { user_name, system_prompt, turn_order, sampling, preset, bots } = session;
+      if (!made || store.state.session?.id !== null) return ""; // another session is shown by now
+      const { user_name, system_prompt, turn_order, sampling, preset, bots } = store.state.session;
       const wanted = { user_name, system_prompt, turn_order, sampling, preset, bots };
       unsaved.belongTo(made.session.id);
       unsaved.add(made.session, wanted);
       store.set({ session: unsaved.onTopOf(made.session), context: made.context || null, viewLeaf: null });
       remember(NEW_SESSION, "");
-      return flush();
+      return (await flush()) ? made.session.id : "";
     },
   };
 }

@@ -20,6 +20,7 @@ export class Store {
     live: new Map(),
     loading: true,
     editing: null,
+    outgoing: null,
   };
 
   /** @type {{keys: string[], listener: () => void}[]} */

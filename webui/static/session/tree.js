@@ -70,6 +70,19 @@ export function shownPath(session, lives, viewLeaf) {
   return path.reverse();
 }
 
+/** The id of what the user just said, as long as the server has not given it one. */
+export const OUTGOING = "outgoing";
+
+/**
+ * The path with what is on its way to the server.
+ * @param {Message[]} path @param {{text: string, created: number} | null} outgoing
+ * @returns {Message[]}
+ */
+export function withOutgoing(path, outgoing) {
+  if (!outgoing) return path;
+  return [...path, { id: OUTGOING, parent: path.at(-1)?.id || null, author: "user", name: "", ...outgoing }];
+}
+
 /**
  * All versions of a message (the children of its parent), oldest first, a running one last.
  * @param {Session} session
@@ -78,6 +91,7 @@ export function shownPath(session, lives, viewLeaf) {
  * @returns {string[]}
  */
 export function versions(session, lives, message) {
+  if (message.id === OUTGOING) return [];
   const ids = (indexOf(session.messages).children.get(message.parent) || []).map((sibling) => sibling.id);
   for (const live of lives.values()) {
     if (live.ready && live.parent === message.parent && !ids.includes(live.messageId)) ids.push(live.messageId);

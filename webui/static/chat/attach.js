@@ -1,0 +1,107 @@
+// @ts-check
+/**
+ * Text files that are put into the message: chosen, dropped anywhere on the page, or pasted. Each becomes a code
+ * block whose fence is longer than any in the file.
+ */
+
+import { h } from "../base/dom.js";
+import { toast } from "../overlays/toast.js";
+
+const MAX_CHARS = 100_000;
+/** Reading more would only be refused afterwards. */
+const MAX_BYTES = 4 * MAX_CHARS;
+
+/**
+ * The text in a file, or null if it holds none: UTF-8, UTF-16 with its mark, or else Windows' Latin letters.
+ * @param {Uint8Array} bytes
+ */
+export function decode(bytes) {
+  const mark = (bytes[0] << 8) | bytes[1];
+  if (mark === 0xfffe) return new TextDecoder("utf-16le").decode(bytes);
+  if (mark === 0xfeff) return new TextDecoder("utf-16be").decode(bytes);
+  if (bytes.includes(0)) return null;
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return new TextDecoder("windows-1252").decode(bytes);
+  }
+}
+
+/** A file as it stands in a message. @param {string} name @param {string} content */
+export function asBlock(name, content) {
+  const runs = content.match(/`+/g) || [];
+  const fence = "`".repeat(Math.max(3, ...runs.map((run) => run.length + 1)));
+  const language = name.match(/\.([\w+#-]+)$/)?.[1] || "";
+  return `${name}:\n${fence}${language}\n${content.replace(/\r\n?/g, "\n").trimEnd()}\n${fence}\n`;
+}
+
+/** @param {File} file @returns {Promise<string>} its block, or "" after having said why there is none */
+async function read(file) {
+  const content = file.size > MAX_BYTES ? "" : decode(new Uint8Array(await file.arrayBuffer()));
+  if (content !== null && file.size <= MAX_BYTES && content.length <= MAX_CHARS) return asBlock(file.name, content);
+  toast(`${file.name} is ${content === null ? "not a text file" : "too long for a message"}.`, { serious: true });
+  return "";
+}
+
+/**
+ * The button that chooses files; files that are dropped or pasted come the same way.
+ * @param {HTMLElement} target marked while a file is dragged over the page @param {(text: string) => void} insert
+ */
+export function createAttach(target, insert) {
+  /** @param {FileList} files */
+  async function take(files) {
+    const blocks = await Promise.all([...files].map((file) => read(file).catch(() => unreadable(file))));
+    const text = blocks.filter(Boolean).join("\n");
+    if (text) insert(text);
+  }
+
+  const input = h("input", {
+    type: "file",
+    multiple: true,
+    class: "visually-hidden",
+    tabindex: "-1",
+    "aria-hidden": "true",
+    on: {
+      async change() {
+        await take(input.files);
+        input.value = "";
+      },
+    },
+  });
+  const mark = (over) => target.classList.toggle("is-target", over);
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault(); // else the browser would leave the page for the file
+    mark(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) mark(false);
+  });
+  document.addEventListener("drop", (event) => {
+    mark(false);
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    if (!document.querySelector("dialog[open]")) take(/** @type {DataTransfer} */ (event.dataTransfer).files);
+  });
+  target.addEventListener("paste", (event) => {
+    const { clipboardData } = /** @type {ClipboardEvent} */ (event);
+    if (!clipboardData?.files.length || clipboardData.types.includes("text/plain")) return;
+    event.preventDefault();
+    take(clipboardData.files);
+  });
+  const button = h("button", {
+    type: "button",
+    class: "text-button attach",
+    text: "Attach",
+    title: "Put a text file into the message",
+    on: { click: () => input.click() },
+  });
+  return [input, button];
+}
+
+/** @param {File} file such as a folder, or one that is gone */
+function unreadable(file) {
+  toast(`${file.name} cannot be read.`, { serious: true });
+  return "";
+}

@@ -1,0 +1,80 @@
+// @ts-check
+/**
+ * Who answers, as menus of the composer: whose turn it is after a message, and how long the bots talk.
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h, icon } from "../base/dom.js";
+import { plural } from "../base/format.js";
+import { botsInRoom } from "../session/store.js";
+import { openMenu } from "../overlays/menu.js";
+
+const TURNS = [2, 4, 6, 10, 20, 50];
+
+/**
+ * @param {Store} store
+ * @param {Room} room
+ * @param {{sent: () => void, speak: (botId: string) => void}} page
+ */
+export function createTurnMenus(store, room, page) {
+  const button = (extra, onClick) =>
+    h("button", {
+      type: "button",
+      class: `text-button has-menu ${extra}`,
+      "aria-haspopup": "menu",
+      on: { click: onClick },
+    });
+  const next = button("next", nextMenu);
+  const talk = button("talk", talkMenu);
+  talk.append(h("span", { text: "Let them talk" }), icon("chevron-down"));
+
+  function nextMenu() {
+    const { session, settings } = store.state;
+    if (!session || !settings) return;
+    openMenu(next, "Who answers next", [
+      { heading: "After your message" },
+      ...settings.turn_orders.map(({ id, label, help }) => ({
+        label,
+        help,
+        checked: id === session.turn_order,
+        onSelect: () => room.change({ turn_order: id }),
+      })),
+      "line",
+      { heading: "Right now" },
+      ...botsInRoom(store.state).map((bot) => ({
+        label: `Let ${bot.name} speak`,
+        icon: "message-circle",
+        onSelect: () => page.speak(bot.id),
+      })),
+    ]);
+  }
+
+  function talkMenu() {
+    openMenu(talk, "Let them talk", [
+      { heading: "Among themselves, until you stop them" },
+      ...TURNS.map((turns) => ({
+        label: plural(turns, "turn"),
+        onSelect: () => {
+          page.sent();
+          room.reply("next", { turns });
+        },
+      })),
+    ]);
+  }
+
+  return {
+    buttons: [next, talk],
+    update() {
+      const { session, settings } = store.state;
+      const several = botsInRoom(store.state).length > 1;
+      const order = settings?.turn_orders.find((one) => one.id === session?.turn_order);
+      next.hidden = !several || !settings;
+      talk.hidden = !several;
+      next.replaceChildren(
+        h("span", { text: `Next: ${(order?.label || "in turn").toLowerCase()}` }),
+        icon("chevron-down"),
+      );
+    },
+  };
+}
