@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -167,7 +168,7 @@ def test_a_full_disk_does_not_stop_the_start(folder, tmp_path_factory):
 def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
     store = Store(tmp_path, disk=FastDisk())
     session = store.add_session(new_session([]))
-    monkeypatch.setattr(store.sessions, "kind", type(SESSION)("session", 1, SESSION.check, 2000))
+    monkeypatch.setattr(store.sessions, "kind", replace(SESSION, max_bytes=2000))
     with pytest.raises(ValueError, match="at most"):
         store.change_session(session["id"], None, lambda old: {**old, "system_prompt": "x" * 2000})
     assert store.session(session["id"])["system_prompt"] == "" and BOT.max_bytes > 1 << 20

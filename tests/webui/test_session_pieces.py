@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model import PARAMETER_SPECS, SamplingParams
 from webui import strict_json
-from webui.chat.event_log import EventLog, merge
+from webui.chat.event_log import EventLog
 from webui.chat.own_name import OwnNameFilter
 from webui.chat.title import title_from
 from webui.errors import NotFound
@@ -163,11 +163,50 @@ def test_a_reader_waits_for_the_next_event_and_no_longer():
 
 
 def test_texts_of_different_channels_are_not_mixed():
-    said = (("think", "a"), ("text", "b"), ("text", "c"), ("think", "d"))
-    entries = [(name, {"text": text}) for name, text in said]
-    assert [(event.name, event.data["text"]) for event in merge(entries, 10)] == [
+    log = EventLog()
+    for name, text in (("think", "a"), ("text", "b"), ("text", "c"), ("think", "d")):
+        log.append(name, {"text": text})
+    events, ended = log.read(0, 0)
+    assert [(event.name, event.data["text"]) for event in events] == [
         ("think", "a"), ("text", "bc"), ("think", "d")]
-    assert [event.index for event in merge(entries, 10)] == [10, 12, 13]
+    assert [event.index for event in events] == [0, 2, 3] and not ended
+
+
+def merged_slowly(entries, cursor):
+    """What a reader gets from `cursor` on, by the plainest way."""
+    found = []
+    for index, (name, data) in list(enumerate(entries))[cursor:]:
+        if found and found[-1][1] == name and name in ("text", "think"):
+            data = {"text": found.pop()[2]["text"] + data["text"]}
+        elif found and found[-1][1] == name and name in ("stats", "progress"):
+            found.pop()
+        found.append((index, name, data))
+    return found
+
+
+@given(st.lists(st.tuples(st.sampled_from(("text", "think", "stats", "progress", "held")),
+                          st.text(max_size=3)), max_size=40))
+def test_a_reader_from_anywhere_gets_what_plain_merging_gives(said):
+    log, entries = EventLog(), []
+    for name, text in [*said, ("done", "x")]:
+        entries.append((name, {"text": text}))
+        (log.end if name == "done" else log.append)(*entries[-1])
+        for cursor in range(len(entries) + 1):
+            events, ended = log.read(cursor, 0)
+            assert [(e.index, e.name, e.data) for e in events] == merged_slowly(entries, cursor)
+            assert ended == (name == "done")
+
+
+def test_a_late_reader_of_a_long_reply_gets_one_text():
+    """64,000 tokens: joining them again for each would copy 20 billion characters, and take a minute."""
+    log = EventLog()
+    for number in range(64_000):
+        log.append("text", {"text": f"{number:>9} "})
+    (event,), _ended = log.read(0, 0)
+    assert event.index == 63_999 and len(event.data["text"]) == 640_000
+    log.append("stats", {})
+    for cursor in (0, 1, 63_999):
+        assert log.read(cursor, 0)[0][0].data["text"] == event.data["text"][10 * cursor:]
 
 
 def test_the_bot_beats_the_session_beats_the_preset_beats_the_default():

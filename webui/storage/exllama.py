@@ -47,7 +47,8 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
     user, names = _clean_name(participants[0] if participants else ""), participants[1:]
     names += [entry.get("author") for entry in data["history"] if isinstance(entry, dict)]
     by_name = {bot["name"].casefold(): bot for bot in known}
-    made, present = [], []
+    made: list[Bot] = []
+    present: dict[str, Bot] = {}
     for name in dict.fromkeys(_clean_name(name) for name in names if isinstance(name, str)):
         if not name or name == user:
             continue
@@ -55,9 +56,8 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
         if name.casefold() not in by_name:
             by_name[name.casefold()] = bot
             made.append(bot)
-        if bot not in present:
-            present.append(bot)
-    session = new_session(present[:MAX_BOTS], title)
+        present[bot["id"]] = bot
+    session = new_session(list(present.values())[:MAX_BOTS], title)
     session |= {"user_name": user, "sampling": _sampling(data), "system_prompt": _fixed_prompt(data)}
     messages: list[Message] = []
     for index, entry in enumerate(data["history"]):

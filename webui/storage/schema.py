@@ -56,8 +56,8 @@ class Kind:
     name: str
     version: int
     check: Callable[[Document], None]
-    max_bytes: int  # of a file; beyond it is neither written nor read
     migrations: dict[int, Callable[[Document], Document]] = field(default_factory=dict)
+    max_bytes: int = 4 << 20  # of a file; beyond it is neither written nor read
 
     def read(self, document: object) -> Document:
         """`document`, from a file or an import, in the current version and checked. Raises ValueError."""
@@ -246,6 +246,6 @@ def _number(where: str, value: object, most: float) -> None:
         raise ValueError(f"{where} is {str(value)[:60]!r}; expected a number from 0 to {most:.0f}")
 
 
-SESSION = Kind("session", 1, check_session, 128 << 20)
-BOT = Kind("bot", 1, check_bot, 4 << 20)
-PRESET = Kind("preset", 1, check_preset, 4 << 20)
+SESSION = Kind("session", 1, check_session, max_bytes=128 << 20)
+BOT = Kind("bot", 1, check_bot)
+PRESET = Kind("preset", 1, check_preset)
