@@ -122,3 +122,65 @@ def test_an_address_of_a_session_that_is_not_there_opens_a_new_one(page, watch):
     watch.expected = ("404",)  # it is asked for together with the list
     page.goto("/#0123456789abcdef")
     expect(page.locator("#welcome")).to_be_visible()
+
+
+def title_of(page):
+    return page.get_attribute("#title", "data-id")
+
+
+def test_back_and_forward_show_what_the_address_names(page, site):
+    first, second = site.session(), site.session()
+    go_to(page, first)
+    page.click(f"[href='./#{second}']")
+    expect(page.locator("#title")).to_have_attribute("data-id", second)
+    page.click("#new-session")
+    expect(page.locator("#title")).to_have_attribute("data-id", "")
+    say(page, "Hello there")
+    expect(page.locator("#title")).not_to_have_attribute("data-id", "")
+    third = title_of(page)
+    assert page.url.endswith(f"#{third}")
+    wait_until_quiet(page)
+    for way, shown in ((-1, second), (-1, first), (1, second), (1, third)):
+        page.evaluate("(way) => history.go(way)", way)
+        expect(page.locator("#title")).to_have_attribute("data-id", shown)
+        assert page.url.endswith(f"#{shown}")
+    page.click("#new-session")
+    page.go_back()
+    expect(page.locator("#title")).to_have_attribute("data-id", third)
+    page.go_forward()
+    expect(page.locator("#title")).to_have_attribute("data-id", "")
+
+
+def test_the_last_of_several_sessions_that_were_asked_for_is_shown(page, site):
+    """Whichever answer comes first."""
+    slow, quick = site.session(), site.session()
+    go_to(page)
+    held = []
+    page.route(f"**/api/sessions/{slow}", lambda route: held.append(route))
+    page.click(f"[href='./#{slow}']")
+    page.click(f"[href='./#{quick}']")
+    expect(page.locator("#title")).to_have_attribute("data-id", quick)
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(300)
+    assert title_of(page) == quick and page.url.endswith(f"#{quick}")
+
+
+def test_the_skip_link_leads_to_the_box_and_leaves_the_address_alone(page, open_session):
+    session_id = open_session()
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    expect(page.locator("#text")).to_be_focused()
+    assert page.url.endswith(f"#{session_id}")
+    page.goto(f"{page.url.partition('#')[0]}#text")
+    page.reload()
+    expect(page.locator("#title")).to_have_attribute("data-id", session_id)  # the last one
+
+
+def test_an_address_of_a_session_that_is_gone_changes_back(page, open_session, site, watch):
+    watch.expected = ("404",)
+    session_id = open_session()
+    page.evaluate("location.hash = 'deadbeefdeadbeef'")
+    expect(page.locator(".toast")).to_be_visible()
+    expect(page.locator("#title")).to_have_attribute("data-id", session_id)
+    page.wait_for_function("(id) => location.hash === `#${id}`", arg=session_id)

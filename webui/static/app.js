@@ -5,6 +5,7 @@
  */
 
 import { announce } from "./base/announce.js";
+import { nameInAddress, sessionInAddress } from "./base/address.js";
 import { byId, h, iconButton } from "./base/dom.js";
 import { recall, remember } from "./base/storage.js";
 import { chooseTheme, chosenTheme } from "./base/theme.js";
@@ -127,12 +128,13 @@ listenToKeys({
 /** @param {string} id @param {Promise<any>} [reading] the session, if it was asked for already */
 async function open(id, reading) {
   frame.closeDrawer(false);
-  if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
+  nameInAddress(id, true);
   try {
-    await room.open(id, reading);
+    if (!(await room.open(id, reading))) return;
   } catch (error) {
     toastError(error);
-    if (!store.state.session) await openNew();
+    if (store.state.session) nameInAddress(store.state.session.id || "", false);
+    else await openNew();
     return;
   }
   remember("last", id);
@@ -141,21 +143,21 @@ async function open(id, reading) {
   else composer.focus();
 }
 
-/** The empty page, with the bots that were in the room last. */
-async function openNew() {
+/** The empty page, with the bots that were in the room last. @param {boolean} [entry] whether Back leaves it again */
+async function openNew(entry = false) {
+  nameInAddress("", entry);
   const known = new Set(store.state.bots.map((bot) => bot.id));
   const before = (store.state.session?.bots || [])
     .filter((entry) => known.has(entry.id))
     .map((entry) => ({ ...entry, muted: false }));
   const first = store.state.bots[0];
   await room.openNew(before.length ? before : first ? [{ id: first.id, muted: false }] : []);
-  history.replaceState(null, "", location.pathname);
   remember("last", "");
 }
 
 async function create() {
   frame.closeDrawer(false);
-  await openNew();
+  await openNew(true);
   composer.focus();
 }
 
@@ -320,8 +322,8 @@ byId("brand-buttons").append(
 store.on(["session"], showTitle);
 store.on(["session"], () => {
   const id = store.state.session?.id;
-  if (!id || location.hash === `#${id}`) return;
-  history.replaceState(null, "", `#${id}`);
+  if (!id || sessionInAddress()) return; // else the new session has become a real one
+  nameInAddress(id, false);
   remember("last", id);
 });
 // A session's summary changes with it: its title, who is writing, how many messages.
@@ -333,16 +335,22 @@ store.on(["session", "live"], () => {
   listed = key;
   if (!store.state.loading) library.reload(); // else it has just come
 });
-window.addEventListener("hashchange", () => {
-  const id = location.hash.slice(1);
-  if (id && id !== store.state.session?.id) open(id);
+/** Back, Forward, or another address by hand. */
+window.addEventListener("popstate", () => {
+  const id = sessionInAddress();
+  if (id) open(id);
+  else if (!location.hash) openNew();
+});
+/** @type {HTMLElement} */ (document.querySelector(".skip")).addEventListener("click", (event) => {
+  event.preventDefault(); // its address is none of a session
+  composer.focus();
 });
 window.addEventListener("pagehide", () => {
   room.flushPatch();
 });
 
 async function start() {
-  const wanted = location.hash.slice(1) || recall("last");
+  const wanted = sessionInAddress() || recall("last");
   const reading = wanted ? get(`/api/sessions/${wanted}`) : undefined;
   reading?.catch(() => {}); // one that is gone is not in the list
   const bodies = await Promise.all([

@@ -25,7 +25,7 @@
   };
   /** What app.js begins with, and the reply that is being written in its session. */
   const askAll = async () => {
-    let session = location.hash.slice(1);
+    let session = location.hash.match(/^#([0-9a-f]{16})$/)?.[1];
     try {
       session ||= localStorage.getItem("parlor.last") || "";
     } catch {

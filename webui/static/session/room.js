@@ -20,6 +20,8 @@ import { messageOf, shownPath, withMessage, withOutgoing } from "./tree.js";
 export function createRoom(store, page) {
   /** @type {Promise<any>} */
   let queue = Promise.resolve();
+  /** How often another session was asked for. */
+  let openings = 0;
   /** Someone waits here for every reply to end. @type {(() => void)[]} */
   let waiting = [];
 
@@ -123,18 +125,26 @@ export function createRoom(store, page) {
     });
 
   const room = {
-    /** Show a session. @param {string} id @param {Promise<any>} [reading] it, if it was asked for already */
+    /**
+     * Show a session. Answers false if yet another one was asked for meanwhile.
+     * @param {string} id @param {Promise<any>} [reading] it, if it was asked for already
+     */
     async open(id, reading) {
+      const number = (openings += 1);
       await saving.flush();
-      replies.leave();
       const body = await (reading || get(`/api/sessions/${id}`));
+      if (number !== openings) return false;
+      replies.leave();
       store.set({ session: null, context: null, viewLeaf: null, editing: null, outgoing: null });
       adopt(body);
+      return true;
     },
 
     /** Show the empty page on which a session begins. @param {{id: string, muted: boolean}[]} bots */
     async openNew(bots) {
+      const number = (openings += 1);
       await saving.flush();
+      if (number !== openings) return;
       replies.leave();
       saving.leave();
       const session = unsavedSession(bots, store.state);

@@ -1,0 +1,19 @@
+// @ts-check
+/** The page's address: which session it names, and the entries of the browser's history. */
+
+const SESSION = /^#([0-9a-f]{16})$/;
+
+/** The id of the session that the address names, or "". */
+export const sessionInAddress = () => location.hash.match(SESSION)?.[1] || "";
+
+/**
+ * Have the address name a session, or none.
+ * @param {string} id or "" for the page of a new session
+ * @param {boolean} entry whether Back leads to what was named before; else this takes its place
+ */
+export function nameInAddress(id, entry) {
+  if (sessionInAddress() === id && (id || !location.hash)) return;
+  const address = id ? `#${id}` : location.pathname;
+  if (entry) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+}
