@@ -284,6 +284,12 @@ def wait_until_quiet(page: Any) -> None:
     expect(page.locator(".md.writing")).to_have_count(0)
 
 
+def wait_until_saved(page: Any, session_id: str, saved: bool = True) -> None:
+    """What was changed in the panels is on the server (or is not)."""
+    kept = "([id, saved]) => (localStorage.getItem(`parlor.unsaved.${id}`) === null) === saved"
+    page.wait_for_function(kept, arg=[session_id, saved])
+
+
 def texts(page: Any) -> list[str]:
     """What each message says. One that is not laid out (content-visibility) has no innerText."""
     return page.eval_on_selector_all(

@@ -95,6 +95,16 @@ def test_a_slider_is_bent_so_that_the_usual_value_stands_near_the_middle(call):
     assert [row[1:] for row in found] == [[0, 1, True], [0, 5, True], [1, 2048, True], [0, 1000, True]]
 
 
+def test_numbers_are_read_as_people_write_them(call):
+    texts = ["0,7", "0.7", ",5", "-1,5", "1,024", "12,345,678", "7", " 7 ", "1,2,3", "x", "", "1e5"]
+    code = "(m, texts) => texts.map((text) => [m.readNumber(text, false), m.readNumber(text, true)])"
+    found = call("panels/field", code, texts)
+    assert found == [
+        [0.7, 0.7], [0.7, 0.7], [0.5, 0.5], [-1.5, -1.5], [1.024, 1024], [None, 12345678], [7, 7], [7, 7],
+        [None, None], [None, None], [None, None], [None, None],
+    ]  # fmt: skip
+
+
 def test_numbers_and_times_are_written_as_people_read_them(call):
     found = call(
         "base/format",

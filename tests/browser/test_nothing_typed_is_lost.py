@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.server_process import Server
 
-from .conftest import LIN, MARLOW, OTTO, Site, go_to, say, wait_until_quiet
+from .conftest import LIN, MARLOW, OTTO, Site, go_to, say, wait_until_quiet, wait_until_saved
 
 pytestmark = pytest.mark.browser
 
@@ -124,11 +124,6 @@ def test_what_is_typed_in_the_panels_while_the_server_restarts_is_saved_then(chr
     finally:
         context.close()
         server.kill()
-
-
-def wait_until_saved(page, session_id, saved=True):
-    kept = "([id, saved]) => (localStorage.getItem(`parlor.unsaved.${id}`) === null) === saved"
-    page.wait_for_function(kept, arg=[session_id, saved])
 
 
 def test_two_tabs_never_overwrite_each_others_other_fields(page, context, open_session, site, watch):
@@ -334,7 +329,8 @@ def test_a_message_on_its_way_from_a_session_that_is_left_arrives_there_or_stays
     expect(page.locator("#text")).to_have_value("")
     expect(page.locator(".message")).to_have_count(0)
     wait_for_one(page, waiting).continue_()
-    page.wait_for_function(f"localStorage.getItem('parlor.draft.{first}') === 'typed ahead'")
+    draft = "(id) => localStorage.getItem(`parlor.draft.${id}`)"
+    page.wait_for_function(f"{draft} === 'typed ahead'", arg=first)
     page.click(f"[href='./#{first}']")
     expect(page.locator(".from-user .md")).to_have_text("for the first")
     expect(page.locator("#text")).to_have_value("typed ahead")

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import MARLOW, OTTO, go_to, say, texts, wait_until_quiet
+from .conftest import MARLOW, OTTO, go_to, say, texts, wait_until_quiet, wait_until_saved
 
 pytestmark = pytest.mark.browser
 
@@ -68,10 +68,52 @@ def test_a_changed_value_is_marked_and_reset(page, open_session, site):
     assert site.read(session_id)["sampling"] == {}
 
 
-def test_values_out_of_range_are_brought_into_it(page, open_session):
+@pytest.mark.parametrize("key", ["Tab", "Enter"])
+def test_values_out_of_range_are_brought_into_it_and_that_is_said(page, open_session, key):
     open_session()
-    set_number(page, "temperature", 99)
-    expect(field(page, "temperature").locator(".number")).to_have_value("5.00")
+    number = field(page, "temperature").locator(".number")
+    said = field(page, "temperature").locator(".wrong")
+    number.fill("99")
+    number.press(key)
+    expect(number).to_have_value("5.00")
+    expect(said).to_have_text("99 is outside 0.00 to 5.00; 5.00 is set.")
+    number.fill("warm")
+    number.press(key)
+    expect(number).to_have_value("5.00")
+    expect(said).to_have_text("“warm” is not a number.")
+    number.fill("1")
+    number.press(key)
+    expect(said).to_be_hidden()
+    number.fill("")
+    number.press(key)
+    expect(number).to_have_value("0.80")
+    expect(said).to_be_hidden()
+
+
+def test_a_comma_is_a_decimal_point_and_parts_thousands(page, open_session, site):
+    session_id = open_session()
+    for name, typed, shown in (
+        ("temperature", "0,7", "0.70"),
+        ("top_p", ",5", "0.50"),
+        ("max_new_tokens", "1,024", "1024"),
+    ):
+        number = field(page, name).locator(".number")
+        number.click()
+        number.press("Control+a")
+        page.keyboard.type(typed)
+        number.press("Tab")
+        expect(number).to_have_value(shown)
+        expect(field(page, name).locator(".wrong")).to_be_hidden()
+    wait_until_saved(page, session_id)
+    saved = {"temperature": 0.7, "top_p": 0.5, "max_new_tokens": 1024}
+    assert site.read(session_id)["sampling"] == saved
+
+
+def test_the_presets_that_ship_can_be_neither_overwritten_nor_deleted(page, open_session):
+    open_session()
+    page.select_option(".select", label="Creative")
+    page.click("text=Save as preset")
+    expect(page.locator(".menu [role=menuitem]")).to_have_text(["Save as a new preset"])
 
 
 def test_presets_are_chosen_saved_and_deleted(page, open_session, site):

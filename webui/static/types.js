@@ -27,7 +27,7 @@
  *   min?: number, max?: number, step?: number, group: string, label: string, help: string, max_items?: number,
  *   max_length?: number}} Parameter
  *
- * @typedef {{id: string, name: string, sampling: Record<string, any>, built_in?: boolean}} Preset
+ * @typedef {{id: string, name: string, sampling: Record<string, any>, builtin?: boolean}} Preset
  *
  * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[], presets: Preset[],
  *   limits: Record<string, number>}} Settings
@@ -38,7 +38,11 @@
  *   ready: boolean, stopping: boolean, held: boolean, progress: {done: number, total: number, cached: number} | null,
  *   stats: Record<string, any> | null}} Live
  *
- * @typedef {{status: any, settings: Settings | null, bots: Bot[], sessions: Summary[], problems: any[], query: string,
+ * @typedef {{model: Record<string, any>, engine: Record<string, any>, version: string, changes: number}} Status
+ *
+ * @typedef {{file: string, message: string}} FileProblem
+ *
+ * @typedef {{status: Status | null, settings: Settings | null, bots: Bot[], sessions: Summary[], problems: FileProblem[], query: string,
  *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
  *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null}} State
  */

@@ -41,6 +41,16 @@ function snap(spec, raw) {
 }
 
 /**
+ * A number as people write it: a comma stands before the decimals, or before thousands where there are no decimals.
+ * @param {string} text @param {boolean} whole
+ */
+export function readNumber(text, whole) {
+  const grouped = whole && /^-?\d{1,3}(,\d{3})+$/.test(text.trim());
+  const plain = text.trim().replace(grouped ? /,/g : /,(?=\d*$)/, grouped ? "" : ".");
+  return /^-?(\d+\.?\d*|\.\d+)$/.test(plain) ? Number(plain) : null;
+}
+
+/**
  * @param {Parameter} spec
  * @param {{most?: number, onChange: (value: any) => void, onReset: () => void}} options `most`: a lower end for the slider than the range has
  */
@@ -52,12 +62,9 @@ export function numberField(spec, { most, onChange, onReset }) {
   const number = /** @type {HTMLInputElement} */ (
     h("input", {
       id,
-      type: nullable ? "text" : "number",
+      type: "text", // a number's own box drops the comma that many people type
       class: "number tabular",
       inputmode: step < 1 ? "decimal" : "numeric",
-      min: nullable ? null : min,
-      max: nullable ? null : spec.max,
-      step: nullable ? null : step,
       placeholder: nullable ? "random" : null,
       autocomplete: "off",
       "aria-describedby": `${id}-help`,
@@ -78,17 +85,26 @@ export function numberField(spec, { most, onChange, onReset }) {
     );
   const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
   const note = h("p", { class: "help override", hidden: true });
+  const said = h("p", { class: "help wrong", role: "alert", hidden: true });
   const element = h(
     "div",
     { class: "field", data: { parameter: spec.name } },
     h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset, number),
     slider,
     h("p", { class: "help", id: `${id}-help`, text: spec.help }),
+    said,
     note,
   );
 
+  /** @type {any} */
+  let shown = spec.default;
+  /** What take() has taken, and may be asked to take again: Enter is a change too. */
+  let taken = "";
+
   /** @param {any} value */
   function paint(value) {
+    shown = value;
+    taken = "";
     if (slider && bent) {
       const share = bent.toShare(value);
       slider.value = String(Math.round(share * SLIDER_STEPS));
@@ -108,25 +124,39 @@ export function numberField(spec, { most, onChange, onReset }) {
     const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
     if (!by) return;
     event.preventDefault();
-    const value = snap(spec, Number(number.value) + by * step);
+    const value = snap(spec, shown + by * step);
     paint(value);
     number.value = stepped(value, step);
     onChange(value);
   });
-  number.addEventListener("change", () => {
+  /** @param {number} value */
+  const written = (value) => (nullable ? String(value) : stepped(value, step));
+  /** Take what was typed, and say what became of it if that is something else. */
+  function take() {
+    if (number.value === taken) return;
     const text = number.value.trim();
-    if (nullable && !/^\d+$/.test(text)) {
-      number.value = "";
-      onChange(null);
-      return;
-    }
-    const value = text === "" || Number.isNaN(Number(text)) ? spec.default : snap(spec, Number(text));
-    number.value = nullable ? String(value) : stepped(value, step);
+    const typed = readNumber(text, step >= 1);
+    const value = typed === null ? (text === "" ? (nullable ? null : spec.default) : shown) : snap(spec, typed);
+    const unlike = typed !== null && Math.abs(typed - value) > step / 2;
+    said.hidden = !(unlike || (typed === null && text !== ""));
+    said.textContent = unlike
+      ? `${text} is outside ${written(min)} to ${written(spec.max ?? max)}; ${written(value)} is set.`
+      : `“${text.slice(0, 20)}” is not a number.`;
+    number.value = value === null ? "" : written(value);
     paint(value);
     onChange(value);
-  });
+    taken = number.value;
+  }
+  number.addEventListener("change", take);
   number.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") number.dispatchEvent(new Event("change"));
+    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    const typed = readNumber(number.value, step >= 1);
+    if (event.key === "Enter") take();
+    else if (by && typed !== null) {
+      event.preventDefault();
+      number.value = written(snap(spec, typed + by * step));
+      take();
+    }
   });
 
   return {
@@ -137,6 +167,7 @@ export function numberField(spec, { most, onChange, onReset }) {
       reset.hidden = !changed;
       note.hidden = !override;
       note.textContent = override;
+      if (value !== shown) said.hidden = true;
       paint(value);
     },
   };

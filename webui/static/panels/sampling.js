@@ -145,7 +145,7 @@ export function createSampling(store, room, reloadSettings) {
     const { session } = store.state;
     if (!session) return;
     const chosen = preset();
-    const own = chosen && !chosen.built_in ? chosen : null;
+    const own = chosen && !chosen.builtin ? chosen : null;
     openMenu(save, "Presets", [
       { label: "Save as a new preset", icon: "save", onSelect: saveNew },
       own && {

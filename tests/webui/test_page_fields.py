@@ -1,0 +1,69 @@
+"""Every field that the page reads is one that the server sends: types.js against its answers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.helpers.api import MARLOW, OTTO, Page
+from webui.storage.schema import REPLY_NUMBERS
+
+STATIC = Path(__file__).resolve().parents[2] / "webui" / "static"
+PAGES_OWN = {"Live", "State"}
+"""Types of types.js that never cross the wire."""
+
+
+def declared() -> dict[str, dict[str, bool]]:
+    """{type: {field: whether it is always there}} of types.js."""
+    text = re.sub(r"\n \* *", " ", (STATIC / "types.js").read_text(encoding="utf-8"))
+    types = {}
+    for body, name in re.findall(r"@typedef \{\{(.*?)\}\} (\w+)(?= @typedef|  |\s*A reply|\s*/)", text):
+        while (flat := re.sub(r"\{[^{}]*\}|<[^<>]*>", "", body)) != body:
+            body = flat
+        types[name] = {field: not optional for field, optional in re.findall(r"(\w+)(\??):", body)}
+    return types
+
+
+def answers(client, store) -> dict[str, list[dict]]:
+    """What the server says of each type."""
+    page = Page(client, MARLOW, OTTO)
+    page.say("Hello to both of you")
+    body = page.load()
+    running = page.send("POST", "/replies", kind="next", bot=OTTO)["reply"]
+    page.finish(running)
+    listed = client.get("/api/sessions").json
+    found = client.get("/api/sessions?q=both").json
+    settings = client.get("/api/settings").json
+    own = client.post("/api/presets", json={"name": "Mine", "sampling": {}}).json["preset"]
+    return {
+        "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
+        "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
+        "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],
+        "Preset": [*settings["presets"], own], "Settings": [settings],
+        "Status": [client.get("/api/status").json]}
+
+
+def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, store):
+    types, sent = declared(), answers(client, store)
+    sent["Message"].append(dict.fromkeys((*REPLY_NUMBERS, "error"), 0))  # not each is in each reply
+    types["Context"].pop("problem", None)  # only where there is one
+    assert set(types) - PAGES_OWN - {"FileProblem"} == set(sent)
+    for name, examples in sent.items():
+        there = set().union(*examples)
+        assert not set(types[name]) - there, name
+        always = {field for field, is_always in types[name].items() if is_always}
+        whole = examples[:-1] if name == "Message" else examples
+        for example in whole:
+            assert not always - set(example), (name, example)
+
+
+def test_what_is_said_of_damaged_files_is_what_the_page_reads(store):
+    from webui.storage.store import Store
+
+    store.close()
+    (store.folder / "chats" / "0123456789abcdef.json").write_text("{", encoding="utf-8")
+    again = Store(store.folder)
+    try:
+        assert again.problems and all(set(declared()["FileProblem"]) <= set(one) for one in again.problems)
+    finally:
+        again.close()
