@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "linear.h"
+#include "tiles.h"
 
 namespace parlor {
 namespace amx {
@@ -22,25 +23,12 @@ constexpr int kTileRows = 16;
 constexpr int64_t kTileFloats = kTileRows * kLanes;
 
 // Tiles of the unit: 0 to 3 products; 4, 5 x and codes of 64 columns; 6, 7 the same of 32 columns.
-struct alignas(64) TileConfig {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-
-    void set(int tile, int num_rows, int bytes) {
-        rows[tile] = static_cast<uint8_t>(num_rows);
-        row_bytes[tile] = static_cast<uint16_t>(bytes);
-    }
-};
-
-void configure_tiles() {
+void configure_int8_tiles() {
     TileConfig config;
     for (int tile = 0; tile < 6; ++tile) config.set(tile, kTileRows, 64);
     config.set(6, kTileRows, 32);
     config.set(7, 8, 64);
-    // gcc 12 takes _tile_loadconfig for a read of 8 bytes and drops the other stores; this makes it keep them.
-    asm volatile("" ::"m"(config) : "memory");
-    _tile_loadconfig(&config);
+    config.load();
 }
 
 inline __m512 load_halves(const uint16_t* source) {
@@ -281,7 +269,7 @@ void multiply_tiles(const linear_weight& w, const Tile* tiles, int64_t num_tiles
     float* const sums = reinterpret_cast<float*>(steps + kPanelRowBlocks * kMaxSteps);
     const auto add = zeros_of(w) == Zeros::kInCodes ? adder_of<Zeros::kInCodes>(w)
         : zeros_of(w) == Zeros::kAsInteger ? adder_of<Zeros::kAsInteger>(w) : adder_of<Zeros::kAsFloat>(w);
-    configure_tiles();
+    configure_int8_tiles();
     for (int64_t begin = first; begin < last; begin += kPanelRowBlocks) {
         const int64_t count = last - begin < kPanelRowBlocks ? last - begin : kPanelRowBlocks;
         __builtin_memset(sums, 0, num_tiles * count * kTileFloats * sizeof(float));
@@ -289,7 +277,7 @@ void multiply_tiles(const linear_weight& w, const Tile* tiles, int64_t num_tiles
             int num_steps = 0;
             for (int64_t i = 0; i < count; ++i)
                 num_steps += unpack_span(w, spans_of(w)[span], begin + i, panels + i * kPanel, steps + num_steps);
-            asm volatile("" ::: "memory");  // gcc's tile loads do not say that they read memory
+            keep_memory_order();
             add(steps, num_steps, tiles, num_tiles, span, sums);
         }
         for (int64_t t = 0; t < num_tiles; ++t) {

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <new>
 
+#include "prompt.h"
 #include "thread_team.h"
 
 namespace parlor {
@@ -271,6 +272,25 @@ int dense(const linear_weight& w, const LinearKernels& few, const Input& input, 
                      [&](const Input& i, const Output& o) { return dense_chunk(w, few, i, o, epilogue); });
 }
 
+#if PARLOR_BUILT_ISA >= 3
+// At most kPromptChunk rows.
+int prompt_chunk(const linear_weight& w, const Input& input, const PromptOutput& output) {
+    const int64_t staged_bytes = amx::prompt_staged_bytes(w, input.rows);
+    const int64_t own_bytes = amx::prompt_own_bytes(w, input.rows);
+    char* const staged = static_cast<char*>(team().scratch(staged_bytes + own_bytes * team().size()));
+    if (!staged) return PARLOR_ERROR_MEMORY;
+    team().parallel_for((input.rows + kPromptPair - 1) / kPromptPair, [&](int64_t begin, int64_t end, int) {
+        for (int64_t pair = begin; pair < end; ++pair) amx::prompt_stage(w, input, pair, staged);
+    });
+    const auto multiply_blocks = [&](int64_t begin, int64_t end, int part) {
+        amx::prompt_multiply(w, staged, begin, end, output, staged + staged_bytes + own_bytes * part);
+    };
+    team().parallel_for(Epilogue{output.epilogue, w.n}.row_blocks(), multiply_blocks,
+                        amx::prompt_row_blocks(output.epilogue));
+    return PARLOR_OK;
+}
+#endif
+
 int check(const float* x, int64_t x_stride, int64_t m, const linear_weight* w, const float* out, int64_t out_stride,
           int epilogue) {
     if (!w || !w->codes) return PARLOR_ERROR_POINTER;
@@ -293,4 +313,22 @@ extern "C" int linear(const float* x, int64_t x_stride, int64_t m, const float* 
     const Input input{x, x_stride, m, norm_weight, eps};
     const Output output{out, out_stride, static_cast<int>(m), epilogue == PARLOR_EPILOGUE_ADD};
     return (is_quantized(*weight) ? quantized : dense)(*weight, kernels, input, output, {epilogue, weight->n});
+}
+
+extern "C" int prompt_linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
+                             const linear_weight* weight, float* out, int64_t out_stride, int epilogue, void* stream) {
+    using namespace parlor;
+#if PARLOR_BUILT_ISA >= 3
+    if (const int error = check(x, x_stride, m, weight, out, out_stride, epilogue)) return error;
+    if (selected_isa() >= Isa::kAmx && amx::takes_prompts(*weight, epilogue)) {
+        for (int64_t row = 0; row < m; row += kPromptChunk) {
+            const int64_t rows = m - row < kPromptChunk ? m - row : kPromptChunk;
+            const Input input{x + row * x_stride, x_stride, rows, norm_weight, eps};
+            if (const int error = prompt_chunk(*weight, input, {out + row * out_stride, out_stride, rows, epilogue}))
+                return error;
+        }
+        return PARLOR_OK;
+    }
+#endif
+    return linear(x, x_stride, m, norm_weight, eps, weight, out, out_stride, epilogue, stream);
 }

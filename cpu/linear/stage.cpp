@@ -14,6 +14,7 @@
 #endif
 
 #include "linear.h"
+#include "norm.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {
@@ -24,15 +25,6 @@ constexpr float kRounder = 12582912.0f;
 constexpr uint32_t kRounderBits = 0x4B400000;
 constexpr uint32_t kTiny = 0x0DA24260;  // 1e-30f: below, kLargestCode / max would overflow; such a span counts as zeros
 
-// Fused wherever the set can: left to the compiler, that would depend on how much it optimizes, and so would the bits.
-inline float multiply_add(float a, float b, float c) {
-#if defined(__FP_FAST_FMAF) || defined(__FMA__)
-    return __builtin_fmaf(a, b, c);
-#else
-    return a * b + c;
-#endif
-}
-
 inline uint32_t float_bits(float value) {
     uint32_t bits;
     __builtin_memcpy(&bits, &value, sizeof bits);
@@ -40,21 +32,6 @@ inline uint32_t float_bits(float value) {
 }
 
 constexpr int kMaxTileRows = 16;
-
-// What a row is multiplied by if it is to be normalized: 1 / sqrt(mean(x^2) + eps). Summed in kColumnUnit lanes, so that
-// every set with a fused multiply-add comes to the same bits.
-float norm_factor(const Input& input, int64_t k, const float* x) {
-    float lanes[kColumnUnit] = {};
-    int64_t i = 0;
-    for (; i + kColumnUnit <= k; i += kColumnUnit) {
-        for (int j = 0; j < kColumnUnit; ++j) lanes[j] = multiply_add(x[i + j], x[i + j], lanes[j]);
-    }
-    for (int j = 0; i + j < k; ++j) lanes[j] = multiply_add(x[i + j], x[i + j], lanes[j]);
-    for (int half = kColumnUnit / 2; half > 0; half /= 2) {
-        for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
-    }
-    return 1.0f / std::sqrt(lanes[0] / static_cast<float>(k) + input.eps);
-}
 
 void normalize(const float* x, const float* norm, float factor, int64_t count, float* values) {
     for (int64_t i = 0; i < count; ++i) values[i] = x[i] * factor * norm[i];

@@ -6,6 +6,7 @@ often as the two models agree. A long prompt is read in parts beside the steps o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import monotonic
 
 import torch
@@ -19,6 +20,14 @@ from model.network.transformer import Transformer
 from model.sizes import LOGIT_ROWS, PAGE_SIZE
 
 
+@dataclass
+class _Mirror:
+    """A sequence as the small model has it."""
+
+    sequence: TokenSequence[None]
+    num_taken: int = 0  # tokens that it has from the large model's sequence; guesses follow
+
+
 class DraftModel:
     """A Drafter. What it has computed of a request is kept until the request ends."""
 
@@ -28,12 +37,13 @@ class DraftModel:
         self._transformer = transformer
         self._max_seq_len = max_seq_len
         self._pool = PagePool(num_pages)
-        self._mirrors: dict[Job, TokenSequence[None]] = {}
+        self._mirrors: dict[Job, _Mirror] = {}
         self._sampler = Sampler(transformer.stages[-1].place)
         config, self._device = transformer.config, transformer.devices[-1]
         self._selected = torch.empty(LOGIT_ROWS, config.hidden_size, device=self._device)
         self._logits = torch.empty(LOGIT_ROWS, config.vocab_size, device=self._device)
-        self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits)
+        self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits,
+                                    transformer.least_prompt_rows)
 
     def find(self, job: Job, token_ids: list[int], limit: int) -> list[int] | None:
         """It must be computed; none where its own context is too short."""
@@ -42,7 +52,7 @@ class DraftModel:
     def forget(self, job: Job) -> None:
         mirror = self._mirrors.pop(job, None)
         if mirror is not None:
-            self._pool.release(mirror.pages)
+            self._pool.release(mirror.sequence.pages)
 
     def make(self, wanted: list[tuple[Chunk[Job], int]]) -> list[list[int]]:
         """Empty where pages are wanting, or where a long prompt is not read to its end yet."""
@@ -52,7 +62,7 @@ class DraftModel:
         for index, (chunk, count) in enumerate(wanted[:LOGIT_ROWS]):
             mirror = self._mirror(chunk.sequence, count)
             if mirror is not None and budget:
-                chunks[index] = Chunk(mirror, mirror.num_computed, min(mirror.num_remaining, budget))
+                chunks[index] = Chunk(mirror, mirror.num_computed, min(mirror.num_alike, budget))
                 budget -= chunks[index].count
         was_long = budget < self._transformer.max_tokens // 2
         while chunks:
@@ -68,6 +78,7 @@ class DraftModel:
 
     def _guess(self, chunks: dict[int, tuple[Chunk[None], Job]], drafts: list[list[int]]) -> None:
         """Compute these chunks; those that reach the end of their sequence get one more token."""
+        chunks = dict(sorted(chunks.items(), key=lambda item: self._step.is_prompt(item[1][0])))
         hidden = self._transformer.forward(self._step.fill([chunk for chunk, _ in chunks.values()]))
         ends, rows, indices, first = [], [], [], 0
         for index, (chunk, job) in chunks.items():
@@ -92,15 +103,15 @@ class DraftModel:
 
     def _mirror(self, sequence: TokenSequence[Job], count: int) -> TokenSequence[None] | None:
         """The sequence as the small model has it, brought up to date; None if there are no pages for it."""
-        mirror = self._mirrors.get(sequence.owner)
-        if mirror is None:
-            mirror = self._mirrors[sequence.owner] = TokenSequence(None, [], 0, 0)
-        agreed = mirror.prompt_length  # tokens that it had from the sequence; guesses follow
+        kept = self._mirrors.get(sequence.owner)
+        if kept is None:
+            kept = self._mirrors[sequence.owner] = _Mirror(TokenSequence(None, [], sequence.prompt_length, 0))
+        mirror, agreed = kept.sequence, kept.num_taken
         known = min(mirror.num_computed, len(sequence.token_ids))
         while agreed < known and mirror.token_ids[agreed] == sequence.token_ids[agreed]:
             agreed += 1
         mirror.num_computed = min(mirror.num_computed, agreed, len(sequence.token_ids) - 1)
-        mirror.token_ids, mirror.prompt_length = list(sequence.token_ids), len(sequence.token_ids)
+        mirror.token_ids, kept.num_taken = list(sequence.token_ids), len(sequence.token_ids)
         while len(mirror.pages) * PAGE_SIZE < len(mirror.token_ids) + count:
             page = self._pool.allocate()
             if page is None:

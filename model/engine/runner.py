@@ -19,7 +19,7 @@ from model.engine.job import Job
 from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
 from model.engine.scheduler import Batch, Chunk
-from model.engine.step_tensors import in_order, recorded_steps
+from model.engine.step_tensors import recorded_steps
 from model.kernels.sampling import SamplingRow
 from model.network.place import Place
 from model.network.transformer import Transformer
@@ -70,7 +70,8 @@ class Runner:
         config, self._device = transformer.config, transformer.devices[-1]
         self._selected = torch.empty(LOGIT_ROWS, config.hidden_size, device=self._device)
         self._logits = torch.empty(LOGIT_ROWS, config.vocab_size, device=self._device)
-        self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits)
+        self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits,
+                                    transformer.least_prompt_rows)
 
     def run(self, batch: Batch[Job]) -> list[Sampled]:
         """Compute a step; what follows every sequence that has come to its end.
@@ -80,7 +81,7 @@ class Runner:
         if batch.copies:
             source, target = torch.tensor(batch.copies, dtype=torch.int32).t().contiguous()
             self._transformer.copy_pages(source, target)
-        chunks = in_order(batch.chunks)
+        chunks = self._step.in_order(batch.chunks)
         hidden = self._transformer.forward(self._step.fill(chunks))
         places: list[int] = []             # rows of hidden after which a token is wanted
         owners: list[Sampled] = []         # whose, one for each of them

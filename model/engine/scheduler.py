@@ -41,6 +41,13 @@ class TokenSequence(Generic[Owner]):
         return len(self.token_ids) - self.num_computed
 
     @property
+    def num_alike(self) -> int:
+        """Of the tokens still to compute those of one kind, the prompt's or the reply's: a device may compute
+        the two in different ways, and a reply that is computed again is to come out as before."""
+        in_prompt = self.prompt_length - self.num_computed
+        return in_prompt if 0 < in_prompt < self.num_remaining else self.num_remaining
+
+    @property
     def num_reusable(self) -> int:
         """Tokens that may come from the cache: the last one is computed, for the logits after it."""
         return min(self.reuse_limit, len(self.token_ids) - 1)
@@ -59,6 +66,11 @@ class Chunk(Generic[Owner]):
     @property
     def num_rows(self) -> int:
         return self.count + len(self.draft)
+
+    @property
+    def is_of_prompt(self) -> bool:
+        """Chunks end where the prompt does."""
+        return self.start < self.sequence.prompt_length
 
     @property
     def is_last(self) -> bool:
@@ -258,13 +270,13 @@ class Scheduler(Generic[Owner]):
         if not prefilling:
             return []
         first = min(prefilling, key=lambda s: s.arrival)
-        counts = {first: min(first.num_remaining, -(-budget // 2))}
+        counts = {first: min(first.num_alike, -(-budget // 2))}
         budget -= counts[first]
-        by_length = sorted(prefilling, key=lambda s: s.num_remaining - counts.get(s, 0))
+        by_length = sorted(prefilling, key=lambda s: s.num_alike - counts.get(s, 0))
         for index, sequence in enumerate(by_length):
             share = max(1, budget // (len(by_length) - index))
             already = counts.get(sequence, 0)
-            count = min(sequence.num_remaining - already, share, budget)
+            count = min(sequence.num_alike - already, share, budget)
             counts[sequence] = already + count
             budget -= count
         return [Chunk(sequence, sequence.num_computed, count) for sequence, count in counts.items() if count]

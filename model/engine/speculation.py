@@ -49,7 +49,8 @@ class Speculator:
         for chunk in batch.chunks:
             job = chunk.sequence.owner
             job.drafts.guess = -1
-            limit = 0 if chunk.count > 1 or job.drafts.is_resting(chunk.start) else self._limit(chunk)
+            is_decoding = chunk.count == 1 and chunk.is_last
+            limit = self._limit(chunk) if is_decoding and not job.drafts.is_resting(chunk.start) else 0
             if not limit:
                 continue
             guess = self.drafter.find(job, chunk.sequence.token_ids, limit)

@@ -46,13 +46,15 @@ class StepTensors:
     devices         of each stage
     recorded_sizes  of the model (see Recorder.sizes): steps of few tokens are filled up to one of them, and
                     every token is a sequence of its own there, so that their shape is the size alone
+    least_prompt_rows  a chunk of a prompt with fewer rows is computed as rows that decode
     """
 
     def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int, devices: Sequence[torch.device],
-                 recorded_sizes: tuple[int, ...] = ()) -> None:
+                 recorded_sizes: tuple[int, ...] = (), least_prompt_rows: int = _FEW_ROWS + 1) -> None:
         rows = max(max_sequences, *recorded_sizes, 1)
         self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len))
         self._stages, self._sizes = list(devices), recorded_sizes
+        self._least_prompt_rows = least_prompt_rows
         others = {device for device in devices if device.type != "cpu"}
         # two in turn: the next step is written while the copy of the last one may still wait for its device
         is_pinned = any(device.type == "cuda" for device in others)
@@ -63,6 +65,15 @@ class StepTensors:
         self._tensors[torch.device("cpu")] = self._buffers[0].tensors
         self._offsets = torch.arange(max(max_seq_len, rows + 1)).numpy()
         self._views: dict[tuple[int, int], list[StepInput]] = {}
+
+    def in_order(self, chunks: Sequence[Chunk[Any]]) -> list[Chunk[Any]]:
+        """Those that are computed as prompts last, so that they are taken together; else as they were."""
+        return sorted(chunks, key=self.is_prompt)
+
+    def is_prompt(self, chunk: Chunk[Any]) -> bool:
+        """Whether it is computed as a prompt. Not with a draft: how one is checked must be, to the bit, how
+        its tokens are decoded."""
+        return chunk.is_of_prompt and chunk.num_rows >= self._least_prompt_rows and not chunk.draft
 
     def fill(self, chunks: Sequence[Chunk[Any]]) -> list[StepInput]:
         """The tensors of a step, one input for each stage, drafts included; valid until the next call.
@@ -85,7 +96,7 @@ class StepTensors:
             row += chunk.num_rows
         if size is None:
             steps = self._sent(buffer, row, len(chunks))
-            prompts = _prompts(chunks, row)
+            prompts = self._prompts(chunks, row)
             return [replace(step, prompts=prompts) for step in steps] if prompts else steps
         self._pad(buffer, row, size)
         return self._sent(buffer, size, size)
@@ -95,6 +106,18 @@ class StepTensors:
         self._buffers[-1].wait()
         self._pad(self._buffers[-1], 0, size)
         return self._sent(self._buffers[-1], size, size)
+
+    def _prompts(self, chunks: Sequence[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
+        """The chunks at the end that are computed as prompts."""
+        found: list[PromptRows] = []
+        for index in reversed(range(len(chunks))):
+            chunk = chunks[index]
+            if not self.is_prompt(chunk):
+                break
+            first = num_rows - chunk.num_rows
+            found.insert(0, PromptRows(index, first, num_rows, chunk.start + chunk.num_rows))
+            num_rows = first
+        return tuple(found)
 
     def _recorded_size(self, chunks: Sequence[Chunk[Any]]) -> int | None:
         num_tokens = sum(chunk.num_rows for chunk in chunks)
@@ -148,36 +171,16 @@ class StepTensors:
         return steps
 
 
-def _is_prompt(chunk: Chunk[Any]) -> bool:
-    """Many rows, and no draft: how a draft is checked must be, to the bit, how its tokens are decoded."""
-    return chunk.num_rows > _FEW_ROWS and not chunk.draft
-
-
-def in_order(chunks: Sequence[Chunk[Any]]) -> list[Chunk[Any]]:
-    """Those that are computed as prompts last, so that they are taken together; else as they were."""
-    return sorted(chunks, key=_is_prompt)
-
-
-def _prompts(chunks: Sequence[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
-    """The chunks at the end that are computed as prompts."""
-    found: list[PromptRows] = []
-    for index in reversed(range(len(chunks))):
-        chunk = chunks[index]
-        if not _is_prompt(chunk):
-            break
-        found.insert(0, PromptRows(index, num_rows - chunk.num_rows, num_rows, chunk.start + chunk.num_rows))
-        num_rows -= chunk.num_rows
-    return tuple(found)
-
-
-def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: int,
-                   logits: Tensor) -> StepTensors:
+def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: int, logits: Tensor,
+                   least_prompt_rows: int) -> StepTensors:
     """The tensors of a model's steps, after every step that is to be recorded ahead has run with them.
 
-    logits  float32 [rows, vocab_size], for the most rows that are recorded
+    logits             float32 [rows, vocab_size], for the most rows that are recorded
+    least_prompt_rows  see StepTensors
     """
     sizes = tuple(size for size in transformer.recorded_sizes if size <= len(logits))
-    steps = StepTensors(transformer.max_tokens, max_sequences, max_seq_len, transformer.devices, sizes)
+    steps = StepTensors(transformer.max_tokens, max_sequences, max_seq_len, transformer.devices, sizes,
+                        least_prompt_rows)
     for size in sizes:
         transformer.logits(transformer.forward(steps.blank(size)), logits[:size])
     transformer.seal()

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.kernels.binding import Library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cache_kinds import kind_of
-from model.kernels.linear import LinearOperations
+from model.kernels.linear import LinearOperations, LinearWeight
 from model.kernels.sampling import SamplingRow, SamplingStruct
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -57,6 +57,29 @@ def cache_code(cache: Tensor, head_dim: int) -> int:
     return kind_of(str(cache.dtype).removeprefix("torch."), cache.shape[3], head_dim).code
 
 
+class CpuPrompts:
+    """PromptOperations with AMX: products of bfloat16, which no row shares with another."""
+
+    least_rows = 1
+
+    def __init__(self, kernels: CpuKernels) -> None:
+        self._kernels = kernels
+
+    def prompt_linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
+                      eps: float = 0.0, epilogue: str = "store") -> None:
+        """As `linear`, both factors of a product rounded to bfloat16."""
+        self._kernels.multiply("prompt_linear", x, weight, out, norm, eps, epilogue)
+
+    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
+                         out: Tensor, num_heads: int, scale: float) -> None:
+        """As `paged_attention` for one sequence."""
+        self._kernels.paged_attention(q, k_cache, v_cache, pages[None], torch.tensor([0, len(q)]).int(),
+                                      torch.tensor([num_keys]).int(), out, num_heads, scale)
+
+    def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
+        """There is one way for each weight, whatever the number of rows."""
+
+
 class CpuKernels(LinearOperations):
     """What `load_kernels("cpu")` returns; the linear operations come from linear.py."""
 
@@ -94,9 +117,9 @@ class CpuKernels(LinearOperations):
         self.call("set_threads", count)
 
     @property
-    def prompts(self) -> None:
-        """Rows of prompts are computed as all others are."""
-        return None
+    def prompts(self) -> CpuPrompts | None:
+        """AMX has a way of its own with rows of prompts; elsewhere they are computed as all others are."""
+        return CpuPrompts(self) if self.isa == "amx" else None
 
     # ---- rows ------------------------------------------------------------------------------------------
 

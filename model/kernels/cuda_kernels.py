@@ -61,6 +61,9 @@ class CudaKernels(CudaLinearOperations):
         """The stream that torch uses now, as a number; None without a GPU."""
         return None if self.device == "cpu" else torch.cuda.current_stream().cuda_stream
 
+    least_rows = 9
+    """Fewer are computed as sequences of one token each: each reads all its keys again."""
+
     @property
     def prompts(self) -> CudaKernels:
         return self

@@ -235,8 +235,14 @@ PARLOR_API int linear(
     int epilogue,                  /* PARLOR_EPILOGUE_* */
     void* stream);
 
+/* The same for rows of prompts, on the CPU alone: with AMX both factors of a product may be rounded to bfloat16 (0.2% of a
+ * result). A row's result still depends on no other row, but need not be what linear() gives. Elsewhere it is linear(). */
+PARLOR_API int prompt_linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
+                             const struct linear_weight* weight, float* out, int64_t out_stride, int epilogue,
+                             void* stream);
+
 /* The machine's limits, for tools/benchmark: read `bytes` of memory with all threads; make products in registers
- * (int8; int16 with AVX2; float32 in plain code), `rounds` of them among all threads, and say how many operations that
+ * (int8; bfloat16 with AMX; int16 with AVX2; float32 in plain code), `rounds` of them among all threads, and say how many operations that
  * was. */
 PARLOR_API int measure_read(const void* memory, int64_t bytes, void* stream);
 PARLOR_API int measure_products(int64_t rounds, int64_t* operations, void* stream);

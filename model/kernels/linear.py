@@ -124,8 +124,13 @@ class LinearOperations:
 
         A row's result does not depend on the other rows. Raises ValueError if the shapes disagree.
         """
+        self.multiply("linear", x, weight, out, norm, eps, epilogue)
+
+    def multiply(self, function: str, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None,
+                 eps: float, epilogue: str) -> None:
+        """`linear` by a C function with its arguments."""
         check_linear(x, weight.n, weight.k, out, norm, epilogue)
-        self.call("linear", x, x.stride(0), len(x), norm, eps, ctypes.byref(weight.struct), out,
+        self.call(function, x, x.stride(0), len(x), norm, eps, ctypes.byref(weight.struct), out,
                   out.stride(0), EPILOGUES.index(epilogue), self.stream)
 
     def _pack(

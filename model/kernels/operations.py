@@ -38,7 +38,12 @@ class NativeLibrary(Protocol):
 
 
 class PromptOperations(Protocol):
-    """A device's own ways with many rows of one prompt; a row's result may depend on how many there are."""
+    """A device's own ways with rows of prompts, which need not give the bits that decoding gives."""
+
+    @property
+    def least_rows(self) -> int:
+        """A chunk of a prompt with fewer rows is computed as rows that decode. 1: all are computed alike, so
+        that neither the sizes of chunks nor a beginning from the cache change a bit of what follows."""
 
     def prompt_linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None,
                       eps: float = 0.0, epilogue: str = "store") -> None: ...

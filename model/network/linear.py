@@ -41,7 +41,7 @@ class Linear:
         """x float32 [T, k], out float32 [T, n]; rows of both may be strided.
 
         norm and epilogue are those of `linear` in model/kernels. silu_mul: the layer is gate and up, in one
-        part or in two. of_prompts: the device may have a way of its own for so many rows.
+        part or in two. of_prompts: the device may have a way of its own for such rows.
         """
         multiply = self._prompt_linear if of_prompts else self._linear
         if len(self.parts) == 1:

@@ -116,7 +116,10 @@ class Stage:
     def run(self, step: StepInput) -> None:
         """Compute the new tokens in these layers and put their keys and values into the cache."""
         with self.place.active():
-            self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._layers(step))
+            if step.prompts and self.place.ops.prompts is not None:
+                self._layers(step)  # how many keys a prompt has is an argument, which a recording would keep
+            else:
+                self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._layers(step))
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Norm and head, in the last stage: hidden float32 [R, hidden_size], out float32 [R, vocab_size]."""

@@ -54,6 +54,12 @@ class Transformer:
         """Rows of the steps that are repeated from a recording made while loading; see Recorder.sizes."""
         return self.stages[0].recorded_sizes
 
+    @property
+    def least_prompt_rows(self) -> int:
+        """See PromptOperations.least_rows; 1 where prompts are computed as everything else is."""
+        ways = [stage.place.ops.prompts for stage in self.stages]
+        return max((way.least_rows for way in ways if way is not None), default=1)
+
     def seal(self) -> None:
         """Loading is over: nothing more is recorded ahead."""
         for stage in self.stages:

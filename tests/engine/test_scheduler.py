@@ -45,6 +45,22 @@ def test_a_long_prompt_comes_in_chunks_and_then_decodes():
     assert [step(scheduler)["a"] for _ in range(5)] == [512, 512, 76, 1, 1]
 
 
+def test_a_reply_that_is_computed_again_is_in_no_chunk_with_its_prompt():
+    """As after it was thrown out for want of pages: a device may have another way with rows of prompts."""
+    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512)
+    thrown_out = sequence("a", 140)
+    thrown_out.prompt_length = 100
+    scheduler.add(thrown_out)
+    kinds = []
+    while not kinds or kinds[-1] != (1, False):
+        batch = scheduler.next_batch()
+        kinds += [(chunk.count, chunk.is_of_prompt) for chunk in batch.chunks]
+        scheduler.computed(batch)
+        if thrown_out.num_remaining == 0:
+            thrown_out.token_ids.append(7)
+    assert kinds == [(100, True), (40, False), (1, False)]
+
+
 def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
     scheduler: Scheduler[str] = Scheduler(PagePool(256), 512)
     scheduler.add(sequence("short", 10))

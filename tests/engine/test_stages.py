@@ -17,7 +17,7 @@ import torch
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.engine.loading import load_engine
 from model.engine.scheduler import Chunk, TokenSequence
-from model.engine.step_tensors import StepTensors, in_order
+from model.engine.step_tensors import StepTensors
 from model.formats.checkpoint import open_checkpoint
 from model.kernels import load_kernels
 from model.memory.layer_split import layers_by_share
@@ -150,7 +150,7 @@ def test_prompts_come_last_and_long_drafts_are_none():
     steps = StepTensors(64, 4, 128, [CPU])
     long, short, drafted = (Chunk(TokenSequence(None, [7] * 40, 40, 0, pages=[3, 5]), start, count, draft)
                             for start, count, draft in ((10, 20, []), (9, 1, []), (9, 1, [7] * 12)))
-    ordered = in_order([long, short, drafted])
+    ordered = steps.in_order([long, short, drafted])
     assert ordered == [short, drafted, long]
     (step,) = steps.fill(ordered)
     assert step.prompts == (PromptRows(2, 14, 34, 30),)
@@ -158,11 +158,20 @@ def test_prompts_come_last_and_long_drafts_are_none():
     assert step.prompts == () and step.cu_seqlens.tolist() == [0, 1, 14]
 
 
+def test_every_row_of_a_prompt_is_one_where_the_device_has_no_least_number():
+    """The last token of a prompt whose beginning was in the cache, but not the first of the reply."""
+    steps = StepTensors(64, 4, 128, [CPU], least_prompt_rows=1)
+    last, first = (Chunk(TokenSequence(None, [7] * 40, 20, 0, pages=[3, 5]), start, 1) for start in (19, 20))
+    assert steps.in_order([last, first]) == [first, last]
+    (step,) = steps.fill([first, last])
+    assert step.prompts == (PromptRows(1, 1, 2, 20),)
+
+
 class PromptOps:
     """The reference with an attention of its own for prompts, as the GPU has it."""
 
     def __init__(self) -> None:
-        self.num_attended = 0
+        self.num_attended, self.least_rows = 0, 9
         self.prompt_linear = REFERENCE_OPS.linear
 
     def __getattr__(self, name: str) -> Any:
@@ -231,7 +240,7 @@ class PlacementOps:
 
     def __init__(self) -> None:
         self.seen: dict[str, set[str]] = {}
-        self.prompts, self.library = self, None
+        self.prompts, self.library, self.least_rows = self, None, 9
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*arguments: Any, **named: Any) -> Any:

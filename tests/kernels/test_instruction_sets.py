@@ -13,6 +13,7 @@ import torch
 
 from model.config import EngineConfig
 from model.engine.loading import load_engine
+from model.engine.request import TokenEvent
 from model.kernels import load_kernels
 from model.kernels.build.cpu import find_compiler
 from model.kernels.build.library import REPOSITORY, build_library
@@ -44,6 +45,23 @@ def test_a_reply_is_the_same_alone_and_in_a_batch(folder: Path, ops: Any, change
     alone = [outcome(engine.submit(*each))[0] for each in requests]
     engine.close()
     assert together == alone
+
+
+@pytest.mark.parametrize("cache", ["fp16", "q8", "q4"])
+def test_neither_chunks_nor_a_beginning_in_the_cache_change_a_bit(folder: Path, ops: Any, cache: str):
+    """Of a prompt: all its rows are computed alike, with whatever a set has for them."""
+    found: list[Any] = []
+    for chunk in (32, 512):
+        engine = load_engine(folder, EngineConfig(cache=cache, prefill_chunk=chunk),
+                             places=[Place.on_host(ops, 1 << 30)])
+        logits = engine.logits(prompt(150)).tolist()
+        for cached in (0, 99):  # the second time the last token alone is computed
+            request = engine.submit(prompt(100, seed=1), params(max_new_tokens=5), NO_EOS, logprobs=1)
+            *events, finished = request.events()
+            assert finished.stats.cached_tokens == cached
+            found.append(([event for event in events if isinstance(event, TokenEvent)], logits))
+        engine.close()
+    assert all(each == found[0] for each in found)
 
 
 def test_logits_are_those_of_plain_torch(folder: Path, ops: Any):
@@ -92,6 +110,12 @@ def test_the_emulation_equals_the_processor_to_the_bit(isa: str):
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
             weight = kernels.pack_dense(torch.randn(50, 77).to(dtype))
             outputs.append(multiply(kernels, weight, torch.randn(9, 77)))
+        if isa == "amx":
+            for bits, zeros in [(b, z) for b in (4, 8) for z in ZEROS]:
+                weight = kernels.pack_linear(**quantized_parts(64, 1090, 100, bits, zeros, perm=True))
+                outputs.append(torch.empty(45, 32))
+                x, norm = torch.randn(45, 1090), torch.rand(1090)
+                kernels.prompts.prompt_linear(x, weight, outputs[-1], norm, 1e-5, "silu_mul")
         results.append(outputs)
         kernels.force_isa(None)
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))

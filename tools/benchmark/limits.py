@@ -29,7 +29,7 @@ class Rates:
     """What all threads of the team reach together, at one moment."""
 
     read_gb_s: float       # 10^9 bytes a second
-    products_top_s: float  # 10^12 operations a second: int8; int16 with AVX2; float32 in plain code
+    products_top_s: float  # 10^12 operations a second, see measure_products in kernels.h
 
     def least_seconds(self, work: Work) -> float:
         return max(self._reading(work), self._multiplying(work))

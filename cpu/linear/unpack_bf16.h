@@ -1,0 +1,162 @@
+// Quantized weights unpacked to bf16, scale and zero point in them, as AMX's tiles take them: [pairs of columns][16 outputs][2].
+//
+// Bound by vector instructions: some 35 for 8 columns of 16 outputs. They run beside the tile unit, a step between
+// products, so an Unpacker can stop after each step.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
+#endif
+#include <immintrin.h>
+
+#include "linear.h"
+
+namespace parlor {
+namespace amx {
+
+// The upper words of two registers' lanes, next to each other: {0, 1}, {0, 1} ...
+alignas(64) constexpr uint16_t kUpperWords[32] = {1, 33, 3, 35, 5, 37, 7, 39, 9, 41, 11, 43, 13, 45, 15, 47,
+                                                  17, 49, 19, 51, 21, 53, 23, 55, 25, 57, 27, 59, 29, 61, 31, 63};
+
+inline __m512i upper_words(__m512i first, __m512i second) {
+    return _mm512_permutex2var_epi16(first, _mm512_load_si512(kUpperWords), second);
+}
+
+// Two floats of each output as a pair of bf16, halves rounded up.
+inline __m512i rounded_pair(__m512 first, __m512 second) {
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    return upper_words(_mm512_add_epi32(_mm512_castps_si512(first), half),
+                       _mm512_add_epi32(_mm512_castps_si512(second), half));
+}
+
+// Which columns an unpacker works off: row blocks [first, first + count), then as many from `second` on unless that is
+// negative; columns [column, column + columns), multiples of kColumnUnit.
+struct Panel {
+    int64_t first, second, count, column, columns;
+};
+
+// A step is 8 columns of 16 outputs: four rows of a tile. The columns come in the order of kPairOrder.
+template <int kBits>
+class Unpacker {
+  public:
+    static constexpr int kStepColumns = 8;
+    static constexpr int64_t kStepBytes = kStepColumns * kLanes * kBits / 8;
+    static constexpr int kUnitSteps = kColumnUnit / kStepColumns;  // which share their factors
+
+    Unpacker() = default;
+
+    // groups  [padded_k / kColumnUnit] the group of each unit of columns
+    // ahead   bytes from the codes to those that will be wanted next
+    Unpacker(const linear_weight& w, const int32_t* groups, const Panel& panel, int64_t ahead, uint16_t* target)
+        : weight_(&w), groups_(groups + panel.column / kColumnUnit), target_(target), panel_(panel), ahead_(ahead),
+          block_steps_(panel.columns / kStepColumns),
+          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_) {
+        seek();
+    }
+
+    int64_t steps() const { return left_; }
+
+    // weight = value * scale + offset, where `value` has the code in a float's lower bits.
+    struct Factors {
+        __m512 scale, offset, upper_offset;
+    };
+
+    // Of the next steps, until advance() has made up a unit of columns.
+    __attribute__((always_inline)) Factors factors() const {
+        const linear_weight& w = *weight_;
+        const int64_t index = index_ + groups_[step_ / kUnitSteps] * kLanes;
+        const __m512 scale = load_halves(w.scales + index);
+        __m512 zero;
+        if (w.zero_kind == PARLOR_ZERO_ONE) {
+            zero = _mm512_set1_ps(static_cast<float>(w.zero));
+        } else if (w.zero_kind == PARLOR_ZERO_F16) {
+            zero = load_halves(static_cast<const uint16_t*>(w.zeros) + index);
+        } else {
+            const uint8_t* const bytes = static_cast<const uint8_t*>(w.zeros) + index;
+            zero = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+        }
+        const __m512 offset = _mm512_sub_ps(_mm512_set1_ps(kBits == 4 ? -128.0f : -32768.0f), zero);
+        const __m512 upper_offset = _mm512_sub_ps(offset, _mm512_set1_ps(kBits == 4 ? 0x4300 / 65536.0f : 0.0f));
+        return {scale, _mm512_mul_ps(offset, scale), _mm512_mul_ps(upper_offset, scale)};
+    }
+
+    __attribute__((always_inline)) void step(const Factors& f) {
+        _mm_prefetch(reinterpret_cast<const char*>(codes_) + ahead_, _MM_HINT_T1);
+        if (kBits == 4) step_of_4_bits(f);
+        else step_of_8_bits(f);
+        codes_ += kStepBytes;
+        target_ += kStepColumns * kLanes;
+    }
+
+    // After one, two or four steps, never across a unit of columns.
+    __attribute__((always_inline)) void advance(int64_t steps) {
+        left_ -= steps;
+        step_ += steps;
+        if (step_ < block_steps_) return;
+        if (++block_ == panel_.first + panel_.count) block_ = panel_.second;
+        if (left_ > 0) seek();
+    }
+
+    void finish() {
+        while (left_ > 0) {
+            const Factors f = factors();
+            for (int i = 0; i < kUnitSteps; ++i) step(f);
+            advance(kUnitSteps);
+        }
+    }
+
+  private:
+    static __m512 load_halves(const uint16_t* source) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+    }
+
+    // 128 + code is a bf16 number: 0x4300 + code. Of a pair the lower one is shifted up to a float; the upper one is taken
+    // with the lower as additional bits, (0x4300 + lower) / 2^16 of a code, of which all but lower / 2^16 is subtracted.
+    __attribute__((always_inline)) void step_of_4_bits(const Factors& f) {
+        const __m512i nibbles = _mm512_set1_epi32(0x000F000F), base = _mm512_set1_epi32(0x43004300);
+        const __m512i line = _mm512_loadu_si512(codes_);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            const __m512i pair = masked_or(_mm512_srli_epi32(line, 4 * i), nibbles, base);
+            const __m512 lower = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)), f.scale, f.offset);
+            const __m512 upper = _mm512_fmadd_ps(_mm512_castsi512_ps(pair), f.scale, f.upper_offset);
+            _mm512_store_si512(target_ + i * 2 * kLanes, rounded_pair(lower, upper));
+        }
+    }
+
+    // 0x47000000 + 256 * code is the float 32,768 + code.
+    __attribute__((always_inline)) void step_of_8_bits(const Factors& f) {
+        const __m512i bytes = _mm512_set1_epi32(0x0000FF00), base = _mm512_set1_epi32(0x47000000);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const __m512i line = _mm512_loadu_si512(codes_ + half * 64);
+            const auto column = [&](__m512i shifted) {
+                return _mm512_fmadd_ps(_mm512_castsi512_ps(masked_or(shifted, bytes, base)), f.scale, f.offset);
+            };
+            uint16_t* const target = target_ + half * 4 * kLanes;
+            _mm512_store_si512(target, rounded_pair(column(_mm512_slli_epi32(line, 8)), column(_mm512_srli_epi32(line, 8))));
+            _mm512_store_si512(target + 2 * kLanes, rounded_pair(column(line), column(_mm512_srli_epi32(line, 16))));
+        }
+    }
+
+    static __m512i masked_or(__m512i a, __m512i mask, __m512i b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xEA); }
+
+    void seek() {
+        const linear_weight& w = *weight_;
+        if (block_ < 0) block_ = panel_.first;
+        codes_ = static_cast<const uint8_t*>(w.codes) + block_ * row_block_bytes(w) + panel_.column * kLanes * kBits / 8;
+        index_ = block_ * w.num_groups * kLanes;
+        step_ = 0;
+    }
+
+    const linear_weight* weight_ = nullptr;
+    const int32_t* groups_ = nullptr;
+    const uint8_t* codes_ = nullptr;
+    uint16_t* target_ = nullptr;
+    Panel panel_ = {};
+    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0;
+    int64_t block_ = -1, index_ = 0, step_ = 0;
+};
+
+}  // namespace amx
+}  // namespace parlor

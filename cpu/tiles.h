@@ -1,0 +1,41 @@
+// AMX's tiles as all kernels with bf16 products want them: eight of 16 rows of 64 bytes.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace parlor {
+namespace amx {
+
+struct alignas(64) TileConfig {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+
+    void set(int tile, int num_rows, int bytes) {
+        rows[tile] = static_cast<uint8_t>(num_rows);
+        row_bytes[tile] = static_cast<uint16_t>(bytes);
+    }
+
+    void load() const {
+        // gcc 12 takes _tile_loadconfig for a read of 8 bytes and drops the other stores; this makes it keep them.
+        asm volatile("" ::"m"(*this) : "memory");
+        _tile_loadconfig(this);
+    }
+};
+
+inline void configure_tiles() {
+    TileConfig config;
+    for (int tile = 0; tile < 8; ++tile) config.set(tile, 16, 64);
+    config.load();
+}
+
+// gcc's tile loads and stores do not say that they read and write memory: to stand between them and others.
+inline void keep_memory_order() { asm volatile("" ::: "memory"); }
+
+}  // namespace amx
+}  // namespace parlor
