@@ -10,14 +10,14 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from model.engine.request import PARAMETER_SPECS, SamplingParams
 from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
 from model.text.context import ContextFit, first_kept, token_budget
 from model.text.errors import PromptTooLongError, TemplateError
-from model.text.messages import ChatMessage, Prompt, as_messages
+from model.text.messages import LEFT_OUT, ChatMessage, Prompt, as_messages, joined, shortened
 from model.text.reply_text import ReplyText
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ _RANKING_TOKENS = 1024  # how much of a transcript is read to tell who speaks ne
 _MAX_BYTES_PER_TOKEN = 16  # of a line that is longer the end is enough to look at
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A prompt that fits, unless even its last message is too long; see ContextFit."""
+
+    prompt: Prompt
+    token_ids: list[int]
+    first_index: int
+    is_shortened: bool
+
+
 class ChatModel:
     """What `load_model` returns."""
 
@@ -54,35 +64,37 @@ class ChatModel:
     # -- talking
 
     def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
-              reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "",
+              reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               logprobs: int | None = None, constraint: Constraint | None = None) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already, and
         `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
 
         logprobs    each token comes with its log-probability and this many of the likeliest (0 to 20)
         constraint  what the rest of the message must look like, from the end of its thought on
+        shorten     where even the last message alone is too long, the model sees its beginning and its end
 
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
         chat template refuses the conversation; a constraint that cannot be used.
         """
         params = params or SamplingParams()
         turns = as_messages(messages)
-        prompt, token_ids, first_index = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix,
-                                                      reply_thinking)
+        fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking, shorten)
+        prompt, token_ids = fitted.prompt, fitted.token_ids
         self._check_length(len(token_ids))
         request = self._submit(token_ids, params, logprobs, constraint, prompt)
         text = ReplyText([*params.stop, *prompt.stop], prompt.at, bool(reply_prefix or reply_thinking),
                          prompt.think_format)
-        return Reply(request, self.tokenizer, text, first_index, len(token_ids))
+        return Reply(request, self.tokenizer, text, fitted.first_index, len(token_ids), fitted.is_shortened)
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
-            reply_prefix: str = "") -> ContextFit:
+            reply_prefix: str = "", shorten: bool = False) -> ContextFit:
         """Which messages the model would see. What `start` would refuse (a prompt that is too long, messages
         that the chat template refuses) is no error here; then the number of tokens may be an estimate."""
         turns = as_messages(messages)
         try:
-            _, token_ids, first = self._fitted(turns, max_new_tokens, reply_name, reply_prefix, "")
-            return ContextFit(first, len(token_ids), self._engine.max_seq_len)
+            fitted = self._fitted(turns, max_new_tokens, reply_name, reply_prefix, "", shorten)
+            return ContextFit(fitted.first_index, len(fitted.token_ids), self._engine.max_seq_len,
+                              fitted.is_shortened)
         except TemplateError:
             return ContextFit(0, sum(map(self._size, turns)), self._engine.max_seq_len)
 
@@ -197,22 +209,35 @@ class ChatModel:
     # -- inside
 
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
-                reply_prefix: str, reply_thinking: str) -> tuple[Prompt, list[int], int]:
-        """(prompt, its tokens, index of the first message in it that is not a leading system message)."""
+                reply_prefix: str, reply_thinking: str, shorten: bool) -> _Fitted:
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens)
         begun = self.count_tokens(reply_prefix) + self.count_tokens(reply_thinking)
         room = budget - sum(map(self._size, system)) - begun - self._overhead
         lengths = [len(m.content.encode(errors="replace")) for m in turns]
+        is_shortened = False
         while True:
             first = first_kept(lambda index: self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
-            prompt = self._format.prompt(system + turns[first:], reply_name, reply_prefix, reply_thinking)
+            prompt = self._format.prompt(joined(system + turns[first:]), reply_name, reply_prefix,
+                                         reply_thinking)
             token_ids = self._token_ids(prompt)
-            if len(token_ids) <= budget or first >= len(turns) - 1:
-                return prompt, token_ids, num_system + first if first else 0
-            room -= len(token_ids) - budget  # sizes are estimates; let more go
+            over = len(token_ids) - budget
+            if shorten and first == len(turns) - 1 and len(token_ids) >= self._engine.max_seq_len:
+                shorter = self._shorter(turns[-1], over)
+                if shorter is not None:
+                    turns[-1], is_shortened = shorter, True
+                    continue
+            if over <= 0 or first >= len(turns) - 1:
+                return _Fitted(prompt, token_ids, num_system + first if first else 0, is_shortened)
+            room -= over  # sizes are estimates; let more go
+
+    def _shorter(self, message: ChatMessage, over: int) -> ChatMessage | None:
+        """`message` with about `over` tokens less; None if it has no more than that."""
+        tokens = self.count_tokens(message.content)
+        length = int(len(message.content) * 0.98 * (tokens - over) / max(1, tokens)) - len(LEFT_OUT)
+        return shortened(message, length) if length > 0 else None
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         token_ids = self.tokenizer.encode_masked(prompt.text, prompt.hidden)
@@ -220,7 +245,7 @@ class ChatModel:
 
     def _size(self, message: ChatMessage) -> int:
         """Tokens that a message takes in a prompt, about."""
-        return self.count_tokens(message.content) + self._overhead
+        return self.count_tokens(message.content) + (1 if message.follows else self._overhead)
 
     def _message_overhead(self) -> int:
         """Tokens that the format puts around one message, rounded up; tried out on a short conversation."""

@@ -76,9 +76,10 @@ class Reply:
     """A reply in the making. One thread reads `events`; any thread may `cancel`."""
 
     def __init__(self, request: Request, tokenizer: Tokenizer, text: ReplyText, first_index: int,
-                 prompt_tokens: int) -> None:
+                 prompt_tokens: int, is_shortened: bool = False) -> None:
         self.first_index = first_index
         self.prompt_tokens = prompt_tokens
+        self.is_shortened = is_shortened  # of the last message the model sees the beginning and the end
         self._request = request
         self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer()
         self._text = text

@@ -16,11 +16,12 @@ from itertools import accumulate, pairwise
 @dataclass(frozen=True)
 class ContextFit:
     """Where the model's memory begins. 0: it sees everything. Otherwise: the system message(s) at the head
-    and messages[first_index:]."""
+    and messages[first_index:]. is_shortened: of the last message it sees the beginning and the end."""
 
     first_index: int
     prompt_tokens: int
     max_seq_len: int
+    is_shortened: bool = False
 
 
 def token_budget(max_seq_len: int, max_new_tokens: int) -> int:

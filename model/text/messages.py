@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model.text.reply_text import Part
 from model.text.thinking import THINK, ThinkFormat
 
 ROLES = ("system", "user", "assistant")
+LEFT_OUT = "\n[...]\n"
+"""What stands in a message in place of what did not fit into the context."""
 
 
 @dataclass(frozen=True)
 class ChatMessage:
     """One message of a conversation. `name` is used where a model has no chat template; `thinking` is what
-    an assistant thought before it, which the template shows to the model or not."""
+    an assistant thought before it, which the template shows to the model or not.
+
+    follows  it is more of the turn before it: both go to the template as one message, with a line break
+             between them, if the context has room for both
+    """
 
     role: str
     content: str
     name: str = ""
     thinking: str = ""
+    follows: bool = False
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -55,3 +62,21 @@ def as_messages(messages: Iterable[ChatMessage | Mapping[str, Any]]) -> list[Cha
             message = ChatMessage(message["role"], message["content"], message.get("name") or "", thinking)
         found.append(message)
     return found
+
+
+def joined(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
+    """`messages` as a template gets them: those that follow are part of the turn before them."""
+    turns: list[ChatMessage] = []
+    for message in messages:
+        if message.follows and turns and turns[-1].role == message.role:
+            turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n{message.content}")
+        else:
+            turns.append(message)
+    return turns
+
+
+def shortened(message: ChatMessage, length: int) -> ChatMessage:
+    """`message` with about `length` characters of its content: its beginning, and half as much of its end."""
+    end = length // 3
+    return replace(message, content=f"{message.content[:length - end]}{LEFT_OUT}"
+                                    f"{message.content[len(message.content) - end:]}")

@@ -32,6 +32,7 @@ from model import (
     SamplingParams,
     TextDelta,
 )
+from model.text.messages import joined
 
 CODE = """Here is a function:
 
@@ -77,10 +78,11 @@ CLOCK = "\0clock"
 class FakeReply:
     """Events with `delay` seconds a token; cancel() is seen within a millisecond."""
 
-    def __init__(self, model: FakeModel, prompt_tokens: int, first_index: int, script: list[tuple[str, str]],
+    def __init__(self, model: FakeModel, fit: ContextFit, script: list[tuple[str, str]],
                  params: SamplingParams, failure: str) -> None:
-        self.first_index = first_index
-        self.prompt_tokens = prompt_tokens
+        self.first_index = fit.first_index
+        self.prompt_tokens = fit.prompt_tokens
+        self.is_shortened = fit.is_shortened
         self._model = model
         self._script = script
         self._params = params
@@ -193,7 +195,7 @@ class FakeModel:
         return len(text.split())
 
     def fit(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str = "",
-            reply_prefix: str = "") -> ContextFit:
+            reply_prefix: str = "", shorten: bool = False) -> ContextFit:
         """Like the real one: a leading system message stays, the oldest turns go in steps of a quarter."""
         sizes = [self.count_tokens(message.content) + 4 for message in messages]
         budget = max(self.max_seq_len - min(max_new_tokens, self.max_seq_len // 2), 1)
@@ -204,19 +206,20 @@ class FakeModel:
             while total > goal and first < len(messages) - 1:
                 total -= sizes[first]
                 first += 1
-        return ContextFit(first if first > system else 0, total, self.max_seq_len)
+        return ContextFit(first if first > system else 0, total, self.max_seq_len, shorten and total > budget)
 
     def start(self, messages: list[ChatMessage], params: SamplingParams, *, reply_name: str = "",
-              reply_prefix: str = "", reply_thinking: str = "") -> FakeReply:
+              reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False) -> FakeReply:
+        fit = self.fit(messages, params.max_new_tokens, shorten=shorten)
+        messages = joined(messages)
         self.started.append({"messages": messages, "params": params, "name": reply_name,
                              "prefix": reply_prefix, "thinking": reply_thinking})
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")
         if "refuse" in asked:
             raise ValueError("The prompt needs 9,000 tokens; the context holds 2,048.")
-        fit = self.fit(messages, params.max_new_tokens)
         failure = "fail" if "fail" in asked else "crash" if "crash" in asked else ""
         script = [] if "at once" in asked else self._script(asked, messages, params, reply_name, reply_prefix)
-        return FakeReply(self, fit.prompt_tokens, fit.first_index, script, params, failure)
+        return FakeReply(self, fit, script, params, failure)
 
     def rank_speakers(self, transcript: list[tuple[str, str]], names: list[str]) -> list[float]:
         """The one named last in the transcript wins; otherwise the first."""

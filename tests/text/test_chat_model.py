@@ -26,6 +26,7 @@ from model import (
 )
 from model.text.chat_template import ChatTemplate, PlainFormat
 from model.text.context import cut_places, first_kept, token_budget
+from model.text.messages import joined
 from model.text.template_process import TemplateProcess
 from model.text.tokenizer import Tokenizer
 from tests.helpers.scripted_engine import ScriptedEngine
@@ -267,6 +268,47 @@ def test_a_prompt_that_cannot_fit_is_a_clear_error_and_fit_tells_it(model_of):
     with pytest.raises(PromptTooLongError, match="that can be left out; the context holds 128, the reply"):
         llm.start(messages)
     assert not llm._engine.requests
+
+
+def test_a_last_message_that_is_too_long_can_be_shown_shortened(model_of, tokenizer):
+    llm = model_of("ok", max_seq_len=128)
+    text = " ".join(f"w{number}" for number in range(2_000))
+    messages = [ChatMessage("system", "Be brief."), *conversation(9), ChatMessage("user", text)]
+    fit = llm.fit(messages, 50, shorten=True)
+    reply = llm.start(messages, replace(GREEDY, max_new_tokens=50), shorten=True)
+    assert fit.is_shortened and reply.is_shortened and fit.first_index == reply.first_index == 10
+    assert 50 < reply.prompt_tokens == fit.prompt_tokens <= 78
+    prompt = tokenizer.decode(llm._engine.requests[0].prompt)
+    assert "Be brief." in prompt and "w0 w1 w2" in prompt and "[...]" in prompt and "w1998 w1999" in prompt
+    assert not llm.fit(conversation(9), 50, shorten=True).is_shortened
+    with pytest.raises(PromptTooLongError):  # a system message is never cut
+        llm.start([ChatMessage("system", text), *HI], shorten=True)
+    for content in ("x" * 100_000, "\n" * 5_000, "é" * 100_000, "🙂" * 20_000):
+        assert llm.fit([ChatMessage("user", content)], 50, shorten=True).prompt_tokens <= 78
+
+
+def test_what_follows_is_joined_to_the_turn_before_it_as_far_as_it_fits(model_of, tokenizer):
+    """The lines of a room: one message for the template, and each can be left out by itself."""
+    llm = model_of("ok", max_seq_len=256)
+    lines = [ChatMessage("user", f"Ann: line {i}: " + "word " * 5 + ".", follows=i > 0) for i in range(60)]
+    reply = llm.start(lines, replace(GREEDY, max_new_tokens=64))
+    assert 30 < reply.first_index < 60 and reply.prompt_tokens <= 192
+    prompt = tokenizer.decode(llm._engine.requests[0].prompt)
+    kept = [f"Ann: line {i}: " + "word " * 5 + "." for i in range(reply.first_index, 60)]
+    assert "\n".join(kept) in prompt and f"line {reply.first_index - 1}:" not in prompt
+    assert prompt == tokenizer.decode(run_prompt(llm, [ChatMessage("user", "\n".join(kept))]))
+
+
+def run_prompt(llm, messages):
+    llm.start(messages, replace(GREEDY, max_new_tokens=64))
+    return llm._engine.requests[-1].prompt
+
+
+def test_joining_by_hand():
+    user, reply = ChatMessage("user", "a"), ChatMessage("assistant", "b")
+    more = ChatMessage("user", "c", follows=True)
+    assert joined([user, more, more, reply, more]) == [ChatMessage("user", "a\nc\nc"), reply, more]
+    assert joined([more, user]) == [more, user] and joined([]) == []
 
 
 def test_a_last_message_that_leaves_little_room_is_still_answered(model_of):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tests.helpers.api import LIN, MARLOW, OTTO, parse_events, wait_until
+from tests.helpers.api import LIN, MARLOW, OTTO, Page, parse_events, wait_until
 from webui.routes.parlor import parlor
 
 
@@ -259,3 +259,24 @@ def test_the_room_is_shown_to_the_model_as_it_is(room, model):
 def test_a_bot_that_is_not_in_the_room_does_not_speak(page):
     assert page.send("POST", "/messages", 400, text="hi", bot=OTTO)["error"]["hint"] == "Add it first."
     assert page.load()["session"]["messages"] == []
+
+
+def test_a_bot_that_joins_a_long_conversation_sees_as_much_of_it_as_fits(client, model):
+    page = Page(client, MARLOW)
+    for number in range(40):
+        page.send("POST", "/messages", text=f"{number} " + "word " * 100, reply=False)
+    page.set(bots=[{"id": bot, "muted": False} for bot in (MARLOW, OTTO, LIN)])
+    (reply,) = page.reply("next", bot=OTTO)
+    assert reply["error"] == "" and reply["author"] == OTTO and "shortened" not in reply
+    context = page.load()["context"]
+    ids = [message["id"] for message in page.session["messages"]]
+    assert 0 < ids.index(context["first_message"]) < 40 and context["prompt_tokens"] < 2048
+
+
+def test_a_reply_tells_which_message_was_too_long_to_be_seen_whole(room):
+    room.say("hello")
+    (reply,) = room.say("word " * 5_000)
+    long = next(message["id"] for message in room.session["messages"] if len(message["text"]) > 9_999)
+    assert reply["shortened"] == long and reply["error"] == ""
+    (again,) = room.say("and now?")
+    assert "shortened" not in again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model import ChatMessage
+from model.text.messages import joined
 from webui.chat.bot_view import bot_view, transcript
 from webui.storage import tree
 from webui.storage.schema import USER, new_message, new_session
@@ -26,7 +27,8 @@ def view(bots, speaker, *turns, **fields):
 
 
 def shape(seen):
-    return [(message.role, message.content) for message in seen.messages]
+    """What a template gets."""
+    return [(message.role, message.content) for message in joined(seen.messages)]
 
 
 def test_alone_turns_are_plain_text():
@@ -47,7 +49,7 @@ def test_in_a_room_everyone_else_is_the_user_with_a_name():
         ("system", "People in the room: User, Marlow, Otto, Lin. You are Otto. Write only what Otto says."),
         ("user", "User: Hi all\nMarlow: Ahoy"), ("assistant", "Hello"), ("user", "Lin: Dew\nUser: Otto?")]
     ids = [message["id"] for message in session["messages"]]
-    assert seen.message_ids == [None, ids[0], ids[2], ids[3]]
+    assert seen.message_ids == [None, *ids] and len(seen.messages) == 6  # each can be left out by itself
     assert seen.stop == ("\nUser:", "\nMarlow:", "\nLin:")
 
 
@@ -81,3 +83,13 @@ def test_the_transcript_names_everybody_as_they_are_called_now():
     renamed = {MARLOW["id"]: {**MARLOW, "name": "Captain"}}
     path = tree.path(session, session["leaf"])
     assert transcript(session, renamed, path) == [("Ann", "Hi"), ("Captain", "Ahoy")]
+
+
+def test_people_who_are_gone_are_named_as_far_as_they_spoke_lately():
+    gone = [(f"{number:016x}", "hi") for number in range(100, 200)]
+    session, _ = view([OTTO], OTTO, *gone)
+    for number, message in enumerate(session["messages"]):
+        message["name"] = f"Guest {number}"
+    seen = bot_view(session, {OTTO["id"]: OTTO}, OTTO, tree.path(session, session["leaf"]))
+    people = seen.messages[0].content.partition("room: ")[2].partition(".")[0].split(", ")
+    assert people == ["User", "Otto", *(f"Guest {number}" for number in range(84, 100))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 
 import pytest
 
@@ -240,6 +241,7 @@ def test_a_bots_text_may_be_edited_at_its_own_length_and_the_users_at_theirs(cli
 
 
 def test_a_trash_that_cannot_be_made_is_a_507_and_deletes_nothing(client, page, store):
+    shutil.rmtree(store.folder / "trash", ignore_errors=True)
     (store.folder / "trash").write_text("no folder", encoding="utf-8")
     for path in (page.url, f"/api/bots/{MARLOW}"):
         response = client.delete(path)

@@ -1,8 +1,9 @@
 """A session as one bot sees it: the messages that go to the model before it speaks.
 
 Alone with the user, turns are plain text. In a room (two bots or more) the speaker's own turns are
-`assistant` and plain, everyone else's are `user` as "Name: text", neighbours joined by a line break; the
-system message names the people in the room. The starter model was trained on exactly this.
+`assistant` and plain, everyone else's are `user` as "Name: text"; neighbours follow each other, so that the
+model joins by a line break as many of them as its context has room for. The system message names the people
+in the room. The starter model was trained on exactly this.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from model import ChatMessage
 from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Message, Session
 
 GO_ON = "(go on)"
+MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousands
 
 
 @dataclass(frozen=True)
 class BotView:
-    """message_ids[i] is the id of the first session message inside messages[i]; None for ones we made up."""
+    """message_ids[i] is the id of the session's message that messages[i] shows; None for ones we made up."""
 
     messages: list[ChatMessage]
     message_ids: list[str | None]
@@ -59,12 +61,13 @@ def transcript(session: Session, bots: Mapping[str, Bot], path: list[Message]) -
 
 
 def _people(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list[Message]) -> list[str]:
-    """The user, the session's bots in their order, and whoever else has spoken; muted ones included."""
+    """The user, the session's bots in their order, and who else has spoken lately; muted ones included."""
     names = [user_name(session)]
     names += [bots[entry["id"]]["name"] for entry in session["bots"] if entry["id"] in bots]
     names.append(speaker["name"])
-    names += [_name_of(session, bots, message) for message in path if message["author"] != USER]
-    return list(dict.fromkeys(names))
+    others = (_name_of(session, bots, message) for message in reversed(path) if message["author"] != USER)
+    strangers = [name for name in dict.fromkeys(others) if name not in names]
+    return list(dict.fromkeys(names + strangers[:MAX_STRANGERS][::-1]))
 
 
 def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str:
@@ -100,9 +103,6 @@ def _room_turns(session: Session, bots: Mapping[str, Bot], speaker: Bot,
             turns.append((own, message["id"]))
             continue
         line = f"{_name_of(session, bots, message)}: {message['text']}"
-        if turns and turns[-1][0].role == "user":
-            before, first_id = turns[-1]
-            turns[-1] = (ChatMessage("user", f"{before.content}\n{line}"), first_id)
-        else:
-            turns.append((ChatMessage("user", line), message["id"]))
+        follows = bool(turns) and turns[-1][0].role == "user"
+        turns.append((ChatMessage("user", line, follows=follows), message["id"]))
     return turns

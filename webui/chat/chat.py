@@ -324,7 +324,7 @@ class Chat:
         view = bot_view(session, room.bots, speaker, room.path)
         preset = self.store.preset_sampling(session["preset"])
         params = effective(preset, session["sampling"], speaker["sampling"])
-        fit = self.model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker)
+        fit = self.model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker, shorten=True)
         ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
         return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
 

@@ -78,6 +78,7 @@ class ReplyJob:
         self._finishing = False
         self._text = plan.message["text"]
         self._thinking = plan.message["thinking"]
+        self._shortened: str | None = None  # the message of which the model sees only a part
         self._is_full = False  # no longer text can be kept
         self._filter = _own_name_filter(plan) if isinstance(plan, ReplyPlan) else None
         self._prompt: dict[str, int] = {}
@@ -151,7 +152,9 @@ class ReplyJob:
         view = plan.view
         self._reply = self._model.start(view.messages, plan.params, reply_name=view.speaker,
                                         reply_prefix=plan.message["text"],
-                                        reply_thinking=plan.message["thinking"])
+                                        reply_thinking=plan.message["thinking"], shorten=True)
+        if self._reply.is_shortened:
+            self._shortened = view.message_ids[-1]
         if self.stopped:
             self._reply.cancel()
         for event in self._reply.events():
@@ -282,6 +285,8 @@ class ReplyJob:
         message = {**plan.message, "text": self._text, "thinking": self._thinking,
                    "model": plan.model_name, "sampling": as_json(plan.params),
                    "finish_reason": reason, "error": error[:MAX_ERROR]}
+        if self._shortened is not None:
+            message["shortened"] = self._shortened
         if stats is not None:
             numbers = {name: getattr(stats, name) for name in REPLY_NUMBERS}
             message |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}

@@ -9,7 +9,7 @@
  *   created: number, model?: string, sampling?: Record<string, any>, seed?: number, prompt_tokens?: number,
  *   cached_tokens?: number, new_tokens?: number, seconds_to_first_token?: number, prompt_seconds?: number,
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
- *   finish_reason?: string, error?: string}} Message
+ *   finish_reason?: string, error?: string, shortened?: string}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number, updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,

@@ -30,6 +30,8 @@ const BADGES = {
   cancelled: "Stopped",
 };
 
+const SHORTENED = "The message before is too long for this model: it saw the beginning and the end";
+
 export class MessageView {
   /** @param {View} view @param {Handlers} handlers */
   constructor(view, handlers) {
@@ -164,9 +166,10 @@ function liveNote(live) {
 /** @param {Message} message */
 function badge(message) {
   const reason = message.finish_reason || "";
-  if (!(reason in BADGES)) return null;
   const serious = reason === "error" || reason === "interrupted";
-  const text = message.error ? `${BADGES[reason]}: ${message.error}` : BADGES[reason];
+  const ended = reason in BADGES && (message.error ? `${BADGES[reason]}: ${message.error}` : BADGES[reason]);
+  const text = [message.shortened && SHORTENED, ended].filter(Boolean).join(" · ");
+  if (!text) return null;
   return h(
     "p",
     { class: `badge ${serious ? "serious" : ""}` },
