@@ -129,6 +129,11 @@ def test_numbers_and_times_are_written_as_people_read_them(call):
         ("Euler: $e^{i\\pi} + 1 = 0$, with $x$, $2n$ and $f(x)$.", ["e^{i\\pi} + 1 = 0", "x", "2n", "f(x)"]),
         ("Inline \\(a_1 + b_2\\) and\n\\[ c^2 \\]\n$$\nd\n$$", ["a_1 + b_2", "c^2", "d"]),
         ("$$\nnever closed", []),
+        ("Half a line $$x^2$$ and $$ y $$ more, $$ $$ nothing", ["x^2", "y"]),
+        ("\\(a\n b\\) but not \\(c\n\nd\\) and \\(e\\\\) f\\)", ["a\n b", "e\\\\) f"]),
+        ("$a\nb$ and $`c`$ and $d$e", []),
+        ("   $$ x $$  \n\\[\ny\n\nz\n\\]\nand $$ not $ closed $$", ["x", "y\n\nz"]),
+        ("$$ x $$ with a tail", ["x"]),
         ("- in a list \\(x\\)\n\n| a |\n|---|\n| $y$ |", ["x", "y"]),
     ],
 )

@@ -343,3 +343,39 @@ def test_text_that_is_made_to_choke_a_parser_is_shown(page, site, text):
     go_to(page, site.import_path(["Hello", text, "and after"]))
     expect(page.locator(".from-user .md").last).to_have_text("and after")
     expect(page.locator(".from-bot .md > *")).not_to_have_count(0)
+
+
+MANY = 33_000
+OPENINGS = {"brackets": "\\( ", "dollars": "$$\n", "blocks": "\\[\n", "one": "$x "}
+UNCLOSED = {name: opening * MANY for name, opening in OPENINGS.items()}
+
+
+@pytest.mark.parametrize("text", UNCLOSED.values(), ids=UNCLOSED)
+def test_delimiters_that_are_never_closed_are_shown_as_they_are_written(page, site, text):
+    """Looking for their ends costs no more than a bound; more openings than that are plain text."""
+    go_to(page, site.import_path(["Hello", text, "and after"]))
+    expect(page.locator(".from-user .md").last).to_have_text("and after")
+    assert page.locator(".math").count() == 0
+    shown = page.locator(".from-bot .md").text_content()
+    assert shown.count("$") == text.count("$") and shown.count("[") == text.count("[")
+
+
+def test_thousands_of_formulas_are_set_in_slices_and_no_more_than_a_bound(page, site):
+    page.add_init_script("""
+      window.counts = new Set();
+      const look = () => {
+        window.counts.add(document.querySelectorAll(".math math").length);
+        setTimeout(look);
+      };
+      document.addEventListener("DOMContentLoaded", look);""")
+    text = " ".join(f"Let $x_{{{number}}}^2 + y$ be so." for number in range(1050))
+    go_to(page, site.import_path(["Hello", text, "and after"]))
+    expect(page.locator(".from-user .md").last).to_have_text("and after")
+    expect(page.locator(".math math")).to_have_count(1000)
+    assert page.locator(".math").count() == 1050
+    assert page.evaluate("window.counts.size") > 20  # others had their turn in between
+
+
+def test_the_formulas_of_the_next_text_are_set_whatever_stood_in_the_one_before(page, site):
+    go_to(page, site.import_path(["Hello", UNCLOSED["dollars"], "and $x^2$ after"]))
+    expect(page.locator(".from-user .math math")).to_have_count(1)

@@ -6,16 +6,18 @@
 
 import { h } from "../base/dom.js";
 import { elements } from "./elements.js";
-import { findMath } from "./formula.js";
+import { MathFinder, beginFormulas } from "./formula.js";
 import { Marked } from "../vendor/marked/marked.esm.js";
+
+const finder = new MathFinder();
 
 /** @param {boolean} display */
 const mathExtension = (display, name = display ? "mathBlock" : "mathInline") => ({
   name,
   level: display ? "block" : "inline",
-  start: (source) => source.match(display ? /^ {0,3}(?:\$\$|\\\[)/m : /\$|\\\(/)?.index,
+  start: (source) => finder.start(source, display),
   tokenizer(source) {
-    const found = findMath(source, display);
+    const found = finder.find(source, display);
     return found ? { type: name, ...found } : undefined;
   },
 });
@@ -38,6 +40,8 @@ const normalize = (text) => text.replace(/\r\n?/g, "\n");
 
 /** The blocks of a text. What marked cannot take (nested a thousand deep) stands as plain text. @param {string} text */
 function lex(text) {
+  finder.begin();
+  beginFormulas();
   try {
     return marked.lexer(text);
   } catch {

@@ -61,6 +61,11 @@ const RULES = {
 /** @type {(html: string) => DocumentFragment} */
 let sanitize;
 
+/** Formulas as they were set last: a text that grows has the same ones made again and again. */
+const MAX_KEPT = 500;
+/** @type {Map<string, DocumentFragment>} */
+const set = new Map();
+
 /** typeset(), once what it needs is loaded: KaTeX is a script that leaves itself at the window. */
 export async function loadTypesetter() {
   [sanitize] = await Promise.all([sanitizer(RULES), import("../vendor/katex/katex.min.js")]);
@@ -72,6 +77,12 @@ export async function loadTypesetter() {
  * @param {HTMLElement} element @param {string} tex @param {boolean} display
  */
 function typeset(element, tex, display) {
+  const key = `${display} ${tex}`;
+  const known = set.get(key);
+  if (known) {
+    element.replaceChildren(known.cloneNode(true));
+    return;
+  }
   let html = "";
   try {
     html = /** @type {any} */ (globalThis).katex.renderToString(tex, {
@@ -86,5 +97,8 @@ function typeset(element, tex, display) {
     return;
   }
   const drawn = sanitize(html);
-  if (drawn.querySelector("math")) element.replaceChildren(drawn);
+  if (!drawn.querySelector("math")) return;
+  if (set.size >= MAX_KEPT) set.delete(set.keys().next().value);
+  set.set(key, drawn);
+  element.replaceChildren(drawn.cloneNode(true));
 }
