@@ -117,6 +117,7 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
                      cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
                      speculation=not arguments.no_speculation, draft=arguments.draft,
                      gpu_split=arguments.gpu_split, progress=Progress(), report=print)
+    store.begin_indexing()
     app = create_app(model, store, guard=guard)
 
     def ready() -> None:

@@ -200,10 +200,11 @@ def test_a_journal_goes_on_where_there_is_room_again(server, disk):
         disk.fails_always = fails
         job._journal._last_line = 0.0
         job._note_in_journal("text", piece)
-    journal = job._journal.path.read_bytes()
+    path = job._journal.path
+    journal = path.read_bytes()
     server.model.gate.set()
     wait_until(lambda: not server.journals())
-    job._journal.path.write_bytes(journal)
+    path.write_bytes(journal)
     server.store.change_session(page.session["id"], None, lambda old: {**old, "taken_replies": [],
                                 "messages": old["messages"][:1], "leaf": old["messages"][0]["id"]})
     server.restart(page)

@@ -17,6 +17,7 @@ from ..errors import Gone, NotFound, NotSaved, TooMany
 from .reply_job import ReplyJob
 
 LOG_SECONDS = 600.0
+MAX_LOGS = 256  # of replies that ended
 MAX_CHAINS = 64
 KNOWN_GONE = 10_000
 STOP_SECONDS = 10.0
@@ -171,9 +172,10 @@ class Chains:
     def _forget_old_jobs(self) -> None:
         oldest = time.monotonic() - LOG_SECONDS
         with self._lock:
-            old = [key for key, job in self._jobs.items()
-                   if job.log.ended_at is not None and job.log.ended_at < oldest]
-            for key in old:
+            ended = sorted((job.log.ended_at, key) for key, job in self._jobs.items()
+                           if job.log.ended_at is not None)
+            too_many = max(0, len(ended) - MAX_LOGS)
+            for key in [key for at, (when, key) in enumerate(ended) if when < oldest or at < too_many]:
                 del self._jobs[key]
                 self._gone[key] = None
             while len(self._gone) > KNOWN_GONE:

@@ -38,7 +38,7 @@ class _Run:
         self._data: dict[str, Any] = {}
         self._pieces: list[str] = []  # until the run is closed
         self._text = ""  # from then on
-        self._ends = array("Q")  # of the pieces in the text
+        self._ends = array("I")  # of the pieces in the text; four bytes each
 
     def takes(self, name: str) -> bool:
         return name == self.name and name in (*_ADDS_UP, *_LATEST)

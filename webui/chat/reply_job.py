@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from model import ChatModel, EngineClosed, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
@@ -98,8 +98,9 @@ class ReplyJob:
     def stop(self) -> None:
         """Ask the model to end; what is there is kept. Any thread, any time."""
         self.stopped = True
-        if self._reply is not None:
-            self._reply.cancel()
+        reply = self._reply
+        if reply is not None:
+            reply.cancel()
 
     def interrupt(self, why: str) -> None:
         """Like stop(), but it was not the user who wanted it: `why` goes onto the message."""
@@ -128,8 +129,9 @@ class ReplyJob:
             self._give_up(self._log_fault())
 
     def _give_up(self, why: str) -> None:
-        if self._reply is not None:
-            self._reply.cancel()  # the model would write on for nobody
+        reply = self._reply
+        if reply is not None:
+            reply.cancel()  # the model would write on for nobody
         self._finish("error", error=why)
 
     def _log_fault(self) -> str:
@@ -150,14 +152,15 @@ class ReplyJob:
 
     def _generate(self, plan: ReplyPlan) -> None:
         view = plan.view
-        self._reply = self._model.start(view.messages, plan.params, reply_name=view.speaker,
-                                        reply_prefix=plan.message["text"],
-                                        reply_thinking=plan.message["thinking"], shorten=True)
-        if self._reply.is_shortened:
+        reply = self._model.start(view.messages, plan.params, reply_name=view.speaker,
+                                  reply_prefix=plan.message["text"],
+                                  reply_thinking=plan.message["thinking"], shorten=True)
+        self._reply = reply
+        if reply.is_shortened:
             self._shortened = view.message_ids[-1]
         if self.stopped:
-            self._reply.cancel()
-        for event in self._reply.events():
+            reply.cancel()
+        for event in reply.events():
             if isinstance(event, TextDelta):
                 self._take_text(event)
             elif isinstance(event, PromptProgress):
@@ -209,10 +212,11 @@ class ReplyJob:
             self._note_in_journal(channel, text)
 
     def _note_in_journal(self, channel: str, text: str) -> None:
-        if self._journal is None:
+        journal = self._journal
+        if journal is None:
             return
         try:
-            self._journal.text(channel, text)
+            journal.text(channel, text)
         except OSError as error:  # the commit at the end decides
             log.warning("the journal of reply %s cannot be written: %s", self.id, error)
 
@@ -242,6 +246,15 @@ class ReplyJob:
             self._conclude(reason, stats, error)
         except BaseException:
             self._conclude_without(error or self._log_fault())
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The job is kept for its log; what the reply was made from is not needed any more."""
+        self._reply = self._journal = None
+        self._text = self._thinking = ""
+        if isinstance(self.plan, ReplyPlan):
+            view = replace(self.plan.view, messages=[], message_ids=[])
+            self.plan = replace(self.plan, view=view)
 
     def _conclude_without(self, error: str) -> None:
         """Where the ordinary end failed: the text with the error, and none of the numbers."""

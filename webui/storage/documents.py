@@ -63,6 +63,23 @@ class Documents:
             self._remember(key, document)
             return document
 
+    def read(self, key: str) -> Document:
+        """Like get(), without keeping it in memory."""
+        check_id(key, self.kind.name)
+        with self._cache_lock:
+            if key in self._cache:
+                return self._cache[key]
+        with self._lock(key):
+            return self._read(key)
+
+    def stamp(self, key: str) -> str:
+        """What changes whenever the document's file does; "" without one."""
+        try:
+            status = self._path(key).stat()
+        except OSError:
+            return ""
+        return f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"
+
     def is_read_only(self, key: str) -> bool:
         return key in self._read_only
 

@@ -25,10 +25,10 @@ from .documents import Documents
 from .folder_lock import FolderLock
 from .problems import Problems
 from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
+from .search_index import SearchIndex, fold, snippet
 from .trash import empty_old
 
 MAX_KNOWN_BOTS = 500
-SNIPPET = 120
 BROUGHT = ".shipped"  # the ids of shipped bots that were copied here once
 CACHED_SESSIONS = 16  # they can be large
 
@@ -56,10 +56,16 @@ class Store:
         self.journal_folder.mkdir(exist_ok=True)
         for session in self.sessions.scan():
             self._summarize(session)
+        self.search_index = SearchIndex(folder / ".search.sqlite", self.sessions.read, self.sessions.stamp)
         self.known_bots()
         empty_old(self.trash)
 
+    def begin_indexing(self) -> None:
+        """From now on searching is fast; until then it reads every session."""
+        self.search_index.start(entry["id"] for entry in self.summaries())
+
     def close(self) -> None:
+        self.search_index.close()
         self.lock.close()
 
     @property
@@ -77,7 +83,7 @@ class Store:
             self._reread(session["id"])
             raise
         self._summarize(session)
-        self.changes.touch(session["id"])
+        self._changed(session["id"])
         return session
 
     def change_session(self, session_id: str, revision: int | None, edit: Callable[[Session], Session], *,
@@ -98,7 +104,7 @@ class Store:
             raise
         if did_change:
             self._summarize(session)
-            self.changes.touch(session_id)
+            self._changed(session_id)
         return session
 
     def delete_session(self, session_id: str) -> str:
@@ -106,12 +112,13 @@ class Store:
         with self._summaries_lock:
             self._summaries.pop(session_id, None)
         self.changes.delete(session_id)
+        self.search_index.touch(session_id)
         return token
 
     def restore_session(self, token: str) -> Session:
         session = self.sessions.restore(token)
         self._summarize(session)
-        self.changes.touch(session["id"])
+        self._changed(session["id"])
         return session
 
     def summaries(self) -> list[Document]:
@@ -121,17 +128,22 @@ class Store:
 
     def search(self, words: str) -> list[Document]:
         """Sessions whose title or texts hold every word, with the place where the first one stands."""
-        wanted = words.casefold().split()
+        wanted = list(dict.fromkeys(fold(words).split()))
+        indexed, unknown = self.search_index.find(wanted) or ({}, None)
         found = []
         for summary in self.summaries():
-            try:
-                session = self.session(summary["id"])
-            except NotFound:
-                continue
-            snippet = _match(session, wanted)
-            if snippet is not None:
-                found.append({**summary, "snippet": snippet})
+            key = summary["id"]
+            place = self._place(key, wanted) if unknown is None or key in unknown else indexed.get(key)
+            if place is not None:
+                found.append({**summary, "snippet": place})
         return found
+
+    def _place(self, session_id: str, wanted: list[str]) -> str | None:
+        """Where the session itself holds the words; None if it does not."""
+        try:
+            return _match(self.sessions.read(session_id), wanted)
+        except NotFound:
+            return None
 
     def known_bots(self) -> list[Bot]:
         """Bots in the order in which they came; those that ship come first."""
@@ -215,7 +227,11 @@ class Store:
         except NotFound:
             with self._summaries_lock:
                 self._summaries.pop(session_id, None)
+        self._changed(session_id)
+
+    def _changed(self, session_id: str) -> None:
         self.changes.touch(session_id)
+        self.search_index.touch(session_id)
 
     def _bring_shipped(self, shipped: Path | None) -> None:
         """Copy the bots that ship, each once: an edited one stays as it is, a deleted one stays away."""
@@ -240,15 +256,15 @@ class Store:
 
 def _match(session: Session, wanted: list[str]) -> str | None:
     """The first place where a message holds one of the words, if every word occurs in the session."""
-    missing = {word for word in wanted if word not in session["title"].casefold()}
-    snippet = ""
+    title = fold(session["title"])
+    missing = {word for word in wanted if word not in title}
+    place = ""
     for message in session["messages"]:
-        folded = message["text"].casefold()
+        folded = fold(message["text"])
         hits = [word for word in wanted if word in folded]
-        if hits and not snippet:
-            at = max(0, folded.find(hits[0]) - SNIPPET // 3)
-            snippet = ("…" if at else "") + " ".join(message["text"][at:at + SNIPPET].split())
+        if hits and not place:
+            place = snippet(message["text"], folded, hits[0])
         missing.difference_update(hits)
-        if snippet and not missing:
+        if place and not missing:
             break
-    return None if missing else snippet
+    return None if missing else place
