@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from model.engine.request import PARAMETER_SPECS, SamplingParams
 from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
 from model.text.context import ContextFit, first_kept, token_budget
-from model.text.errors import PromptTooLongError, TemplateError
+from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
 from model.text.messages import LEFT_OUT, ChatMessage, Prompt, as_messages, joined, shortened
 from model.text.reply_text import ReplyText
 
@@ -97,6 +97,8 @@ class ChatModel:
                               fitted.is_shortened)
         except TemplateError:
             return ContextFit(0, sum(map(self._size, turns)), self._engine.max_seq_len)
+        except TokenizerError:
+            return ContextFit(0, sum(len(turn.content) // 4 for turn in turns), self._engine.max_seq_len)
 
     def stream(self, messages: Iterable[Message], params: SamplingParams | None = None) -> Iterator[str]:
         """The reply as it is written, without its thoughts. Leaving the loop early stops it."""

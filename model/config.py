@@ -6,19 +6,13 @@ is an error before anything is allocated. Knows nothing of tensors.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.files import ModelLoadError, is_there, read_json
 from model.kernels.cache_kinds import CACHE_KINDS
-
-MAX_JSON_BYTES = 8 << 20
-
-
-class ModelLoadError(ValueError):
-    """A model cannot be loaded; the message says what is, what was expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class ModelConfig:
                                  "*.safetensors")
         raw = read_json(folder / "config.json")
         generation_path = folder / "generation_config.json"
-        generation = read_json(generation_path) if generation_path.is_file() else {}
+        generation = read_json(generation_path) if is_there(generation_path) else {}
         return cls.from_dict(raw, generation, folder.resolve().name)
 
     @classmethod
@@ -167,27 +161,6 @@ class ModelConfig:
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return self.num_layers * layer + embeddings + self.hidden_size
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of at most 8 MiB. Raises ModelLoadError."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise ModelLoadError(f"{path.name} has {size:,} bytes; at most {MAX_JSON_BYTES:,} are read")
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelLoadError(f"{path.parent} has no {path.name}; expected a folder as Hugging Face's "
-                             "save_pretrained writes it") from None
-    except OSError as error:
-        raise ModelLoadError(f"{path.name} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ModelLoadError):
-            raise
-        raise ModelLoadError(f"{path.name} is no valid JSON: {str(error)[:200]}") from None
-    if not isinstance(data, dict):
-        raise ModelLoadError(f"{path.name} holds a {type(data).__name__}; expected an object")
-    return data
 
 
 def _bad(key: str, value: Any, expected: str) -> ModelLoadError:

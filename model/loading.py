@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from model.chat_model import ChatModel
 from model.config import EngineConfig, ModelConfig, ModelLoadError
 from model.formats.gguf_parts import find_gguf
+from model.text.messages import ChatMessage
 
 if TYPE_CHECKING:
     from model.text.chat_template import PromptFormat
@@ -55,10 +56,17 @@ def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]
     if draft is not None:
         _check_draft_tokens(tokenizer, draft)
     settings = tokenizer.settings
-    if settings.template is None:
-        return tokenizer, PlainFormat(tokenizer)
-    where = path if path.is_file() else path / settings.template_file
-    return tokenizer, ChatTemplate(settings.template, str(where), tokenizer)
+    prompt_format: PromptFormat = PlainFormat(tokenizer)
+    if settings.template is not None:
+        where = path if path.is_file() else path / settings.template_file
+        prompt_format = ChatTemplate(settings.template, str(where), tokenizer)
+    if path.is_dir():
+        try:
+            _check_vocabulary(tokenizer, prompt_format, path)
+        except BaseException:
+            prompt_format.close()
+            raise
+    return tokenizer, prompt_format
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:
@@ -70,7 +78,22 @@ def _load_tokenizer(path: Path) -> Tokenizer:
         return load_tokenizer(GgufFile(file))
     from model.text.settings import TextSettings
     from model.text.tokenizer import Tokenizer
+    from model.text.tokenizer_trial import check_tokenizer
+    check_tokenizer(path)
     return Tokenizer.load(path, TextSettings.from_folder(path, ModelConfig.from_folder(path)))
+
+
+def _check_vocabulary(tokenizer: Tokenizer, prompt_format: PromptFormat, path: Path) -> None:
+    """Raises ModelLoadError if every prompt would have a token for which there are no weights."""
+    size = ModelConfig.from_folder(path).vocab_size
+    prompt = prompt_format.prompt([ChatMessage("user", "")])
+    beyond = {token_id for token_id in tokenizer.with_bos(tokenizer.encode_masked(prompt.text, prompt.hidden))
+              if token_id >= size}
+    if beyond:
+        names = ", ".join(f"{tokenizer.token_text(token_id)} ({token_id:,})" for token_id in sorted(beyond))
+        raise ModelLoadError(f"{path}: each prompt has the token {names:.200}, and the weights have only "
+                             f"{size:,} tokens. Copy the tokenizer's files and the chat template from the "
+                             "model that the weights are of.")
 
 
 def _check_draft_tokens(tokenizer: Tokenizer, draft: Path) -> None:

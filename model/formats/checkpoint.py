@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig, ModelLoadError, read_json, shown
+from model.config import ModelConfig, shown
+from model.files import ModelLoadError, is_there, read_json
 from model.formats.gguf import GgufFile
 from model.formats.gguf_config import config_of_gguf
 from model.formats.gguf_parts import find_gguf
@@ -56,4 +57,4 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
 def _separate_settings(folder: Path) -> dict[str, Any] | None:
     """AutoGPTQ before transformers knew it wrote quantize_config.json."""
     path = folder / "quantize_config.json"
-    return read_json(path) if path.is_file() else None
+    return read_json(path) if is_there(path) else None

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import ModelLoadError, shown
+from model.config import shown
+from model.files import ModelLoadError, open_file
 from model.formats.ggml_types import GgmlType, ggml_type
 from model.formats.gguf_parts import parts_of
 from model.formats.safetensors_reader import TensorInfo, read_tensor
@@ -140,9 +141,8 @@ class _Header:
 def _read_header(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
     """Metadata and tensors of one file."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
+        file, size = open_file(path)
+        with file:
             header = _Header(file, size, path.name)
             num_tensors, num_keys = _counts(header)
             metadata = _metadata(header, num_keys)

@@ -132,7 +132,8 @@ def unpack(words: Tensor, bits: int) -> Tensor:
     rows, width = words.shape
     if bits == 3:
         return _unpack_3(words.view(rows, width // 3, 3)).view(rows, -1)
-    octets = words.view(torch.uint8)  # little-endian: the lowest byte comes first
+    # Little-endian: the lowest byte comes first. Flat, for the strides of a size of 1 say nothing.
+    octets = words.reshape(-1).view(torch.uint8).view(rows, width * 4)
     if bits == 8:
         return octets
     codes = octets.new_empty(rows, width * 4, 8 // bits)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelLoadError, read_json, shown
+from model.config import shown
+from model.files import ModelLoadError, is_there, open_file, read_json
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_FILES = 1024
@@ -43,9 +44,8 @@ class TensorInfo:
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a file by name, checked. Raises ModelLoadError."""
     try:
-        with path.open("rb") as file:
-            file_size = file.seek(0, 2)
-            file.seek(0)
+        file, file_size = open_file(path)
+        with file:
             header_size = int.from_bytes(file.read(_PREFIX_BYTES), "little")
             available = file_size - _PREFIX_BYTES
             if available < 2 or not 2 <= header_size <= min(MAX_HEADER_BYTES, available):
@@ -174,13 +174,16 @@ class TensorFolder:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The index's files, model.safetensors, the one other file, or a full set of shards."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    """model.safetensors, the index's files, the one other file, or a full set of shards.
+
+    A whole model.safetensors counts before an index, as with transformers: somebody joined the shards.
+    """
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if is_there(whole) and not (is_there(index) and whole.name in _indexed_names(index)):
+        return [whole]
+    if is_there(index):
         return _indexed_files(folder, index)
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    files = sorted(folder.glob("*.safetensors"))
     shards = [re.fullmatch(r".*-(\d{5})-of-(\d{5})\.safetensors", path.name) for path in files]
     if len(files) == 1 and not shards[0]:
         return files
@@ -202,6 +205,14 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed_files(folder: Path, index: Path) -> list[Path]:
+    names = _indexed_names(index)
+    for name in names:
+        if not is_there(folder / name):
+            raise ModelLoadError(f"{folder.name} has no {name}, which {index.name} names; download it")
+    return [folder / name for name in names]
+
+
+def _indexed_names(index: Path) -> list[str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelLoadError(f"{index.name} has no weight_map; expected tensor names and their files")
@@ -212,6 +223,4 @@ def _indexed_files(folder: Path, index: Path) -> list[Path]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors", name):
             raise ModelLoadError(f"{index.name} names the file {shown(name)}; "
                                  "expected plain *.safetensors names")
-        if not (folder / name).is_file():
-            raise ModelLoadError(f"{folder.name} has no {name}, which {index.name} names; download it")
-    return [folder / name for name in sorted(names)]
+    return sorted(names)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig, ModelLoadError, read_json
+from model.config import ModelConfig
+from model.files import ModelLoadError, read_json
 from model.formats.checkpoint import open_checkpoint
 from model.formats.plain import PlainReader
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 from model.text.errors import TemplateError
 from model.text.masking import Mask
 from model.text.messages import ChatMessage, Prompt

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping, Sequence
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 
 _MAX_VOCABULARY = 1 << 22
 

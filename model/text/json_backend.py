@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError, read_json
 from model.text.detokenizer import byte_table
+from model.text.errors import TokenizerError, rust_panics_as
 
 _MAX_BYTES = 256 << 20
+_MAX_GROWTH = 64  # characters that a rule may write for each one that it reads
 _PROBE = "a <|b|>\n你好 \U0001f642 \U0010fffd"  # a vocabulary that cannot take this fails at load
 
 
@@ -34,9 +36,7 @@ class JsonBackend:
         self._lock = threading.Lock()
         try:
             if spec is None:
-                if path.stat().st_size > _MAX_BYTES:
-                    raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB; no tokenizer is that large")
-                spec = json.loads(path.read_text(encoding="utf-8"))
+                spec = read_json(path, _MAX_BYTES)
             self._load(spec, is_control, no_inner_prefix)
         except ModelLoadError as error:
             raise ModelLoadError(f"{path}: {error}") from None
@@ -50,6 +50,7 @@ class JsonBackend:
               no_inner_prefix: bool) -> None:
         if no_inner_prefix:
             _set_prepend_scheme(spec, "always", "first")
+        _check_growth(spec)
         self._spec, self._full = spec, _build(spec)
         self.ids: dict[str, int] = self._full.get_vocab(with_added_tokens=True)
         self._unknown = spec["model"].get("unk_token")
@@ -75,7 +76,7 @@ class JsonBackend:
 
     def encode(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         """Token ids; control tokens are recognised. `hidden`: stand-ins -> the characters they stand for."""
-        encoding = self._full.encode(text, add_special_tokens=False)
+        encoding = _encode(self._full, text)
         if not any(mark in text for mark in hidden):
             return encoding.ids
         ids: list[int] = []
@@ -97,7 +98,7 @@ class JsonBackend:
             return ids
         first, inner = self._plain_tokenizers()
         plain = piece.translate(str.maketrans(dict(hidden)))
-        return (first if start == 0 else inner).encode(plain, add_special_tokens=False).ids
+        return _encode(first if start == 0 else inner, plain).ids
 
     def _plain_tokenizers(self) -> tuple[Any, Any]:
         """Tokenizers that know no control token: for a run that starts the text, and for any other."""
@@ -110,7 +111,7 @@ class JsonBackend:
 
     def inspect(self, text: str) -> tuple[int, list[tuple[int, int]]]:
         """(number of tokens, where `encode` sees control tokens: start and end in characters)."""
-        encoding = self._full.encode(text, add_special_tokens=False)
+        encoding = _encode(self._full, text)
         if self.control_ids.isdisjoint(encoding.ids):
             return len(encoding.ids), []
         found = []
@@ -119,6 +120,29 @@ class JsonBackend:
             if token_id in self.control_ids and not is_unknown:
                 found.append((start, end))
         return len(encoding.ids), found
+
+
+def _encode(tokenizer: Any, text: str) -> Any:
+    """Raises TokenizerError where the tokenizer's own rules fail, as a regular expression may."""
+    with rust_panics_as(TokenizerError, "The model's tokenizer cannot read this text"):
+        return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _check_growth(spec: dict[str, Any]) -> None:
+    """Refuse replacements that, one after another, make a long text of each letter."""
+    for part in ("normalizer", "decoder"):
+        growth, waiting = 1.0, [spec.get(part)]
+        while waiting:
+            step = waiting.pop()
+            if not isinstance(step, dict):
+                continue
+            waiting += step.get("normalizers") or step.get("decoders") or []
+            if step.get("type") == "Replace":
+                pattern = step["pattern"].get("String") or "x"  # an expression may match a single letter
+                growth *= max(1.0, len(step["content"]) / len(pattern))
+        if growth > _MAX_GROWTH:
+            raise ModelLoadError(f"its {part} makes {growth:,.0f} characters of one; at most {_MAX_GROWTH} "
+                                 "are possible")
 
 
 def _build(spec: dict[str, Any]) -> Any:

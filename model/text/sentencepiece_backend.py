@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError, read_bytes
 from model.text.detokenizer import byte_table
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # SentencePiece.Type; 1 is NORMAL
@@ -105,10 +105,10 @@ class SentencePieceBackend:
         self._legacy = legacy
         try:
             if data is None:
-                if path.stat().st_size > _MAX_BYTES:
-                    raise ModelLoadError(f"over {_MAX_BYTES >> 20} MiB")
-                data = path.read_bytes()
+                data = read_bytes(path, _MAX_BYTES)
             self._load(SentencePieceModel(data), added_tokens, is_control)
+        except ModelLoadError:
+            raise
         except (ValueError, IndexError, RuntimeError, TypeError, AttributeError) as error:
             raise ModelLoadError(f"{path}: not a sentencepiece model ({error}). "
                                  "Download the file again.") from error

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig, ModelLoadError, read_json
+from model.config import ModelConfig
+from model.files import ModelLoadError, is_there, read_json, read_text
 
 _MAX_TEMPLATE = 1 << 20
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -50,7 +51,7 @@ class TextSettings:
 
 def _read_optional(path: Path) -> dict[str, Any]:
     """The object in a file, or {} where there is no file."""
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if is_there(path) else {}
 
 
 def _text_of(token: Any) -> str | None:
@@ -77,12 +78,13 @@ def _extra_special(config: dict[str, Any]) -> frozenset[str]:
 def _added_tokens(config: dict[str, Any],
                   added_file: dict[str, Any]) -> tuple[dict[str, int], frozenset[str]]:
     """(text -> id, texts said to be special) from added_tokens.json and added_tokens_decoder."""
-    added = {text: token_id for text, token_id in added_file.items() if isinstance(token_id, int)}
+    added = {text: token_id for text, token_id in added_file.items()
+             if isinstance(token_id, int) and not isinstance(token_id, bool)}
     declared = set()
     decoder = config.get("added_tokens_decoder")
     for token_id, token in (decoder if isinstance(decoder, dict) else {}).items():
         text = _text_of(token)
-        if text and token_id.isdecimal():
+        if text and token_id.isdecimal() and len(token_id) < 20:
             added[text] = int(token_id)
             if isinstance(token, dict) and token.get("special"):
                 declared.add(text)
@@ -97,16 +99,16 @@ def _flag(config: dict[str, Any], name: str) -> bool | None:
 def _template(folder: Path, config: dict[str, Any]) -> tuple[str | None, str]:
     """(source, file it is from); a file of its own comes before the key in tokenizer_config.json."""
     own = folder / "chat_template.jinja"
-    if own.is_file():
-        source, where = own.read_text(encoding="utf-8"), own.name
+    if is_there(own):
+        source, where = read_text(own, _MAX_TEMPLATE), own.name
     else:
         data, where = _read_optional(folder / "chat_template.json"), "chat_template.json"
         if "chat_template" not in data:
             data, where = config, "tokenizer_config.json"
         source = data.get("chat_template")
     if isinstance(source, list):  # named templates: [{"name", "template"}, ...]
-        named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
-        source = named.get("default")
+        named = [t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"]
+        source = named[0] if named else None
     if source is not None and (not isinstance(source, str) or len(source) > _MAX_TEMPLATE):
         raise ModelLoadError(f"{folder / where}: chat_template is no text of up to 1 MiB.")
     return source, where if source is not None else ""

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError, is_there
 from model.text.detokenizer import Detokenizer
 from model.text.json_backend import JsonBackend
 from model.text.masking import Mask
@@ -27,6 +27,8 @@ _MARKUP = re.compile(r"[<\[].+[>\]]", re.DOTALL)
 # Ends of a turn that some folders forget to list as EOS.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>", "<|endoftext|>",
                 "<|end_of_text|>", "<|eot|>")
+_MAX_CONTROL = 1024           # characters
+_MAX_CONTROL_PARTS = 1 << 26  # the squares of their lengths; 6,000 tokens like <unused123> have a million
 _ANCHOR = "\x02"  # a character that no tokenizer joins to what follows it
 _CACHED_TEXTS = 4096  # a chat's messages are counted, and searched for control tokens, at every turn
 
@@ -56,6 +58,7 @@ class Tokenizer:
             suffix = [eos] if settings.add_eos and eos is not None else []
         self._prefix, self._suffix = list(prefix), list(suffix)
         self.special_tokens = self._template_tokens()
+        _check_control([self._text(token_id) for token_id in self.control_ids])
         self.control_parts = _parts([self._text(token_id) for token_id in self.control_ids])
         """(proper beginnings, proper ends, greatest length) of the control tokens' texts."""
         self._inspect = lru_cache(_CACHED_TEXTS)(backend.inspect)
@@ -65,9 +68,9 @@ class Tokenizer:
         """The tokenizer of a model folder. Raises ModelLoadError if there is none or it cannot be read."""
         settings = settings or TextSettings.from_folder(folder)
         is_control = _control_test(settings)
-        if (folder / "tokenizer.json").is_file():
+        if is_there(folder / "tokenizer.json"):
             return cls(JsonBackend(folder / "tokenizer.json", is_control, settings.legacy is False), settings)
-        if (folder / "tokenizer.model").is_file():
+        if is_there(folder / "tokenizer.model"):
             return cls(SentencePieceBackend(folder / "tokenizer.model", settings.added_tokens,
                                             settings.legacy is not False, is_control), settings)
         raise ModelLoadError(f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model beside the "
@@ -224,6 +227,14 @@ def _control_test(settings: TextSettings) -> Callable[..., bool]:
                     or _ALWAYS_CONTROL.fullmatch(text))
 
     return is_control
+
+
+def _check_control(texts: list[str]) -> None:
+    """Their beginnings and ends are kept, which is as many characters as the square of their lengths."""
+    longest, total = max(map(len, texts), default=0), sum(len(text) ** 2 for text in texts)
+    if longest > _MAX_CONTROL or total > _MAX_CONTROL_PARTS:
+        raise ModelLoadError(f"the tokenizer has {len(texts):,} control tokens of up to {longest:,} "
+                             f"characters; at most {_MAX_CONTROL:,} are possible. Download it again.")
 
 
 def _parts(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[str], int]:

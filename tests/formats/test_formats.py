@@ -165,7 +165,7 @@ def test_a_tensor_in_two_files_and_two_models_in_a_folder_are_errors(tmp_path: P
 @pytest.mark.parametrize("method", ["awq", "bitsandbytes", "compressed-tensors", "fp8", 7])
 def test_another_quantization_is_named_with_what_is_supported(tmp_path: Path, method: Any):
     folder = write_model(tmp_path, quantization_config={"quant_method": method})
-    with pytest.raises(ModelLoadError, match=f"quantized by {method!r}; supported: GPTQ"):
+    with pytest.raises(ModelLoadError, match=f"quantized by {method!r}; supported: .*GPTQ"):
         open_checkpoint(folder, ModelConfig.from_folder(folder))
 
 
