@@ -322,3 +322,16 @@ def test_the_numbers_stay_with_the_reply(page, open_session):
     expect(facts).to_contain_text("fake-1M")
     expect(facts).to_contain_text("First token")
     expect(facts).to_contain_text("4711")
+
+
+def test_a_reply_without_a_word_says_so_and_so_does_a_continuation(page, open_session, site):
+    open_session()
+    site.model.scripts += ["", "One sentence.", ""]
+    say(page, "Anything?")
+    expect(page.locator(".badge")).to_have_text("Said nothing")
+    wait_until_quiet(page)
+    say(page, "And now?")
+    wait_until_quiet(page)
+    page.keyboard.press("Alt+Enter")
+    expect(page.locator(".toast")).to_contain_text("Marlow had nothing to add.")
+    assert texts(page)[-1] == "One sentence."

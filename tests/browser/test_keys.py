@@ -97,3 +97,44 @@ def test_the_theme_is_chosen_and_remembered(page):
     page.click("[aria-label=Menu]")
     page.click(".menu >> text=As the system")
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(250, 248, 244)"
+
+
+def test_escape_where_something_else_was_done_does_not_stop_the_reply(page, open_session, site):
+    open_session()
+    site.model.hold(after=3)
+    say(page, "a long one")
+    expect(page.locator(".md.writing")).to_contain_text("word")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("sea")
+    page.keyboard.press("Escape")
+    expect(page.locator("#search")).to_have_value("")
+    page.keyboard.press("Escape")  # and once more than was needed
+    assert focused(page) == "text"
+    page.click("#tab-session")
+    page.focus("#system-prompt")
+    page.keyboard.press("Escape")
+    assert focused(page) == "text"
+    expect(page.locator(".from-bot .note")).to_have_text("writing")
+    page.keyboard.press("Escape")
+    site.model.release()
+    expect(page.locator(".badge")).to_have_text("Stopped")
+
+
+def test_the_arrow_keys_change_versions_but_not_from_other_buttons(page, open_session):
+    open_session()
+    say(page, "First")
+    wait_until_quiet(page)
+    page.locator(".from-bot").hover()
+    page.click(".from-bot >> text=Regenerate")
+    expect(page.locator(".versions")).to_contain_text("2 of 2")
+    wait_until_quiet(page)
+    for place in ("#new-session", ".from-bot >> text=Copy", ".session-link", ".send"):
+        page.locator(place).first.focus()
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator(".versions")).to_contain_text("2 of 2")
+    page.locator(".message").last.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".versions")).to_contain_text("1 of 2")
+    page.locator("[aria-label='Next version']").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".versions")).to_contain_text("2 of 2")

@@ -211,3 +211,20 @@ def test_a_bot_is_made_changed_and_deleted_with_undo(page, open_session, site):
     page.wait_for_timeout(300)
     assert any(one["name"] == "Captain" for one in site.api("GET", "/api/bots")["bots"])
     site.api("DELETE", f"/api/bots/{bot['id']}")
+
+
+def test_two_bots_or_presets_of_one_name_are_refused_in_words(page, open_session, site):
+    open_session()
+    page.click("text=Save as preset")
+    page.click(".menu >> text=Save as a new preset")
+    page.fill("dialog input", "balanced ")
+    page.click("dialog .primary")
+    expect(page.locator("dialog .wrong")).to_have_text("There is a preset of that name already.")
+    page.click("dialog >> text=Cancel")
+    page.click("#tab-bot")
+    page.click("text=New bot")
+    page.fill("dialog input[type=text]", "MARLOW")
+    page.click("dialog >> text=Create")
+    expect(page.locator("dialog .wrong")).to_contain_text("There is a bot called Marlow already")
+    page.click("dialog >> text=Cancel")
+    assert len(site.api("GET", "/api/bots")["bots"]) == 3

@@ -254,6 +254,9 @@ def test_each_kind_of_markdown_becomes_its_element_however_it_came(page):
     expected = {
         "a *b* **c** ~~d~~ `e` \\*": "<p>a <em>b</em> <strong>c</strong> <del>d</del> <code>e</code> *</p>",
         "a\nb": "<p>a<br>b</p>",
+        "H<sub>2</sub>O, x<sup>*n*</sup>": "<p>H<sub>2</sub>O, x<sup><em>n</em></sup></p>",
+        "a <sub>b, c</sup> </sub": "<p>a &lt;sub&gt;b, c&lt;/sup&gt; &lt;/sub</p>",
+        "a <br> b <sub class=x>c</sub>": "<p>a <br> b &lt;sub class=x&gt;c&lt;/sub&gt;</p>",
         "## a": '<h3 class="heading-2">a</h3>',
         "> a\n>\n> - b": "<blockquote><p>a</p>\n<ul><li>b</li>\n</ul>\n</blockquote>",
         "3. a\n4. b": '<ol start="3"><li>a</li>\n<li>b</li>\n</ol>',

@@ -41,6 +41,7 @@ const room = createRoom(store, {
     statusLine.update();
   },
   announce,
+  note: toast,
 });
 const frame = createFrame();
 const library = createLibrary(store, room, { open, openNew });
@@ -206,7 +207,8 @@ function editLast() {
 
 function escape() {
   if (frame.closeDrawer()) return;
-  if (store.state.editing) leaveOrEnterEdit(null);
+  if (document.activeElement?.closest("#left, #right")) composer.focus(); // it left what was done there
+  else if (store.state.editing) leaveOrEnterEdit(null);
   else if (store.state.live.size) room.stop();
 }
 

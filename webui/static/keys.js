@@ -43,10 +43,9 @@ export function listenToKeys(page) {
   });
 }
 
-/** Whether the arrow keys already mean something here. @param {EventTarget | null} target */
+const WIDGETS = "button, a, summary, select, input, [role=tablist], [role=menu], [role=radiogroup], pre, .table-scroll";
+
+/** Whether the arrow keys mean something here, or nothing; the arrows between versions do. @param {EventTarget | null} target */
 function inWidget(target) {
-  return (
-    target instanceof HTMLElement &&
-    target.closest("[role=tablist], [role=menu], [role=radiogroup], pre, .table-scroll") !== null
-  );
+  return target instanceof HTMLElement && target.closest(WIDGETS) !== null && !target.closest(".versions");
 }

@@ -44,7 +44,8 @@
  *
  * @typedef {{status: Status | null, settings: Settings | null, bots: Bot[], sessions: Summary[], problems: FileProblem[], query: string,
  *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
- *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null}} State
+ *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null,
+ *   away: boolean}} State
  */
 
 export {};

@@ -90,3 +90,6 @@ export function numbers(message) {
     .filter(Boolean)
     .join(" · ");
 }
+
+/** Whether people would take two names for one. @param {string} a @param {string} b */
+export const isSameName = (a, b) => a.trim().localeCompare(b.trim(), undefined, { sensitivity: "accent" }) === 0;

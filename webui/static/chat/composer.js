@@ -94,9 +94,9 @@ export function createComposer(store, room, page) {
   function update() {
     changeSession();
     turns.update();
-    const { session, live } = store.state;
+    const { session, live, away } = store.state;
     const bots = botsInRoom(store.state);
-    const isWriting = live.size > 0;
+    const isWriting = live.size > 0 && !away; // a server that is gone can be told nothing
     stop.hidden = !isWriting;
     stop.classList.toggle("primary", isWriting);
     send.classList.toggle("primary", !isWriting);
@@ -167,7 +167,7 @@ export function createComposer(store, room, page) {
     submit();
   });
   window.addEventListener("resize", grow);
-  store.on(["session", "bots", "settings", "live"], update);
+  store.on(["session", "bots", "settings", "live", "away"], update);
   update();
 
   return { focus: () => text.focus({ preventScroll: true }), fill };

@@ -14,7 +14,7 @@ import { editor } from "./edit.js";
 
 /**
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
- *   color: string, versions: string[], isLast: boolean, busy: boolean, editing: boolean, isOutgoing: boolean}} View
+ *   color: string, versions: string[], isLast: boolean, busy: boolean, away: boolean, editing: boolean, isOutgoing: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
  *   save: (message: Message, text: string) => Promise<boolean>,
@@ -103,7 +103,7 @@ export class MessageView {
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */
   showLive() {
     const live = /** @type {Live} */ (this.view.live);
-    setText(this.note, liveNote(live));
+    setText(this.note, this.view.away ? "waiting for the server" : liveNote(live));
     if (live.think) this.#thinking(live.think, live.thinkSeconds, !live.text);
     this.body.classList.add("writing");
     this.text.grow(live.base + live.text);
@@ -168,7 +168,8 @@ function badge(message) {
   const reason = message.finish_reason || "";
   const serious = reason === "error" || reason === "interrupted";
   const ended = reason in BADGES && (message.error ? `${BADGES[reason]}: ${message.error}` : BADGES[reason]);
-  const text = [message.shortened && SHORTENED, ended].filter(Boolean).join(" · ");
+  const empty = !message.text && !ended && "Said nothing";
+  const text = [message.shortened && SHORTENED, ended, empty].filter(Boolean).join(" · ");
   if (!text) return null;
   return h(
     "p",

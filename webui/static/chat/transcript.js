@@ -63,6 +63,7 @@ export function createTranscript(store, room, handlers) {
       versions: versions(session, state.live, message),
       isLast: index === path.length - 1,
       busy: state.live.size > 0,
+      away: state.away,
       editing: state.editing === message.id,
     };
   }
@@ -215,7 +216,7 @@ export function createTranscript(store, room, handlers) {
     { passive: true },
   );
   jump.addEventListener("click", toEnd);
-  store.on(["session", "live", "viewLeaf", "context", "bots", "editing", "outgoing"], update);
+  store.on(["session", "live", "viewLeaf", "context", "bots", "editing", "outgoing", "away"], update);
 
   return {
     /** New text of a running reply: on the page with the next frame. @param {Live} live */

@@ -126,9 +126,10 @@ export function chooseDialog(title, text, ways) {
  * @param {string} label
  * @param {string} value
  * @param {string} action
+ * @param {(text: string) => string} [check] says what is wrong with a text, or ""
  * @returns {Promise<string | null>}
  */
-export function promptDialog(title, label, value, action) {
+export function promptDialog(title, label, value, action, check = () => "") {
   return new Promise((resolve) => {
     /** @type {string | null} */
     let answer = null;
@@ -140,7 +141,11 @@ export function promptDialog(title, label, value, action) {
       "data-autofocus": true,
     });
     input.value = value;
+    const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
     const finish = () => {
+      wrong.textContent = check(input.value.trim());
+      wrong.hidden = !wrong.textContent;
+      if (wrong.textContent) return;
       answer = input.value.trim() || null;
       dialog.close();
     };
@@ -150,7 +155,11 @@ export function promptDialog(title, label, value, action) {
       {
         onSubmit: finish,
         onClose: () => resolve(answer),
-        actions: [dialogButton("Cancel", "ghost", () => dialog.close()), dialogButton(action, "primary", null)],
+        actions: [
+          wrong,
+          dialogButton("Cancel", "ghost", () => dialog.close()),
+          dialogButton(action, "primary", null),
+        ],
       },
     );
     input.select();

@@ -6,6 +6,7 @@
  */
 
 import { h, iconButton, monogram } from "../base/dom.js";
+import { isSameName } from "../base/format.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, patch, post, remove } from "../server/api.js";
 import { merged } from "../session/unsaved.js";
@@ -237,7 +238,9 @@ export function editBot(store, bot, reloadBots, onSaved) {
       persona: draft.persona.trim(),
       greeting: draft.greeting.trim(),
     };
+    const other = store.state.bots.find((one) => one.id !== bot?.id && isSameName(one.name, fields.name));
     try {
+      if (other) throw new Error(`There is a bot called ${other.name} already; the model could not tell them apart.`);
       const body = await (bot ? saveChanges(bot, fields) : post("/api/bots", fields));
       drop();
       await reloadBots();

@@ -8,7 +8,7 @@
  */
 
 import { h, icon } from "../base/dom.js";
-import { plural, shown } from "../base/format.js";
+import { isSameName, plural, shown } from "../base/format.js";
 import { post, put, remove } from "../server/api.js";
 import { botOf } from "../session/store.js";
 import { confirmDialog, promptDialog } from "../overlays/dialogs.js";
@@ -159,7 +159,9 @@ export function createSampling(store, room, reloadSettings) {
 
   async function saveNew() {
     const { session } = store.state;
-    const name = await promptDialog("Save as preset", "Name", "", "Save");
+    const name = await promptDialog("Save as preset", "Name", "", "Save", (text) =>
+      presets().some((one) => isSameName(one.name, text)) ? "There is a preset of that name already." : "",
+    );
     if (!name || !session) return;
     const sampling = { ...preset()?.sampling, ...session.sampling };
     const made = await post("/api/presets", { name, sampling }).catch(toastError);

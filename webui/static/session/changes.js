@@ -45,6 +45,7 @@ export function followChanges(store, page) {
       : store.state.live.size
         ? WRITING_MS
         : IDLE_MS;
+    store.set({ away: failures > 0 });
     if (failures) page.gone(wait);
     if (!document.hidden) timer = window.setTimeout(ask, wait);
   }
@@ -66,6 +67,7 @@ export function followChanges(store, page) {
     suspect() {
       if (failures) return;
       failures = 1;
+      store.set({ away: true });
       page.gone(AWAY_MS[0]);
       clearTimeout(timer);
       timer = window.setTimeout(ask, AWAY_MS[0]);

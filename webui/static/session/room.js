@@ -15,7 +15,7 @@ import { messageOf, shownPath, withMessage, withOutgoing } from "./tree.js";
 /**
  * @param {Store} store
  * @param {{error: (error: any) => void, conflict: () => void, connection: (connected: boolean) => void,
- *   flush: (live: Live) => void, announce: (text: string) => void}} page
+ *   flush: (live: Live) => void, announce: (text: string) => void, note: (text: string) => void}} page
  */
 export function createRoom(store, page) {
   /** @type {Promise<any>} */
@@ -41,7 +41,10 @@ export function createRoom(store, page) {
         store.set({ session: withMessage(session, data.message, data.revision, session.leaf === live.parent) });
       store.touch("live");
     },
-    finished: (live, data) => settle(live, data.message, data.revision, data.next),
+    finished(live, data) {
+      settle(live, data.message, data.revision, data.next);
+      if (live.base && !live.text && !live.think) page.note(`${live.name} had nothing to add.`);
+    },
     failed(live, data) {
       settle(live, data.partial, data.revision, null);
       page.announce(`The reply failed: ${data.message}`);

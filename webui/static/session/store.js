@@ -21,6 +21,7 @@ export class Store {
     loading: true,
     editing: null,
     outgoing: null,
+    away: false,
   };
 
   /** @type {{keys: string[], listener: () => void}[]} */

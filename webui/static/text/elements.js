@@ -68,6 +68,19 @@ const MAKE = {
     tokens ? fill(document.createDocumentFragment(), tokens, around) : decoded(text),
 };
 
+/** The HTML within a line that models write where markdown has nothing for it; it carries no attribute. */
+const TAG = /^<(br|su[bp]) ?\/?>$/;
+/** Nobody lowers or raises more than so many pieces at once. */
+const MAX_INSIDE = 50;
+
+/** Where `</tag>` stands, or -1. @param {string} tag @param {any[]} tokens @param {number} from */
+function endOf(tag, tokens, from) {
+  const last = Math.min(tokens.length, from + MAX_INSIDE);
+  for (let at = from; at < last; at += 1)
+    if (tokens[at].type === "html" && tokens[at].text === `</${tag}>`) return at;
+  return -1;
+}
+
 /** After these a line ends, for those who read or hear the text without its layout. */
 const LINES = new Set(["blockquote", "code", "heading", "hr", "list", "list_item", "mathBlock", "paragraph", "table"]);
 
@@ -80,8 +93,15 @@ const LINES = new Set(["blockquote", "code", "heading", "hr", "list", "list_item
 function fill(parent, tokens, around) {
   if (around.depth > DEEPEST) throw new RangeError("nested too deep");
   const inside = { ...around, depth: around.depth + 1 };
-  for (const token of tokens) {
-    parent.append(MAKE[token.type](token, inside));
+  for (let at = 0; at < tokens.length; at += 1) {
+    const token = tokens[at];
+    const [, tag] = (token.type === "html" && token.text.match(TAG)) || [];
+    const end = tag && tag !== "br" ? endOf(tag, tokens, at + 1) : -1;
+    if (tag === "br") parent.append(h("br"));
+    else if (end > 0) {
+      parent.append(fill(h(tag), tokens.slice(at + 1, end), inside));
+      at = end;
+    } else parent.append(MAKE[token.type](token, inside));
     if (token.block || LINES.has(token.type)) parent.append("\n");
   }
   return parent;
