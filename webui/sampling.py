@@ -1,7 +1,8 @@
 """Which sampling values a reply gets.
 
 Defaults and ranges are SamplingParams' alone; sessions, presets and bots keep only what differs.
-In a session "the bot says" beats "the session says" beats "the preset says" beats the default: effective().
+In a session "the session says" beats "the preset says" beats "the bot says" beats the default: effective().
+What somebody sets on the page is what counts; a bot's values are its own defaults.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ BUILT_IN_PRESETS: tuple[dict[str, Any], ...] = (
 
 def effective(preset: Changes, session: Changes, bot: Changes,
               extra_stop: tuple[str, ...] = ()) -> SamplingParams:
-    """Defaults, over them the preset, the session, the bot; `extra_stop` where `stop` leaves places."""
-    values = {**preset, **session, **bot}
+    """Defaults, over them the bot, the preset, the session; `extra_stop` where `stop` leaves places."""
+    values = {**bot, **preset, **session}
     params = SamplingParams(**{name: _to_python(name, value) for name, value in values.items()})
     places = PARAMETER_SPECS["stop"]["max_items"] - len(params.stop)
     added = tuple(text for text in extra_stop if text not in params.stop)[:places]

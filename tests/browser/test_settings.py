@@ -138,7 +138,7 @@ def test_presets_are_chosen_saved_and_deleted(page, open_session, site):
     expect(field(page, "top_k").locator(".number")).to_have_value("7")
 
 
-def test_a_bots_own_values_are_shown_under_the_control(page, site):
+def test_a_bots_own_value_is_in_force_until_something_is_set(page, site):
     bot = site.api(
         "POST",
         "/api/bots",
@@ -150,11 +150,34 @@ def test_a_bots_own_values_are_shown_under_the_control(page, site):
             "sampling": {"temperature": 0.1},
         },
     )["bot"]
-    go_to(page, site.session(bot["id"]))
-    expect(field(page, "temperature").locator(".override")).to_have_text("Strict uses 0.10.")
+    session_id = site.session(bot["id"])
+    go_to(page, session_id)
+    temperature = field(page, "temperature").locator(".number")
+    note = field(page, "temperature").locator(".override")
+    expect(temperature).to_have_value("0.10")
+    expect(note).to_have_text("Strict has 0.10 of its own, unless it is set here.")
     say(page, "your temperature?")
     wait_until_quiet(page)
     assert texts(page)[1].startswith("temperature 0.1 ")
+    set_number(page, "temperature", 0.8)  # the default is a value like others here
+    expect(note).to_have_text("Set here; Strict has 0.10 of its own.")
+    wait_until_saved(page, session_id)
+    say(page, "your temperature?")
+    wait_until_quiet(page)
+    assert texts(page)[3].startswith("temperature 0.8 ")
+    page.click("[aria-label='Reset Temperature']")
+    expect(temperature).to_have_value("0.10")
+    page.click("#chips .chip-add")
+    page.get_by_role("menuitem", name="Marlow").click()
+    expect(temperature).to_have_value("0.80")  # what the others have
+    expect(note).to_have_text("Strict has 0.10 of its own, unless it is set here.")
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["sampling"] == {}
+    page.select_option(".select", label="Greedy")
+    expect(temperature).to_have_value("0.00")
+    say(page, "Strict, your temperature?")
+    wait_until_quiet(page)
+    assert texts(page)[5].startswith("temperature 0.0 ")
     site.api("DELETE", f"/api/bots/{bot['id']}")
 
 

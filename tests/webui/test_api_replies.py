@@ -64,15 +64,18 @@ def test_the_name_in_front_is_taken_off(page):
     assert page.say("spaces around")[0]["text"] == "surrounded by space"
 
 
-def test_settings_reach_the_model_and_the_bot_beats_the_session(client, page, model):
+def test_settings_reach_the_model_and_beat_the_bots_own(client, page, model):
+    bot = client.get(f"/api/bots/{MARLOW}").json["bot"]
+    own = {"temperature": 0.1, "top_k": 3, "top_p": 0.4, "min_p": 0.2}
+    client.patch(f"/api/bots/{MARLOW}", json={"revision": bot["revision"], "sampling": own})
+    page.say("hi")
+    params = model.started[-1]["params"]
+    assert (params.temperature, params.top_k, params.top_p, params.min_p) == (0.1, 3, 0.4, 0.2)
     page.set(sampling={"temperature": 0.5, "top_k": 7}, preset="creative")
     page.say("hi")
     params = model.started[-1]["params"]
     assert (params.temperature, params.top_k, params.repetition_penalty) == (0.5, 7, 1.05)
-    bot = client.get(f"/api/bots/{MARLOW}").json["bot"]
-    client.patch(f"/api/bots/{MARLOW}", json={"revision": bot["revision"], "sampling": {"temperature": 0.1}})
-    page.say("hi")
-    assert model.started[-1]["params"].temperature == 0.1
+    assert (params.top_p, params.min_p) == (1.0, 0.08)
 
 
 def test_temperature_0_twice_is_equal_and_otherwise_not(page):

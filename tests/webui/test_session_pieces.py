@@ -209,10 +209,10 @@ def test_a_late_reader_of_a_long_reply_gets_one_text():
         assert log.read(cursor, 0)[0][0].data["text"] == event.data["text"][10 * cursor:]
 
 
-def test_the_bot_beats_the_session_beats_the_preset_beats_the_default():
-    params = effective({"temperature": 0.1, "top_k": 1, "top_p": 0.1}, {"temperature": 0.2, "top_k": 2},
-                       {"temperature": 0.3})
-    assert (params.temperature, params.top_k, params.top_p) == (0.3, 2, 0.1)
+def test_the_session_beats_the_preset_beats_the_bot_beats_the_default():
+    preset, session = {"temperature": 0.1, "top_k": 1}, {"temperature": 0.2}
+    params = effective(preset, session, {"temperature": 0.3, "top_k": 3, "top_p": 0.3})
+    assert (params.temperature, params.top_k, params.top_p) == (0.2, 1, 0.3)
     assert params.min_p == SamplingParams().min_p
     assert effective({}, {}, {}) == SamplingParams()
 

@@ -117,7 +117,7 @@ function overridesEditor(store, sampling, changed) {
     "fieldset",
     { class: "overrides" },
     h("legend", { class: "label", text: "Sampling of its own" }),
-    h("p", { class: "help", text: "These values beat those of the session." }),
+    h("p", { class: "help", text: "Its defaults. What a session or its preset sets counts instead." }),
     rows,
     add,
   );

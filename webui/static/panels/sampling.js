@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The Sampling tab: the preset and every parameter of the session. The session keeps only what differs from its
- * preset; a bot's own values beat both and are shown under the control.
+ * The Sampling tab: the preset and every parameter of the session, each with the value in force. The session keeps
+ * only what differs from its preset and from what its bots have of their own.
  * @import { Parameter, Preset } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
@@ -67,14 +67,39 @@ export function createSampling(store, room, reloadSettings) {
 
   const presets = () => store.state.settings?.presets || [];
   const preset = () => presets().find((one) => one.id === store.state.session?.preset);
-  const baseValue = (spec) => preset()?.sampling[spec.name] ?? spec.default;
+
+  /** What the bots of the session have of their own. @param {Parameter} spec */
+  const ownValues = (spec) =>
+    (store.state.session?.bots || [])
+      .map((entry) => botOf(store.state, entry.id))
+      .filter((bot) => bot && spec.name in bot.sampling)
+      .map((bot) => ({ name: bot?.name, value: bot?.sampling[spec.name] }));
+
+  /** Whether all bots of the session have the same value, where the session says nothing. @param {Parameter} spec */
+  function isOne(spec) {
+    const own = ownValues(spec);
+    const all = own.length === (store.state.session?.bots || []).length;
+    const fromPreset = preset()?.sampling[spec.name] !== undefined;
+    return fromPreset || !own.length || (all && own.every(({ value }) => same(value, own[0].value)));
+  }
+
+  /** The value in force where the session says nothing. @param {Parameter} spec */
+  const baseValue = (spec) =>
+    preset()?.sampling[spec.name] ?? (isOne(spec) ? ownValues(spec)[0]?.value : undefined) ?? spec.default;
 
   /** @param {Parameter} spec @param {any} value */
   function setValue(spec, value) {
     const { session } = store.state;
     if (!session) return;
     const { [spec.name]: _, ...others } = session.sampling;
-    room.change({ sampling: same(value, baseValue(spec)) ? others : { ...others, [spec.name]: value } });
+    const isBase = isOne(spec) && same(value, baseValue(spec));
+    room.change({ sampling: isBase ? others : { ...others, [spec.name]: value } });
+  }
+
+  /** @param {Parameter} spec */
+  function resetValue(spec) {
+    const { [spec.name]: _, ...others } = store.state.session?.sampling || {};
+    room.change({ sampling: others });
   }
 
   function build() {
@@ -93,7 +118,7 @@ export function createSampling(store, room, reloadSettings) {
         const field = parameterField(spec, {
           most: TOKEN_COUNTS.has(spec.name) ? most : undefined,
           onChange: (value) => setValue(spec, value),
-          onReset: () => setValue(spec, baseValue(spec)),
+          onReset: () => resetValue(spec),
         });
         fields.set(spec.name, { spec, show: field.show });
         return field.element;
@@ -113,13 +138,13 @@ export function createSampling(store, room, reloadSettings) {
     show();
   }
 
-  /** What the session's bots say about a parameter. @param {Parameter} spec */
-  function overrides(spec) {
-    const said = (store.state.session?.bots || [])
-      .map((entry) => botOf(store.state, entry.id))
-      .filter((bot) => bot && spec.name in bot.sampling)
-      .map((bot) => `${bot?.name} uses ${shown(spec, bot?.sampling[spec.name])}`);
-    return said.length ? `${said.join(", ")}.` : "";
+  /** What the session's bots have of their own, and whether it counts. @param {Parameter} spec @param {boolean} changed */
+  function noteOn(spec, changed) {
+    const own = ownValues(spec).map(({ name, value }) => `${name} has ${shown(spec, value)}`);
+    if (!own.length) return "";
+    const counts = !changed && preset()?.sampling[spec.name] === undefined;
+    const what = `${own.join(", ")} of ${own.length > 1 ? "their" : "its"} own`;
+    return counts ? `${what}, unless it is set here.` : `Set here; ${what}.`;
   }
 
   function show() {
@@ -134,7 +159,7 @@ export function createSampling(store, room, reloadSettings) {
     );
     for (const { spec, show: showField } of fields.values()) {
       const changed = spec.name in session.sampling;
-      showField(changed ? session.sampling[spec.name] : baseValue(spec), changed, overrides(spec));
+      showField(changed ? session.sampling[spec.name] : baseValue(spec), changed, noteOn(spec, changed));
     }
     const many = Object.keys(session.sampling).length;
     changes.textContent = many ? `${plural(many, "change")} from “${preset()?.name || "?"}”` : "";
