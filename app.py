@@ -52,9 +52,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-seq-len", type=_context, metavar="TOKENS",
                         help="context of the model, or auto: what it was made for, or what of that fits into "
                              "memory (default: auto)")
-    parser.add_argument("--cache", choices=("fp16", "q8", "q4", "fp32"), default="fp16",
+    parser.add_argument("--cache", choices=("fp16", "q8", "q4", "fp32"),
                         help="how the context is kept in memory: q8 takes 53%% of fp16, q4 28%% "
-                             "(default: %(default)s)")
+                             "(default: fp16; fp32 with --exact)")
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: one for each physical core")
     parser.add_argument("--exact", action="store_true",
                         help="float32 arithmetic throughout: slower, no rounding")

@@ -320,14 +320,13 @@ def _branches(params: SamplingParams, n: int) -> list[SamplingParams]:
 
 
 def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> SamplingParams:
-    """SamplingParams from keywords; a list or a single text will do for `stop`."""
+    """SamplingParams from keywords; a list will do for `stop`."""
     unknown = sampling.keys() - SamplingParams.__dataclass_fields__.keys()
     if unknown:
         raise TypeError(f"no sampling parameter {', '.join(sorted(unknown))}; there are "
                         f"{', '.join(SamplingParams.__dataclass_fields__)}")
     stop = sampling.get("stop", ())
-    sampling = sampling | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)}
-    params = SamplingParams(**sampling)
+    params = SamplingParams(**sampling | {"stop": stop if isinstance(stop, str) else tuple(stop)})
     return params if max_new_tokens is None else replace(params, max_new_tokens=max_new_tokens)
 
 

@@ -21,7 +21,7 @@ class EngineConfig:
 
     device: str = "auto"              # auto | cpu | cuda
     max_seq_len: int | None = None    # tokens of prompt and reply; None: the model's, or what memory allows
-    cache: str = "fp16"               # fp16 | q8 | q4 | fp32: how keys and values are kept
+    cache: str | None = None          # fp16 | q8 | q4 | fp32: keys and values; None: fp16, fp32 if exact
     threads: int | None = None        # None: the physical cores
     prefill_chunk: int | None = None  # most prompt tokens a step; None: what suits the device
     gpu_split: tuple[float, ...] | None = None  # GiB of each GPU to use; None: all of the first GPU
@@ -31,6 +31,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        if self.cache is None:
+            object.__setattr__(self, "cache", "fp32" if self.exact else "fp16")
         _one_of("cache", self.cache, tuple(CACHE_KINDS))
         for name, low, high in (("max_seq_len", 32, 1 << 24), ("threads", 1, 256),
                                 ("prefill_chunk", 32, 8192)):

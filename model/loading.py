@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
 
-def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None, cache: str = "fp16",
-               threads: int | None = None, exact: bool = False, speculation: bool = True,
-               draft: str | Path | None = None, gpu_split: Sequence[float] | None = None,
+def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None,
+               cache: str | None = None, threads: int | None = None, exact: bool = False,
+               speculation: bool = True, draft: str | Path | None = None,
+               gpu_split: Sequence[float] | None = None,
                progress: Callable[[str, float], None] | None = None,
                report: Callable[[str], None] | None = None) -> ChatModel:
     """Load a GGUF file, or a folder: config.json, the weights, a tokenizer and, if there is one, a template.
 
+    cache        how keys and values are kept: fp16, q8, q4 or fp32; None: fp32 if `exact`, else fp16
     speculation  guess ahead where it pays; replies are the same with and without
     draft        folder of a smaller model with the same tokens that makes the guesses
 

@@ -65,6 +65,8 @@ class SamplingParams:
         "help": "Token ids that are never chosen."})
 
     def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))  # a text is one stop string, not its letters
         for name, spec in PARAMETER_SPECS.items():
             check_parameter(name, getattr(self, name), spec)
 

@@ -61,7 +61,8 @@ class JsonBackend:
         self.special_ids = frozenset(self.ids[text] for text, special in added.items() if special)
         decoder = ByteDecoder(spec.get("decoder"))
         self.strips_leading_space = decoder.strips_leading_space
-        self.token_bytes = byte_table({text: text.encode() if text in added else decoder.bytes_of(text)
+        control = frozenset(self._control)  # their names are looked for in texts; others are text
+        self.token_bytes = byte_table({text: text.encode() if text in control else decoder.bytes_of(text)
                                        for text in self.ids}, self.ids)
         self.prefix_ids, self.suffix_ids = self._post_processor_ids()
         self.default_ids = {"bos_token": self.prefix_ids[0]} if self.prefix_ids else {}

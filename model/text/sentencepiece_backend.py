@@ -17,6 +17,7 @@ from typing import Any
 
 from model.files import ModelLoadError, read_bytes
 from model.text.detokenizer import byte_table
+from model.text.settings import AddedToken
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # SentencePiece.Type; 1 is NORMAL
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"  # normalizer_spec { add_dummy_prefix: false }; a later field wins
@@ -97,7 +98,7 @@ class SentencePieceModel:
 class SentencePieceBackend:
     """Encoding with and without control tokens, and the bytes of each token."""
 
-    def __init__(self, path: Path, added_tokens: Mapping[str, int], legacy: bool,
+    def __init__(self, path: Path, added_tokens: Mapping[str, AddedToken], legacy: bool,
                  is_control: Callable[[str], bool], data: bytes | None = None) -> None:
         """`added_tokens`: tokens outside the file, by text. `legacy`: every run of plain text gets
         the leading space, not only one that starts the text. `is_control(text)` -> bool.
@@ -113,7 +114,7 @@ class SentencePieceBackend:
             raise ModelLoadError(f"{path}: not a sentencepiece model ({error}). "
                                  "Download the file again.") from error
 
-    def _load(self, model: SentencePieceModel, added_tokens: Mapping[str, int],
+    def _load(self, model: SentencePieceModel, added_tokens: Mapping[str, AddedToken],
               is_control: Callable[[str], bool]) -> None:
         import sentencepiece
 
@@ -126,7 +127,8 @@ class SentencePieceBackend:
         self._inner = processor(False)
         self._first = processor(True) if model.add_dummy_prefix else self._inner
         self.strips_leading_space = model.add_dummy_prefix
-        self.ids = {piece: index for index, piece in enumerate(model.pieces)} | dict(added_tokens)
+        self.ids = {piece: index for index, piece in enumerate(model.pieces)} | {
+            text: token.token_id for text, token in added_tokens.items()}
         special = {piece for piece, kind in kinds.items() if kind in (_UNKNOWN, _CONTROL)}
         control = special | symbols | {text for text in added_tokens if is_control(text)}
         self.special_ids = frozenset(self.ids[text] for text in special)
@@ -137,6 +139,8 @@ class SentencePieceBackend:
         self.suffix_ids: list[int] = []
         cut = sorted((control | set(added_tokens)) - {""}, key=len, reverse=True)
         self._tokens = re.compile("|".join(map(re.escape, cut)) or "(?!)")
+        self._lstrip = {text for text, token in added_tokens.items() if token.lstrip}
+        self._rstrip = {text for text, token in added_tokens.items() if token.rstrip}
         texts = {piece: bytes([int(piece[3:-1], 16)]) if kind == _BYTE else piece.replace("▁", " ").encode()
                  for piece, kind in kinds.items()}
         self.token_bytes = byte_table(texts | {text: text.encode() for text in added_tokens}, self.ids)
@@ -144,14 +148,16 @@ class SentencePieceBackend:
     def encode(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         """Token ids; control tokens are recognised. `hidden`: stand-ins -> the characters they stand for."""
         ids: list[int] = []
-        reveal, at = str.maketrans(dict(hidden)), 0
+        reveal, at, before = str.maketrans(dict(hidden)), 0, ""
         for match in [*self._tokens.finditer(text), None]:
-            piece = text[at:match.start() if match else len(text)].translate(reveal)
-            if piece:
+            piece = text[at:match.start() if match else len(text)]
+            piece = piece.lstrip() if before in self._rstrip else piece
+            piece = piece.rstrip() if match and match.group() in self._lstrip else piece
+            if piece := piece.translate(reveal):
                 ids += (self._first if self._legacy or at == 0 else self._inner).encode(piece)
             if match:
                 ids.append(self.ids[match.group()])
-                at = match.end()
+                at, before = match.end(), match.group()
         return ids
 
     def inspect(self, text: str) -> tuple[int, list[tuple[int, int]]]:

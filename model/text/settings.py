@@ -17,12 +17,21 @@ _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token
 
 
 @dataclass(frozen=True)
+class AddedToken:
+    """A token outside the vocabulary file; lstrip, rstrip: it takes the white space before or after it."""
+
+    token_id: int
+    lstrip: bool = False
+    rstrip: bool = False
+
+
+@dataclass(frozen=True)
 class TextSettings:
     """Settings of one model folder; None where the folder does not say."""
 
     special_tokens: dict[str, str] = field(default_factory=dict)  # "bos_token" -> "<s>", ...
-    added_tokens: dict[str, int] = field(default_factory=dict)    # outside the vocabulary file, by text
-    declared_special: frozenset[str] = frozenset()                # texts that are said to be special
+    added_tokens: dict[str, AddedToken] = field(default_factory=dict)  # by text
+    declared_special: frozenset[str] = frozenset()                     # texts that are said to be special
     add_bos: bool | None = None
     add_eos: bool | None = None
     legacy: bool | None = None
@@ -76,17 +85,18 @@ def _extra_special(config: dict[str, Any]) -> frozenset[str]:
 
 
 def _added_tokens(config: dict[str, Any],
-                  added_file: dict[str, Any]) -> tuple[dict[str, int], frozenset[str]]:
-    """(text -> id, texts said to be special) from added_tokens.json and added_tokens_decoder."""
-    added = {text: token_id for text, token_id in added_file.items()
+                  added_file: dict[str, Any]) -> tuple[dict[str, AddedToken], frozenset[str]]:
+    """(text -> token, texts said to be special) from added_tokens.json and added_tokens_decoder."""
+    added = {text: AddedToken(token_id) for text, token_id in added_file.items()
              if isinstance(token_id, int) and not isinstance(token_id, bool)}
     declared = set()
     decoder = config.get("added_tokens_decoder")
     for token_id, token in (decoder if isinstance(decoder, dict) else {}).items():
         text = _text_of(token)
         if text and token_id.isdecimal() and len(token_id) < 20:
-            added[text] = int(token_id)
-            if isinstance(token, dict) and token.get("special"):
+            flags = token if isinstance(token, dict) else {}
+            added[text] = AddedToken(int(token_id), flags.get("lstrip") is True, flags.get("rstrip") is True)
+            if flags.get("special"):
                 declared.add(text)
     return added, frozenset(declared)
 

@@ -61,7 +61,7 @@ class Tokenizer:
         _check_control([self._text(token_id) for token_id in self.control_ids])
         self.control_parts = _parts([self._text(token_id) for token_id in self.control_ids])
         """(proper beginnings, proper ends, greatest length) of the control tokens' texts."""
-        self._inspect = lru_cache(_CACHED_TEXTS)(backend.inspect)
+        self._inspect = lru_cache(_CACHED_TEXTS)(self._inspected)
 
     @classmethod
     def load(cls, folder: Path, settings: TextSettings | None = None) -> Tokenizer:
@@ -94,6 +94,7 @@ class Tokenizer:
 
         control=False: text that looks like a control token stays text.
         """
+        _check_text(text)
         if control:
             ids = self._backend.encode(text, {})
         else:
@@ -141,6 +142,7 @@ class Tokenizer:
 
     def encode_masked(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         """Token ids of a rendered prompt whose messages were hidden by a Mask; no BOS or EOS is added."""
+        _check_text(text)
         return self._backend.encode(text, hidden)
 
     def with_bos(self, token_ids: list[int]) -> list[int]:
@@ -185,6 +187,10 @@ class Tokenizer:
         """The id of the token written `text`."""
         return self._backend.ids.get(text)
 
+    def _inspected(self, text: str) -> tuple[int, list[tuple[int, int]]]:
+        _check_text(text)
+        return self._backend.inspect(text)
+
     @staticmethod
     def _wanted(add: bool, by_model: list[int], token_id: int | None) -> list[int]:
         if not add:
@@ -227,6 +233,15 @@ def _control_test(settings: TextSettings) -> Callable[..., bool]:
                     or _ALWAYS_CONTROL.fullmatch(text))
 
     return is_control
+
+
+def _check_text(text: str) -> None:
+    """Raises ValueError for half a surrogate pair, as JavaScript has it of a text cut inside an emoji."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text has half a character, U+{ord(text[error.start]):04X}, at "
+                         f"{error.start:,}; expected whole ones") from None
 
 
 def _check_control(texts: list[str]) -> None:

@@ -20,6 +20,7 @@ from model import (
     TextDelta,
     load_model,
 )
+from model.config import EngineConfig
 from tests.helpers.text_samples import qwen_folder, write_chat_model
 from tests.helpers.tiny_models import write_model
 
@@ -228,3 +229,21 @@ except ModelLoadError as error:
                           check=True, cwd=Path(__file__).parents[2])
     expected = "config.json: hidden_size is -1; expected a whole number from 8 to 65,536"
     assert said.stdout.strip() == f"{expected};False"
+
+
+def test_a_single_text_is_one_stop_string():
+    assert SamplingParams(stop="ae").stop == ("ae",)
+    with pytest.raises(ValueError, match="stop holds ''"):
+        SamplingParams(stop="")
+
+
+def test_half_a_surrogate_pair_in_a_prompt_or_a_message_is_a_value_error(llm):
+    with pytest.raises(ValueError, match=r"half a character, U\+D83D"):
+        llm.generate("a\ud83d", max_new_tokens=2)
+    with pytest.raises(ValueError, match=r"half a character, U\+D83D"):
+        llm.start([ChatMessage("user", "a\ud83d")])
+
+
+def test_exact_arithmetic_has_an_exact_cache_unless_another_is_asked_for():
+    assert EngineConfig().cache == "fp16" and EngineConfig(exact=True).cache == "fp32"
+    assert EngineConfig(exact=True, cache="q8").cache == "q8"

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from model import ModelLoadError, SamplingParams, load_model
 from model.files import read_bytes
@@ -203,6 +205,18 @@ def test_a_template_that_writes_a_token_beyond_the_weights_is_refused_at_load(fo
 
 
 # -- weights
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_weight_that_is_no_number_is_named(folder, value, dtype):
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("model.layers.1.mlp.down_proj.weight", "model.norm.weight"):
+        spoilt = {key: tensor.to(dtype, copy=True) for key, tensor in tensors.items()}
+        spoilt[name].view(-1)[17] = value
+        save_file(spoilt, folder / "model.safetensors")
+        with pytest.raises(ModelLoadError, match=f"tensor {name} holds (NaN|infinity); expected numbers"):
+            load(folder)
+
 
 def test_a_whole_file_counts_before_a_stale_index_of_shards(folder):
     index = folder / "model.safetensors.index.json"

@@ -247,3 +247,56 @@ def test_the_starters_symbols_frame_a_conversation(tmp_path):
     assert ids[0] == symbols[0] and [i for i in ids if i in symbols] == symbols
     assert tokenizer.decode(ids) == "Be kind.Hello"
     assert tokenizer.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def test_added_tokens_that_are_text_go_through_the_decoder(tmp_path):
+    """Gemma's tokenizer.json adds runs of spaces as tokens of U+2581."""
+    folder = llama_json(tmp_path, [{"id": 600, "content": "▁▁▁", "special": False},
+                                   {"id": 601, "content": "<|▁|>", "special": True}])
+    reference, ours = AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder)
+    assert ours.decode([600]) == reference.decode([600]) == "  "  # without the space that starts a text
+    text = "a    b"
+    assert ours.encode(text) == reference.encode(text)
+    ids = reference.encode(text)
+    assert ours.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+    assert ours.token_text(601) == "<|▁|>"  # a control token's name is looked for in texts
+
+
+def llama_json(folder, added):
+    """llama_sp's tokenizer.json with further tokens."""
+    write_folder(folder, **json.loads((LLAMA_SP / "tokenizer_config.json").read_text()))
+    spec = json.loads((LLAMA_SP / "tokenizer.json").read_text(encoding="utf-8"))
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    spec["added_tokens"] += [plain | token for token in added]
+    spec["model"]["vocab"] |= {token["content"]: token["id"] for token in added}
+    (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_added_tokens_take_the_white_space_that_their_flags_say(tmp_path, control):
+    """Phi-3's <|end|> takes the line break after it: as tokenizers has it of the same tokens."""
+    size = len(SentencePieceModel((LLAMA_SP / "tokenizer.model").read_bytes()).pieces)
+    flags = [{"content": "<|user|>", "rstrip": True}, {"content": "<|end|>", "lstrip": True},
+             {"content": "<|both|>", "lstrip": True, "rstrip": True}, {"content": "<|none|>"}]
+    added = {str(size + i): {"special": control, **token} for i, token in enumerate(flags)}
+    config = json.loads((LLAMA_SP / "tokenizer_config.json").read_text())
+    write_folder(tmp_path / "model", **config | {"added_tokens_decoder": added, "legacy": False})
+    (tmp_path / "model" / "tokenizer.model").write_bytes((LLAMA_SP / "tokenizer.model").read_bytes())
+    ours = Tokenizer.load(tmp_path / "model")
+    both = Tokenizer.load(llama_json(tmp_path / "json", [{"id": size + i, "special": control, **token}
+                                                         for i, token in enumerate(flags)]))
+    for text in ("<|user|>\n fox", "fox <|end|> fox", "fox \n<|both|>\n fox", "fox <|none|> fox",
+                 "<|user|>  <|end|>", "<|user|> \n"):
+        found = [[tokenizer.token_text(i) for i in tokenizer.encode(text, add_bos=False)]
+                 for tokenizer in (ours, both)]
+        assert "".join(found[0]).strip() == "".join(found[1]).strip(), text
+
+
+@pytest.mark.parametrize("name", ALL_FOLDERS)
+def test_half_a_surrogate_pair_is_an_error_that_says_where(tokenizers, name):
+    """As a message has it that JavaScript cut inside an emoji."""
+    for call in (tokenizers[name].encode, tokenizers[name].count, tokenizers[name].control_spans,
+                 tokenizers[name].encode_within, lambda text: tokenizers[name].encode_masked(text, {})):
+        with pytest.raises(ValueError, match=r"half a character, U\+D83D, at [12]"):
+            call("a\ud83d")
