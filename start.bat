@@ -1,7 +1,7 @@
 @echo off
 rem The one command: sets everything up the first time, then opens the chat. Arguments go to app.py (start.bat --help).
 setlocal
-pushd "%~dp0"
+cd /d "%~dp0"
 
 if exist .venv\Scripts\python.exe goto install
 set "PYTHON="
@@ -30,9 +30,7 @@ if errorlevel 1 (
 copy /y requirements-web.txt .venv\installed-requirements-web.txt >nul
 
 :run
-rem Where we were called from: folders may be given from there.
-popd
-"%~dp0.venv\Scripts\python" "%~dp0app.py" %*
+.venv\Scripts\python app.py %*
 exit /b %errorlevel%
 
 :try

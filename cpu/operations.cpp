@@ -42,6 +42,10 @@ bool is_block_size(int dtype, int64_t page_size, int64_t head_dim) {
            (page_size % 8 == 0 && page_size <= 512 && head_dim % 8 == 0 && head_dim <= 1024);
 }
 
+bool is_rotary(int64_t rotary_dim, int64_t head_dim) {
+    return rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= head_dim;
+}
+
 // The queries of the batch and the pages they read, see paged_attention() in kernels.h.
 int check_batch(const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_t* block_table, int64_t stride,
                 int64_t max_pages, int64_t num_sequences, int64_t num_tokens, int64_t num_pages, int64_t page_size) {
@@ -62,36 +66,88 @@ int check_batch(const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_
 
 using namespace parlor;
 
-extern "C" int embed(const void* table, int table_dtype, const int32_t* token_ids, float* out, int64_t num_tokens,
-                     int64_t vocab_size, int64_t hidden_size, void*) {
+extern "C" int embed(const void* table, int table_dtype, const int32_t* token_ids, float* out, float scale,
+                     int64_t num_tokens, int64_t vocab_size, int64_t hidden_size, void*) {
     if (num_tokens == 0) return PARLOR_OK;
     if (!all_positive(num_tokens, vocab_size, hidden_size)) return PARLOR_ERROR_SIZE;
     if (table_dtype != PARLOR_F32 && table_dtype != PARLOR_F16 && table_dtype != PARLOR_BF16)
         return PARLOR_ERROR_DTYPE;
     if (!aligned_as(table, table_dtype) || !aligned(token_ids) || !aligned(out)) return PARLOR_ERROR_POINTER;
     if (!all_within(token_ids, num_tokens, 0, vocab_size)) return PARLOR_ERROR_INDEX;
-    PARLOR_PICK(embed_rows)({table, table_dtype, token_ids, out, num_tokens, hidden_size});
+    PARLOR_PICK(embed_rows)({table, table_dtype, token_ids, out, scale, num_tokens, hidden_size});
+    return PARLOR_OK;
+}
+
+extern "C" int norm_rows(const float* x, int64_t x_stride, const float* weight, const float* bias, int is_shared,
+                         float eps, int kind, float* out, int64_t out_stride, int add, float scale, int64_t num_rows,
+                         int64_t num_groups, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, num_groups, size) || x_stride < num_groups * size || out_stride < num_groups * size)
+        return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(out) || (weight && !aligned(weight)) || (bias && !aligned(bias)))
+        return PARLOR_ERROR_POINTER;
+    if (kind < PARLOR_NORM_NONE || kind > PARLOR_NORM_LAYER || !(eps >= 0)) return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(normalize)({x, x_stride, weight, bias, is_shared ? 0 : size, eps, kind, out, out_stride, add != 0, scale,
+                            num_rows, num_groups, size});
+    return PARLOR_OK;
+}
+
+extern "C" int activate(const float* x, int64_t x_stride, float* out, int64_t out_stride, int kind, int is_gated,
+                        int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < (is_gated ? 2 : 1) * size || out_stride < size)
+        return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_RELU2) return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(activate_rows)({x, x_stride, out, out_stride, kind, is_gated != 0, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int cap_rows(float* x, int64_t x_stride, float scale, float cap_value, int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < size) return PARLOR_ERROR_SIZE;
+    if (!aligned(x)) return PARLOR_ERROR_POINTER;
+    if (!(cap_value >= 0)) return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(cap)({x, x_stride, scale, cap_value, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int rotate_heads(float* x, int64_t x_stride, const float* cos_table, const float* sin_table,
+                            int64_t max_positions, const int32_t* positions, int is_interleaved, int64_t num_tokens,
+                            int64_t num_heads, int64_t head_dim, int64_t rotary_dim, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!all_positive(max_positions, num_tokens, num_heads, head_dim, rotary_dim) || head_dim > 1024 ||
+        !is_rotary(rotary_dim, head_dim) || x_stride < num_heads * head_dim)
+        return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(cos_table) || !aligned(sin_table) || !aligned(positions)) return PARLOR_ERROR_POINTER;
+    if (!all_within(positions, num_tokens, 0, max_positions)) return PARLOR_ERROR_INDEX;
+    PARLOR_PICK(rotate_rows)({x, x_stride, cos_table, sin_table, positions, is_interleaved != 0, num_tokens, num_heads,
+                              head_dim, rotary_dim});
     return PARLOR_OK;
 }
 
 extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_table, const float* sin_table,
-                             int64_t max_positions, const int32_t* positions, const int64_t* slot_mapping,
-                             void* k_cache, void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size,
-                             int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void*) {
+                             const float* query_scale, int64_t max_positions, const int32_t* positions,
+                             const int64_t* slot_mapping, void* k_cache, void* v_cache, int cache_dtype,
+                             int64_t num_pages, int64_t page_size, int64_t num_tokens, int64_t num_heads,
+                             int64_t num_kv_heads, int64_t head_dim, int64_t rotary_dim, int is_interleaved, void*) {
     if (num_tokens == 0) return PARLOR_OK;
     if (!all_positive(max_positions, num_pages, page_size, num_tokens, num_heads, num_kv_heads, head_dim) ||
-        head_dim % 2 != 0 || head_dim > 1024 || qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
+        head_dim % 2 != 0 || head_dim > 1024 || !is_rotary(rotary_dim, head_dim) ||
+        qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
         return PARLOR_ERROR_SIZE;
     if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
     if (!is_block_size(cache_dtype, page_size, head_dim)) return PARLOR_ERROR_SIZE;
-    if (!aligned(qkv) || !aligned(cos_table) || !aligned(sin_table) || !aligned(positions) ||
-        !aligned(slot_mapping) || !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype))
+    if (!aligned(qkv) || (cos_table && (!aligned(cos_table) || !aligned(sin_table))) ||
+        (query_scale && !aligned(query_scale)) || !aligned(positions) || !aligned(slot_mapping) ||
+        !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype))
         return PARLOR_ERROR_POINTER;
     if (!all_within(positions, num_tokens, 0, max_positions) ||
         !all_within(slot_mapping, num_tokens, INT64_MIN, num_pages * page_size))
         return PARLOR_ERROR_INDEX;
-    PARLOR_PICK(rope_rows)({qkv, qkv_stride, cos_table, sin_table, positions, slot_mapping, k_cache, v_cache,
-                            cache_dtype, page_size, num_tokens, num_heads, num_kv_heads, head_dim});
+    PARLOR_PICK(rope_rows)({qkv, qkv_stride, cos_table, sin_table, query_scale, positions, slot_mapping, k_cache, v_cache,
+                            cache_dtype, page_size, num_tokens, num_heads, num_kv_heads, head_dim, rotary_dim,
+                            is_interleaved != 0});
     return PARLOR_OK;
 }
 
@@ -99,8 +155,11 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
                                int cache_dtype, int64_t num_pages, int64_t page_size, const int32_t* block_table,
                                int64_t block_table_stride, int64_t max_pages, const int32_t* cu_seqlens,
                                const int32_t* seq_lens, float* out, int64_t num_sequences, int64_t num_tokens,
-                               int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, void*) {
+                               int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, int64_t window,
+                               float softcap, const float* sinks, void*) {
     if (num_tokens == 0) return PARLOR_OK;
+    if (window < 0 || !(softcap >= 0)) return PARLOR_ERROR_VALUE;
+    if (sinks && !aligned(sinks)) return PARLOR_ERROR_POINTER;
     if (!all_positive(num_pages, page_size, max_pages, num_sequences, num_tokens, num_heads, num_kv_heads,
                       head_dim) ||
         num_heads % num_kv_heads != 0 || q_stride < num_heads * head_dim || block_table_stride < max_pages)
@@ -115,7 +174,7 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
         return error;
     return PARLOR_PICK(attend)({q, q_stride, k_cache, v_cache, cache_dtype, page_size, block_table,
                                 block_table_stride, cu_seqlens, seq_lens, out, num_sequences, num_heads,
-                                num_kv_heads, head_dim, scale});
+                                num_kv_heads, head_dim, scale, window, softcap, sinks});
 }
 
 extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64_t page_bytes, const int32_t* src,

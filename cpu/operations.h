@@ -12,19 +12,62 @@ struct EmbedArgs {
     int table_dtype;
     const int32_t* token_ids;  // [num_tokens]
     float* out;                // [num_tokens, hidden_size]
+    float scale;
     int64_t num_tokens, hidden_size;
+};
+
+struct NormArgs {
+    const float* x;  // [num_rows, num_groups * size]
+    int64_t x_stride;
+    const float *weight, *bias;  // or null
+    int64_t weight_stride;       // from group to group: 0 or size
+    float eps;
+    int kind;
+    float* out;  // [num_rows, num_groups * size]
+    int64_t out_stride;
+    bool add;
+    float scale;
+    int64_t num_rows, num_groups, size;
+};
+
+struct ActivationArgs {
+    const float* x;  // [num_rows, size] or, gated, [num_rows, 2 * size]
+    int64_t x_stride;
+    float* out;  // [num_rows, size]
+    int64_t out_stride;
+    int kind;
+    bool is_gated;
+    int64_t num_rows, size;
+};
+
+struct CapArgs {
+    float* x;  // [num_rows, size]
+    int64_t x_stride;
+    float scale, cap;  // cap 0: none
+    int64_t num_rows, size;
+};
+
+struct RotateArgs {
+    float* x;  // [num_tokens, num_heads * head_dim]
+    int64_t x_stride;
+    const float *cos_table, *sin_table;  // [max_positions, rotary_dim / 2]
+    const int32_t* positions;            // [num_tokens]
+    bool is_interleaved;
+    int64_t num_tokens, num_heads, head_dim, rotary_dim;
 };
 
 struct RopeArgs {
     float* qkv;  // [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]
     int64_t qkv_stride;
-    const float *cos_table, *sin_table;  // [max_positions, head_dim / 2]
+    const float *cos_table, *sin_table;  // [max_positions, rotary_dim / 2] or null
+    const float* query_scale;            // [max_positions] or null
     const int32_t* positions;            // [num_tokens]
     const int64_t* slot_mapping;         // [num_tokens]
     void* k_cache;                       // [num_pages, num_kv_heads, block of keys]
     void* v_cache;                       // [num_pages, num_kv_heads, block of values]
     int cache_dtype;
-    int64_t page_size, num_tokens, num_heads, num_kv_heads, head_dim;
+    int64_t page_size, num_tokens, num_heads, num_kv_heads, head_dim, rotary_dim;
+    bool is_interleaved;
 };
 
 struct AttentionArgs {
@@ -41,11 +84,18 @@ struct AttentionArgs {
     float* out;                 // [num_tokens, num_heads * head_dim]
     int64_t num_sequences, num_heads, num_kv_heads, head_dim;
     float scale;
+    int64_t window;      // 0: all keys
+    float softcap;       // 0: none
+    const float* sinks;  // [num_heads] or null
 };
 
 }  // namespace parlor
 
 PARLOR_DECLARE(void, embed_rows, const parlor::EmbedArgs&)
+PARLOR_DECLARE(void, normalize, const parlor::NormArgs&)
+PARLOR_DECLARE(void, activate_rows, const parlor::ActivationArgs&)
+PARLOR_DECLARE(void, cap, const parlor::CapArgs&)
+PARLOR_DECLARE(void, rotate_rows, const parlor::RotateArgs&)
 PARLOR_DECLARE(void, rope_rows, const parlor::RopeArgs&)
 PARLOR_DECLARE(void, weigh_logits, double*, int64_t, double, double)
 PARLOR_DECLARE(int, attend, const parlor::AttentionArgs&)

@@ -19,8 +19,8 @@ constexpr int64_t kMaxHeadDim = 1024;      // operations.cpp refuses larger ones
 constexpr int64_t kValuesPerPart = 8192;  // less work than this is not worth another thread (about 2 us)
 constexpr int64_t kPartsPerThread = 4;     // of more
 
-// One head of one token: (low, high) -> (low * cos - high * sin, high * cos + low * sin). `out` may be `x`.
-void rotate(const float* x, const float* cos, const float* sin, float* out, int64_t half) {
+// Pairs of halves: (low, high) -> (low * cos - high * sin, high * cos + low * sin). `out` may be `x`.
+void rotate_halves(const float* x, const float* cos, const float* sin, float* out, int64_t half) {
     for_lanes(half,
               [&](int64_t i) {
                   const Vec low = load(x + i), high = load(x + half + i), c = load(cos + i), s = load(sin + i);
@@ -33,6 +33,22 @@ void rotate(const float* x, const float* cos, const float* sin, float* out, int6
                   store_n(out + i, low * c - high * s, n);
                   store_n(out + half + i, high * c + low * s, n);
               });
+}
+
+void rotate_neighbours(const float* x, const float* cos, const float* sin, float* out, int64_t half) {
+    for (int64_t i = 0; i < half; ++i) {
+        const float low = x[2 * i], high = x[2 * i + 1];
+        out[2 * i] = low * cos[i] - high * sin[i];
+        out[2 * i + 1] = high * cos[i] + low * sin[i];
+    }
+}
+
+// One head of one token; cos is null where nothing is rotated. `out` may be `x`.
+void rotate(const float* x, const float* cos, const float* sin, bool is_interleaved, int64_t rotary_dim, int64_t head_dim,
+            float* out) {
+    if (!cos) rotary_dim = 0;
+    if (rotary_dim > 0) (is_interleaved ? rotate_neighbours : rotate_halves)(x, cos, sin, out, rotary_dim / 2);
+    if (out != x) std::copy(x + rotary_dim, x + head_dim, out + rotary_dim);
 }
 
 // out[d * stride] = x[d]: one key into its transposed block.
@@ -139,22 +155,24 @@ struct QuantizedWriter {
 // side in a page share words.
 template <class Writer>
 void rope_part(const RopeArgs& a, const Writer& writer, int64_t part, int64_t num_parts) {
-    const int64_t d = a.head_dim, half = d / 2;
+    const int64_t d = a.head_dim, half = a.rotary_dim / 2;
     const int64_t first = a.num_tokens * part / num_parts, last = a.num_tokens * (part + 1) / num_parts;
     alignas(64) float key[kMaxHeadDim];
     for (int64_t t = 0; t < a.num_tokens; ++t) {
         float* queries = a.qkv + t * a.qkv_stride;
-        const float* cos = a.cos_table + a.positions[t] * half;
-        const float* sin = a.sin_table + a.positions[t] * half;
+        const float* cos = a.cos_table ? a.cos_table + a.positions[t] * half : nullptr;
+        const float* sin = a.cos_table ? a.sin_table + a.positions[t] * half : nullptr;
         for (int64_t h = 0; t >= first && t < last && h < a.num_heads; ++h) {
-            rotate(queries + h * d, cos, sin, queries + h * d, half);
+            rotate(queries + h * d, cos, sin, a.is_interleaved, a.rotary_dim, d, queries + h * d);
+            if (a.query_scale)
+                for (int64_t i = 0; i < d; ++i) queries[h * d + i] *= a.query_scale[a.positions[t]];
             if (Writer::kRotatesHeads) hadamard(queries + h * d, d);
         }
         const int64_t slot = a.slot_mapping[t], page = slot / a.page_size;
         if (slot < 0 || page % num_parts != part) continue;
         const float* keys = queries + a.num_heads * d;
         for (int64_t h = 0; h < a.num_kv_heads; ++h) {
-            rotate(keys + h * d, cos, sin, key, half);
+            rotate(keys + h * d, cos, sin, a.is_interleaved, a.rotary_dim, d, key);
             writer.write(page, slot % a.page_size, h, key, keys + (a.num_kv_heads + h) * d);
         }
     }
@@ -171,6 +189,19 @@ void rope_with(const RopeArgs& a, const Writer& writer) {
 }
 
 }  // namespace
+
+void rotate_rows(const RotateArgs& a) {
+    const int64_t d = a.head_dim, half = a.rotary_dim / 2;
+    team().parallel_for(a.num_tokens, [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t) {
+            for (int64_t h = 0; h < a.num_heads; ++h) {
+                float* const head = a.x + t * a.x_stride + h * d;
+                rotate(head, a.cos_table + a.positions[t] * half, a.sin_table + a.positions[t] * half, a.is_interleaved,
+                       a.rotary_dim, d, head);
+            }
+        }
+    }, std::max<int64_t>(1, kValuesPerPart / (a.num_heads * d)));
+}
 
 void rope_rows(const RopeArgs& a) {
     switch (a.cache_dtype) {

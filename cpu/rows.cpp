@@ -1,8 +1,11 @@
-// The embedding: rows of a table, widened.
+// Rows one by one: embeddings, norms, activations, and what is done to logits.
 //
-// Bound by memory for prompts and by the start of a region for one token, so few rows stay on the calling thread.
+// Bound by memory for prompts (activations by exp()) and by the start of a region for one token, so few rows stay on the
+// calling thread.
 // Each row is computed alone and in the same order, whatever the batch and the number of threads.
-// Reference: embed() in model/kernels/reference/operations.py.
+// Reference: the functions of these names in model/kernels/reference/operations.py.
+#include <cmath>
+
 #include "operations.h"
 #include "simd.h"
 #include "thread_team.h"
@@ -25,13 +28,128 @@ void embed_as(const EmbedArgs& a) {
         for (int64_t t = begin; t < end; ++t) {
             const Element* row = table + a.token_ids[t] * n;
             float* out = a.out + t * n;
-            for_lanes(n, [&](int64_t i) { store(out + i, load(row + i)); },
-                      [&](int64_t i, int64_t count) { store_n(out + i, load_n(row + i, count), count); });
+            const Vec scale = set1(a.scale);
+            for_lanes(n, [&](int64_t i) { store(out + i, load(row + i) * scale); },
+                      [&](int64_t i, int64_t count) { store_n(out + i, load_n(row + i, count) * scale, count); });
         }
     }, rows_per_share(n));
 }
 
+// rows(begin, end) in parallel, as many at a time as are worth a thread.
+template <class Rows>
+void for_rows(int64_t num_rows, int64_t row_values, Rows rows) {
+    team().parallel_for(num_rows, [&](int64_t begin, int64_t end, int) { rows(begin, end); }, rows_per_share(row_values));
+}
+
+// sum of f(x[i]), lane by lane.
+template <class Value>
+float sum_of(const float* x, int64_t n, Value value) {
+    Vec total = zero();
+    float rest = 0.0f;
+    for_lanes(n, [&](int64_t i) { total = total + value(load(x + i)); },
+              [&](int64_t i, int64_t count) {
+                  alignas(64) float last[kLanes];
+                  store(last, value(load_n(x + i, count)));
+                  for (int64_t j = 0; j < count; ++j) rest += last[j];
+              });
+    return sum(total) + rest;
+}
+
+void normalize_group(const NormArgs& a, const float* x, const float* weight, const float* bias, float* out) {
+    float mean = 0.0f, factor = 1.0f;
+    if (a.kind == PARLOR_NORM_LAYER) mean = sum_of(x, a.size, [](Vec v) { return v; }) / static_cast<float>(a.size);
+    if (a.kind != PARLOR_NORM_NONE) {
+        const Vec m = set1(mean);
+        const float squares = sum_of(x, a.size, [m](Vec v) { return (v - m) * (v - m); });
+        factor = 1.0f / std::sqrt(squares / static_cast<float>(a.size) + a.eps);
+    }
+    const Vec m = set1(mean), f = set1(factor), scale = set1(a.scale);
+    const auto value = [&](Vec v, Vec w, Vec b) { return ((v - m) * f * w + b) * scale; };
+    for_lanes(a.size,
+              [&](int64_t i) {
+                  const Vec y = value(load(x + i), weight ? load(weight + i) : set1(1.0f), bias ? load(bias + i) : zero());
+                  store(out + i, a.add ? load(out + i) + y : y);
+              },
+              [&](int64_t i, int64_t n) {
+                  const Vec y = value(load_n(x + i, n), weight ? load_n(weight + i, n) : set1(1.0f),
+                                      bias ? load_n(bias + i, n) : zero());
+                  store_n(out + i, a.add ? load_n(out + i, n) + y : y, n);
+              });
+}
+
+Vec silu(Vec a) { return a / (set1(1.0f) + exp(zero() - a)); }
+
+Vec tanh(Vec a) { return set1(1.0f) - set1(2.0f) / (exp(a + a) + set1(1.0f)); }
+
+// a / 2 * (1 + tanh(u)) = a / (1 + exp(-2 * u))
+Vec gelu_tanh(Vec a) {
+    const Vec u = set1(0.7978845608028654f) * fma(set1(0.044715f) * a * a, a, a);
+    return a / (set1(1.0f) + exp(zero() - (u + u)));
+}
+
+Vec gelu(Vec a) {  // the exact one is rare: lane by lane
+    alignas(64) float x[kLanes];
+    store(x, a);
+    for (float& value : x) value = 0.5f * value * (1.0f + std::erf(value * 0.7071067811865476f));
+    return load(x);
+}
+
+Vec relu2(Vec a) {
+    const Vec positive = max(a, zero());
+    return positive * positive;
+}
+
+template <class Function>
+void activate_with(const ActivationArgs& a, Function f) {
+    for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            const float* const gate = a.x + r * a.x_stride;
+            const float* const up = gate + a.size;
+            float* const out = a.out + r * a.out_stride;
+            for_lanes(a.size,
+                      [&](int64_t i) {
+                          const Vec y = f(load(gate + i));
+                          store(out + i, a.is_gated ? y * load(up + i) : y);
+                      },
+                      [&](int64_t i, int64_t n) {
+                          const Vec y = f(load_n(gate + i, n));
+                          store_n(out + i, a.is_gated ? y * load_n(up + i, n) : y, n);
+                      });
+        }
+    });
+}
+
 }  // namespace
+
+void normalize(const NormArgs& a) {
+    for_rows(a.num_rows, a.num_groups * a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+            for (int64_t g = 0; g < a.num_groups; ++g)
+                normalize_group(a, a.x + r * a.x_stride + g * a.size, a.weight ? a.weight + g * a.weight_stride : nullptr,
+                                a.bias ? a.bias + g * a.weight_stride : nullptr, a.out + r * a.out_stride + g * a.size);
+    });
+}
+
+void activate_rows(const ActivationArgs& a) {
+    switch (a.kind) {
+        case PARLOR_ACTIVATION_SILU: return activate_with(a, silu);
+        case PARLOR_ACTIVATION_GELU: return activate_with(a, gelu);
+        case PARLOR_ACTIVATION_GELU_TANH: return activate_with(a, gelu_tanh);
+        default: return activate_with(a, relu2);
+    }
+}
+
+void cap(const CapArgs& a) {
+    const Vec scale = set1(a.cap > 0 ? a.scale / a.cap : a.scale), top = set1(a.cap);
+    const auto value = [&](Vec v) { return a.cap > 0 ? top * tanh(v * scale) : v * scale; };
+    for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            float* const x = a.x + r * a.x_stride;
+            for_lanes(a.size, [&](int64_t i) { store(x + i, value(load(x + i))); },
+                      [&](int64_t i, int64_t n) { store_n(x + i, value(load_n(x + i, n)), n); });
+        }
+    });
+}
 
 void embed_rows(const EmbedArgs& a) {
     if (a.table_dtype == PARLOR_F32) embed_as<float>(a);

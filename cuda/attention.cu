@@ -35,6 +35,9 @@ struct Attention {
     int num_heads, group;
     int max_splits, split_keys;
     float scale;
+    int64_t window;      // 0: all keys
+    float softcap;       // 0: none
+    const float* sinks;  // [num_heads] or null
     float* partial;     // [row, head block, split][heads of block][head_dim + 2]: sums, largest score, sum of weights
     unsigned* tickets;  // [row, head block]
 };
@@ -174,6 +177,8 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
     const int splits = static_cast<int>((place.keys + a.split_keys - 1) / a.split_keys);
     const int split = blockIdx.x;
     if (split > 0 && split >= splits) return;
+    const int64_t first_key = a.window && place.keys > a.window ? place.keys - a.window : 0;
+    const int first_split = static_cast<int>(first_key / a.split_keys), live_splits = splits - first_split;
     const int blocks_of_group = (a.group + kHeads - 1) / kHeads;
     const int kv_head = blockIdx.y / blocks_of_group, first_of_group = blockIdx.y % blocks_of_group * kHeads;
     const int first_head = kv_head * a.group + first_of_group;
@@ -183,6 +188,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
         for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = NAN;
         return;
     }
+    if (split < first_split) return;
 
     const Layout layout = layout_of(kHeads, head_dim);
     float *const q = shared + layout.q, *const weights = shared + layout.weights, *const sums = shared + layout.sums;
@@ -194,6 +200,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
 
     const int64_t end = place.keys < int64_t{split + 1} * a.split_keys ? place.keys : int64_t{split + 1} * a.split_keys;
     for (int64_t first = int64_t{split} * a.split_keys; first < end; first += kBlockKeys) {
+        if (first + kBlockKeys <= first_key) continue;
         const int count = static_cast<int>(end - first < kBlockKeys ? end - first : kBlockKeys);
         __syncthreads();  // the block before is done with pages, slots and weights
         float scores[kHeads];
@@ -204,8 +211,12 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
             if (page >= c.num_pages || page < 0) page = -1;
             pages[thread] = static_cast<int>(page);
             slots[thread] = static_cast<int>(key % c.page_size);
-            for (int i = 0; i < kHeads; ++i) scores[i] = page < 0 ? NAN : 0.0f;
-            if (page >= 0) score_key<kKind, kHeads>(c, block_of(c, c.keys, page, kv_head), slots[thread], q, scores);
+            if (key >= first_key) {
+                for (int i = 0; i < kHeads; ++i) scores[i] = page < 0 ? NAN : 0.0f;
+                if (page >= 0) score_key<kKind, kHeads>(c, block_of(c, c.keys, page, kv_head), slots[thread], q, scores);
+                if (a.softcap > 0.0f)
+                    for (int i = 0; i < kHeads; ++i) scores[i] = a.softcap * tanhf(scores[i] / a.softcap);
+            }
         }
         for (int i = 0; i < kHeads; ++i) weights[i * kBlockKeys + thread] = scores[i];
         __syncthreads();
@@ -224,7 +235,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
     for (int i = thread; i < heads * head_dim; i += kThreads)  // q has been used: it takes the sums of all parts
         for (int p = 0; p < layout.parts; ++p) q[i] = (p == 0 ? 0.0f : q[i]) + sums[p * kHeads * head_dim + i];
 
-    if (splits > 1) {
+    if (live_splits > 1) {
         const int64_t task = blockIdx.z * int64_t{gridDim.y} + blockIdx.y;
         const int stride = head_dim + 2;
         float* const partials = a.partial + task * a.max_splits * kHeads * stride;
@@ -236,16 +247,16 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
         __syncthreads();
         if (thread == 0) {
             *arrived = atomicAdd(a.tickets + task, 1u);
-            if (*arrived == static_cast<unsigned>(splits) - 1) a.tickets[task] = 0;  // for the next step
+            if (*arrived == static_cast<unsigned>(live_splits) - 1) a.tickets[task] = 0;  // for the next step
         }
         __syncthreads();
-        if (*arrived != static_cast<unsigned>(splits) - 1) return;
+        if (*arrived != static_cast<unsigned>(live_splits) - 1) return;
         __threadfence();
         if (thread < heads) {
             const float* const of_head = partials + thread * stride + head_dim;
             float best = -INFINITY, total = 0.0f;
-            for (int s = 0; s < splits; ++s) best = fmaxf(best, __ldcg(of_head + s * kHeads * stride));
-            for (int s = 0; s < splits; ++s)
+            for (int s = first_split; s < splits; ++s) best = fmaxf(best, __ldcg(of_head + s * kHeads * stride));
+            for (int s = first_split; s < splits; ++s)
                 total += expf(__ldcg(of_head + s * kHeads * stride) - best) * __ldcg(of_head + s * kHeads * stride + 1);
             largest[thread] = best, totals[thread] = total;
         }
@@ -253,7 +264,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
         for (int i = thread; i < heads * head_dim; i += kThreads) {
             const float* const of_head = partials + i / head_dim * stride;
             float sum = 0.0f;
-            for (int s = 0; s < splits; ++s) {
+            for (int s = first_split; s < splits; ++s) {
                 const float* const of_split = of_head + s * kHeads * stride;
                 sum += expf(__ldcg(of_split + head_dim) - largest[i / head_dim]) * __ldcg(of_split + i % head_dim);
             }
@@ -261,6 +272,10 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
         }
     }
     __syncthreads();
+    if (a.sinks) {  // a score more, of a value of zero
+        if (thread < heads) totals[thread] += expf(a.sinks[first_head + thread] - largest[thread]);
+        __syncthreads();
+    }
     for (int i = thread; i < heads * head_dim; i += kThreads) q[i] /= totals[i / head_dim];
     __syncthreads();
     if (is_rounded(kKind))
@@ -309,14 +324,17 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
                                int64_t num_pages, int64_t page_size, const int32_t* block_table,
                                int64_t block_table_stride, int64_t max_pages, const int32_t* cu_seqlens,
                                const int32_t* seq_lens, float* out, int64_t num_sequences, int64_t num_tokens,
-                               int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, void* stream) {
+                               int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, int64_t window,
+                               float softcap, const float* sinks, void* stream) {
     if (const int error = check_cache(k_cache, v_cache, cache_dtype, num_pages, page_size, num_kv_heads, head_dim))
         return error;
     if (num_sequences < 0 || num_tokens < 0 || num_heads < 1 || num_heads % num_kv_heads != 0 || max_pages < 1 ||
         num_sequences > kMaxGridX || num_heads > (1 << 20) || num_pages > kMaxGridX ||
         q_stride < num_heads * head_dim || block_table_stride < max_pages)
         return PARLOR_ERROR_SIZE;
+    if (window < 0 || !(softcap >= 0.0f)) return PARLOR_ERROR_VALUE;
     if (num_tokens == 0 || num_sequences == 0) return PARLOR_OK;
+    if (sinks && !is_aligned(sinks, 4)) return PARLOR_ERROR_POINTER;
     if (!q || !block_table || !cu_seqlens || !seq_lens || !out || !is_aligned(q, 4) || !is_aligned(out, 4) ||
         !is_aligned(block_table, 4) || !is_aligned(cu_seqlens, 4) || !is_aligned(seq_lens, 4))
         return PARLOR_ERROR_POINTER;
@@ -329,6 +347,7 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
     a.block_table = block_table, a.block_table_stride = block_table_stride, a.max_pages = max_pages;
     a.cu_seqlens = cu_seqlens, a.seq_lens = seq_lens, a.out = out, a.num_sequences = static_cast<int>(num_sequences);
     a.num_heads = static_cast<int>(num_heads), a.group = static_cast<int>(num_heads / num_kv_heads), a.scale = scale;
+    a.window = window, a.softcap = softcap, a.sinks = sinks;
     const int64_t most_keys = max_pages * page_size;
     a.split_keys = static_cast<int>(divide_up(divide_up(most_keys, kMaxSplits), kBlockKeys) * kBlockKeys);
     a.max_splits = static_cast<int>(divide_up(most_keys, a.split_keys));

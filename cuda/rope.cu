@@ -17,13 +17,42 @@ constexpr int kThreads = 128;
 struct Rope {
     float* qkv;
     int64_t qkv_stride;
-    const float *cos_table, *sin_table;
+    const float *cos_table, *sin_table;  // null: nothing is rotated
+    const float* query_scale;            // or null
+    int rotary_dim;
+    bool is_interleaved;
     int64_t max_positions;
     const int32_t* positions;
     const int64_t* slots;
     int64_t num_heads;
     Cache cache;
 };
+
+// out = the first rotary_dim of x rotated, times factor.
+__device__ __forceinline__ void rotate_pairs(const float* x, const float* cosines, const float* sines, int rotary_dim,
+                                             bool is_interleaved, float factor, float* out) {
+    const int half_dim = rotary_dim / 2;
+    for (int i = threadIdx.x; i < half_dim; i += kThreads) {
+        const int first = is_interleaved ? 2 * i : i, second = is_interleaved ? 2 * i + 1 : i + half_dim;
+        const float low = x[first], high = x[second], cosine = cosines[i], sine = sines[i];
+        out[first] = (low * cosine - high * sine) * factor;
+        out[second] = (high * cosine + low * sine) * factor;
+    }
+}
+
+// Grid: tokens, heads. In place: a pair is one thread's own.
+__global__ void __launch_bounds__(kThreads)
+    rotate_heads_kernel(float* x, int64_t x_stride, const float* __restrict__ cos_table, const float* __restrict__ sin_table,
+                        int64_t max_positions, const int32_t* __restrict__ positions, bool is_interleaved, int64_t head_dim,
+                        int rotary_dim) {
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    const int32_t position = positions[blockIdx.x];
+    const bool is_known = position >= 0 && position < max_positions;
+    const int64_t first = (is_known ? position : 0) * int64_t{rotary_dim / 2};
+    float* const head = x + blockIdx.x * x_stride + blockIdx.y * head_dim;
+    rotate_pairs(head, cos_table + first, sin_table + first, rotary_dim, is_interleaved, is_known ? 1.0f : NAN, head);
+}
 
 // One code of each dimension of a key: the words are this token's own.
 template <int kKind>
@@ -98,17 +127,16 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(const Rope r) {
     float* const x = r.qkv + token * r.qkv_stride + head * c.head_dim;
     const int64_t slot = is_query ? 0 : r.slots[token];
     if (slot < 0 || slot >= c.num_pages * c.page_size) return;  // the same for the whole block
-    const int half_dim = static_cast<int>(c.head_dim / 2);
     const int32_t position = r.positions[token];
     const bool is_known = position >= 0 && position < r.max_positions;
-    const float* const cosines = r.cos_table + (is_known ? position : 0) * int64_t{half_dim};
-    const float* const sines = r.sin_table + (is_known ? position : 0) * int64_t{half_dim};
-    for (int i = threadIdx.x; i < half_dim; i += kThreads) {
-        const float low = x[i], high = x[i + half_dim];
-        const float cosine = is_value ? 1.0f : is_known ? cosines[i] : NAN, sine = is_value ? 0.0f : sines[i];
-        values[i] = is_value ? low : low * cosine - high * sine;
-        values[i + half_dim] = is_value ? high : high * cosine + low * sine;
+    const int rotary_dim = is_value || !r.cos_table ? 0 : r.rotary_dim;
+    const float factor = !is_query || !r.query_scale ? 1.0f : is_known ? r.query_scale[position] : NAN;
+    if (rotary_dim > 0) {
+        const int64_t first = (is_known ? position : 0) * int64_t{rotary_dim / 2};
+        rotate_pairs(x, r.cos_table + first, r.sin_table + first, rotary_dim, r.is_interleaved, is_known ? factor : NAN,
+                     values);
     }
+    for (int64_t d = rotary_dim + threadIdx.x; d < c.head_dim; d += kThreads) values[d] = x[d] * factor;
     __syncthreads();
     if (is_rounded(kKind)) rotate_head(values, static_cast<int>(c.head_dim));
     if (is_query) {
@@ -128,23 +156,42 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(const Rope r) {
 
 using namespace parlor;
 
+extern "C" int rotate_heads(float* x, int64_t x_stride, const float* cos_table, const float* sin_table,
+                            int64_t max_positions, const int32_t* positions, int is_interleaved, int64_t num_tokens,
+                            int64_t num_heads, int64_t head_dim, int64_t rotary_dim, void* stream) {
+    if (num_tokens < 0 || num_tokens > kMaxGridX || num_heads < 1 || num_heads > kMaxGridY || max_positions < 1 ||
+        head_dim < 1 || head_dim > kMaxHeadDim || rotary_dim < 2 || rotary_dim % 2 != 0 || rotary_dim > head_dim ||
+        x_stride < num_heads * head_dim)
+        return PARLOR_ERROR_SIZE;
+    if (num_tokens == 0) return PARLOR_OK;
+    if (!x || !cos_table || !sin_table || !positions || !is_aligned(x, 4) || !is_aligned(positions, 4))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    const dim3 grid(static_cast<unsigned>(num_tokens), static_cast<unsigned>(num_heads));
+    return launch(device, rotate_heads_kernel, grid, dim3(kThreads), 0, stream, x, x_stride, cos_table, sin_table,
+                  max_positions, positions, is_interleaved != 0, head_dim, static_cast<int>(rotary_dim));
+}
+
 extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_table, const float* sin_table,
-                             int64_t max_positions, const int32_t* positions, const int64_t* slot_mapping, void* k_cache,
-                             void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size, int64_t num_tokens,
-                             int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, void* stream) {
+                             const float* query_scale, int64_t max_positions, const int32_t* positions,
+                             const int64_t* slot_mapping, void* k_cache, void* v_cache, int cache_dtype,
+                             int64_t num_pages, int64_t page_size, int64_t num_tokens, int64_t num_heads,
+                             int64_t num_kv_heads, int64_t head_dim, int64_t rotary_dim, int is_interleaved, void* stream) {
     if (const int error = check_cache(k_cache, v_cache, cache_dtype, num_pages, page_size, num_kv_heads, head_dim))
         return error;
     const int64_t heads = num_heads + 2 * num_kv_heads;
     if (num_tokens < 0 || num_tokens > kMaxGridX || num_heads < 1 || heads > kMaxGridY || max_positions < 1 ||
-        qkv_stride < heads * head_dim)
+        qkv_stride < heads * head_dim || rotary_dim < 0 || rotary_dim % 2 != 0 || rotary_dim > head_dim)
         return PARLOR_ERROR_SIZE;
     if (num_tokens == 0) return PARLOR_OK;
-    if (!qkv || !cos_table || !sin_table || !positions || !slot_mapping || !is_aligned(qkv, 4) ||
+    if (!qkv || (cos_table && !sin_table) || !positions || !slot_mapping || !is_aligned(qkv, 4) ||
         !is_aligned(positions, 4) || !is_aligned(slot_mapping, 8))
         return PARLOR_ERROR_POINTER;
     Device device;
     if (const int error = device.read()) return error;
-    const Rope r{qkv, qkv_stride, cos_table, sin_table, max_positions, positions, slot_mapping, num_heads,
+    const Rope r{qkv, qkv_stride, cos_table, sin_table, query_scale, static_cast<int>(rotary_dim),
+                 is_interleaved != 0, max_positions, positions, slot_mapping, num_heads,
                  {k_cache, v_cache, num_pages, page_size, num_kv_heads, head_dim,
                   cache_block_bytes(cache_dtype, page_size, head_dim)}};
     const dim3 grid(static_cast<unsigned>(num_tokens), static_cast<unsigned>(heads)), block(kThreads);

@@ -1,6 +1,8 @@
-// Embedding, and copying pages of the cache.
+// Rows one by one (embeddings, norms, activations, what is done to logits), and copying pages of the cache.
 //
-//   embed       out[t] = table[token_ids[t]] as float32          bytes: 2 or 4 read and 4 written a value
+//   embed       out[t] = table[token_ids[t]] * scale             bytes: 2 or 4 read and 4 written a value
+//   norm_rows   a block for each group of a row                  bytes: 8 read and 4 written a value
+//   activate, cap_rows                                           bytes: 4 or 8 read and 4 written a value
 //   copy_pages  page dst[i] = page src[i] in both caches         bytes: each read once and written once
 //
 // Bound by memory; the floor is those bytes over the bandwidth (2,048 rows of 4,096 halfs: 50 MB, 12 us at 4.3 TB/s),
@@ -25,7 +27,7 @@ __device__ __forceinline__ float widened(BFloat16 value) { return __uint_as_floa
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    embed_kernel(const T* __restrict__ table, const int32_t* __restrict__ token_ids, float* __restrict__ out,
+    embed_kernel(const T* __restrict__ table, const int32_t* __restrict__ token_ids, float* __restrict__ out, float scale,
                  int64_t vocab_size, int64_t hidden_size) {
     let_next_kernel_start();
     wait_for_previous_kernel();
@@ -34,7 +36,95 @@ __global__ void __launch_bounds__(kThreads)
     const bool is_known = token_id >= 0 && token_id < vocab_size;
     const T* const row = table + (is_known ? token_id : 0) * hidden_size;
     for (int64_t i = threadIdx.x; i < hidden_size; i += kThreads)
-        out[token * hidden_size + i] = is_known ? widened(row[i]) : NAN;
+        out[token * hidden_size + i] = is_known ? widened(row[i]) * scale : NAN;
+}
+
+struct Norm {
+    const float* x;
+    int64_t x_stride;
+    const float *weight, *bias;  // or null
+    int64_t weight_stride;       // from group to group
+    float eps;
+    int kind;
+    float* out;
+    int64_t out_stride;
+    bool add;
+    float scale;
+    int64_t size;
+};
+
+constexpr int kNormThreads = 128;
+
+// The sum over the block, the same for all its threads and in a fixed order.
+__device__ __forceinline__ float block_sum(float value, float* of_warps) {
+    value = warp_sum(value);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+    __syncthreads();
+    float total = 0.0f;
+    for (int warp = 0; warp < kNormThreads / 32; ++warp) total += of_warps[warp];
+    return total;
+}
+
+// Grid: rows, groups. In place: a value is one thread's own.
+__global__ void __launch_bounds__(kNormThreads) norm_rows_kernel(const Norm n) {
+    SHARED_ARRAY(float, of_warps, kNormThreads / 32);
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    const float* const x = n.x + blockIdx.x * n.x_stride + blockIdx.y * n.size;
+    float* const out = n.out + blockIdx.x * n.out_stride + blockIdx.y * n.size;
+    const float* const weight = n.weight ? n.weight + blockIdx.y * n.weight_stride : nullptr;
+    const float* const bias = n.bias ? n.bias + blockIdx.y * n.weight_stride : nullptr;
+    float mean = 0.0f, factor = 1.0f;
+    if (n.kind == PARLOR_NORM_LAYER) {
+        float sum = 0.0f;
+        for (int64_t i = threadIdx.x; i < n.size; i += kNormThreads) sum += x[i];
+        mean = block_sum(sum, of_warps) / static_cast<float>(n.size);
+    }
+    if (n.kind != PARLOR_NORM_NONE) {
+        float squares = 0.0f;
+        for (int64_t i = threadIdx.x; i < n.size; i += kNormThreads) squares += (x[i] - mean) * (x[i] - mean);
+        factor = 1.0f / sqrtf(block_sum(squares, of_warps) / static_cast<float>(n.size) + n.eps);
+    }
+    for (int64_t i = threadIdx.x; i < n.size; i += kNormThreads) {
+        const float y = ((x[i] - mean) * factor * (weight ? weight[i] : 1.0f) + (bias ? bias[i] : 0.0f)) * n.scale;
+        out[i] = n.add ? out[i] + y : y;
+    }
+}
+
+__device__ __forceinline__ float activated(float a, int kind) {
+    switch (kind) {
+        case PARLOR_ACTIVATION_SILU: return a / (1.0f + expf(-a));
+        case PARLOR_ACTIVATION_GELU: return 0.5f * a * (1.0f + erff(a * 0.7071067811865476f));
+        case PARLOR_ACTIVATION_GELU_TANH:
+            return 0.5f * a * (1.0f + tanhf(0.7978845608028654f * (a + 0.044715f * a * a * a)));
+        default: return a > 0.0f ? a * a : 0.0f;
+    }
+}
+
+// Grid: rows, parts of a row.
+__global__ void __launch_bounds__(kThreads)
+    activate_kernel(const float* __restrict__ x, int64_t x_stride, float* __restrict__ out, int64_t out_stride, int kind,
+                    bool is_gated, int64_t size) {
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    const float* const row = x + blockIdx.x * x_stride;
+    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.y} * kThreads)
+        out[blockIdx.x * out_stride + i] = activated(row[i], kind) * (is_gated ? row[size + i] : 1.0f);
+}
+
+// Grid: rows, parts of a row.
+__global__ void __launch_bounds__(kThreads)
+    cap_rows_kernel(float* x, int64_t x_stride, float scale, float cap, int64_t size) {
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    float* const row = x + blockIdx.x * x_stride;
+    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.y} * kThreads)
+        row[i] = cap > 0.0f ? cap * tanhf(row[i] * scale / cap) : row[i] * scale;
+}
+
+dim3 rows_and_parts(int64_t num_rows, int64_t size) {
+    return dim3(static_cast<unsigned>(num_rows), static_cast<unsigned>(std::min<int64_t>(divide_up(size, kThreads), 64)));
 }
 
 template <class Word>
@@ -69,8 +159,8 @@ int copy_words(const Device& device, void* k_cache, void* v_cache, int64_t num_p
 
 using namespace parlor;
 
-extern "C" int embed(const void* table, int table_dtype, const int32_t* token_ids, float* out, int64_t num_tokens,
-                     int64_t vocab_size, int64_t hidden_size, void* stream) {
+extern "C" int embed(const void* table, int table_dtype, const int32_t* token_ids, float* out, float scale,
+                     int64_t num_tokens, int64_t vocab_size, int64_t hidden_size, void* stream) {
     if (num_tokens < 0 || vocab_size < 1 || hidden_size < 1 || num_tokens > kMaxGridX) return PARLOR_ERROR_SIZE;
     if (num_tokens == 0) return PARLOR_OK;
     if (!table || !token_ids || !out || !is_aligned(token_ids, 4) || !is_aligned(out, 4) ||
@@ -81,13 +171,55 @@ extern "C" int embed(const void* table, int table_dtype, const int32_t* token_id
     const dim3 grid(static_cast<unsigned>(num_tokens)), block(kThreads);
     switch (table_dtype) {
         case PARLOR_F32: return launch(device, embed_kernel<float>, grid, block, 0, stream,
-                                       static_cast<const float*>(table), token_ids, out, vocab_size, hidden_size);
+                                       static_cast<const float*>(table), token_ids, out, scale, vocab_size, hidden_size);
         case PARLOR_F16: return launch(device, embed_kernel<half>, grid, block, 0, stream,
-                                       static_cast<const half*>(table), token_ids, out, vocab_size, hidden_size);
+                                       static_cast<const half*>(table), token_ids, out, scale, vocab_size, hidden_size);
         case PARLOR_BF16: return launch(device, embed_kernel<BFloat16>, grid, block, 0, stream,
-                                        static_cast<const BFloat16*>(table), token_ids, out, vocab_size, hidden_size);
+                                        static_cast<const BFloat16*>(table), token_ids, out, scale, vocab_size, hidden_size);
         default: return PARLOR_ERROR_DTYPE;
     }
+}
+
+extern "C" int norm_rows(const float* x, int64_t x_stride, const float* weight, const float* bias, int is_shared,
+                         float eps, int kind, float* out, int64_t out_stride, int add, float scale, int64_t num_rows,
+                         int64_t num_groups, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || num_groups < 1 || num_groups > kMaxGridY || size < 1 ||
+        x_stride < num_groups * size || out_stride < num_groups * size)
+        return PARLOR_ERROR_SIZE;
+    if (kind < PARLOR_NORM_NONE || kind > PARLOR_NORM_LAYER || !(eps >= 0.0f)) return PARLOR_ERROR_VALUE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !out || !is_aligned(x, 4) || !is_aligned(out, 4) || (weight && !is_aligned(weight, 4)) ||
+        (bias && !is_aligned(bias, 4)))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    const Norm n{x, x_stride, weight, bias, is_shared ? 0 : size, eps, kind, out, out_stride, add != 0, scale, size};
+    const dim3 grid(static_cast<unsigned>(num_rows), static_cast<unsigned>(num_groups));
+    return launch(device, norm_rows_kernel, grid, dim3(kNormThreads), 0, stream, n);
+}
+
+extern "C" int activate(const float* x, int64_t x_stride, float* out, int64_t out_stride, int kind, int is_gated,
+                        int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < (is_gated ? 2 : 1) * size || out_stride < size)
+        return PARLOR_ERROR_SIZE;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_RELU2) return PARLOR_ERROR_VALUE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !out || !is_aligned(x, 4) || !is_aligned(out, 4)) return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, activate_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride, out,
+                  out_stride, kind, is_gated != 0, size);
+}
+
+extern "C" int cap_rows(float* x, int64_t x_stride, float scale, float cap, int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < size) return PARLOR_ERROR_SIZE;
+    if (!(cap >= 0.0f)) return PARLOR_ERROR_VALUE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !is_aligned(x, 4)) return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, cap_rows_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride, scale,
+                  cap, size);
 }
 
 extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64_t page_bytes, const int32_t* src,

@@ -9,7 +9,6 @@ Importing this is cheap: torch and the tokenizers come with load_model. Knows no
 """
 
 from model.chat_model import ChatModel
-from model.config import ModelLoadError
 from model.engine.request import (
     PARAMETER_SPECS,
     EngineClosed,
@@ -18,6 +17,7 @@ from model.engine.request import (
     SamplingParams,
     check_parameter,
 )
+from model.files import ModelLoadError
 from model.loading import load_model
 from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
 from model.text.constraint import Constraint

@@ -186,7 +186,7 @@ class ChatModel:
     def info(self) -> dict[str, Any]:
         """What is loaded: name, architecture, quantization, sizes, device."""
         return self._engine.describe() | {
-            "max_seq_len": self._engine.max_seq_len, "vocab_size": self._engine.model_config.vocab_size,
+            "max_seq_len": self._engine.max_seq_len, "vocab_size": self._engine.model_config.spec.vocab_size,
             "chat_template": self._format.is_template}
 
     def status(self) -> dict[str, Any]:
@@ -294,7 +294,7 @@ class ChatModel:
             return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs)
         if self._compiler is None:
             from model.text.constraint import ConstraintCompiler
-            self._compiler = ConstraintCompiler(self.tokenizer, self._engine.model_config.vocab_size)
+            self._compiler = ConstraintCompiler(self.tokenizer, self._engine.model_config.spec.vocab_size)
         matcher: TokenConstraint = self._compiler.matcher(constraint)
         mark = prompt.think_format.mark_before_answer(prompt.at) if prompt is not None else ""
         if mark:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
-from model.config import EngineConfig, ModelLoadError
+from model.config import EngineConfig
+from model.files import ModelLoadError
 from model.kernels import load_kernels
 from model.kernels.errors import KernelBuildError, KernelCheckError, KernelError, Progress
 from model.kernels.self_check import check_kernels

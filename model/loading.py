@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.chat_model import ChatModel
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig
+from model.files import ModelLoadError
 from model.formats.gguf_parts import find_gguf
+from model.model_config import ModelConfig
 from model.text.messages import ChatMessage
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ class StepWatch:
 
 def make_work(engine: Engine, count: int, rng: random.Random) -> list[Work]:
     """Requests of mixed lengths and settings, some with a common beginning, each run alone."""
-    vocab, limit = engine.model_config.vocab_size, engine.max_seq_len
+    vocab, limit = engine.model_config.spec.vocab_size, engine.max_seq_len
     preamble = [rng.randrange(vocab) for _ in range(limit // 8)]
     found = []
     for index in range(count):

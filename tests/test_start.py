@@ -29,15 +29,6 @@ def folder(tmp_path):
     return folder
 
 
-def test_folders_are_given_from_where_the_start_script_is_called(folder, tmp_path):
-    root = SCRIPT.parents[1]
-    (folder / "start.sh").write_bytes((root / "start.sh").read_bytes())
-    (folder / "app.py").write_text("import os, sys\nprint(os.getcwd(), *sys.argv[1:])\n")
-    called = subprocess.run(["sh", folder / "start.sh", "-d", "my model"], cwd=tmp_path, text=True,
-                            capture_output=True, check=True)
-    assert called.stdout.splitlines()[-1] == f"{tmp_path} -d my model"
-
-
 def make_venv(folder):
     """What python was asked to run by its name, and the exit code."""
     calls = folder.parent / "calls"

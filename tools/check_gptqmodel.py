@@ -44,8 +44,8 @@ def compare(folder: Path) -> list[dict[str, Any]]:
     import torch
     from gptqmodel import BACKEND, GPTQModel
 
-    from model.config import ModelConfig
     from model.formats.checkpoint import open_checkpoint
+    from model.model_config import ModelConfig
 
     reader = open_checkpoint(folder, ModelConfig.from_folder(folder))
     theirs = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.GPTQ_TORCH, dtype=torch.float16)

@@ -30,7 +30,7 @@ def main() -> None:
 
     import torch
 
-    from model.config import ModelLoadError
+    from model.files import ModelLoadError
     rows, kinds = [], [kind for kind in arguments.cache.split(",") if kind]
     for path in sorted(arguments.folder.rglob(f"*{REFERENCE}")):
         folder = path.with_name(path.name.removesuffix(REFERENCE))

@@ -23,10 +23,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from model.config import EngineConfig, ModelConfig
+from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.engine.loading import load_engine, synthetic_engine
 from model.engine.request import FailedEvent, RequestStats, SamplingParams, TokenEvent
+from model.model_config import ModelConfig
 from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
 from tools.check_logits import machine
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         engine = load_engine(options.model, config)
     rng = random.Random(0)
-    text = [rng.randrange(3, engine.model_config.vocab_size) for _ in range(options.prompt)]
+    text = [rng.randrange(3, engine.model_config.spec.vocab_size) for _ in range(options.prompt)]
     if options.text:
         settings = TextSettings.from_folder(options.model, ModelConfig.from_folder(options.model))
         text = Tokenizer.load(options.model, settings).encode(options.text.read_text(encoding="utf-8"))

@@ -28,13 +28,13 @@ void for_each_item(const AttentionArgs& a, const Plan& plan, Visit visit) {
             for (int64_t first = 0; first < tokens; first += plan.tile_tokens) {
                 const int64_t count = std::min(plan.tile_tokens, tokens - first);
                 const int64_t keys = past + first + count;
-                const int64_t splits = (keys + plan.split_keys - 1) / plan.split_keys;
-                if (splits == 1 || tokens > kMaxTokensInSplits) {
-                    visit(Item{s, h, first, count, 0, splits, splits, -1});
+                const int64_t end = (keys + plan.split_keys - 1) / plan.split_keys;
+                const int64_t begin = a.window ? std::max<int64_t>(0, past + first + 1 - a.window) / plan.split_keys : 0;
+                if (end - begin == 1 || tokens > kMaxTokensInSplits) {
+                    visit(Item{s, h, first, count, begin, begin, end, -1});
                     continue;
                 }
-                for (int64_t split = 0; split < splits; ++split)
-                    visit(Item{s, h, first, count, split, 1, splits, slot++});
+                for (int64_t split = begin; split < end; ++split) visit(Item{s, h, first, count, split, begin, end, slot++});
             }
         }
     }
@@ -63,7 +63,7 @@ Plan make_plan(const AttentionArgs& a) {
     for_each_item(a, plan, [&](const Item& item) {
         plan.num_slots = std::max(plan.num_slots, item.slot + 1);
         ++plan.num_items;
-        plan.num_tiles += item.first_split == 0;
+        plan.num_tiles += item.first_split == item.begin_split;
     });
     return plan;
 }
@@ -87,7 +87,7 @@ int attend_with(const AttentionArgs& a) {
     team().parallel_for(plan.num_tiles, [&](int64_t begin, int64_t end, int part) {
         int64_t i = 0;
         for_each_item(a, plan, [&](const Item& item) {
-            if (item.first_split != 0) return;
+            if (item.first_split != item.begin_split) return;
             if (item.slot >= 0 && i >= begin && i < end)
                 Tile<Blocks>(a, plan, item, memory + part * plan.part_floats()).finish(slots);
             ++i;

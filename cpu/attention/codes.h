@@ -143,21 +143,28 @@ class CodeBlocks {
         float old_factor[kRows], factor[kRows];
         for (int row = 0; row < kRows; ++row) {
             const int64_t visible = std::min(keys_, view_.keys_of_row(r + row) - start_);
-            exponentiate(state, r + row, scores_ + row * kStride, visible, old_factor[row], factor[row]);
-            round_weights(row, scores_ + row * kStride, visible);
+            const int64_t hidden =
+                std::min(std::max<int64_t>(0, view_.first_key_of_row(r + row) - start_), visible);
+            exponentiate(state, r + row, scores_ + row * kStride, hidden, visible, old_factor[row], factor[row]);
+            round_weights(row, scores_ + row * kStride, hidden, visible);
         }
         for (int64_t d = 0; d < view_.a.head_dim; d += 8) add_values<kRows>(state, r, d, old_factor, factor);
     }
 
     // Scores of a row, not yet times the query's scale, become exp(score - their maximum); the state gets their sum.
-    void exponentiate(State& state, int64_t r, float* scores, int64_t visible, float& old_factor, float& factor) {
+    // Keys before `hidden` and from `visible` on get none.
+    void exponentiate(State& state, int64_t r, float* scores, int64_t hidden, int64_t visible, float& old_factor,
+                      float& factor) {
         const int64_t count = round_up(keys_, kLanes > kRun ? kLanes : kRun);
         std::fill(scores + visible, scores + count, kMinusInfinity);
+        std::fill(scores, scores + hidden, kMinusInfinity);
+        float query_scale = query_scales_[r];
+        if (view_.a.softcap > 0) cap_scores(scores, count, query_scale, view_.a.softcap), query_scale = 1.0f;
         Vec top = set1(kMinusInfinity);
         for (int64_t j = 0; j < count; j += kLanes) top = max(top, load(scores + j));
-        const float block_max = largest(top) * query_scales_[r];
+        const float block_max = largest(top) * query_scale;
         const float new_max = std::max(state.max[r], block_max);
-        const Vec scale = set1(query_scales_[r]);
+        const Vec scale = set1(query_scale);
         const Vec subtracted = set1(block_max == kMinusInfinity ? 0.0f : -block_max);
         Vec weight = zero();
         for (int64_t j = 0; j < count; j += kLanes) {
@@ -166,17 +173,17 @@ class CodeBlocks {
             weight = weight + p;
         }
         old_factor = state.max[r] == kMinusInfinity ? 0.0f : std::exp(state.max[r] - new_max);
-        factor = std::exp(block_max - new_max);
+        factor = block_max == kMinusInfinity ? 0.0f : std::exp(block_max - new_max);  // a row that sees none of the block
         float* const sums = state.weight + r * kLanes;
         store(sums, fma(weight, set1(factor), load(sums) * set1(old_factor)));
         state.max[r] = new_max;
     }
 
     // weights_[g][row] = p * scale of the value, as 15 bits of the largest scale that the row sees, in pairs.
-    void round_weights(int row, const float* p, int64_t visible) {
+    void round_weights(int row, const float* p, int64_t hidden, int64_t visible) {
         for (int64_t g = 0; g < groups_; ++g) {
             const float* const scales = value_scales_ + g * kStride;
-            const float top = largest_scale(scales, visible);
+            const float top = largest_scale(scales + hidden, visible - hidden);
             const float factor = top > 0.0f ? kWeightTop / top : 0.0f;
             units_[g % kMaxGroups][row] = top / kWeightTop;
             weight_sums_[g % kMaxGroups][row] =

@@ -50,7 +50,7 @@ class NumberBlocks {
             else compute_scores(keys, next, first_row, scores);
         }
         for (int64_t r = first_row; r < view_.rows; ++r)
-            exponentiate(state, r, std::min(end, view_.keys_of_row(r)) - start, pages);
+            exponentiate(state, r, view_.first_key_of_row(r) - start, std::min(end, view_.keys_of_row(r)) - start, pages);
         for (int64_t i = 0; i < pages; ++i) {
             const Element* const values = page(view_.a.v_cache, first_page + i);
             Fetch next = fetch(view_.a.v_cache, first_page + i + 1, first_row, view_.a.head_dim / (2 * kLanes) * n_);
@@ -161,15 +161,18 @@ class NumberBlocks {
                 store(scores + (r + row) * score_stride_ + v * kLanes, sums[row][v]);
     }
 
-    // Scores of row r become exp(score - max), zero from key `visible` of the block on; earlier sums are scaled to
-    // the new maximum.
-    void exponentiate(State& state, int64_t r, int64_t visible, int64_t pages) {
+    // Scores of row r become exp(score - max), zero before key `hidden` of the block and from `visible` on; earlier sums
+    // are scaled to the new maximum.
+    void exponentiate(State& state, int64_t r, int64_t hidden, int64_t visible, int64_t pages) {
         float* const scores = scores_ + r * score_stride_;
         for (int64_t i = 0; i < pages; ++i) {
             const int64_t in_page = std::max<int64_t>(0, std::min(visible - i * n_, n_));
             std::fill(scores + i * padded_page_ + in_page, scores + (i + 1) * padded_page_, kMinusInfinity);
+            const int64_t too_old = std::min(std::max<int64_t>(0, hidden - i * n_), n_);
+            std::fill(scores + i * padded_page_, scores + i * padded_page_ + too_old, kMinusInfinity);
         }
         const int64_t count = pages * padded_page_;
+        if (view_.a.softcap > 0) cap_scores(scores, count, 1.0f, view_.a.softcap);
         Vec top = set1(state.max[r]);
         for (int64_t j = 0; j < count; j += kLanes) top = max(top, load(scores + j));
         const float new_max = largest(top);

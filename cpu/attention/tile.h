@@ -38,6 +38,17 @@ struct Plan {
     int64_t part_floats() const { return 2 * state_floats() + round_up(block_floats, 16); }
 };
 
+// cap * tanh(score * scale / cap); tanh(x) = 1 - 2 / (exp(2 * x) + 1). What is -inf stays so.
+inline void cap_scores(float* scores, int64_t count, float scale, float cap) {
+    const Vec factor = set1(2.0f * scale / cap), top = set1(cap);
+    for (int64_t j = 0; j < count; j += kLanes) {
+        const Vec capped = top * (set1(1.0f) - set1(2.0f) / (exp(load(scores + j) * factor) + set1(1.0f)));
+        alignas(64) float values[kLanes];
+        store(values, capped);
+        for (int i = 0; i < kLanes; ++i) scores[j + i] = scores[j + i] == kMinusInfinity ? kMinusInfinity : values[i];
+    }
+}
+
 // Running softmax of a tile: out = sum / (sum of the weight's lanes) once all keys are in.
 struct State {
     float* sum;     // [rows, padded_dim] sum of exp(score - max) * value
@@ -58,8 +69,8 @@ struct State {
 struct Item {
     int64_t sequence, kv_head;
     int64_t first_token, num_tokens;  // of the sequence's query tokens
-    int64_t first_split, num_splits;  // of this item
-    int64_t all_splits;               // of the tile
+    int64_t first_split;              // of this item: the one split of a lone one
+    int64_t begin_split, end_split;   // of the tile; those before hold keys that none of its rows sees
     int64_t slot;                     // where a lone split's result goes; -1: the item is the whole tile
 };
 
@@ -88,6 +99,7 @@ struct TileView {
                (item.kv_head * plan.group + r % plan.group) * a.head_dim;
     }
     int64_t keys_of_row(int64_t r) const { return first_position + r / plan.group + 1; }
+    int64_t first_key_of_row(int64_t r) const { return a.window ? std::max<int64_t>(0, keys_of_row(r) - a.window) : 0; }
     int64_t num_keys() const { return keys_of_row(rows - 1); }
     int64_t num_pages() const { return (num_keys() + a.page_size - 1) / a.page_size; }
 
@@ -121,7 +133,7 @@ class Tile {
             return;
         }
         total_.clear(view_.rows, plan.padded_dim);
-        for (int64_t split = 0; split < view_.item.num_splits; ++split) {
+        for (int64_t split = view_.item.begin_split; split < view_.item.end_split; ++split) {
             run_split(split);
             merge(state_);
         }
@@ -132,7 +144,7 @@ class Tile {
     void finish(float* slots) {
         const Plan& plan = view_.plan;
         total_.clear(view_.rows, plan.padded_dim);
-        for (int64_t split = 0; split < view_.item.all_splits; ++split)
+        for (int64_t split = 0; split < view_.item.end_split - view_.item.begin_split; ++split)
             merge(State(slots + (view_.item.slot + split) * plan.state_floats(), plan));
         write_out();
     }
@@ -143,8 +155,9 @@ class Tile {
         state_.clear(view_.rows, plan.padded_dim);
         const int64_t end = std::min((split + 1) * plan.split_keys, view_.num_keys());
         const int64_t step = plan.block_pages * view_.a.page_size;
+        const int64_t first = view_.first_key_of_row(0);  // blocks that no row sees would change no bit
         for (int64_t start = split * plan.split_keys; start < end; start += step)
-            blocks_.run(state_, start, std::min(end, start + step));
+            if (start + step > first) blocks_.run(state_, start, std::min(end, start + step));
     }
 
     void store_slot(float* memory) {
@@ -172,13 +185,22 @@ class Tile {
 
     void write_out() {
         for (int64_t r = 0; r < view_.rows; ++r) {
-            const Vec factor = set1(1.0f / sum(load(total_.weight + r * kLanes)));
+            const Vec factor = set1(inverse_total(r));
             float* from = total_.sum + r * view_.plan.padded_dim;
             float* to = view_.output(r);
             if (Blocks::kRotatesHeads) hadamard(from, view_.a.head_dim);
             for_lanes(view_.a.head_dim, [&](int64_t i) { store(to + i, load(from + i) * factor); },
                       [&](int64_t i, int64_t n) { store_n(to + i, load(from + i) * factor, n); });
         }
+    }
+
+    // 1 over the sum of the row's weights, relative to its largest score; a sink is one weight more.
+    float inverse_total(int64_t r) const {
+        const float total = sum(load(total_.weight + r * kLanes));
+        if (!view_.a.sinks) return 1.0f / total;
+        const float sink = view_.a.sinks[view_.item.kv_head * view_.plan.group + r % view_.plan.group];
+        const float top = std::max(total_.max[r], sink), seen = std::exp(total_.max[r] - top);
+        return seen / (total * seen + std::exp(sink - top));
     }
 
     const TileView view_;

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig
 from model.engine.draft_model import DraftModel
+from model.files import ModelLoadError
 from model.formats.checkpoint import open_model
 from model.formats.weights import WeightReader
 from model.memory.plan import cache_bytes_per_token, rope_bytes_per_position
+from model.model_config import ModelConfig
 from model.network.place import Place
 from model.network.stage import Sizes, buffer_bytes
 from model.network.transformer import Transformer
@@ -31,30 +33,31 @@ class DraftFolder:
     def open(cls, path: Path, main: ModelConfig) -> DraftFolder:
         """Raises ModelLoadError if it cannot be read or cannot have the same tokens."""
         config, reader = open_model(path)
-        if config.vocab_size != main.vocab_size:
-            raise ModelLoadError(f"The draft model {config.name} has {config.vocab_size:,} tokens and "
-                                 f"{main.name} has {main.vocab_size:,}; they must be the very same. Use a "
-                                 "smaller model of the same family, or none.")
+        if config.spec.vocab_size != main.spec.vocab_size:
+            raise ModelLoadError(f"The draft model {config.name} has {config.spec.vocab_size:,} tokens and "
+                                 f"{main.name} has {main.spec.vocab_size:,}; they must be the very same. Use "
+                                 "a smaller model of the same family, or none.")
         return cls(config, reader)
 
     def nbytes(self, engine: EngineConfig, max_seq_len: int, max_tokens: int) -> int:
         """What it takes when contexts have up to `max_seq_len` tokens."""
         weights = sum(info.nbytes for info in weight_infos(self.reader, self.config, engine.exact))
         context = self._context(max_seq_len)
-        cache = self._num_pages(max_seq_len) * PAGE_SIZE * cache_bytes_per_token(self.config, engine.cache)
-        return (weights + cache + context * rope_bytes_per_position(self.config)
-                + buffer_bytes(self.config, max_tokens, LOGIT_ROWS))
+        spec = self.config.spec
+        cache = self._num_pages(max_seq_len) * PAGE_SIZE * cache_bytes_per_token(spec, engine.cache)
+        return (weights + cache + context * rope_bytes_per_position(spec)
+                + buffer_bytes(spec, max_tokens, LOGIT_ROWS))
 
     def load(self, place: Place, engine: EngineConfig, max_seq_len: int, max_tokens: int,
              progress: Progress | None) -> DraftModel:
         sizes = Sizes(self._context(max_seq_len), max_tokens, self._num_pages(max_seq_len), PAGE_SIZE,
                       engine.cache)
-        transformer = Transformer.load([place], [self.config.num_layers], self.reader, self.config, sizes,
-                                       exact=engine.exact, progress=progress)
+        transformer = Transformer.load([place], [self.config.spec.num_layers], self.reader, self.config,
+                                       sizes, exact=engine.exact, progress=progress)
         return DraftModel(transformer, sizes.num_pages, MAX_RUNNING, sizes.max_seq_len)
 
     def _context(self, max_seq_len: int) -> int:
-        return min(max_seq_len, self.config.max_positions)
+        return min(max_seq_len, self.config.spec.max_positions)
 
     def _num_pages(self, max_seq_len: int) -> int:
         return _CONVERSATIONS * pages_for(self._context(max_seq_len))

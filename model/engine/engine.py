@@ -100,7 +100,7 @@ class Engine:
         self._check_tokens(token_ids, self.max_seq_len)
         if not 0 <= first < len(token_ids):
             raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
-        scores = LogitScores(len(token_ids), first, self.model_config.vocab_size)
+        scores = LogitScores(len(token_ids), first, self.model_config.spec.vocab_size)
         self._compute(token_ids, scores)
         return scores.logits
 
@@ -131,7 +131,7 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """What is loaded; does not change."""
         return {"name": self.model_config.name, "architecture": self.model_config.architecture,
-                "quantization": self._quantization, "num_parameters": self.model_config.num_parameters,
+                "quantization": self._quantization, "num_parameters": self.model_config.spec.num_parameters,
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
                 "cache_bytes": self.plan.cache_bytes, "cache_tokens": self.plan.cache_tokens,
                 "device": describe_devices(self._places),
@@ -159,7 +159,7 @@ class Engine:
         if len(token_ids) > limit:
             raise ValueError(f"the prompt has {len(token_ids):,} tokens; at most {limit:,} fit, since the "
                              f"context is {self.max_seq_len:,} tokens")
-        vocab_size = self.model_config.vocab_size
+        vocab_size = self.model_config.spec.vocab_size
         if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
             raise ValueError(f"the prompt holds ids from {min(token_ids)} to {max(token_ids)}; expected "
                              f"0 to {vocab_size - 1:,}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from model.config import EngineConfig, ModelConfig
+from model.config import EngineConfig
 from model.devices import default_prefill_chunk, open_places, told_as_load_errors
 from model.engine.draft_loading import DraftFolder
 from model.engine.engine import Engine
@@ -22,6 +22,7 @@ from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
 from model.machine import physical_cores, return_freed_memory
 from model.memory.spread import spread
+from model.model_config import ModelConfig
 from model.network.place import Place
 from model.network.stage import Sizes
 from model.network.transformer import Transformer
@@ -74,7 +75,7 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     infos = weight_infos(reader, model, config.exact)
     places = places or open_places(config, progress)
     chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
-    draft_bytes = draft.nbytes(config, config.max_seq_len or model.max_positions, chunk) if draft else 0
+    draft_bytes = draft.nbytes(config, config.max_seq_len or model.spec.max_positions, chunk) if draft else 0
     plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
     for line in plan.lines() if report else ():
         report(line)

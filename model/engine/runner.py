@@ -67,9 +67,9 @@ class Runner:
     def __init__(self, transformer: Transformer, max_sequences: int, max_seq_len: int) -> None:
         self._transformer = transformer
         self._sampler = Sampler(transformer.stages[-1].place)
-        config, self._device = transformer.config, transformer.devices[-1]
-        self._selected = torch.empty(LOGIT_ROWS, config.hidden_size, device=self._device)
-        self._logits = torch.empty(LOGIT_ROWS, config.vocab_size, device=self._device)
+        spec, self._device = transformer.config.spec, transformer.devices[-1]
+        self._selected = torch.empty(LOGIT_ROWS, spec.hidden_size, device=self._device)
+        self._logits = torch.empty(LOGIT_ROWS, spec.vocab_size, device=self._device)
         self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits,
                                     transformer.least_prompt_rows)
 

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig, shown
+from model.config import shown
+from model.families.names import located
 from model.files import ModelLoadError, is_there, read_json
 from model.formats.gguf import GgufFile
-from model.formats.gguf_config import config_of_gguf
 from model.formats.gguf_parts import find_gguf
-from model.formats.gguf_weights import GgufReader, gguf_name
+from model.formats.gguf_weights import GgufReader
 from model.formats.gptq import GptqReader
 from model.formats.plain import PlainReader
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import WeightReader
+from model.model_config import ModelConfig
 
 SUPPORTED = "GGUF files, GPTQ with 2, 3, 4 or 8 bits, and float16, bfloat16 or float32 without quantization"
 
 
 def open_model(path: Path) -> tuple[ModelConfig, WeightReader]:
-    """What a folder, or a GGUF file, says of the model, and the reader of its weights. Reads headers only.
+    """What a folder, or a GGUF file, says of the model, with the names that its tensors really have, and the
+    reader of its weights. Reads headers only.
 
     Raises ModelLoadError.
     """
     file = find_gguf(path)
     if file is None:
         config = ModelConfig.from_folder(path)
-        return config, open_checkpoint(path, config)
-    gguf = GgufFile(file)
-    config = config_of_gguf(gguf)
-    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
-    permuted = heads if config.architecture == "llama" else {}
-    return config, GgufReader(gguf, gguf_name, lambda name: permuted.get(name.rpartition(".")[2], 0))
+        reader = open_checkpoint(path, config)
+    else:
+        reader = GgufReader(GgufFile(file))
+        config = ModelConfig.from_gguf(reader.gguf.metadata, reader.numbers, file)
+    return replace(config, names=located(config.names, reader.has_tensor)), reader
 
 
 def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
@@ -44,14 +46,12 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
         raise ModelLoadError(f"config.json: the weights are quantized by {shown(method)}; "
                              f"supported: {SUPPORTED}")
     tensors = TensorFolder(folder)
-    has_bias = {**dict.fromkeys(("q_proj", "k_proj", "v_proj"), config.qkv_bias), "o_proj": config.o_bias,
-                **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), config.mlp_bias)}
     if settings:
-        return GptqReader(tensors, has_bias, settings)
+        return GptqReader(tensors, settings)
     if any(name.endswith(".qweight") for name in tensors.tensors):
         raise ModelLoadError("the file has quantized tensors (qweight), but config.json has no "
                              "quantization_config and there is no quantize_config.json")
-    return PlainReader(tensors, has_bias)
+    return PlainReader(tensors)
 
 
 def _separate_settings(folder: Path) -> dict[str, Any] | None:

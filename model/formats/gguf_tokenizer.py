@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from model.config import ModelLoadError, shown
+from model.config import shown
+from model.files import ModelLoadError
 from model.formats.gguf import GgufFile
 from model.formats.gguf_split import SUPPORTED, Split, split_named
 

@@ -5,14 +5,12 @@ Nothing is rounded but products of two scales, and minimums divided by them, to 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 from model.formats.ggml_types import SUPER_BLOCK, SUPPORTED, Groups
 from model.formats.gguf import GgufFile, GgufTensor
 from model.formats.weights import CPU, DenseMatrix, Matrix, MatrixInfo, QuantizedMatrix
@@ -25,12 +23,8 @@ _BYTES_PER_GROUP = 4
 class GgufReader:
     """A WeightReader."""
 
-    def __init__(self, gguf: GgufFile, name_of: Callable[[str], str] = lambda name: name,
-                 permuted_heads: Callable[[str], int] = lambda name: 0) -> None:
-        """`name_of`: the file's name of a tensor. `permuted_heads`: how many heads a module has whose rows
-        the converter reordered for RoPE of neighbours; 0 for the others."""
+    def __init__(self, gguf: GgufFile) -> None:
         self.gguf = gguf
-        self._name_of, self._permuted_heads = name_of, permuted_heads
 
     def describe(self) -> str:
         """Like 'GGUF Q4_K, Q6_K': the types of matrices, the most frequent one first."""
@@ -40,8 +34,22 @@ class GgufReader:
                 bytes_of[tensor.type.name] += tensor.nbytes
         return "GGUF " + ", ".join(name for name, _ in bytes_of.most_common())
 
+    def has_tensor(self, name: str) -> bool:
+        return name in self.gguf
+
+    def numbers(self, name: str) -> list[float] | None:
+        """Of a small tensor; None if there is none of this name. Raises ModelLoadError unless it is F32."""
+        if name not in self.gguf:
+            return None
+        tensor = self.gguf.tensor(name)
+        if tensor.type.name != "F32" or tensor.rows != 1:
+            raise ModelLoadError(f"{tensor.path.name}: {name} is {tensor.type.name} {list(tensor.shape)}; "
+                                 "expected F32 with one dimension")
+        return tensor.type.dequantize(tensor.read()).view(-1).tolist()
+
     def is_quantized(self, name: str) -> bool:
-        return self._tensor(name + ".weight").type.unpack is not None
+        weight = name + ".weight"
+        return weight in self.gguf and self.gguf.tensor(weight).type.unpack is not None
 
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         tensor = self._checked(name + ".weight", (n, k))
@@ -54,7 +62,7 @@ class GgufReader:
 
     def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         tensor = self._checked(name + ".weight", (n, k))
-        raw = self._ordered(name, tensor.read().to(device))
+        raw = tensor.read().to(device)
         bias = self._bias(name, n, device)
         if tensor.type.dtype is not None:
             return DenseMatrix(raw.view(tensor.type.dtype), bias)
@@ -81,14 +89,8 @@ class GgufReader:
             table[first:first + step] = tensor.type.dequantize(raw[first:first + step]).to(torch.float16)
         return table
 
-    def _tensor(self, name: str) -> GgufTensor:
-        found = self._name_of(name)
-        if found == "output.weight" and found not in self.gguf:
-            found = "token_embd.weight"  # the head is tied to the embeddings
-        return self.gguf.tensor(found)
-
     def _checked(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
-        tensor = self._tensor(name)
+        tensor = self.gguf.tensor(name)
         where = f"{tensor.path.name}: tensor {tensor.name}"
         if not tensor.type.is_supported:
             raise ModelLoadError(f"{where} has type {tensor.type.name}; supported: {', '.join(SUPPORTED)}")
@@ -97,21 +99,8 @@ class GgufReader:
         return tensor
 
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
-        bias = self._name_of(name + ".bias")
-        if bias not in self.gguf:
-            return None
-        return self._ordered(name, self.vector(name + ".bias", n)).to(device)
-
-    def _ordered(self, name: str, rows: Tensor) -> Tensor:
-        """Rows in Hugging Face's order: in the file i and i + head_dim / 2 of a head stand side by side.
-
-        The reverse of LlamaModel.permute in llama.cpp's convert_hf_to_gguf.py.
-        """
-        heads = self._permuted_heads(name)
-        if not heads:
-            return rows
-        pairs = rows.view(heads, len(rows) // heads // 2, 2, *rows.shape[1:])
-        return pairs.transpose(1, 2).reshape(rows.shape)
+        bias = name + ".bias"
+        return self.vector(bias, n, device) if bias in self.gguf else None
 
 
 def _kept_bits(groups: Groups) -> int:
@@ -142,18 +131,3 @@ def _product(numbers: Tensor, steps: Tensor | None, size: int) -> Tensor:
     if steps is None:
         return numbers.float()
     return numbers.float() * steps.float().repeat_interleave(SUPER_BLOCK // size, 1)
-
-
-_MODULES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-            "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-            "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-            "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-            "post_attention_layernorm": "ffn_norm"}
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.*)")
-
-
-def gguf_name(name: str) -> str:
-    """GGUF's name of a tensor of Hugging Face's Llama."""
-    module, _, end = name.rpartition(".")
-    layer = _LAYER.fullmatch(module)
-    return f"blk.{layer[1]}.{_MODULES[layer[2]]}.{end}" if layer else f"{_MODULES[module]}.{end}"

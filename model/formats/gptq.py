@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelLoadError, shown
+from model.config import shown
+from model.files import ModelLoadError
 from model.formats.plain import PlainReader
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import CPU, Matrix, MatrixInfo, QuantizedMatrix
@@ -30,8 +31,8 @@ _BYTES_PER_GROUP = 4  # scale and zero point, float16 each
 class GptqReader(PlainReader):
     """Quantized modules, and plain ones beside them. `settings` is config.json's quantization_config."""
 
-    def __init__(self, folder: TensorFolder, has_bias: dict[str, bool], settings: dict[str, Any]) -> None:
-        super().__init__(folder, has_bias)
+    def __init__(self, folder: TensorFolder, settings: dict[str, Any]) -> None:
+        super().__init__(folder)
         self.bits = settings.get("bits")
         if self.bits not in SUPPORTED_BITS or isinstance(self.bits, bool):
             raise ModelLoadError(f"GPTQ with bits {shown(self.bits)}; supported: 2, 3, 4 and 8")

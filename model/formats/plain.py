@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.config import ModelLoadError
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import CPU, DenseMatrix, Matrix, MatrixInfo
 
@@ -13,15 +12,17 @@ FLOATS = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
 class PlainReader:
-    """Weights as transformers saves them. `required_biases` are the Linear modules that must have one."""
+    """Weights as transformers saves them."""
 
-    def __init__(self, folder: TensorFolder, has_bias: dict[str, bool]) -> None:
+    def __init__(self, folder: TensorFolder) -> None:
         self.folder = folder
-        self.has_bias = has_bias  # last part of the module's name -> config.json says it has a bias
 
     def describe(self) -> str:
-        dtype = self.folder.info("model.embed_tokens.weight").dtype
+        dtype = max(self.folder.tensors.values(), key=lambda info: info.nbytes).dtype
         return str(dtype).removeprefix("torch.")
+
+    def has_tensor(self, name: str) -> bool:
+        return name in self.folder
 
     def is_quantized(self, name: str) -> bool:
         return name + ".qweight" in self.folder
@@ -49,8 +50,6 @@ class PlainReader:
         bias = name + ".bias"
         if bias in self.folder:
             self.folder.check(bias, (n,), tuple(FLOATS))
-        elif self.has_bias.get(name.rpartition(".")[2]):
-            raise ModelLoadError(f"the model has no tensor {bias}, but config.json says that it has biases")
 
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         """Some tools write a bias of zeros where the model has none; it is read, and does no harm."""

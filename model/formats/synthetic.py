@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig, ModelLoadError
+from model.files import ModelLoadError
 from model.formats.weights import CPU, DenseMatrix, Matrix, MatrixInfo, QuantizedMatrix
+from model.model_config import ModelConfig
 
 GROUP_SIZE = 64
 _CODE_SPREAD = 4.6  # standard deviation of random codes 0..15
@@ -57,6 +58,9 @@ class SyntheticReader:
 
     def describe(self) -> str:
         return f"4-bit random g{GROUP_SIZE}"
+
+    def has_tensor(self, name: str) -> bool:
+        return not name.endswith(".bias")
 
     def is_quantized(self, name: str) -> bool:
         return name != "lm_head" or self.head_bits == 4

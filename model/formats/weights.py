@@ -56,10 +56,13 @@ class MatrixInfo:
 
 
 class WeightReader(Protocol):
-    """A checkpoint of any format, by the module names of Hugging Face's Llama."""
+    """A checkpoint of any format, by the names in its files; which those are a family's Names tell."""
 
     def describe(self) -> str:
         """Like '4-bit GPTQ g64' or 'bfloat16'."""
+
+    def has_tensor(self, name: str) -> bool:
+        """A tensor of exactly this name is there."""
 
     def is_quantized(self, name: str) -> bool:
         """Module `name` is there in quantized form."""

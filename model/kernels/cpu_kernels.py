@@ -18,6 +18,7 @@ from model.kernels.binding import Library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cache_kinds import kind_of
 from model.kernels.linear import LinearOperations, LinearWeight
+from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow, SamplingStruct
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -71,10 +72,12 @@ class CpuPrompts:
         self._kernels.multiply("prompt_linear", x, weight, out, norm, eps, epilogue)
 
     def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                         out: Tensor, num_heads: int, scale: float) -> None:
+                         out: Tensor, num_heads: int, scale: float, window: int | None = None,
+                         softcap: float | None = None, sinks: Tensor | None = None) -> None:
         """As `paged_attention` for one sequence."""
         self._kernels.paged_attention(q, k_cache, v_cache, pages[None], torch.tensor([0, len(q)]).int(),
-                                      torch.tensor([num_keys]).int(), out, num_heads, scale)
+                                      torch.tensor([num_keys]).int(), out, num_heads, scale, window,
+                                      softcap, sinks)
 
     def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
         """There is one way for each weight, whatever the number of rows."""
@@ -123,34 +126,73 @@ class CpuKernels(LinearOperations):
 
     # ---- rows ------------------------------------------------------------------------------------------
 
-    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor) -> None:
+    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
         check_dense("table", table, (-1, -1), tuple(DTYPE_CODES))
         check_dense("token_ids", token_ids, (-1,), (torch.int32,))
         check_dense("out", out, (len(token_ids), table.shape[1]))
-        self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, len(token_ids), *table.shape,
+        self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, scale, len(token_ids),
+                  *table.shape, None)
+
+    def norm_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str,
+                  out: Tensor, num_groups: int = 1, add: bool = False, scale: float = 1.0) -> None:
+        x_stride, out_stride = check("x", x, (-1, -1)), check("out", out, x.shape)
+        size = x.shape[1] // num_groups
+        is_shared = all(part is None or len(part) == size for part in (weight, bias))
+        for name, part in (("weight", weight), ("bias", bias)):
+            if part is not None:
+                check_dense(name, part, (size if is_shared else x.shape[1],))
+        self.call("norm_rows", x, x_stride, weight, bias, int(is_shared), eps, NORMS.index(kind), out,
+                  out_stride, int(add), scale, len(x), num_groups, size, None)
+
+    def activate(self, x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
+        out_stride = check("out", out, (-1, -1))
+        x_stride = check("x", x, (len(out), out.shape[1] * (2 if gated else 1)))
+        self.call("activate", x, x_stride, out, out_stride, ACTIVATIONS.index(kind), int(gated), *out.shape,
                   None)
 
-    def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
-                      k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
+    def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None:
+        stride = check("x", x, (-1, -1))
+        self.call("cap_rows", x, stride, scale, cap or 0.0, *x.shape, None)
+
+    def rotate_heads(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_heads: int,
+                     interleaved: bool = False) -> None:
+        stride = check("x", x, (-1, -1))
+        check_dense("cos", cos, (-1, -1))
+        check_dense("sin", sin, cos.shape)
+        check_dense("positions", positions, (len(x),), (torch.int32,))
+        self.call("rotate_heads", x, stride, cos, sin, len(cos), positions, int(interleaved), len(x),
+                  num_heads, x.shape[1] // num_heads, 2 * cos.shape[1], None)
+
+    def rope_write_kv(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
+                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int,
+                      num_kv_heads: int, interleaved: bool = False,
+                      query_scale: Tensor | None = None) -> None:
         check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
         check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, _, page_size, _ = k_cache.shape
         qkv_stride = check("qkv", qkv, (-1, -1))
         head_dim = qkv.shape[1] // (num_heads + 2 * num_kv_heads)
         check("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
-        check_dense("cos", cos, (-1, head_dim // 2))
-        check_dense("sin", sin, cos.shape)
+        tables = [table for table in (cos, query_scale) if table is not None]
+        num_positions = len(tables[0]) if tables else ANY_POSITION
+        if cos is not None:
+            check_dense("cos", cos, (-1, -1))
+            check_dense("sin", sin, cos.shape)
+        if query_scale is not None:
+            check_dense("query_scale", query_scale, (num_positions,))
         check_dense("positions", positions, (len(qkv),), (torch.int32,))
         check_dense("slot_mapping", slot_mapping, (len(qkv),), (torch.int64,))
-        self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping,
-                  k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
-                  len(qkv), num_heads, num_kv_heads, head_dim, None)
+        self.call("rope_write_kv", qkv, qkv_stride, cos, sin, query_scale, num_positions, positions,
+                  slot_mapping, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
+                  len(qkv), num_heads, num_kv_heads, head_dim, 0 if cos is None else 2 * cos.shape[1],
+                  int(interleaved), None)
 
     # ---- cache -----------------------------------------------------------------------------------------
 
     def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
-                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
-                        scale: float) -> None:
+                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
+                        window: int | None = None, softcap: float | None = None,
+                        sinks: Tensor | None = None) -> None:
         check_dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
         check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, num_kv_heads, page_size, _ = k_cache.shape
@@ -161,9 +203,12 @@ class CpuKernels(LinearOperations):
         check_dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
         table_stride = check("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
         check_dense("out", out, q.shape)
+        if sinks is not None:
+            check_dense("sinks", sinks, (num_heads,))
         self.call("paged_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages,
                   page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
-                  len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, None)
+                  len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, window or 0,
+                  softcap or 0.0, sinks, None)
 
     def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
         check_dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,))

@@ -21,8 +21,11 @@ from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_
 from model.kernels.crossover import Crossovers
 from model.kernels.cuda_linear import CudaLinearOperations
 from model.kernels.cuda_sampling import rows_on_device
+from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow
 
+SCORE_BYTES = 64 << 20
+"""Of a prompt's scores at a time, where they are not torch's own attention's."""
 WORKSPACE_BYTES = 64 << 20
 """For partial sums and staged activations: 64 sequences of 70B attention need half of it."""
 ALIGNMENT = 256
@@ -41,6 +44,38 @@ def lend_workspace(library: Library, index: int | None) -> Tensor:
     stream = None if index is None else torch.cuda.current_stream().cuda_stream
     library.call("set_workspace", workspace, WORKSPACE_BYTES, stream)
     return workspace
+
+
+def hidden_keys(num_rows: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
+    """bool [num_rows, num_keys]: what the last rows of a sequence do not see."""
+    keys = torch.arange(num_keys, device=device)
+    own = keys[num_keys - num_rows:, None]
+    return keys > own if window is None else (keys > own) | (keys <= own - window)
+
+
+def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None,
+                      softcap: float | None, sinks: Tensor | None) -> Tensor:
+    """Attention whose scores torch's own does not know; as many rows at a time as SCORE_BYTES have room for.
+
+    queries float16 [num_heads, T, head_dim], keys and values float16 [num_kv_heads, num_keys, head_dim]
+    """
+    num_heads, num_rows, _ = queries.shape
+    num_keys, group = keys.shape[1], num_heads // len(keys)
+    hidden = hidden_keys(num_rows, num_keys, window, queries.device)
+    mixed = torch.empty_like(queries)
+    step = max(1, SCORE_BYTES // (4 * group * num_keys))
+    for head in range(len(keys)):
+        heads = slice(head * group, (head + 1) * group)
+        for first in range(0, num_rows, step):
+            rows = slice(first, first + step)
+            scores = (queries[heads, rows] @ keys[head].T).float() * scale
+            if softcap is not None:
+                scores = softcap * torch.tanh(scores / softcap)
+            scores.masked_fill_(hidden[rows], -torch.inf)
+            if sinks is not None:
+                scores = torch.cat((scores, sinks[heads, None, None].expand(-1, scores.shape[1], 1)), dim=-1)
+            mixed[heads, rows] = scores.softmax(-1)[..., :num_keys].half() @ values[head]
+    return mixed
 
 
 class CudaKernels(CudaLinearOperations):
@@ -88,33 +123,72 @@ class CudaKernels(CudaLinearOperations):
 
     # ---- rows ------------------------------------------------------------------------------------------
 
-    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor) -> None:
+    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
         self._dense("table", table, (-1, -1), tuple(DTYPE_CODES))
         self._dense("token_ids", token_ids, (-1,), (torch.int32,))
         self._dense("out", out, (len(token_ids), table.shape[1]))
-        self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, len(token_ids), *table.shape,
+        self.call("embed", table, DTYPE_CODES[table.dtype], token_ids, out, scale, len(token_ids),
+                  *table.shape, self.stream)
+
+    def norm_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str,
+                  out: Tensor, num_groups: int = 1, add: bool = False, scale: float = 1.0) -> None:
+        x_stride, out_stride = self._rows("x", x, (-1, -1)), self._rows("out", out, x.shape)
+        size = x.shape[1] // num_groups
+        is_shared = all(part is None or len(part) == size for part in (weight, bias))
+        for name, part in (("weight", weight), ("bias", bias)):
+            if part is not None:
+                self._dense(name, part, (size if is_shared else x.shape[1],))
+        self.call("norm_rows", x, x_stride, weight, bias, int(is_shared), eps, NORMS.index(kind), out,
+                  out_stride, int(add), scale, len(x), num_groups, size, self.stream)
+
+    def activate(self, x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
+        out_stride = self._rows("out", out, (-1, -1))
+        x_stride = self._rows("x", x, (len(out), out.shape[1] * (2 if gated else 1)))
+        self.call("activate", x, x_stride, out, out_stride, ACTIVATIONS.index(kind), int(gated), *out.shape,
                   self.stream)
+
+    def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None:
+        stride = self._rows("x", x, (-1, -1))
+        self.call("cap_rows", x, stride, scale, cap or 0.0, *x.shape, self.stream)
+
+    def rotate_heads(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_heads: int,
+                     interleaved: bool = False) -> None:
+        stride = self._rows("x", x, (-1, -1))
+        self._dense("cos", cos, (-1, -1))
+        self._dense("sin", sin, cos.shape)
+        self._dense("positions", positions, (len(x),), (torch.int32,))
+        self.call("rotate_heads", x, stride, cos, sin, len(cos), positions, int(interleaved), len(x),
+                  num_heads, x.shape[1] // num_heads, 2 * cos.shape[1], self.stream)
 
     # ---- cache -----------------------------------------------------------------------------------------
 
-    def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
-                      k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
+    def rope_write_kv(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
+                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int,
+                      num_kv_heads: int, interleaved: bool = False,
+                      query_scale: Tensor | None = None) -> None:
         self._dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
         self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, _, page_size, _ = k_cache.shape
         head_dim = qkv.shape[-1] // (num_heads + 2 * num_kv_heads)
         qkv_stride = self._rows("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
-        self._dense("cos", cos, (-1, head_dim // 2))
-        self._dense("sin", sin, cos.shape)
+        tables = [table for table in (cos, query_scale) if table is not None]
+        num_positions = len(tables[0]) if tables else ANY_POSITION
+        if cos is not None:
+            self._dense("cos", cos, (-1, -1))
+            self._dense("sin", sin, cos.shape)
+        if query_scale is not None:
+            self._dense("query_scale", query_scale, (num_positions,))
         self._dense("positions", positions, (len(qkv),), (torch.int32,))
         self._dense("slot_mapping", slot_mapping, (len(qkv),), (torch.int64,))
-        self.call("rope_write_kv", qkv, qkv_stride, cos, sin, len(cos), positions, slot_mapping, k_cache,
-                  v_cache, cache_code(k_cache, head_dim), num_pages, page_size, len(qkv), num_heads,
-                  num_kv_heads, head_dim, self.stream)
+        self.call("rope_write_kv", qkv, qkv_stride, cos, sin, query_scale, num_positions, positions,
+                  slot_mapping, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
+                  len(qkv), num_heads, num_kv_heads, head_dim, 0 if cos is None else 2 * cos.shape[1],
+                  int(interleaved), self.stream)
 
     def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
-                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
-                        scale: float) -> None:
+                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
+                        window: int | None = None, softcap: float | None = None,
+                        sinks: Tensor | None = None) -> None:
         self._dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
         self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, num_kv_heads, page_size, _ = k_cache.shape
@@ -124,9 +198,12 @@ class CudaKernels(CudaLinearOperations):
         self._dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
         table_stride = self._rows("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
         self._dense("out", out, q.shape)
+        if sinks is not None:
+            self._dense("sinks", sinks, (num_heads,))
         self.call("paged_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages,
                   page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
-                  len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, self.stream)
+                  len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, window or 0,
+                  softcap or 0.0, sinks, self.stream)
 
     def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
         self._dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,))
@@ -139,7 +216,8 @@ class CudaKernels(CudaLinearOperations):
     # ---- attention of prompts --------------------------------------------------------------------------
 
     def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                         out: Tensor, num_heads: int, scale: float) -> None:
+                         out: Tensor, num_heads: int, scale: float, window: int | None = None,
+                         softcap: float | None = None, sinks: Tensor | None = None) -> None:
         """As paged_attention for many query rows of one sequence, by torch's matrix products in float16.
 
         q      float32 [T, num_heads * head_dim], the last T of the sequence's `num_keys` tokens
@@ -149,10 +227,17 @@ class CudaKernels(CudaLinearOperations):
         head_dim = q.shape[-1] // num_heads
         keys, values = self.gather_pages(k_cache, v_cache, pages, num_keys, head_dim)
         queries = q.view(len(q), num_heads, head_dim).transpose(0, 1).half()
-        mixed = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=scale,
-                                             attn_mask=causal_lower_right(len(q), num_keys),
-                                             enable_gqa=num_heads != len(keys))
-        out.view(len(q), num_heads, head_dim).copy_(mixed[0].transpose(0, 1))
+        if window is not None:  # keys that the first row does not see, nobody does
+            first = max(0, num_keys - len(q) + 1 - window)
+            keys, values, num_keys = keys[:, first:], values[:, first:], num_keys - first
+        if softcap is not None or sinks is not None:
+            mixed = weighted_in_parts(queries, keys, values, scale, window, softcap, sinks)
+        else:
+            mask = causal_lower_right(len(q), num_keys) if window is None else \
+                ~hidden_keys(len(q), num_keys, window, q.device)
+            mixed = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=scale,
+                                                 attn_mask=mask, enable_gqa=num_heads != len(keys))[0]
+        out.view(len(q), num_heads, head_dim).copy_(mixed.transpose(0, 1))
 
     def gather_pages(self, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
                      head_dim: int) -> tuple[Tensor, Tensor]:

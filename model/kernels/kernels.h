@@ -57,15 +57,72 @@ PARLOR_API int force_isa(int isa);             /* for tests: use this set from t
 PARLOR_API int set_threads(int num_threads);   /* size of the thread team, 1..256; the caller is one of them */
 PARLOR_API int get_threads(void);
 
-/* ---- rows: embedding ------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------------------ */
 
-/* out[t] = table[token_ids[t]] as float32. */
+/* out[t] = table[token_ids[t]] * scale as float32. */
 PARLOR_API int embed(
     const void* table,         /* [vocab_size, hidden_size] of table_dtype */
     int table_dtype,           /* PARLOR_F32, _F16 or _BF16 */
     const int32_t* token_ids,  /* [num_tokens] */
     float* out,                /* [num_tokens, hidden_size] */
+    float scale,
     int64_t num_tokens, int64_t vocab_size, int64_t hidden_size, void* stream);
+
+enum {
+    PARLOR_NORM_NONE = 0,   /* x */
+    PARLOR_NORM_RMS = 1,    /* x / sqrt(mean(x^2) + eps) */
+    PARLOR_NORM_LAYER = 2   /* the same of x - mean(x) */
+};
+
+/* y = norm(x) * weight + bias for each of a row's groups; out = y * scale, or out += y * scale. */
+PARLOR_API int norm_rows(
+    const float* x,        /* [num_rows, num_groups * size], rows x_stride apart */
+    int64_t x_stride,
+    const float* weight,   /* [size] for every group, or one of each (is_shared 0): [num_groups * size]; null: 1 */
+    const float* bias,     /* as weight; null: 0 */
+    int is_shared,
+    float eps,
+    int kind,              /* PARLOR_NORM_* */
+    float* out,            /* [num_rows, num_groups * size], rows out_stride apart; may be x */
+    int64_t out_stride,
+    int add,               /* 1: += */
+    float scale,
+    int64_t num_rows, int64_t num_groups, int64_t size, void* stream);
+
+enum {
+    PARLOR_ACTIVATION_SILU = 0,       /* a / (1 + exp(-a)) */
+    PARLOR_ACTIVATION_GELU = 1,       /* a / 2 * (1 + erf(a / sqrt(2))) */
+    PARLOR_ACTIVATION_GELU_TANH = 2,  /* a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3))) */
+    PARLOR_ACTIVATION_RELU2 = 3       /* max(a, 0)^2 */
+};
+
+/* out = f(x), or f(x[:, :size]) * x[:, size:] where is_gated. */
+PARLOR_API int activate(
+    const float* x,        /* [num_rows, size], gated [num_rows, 2 * size]; rows x_stride apart */
+    int64_t x_stride,
+    float* out,            /* [num_rows, size], rows out_stride apart; must not overlap x */
+    int64_t out_stride,
+    int kind,              /* PARLOR_ACTIVATION_* */
+    int is_gated,
+    int64_t num_rows, int64_t size, void* stream);
+
+/* x = x * scale, or cap * tanh(x * scale / cap) where cap > 0. */
+PARLOR_API int cap_rows(
+    float* x,              /* [num_rows, size], rows x_stride apart */
+    int64_t x_stride,
+    float scale, float cap,
+    int64_t num_rows, int64_t size, void* stream);
+
+/* Rotate heads in place, as rope_write_kv does. */
+PARLOR_API int rotate_heads(
+    float* x,                     /* [num_tokens, num_heads * head_dim], rows x_stride apart */
+    int64_t x_stride,
+    const float* cos_table,       /* [max_positions, rotary_dim / 2] */
+    const float* sin_table,
+    int64_t max_positions,
+    const int32_t* positions,     /* [num_tokens] */
+    int is_interleaved,
+    int64_t num_tokens, int64_t num_heads, int64_t head_dim, int64_t rotary_dim, void* stream);
 
 /* ---- cache ------------------------------------------------------------------------------------------- */
 
@@ -91,13 +148,15 @@ PARLOR_API int embed(
  * A word of values is shared by 4 or 8 tokens: writers of one page must not overwrite each other's codes. Codes and
  * scales behind the end of a sequence are undefined, so they may be anything but must not reach a result. */
 
-/* Rotate the queries in place (element i with i + head_dim / 2); rotated keys and plain values go to the cache.
+/* Rotate the queries in place: element i of the first rotary_dim with i + rotary_dim / 2, or neighbours with each
+ * other; then times their position's query_scale. Rotated keys and plain values go to the cache.
  * For PARLOR_Q8 and _Q4 queries, keys and values are then multiplied by the Hadamard matrix, the queries in place. */
 PARLOR_API int rope_write_kv(
     float* qkv,                   /* [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], rows qkv_stride apart */
     int64_t qkv_stride,
-    const float* cos_table,       /* [max_positions, head_dim / 2] */
-    const float* sin_table,       /* [max_positions, head_dim / 2] */
+    const float* cos_table,       /* [max_positions, rotary_dim / 2]; null: nothing is rotated */
+    const float* sin_table,       /* as cos_table */
+    const float* query_scale,     /* [max_positions] or null */
     int64_t max_positions,
     const int32_t* positions,     /* [num_tokens] */
     const int64_t* slot_mapping,  /* [num_tokens] page * page_size + offset; negative: not written */
@@ -107,12 +166,14 @@ PARLOR_API int rope_write_kv(
     int64_t num_pages, int64_t page_size,
     int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads,
     int64_t head_dim,             /* even, at most 1,024; _Q8, _Q4: 8 divides it and page_size, at most 512 */
+    int64_t rotary_dim,           /* even, at most head_dim */
+    int is_interleaved,           /* 1: pairs are neighbours */
     void* stream);
 
 /* Causal attention of a ragged batch over the paged cache. Query row i of sequence s stands at position
  * seq_lens[s] - (cu_seqlens[s + 1] - cu_seqlens[s]) + i and sees the keys up to its own position. Of PARLOR_Q8 and _Q4
  * the queries come as rope_write_kv leaves them, times the Hadamard matrix; out is multiplied by it once more, so that
- * it is what the other kinds give. */
+ * it is what the other kinds give. Scores: score = scale * q . k, or softcap * tanh(score / softcap). */
 PARLOR_API int paged_attention(
     const float* q,              /* [num_tokens, num_heads * head_dim], rows q_stride apart */
     int64_t q_stride,
@@ -126,7 +187,11 @@ PARLOR_API int paged_attention(
     const int32_t* seq_lens,     /* [num_sequences] keys of each sequence, this step's included */
     float* out,                  /* [num_tokens, num_heads * head_dim] */
     int64_t num_sequences, int64_t num_tokens,
-    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, void* stream);
+    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale,
+    int64_t window,              /* the last keys that a row sees, its own position's included; 0: all */
+    float softcap,               /* 0: none */
+    const float* sinks,          /* [num_heads] one score more in each row's softmax, of a value of zero; or null */
+    void* stream);
 
 /* Copy page src[i] to page dst[i] in both caches; no page of dst may be in src or twice in dst. */
 PARLOR_API int copy_pages(

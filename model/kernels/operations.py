@@ -12,6 +12,13 @@ from torch import Tensor
 
 from model.kernels.sampling import SamplingRow
 
+NORMS = ("none", "rms", "layer")
+"""In the order of PARLOR_NORM_* in kernels.h."""
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2")
+"""In the order of PARLOR_ACTIVATION_* in kernels.h."""
+ANY_POSITION = 1 << 31
+"""As many positions as there are, where no table bounds them."""
+
 
 class PackedWeight(Protocol):
     """A linear layer's weight [n, k], packed by the operations that multiply by it."""
@@ -49,7 +56,8 @@ class PromptOperations(Protocol):
                       eps: float = 0.0, epilogue: str = "store") -> None: ...
 
     def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                         out: Tensor, num_heads: int, scale: float) -> None: ...
+                         out: Tensor, num_heads: int, scale: float, window: int | None = None,
+                         softcap: float | None = None, sinks: Tensor | None = None) -> None: ...
 
     def measure_crossovers(self, weights: Sequence[Any]) -> None:
         """Find out how prompts are best multiplied by these weights."""
@@ -75,14 +83,27 @@ class Operations(Protocol):
     def prompts(self) -> PromptOperations | None:
         """None where prompts are computed as everything else is."""
 
-    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor) -> None: ...
+    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None: ...
 
-    def rope_write_kv(self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
-                      k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None: ...
+    def norm_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str,
+                  out: Tensor, num_groups: int = 1, add: bool = False, scale: float = 1.0) -> None: ...
+
+    def activate(self, x: Tensor, out: Tensor, kind: str, gated: bool) -> None: ...
+
+    def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None: ...
+
+    def rotate_heads(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_heads: int,
+                     interleaved: bool = False) -> None: ...
+
+    def rope_write_kv(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
+                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int,
+                      num_kv_heads: int, interleaved: bool = False,
+                      query_scale: Tensor | None = None) -> None: ...
 
     def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
-                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int,
-                        scale: float) -> None: ...
+                        cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
+                        window: int | None = None, softcap: float | None = None,
+                        sinks: Tensor | None = None) -> None: ...
 
     def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None: ...
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 
 
 def layers_by_share(shares: Sequence[float], num_layers: int, first_bytes: int = 0, layer_bytes: int = 1,

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig
+from model.families.spec import Spec
+from model.files import ModelLoadError
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import readable_size
+from model.model_config import ModelConfig
+from model.network.rope_tables import table_bytes
 from model.sizes import MAX_RUNNING, PAGE_SIZE
 
 _RESERVE = 256 << 20
@@ -58,25 +62,30 @@ class MemoryPlan:
         return [f"{name:<9}{readable_size(size):>10}  {note}".rstrip() for name, size, note in rows]
 
 
-def cache_bytes_per_token(config: ModelConfig, cache: str) -> int:
+def cache_bytes_per_token(spec: Spec, cache: str) -> int:
     """Keys and values of one token in all layers, the scales of quantized kinds included."""
-    return 2 * config.num_layers * config.num_kv_heads * CACHE_KINDS[cache].row_bytes(config.head_dim)
+    kind = CACHE_KINDS[cache]
+    attentions = [layer.attention for layer in spec.layers]
+    return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in attentions)
 
 
-def rope_bytes_per_position(config: ModelConfig) -> int:
-    """Sine and cosine of one position, float32."""
-    return config.head_dim * 4
+def rope_bytes_per_position(spec: Spec) -> int:
+    """Sines and cosines of one position, and factors of queries, float32."""
+    attentions = [layer.attention for layer in spec.layers]
+    return table_bytes({a.rope for a in attentions if a.rope},
+                       {a.query_scale for a in attentions if a.query_scale})
 
 
-def attention_bytes(config: ModelConfig, cache_tokens: int) -> int:
+def attention_bytes(spec: Spec, cache_tokens: int) -> int:
     """What attention keeps of a step's splits until they are merged: one of each _SPLIT_KEYS keys, and a rest
     of each sequence. See cpu/attention/tile.h."""
-    return (cache_tokens // _SPLIT_KEYS + MAX_RUNNING) * _split_bytes(config)
+    return (cache_tokens // _SPLIT_KEYS + MAX_RUNNING) * _split_bytes(spec)
 
 
-def _split_bytes(config: ModelConfig) -> int:
-    """float32 sums of every query head."""
-    return 4 * config.num_heads * (config.head_dim + _SPLIT_EXTRA)
+def _split_bytes(spec: Spec) -> int:
+    """float32 sums of every query head, in the layer that has most."""
+    attentions = [layer.attention for layer in spec.layers]
+    return max(4 * a.num_heads * (a.head_dim + _SPLIT_EXTRA) for a in attentions)
 
 
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
@@ -92,22 +101,22 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
                              "Use a smaller model or one with fewer bits, or close other programs.")
     fitting = _fitting_tokens(config, engine.cache, left)
     max_seq_len = _max_seq_len(config, engine, fitting, left)
-    page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
+    page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
     least = -(-max_seq_len // PAGE_SIZE)
-    affordable = int((left - max_seq_len * rope_bytes_per_position(config)) * _SHARED_CACHE) // page_bytes
+    rope_bytes = max_seq_len * rope_bytes_per_position(config.spec)
+    affordable = int((left - rope_bytes) * _SHARED_CACHE) // page_bytes
     num_pages = max(least, min(least * _CONVERSATIONS, affordable))
-    scratch_bytes += (max_seq_len * rope_bytes_per_position(config)
-                      + attention_bytes(config, num_pages * PAGE_SIZE))
+    scratch_bytes += rope_bytes + attention_bytes(config.spec, num_pages * PAGE_SIZE)
     return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages,
-                      engine.cache, config.max_positions)
+                      engine.cache, config.spec.max_positions)
 
 
 def _fitting_tokens(config: ModelConfig, cache: str, left: int) -> int:
     """The longest context of this kind in `left` bytes, in whole pages; each token's share of scratch memory
     counts."""
-    per_token = (cache_bytes_per_token(config, cache) + rope_bytes_per_position(config)
-                 + -(-_split_bytes(config) // _SPLIT_KEYS))
-    left -= attention_bytes(config, 0)
+    per_token = (cache_bytes_per_token(config.spec, cache) + rope_bytes_per_position(config.spec)
+                 + -(-_split_bytes(config.spec) // _SPLIT_KEYS))
+    left -= attention_bytes(config.spec, 0)
     return max(0, left // (PAGE_SIZE * per_token)) * PAGE_SIZE
 
 
@@ -124,10 +133,12 @@ class Share:
 
 def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Share]) -> MemoryPlan:
     """As plan_memory, for a model whose layers are spread: what the fullest device allows."""
-    plans = []
+    plans, start = [], 0
     for share in shares:
+        layers = config.spec.layers[start:start + share.num_layers]
+        start += share.num_layers
         try:
-            plans.append(plan_memory(replace(config, num_layers=share.num_layers), engine,
+            plans.append(plan_memory(replace(config, spec=replace(config.spec, layers=layers)), engine,
                                      weight_bytes=share.weight_bytes, scratch_bytes=share.scratch_bytes,
                                      free_bytes=share.free_bytes))
         except ModelLoadError as error:
@@ -136,36 +147,36 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
             raise ModelLoadError(f"{share.device}, {share.num_layers} layers: {error}") from None
     max_seq_len = min(plan.max_seq_len for plan in plans)
     num_pages = min(plan.num_pages for plan in plans)
-    page_bytes = PAGE_SIZE * cache_bytes_per_token(config, engine.cache)
-    scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config)
-                  + attention_bytes(config, num_pages * PAGE_SIZE) for share in shares)
+    page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
+    scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config.spec)
+                  + attention_bytes(config.spec, num_pages * PAGE_SIZE) for share in shares)
     return MemoryPlan(sum(plan.weight_bytes for plan in plans), num_pages * page_bytes, scratch,
                       sum(plan.free_bytes for plan in plans), max_seq_len, num_pages, engine.cache,
-                      config.max_positions)
+                      config.spec.max_positions)
 
 
 def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: int) -> int:
-    wanted = config.max_positions if engine.max_seq_len is None else engine.max_seq_len
-    if wanted > config.max_positions:
-        raise ModelLoadError(f"{config.name} was made for {config.max_positions:,} tokens at most; "
-                             f"{wanted:,} were asked for. Use --max-seq-len {config.max_positions}.")
+    wanted = config.spec.max_positions if engine.max_seq_len is None else engine.max_seq_len
+    if wanted > config.spec.max_positions:
+        raise ModelLoadError(f"{config.name} was made for {config.spec.max_positions:,} tokens at most; "
+                             f"{wanted:,} were asked for. Use --max-seq-len {config.spec.max_positions}.")
     if wanted <= fitting:
         return wanted
     if engine.max_seq_len is None and fitting >= PAGE_SIZE:
         return fitting
-    settings = [f"--cache {kind} ({readable_size(wanted * cache_bytes_per_token(config, kind))})"
+    settings = [f"--cache {kind} ({readable_size(wanted * cache_bytes_per_token(config.spec, kind))})"
                 for kind in _smaller_kinds(config, engine.cache)
                 if _fitting_tokens(config, kind, left) >= wanted][:1]
     if fitting >= PAGE_SIZE:
         settings.append(f"--max-seq-len {fitting}")
     advice = f"Use {' or '.join(settings)}." if settings else "Use a smaller model, or close other programs."
-    needed = readable_size(wanted * cache_bytes_per_token(config, engine.cache))
+    needed = readable_size(wanted * cache_bytes_per_token(config.spec, engine.cache))
     raise ModelLoadError(f"{wanted:,} tokens of {engine.cache} cache need {needed}; {readable_size(left)} "
                          f"are free beside the weights. {advice}")
 
 
 def _smaller_kinds(config: ModelConfig, cache: str) -> list[str]:
     """Kinds that take less, the most exact one first."""
-    own = cache_bytes_per_token(config, cache)
-    smaller = [kind for kind in CACHE_KINDS if cache_bytes_per_token(config, kind) < own]
-    return sorted(smaller, key=lambda kind: -cache_bytes_per_token(config, kind))
+    own = cache_bytes_per_token(config.spec, cache)
+    smaller = [kind for kind in CACHE_KINDS if cache_bytes_per_token(config.spec, kind) < own]
+    return sorted(smaller, key=lambda kind: -cache_bytes_per_token(config.spec, kind))

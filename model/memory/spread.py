@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.config import EngineConfig, ModelConfig
+from model.config import EngineConfig
 from model.formats.weights import MatrixInfo
 from model.memory.gpu_scratch import gpu_scratch
 from model.memory.layer_split import layers_by_share
 from model.memory.plan import MemoryPlan, Share, plan_shares
+from model.model_config import ModelConfig
 from model.network.place import Place
 from model.network.stage import buffer_bytes
-from model.network.weights import bytes_by_layer
+from model.network.weights import bytes_by_layer, layer_modules
 from model.sizes import LOGIT_ROWS, step_tokens
 
 
@@ -22,7 +23,7 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
     Raises ModelLoadError if it cannot fit.
     """
     first, layers, last = bytes_by_layer(infos, config)
-    counts = layers_by_share([place.free_bytes for place in places], config.num_layers, first,
+    counts = layers_by_share([place.free_bytes for place in places], config.spec.num_layers, first,
                              max(1, sum(layers) // len(layers)), last + draft_bytes)
     shares, start = [], 0
     for index, (place, count) in enumerate(zip(places, counts, strict=True)):
@@ -40,9 +41,10 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
 def _scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_layers: int,
                    prefill_chunk: int) -> int:
     max_tokens = step_tokens(prefill_chunk)
-    scratch = buffer_bytes(config, max_tokens, LOGIT_ROWS)
+    scratch = buffer_bytes(config.spec, max_tokens, LOGIT_ROWS)
     if place.device.type == "cuda":
-        length = engine.max_seq_len or config.max_positions
+        length = engine.max_seq_len or config.spec.max_positions
         return scratch + gpu_scratch(config, num_layers, max_tokens, length).total
-    longest = max(config.hidden_size, config.num_heads * config.head_dim, config.intermediate_size)
+    longest = max(k for index in range(config.spec.num_layers)
+                  for _, k in layer_modules(config.spec, config.names, index))
     return scratch + 4 * max_tokens * longest  # rows as the linear kernels stage them: 4 bytes a number

@@ -1,20 +1,24 @@
 """Consecutive layers of a decoder on one device, with their cache and the buffers of a step.
 
-The first stage begins with the embeddings, the last ends with the norm and the head. Sizes come from
-ModelConfig, arithmetic from the kernels; every buffer is allocated once.
+The first stage begins with the embeddings, the last ends with the norm and the head. What is computed is the
+Spec's to say, how is the kernels'; every buffer is allocated once.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig, rope_inverse_frequencies
+from model.families.spec import Attention, Dense, HeadNorm, Layer, Norm, QueryScale, Rope, Spec
 from model.kernels.cache_kinds import CACHE_KINDS
+from model.network.linear import Linear
 from model.network.place import Place
-from model.network.weights import Layer, ModelWeights
+from model.network.rope_tables import RopeTables, query_scales, rope_tables
+from model.network.weights import LayerWeights, ModelWeights, NormWeights
 
 
 @dataclass(frozen=True)
@@ -62,43 +66,102 @@ class KVCache:
     values: list[Tensor]
 
     @classmethod
-    def allocate(cls, config: ModelConfig, num_layers: int, sizes: Sizes, device: torch.device) -> KVCache:
+    def allocate(cls, layers: Sequence[Layer], sizes: Sizes, device: torch.device) -> KVCache:
         """Not initialized: what was never written is never read, and takes no memory.
 
         Therefore pages of the system's usual size: a huge one for each layer's keys and values would be
         88 MiB for the first word to a 1.1B model.
         """
         kind = CACHE_KINDS[sizes.cache]
-        shape = kind.cache_shape(sizes.num_pages, config.num_kv_heads, sizes.page_size, config.head_dim)
-        memory = torch.empty(num_layers, 2, *shape, dtype=getattr(torch, kind.dtype), device=device)
-        return cls([layer[0] for layer in memory], [layer[1] for layer in memory])
+        shapes = [kind.cache_shape(sizes.num_pages, layer.attention.num_kv_heads, sizes.page_size,
+                                   layer.attention.head_dim) for layer in layers]
+        made = [math.prod(shape) for shape in shapes]
+        memory = torch.empty(2 * sum(made), dtype=getattr(torch, kind.dtype), device=device)
+        parts = [part.view(2, *shape) for part, shape in zip(memory.split([2 * n for n in made]), shapes,
+                                                             strict=True)]
+        return cls([part[0] for part in parts], [part[1] for part in parts])
+
+
+def buffer_widths(spec: Spec) -> dict[str, int]:
+    """Numbers of a token in each buffer of a step; none of those that no layer needs."""
+    attentions, mlps = [layer.attention for layer in spec.layers], [layer.mlp for layer in spec.layers]
+    widths = {"hidden": spec.hidden_size,
+              "qkv": max(a.qkv_size for a in attentions),
+              "attention": max(a.query_size for a in attentions),
+              "inner": max(mlp.intermediate_size for mlp in mlps),
+              "wide": max((mlp.up_size for mlp in mlps if not _is_fused(mlp)), default=0),
+              "normed": spec.hidden_size * any(not _norm_is_fused(layer) for layer in spec.layers),
+              "branch": spec.hidden_size * any(not _adds_directly(layer) for layer in spec.layers)}
+    if spec.norm.kind != "rms":
+        widths["normed"] = spec.hidden_size
+    return {name: width for name, width in widths.items() if width}
+
+
+def _is_fused(mlp: Dense) -> bool:
+    """The product with gate and up applies the activation, too."""
+    return mlp.gated and mlp.activation == "silu"
+
+
+def _norm_is_fused(layer: Layer) -> bool:
+    """The products read what is not normed yet, or what needs no norm."""
+    return not layer.norm_before or (layer.norm.kind == "rms" and layer.parallel is None)
+
+
+def _adds_directly(layer: Layer) -> bool:
+    """The last product of a branch adds its result to the hidden state."""
+    return not layer.norm_after and layer.residual_scale == 1
+
+
+_NO_NORM = Norm("none", 0.0)
 
 
 @dataclass(frozen=True)
-class Views:
-    """T neighbouring rows of every buffer, which stay where they are."""
+class Rows:
+    """The rows first .. last - 1 of every buffer, which stay where they are."""
 
-    hidden: Tensor     # float32 [T, hidden_size]
-    qkv: Tensor        # float32 [T, (num_heads + 2 * num_kv_heads) * head_dim]
-    queries: Tensor    # the first num_heads * head_dim columns of qkv
-    attention: Tensor  # float32 [T, num_heads * head_dim]
-    inner: Tensor      # float32 [T, intermediate_size]
+    buffers: dict[str, Tensor]  # float32 [max_tokens * width]
+    hidden_size: int
+    first: int
+    last: int
+
+    @property
+    def hidden(self) -> Tensor:
+        return self.of("hidden", self.hidden_size)
+
+    @property
+    def normed(self) -> Tensor:
+        """What a branch reads, where the norm before it is not the product's."""
+        return self.of("normed", self.hidden_size)
+
+    @property
+    def branch(self) -> Tensor:
+        """What a branch gives, where something is done to it before it is added."""
+        return self.of("branch", self.hidden_size)
+
+    def of(self, name: str, width: int) -> Tensor:
+        """float32 [rows, width] of a layer that uses so much of a row; rows lie side by side."""
+        return self.buffers[name][self.first * width:self.last * width].view(-1, width)
 
 
 class Stage:
     """The layers `layers` of a model, at one place."""
 
-    def __init__(self, place: Place, config: ModelConfig, weights: ModelWeights, layers: range,
-                 sizes: Sizes) -> None:
-        self.place, self.config, self.layers = place, config, layers
-        self.cache = KVCache.allocate(config, len(layers), sizes, place.device)
+    def __init__(self, place: Place, spec: Spec, weights: ModelWeights, layers: range, sizes: Sizes) -> None:
+        self.place, self.spec, self.layers = place, spec, layers
+        self._layers = spec.layers[layers.start:layers.stop]
         self._weights = weights
-        self._cos, self._sin = (table.to(place.device) for table in rope_tables(config, sizes.max_seq_len))
-        self._scale = config.head_dim ** -0.5
-        self._query_size = config.num_heads * config.head_dim
-        qkv_size = self._query_size + 2 * config.num_kv_heads * config.head_dim
-        widths = (config.hidden_size, qkv_size, self._query_size, config.intermediate_size)
-        self._buffers = [torch.empty(sizes.max_tokens, width, device=place.device) for width in widths]
+        self._own_weights = weights.layers[layers.start:layers.stop]
+        self.cache = KVCache.allocate(self._layers, sizes, place.device)
+        self._ropes: dict[Rope, RopeTables] = {}
+        self._query_scales: dict[QueryScale, Tensor] = {}
+        for layer in self._layers:
+            rope, scale = layer.attention.rope, layer.attention.query_scale
+            if rope is not None and rope not in self._ropes:
+                self._ropes[rope] = rope_tables(rope, sizes.max_seq_len, place.device)
+            if scale is not None and scale not in self._query_scales:
+                self._query_scales[scale] = query_scales(scale, sizes.max_seq_len, place.device)
+        self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
+                         for name, width in buffer_widths(spec).items()}
         self._recorder = place.new_recorder()
 
     @property
@@ -111,23 +174,21 @@ class Stage:
 
     def hidden(self, num_tokens: int) -> Tensor:
         """float32 [T, hidden_size]: what goes in, unless this is the first stage, and what comes out."""
-        return self._buffers[0][:num_tokens]
+        return self._rows(0, num_tokens).hidden
 
     def run(self, step: StepInput) -> None:
         """Compute the new tokens in these layers and put their keys and values into the cache."""
         with self.place.active():
             if step.prompts and self.place.ops.prompts is not None:
-                self._layers(step)  # how many keys a prompt has is an argument, which a recording would keep
+                self._run(step)  # how many keys a prompt has is an argument, which a recording would keep
             else:
-                self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._layers(step))
+                self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._run(step))
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Norm and head, in the last stage: hidden float32 [R, hidden_size], out float32 [R, vocab_size]."""
-        def compute() -> None:
-            self._weights.lm_head(hidden, out, self._weights.norm, self.config.rms_norm_eps)
-
         with self.place.active():
-            self._recorder.run((len(hidden), hidden.data_ptr(), out.data_ptr()), compute)
+            self._recorder.run((len(hidden), hidden.data_ptr(), out.data_ptr()),
+                               lambda: self._head(hidden, out))
 
     def copy_pages(self, source: Tensor, target: Tensor) -> None:
         """Copy whole pages in every layer; int32 [n] on the host, all read before any is written."""
@@ -141,65 +202,130 @@ class Stage:
         if self.place.ops.prompts is not None:
             with self.place.active():
                 self.place.ops.prompts.measure_crossovers(
-                    [part.weight for layer in self._own_layers for linear in layer.linears
+                    [part.weight for layer in self._own_weights for linear in layer.linears
                      for part in linear.parts])
 
-    @property
-    def _own_layers(self) -> list[Layer]:
-        return self._weights.layers[self.layers.start:self.layers.stop]
-
-    def _layers(self, step: StepInput) -> None:
-        eps = self.config.rms_norm_eps
-        num_tokens = len(step.token_ids)
-        all_rows = self._views(0, num_tokens)
-        prompts = step.prompts if self.place.ops.prompts is not None else ()
+    def _run(self, step: StepInput) -> None:
+        ops, num_tokens = self.place.ops, len(step.token_ids)
+        all_rows = self._rows(0, num_tokens)
+        prompts = step.prompts if ops.prompts is not None else ()
         first = prompts[0].first if prompts else num_tokens
         # Rows that decode are computed as they would be without the prompts, so that these change no token.
         kinds = (((0, first), False), ((first, num_tokens), True))
-        parts = [(self._views(*rows), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
+        parts = [(self._rows(*rows), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
         if self.layers.start == 0:
-            self.place.ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden)
-        for layer, keys, values in zip(self._own_layers, self.cache.keys, self.cache.values, strict=True):
+            ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden, self.spec.embedding_scale)
+        for layer, weights, keys, values in zip(self._layers, self._own_weights, self.cache.keys,
+                                                self.cache.values, strict=True):
             for v, of_prompts in parts:
-                layer.qkv(v.hidden, v.qkv, layer.input_norm, eps, of_prompts=of_prompts)
-            self._attend(step, prompts, all_rows, keys, values)
+                self._project(layer, weights, v, of_prompts)
+            self._attend(step, prompts, layer.attention, weights, all_rows, keys, values)
             for v, of_prompts in parts:
-                layer.o_proj(v.attention, v.hidden, epilogue="add", of_prompts=of_prompts)
-                layer.gate_up(v.hidden, v.inner, layer.post_norm, eps, "silu_mul", of_prompts=of_prompts)
-                layer.down_proj(v.inner, v.hidden, epilogue="add", of_prompts=of_prompts)
+                self._mix(layer, weights, v, of_prompts)
 
-    def _attend(self, step: StepInput, prompts: tuple[PromptRows, ...], v: Views, keys: Tensor,
-                values: Tensor) -> None:
-        ops, config = self.place.ops, self.config
-        ops.rope_write_kv(v.qkv, self._cos, self._sin, step.positions, step.slot_mapping, keys, values,
-                          config.num_heads, config.num_kv_heads)
-        rows, sequences = len(v.queries), len(step.seq_lens)
+    def _project(self, layer: Layer, weights: LayerWeights, v: Rows, of_prompts: bool) -> None:
+        """Hidden states to queries, keys and values."""
+        qkv = v.of("qkv", layer.attention.qkv_size)
+        self._multiply(layer, weights.qkv, weights.attention_norm, v, qkv, of_prompts=of_prompts)
+
+    def _multiply(self, layer: Layer, linear: Linear, norm: NormWeights | None, v: Rows, out: Tensor,
+                  epilogue: str = "store", *, of_prompts: bool) -> None:
+        """The norm before a branch, and its first product. With one norm for both branches it is in place
+        already where there is none."""
+        if _norm_is_fused(layer):
+            weight = norm.weight if norm is not None else None
+            linear(v.hidden, out, weight, layer.norm.eps, epilogue, of_prompts=of_prompts)
+            return
+        if norm is not None:
+            self._normalize(layer.norm, norm, v.hidden, v.normed)
+        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts)
+
+    def _normalize(self, norm: Norm, weights: NormWeights, x: Tensor, out: Tensor, num_groups: int = 1,
+                   add: bool = False, scale: float = 1.0) -> None:
+        self.place.ops.norm_rows(x, weights.weight, weights.bias, norm.eps, norm.kind, out, num_groups, add,
+                                 scale)
+
+    def _attend(self, step: StepInput, prompts: tuple[PromptRows, ...], a: Attention, weights: LayerWeights,
+                v: Rows, keys: Tensor, values: Tensor) -> None:
+        ops = self.place.ops
+        qkv, attended = v.of("qkv", a.qkv_size), v.of("attention", a.query_size)
+        queries = qkv[:, :a.query_size]
+        tables = None if a.rope is None else self._ropes[a.rope]
+        if a.qk_norm is not None:
+            if a.qk_norm.after_rope and tables is not None:
+                ops.rotate_heads(qkv[:, :a.query_size + a.key_size], tables.cos, tables.sin, step.positions,
+                                 a.num_heads + a.num_kv_heads, tables.interleaved)
+                tables = None  # rope_write_kv has nothing more to turn
+            self._norm_heads(a.qk_norm, weights.query_norm, queries, a.num_heads)
+            self._norm_heads(a.qk_norm, weights.key_norm, qkv[:, a.query_size:a.query_size + a.key_size],
+                             a.num_kv_heads)
+        cos, sin, interleaved = (None, None, False) if tables is None else tables
+        ops.rope_write_kv(qkv, cos, sin, step.positions, step.slot_mapping, keys, values, a.num_heads,
+                          a.num_kv_heads, interleaved,
+                          None if a.query_scale is None else self._query_scales[a.query_scale])
+        rows, sequences = len(queries), len(step.seq_lens)
         if prompts:
             rows, sequences = prompts[0].first, prompts[0].index
+        rules = (a.num_heads, a.scale, a.window, a.softcap, weights.sinks)
         if rows:
-            ops.paged_attention(v.queries[:rows], keys, values, step.block_table[:sequences],
-                                step.cu_seqlens[:sequences + 1], step.seq_lens[:sequences],
-                                v.attention[:rows], config.num_heads, self._scale)
+            ops.paged_attention(queries[:rows], keys, values, step.block_table[:sequences],
+                                step.cu_seqlens[:sequences + 1], step.seq_lens[:sequences], attended[:rows],
+                                *rules)
         for prompt in prompts:
             part = slice(prompt.first, prompt.last)
-            ops.prompts.prompt_attention(v.queries[part], keys, values, step.block_table[prompt.index],
-                                 prompt.num_keys, v.attention[part], config.num_heads, self._scale)
+            ops.prompts.prompt_attention(queries[part], keys, values, step.block_table[prompt.index],
+                                         prompt.num_keys, attended[part], *rules)
 
-    def _views(self, first: int, last: int) -> Views:
-        hidden, qkv, attention, inner = (b[first:last] for b in self._buffers)
-        return Views(hidden, qkv, qkv[:, :self._query_size], attention, inner)
+    def _norm_heads(self, norm: HeadNorm, weights: NormWeights | None, heads: Tensor, num_heads: int) -> None:
+        assert weights is not None
+        self._normalize(norm.norm, weights, heads, heads, num_heads if norm.span == "head" else 1)
+
+    def _mix(self, layer: Layer, weights: LayerWeights, v: Rows, of_prompts: bool) -> None:
+        """What was attended to, and the mlp, into the hidden states."""
+        mlp, inner = layer.mlp, v.of("inner", layer.mlp.intermediate_size)
+
+        def expand() -> None:
+            if _is_fused(mlp):
+                self._multiply(layer, weights.gate_up, weights.mlp_norm, v, inner, "silu_mul",
+                               of_prompts=of_prompts)
+            else:
+                wide = v.of("wide", mlp.up_size)
+                self._multiply(layer, weights.gate_up, weights.mlp_norm, v, wide, of_prompts=of_prompts)
+                self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
+
+        if layer.parallel:
+            expand()  # before attention changes what it reads
+        attended = v.of("attention", layer.attention.query_size)
+        self._add(layer, weights.o_proj, attended, weights.attention_out_norm, v, of_prompts)
+        if not layer.parallel:
+            expand()
+        self._add(layer, weights.down_proj, inner, weights.mlp_out_norm, v, of_prompts)
+
+    def _add(self, layer: Layer, linear: Linear, x: Tensor, norm: NormWeights | None, v: Rows,
+             of_prompts: bool) -> None:
+        """The last product of a branch; hidden += it, or its norm, times the layer's factor."""
+        if _adds_directly(layer):
+            linear(x, v.hidden, epilogue="add", of_prompts=of_prompts)
+            return
+        linear(x, v.branch, of_prompts=of_prompts)
+        kind, weights = (layer.norm, norm) if norm is not None else (_NO_NORM, NormWeights(None, None))
+        self._normalize(kind, weights, v.branch, v.hidden, add=True, scale=layer.residual_scale)
+
+    def _head(self, hidden: Tensor, out: Tensor) -> None:
+        spec, norm = self.spec, self._weights.norm
+        if spec.norm.kind == "rms":
+            self._weights.lm_head(hidden, out, norm.weight, spec.norm.eps)
+        else:
+            normed = self._rows(0, len(hidden)).normed
+            self._normalize(spec.norm, norm, hidden, normed)
+            self._weights.lm_head(normed, out)
+        if spec.logit_scale != 1 or spec.logit_softcap is not None:
+            self.place.ops.cap_rows(out, spec.logit_scale, spec.logit_softcap)
+
+    def _rows(self, first: int, last: int) -> Rows:
+        return Rows(self._buffers, self.spec.hidden_size, first, last)
 
 
-def rope_tables(config: ModelConfig, max_seq_len: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 [max_seq_len, head_dim // 2]; angles in float32, as transformers computes them."""
-    frequencies = torch.tensor(rope_inverse_frequencies(config.rope, config.head_dim), dtype=torch.float32)
-    angles = torch.outer(torch.arange(max_seq_len, dtype=torch.float32), frequencies)
-    return angles.cos(), angles.sin()
-
-
-def buffer_bytes(config: ModelConfig, max_tokens: int, max_logit_rows: int) -> int:
-    """What a stage and the logits of a step allocate besides weights, cache and rope_tables."""
-    query_size = config.num_heads * config.head_dim
-    qkv_size = query_size + 2 * config.num_kv_heads * config.head_dim
-    row = config.hidden_size + qkv_size + query_size + config.intermediate_size
-    return 4 * (max_tokens * row + max_logit_rows * config.vocab_size)
+def buffer_bytes(spec: Spec, max_tokens: int, max_logit_rows: int) -> int:
+    """What a stage and the logits of a step allocate besides weights, cache and rope tables."""
+    return 4 * (max_tokens * sum(buffer_widths(spec).values()) + max_logit_rows * spec.vocab_size)

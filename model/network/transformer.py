@@ -1,4 +1,4 @@
-"""A decoder of the Llama family over a paged cache: token ids of a ragged batch in, logits out.
+"""A decoder over a paged cache: token ids of a ragged batch in, logits out.
 
 Its layers are one stage on one device, or several on several. Knows nothing of requests, sampling or files.
 """
@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.formats.weights import WeightReader
+from model.model_config import ModelConfig
 from model.network.link import Copy, verified_copy
 from model.network.place import Place
 from model.network.stage import Sizes, Stage, StepInput
@@ -31,7 +31,7 @@ class Transformer:
         layers = [range(*pair) for pair in pairwise(starts)]
         homes = [place for place, count in zip(places, num_layers, strict=True) for _ in range(count)]
         weights = load_weights(homes, reader, config, exact, progress)
-        stages = [Stage(place, config, weights, part, sizes)
+        stages = [Stage(place, config.spec, weights, part, sizes)
                   for place, part in zip(places, layers, strict=True)]
         for stage in stages:
             stage.measure()
@@ -40,7 +40,7 @@ class Transformer:
     def __init__(self, config: ModelConfig, weights: ModelWeights, stages: list[Stage],
                  max_tokens: int) -> None:
         self.config, self.weights, self.stages, self.max_tokens = config, weights, stages, max_tokens
-        shape = (max_tokens, config.hidden_size)
+        shape = (max_tokens, config.spec.hidden_size)
         self._copies: list[Copy] = [verified_copy(a.place.device, b.place.device, shape)
                                     for a, b in pairwise(stages)]
 

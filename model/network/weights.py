@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.families.names import Names
+from model.families.spec import HeadNorm, Layer, Norm, Spec
+from model.files import ModelLoadError
 from model.formats.weights import (
     HEAD_GROUP_SIZE,
     DenseMatrix,
@@ -15,6 +18,7 @@ from model.formats.weights import (
     WeightReader,
     rounded_to_8_bits,
 )
+from model.model_config import ModelConfig
 from model.network.linear import Linear, load_linear, pack
 from model.network.place import Place
 
@@ -22,15 +26,28 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One decoder layer."""
+class NormWeights:
+    """float32; None where the norm has none."""
 
-    input_norm: Tensor      # float32 [hidden_size]
-    qkv: Linear             # hidden_size -> (num_heads + 2 * num_kv_heads) * head_dim
+    weight: Tensor | None
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One decoder layer; what its Spec does not have is None."""
+
+    qkv: Linear             # hidden_size -> query_size + 2 * key_size
     o_proj: Linear
-    post_norm: Tensor       # float32 [hidden_size]
-    gate_up: Linear         # hidden_size -> 2 * intermediate_size
+    gate_up: Linear         # hidden_size -> up_size of the mlp
     down_proj: Linear
+    attention_norm: NormWeights | None
+    mlp_norm: NormWeights | None
+    attention_out_norm: NormWeights | None
+    mlp_out_norm: NormWeights | None
+    query_norm: NormWeights | None
+    key_norm: NormWeights | None
+    sinks: Tensor | None    # float32 [num_heads]
 
     @property
     def linears(self) -> tuple[Linear, ...]:
@@ -40,8 +57,8 @@ class Layer:
 @dataclass(frozen=True)
 class ModelWeights:
     embeddings: Tensor      # float16, bfloat16 or float32 [vocab_size, hidden_size]
-    layers: list[Layer]
-    norm: Tensor            # float32 [hidden_size]
+    layers: list[LayerWeights]
+    norm: NormWeights
     lm_head: Linear         # hidden_size -> vocab_size
 
     @property
@@ -55,39 +72,54 @@ class ModelWeights:
         return layers + self.lm_head.nbytes
 
 
-def layer_modules(config: ModelConfig, index: int) -> tuple[tuple[dict[str, int], int], ...]:
+def layer_modules(spec: Spec, names: Names, index: int) -> tuple[tuple[dict[str, int], int], ...]:
     """({module: outputs}, inputs) for qkv, o, gate_up and down of layer `index`."""
-    prefix = f"model.layers.{index}."
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    hidden, inner = config.hidden_size, config.intermediate_size
-    attention, mlp = prefix + "self_attn.", prefix + "mlp."
-    return (({attention + "q_proj": queries, attention + "k_proj": keys, attention + "v_proj": keys}, hidden),
-            ({attention + "o_proj": hidden}, queries),
-            ({mlp + "gate_proj": inner, mlp + "up_proj": inner}, hidden),
-            ({mlp + "down_proj": hidden}, inner))
+    prefix, attention, mlp = names.layer.format(index), spec.layers[index].attention, spec.layers[index].mlp
+    hidden = spec.hidden_size
+    qkv = (attention.query_size, attention.key_size, attention.key_size)
+    up = (mlp.intermediate_size,) * (mlp.up_size // mlp.intermediate_size)
+
+    def modules(of: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
+        """One for each size, or one for all of them together."""
+        sizes = sizes if len(of) == len(sizes) else (sum(sizes),)
+        return {prefix + name: size for name, size in zip(of, sizes, strict=True)}
+
+    return ((modules(names.qkv, qkv), hidden), ({prefix + names.o_proj: hidden}, attention.query_size),
+            (modules(names.gate_up, up), hidden), ({prefix + names.down_proj: hidden}, mlp.intermediate_size))
 
 
 def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list[MatrixInfo]:
-    """Check every tensor that will be needed and say what it will take. Raises ModelLoadError."""
-    hidden, vocab = config.hidden_size, config.vocab_size
-    infos = [reader.table_info("model.embed_tokens.weight", vocab, hidden)]
-    for index in range(config.num_layers):
-        for modules, k in layer_modules(config, index):
+    """Check every matrix that will be needed and say what it will take. Raises ModelLoadError."""
+    spec, names = config.spec, config.names
+    hidden, vocab = spec.hidden_size, spec.vocab_size
+    infos = [reader.table_info(names.embeddings + ".weight", vocab, hidden)]
+    for index, layer in enumerate(spec.layers):
+        for (modules, k), has_bias in zip(layer_modules(spec, names, index), _biases(layer), strict=True):
             infos += [reader.matrix_info(name, n, k) for name, n in modules.items()]
-    if _has_own_head(reader, config):
-        infos.append(reader.matrix_info("lm_head", vocab, hidden))
-    else:
-        infos.append(infos[0])
+            for name in modules if has_bias else ():
+                if not reader.has_tensor(name + ".bias"):
+                    raise ModelLoadError(f"the model has no tensor {name}.bias, but its config says that it "
+                                         "has biases")
+    head = _head_module(reader, config)
+    infos.append(infos[0] if head is None else reader.matrix_info(head, vocab, hidden))
     if _rounds_head(reader, config, exact):
         infos[-1] = MatrixInfo("q8", vocab * (hidden + 2 * -(-hidden // HEAD_GROUP_SIZE)))
     return infos
 
 
+def _biases(layer: Layer) -> tuple[bool, bool, bool, bool]:
+    """Whether qkv, o, gate_up and down must have one."""
+    return layer.attention.qkv_bias, layer.attention.o_bias, layer.mlp.bias, layer.mlp.bias
+
+
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
     """What weight_infos() found, in bytes: the embeddings, each layer, the head."""
-    sizes = [info.nbytes for info in infos]
-    each = (len(sizes) - 2) // config.num_layers
-    return sizes[0], [sum(sizes[i:i + each]) for i in range(1, len(sizes) - 1, each)], sizes[-1]
+    sizes, layers, start = [info.nbytes for info in infos], [], 1
+    for index in range(config.spec.num_layers):
+        count = sum(len(modules) for modules, _ in layer_modules(config.spec, config.names, index))
+        layers.append(sum(sizes[start:start + count]))
+        start += count
+    return sizes[0], layers, sizes[-1]
 
 
 def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool:
@@ -95,12 +127,19 @@ def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool
 
     All of it is read for each token; in float16 it would be a fifth of what a token of a 1.1B model reads.
     """
-    queries = next(iter(layer_modules(config, 0)[0][0]))
-    return not exact and reader.is_quantized(queries) and not reader.is_quantized("lm_head")
+    queries = next(iter(layer_modules(config.spec, config.names, 0)[0][0]))
+    head = _head_module(reader, config)
+    return not exact and reader.is_quantized(queries) and (head is None or not reader.is_quantized(head))
 
 
-def _has_own_head(reader: WeightReader, config: ModelConfig) -> bool:
-    return not config.tie_word_embeddings or reader.is_quantized("lm_head")
+def _head_module(reader: WeightReader, config: ModelConfig) -> str | None:
+    """What is read as the head: its own module, embeddings that are quantized, or None: they are shared."""
+    names, is_tied = config.names, config.spec.tied_head
+    if is_tied is None:
+        is_tied = not reader.has_tensor(names.head + ".weight")
+    if not is_tied or reader.is_quantized(names.head):
+        return names.head
+    return names.embeddings if reader.is_quantized(names.embeddings) else None
 
 
 def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelConfig, exact: bool,
@@ -110,16 +149,19 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     places    one for each layer; embeddings come to the first, norm and head to the last
     progress  hears a line and the share that is done, 0 to 1
     """
+    spec, names = config.spec, config.names
+
     def tell(done: int) -> None:
         if progress:
-            progress(f"Loading {config.name}", done / (config.num_layers + 1))
+            progress(f"Loading {config.name}", done / (spec.num_layers + 1))
 
-    hidden, vocab = config.hidden_size, config.vocab_size
+    hidden, vocab = spec.hidden_size, spec.vocab_size
     first, last = places[0], places[-1]
     # The head needs the most memory beside its packed form: first, while nothing else is there.
-    embeddings = reader.table("model.embed_tokens.weight", vocab, hidden, first.device)
-    if _has_own_head(reader, config):
-        head = reader.matrix("lm_head", vocab, hidden, last.device)
+    embeddings = reader.table(names.embeddings + ".weight", vocab, hidden, first.device)
+    module = _head_module(reader, config)
+    if module is not None:
+        head = reader.matrix(module, vocab, hidden, last.device)
     else:
         head = DenseMatrix(embeddings.to(last.device), None)
     if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
@@ -131,13 +173,58 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     for index, place in enumerate(places):
         tell(index)
         with place.active():
-            qkv, o_proj, gate_up, down_proj = (load_linear(place, reader, modules, k, exact)
-                                               for modules, k in layer_modules(config, index))
-        prefix = f"model.layers.{index}."
-        norms = [reader.vector(f"{prefix}{name}.weight", hidden, place.device)
-                 for name in ("input_layernorm", "post_attention_layernorm")]
-        layers.append(Layer(norms[0], qkv, o_proj, norms[1], gate_up, down_proj))
-    tell(config.num_layers)
-    norm = reader.vector("model.norm.weight", hidden, last.device)
-    tell(config.num_layers + 1)
+            layers.append(_load_layer(place, reader, config, index, exact))
+    tell(spec.num_layers)
+    norm = _load_norm(reader, names.norm, spec.norm, hidden, names, last.device)
+    tell(spec.num_layers + 1)
     return ModelWeights(embeddings, layers, norm, lm_head)
+
+
+def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int,
+                exact: bool) -> LayerWeights:
+    names, layer, prefix = config.names, config.spec.layers[index], config.names.layer.format(index)
+    linears = [load_linear(place, reader, modules, k, exact)
+               for modules, k in layer_modules(config.spec, names, index)]
+
+    def norm(is_there: bool, name: str) -> NormWeights | None:
+        size = config.spec.hidden_size
+        return _load_norm(reader, prefix + name, layer.norm, size, names, place.device) if is_there else None
+
+    attention = layer.attention
+    sinks = None
+    if attention.sinks:
+        sinks = reader.vector(prefix + names.sinks, attention.num_heads, place.device)
+    has_mlp_norm = layer.norm_before and layer.parallel != "one norm"
+    return LayerWeights(
+        *linears, norm(layer.norm_before, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
+        norm(layer.norm_after, names.attention_out_norm), norm(layer.norm_after, names.mlp_out_norm),
+        _load_head_norm(reader, prefix + names.query_norm, attention.qk_norm, attention.num_heads,
+                        attention.head_dim, names, place.device),
+        _load_head_norm(reader, prefix + names.key_norm, attention.qk_norm, attention.num_kv_heads,
+                        attention.head_dim, names, place.device), sinks)
+
+
+def _load_norm(reader: WeightReader, name: str, norm: Norm, size: int, names: Names,
+               device: torch.device) -> NormWeights:
+    weight = reader.vector(name + ".weight", size, device) + names.norm_offset
+    return NormWeights(weight, reader.vector(name + ".bias", size, device) if norm.has_bias else None)
+
+
+def _load_head_norm(reader: WeightReader, name: str, norm: HeadNorm | None, num_heads: int, head_dim: int,
+                    names: Names, device: torch.device) -> NormWeights | None:
+    if norm is None:
+        return None
+    if norm.weight == "none":
+        return NormWeights(None, None)
+    if norm.weight == "shared" and norm.span == "head":
+        return _load_norm(reader, name, norm.norm, head_dim, names, device)
+    if norm.span == "projection":
+        return _load_norm(reader, name, norm.norm, num_heads * head_dim, names, device)
+    if reader.has_tensor(name + ".weight"):  # a row for each head
+        weight = reader.table(name + ".weight", num_heads, head_dim, device).float().flatten()
+        return NormWeights(weight + names.norm_offset, None)
+    heads = [_load_norm(reader, f"{name}.norms.{head}", norm.norm, head_dim, names, device)  # a module each
+             for head in range(num_heads)]
+    biases = [head.bias for head in heads if head.bias is not None]
+    return NormWeights(torch.cat([head.weight for head in heads if head.weight is not None]),
+                       torch.cat(biases) if biases else None)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.families.spec import Spec
 from model.quantize import llama
 from model.quantize.calibration import Batch
 from model.quantize.gptq import GridOptions, output_error, quantize_gptq, quantize_round
@@ -46,10 +46,10 @@ class QuantizedLayer:
     seconds: float = 0.0
 
 
-def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """[out, in] of each linear of a layer."""
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    hidden, inner = config.hidden_size, config.intermediate_size
+def linear_shapes(spec: Spec) -> dict[str, tuple[int, int]]:
+    """[out, in] of each linear of a layer; all layers are alike."""
+    q, kv = spec.layers[0].attention.query_size, spec.layers[0].attention.key_size
+    hidden, inner = spec.hidden_size, spec.layers[0].mlp.intermediate_size
     return {
         "self_attn.q_proj": (q, hidden), "self_attn.k_proj": (kv, hidden), "self_attn.v_proj": (kv, hidden),
         "self_attn.o_proj": (hidden, q),
@@ -57,9 +57,9 @@ def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def check_sizes(config: ModelConfig, bits: int) -> None:
+def check_sizes(spec: Spec, bits: int) -> None:
     """Raise ValueError before any work if a linear cannot be packed."""
-    for name, (out_features, in_features) in linear_shapes(config).items():
+    for name, (out_features, in_features) in linear_shapes(spec).items():
         try:
             check_packable(in_features, out_features, bits)
         except ValueError as error:
@@ -73,13 +73,13 @@ def quantize_layers_gptq(source: Source, batches: list[Batch], options: GridOpti
     batches     the calibration text
     correction  how far each matrix is led towards the float model's outputs before it is quantized, 0 to 1
     """
-    config = source.config
-    table = source.reader.table("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+    spec = source.config.spec
+    table = source.reader.table("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
     hidden = [F.embedding(batch.token_ids, table).float() for batch in batches]
     target = [x.clone() for x in hidden]
     is_text = [batch.is_text for batch in batches]
-    rope = llama.rope_tables(config, max(batch.token_ids.shape[1] for batch in batches))
-    for index in range(config.num_layers):
+    rope = llama.rope_tables(spec.layers[0].attention, max(batch.token_ids.shape[1] for batch in batches))
+    for index in range(spec.num_layers):
         started = time.monotonic()
         layer = _LayerPass(source, index, options, correction)
         layer.run(hidden, target, is_text, rope)
@@ -89,10 +89,10 @@ def quantize_layers_gptq(source: Source, batches: list[Batch], options: GridOpti
 
 def quantize_layers_round(source: Source, options: GridOptions) -> Iterator[QuantizedLayer]:
     """The same by rounding every weight to the nearest code; needs no text."""
-    for index in range(source.config.num_layers):
+    for index in range(source.config.spec.num_layers):
         started = time.monotonic()
         result = QuantizedLayer(index)
-        for linear, shape in linear_shapes(source.config).items():
+        for linear, shape in linear_shapes(source.config.spec).items():
             name = f"model.layers.{index}.{linear}"
             result.matrices[name] = quantize_round(source.reader.matrix(name, *shape).weight, options)
         result.seconds = time.monotonic() - started
@@ -112,11 +112,12 @@ class _LayerPass:
     """One layer's way through the calibration text."""
 
     def __init__(self, source: Source, index: int, options: GridOptions, share: float) -> None:
-        self.config, self.options, self.share = source.config, options, share
+        self.layer, self.options, self.share = source.config.spec.layers[index], options, share
         self.prefix = f"model.layers.{index}."
         self.result = QuantizedLayer(index)
-        self.shapes = linear_shapes(source.config)
-        self.norms = {name: source.reader.vector(f"{self.prefix}{name}.weight", source.config.hidden_size)
+        self.shapes = linear_shapes(source.config.spec)
+        hidden = source.config.spec.hidden_size
+        self.norms = {name: source.reader.vector(f"{self.prefix}{name}.weight", hidden)
                       for name in ("input_layernorm", "post_attention_layernorm")}
         linears = {name: source.reader.matrix(self.prefix + name, *shape)
                    for name, shape in self.shapes.items()}
@@ -137,7 +138,8 @@ class _LayerPass:
             stream.inputs = self._normed(stream, "input_layernorm")
         self._quantize("qkv", *both, is_text)
         for stream in both:
-            stream.inputs = [llama.attention(x, *rope, self.config) for x in self._outputs(stream, "qkv")]
+            stream.inputs = [llama.attention(x, *rope, self.layer.attention)
+                             for x in self._outputs(stream, "qkv")]
         self._quantize("o", *both, is_text)
         for stream in both:
             self._add_to_hidden(stream, "o")
@@ -150,7 +152,7 @@ class _LayerPass:
             self._add_to_hidden(stream, "down")
 
     def _normed(self, stream: _Stream, name: str) -> list[Tensor]:
-        return [llama.rms_norm(x, self.norms[name], self.config.rms_norm_eps) for x in stream.hidden]
+        return [llama.rms_norm(x, self.norms[name], self.layer.norm.eps) for x in stream.hidden]
 
     def _outputs(self, stream: _Stream, site: str) -> Iterator[Tensor]:
         for x in stream.inputs:

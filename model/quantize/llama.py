@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import ModelConfig, rope_inverse_frequencies
+from model.families.rope import frequencies
+from model.families.spec import Attention
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -18,14 +19,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
-def rope_tables(config: ModelConfig, length: int) -> tuple[Tensor, Tensor]:
+def rope_tables(of: Attention, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin of every position, float32 [length, head_dim / 2] each."""
-    frequencies = torch.tensor(rope_inverse_frequencies(config.rope, config.head_dim), dtype=torch.float64)
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+    assert of.rope is not None
+    of_pairs = torch.tensor(frequencies(of.rope, length), dtype=torch.float64)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), of_pairs)
     return angles.cos().float(), angles.sin().float()
 
 
-def attention(qkv: Tensor, cos: Tensor, sin: Tensor, config: ModelConfig) -> Tensor:
+def attention(qkv: Tensor, cos: Tensor, sin: Tensor, of: Attention) -> Tensor:
     """Causal attention of whole sequences from position 0.
 
     qkv       float32 [batch, length, (heads + 2 * kv_heads) * head_dim]: all q heads, then k, then v
@@ -33,8 +35,8 @@ def attention(qkv: Tensor, cos: Tensor, sin: Tensor, config: ModelConfig) -> Ten
     returns   float32 [batch, length, heads * head_dim]
     """
     batch, length, _ = qkv.shape
-    heads = qkv.view(batch, length, -1, config.head_dim).transpose(1, 2)
-    q, k, v = heads.split([config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
+    heads = qkv.view(batch, length, -1, of.head_dim).transpose(1, 2)
+    q, k, v = heads.split([of.num_heads, of.num_kv_heads, of.num_kv_heads], dim=1)
     cos, sin = cos[:length], sin[:length]
     out = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v,
                                          is_causal=True, enable_gqa=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from model.config import ModelConfig, ModelLoadError
+from model.files import ModelLoadError
+from model.model_config import ModelConfig
 from model.quantize.calibration import Batch, make_batches, tokenize_documents
 from model.quantize.gptq import GridOptions
 from model.quantize.layers import QuantizedLayer, check_sizes, quantize_layers_gptq, quantize_layers_round
@@ -68,7 +69,7 @@ def quantize_folder(folder: Path, target: Path, options: QuantizeOptions,
     if options.threads:
         torch.set_num_threads(options.threads)
     source, grid = open_source(Path(folder)), options.grid
-    check_sizes(source.config, grid.bits)
+    check_sizes(source.config.spec, grid.bits)
     if Path(folder).resolve() == Path(target).resolve():
         raise ValueError(f"source and target are both {folder}; choose another target")
     progress(_title(source.config, options))
@@ -92,7 +93,9 @@ def quantize_folder(folder: Path, target: Path, options: QuantizeOptions,
 def _title(config: ModelConfig, options: QuantizeOptions) -> str:
     grid = options.grid
     group = "one group a column" if grid.group_size == -1 else f"groups of {grid.group_size}"
-    return (f"{config.name}: {config.num_layers} layers of {config.hidden_size} x {config.intermediate_size} "
+    spec = config.spec
+    inner = spec.layers[0].mlp.intermediate_size
+    return (f"{config.name}: {spec.num_layers} layers of {spec.hidden_size} x {inner} "
             f"-> {grid.bits} bits, {group}, {'symmetric' if grid.symmetric else 'asymmetric'}"
             f"{', act-order' if grid.act_order else ''}, {options.method}")
 
@@ -108,17 +111,18 @@ def read_batches(source: Source, options: QuantizeOptions, progress: Progress) -
     """The calibration text as token ids; says what was taken."""
     name, text = calibration_text(source.folder, options.calibration)
     documents = tokenize_documents(text, load_tokenizer(source))
-    length = min(options.seq_len, source.config.max_positions)
+    length = min(options.seq_len, source.config.spec.max_positions)
     batches = make_batches(documents, options.samples * length, length)
-    top, vocab_size = max(int(batch.token_ids.max()) for batch in batches), source.config.vocab_size
+    top, vocab_size = max(int(batch.token_ids.max()) for batch in batches), source.config.spec.vocab_size
     if top >= vocab_size:
         raise ModelLoadError(f"the tokenizer gives token {top}, but config.json has a vocab_size of "
                              f"{vocab_size}; do they belong together?")
     tokens = sum(int(batch.is_text.sum()) for batch in batches)
     pieces = sum(len(batch.token_ids) for batch in batches)
     progress(f"calibration: {name}, {tokens:,} tokens in {pieces} pieces")
-    if tokens < source.config.intermediate_size:
-        progress(f"note: that is less than the {source.config.intermediate_size} inputs of down_proj; "
+    inner = source.config.spec.layers[0].mlp.intermediate_size
+    if tokens < inner:
+        progress(f"note: that is less than the {inner} inputs of down_proj; "
                  "a longer text would give a better result")
     return batches
 
@@ -149,7 +153,8 @@ def _with_progress(layers: Iterator[QuantizedLayer], config: ModelConfig,
     started = time.monotonic()
     for layer in layers:
         done = layer.index + 1
-        left = (time.monotonic() - started) / done * (config.num_layers - done)
+        total = config.spec.num_layers
+        left = (time.monotonic() - started) / done * (total - done)
         errors = "".join(f"  {site} {error:.2%}" for site, error in layer.errors.items())
-        progress(f"layer {done}/{config.num_layers}{errors}  {layer.seconds:.1f} s, about {left:.0f} s left")
+        progress(f"layer {done}/{total}{errors}  {layer.seconds:.1f} s, about {left:.0f} s left")
         yield layer

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig
+from model.families.names import HUGGING_FACE
+from model.families.spec import Attention, Dense, Layer, Norm
 from model.files import ModelLoadError, read_json
 from model.formats.checkpoint import open_checkpoint
 from model.formats.plain import PlainReader
+from model.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,26 @@ class Source:
 def open_source(folder: Path) -> Source:
     """Read config.json and the headers. Raises ModelLoadError if the model is none, or quantized already."""
     config = ModelConfig.from_folder(folder)
+    _check_form(config)
     method = None if config.quantization is None else config.quantization.get("quant_method", "unknown")
     reader = open_checkpoint(folder, config) if method is None else None
     if type(reader) is not PlainReader:  # quantize_config.json alone also makes it a quantized one
         raise ModelLoadError(f"{folder} is quantized already ({method or 'quantize_config.json'}); "
                              "quantize its original bf16, fp16 or fp32 version")
     return Source(folder, config, read_json(folder / "config.json"), reader)
+
+
+def _check_form(config: ModelConfig) -> None:
+    """Raises ModelLoadError unless every layer computes what quantize/llama.py does."""
+    spec, layer = config.spec, config.spec.layers[0]
+    attention, rope = layer.attention, layer.attention.rope
+    is_plain = rope is not None and (rope.dim, rope.magnitude, rope.interleaved, rope.long) == (
+        attention.head_dim, 1, False, None)
+    plain = Layer(Attention(attention.num_heads, attention.num_kv_heads, attention.head_dim, rope,
+                            attention.head_dim ** -0.5, qkv_bias=attention.qkv_bias, o_bias=attention.o_bias),
+                  Dense(layer.mlp.intermediate_size, bias=layer.mlp.bias), Norm("rms", layer.norm.eps))
+    around = spec.embedding_scale, spec.logit_scale, spec.logit_softcap, spec.norm, config.names
+    if not is_plain or any(each != plain for each in spec.layers) or \
+            around != (1, 1, None, plain.norm, HUGGING_FACE):
+        raise ModelLoadError(f"{config.name} is of the family {config.architecture}, which cannot be "
+                             "quantized yet; expected one whose layers are those of Llama")

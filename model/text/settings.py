@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.config import ModelConfig
 from model.files import ModelLoadError, is_there, read_json, read_text
+from model.model_config import ModelConfig
 
 _MAX_TEMPLATE = 1 << 20
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")

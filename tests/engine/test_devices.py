@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from model import devices
-from model.config import EngineConfig, ModelLoadError
+from model.config import EngineConfig
+from model.files import ModelLoadError
 from model.kernels.errors import KernelBuildError, KernelCheckError, KernelError
 
 

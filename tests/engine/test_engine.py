@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from model.config import EngineConfig, ModelLoadError
+from model.config import EngineConfig
 from model.devices import cuda_problem
 from model.engine.engine import Engine
 from model.engine.job import Job
@@ -25,6 +25,7 @@ from model.engine.request import (
     Request,
     TokenEvent,
 )
+from model.files import ModelLoadError
 from model.formats.synthetic import SHAPES
 from model.machine import resident_memory
 from model.network.place import Place
@@ -462,7 +463,7 @@ def test_starting_and_stopping_leaves_no_thread_behind(folder: Path):
 def test_describe_says_what_is_loaded(engine: Engine):
     said = engine.describe()
     assert said["quantization"] == "4-bit GPTQ g32"
-    assert said["num_parameters"] == engine.model_config.num_parameters
+    assert said["num_parameters"] == engine.model_config.spec.num_parameters
     assert said["cache_tokens"] == 8 * 512 and said["cache_bytes"] == 8 * 512 * 2 * 2 * 32 * 2
     assert 0 < said["weight_bytes"] < 4 * said["num_parameters"]
     assert said["device"] == "cpu" and said["threads"] >= 1

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig
+from model.files import ModelLoadError
 from model.formats.weights import MatrixInfo
 from model.memory.gpu_scratch import gpu_scratch, product_bytes
 from model.memory.plan import cache_bytes_per_token, plan_memory
 from model.memory.spread import spread
+from model.model_config import ModelConfig
 from model.network.place import Place
 from tests.helpers.tiny_models import TINY, write_model
 from tests.host_cuda.build import GPUS, cuda_on_host
@@ -35,10 +37,10 @@ def plan(free: int, weights: int = 4000 * MB, **engine: object):
 
 
 def test_cache_of_a_token_by_hand():
-    assert cache_bytes_per_token(MODEL, "fp16") == 2 * 32 * 32 * 128 * 2 == 512 << 10
-    assert cache_bytes_per_token(MODEL, "fp32") == 1 << 20
-    assert cache_bytes_per_token(MODEL, "q8") == 2 * 32 * 32 * 128 * 1.0625
-    assert cache_bytes_per_token(MODEL, "q4") == 2 * 32 * 32 * 128 * 0.5625
+    assert cache_bytes_per_token(MODEL.spec, "fp16") == 2 * 32 * 32 * 128 * 2 == 512 << 10
+    assert cache_bytes_per_token(MODEL.spec, "fp32") == 1 << 20
+    assert cache_bytes_per_token(MODEL.spec, "q8") == 2 * 32 * 32 * 128 * 1.0625
+    assert cache_bytes_per_token(MODEL.spec, "q4") == 2 * 32 * 32 * 128 * 0.5625
 
 
 def test_with_much_memory_the_model_decides_and_others_get_pages_too():

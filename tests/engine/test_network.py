@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError, RopeConfig
+from model.config import EngineConfig
 from model.engine.loading import load_engine
+from model.files import ModelLoadError
 from model.kernels import load_kernels
 from model.kernels.reference.operations import ReferenceOperations
+from model.model_config import ModelConfig
 from model.network.call_list import CallLists
 from model.network.place import Place
-from model.network.stage import rope_tables
+from model.network.rope_tables import rope_tables
 from tests.helpers.tiny_models import write_model
 
 REFERENCE_OPS = ReferenceOperations()
@@ -127,8 +129,7 @@ def test_rope_tables_by_hand():
     config = ModelConfig.from_dict({
         "architectures": ["LlamaForCausalLM"], "hidden_size": 16, "intermediate_size": 16, "vocab_size": 8,
         "num_hidden_layers": 1, "num_attention_heads": 2}, {}, "x")
-    assert config.rope == RopeConfig()
-    cos, sin = rope_tables(config, 3)
+    cos, sin, _ = rope_tables(config.spec.layers[0].attention.rope, 3, torch.device("cpu"))
     angles = torch.tensor([[p * 10000 ** (-i / 4) for i in range(4)] for p in range(3)])
     assert torch.allclose(cos, angles.cos()) and torch.allclose(sin, angles.sin())
 

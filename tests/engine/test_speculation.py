@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.config import EngineConfig, ModelLoadError
+from model.config import EngineConfig
 from model.engine.draft_record import DraftRecord, StepCosts
 from model.engine.engine import Engine
 from model.engine.job import Job
@@ -18,6 +18,7 @@ from model.engine.ngram import NgramDrafter, NgramIndex
 from model.engine.request import FinishedEvent, Request, SamplingParams
 from model.engine.scheduler import Chunk
 from model.engine.speculation import Speculator
+from model.files import ModelLoadError
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model
 from tests.helpers.tiny_models import write_model
 

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig
 from model.engine.loading import load_engine
 from model.engine.scheduler import Chunk, TokenSequence
 from model.engine.step_tensors import StepTensors
+from model.files import ModelLoadError
 from model.formats.checkpoint import open_checkpoint
 from model.kernels import load_kernels
 from model.memory.layer_split import layers_by_share
+from model.model_config import ModelConfig
 from model.network.call_list import CallLists
 from model.network.cuda_graph import CudaGraphs
 from model.network.link import direct, through_host, verified_copy
@@ -186,10 +188,11 @@ class PromptOps:
 
     def prompt_attention(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor,
                          pages: torch.Tensor, num_keys: int, out: torch.Tensor, num_heads: int,
-                         scale: float) -> None:
+                         scale: float, *rules: Any) -> None:
         self.num_attended += 1
         bounds, length = (torch.tensor(values, dtype=torch.int32) for values in ([0, len(q)], [num_keys]))
-        REFERENCE_OPS.paged_attention(q, k_cache, v_cache, pages[None], bounds, length, out, num_heads, scale)
+        REFERENCE_OPS.paged_attention(q, k_cache, v_cache, pages[None], bounds, length, out, num_heads, scale,
+                                      *rules)
 
 
 def test_prompts_take_an_attention_of_their_own_where_there_is_one(folder: Path):
@@ -263,7 +266,7 @@ def test_every_tensor_of_a_model_lies_on_its_device(tmp_path: Path):
     steps = StepTensors(16, 4, 64, [meta])
     chunks = [Chunk(TokenSequence(None, [5] * 9, 9, 0, pages=[1]), 9 - count, count) for count in (1, 9)]
     hidden = model.forward(steps.fill(chunks))
-    model.logits(hidden, torch.empty(10, config.vocab_size, device=meta))
+    model.logits(hidden, torch.empty(10, config.spec.vocab_size, device=meta))
     model.copy_pages(*torch.zeros(2, 1, dtype=torch.int32))
     assert ops.seen.keys() == {"pack_linear", "measure_crossovers", "embed", "linear", "prompt_linear",
                                "rope_write_kv", "paged_attention", "prompt_attention", "copy_pages"}

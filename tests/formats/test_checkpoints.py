@@ -18,8 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.config import EngineConfig, ModelLoadError
+from model.config import EngineConfig
 from model.engine.loading import load_engine
+from model.files import ModelLoadError
 from model.formats.gptq import GptqReader
 from model.formats.safetensors_reader import TensorFolder
 from tests.formats.test_formats import weight_of
@@ -67,7 +68,7 @@ def test_a_module_of_a_tools_checkpoint_is_unpacked_as_bit_by_bit(
     (tmp_path / "model.safetensors").write_bytes((DATA / "modules.safetensors").read_bytes())
     settings = {"bits": bits, "group_size": group_size,
                 "checkpoint_format": "gptq" if version == 1 else "gptq_v2"}
-    matrix = GptqReader(TensorFolder(tmp_path), {}, settings).matrix(name, n, k)
+    matrix = GptqReader(TensorFolder(tmp_path), settings).matrix(name, n, k)
     assert np.array_equal(weight_of(matrix), dequantize_gptq(tensors, name, bits, version))
 
 
@@ -85,5 +86,5 @@ def test_a_whole_checkpoint_gives_the_logits_of_its_reference(reference: Path, e
     try:
         compare(folder, load_file(reference), exact, LIMIT_EXACT if exact else LIMIT_INT8)
     except ModelLoadError as error:
-        assert "supported: GPTQ" in str(error)
+        assert "supported: GGUF files, GPTQ" in str(error)
         pytest.skip(str(error))

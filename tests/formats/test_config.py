@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError, RopeConfig, rope_inverse_frequencies
+from model.config import EngineConfig
+from model.families.rope import frequencies, linear_divisors, llama3_divisors
+from model.families.spec import Rope
+from model.files import ModelLoadError
+from model.model_config import ModelConfig
 from tests.helpers.tiny_models import TINY
 
 
@@ -20,20 +24,23 @@ def read(generation: dict | None = None, **changes: object) -> ModelConfig:
 def test_sizes_and_rope_of_transformers_4():
     config = read(rope_theta=500000.0, torch_dtype="float16",
                   rope_scaling={"type": "linear", "factor": 4.0})
-    assert (config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim) == (64, 2, 1, 32)
-    assert config.rope == RopeConfig(500000.0, "linear", 4.0)
+    attention = config.spec.layers[0].attention
+    assert (attention.num_heads, attention.num_kv_heads, attention.head_dim) == (2, 1, 32)
+    assert attention.rope == Rope(500000.0, 32, (4.0,) * 16)
 
 
 def test_rope_of_transformers_5_wins_over_the_old_key():
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-    assert read(rope_parameters=rope).rope == RopeConfig(5e5, "llama3", 8.0, 1.0, 4.0, 8192)
+    read_rope = read(rope_parameters=rope, rope_theta=7.0).spec.layers[0].attention.rope
+    assert read_rope == Rope(5e5, 32, llama3_divisors(5e5, 32, 8.0, 1.0, 4.0, 8192))
 
 
 def test_missing_keys_take_the_defaults_of_llama():
     raw = {k: v for k, v in TINY.items() if k not in ("num_key_value_heads", "head_dim", "rope_theta")}
     config = ModelConfig.from_dict(raw, {}, "tiny")
-    assert (config.num_kv_heads, config.head_dim, config.rope.theta) == (2, 32, 10000.0)
+    attention = config.spec.layers[0].attention
+    assert (attention.num_kv_heads, attention.head_dim, attention.rope.theta) == (2, 32, 10000.0)
 
 
 def test_eos_ids_of_both_files_come_together():
@@ -42,27 +49,29 @@ def test_eos_ids_of_both_files_come_together():
     assert read(eos_token_id=4000).eos_token_ids == frozenset(), "an id that cannot be sampled"
 
 
-def test_a_sliding_window_bounds_the_context():
+def test_a_window_shorter_than_the_context_is_the_layers():
     mistral = {"architectures": ["MistralForCausalLM"], "sliding_window": 128}
-    assert read(**mistral).max_positions == 128
-    assert read(**{**mistral, "sliding_window": None}).max_positions == 256
+    assert read(**mistral).spec.layers[0].attention.window == 128
+    assert read(**mistral).spec.max_positions == 256
+    for value in (None, 256):
+        assert read(**{**mistral, "sliding_window": value}).spec.layers[0].attention.window is None
 
 
 def test_number_of_parameters_by_hand():
     attention = 64 * 32 * (2 * 2 + 2 * 1)
     layer = attention + 3 * 64 * 96 + 2 * 64
-    assert read().num_parameters == 2 * layer + 2 * 96 * 64 + 64
-    assert read(tie_word_embeddings=True).num_parameters == 2 * layer + 96 * 64 + 64
+    assert read().spec.num_parameters == 2 * layer + 2 * 96 * 64 + 64
+    assert read(tie_word_embeddings=True).spec.num_parameters == 2 * layer + 96 * 64 + 64
 
 
 @pytest.mark.parametrize(("key", "value"), [
     ("hidden_size", 10**12), ("hidden_size", -64), ("hidden_size", "64"), ("hidden_size", 64.0),
     ("hidden_size", True), ("num_hidden_layers", 0), ("num_hidden_layers", 10**9), ("vocab_size", 2**40),
     ("vocab_size", None), ("intermediate_size", 1 << 30), ("num_attention_heads", 0),
-    ("num_key_value_heads", 3), ("head_dim", 512), ("head_dim", 33), ("rms_norm_eps", -1.0),
-    ("rms_norm_eps", math.nan), ("rope_theta", math.inf), ("rope_theta", 0), ("hidden_act", "gelu"),
+    ("num_key_value_heads", 3), ("head_dim", 1024), ("head_dim", 33), ("rms_norm_eps", -1.0),
+    ("rms_norm_eps", math.nan), ("rope_theta", math.inf), ("rope_theta", 0), ("hidden_act", "gelo"),
     ("max_position_embeddings", 1 << 60), pytest.param("max_position_embeddings", 10**5000, id="huge"),
-    ("rope_scaling", {"type": "yarn", "factor": 2.0}), ("rope_scaling", {"type": "linear", "factor": 0}),
+    ("rope_scaling", {"type": "dynamic", "factor": 2.0}), ("rope_scaling", {"type": "linear", "factor": 0}),
     ("rope_scaling", [1]), ("rope_parameters", {"rope_type": "llama3", "factor": 8.0}),
     ("rope_parameters", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4, "high_freq_factor": 1,
                          "original_max_position_embeddings": 8192}),
@@ -112,10 +121,9 @@ def test_generation_config_is_read_beside_it(tmp_path: Path):
 
 
 def test_linear_rope_divides_every_frequency():
-    plain = rope_inverse_frequencies(RopeConfig(10000.0), 8)
+    plain = frequencies(Rope(10000.0, 8))
     assert plain == pytest.approx([1.0, 0.1, 0.01, 0.001])
-    assert rope_inverse_frequencies(RopeConfig(10000.0, "linear", 4.0), 8) == pytest.approx(
-        [f / 4 for f in plain])
+    assert frequencies(Rope(10000.0, 8, linear_divisors(4.0, 8))) == pytest.approx([f / 4 for f in plain])
 
 
 @pytest.mark.parametrize(("name", "value"), [

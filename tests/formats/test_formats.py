@@ -14,11 +14,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.config import ModelConfig, ModelLoadError
-from model.formats.checkpoint import open_checkpoint
+from model.files import ModelLoadError
+from model.formats.checkpoint import open_checkpoint, open_model
 from model.formats.gptq import GptqReader, unpack, unpack_zeros
 from model.formats.safetensors_reader import TensorFolder, read_header, read_tensor
 from model.formats.weights import DenseMatrix, QuantizedMatrix, join, rounded_to_8_bits
+from model.model_config import ModelConfig
+from model.network.weights import weight_infos
 from tests.helpers.tiny_models import TINY, gptq_tensors, pack_bits, write_model
 
 GOOD = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -180,9 +182,9 @@ def test_a_missing_or_misshapen_tensor_is_named(tmp_path: Path):
 
 def test_a_bias_that_config_json_promises_must_be_there(tmp_path: Path):
     folder = write_model(tmp_path, attention_bias=True)
-    reader = open_checkpoint(folder, ModelConfig.from_folder(folder))
+    config, reader = open_model(folder)
     with pytest.raises(ModelLoadError, match=r"no tensor .*q_proj\.bias"):
-        reader.matrix_info("model.layers.0.self_attn.q_proj", 64, 64)
+        weight_infos(reader, config, exact=True)
 
 
 # ---- GPTQ ----------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def test_a_bias_that_config_json_promises_must_be_there(tmp_path: Path):
 
 def reader_of(folder: Path, tensors: dict[str, torch.Tensor], **settings: Any) -> GptqReader:
     save_file({f"layer.{name}": tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
-    return GptqReader(TensorFolder(folder), {}, {"bits": 4, "group_size": 64, **settings})
+    return GptqReader(TensorFolder(folder), {"bits": 4, "group_size": 64, **settings})
 
 
 def weight_of(matrix: QuantizedMatrix) -> np.ndarray:

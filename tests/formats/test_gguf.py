@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 from model.formats.ggml_types import SUPPORTED, Groups, ggml_type
 from model.formats.gguf import GgufFile
 from tests.helpers import gguf_files as make

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 from model.formats.gguf import GgufFile
 from model.formats.gguf_split import SUPPORTED, split_named
 from model.formats.gguf_tokenizer import read_text

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.config import ModelConfig, ModelLoadError
+from model.files import ModelLoadError
 from model.formats import safetensors_reader
 from model.formats.gptq import GptqReader
 from model.formats.safetensors_reader import TensorFolder, read_header
+from model.model_config import ModelConfig
 
 NASTY = [None, True, False, 0, -1, 1, 2, 3, 7, 8, 31, 32, 33, 255, 256, 65536, 1 << 31, 1 << 32, 1 << 62,
          1 << 63, 1 << 64, 10**30, -(1 << 63), 0.0, -0.5, 0.5, 1.5, 1e308, float("inf"), float("nan"),
@@ -86,8 +87,9 @@ def test_80_000_damaged_configs():
             assert 10 < len(str(error)) < 1000
         else:
             accepted += 1
-            assert 8 <= config.hidden_size <= 1 << 16 and config.num_heads % config.num_kv_heads == 0
-            assert config.rope.theta >= 1 and config.num_parameters > 0
+            spec, attention = config.spec, config.spec.layers[0].attention
+            assert 8 <= spec.hidden_size <= 1 << 16 and attention.num_heads % attention.num_kv_heads == 0
+            assert attention.rope.theta >= 1 and spec.num_parameters > 0
     assert accepted > 1000  # else the damage is too heavy to reach the later checks
 
 
@@ -126,7 +128,7 @@ def gptq_tensors(k=64, n=32, bits=4, group=32):
 
 
 def read_everything(path):
-    reader = GptqReader(TensorFolder(path), {}, CONFIG["quantization_config"])
+    reader = GptqReader(TensorFolder(path), CONFIG["quantization_config"])
     reader.matrix_info("m", 32, 64)
     matrix = reader.matrix("m", 32, 64)
     assert matrix.codes.shape == (32, 64) and int(matrix.codes.max()) <= 15

@@ -62,8 +62,9 @@ class Batch:
         alone.q = self.q[start + first:start + last]
         return alone
 
-    def run(self, ops: Any) -> torch.Tensor:
+    def run(self, ops: Any, **rules: Any) -> torch.Tensor:
+        """`rules` are further arguments of paged_attention."""
         out = torch.full(self.q.shape, GUARD)
         ops.paged_attention(self.q, self.k_cache, self.v_cache, self.block_table, self.cu_seqlens,
-                            self.seq_lens, out, self.heads, self.scale)
+                            self.seq_lens, out, self.heads, self.scale, **rules)
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,21 @@ import gguf
 import numpy as np
 import torch
 
-from model.formats.gguf_weights import gguf_name
 from tests.helpers.gguf_files import write_gguf
 
 Type = gguf.GGMLQuantizationType
+_MODULES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+            "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+            "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+            "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+            "post_attention_layernorm": "ffn_norm"}
+
+
+def gguf_name(name: str) -> str:
+    """GGUF's name of a tensor of Hugging Face's Llama."""
+    module, _, end = name.rpartition(".")
+    layer = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", module)
+    return f"blk.{layer[1]}.{_MODULES[layer[2]]}.{end}" if layer else f"{_MODULES[module]}.{end}"
 
 
 def metadata_of(config: dict[str, Any]) -> dict[str, Any]:

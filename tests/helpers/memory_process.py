@@ -35,7 +35,7 @@ def forget_peak() -> None:
 
 def fill_cache(engine: Engine, prompt_length: int = 128) -> None:
     """Use every page once."""
-    vocab = engine.model_config.vocab_size
+    vocab = engine.model_config.spec.vocab_size
     requests = [engine.submit([(i * 131 + j * 7) % vocab for j in range(prompt_length)],
                               SamplingParams(temperature=0.0, max_new_tokens=1), frozenset())
                 for i in range(engine.plan.cache_tokens // prompt_length)]

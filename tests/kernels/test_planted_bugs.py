@@ -53,7 +53,7 @@ def attend(ops):
 @pytest.mark.parametrize(("text", "replacement"), [
     ("        __syncthreads();\n        weigh(", "        weigh("),
     ("index = key / c.page_size", "index = (key + 1) / c.page_size"),
-    ("for (int s = 0; s < splits; ++s) {", "for (int s = 0; s < splits - 1; ++s) {"),
+    ("for (int s = first_split; s < splits; ++s) {", "for (int s = first_split; s < splits - 1; ++s) {"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
 ], ids=["a removed barrier", "an off-by-one page", "a forgotten split", "no bug"])
 def test_a_bug_in_attention_is_caught(tmp_path, text, replacement):

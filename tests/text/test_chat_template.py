@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from model.config import ModelLoadError
+from model.files import ModelLoadError
 from model.text.chat_template import START, ChatTemplate, PlainFormat, Turn, alternating, without_system
 from model.text.errors import TemplateError
 from model.text.messages import ChatMessage, as_messages

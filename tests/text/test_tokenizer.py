@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from model.config import ModelConfig, ModelLoadError
+from model.files import ModelLoadError
+from model.model_config import ModelConfig
 from model.text.errors import TemplateError
 from model.text.masking import Mask
 from model.text.sentencepiece_backend import SentencePieceModel

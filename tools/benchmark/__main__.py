@@ -21,12 +21,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from model.config import EngineConfig, ModelConfig, ModelLoadError
+from model.config import EngineConfig
 from model.engine.loading import load_engine, synthetic_engine
+from model.files import ModelLoadError
 from model.formats.synthetic import SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.errors import KernelBuildError
 from model.machine import physical_cores
+from model.model_config import ModelConfig
 from tools.benchmark.cases import Case, make_cases
 from tools.benchmark.crossover import print_crossovers
 from tools.benchmark.engine import PeakMemory, measure_rounds, summary, whole_runs
@@ -77,14 +79,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 def fitting(cases: list[Case], config: ModelConfig) -> list[Case]:
     """The cases that the model's context holds. Raises ModelLoadError if none does."""
-    fit = [case for case in cases if case.length <= config.max_positions]
+    fit = [case for case in cases if case.length <= config.spec.max_positions]
     for case in cases:
         if case not in fit:
-            print(f"left out: {case}, since {config.name} was made for {config.max_positions:,} tokens",
+            print(f"left out: {case}, since {config.name} was made for {config.spec.max_positions:,} tokens",
                   file=sys.stderr)
     if not fit:
-        raise ModelLoadError(f"no case is left for the {config.max_positions:,} tokens of {config.name}; "
-                             "use smaller --prompts, --contexts or --batches")
+        raise ModelLoadError(f"no case is left for the {config.spec.max_positions:,} tokens of "
+                             f"{config.name}; use smaller --prompts, --contexts or --batches")
     return fit
 
 
@@ -94,7 +96,7 @@ def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
               else ModelConfig.from_folder(options.model))
     cases = fitting(make_cases(options.prompts, options.contexts, options.batches, options.new_tokens),
                     config)
-    room = min(config.max_positions, max(32, *(case.cache_tokens for case in cases)))
+    room = min(config.spec.max_positions, max(32, *(case.cache_tokens for case in cases)))
     # Without guesses: random tokens would be guessed too well or never, and a step must be one token.
     engine_config = EngineConfig(device="cpu", threads=options.threads, cache=options.cache,
                                  max_seq_len=room, speculation=False)

@@ -85,7 +85,7 @@ class Runner:
 
     def _random(self, length: int) -> list[int]:
         """Never the same twice, so that the prefix cache does not answer."""
-        return torch.randint(3, self._engine.model_config.vocab_size, (length,)).tolist()
+        return torch.randint(3, self._engine.model_config.spec.vocab_size, (length,)).tolist()
 
     def _generate(self, prompts: list[list[int]], new_tokens: int) -> list[RequestStats]:
         """Run the prompts together to exactly `new_tokens` each."""

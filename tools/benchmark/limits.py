@@ -64,12 +64,12 @@ class ModelWork:
 
     @classmethod
     def of(cls, engine: Any) -> ModelWork:
-        config, info = engine.model_config, engine.describe()
-        head = config.vocab_size * config.hidden_size
-        layers = config.num_parameters - head * (1 if config.tie_word_embeddings else 2)
+        spec, info = engine.model_config.spec, engine.describe()
+        head = spec.vocab_size * spec.hidden_size
+        layers = spec.num_parameters - head * (2 if spec.tied_head is False else 1)
         return cls(step_bytes=info["step_bytes"], cache_bytes=info["cache_bytes"] / info["cache_tokens"],
                    layer_operations=2 * layers, head_operations=2 * head,
-                   attention_operations=4 * config.num_layers * config.num_heads * config.head_dim)
+                   attention_operations=4 * sum(layer.attention.query_size for layer in spec.layers))
 
     def prompt(self, tokens: int) -> Work:
         """Every weight read once, however many chunks the engine makes of it; one token sampled."""

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from model.config import EngineConfig, ModelConfig
+from model.config import EngineConfig
 from model.engine.loading import synthetic_engine
 from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.crossover import milliseconds
+from model.model_config import ModelConfig
 from model.network.weights import layer_modules
 from tools.benchmark.cases import Case, Runner
 from tools.benchmark.limits import ModelWork, Rates, Work
@@ -84,7 +85,7 @@ def _one_context(info: dict[str, Any], length: int) -> int:
 def measure_linear(config: ModelConfig, limits: Rates) -> list[dict[str, Any]]:
     """Microseconds of each linear layer of the shape, by rows: ours, and torch's int4 kernel."""
     kernels, results = load_kernels("cuda"), []
-    for modules, k in layer_modules(config, 0):
+    for modules, k in layer_modules(config.spec, config.names, 0):
         n = sum(modules.values())
         count = max(1, _WEIGHT_BYTES // (n * k // 2))
         codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, device="cuda")

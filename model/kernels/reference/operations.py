@@ -19,52 +19,127 @@ from model.kernels.reference.linear import linear, pack_dense, pack_linear
 from model.kernels.sampling import SamplingRow
 
 
-def embed(table: Tensor, token_ids: Tensor, out: Tensor) -> None:
-    """out[t] = table[token_ids[t]].
+def embed(table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
+    """out[t] = table[token_ids[t]] * scale.
 
     table      float16, bfloat16 or float32 [vocab_size, hidden_size]
     token_ids  int32 [T]
     out        float32 [T, hidden_size]
     """
-    out.copy_(table[token_ids.long()].float())
+    out.copy_(table[token_ids.long()].float() * scale)
 
 
-def rope_write_kv(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
-                  k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int) -> None:
+def norm_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str, out: Tensor,
+              num_groups: int = 1, add: bool = False, scale: float = 1.0) -> None:
+    """y = norm(x) * weight + bias, group by group of a row; out = y * scale, or out += y * scale.
+
+    x       float32 [T, num_groups * n], any row stride
+    weight  float32 [n] for every group, or [num_groups * n]; None: 1
+    bias    as weight; None: 0
+    kind    rms    x / sqrt(mean(x^2) + eps)
+            layer  the same of x - mean(x)
+            none   x
+    out     float32 [T, num_groups * n], any row stride; may be x itself
+    """
+    groups = x.unflatten(1, (num_groups, -1))
+    if kind == "layer":
+        groups = groups - groups.mean(-1, keepdim=True)
+    if kind != "none":
+        groups = groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + eps)
+    n = groups.shape[-1]
+    if weight is not None:
+        groups = groups * weight.view(-1, n)
+    if bias is not None:
+        groups = groups + bias.view(-1, n)
+    y = groups.flatten(1) * scale
+    out.copy_(out + y if add else y)
+
+
+def activate(x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
+    """out = f(x), or f(x[:, :n]) * x[:, n:] where gated.
+
+    x     float32 [T, n], gated [T, 2 * n], any row stride
+    kind  silu       a / (1 + exp(-a))
+          gelu       a / 2 * (1 + erf(a / sqrt(2)))
+          gelu_tanh  a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3)))
+          relu2      max(a, 0)^2
+    out   float32 [T, n], any row stride
+    """
+    gate, up = x.chunk(2, dim=-1) if gated else (x, None)
+    functional = torch.nn.functional
+    y = {"silu": functional.silu, "gelu": functional.gelu,
+         "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
+         "relu2": lambda a: functional.relu(a).square()}[kind](gate)
+    out.copy_(y if up is None else y * up)
+
+
+def cap_rows(x: Tensor, scale: float, cap: float | None = None) -> None:
+    """x = x * scale, or cap * tanh(x * scale / cap); float32 [R, n], any row stride."""
+    x.copy_(x * scale if cap is None else cap * torch.tanh(x * scale / cap))
+
+
+def rotated(heads: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, interleaved: bool) -> Tensor:
+    """heads [T, H, head_dim], the first 2 * cos.shape[1] dimensions rotated by position."""
+    c, s = cos[positions.long()].unsqueeze(1), sin[positions.long()].unsqueeze(1)
+    dim = 2 * cos.shape[1]
+    turned, rest = heads[..., :dim], heads[..., dim:]
+    if interleaved:
+        low, high = turned[..., ::2], turned[..., 1::2]
+        turned = torch.stack((low * c - high * s, high * c + low * s), dim=-1).flatten(-2)
+    else:
+        low, high = turned.chunk(2, dim=-1)
+        turned = torch.cat((low * c - high * s, high * c + low * s), dim=-1)
+    return torch.cat((turned, rest), dim=-1)
+
+
+def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_heads: int,
+                 interleaved: bool = False) -> None:
+    """Rotate heads in place; for what is normed after it. See rope_write_kv.
+
+    x  float32 [T, num_heads * head_dim], any row stride
+    """
+    x.copy_(rotated(x.unflatten(1, (num_heads, -1)), cos, sin, positions, interleaved).flatten(1))
+
+
+def rope_write_kv(qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
+                  slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int,
+                  interleaved: bool = False, query_scale: Tensor | None = None) -> None:
     """Rotate the queries in place; rotate the keys and write them and the values into the cache.
 
-    qkv           float32 [T, (num_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values. Only the
-                  queries change
-    cos, sin      float32 [max_positions, head_dim // 2]
+    qkv           float32 [T, (num_heads + 2 * num_kv_heads) * head_dim], rows may be strided: queries, keys,
+                  values. Only the queries change
+    cos, sin      float32 [max_positions, rotary_dim / 2]; None: nothing is rotated
     positions     int32 [T]
     slot_mapping  int64 [T]: page * page_size + offset of each token; a negative one is not written
     k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py
+    interleaved   pairs are neighbours instead of halves
+    query_scale   float32 [max_positions] or None: rotated queries are multiplied by their position's
 
-    Element i of a head is paired with element i + head_dim // 2 (Hugging Face's Llama, rotate_half). For the
-    quantized kinds queries, keys and values are then multiplied by a Hadamard matrix, which spreads what is
-    large in one dimension over all of them and changes no product of query and key.
+    The first rotary_dim elements of a head are rotated: i is paired with i + rotary_dim / 2 (Hugging Face's
+    Llama, rotate_half), or 2 * i with 2 * i + 1. For the quantized kinds queries, keys and values are then
+    multiplied by a Hadamard matrix, which spreads what is large in one dimension over all of them and changes
+    no product of query and key.
     """
     page_size = k_cache.shape[2]
     num_all = num_heads + 2 * num_kv_heads
-    heads = qkv.view(qkv.shape[0], num_all, qkv.shape[1] // num_all)
-    c, s = cos[positions.long()].unsqueeze(1), sin[positions.long()].unsqueeze(1)
-
-    def rotated(x: Tensor) -> Tensor:
-        low, high = x.chunk(2, dim=-1)
-        return torch.cat((low * c - high * s, high * c + low * s), dim=-1)
-
-    queries = rotated(heads[:, :num_heads])
+    heads = qkv.unflatten(1, (num_all, -1))
+    turned = heads[:, :num_heads + num_kv_heads]
+    if cos is not None and sin is not None:
+        turned = rotated(turned, cos, sin, positions, interleaved)
+    queries, keys = turned.split((num_heads, num_kv_heads), dim=1)
+    if query_scale is not None:
+        queries = queries * query_scale[positions.long()].view(-1, 1, 1)
     is_quantized = cache_kind(k_cache, heads.shape[2]).is_quantized
-    heads[:, :num_heads] = hadamard(queries) if is_quantized else queries
     kept = slot_mapping >= 0
     page, offset = slot_mapping[kept] // page_size, slot_mapping[kept] % page_size
-    keys = rotated(heads[:, num_heads:num_heads + num_kv_heads])
     write(k_cache, page, offset, keys[kept], are_keys=True)
     write(v_cache, page, offset, heads[:, num_heads + num_kv_heads:][kept], are_keys=False)
+    heads[:, :num_heads] = hadamard(queries) if is_quantized else queries
 
 
 def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor, cu_seqlens: Tensor,
-                    seq_lens: Tensor, out: Tensor, num_heads: int, scale: float) -> None:
+                    seq_lens: Tensor, out: Tensor, num_heads: int, scale: float, window: int | None = None,
+                    softcap: float | None = None, sinks: Tensor | None = None) -> None:
     """Causal attention of a ragged batch of prompts and decode steps over the paged cache.
 
     q            float32 [T, num_heads * head_dim], rows may be strided (a view into qkv)
@@ -72,7 +147,10 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
     block_table  int32 [S, max_pages]: the pages of each sequence, in order
     cu_seqlens   int32 [S + 1]: query rows of sequence s are cu_seqlens[s] .. cu_seqlens[s + 1]
     seq_lens     int32 [S]: keys of each sequence, this step's included
-    out          float32 [T, num_heads * head_dim]
+    out          float32 [T, num_heads * head_dim], rows may be strided
+    window       keys that a row sees, its own position's included; None: all up to it
+    softcap      scores become softcap * tanh(score / softcap)
+    sinks        float32 [num_heads]: a score more for each row in the softmax, of a value of zero
 
     Query row i of sequence s stands at position seq_lens[s] - (its number of query rows) + i and sees the
     keys up to its own position. Query head h uses key head h // (num_heads // num_kv_heads). With a quantized
@@ -91,11 +169,21 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
         pages = block_table[s, :math.ceil(num_keys / page_size)].long()
         keys, values = (cache[pages].transpose(0, 1).reshape(num_kv_heads, -1, head_dim)[:, :num_keys]
                         .repeat_interleave(group, dim=0) for cache in (all_keys, all_values))
-        queries = q[first:last].view(last - first, num_heads, head_dim).transpose(0, 1)
+        queries = q[first:last].unflatten(1, (num_heads, head_dim)).transpose(0, 1)
         scores = queries @ keys.transpose(1, 2) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         key_positions = torch.arange(num_keys, device=q.device)
-        hidden = key_positions[None, :] > key_positions[num_keys - (last - first):, None]
-        weights = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
+        own_positions = key_positions[num_keys - (last - first):, None]
+        hidden = key_positions[None, :] > own_positions
+        if window is not None:
+            hidden |= key_positions[None, :] <= own_positions - window
+        # where a row sees nothing but its own past, what is hidden may hold anything
+        values = values.masked_fill(hidden.all(0)[:, None], 0.0)
+        scores = scores.masked_fill(hidden, -math.inf)
+        if sinks is not None:
+            scores = torch.cat((scores, sinks.view(-1, 1, 1).expand(-1, last - first, 1)), dim=-1)
+        weights = scores.softmax(dim=-1)[..., :num_keys]
         mixed = (weights @ values).transpose(0, 1)
         mixed = hadamard(mixed) if is_quantized else mixed
         out[first:last] = mixed.reshape(last - first, num_heads * head_dim)
@@ -253,6 +341,10 @@ class ReferenceOperations:
     library = None
     isa, threads, prompts = "reference", 1, None
     embed = staticmethod(embed)
+    norm_rows = staticmethod(norm_rows)
+    activate = staticmethod(activate)
+    cap_rows = staticmethod(cap_rows)
+    rotate_heads = staticmethod(rotate_heads)
     rope_write_kv = staticmethod(rope_write_kv)
     paged_attention = staticmethod(paged_attention)
     copy_pages = staticmethod(copy_pages)

@@ -1,0 +1,65 @@
+"""Under which names the weights of a Spec lie in a file, and what the file leaves for the loader to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Names:
+    """Modules; their tensors end in .weight and .bias. The names of a layer's parts follow `layer`.
+
+    As Hugging Face's Llama has them, where a family says nothing else.
+    """
+
+    embeddings: str = "model.embed_tokens"
+    layer: str = "model.layers.{}."
+    norm: str = "model.norm"
+    head: str = "lm_head"
+
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # or one for all
+    o_proj: str = "self_attn.o_proj"
+    gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")  # or one for both, or only up
+    down_proj: str = "mlp.down_proj"
+    attention_norm: str = "input_layernorm"          # before attention, or before both branches
+    mlp_norm: str = "post_attention_layernorm"       # before the mlp
+    attention_out_norm: str = "post_attention_layernorm"  # after them, in families that have such
+    mlp_out_norm: str = "post_feedforward_layernorm"
+    query_norm: str = "self_attn.q_norm"
+    key_norm: str = "self_attn.k_norm"
+    sinks: str = "self_attn.sinks"                   # the tensor itself
+
+    norm_offset: float = 0.0
+    """What is to be added to the weights of norms (not their biases); those of queries and keys, too."""
+
+
+HUGGING_FACE = Names()
+GGUF = Names(
+    embeddings="token_embd", layer="blk.{}.", norm="output_norm", head="output",
+    qkv=("attn_q", "attn_k", "attn_v"), o_proj="attn_output", gate_up=("ffn_gate", "ffn_up"),
+    down_proj="ffn_down", attention_norm="attn_norm", mlp_norm="ffn_norm",
+    attention_out_norm="post_attention_norm", mlp_out_norm="post_ffw_norm",
+    query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight")
+
+_PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model."),
+             ("model.", "language_model."))
+"""What stands before the names of a text model, and what does when it is a part of a larger one."""
+
+
+def located(names: Names, has: Callable[[str], bool]) -> Names:
+    """The names with the prefix that the file has; unchanged if it has none of those that are known.
+
+    has  whether the file has a tensor of this name
+    """
+    for old, new in _PREFIXES:
+        moved = replace(names, **{field: new + getattr(names, field).removeprefix(old)
+                                  for field in ("embeddings", "layer", "norm")
+                                  if getattr(names, field).startswith(old)})
+        if has(moved.embeddings + ".weight"):
+            if has(new + names.head + ".weight"):
+                moved = replace(moved, head=new + names.head)
+            return moved
+    return names
+
+

@@ -1,0 +1,155 @@
+"""What a decoder computes, as data: the vocabulary that families are written in and the network executes.
+
+Knows sizes and arithmetic; no names of tensors, no files, no tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
+"""gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """x / sqrt(mean(x^2) + eps) * weight; "layer": x - mean(x) takes x's place, and a bias may be added;
+    "none": x as it is."""
+
+    kind: Literal["rms", "layer", "none"] = "rms"
+    eps: float = 1e-6
+    has_bias: bool = False
+
+
+@dataclass(frozen=True)
+class HeadNorm:
+    """The norm of queries and keys."""
+
+    norm: Norm
+    span: Literal["head", "projection"] = "head"          # what shares a mean: a head, or all
+    weight: Literal["shared", "own", "none"] = "shared"   # one for all heads, one for each head, none
+    after_rope: bool = False
+
+
+@dataclass(frozen=True)
+class LongRope:
+    """Other divisors for sequences of more than `beyond` tokens: all their positions are rotated by these."""
+
+    beyond: int
+    divisors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotation by position: pair i of a head turns by position * theta^(-2i / dim) / divisors[i].
+
+    Every way of scaling (linear, llama3, yarn, longrope ...) comes down to divisors: see rope.py.
+    """
+
+    theta: float
+    dim: int                                   # the first `dim` of a head are rotated; even
+    divisors: tuple[float, ...] | None = None  # dim / 2 numbers; None: all 1
+    magnitude: float = 1.0                     # cosine and sine are multiplied by it
+    interleaved: bool = False                  # pairs (2i, 2i + 1) instead of (i, i + dim / 2)
+    long: LongRope | None = None
+
+
+@dataclass(frozen=True)
+class QueryScale:
+    """Queries are multiplied by 1 + beta * ln(1 + floor(position / span))."""
+
+    beta: float
+    span: int
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(scale * q k^T) v of `num_heads` heads; num_heads / num_kv_heads share keys and values."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: Rope | None
+    scale: float
+    window: int | None = None             # the last positions that are seen, its own included; None: all
+    softcap: float | None = None          # scores become softcap * tanh(score / softcap)
+    sinks: bool = False                   # a logit for each head more, of nothing, in the softmax
+    qk_norm: HeadNorm | None = None
+    query_scale: QueryScale | None = None
+    qkv_bias: bool = False
+    o_bias: bool = False
+
+    @property
+    def query_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def qkv_size(self) -> int:
+        return self.query_size + 2 * self.key_size
+
+
+@dataclass(frozen=True)
+class Dense:
+    """down(activation(gate(x)) * up(x)), or down(activation(up(x))) without a gate."""
+
+    intermediate_size: int
+    activation: Activation = "silu"
+    gated: bool = True
+    bias: bool = False
+
+    @property
+    def up_size(self) -> int:
+        """Outputs of gate and up together."""
+        return self.intermediate_size * (2 if self.gated else 1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """x + mixer(x), then x + mlp(x), with norms before what is added, after it, or both.
+
+    parallel: both branches read the same x; with one norm for the two of them, or each with its own.
+    """
+
+    attention: Attention
+    mlp: Dense
+    norm: Norm
+    norm_before: bool = True
+    norm_after: bool = False
+    parallel: Literal["one norm", "two norms"] | None = None
+    residual_scale: float = 1.0           # what a branch is multiplied by when it is added
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole decoder."""
+
+    vocab_size: int
+    hidden_size: int
+    max_positions: int
+    layers: tuple[Layer, ...]
+    norm: Norm                            # before the head
+    tied_head: bool | None                # the head is the embeddings; None: unless the file has another
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None    # after logit_scale
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of matrices and of the norms before and after branches; a tied head counts once."""
+        embeddings = self.vocab_size * self.hidden_size * (2 if self.tied_head is False else 1)
+        return embeddings + self.hidden_size + sum(map(self._layer_parameters, self.layers))
+
+    def _layer_parameters(self, layer: Layer) -> int:
+        attention, mlp = layer.attention, layer.mlp
+        norms = (1 if layer.parallel == "one norm" else 2) * layer.norm_before + 2 * layer.norm_after
+        return self.hidden_size * (2 * attention.query_size + 2 * attention.key_size + norms
+                                   + mlp.up_size + mlp.intermediate_size)

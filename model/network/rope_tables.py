@@ -1,0 +1,38 @@
+"""Cosines and sines of every position, as the kernels take them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.families.rope import frequencies
+from model.families.spec import QueryScale, Rope
+
+
+class RopeTables(NamedTuple):
+    """What `rope_write_kv` takes."""
+
+    cos: Tensor        # float32 [max_seq_len, dim / 2]
+    sin: Tensor        # the same
+    interleaved: bool
+
+
+def rope_tables(rope: Rope, max_seq_len: int, device: torch.device) -> RopeTables:
+    """float32 [max_seq_len, dim / 2] each; angles in float32, as transformers computes them."""
+    of_pairs = torch.tensor(frequencies(rope, max_seq_len), dtype=torch.float32)
+    angles = torch.outer(torch.arange(max_seq_len, dtype=torch.float32), of_pairs)
+    cos, sin = ((table * rope.magnitude).to(device) for table in (angles.cos(), angles.sin()))
+    return RopeTables(cos, sin, rope.interleaved)
+
+
+def query_scales(scale: QueryScale, max_seq_len: int, device: torch.device) -> Tensor:
+    """float32 [max_seq_len]."""
+    positions = torch.arange(max_seq_len, dtype=torch.float32)
+    return (1 + scale.beta * torch.log1p(torch.floor(positions / scale.span))).to(device)
+
+
+def table_bytes(ropes: set[Rope], scales: set[QueryScale]) -> int:
+    """Of one position."""
+    return 4 * (sum(rope.dim for rope in ropes) + len(scales))
