@@ -172,10 +172,10 @@ struct Tiling {
 // Kernels for many rows where there are any, else those for few rows, tile by tile.
 ManyRowKernels many_rows(const linear_weight& w, const LinearKernels& few) {
 #if PARLOR_BUILT_ISA >= 3
-    if (selected_isa() >= Isa::kAmx && is_quantized(w) && !w.exact) return amx::many_row_kernels();
+    if (selected_isa() >= Isa::kAmx && is_quantized(w) && !is_grouped(w) && !w.exact) return amx::many_row_kernels();
 #endif
 #if PARLOR_BUILT_ISA >= 1
-    if (selected_isa() == Isa::kAvx2) return avx2::many_row_kernels();
+    if (selected_isa() == Isa::kAvx2 && !is_grouped(w)) return avx2::many_row_kernels();
 #endif
     (void)w;
     return {few.max_rows, few.tile_rows, kCachedRowBlocks, [](int64_t) { return int64_t{0}; }, nullptr, nullptr};
@@ -309,7 +309,7 @@ extern "C" int linear(const float* x, int64_t x_stride, int64_t m, const float* 
     using namespace parlor;
     if (const int error = check(x, x_stride, m, weight, out, out_stride, epilogue)) return error;
     if (m == 0) return PARLOR_OK;
-    const LinearKernels kernels = PARLOR_PICK(linear_kernels)();
+    const LinearKernels kernels = is_grouped(*weight) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();
     const Input input{x, x_stride, m, norm_weight, eps};
     const Output output{out, out_stride, static_cast<int>(m), epilogue == PARLOR_EPILOGUE_ADD};
     return (is_quantized(*weight) ? quantized : dense)(*weight, kernels, input, output, {epilogue, weight->n});

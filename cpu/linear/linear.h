@@ -83,7 +83,9 @@ inline const Span* spans_of(const linear_weight& w) { return static_cast<const S
 
 inline int64_t row_blocks_of(const linear_weight& w) { return (w.n + kLanes - 1) / kLanes; }
 
-inline bool is_quantized(const linear_weight& w) { return w.kind <= PARLOR_LINEAR_Q8; }
+inline bool is_grouped(const linear_weight& w) { return w.kind >= PARLOR_LINEAR_G2; }  // see groups.h
+
+inline bool is_quantized(const linear_weight& w) { return w.kind <= PARLOR_LINEAR_Q8 || is_grouped(w); }
 
 // Bytes of codes (or dense values) of one row block.
 inline int64_t row_block_bytes(const linear_weight& w) {
@@ -91,7 +93,9 @@ inline int64_t row_block_bytes(const linear_weight& w) {
         case PARLOR_LINEAR_Q4: return w.padded_k * kLanes / 2;
         case PARLOR_LINEAR_Q8: return w.padded_k * kLanes;
         case PARLOR_LINEAR_F32: return w.padded_k * kLanes * 4;
-        default: return w.padded_k * kLanes * 2;
+        case PARLOR_LINEAR_F16: case PARLOR_LINEAR_BF16: return w.padded_k * kLanes * 2;
+        case PARLOR_LINEAR_T4: return w.padded_k * kLanes / 2;
+        default: return w.padded_k * kLanes * (w.kind - PARLOR_LINEAR_G2 + 2) / 8;
     }
 }
 
@@ -143,6 +147,7 @@ PARLOR_DECLARE(void, normalize_rows, const linear_weight& w, const Input& input,
 // out = silu(gate) * up; silu.cpp. `out` may be `gate`.
 PARLOR_DECLARE(void, silu_mul, const float* gate, const float* up, int64_t count, float* out)
 PARLOR_DECLARE(LinearKernels, linear_kernels, )
+PARLOR_DECLARE(LinearKernels, group_kernels, )  // of weights that are grouped; no dense_rows
 
 #if PARLOR_BUILT_ISA >= 1
 PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )

@@ -3,7 +3,7 @@
 // Bound by reading the codes, one byte each, from memory; the row blocks are shared out among the threads.
 #include <cstring>
 
-#include "linear.h"
+#include "groups.h"
 #include "thread_team.h"
 
 #if defined(__linux__)
@@ -25,8 +25,9 @@ void for_each_block(const linear_weight& w, Visit visit) {
         const int64_t end = begin + w.group_size < w.k ? begin + w.group_size : w.k;
         for (int64_t source = begin; source < end; source += kSpanColumns) {
             const int64_t filled = end - source < kSpanColumns ? end - source : kSpanColumns;
-            visit(Block{static_cast<int32_t>(source), static_cast<int32_t>(filled),
-                        static_cast<int32_t>(round_up(filled, kColumnUnit)), static_cast<int32_t>(group)});
+            const int64_t length = is_grouped(w) ? filled : round_up(filled, kColumnUnit);
+            visit(Block{static_cast<int32_t>(source), static_cast<int32_t>(filled), static_cast<int32_t>(length),
+                        static_cast<int32_t>(group)});
         }
     }
 }
@@ -47,25 +48,46 @@ void for_each_span(const linear_weight& w, Visit visit) {
 }
 
 struct Sections {
-    int64_t codes, scales, zeros, blocks, spans;
+    int64_t codes, scales, zeros, blocks, spans, steps, min_steps;
 
-    int64_t sum() const { return codes + scales + zeros + blocks + spans; }
+    int64_t sum() const { return codes + scales + zeros + blocks + spans + steps + min_steps; }
 };
 
 Sections section_bytes(const linear_weight& w) {
     const int64_t row_blocks = row_blocks_of(w);
     const int64_t per_group = row_blocks * kLanes * w.num_groups;
-    const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_F16 ? 2 : w.zero_kind == PARLOR_ZERO_U8 ? 1 : 0;
+    const int64_t scale_bytes = w.two_levels ? 1 : 2;
+    const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_MIN ? scale_bytes
+        : w.zero_kind == PARLOR_ZERO_F16 ? 2 : w.zero_kind == PARLOR_ZERO_U8 ? 1 : 0;
+    const int64_t step_bytes = round_up(row_blocks * kLanes * num_steps_of(w) * 2, 64);
     return {round_up(row_blocks * row_block_bytes(w), 64),
-            round_up(per_group * 2, 64),
+            round_up(per_group * scale_bytes, 64),
             round_up(per_group * zero_bytes, 64),
             round_up(w.num_blocks * static_cast<int64_t>(sizeof(Block)), 64),
-            round_up(w.num_spans * static_cast<int64_t>(sizeof(Span)), 64)};
+            round_up(w.num_spans * static_cast<int64_t>(sizeof(Span)), 64),
+            step_bytes, w.zero_kind == PARLOR_ZERO_MIN ? step_bytes : 0};
+}
+
+// The forms of weights in small groups that kernels exist for.
+int check_groups(const linear_weight& w) {
+    const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
+    if (!has_mins && w.zero_kind != PARLOR_ZERO_ONE) return PARLOR_ERROR_DTYPE;
+    if (w.k % (w.two_levels ? kStepColumns : kGroupUnit) != 0) return PARLOR_ERROR_SIZE;
+    if (w.perm || w.zero < 0 || w.zero > 255) return PARLOR_ERROR_VALUE;
+    const bool is_16 = has_pairs(w.kind);
+    if (w.group_size != (is_16 ? 16 : 32) || (is_16 && !w.two_levels)) return PARLOR_ERROR_VALUE;
+    switch (w.kind) {
+        case PARLOR_LINEAR_G2: case PARLOR_LINEAR_G4: return has_mins ? PARLOR_OK : PARLOR_ERROR_DTYPE;
+        case PARLOR_LINEAR_G5: return has_mins || !w.two_levels ? PARLOR_OK : PARLOR_ERROR_DTYPE;
+        default: return has_mins ? PARLOR_ERROR_DTYPE : PARLOR_OK;
+    }
 }
 
 int check(const linear_weight& w) {
     if (w.n < 1 || w.k < 1 || w.n > kMaxSize || w.k > kMaxSize) return PARLOR_ERROR_SIZE;
-    if (w.kind < PARLOR_LINEAR_Q4 || w.kind > PARLOR_LINEAR_F32) return PARLOR_ERROR_DTYPE;
+    if (w.kind < PARLOR_LINEAR_Q4 || w.kind > PARLOR_LINEAR_T4) return PARLOR_ERROR_DTYPE;
+    if (is_grouped(w)) return check_groups(w);
+    if (w.two_levels) return PARLOR_ERROR_VALUE;
     if (!is_quantized(w)) return w.group_size == 0 && !w.perm ? PARLOR_OK : PARLOR_ERROR_VALUE;
     if (w.group_size < 1 || w.group_size > w.k) return PARLOR_ERROR_SIZE;
     if (w.zero_kind < PARLOR_ZERO_ONE || w.zero_kind > PARLOR_ZERO_F16) return PARLOR_ERROR_DTYPE;
@@ -106,11 +128,37 @@ void pack_codes(const linear_weight& w, const uint8_t* codes, int64_t row_block,
 
 // [n, groups] -> [row blocks][groups][16]
 template <class T>
-void pack_groups(const linear_weight& w, const T* source, int64_t row_block, T* target) {
-    for (int64_t group = 0; group < w.num_groups; ++group) {
+void pack_groups(const linear_weight& w, const T* source, int64_t groups, int64_t row_block, T* packed) {
+    T* target = packed + row_block * groups * kLanes;
+    for (int64_t group = 0; group < groups; ++group) {
         for (int64_t lane = 0; lane < kLanes; ++lane) {
             const int64_t row = row_block * kLanes + lane;
-            *target++ = row < w.n ? source[row * w.num_groups + group] : T{0};
+            *target++ = row < w.n ? source[row * groups + group] : T{0};
+        }
+    }
+}
+
+// One row block of groups.h.
+void pack_units(const linear_weight& w, const uint8_t* codes, int64_t row_block, uint8_t* packed) {
+    const int64_t bytes = unit_lines(w.kind) * 64;
+    std::memset(packed, 0, row_block_bytes(w));
+    for (int64_t lane = 0; lane < kLanes && row_block * kLanes + lane < w.n; ++lane) {
+        const uint8_t* const row = codes + (row_block * kLanes + lane) * w.k;
+        for (int64_t k = 0; k < w.k; ++k) {
+            uint8_t* line = packed + k / kGroupUnit * bytes + lane * 4 + k % 4;
+            const int quad = static_cast<int>(k % kGroupUnit) / 4;
+            int rest = row[k];
+            if (has_nibbles(w.kind)) {
+                line[quad / 2 * 64] = static_cast<uint8_t>(line[quad / 2 * 64] | (rest & 15) << quad % 2 * 4);
+                line += 4 * 64;
+                rest >>= 4;
+            }
+            if (has_pairs(w.kind)) {
+                line[quad / 4 * 64] = static_cast<uint8_t>(line[quad / 4 * 64] | (rest & 3) << quad % 4 * 2);
+                line += 2 * 64;
+                rest >>= 2;
+            }
+            if (has_bits(w.kind)) *line = static_cast<uint8_t>(*line | (rest & 1) << quad);
         }
     }
 }
@@ -124,6 +172,16 @@ void pack_values(const linear_weight& w, const T* source, int64_t row_block, int
                 *target++ = row < w.n && column + i < w.k ? source[row * w.k + column + i] : T{0};
         }
     }
+}
+
+// Write blocks and spans to `memory`.
+void place_blocks(linear_weight& w, void* memory, const Sections& bytes) {
+    Block* block = static_cast<Block*>(memory);
+    Span* span = reinterpret_cast<Span*>(static_cast<char*>(memory) + bytes.blocks);
+    w.blocks = block;
+    w.spans = span;
+    for_each_block(w, [&](const Block& next) { *block++ = next; });
+    for_each_span(w, [&](const Span& next) { *span++ = next; });
 }
 
 }  // namespace
@@ -153,35 +211,65 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
     linear_weight& w = *weight;
     if (const int error = check(w)) return error;
     if (const int error = check_buffer(w, codes, buffer)) return error;
-    if (!is_quantized(w)) return PARLOR_ERROR_DTYPE;
+    if (!is_quantized(w) || is_grouped(w)) return PARLOR_ERROR_DTYPE;
     if (w.zero_kind != PARLOR_ZERO_ONE && !zeros) return PARLOR_ERROR_POINTER;
 
     const Sections bytes = section_bytes(w);
     char* const base = static_cast<char*>(buffer);
     uint16_t* const packed_scales = reinterpret_cast<uint16_t*>(base + bytes.codes);
     char* const packed_zeros = base + bytes.codes + bytes.scales;
-    Block* const blocks = reinterpret_cast<Block*>(packed_zeros + bytes.zeros);
+    place_blocks(w, packed_zeros + bytes.zeros, bytes);
     w.codes = base;
     w.scales = packed_scales;
     w.zeros = packed_zeros;
-    Span* const spans = reinterpret_cast<Span*>(packed_zeros + bytes.zeros + bytes.blocks);
-    w.blocks = blocks;
-    w.spans = spans;
-    int64_t block_count = 0, span_count = 0;
-    for_each_block(w, [&](const Block& block) { blocks[block_count++] = block; });
-    for_each_span(w, [&](const Span& span) { spans[span_count++] = span; });
-
+    w.steps = w.min_steps = nullptr;
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
-        const int64_t stride = kLanes * w.num_groups;
         for (int64_t i = begin; i < end; ++i) {
             pack_codes(w, codes, i, reinterpret_cast<uint32_t*>(base + i * row_block_bytes(w)));
-            pack_groups(w, scales, i, packed_scales + i * stride);
+            pack_groups(w, scales, w.num_groups, i, packed_scales);
             if (w.zero_kind == PARLOR_ZERO_U8)
-                pack_groups(w, static_cast<const uint8_t*>(zeros), i,
-                            reinterpret_cast<uint8_t*>(packed_zeros) + i * stride);
+                pack_groups(w, static_cast<const uint8_t*>(zeros), w.num_groups, i, reinterpret_cast<uint8_t*>(packed_zeros));
             if (w.zero_kind == PARLOR_ZERO_F16)
-                pack_groups(w, static_cast<const uint16_t*>(zeros), i,
-                            reinterpret_cast<uint16_t*>(packed_zeros) + i * stride);
+                pack_groups(w, static_cast<const uint16_t*>(zeros), w.num_groups, i,
+                            reinterpret_cast<uint16_t*>(packed_zeros));
+        }
+    });
+    return PARLOR_OK;
+}
+
+extern "C" int linear_pack_groups(linear_weight* weight, const uint8_t* codes, const void* scales, const void* mins,
+                                  const uint16_t* steps, const uint16_t* min_steps, void* buffer, void*) {
+    if (!weight || !scales) return PARLOR_ERROR_POINTER;
+    linear_weight& w = *weight;
+    if (const int error = check(w)) return error;
+    if (const int error = check_buffer(w, codes, buffer)) return error;
+    if (!is_grouped(w)) return PARLOR_ERROR_DTYPE;
+    const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
+    if ((has_mins && !mins) || (w.two_levels && (!steps || (has_mins && !min_steps)))) return PARLOR_ERROR_POINTER;
+
+    const Sections bytes = section_bytes(w);
+    uint8_t* const base = static_cast<uint8_t*>(buffer);
+    uint8_t* const packed_scales = base + bytes.codes;
+    uint8_t* const packed_mins = packed_scales + bytes.scales;
+    place_blocks(w, packed_mins + bytes.zeros, bytes);
+    uint16_t* const packed_steps = reinterpret_cast<uint16_t*>(packed_mins + bytes.zeros + bytes.blocks + bytes.spans);
+    uint16_t* const packed_min_steps = packed_steps + bytes.steps / 2;
+    w.codes = base;
+    w.scales = reinterpret_cast<uint16_t*>(packed_scales);
+    w.zeros = packed_mins;
+    w.steps = packed_steps;
+    w.min_steps = packed_min_steps;
+    const auto pack = [&](const void* source, uint8_t* packed, int64_t i) {
+        if (w.two_levels) return pack_groups(w, static_cast<const uint8_t*>(source), w.num_groups, i, packed);
+        pack_groups(w, static_cast<const uint16_t*>(source), w.num_groups, i, reinterpret_cast<uint16_t*>(packed));
+    };
+    team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            pack_units(w, codes, i, base + i * row_block_bytes(w));
+            pack(scales, packed_scales, i);
+            if (has_mins) pack(mins, packed_mins, i);
+            if (w.two_levels) pack_groups(w, steps, num_steps_of(w), i, packed_steps);
+            if (w.two_levels && has_mins) pack_groups(w, min_steps, num_steps_of(w), i, packed_min_steps);
         }
     });
     return PARLOR_OK;
@@ -196,6 +284,7 @@ extern "C" int linear_pack_dense(linear_weight* weight, const void* values, void
     w.codes = buffer;
     w.scales = nullptr;
     w.zeros = w.blocks = w.spans = nullptr;
+    w.steps = w.min_steps = nullptr;
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             char* const target = static_cast<char*>(buffer) + i * row_block_bytes(w);

@@ -274,7 +274,7 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
 
 bool takes_prompts(const linear_weight& w, int epilogue) {
     // Exact weights ask for float32. Where up begins within a row block of gate's, both would have to be cut.
-    return is_quantized(w) && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
+    return is_quantized(w) && !is_grouped(w) && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
 }
 
 int64_t prompt_staged_bytes(const linear_weight& w, int64_t rows) { return pairs_of(rows) * kPromptPair * w.padded_k * 2; }

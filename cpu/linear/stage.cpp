@@ -32,6 +32,7 @@ inline uint32_t float_bits(float value) {
 }
 
 constexpr int kMaxTileRows = 16;
+constexpr int kRoundedColumns = 16;  // at a time: the shortest block
 
 void normalize(const float* x, const float* norm, float factor, int64_t count, float* values) {
     for (int64_t i = 0; i < count; ++i) values[i] = x[i] * factor * norm[i];
@@ -76,9 +77,9 @@ int32_t round_block(const linear_weight&, const float* values, int length, float
                     int64_t place) {
     int8_t* const high = static_cast<int8_t*>(codes[0]) + place;
     int8_t* const low = static_cast<int8_t*>(codes[1]) + place;
-    int32_t lanes[kColumnUnit] = {};
-    for (int i = 0; i < length; i += kColumnUnit) {
-        for (int j = 0; j < kColumnUnit; ++j) {
+    int32_t lanes[kRoundedColumns] = {};
+    for (int i = 0; i < length; i += kRoundedColumns) {
+        for (int j = 0; j < kRoundedColumns; ++j) {
             const int32_t code = round_to_code(values[i + j], inverse);
             const int32_t upper = (code + kHighPlane / 2) >> 4;
             high[i + j] = static_cast<int8_t>(upper);

@@ -15,46 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SUPER_BLOCK = 256
+from model.kernels.groups import Groups
+
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 FP4_VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # twice the E2M1 numbers
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Weights of one tensor, [rows, columns], in groups of `size` columns.
-
-    weight = (value - zero) * scale * step - minimum * min_step; value = table[code] if there is a table,
-    else code.
-    """
-
-    codes: Tensor                  # uint8 [rows, columns]
-    bits: int
-    size: int
-    scales: Tensor                 # float16 [rows, groups], or int8 and then times `steps`
-    zero: int = 0                  # the same for all
-    mins: Tensor | None = None     # float16 [rows, groups], or uint8 and then times `min_steps`
-    steps: Tensor | None = None    # float16 [rows, columns / 256]
-    min_steps: Tensor | None = None
-    table: tuple[int, ...] | None = None
-
-    def dequantize(self) -> Tensor:
-        """float32 [rows, columns], as ggml computes it: scale * step first."""
-        values = self.codes.float() - self.zero if self.table is None \
-            else torch.tensor(self.table, dtype=torch.float32)[self.codes.int()]
-        rows, columns = self.codes.shape
-        values = values.view(rows, -1, self.size)
-        values = values * self._spread(self.scales, self.steps)
-        if self.mins is not None:
-            values = values - self._spread(self.mins, self.min_steps)
-        return values.view(rows, columns)
-
-    def _spread(self, numbers: Tensor, steps: Tensor | None) -> Tensor:
-        """float32 [rows, groups, 1]."""
-        numbers = numbers.float()
-        if steps is not None:
-            numbers = numbers * steps.float().repeat_interleave(SUPER_BLOCK // self.size, 1)
-        return numbers.unsqueeze(-1)
 
 
 @dataclass(frozen=True)

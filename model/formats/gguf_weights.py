@@ -1,7 +1,4 @@
-"""The weights of a GGUF file as matrices: each type in the nearest form that the kernels have.
-
-Nothing is rounded but products of two scales, and minimums divided by them, to float16.
-"""
+"""The weights of a GGUF file as matrices, each with the codes and scales that it has in the file."""
 
 from __future__ import annotations
 
@@ -11,13 +8,11 @@ import torch
 from torch import Tensor
 
 from model.files import ModelLoadError
-from model.formats.ggml_types import SUPER_BLOCK, SUPPORTED, Groups
+from model.formats.ggml_types import SUPPORTED
 from model.formats.gguf import GgufFile, GgufTensor
-from model.formats.weights import CPU, DenseMatrix, Matrix, MatrixInfo, QuantizedMatrix
+from model.formats.weights import CPU, DenseMatrix, GroupMatrix, Matrix, MatrixInfo
 
 _DENSE_KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-_SIGNED = 128  # added to values of a table, so that codes are not negative
-_BYTES_PER_GROUP = 4
 
 
 class GgufReader:
@@ -55,10 +50,8 @@ class GgufReader:
         tensor = self._checked(name + ".weight", (n, k))
         if tensor.type.dtype is not None:
             return MatrixInfo(_DENSE_KINDS[tensor.type.dtype], tensor.nbytes)
-        groups = tensor.type.groups(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8))
-        bits = _kept_bits(groups)
-        padded = k // groups.size * max(32, groups.size)
-        return MatrixInfo(f"q{bits}", n * (padded * bits // 8 + k // groups.size * _BYTES_PER_GROUP))
+        matrix = GroupMatrix(tensor.type.groups(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8)), None)
+        return MatrixInfo(matrix.kind, n * matrix.row_bytes)
 
     def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         tensor = self._checked(name + ".weight", (n, k))
@@ -66,7 +59,7 @@ class GgufReader:
         bias = self._bias(name, n, device)
         if tensor.type.dtype is not None:
             return DenseMatrix(raw.view(tensor.type.dtype), bias)
-        return widened(tensor.type.groups(raw), bias)
+        return GroupMatrix(tensor.type.groups(raw), bias)
 
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         tensor = self._checked(name, (n,))
@@ -101,33 +94,3 @@ class GgufReader:
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         bias = name + ".bias"
         return self.vector(bias, n, device) if bias in self.gguf else None
-
-
-def _kept_bits(groups: Groups) -> int:
-    return 8 if groups.bits > 4 or groups.table is not None else 4
-
-
-def widened(groups: Groups, bias: Tensor | None = None) -> QuantizedMatrix:
-    """Codes of 4 or 8 bits, with a float16 scale and zero point for each group."""
-    rows = len(groups.codes)
-    codes, zero = groups.codes, groups.zero
-    if groups.table is not None:
-        values = torch.tensor(groups.table, device=codes.device) + _SIGNED
-        codes, zero = values.to(torch.uint8)[codes.int()], _SIGNED
-    scales = _product(groups.scales, groups.steps, groups.size)
-    zeros = torch.full(scales.shape, zero, dtype=torch.uint8, device=codes.device)
-    if groups.mins is not None:
-        mins = _product(groups.mins, groups.min_steps, groups.size)
-        flat = scales.to(torch.float16) == 0  # every weight of such a group is -minimum: code 0, zero point 1
-        codes = torch.where(flat.repeat_interleave(groups.size, 1), 0, codes)
-        zeros = torch.where(flat, 1.0, zero + mins / torch.where(flat, 1.0, scales)).to(torch.float16)
-        scales = torch.where(flat, mins, scales)
-    return QuantizedMatrix(codes.view(rows, -1), scales.to(torch.float16), zeros, groups.size,
-                           _kept_bits(groups), None, bias)
-
-
-def _product(numbers: Tensor, steps: Tensor | None, size: int) -> Tensor:
-    """float32 [rows, groups]: numbers times their steps."""
-    if steps is None:
-        return numbers.float()
-    return numbers.float() * steps.float().repeat_interleave(SUPER_BLOCK // size, 1)

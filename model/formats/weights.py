@@ -6,11 +6,13 @@ nothing of files or kernels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from model.kernels.groups import Groups
 
 CPU = torch.device("cpu")
 
@@ -44,14 +46,39 @@ class QuantizedMatrix:
         return self.codes.shape[0]
 
 
-Matrix = DenseMatrix | QuantizedMatrix
+@dataclass(frozen=True)
+class GroupMatrix:
+    """A weight in groups of 16 or 32 columns; bias float32 [n] or None."""
+
+    groups: Groups
+    bias: Tensor | None
+
+    @property
+    def n(self) -> int:
+        return len(self.groups.codes)
+
+    @property
+    def kind(self) -> str:
+        """As the kernels name it."""
+        return self.groups.kind
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes in memory, once it is packed."""
+        groups = self.groups
+        parts = (groups.scales, groups.mins, groups.steps, groups.min_steps)
+        numbers = sum(part.nbytes for part in parts if part is not None)
+        return (groups.codes.shape[1] * groups.bits // 8) + numbers // self.n
+
+
+Matrix = DenseMatrix | QuantizedMatrix | GroupMatrix
 
 
 @dataclass(frozen=True)
 class MatrixInfo:
     """What a matrix will be, known from headers alone."""
 
-    kind: str    # q4 | q8 | f16 | bf16 | f32
+    kind: str    # q4 | q8 | f16 | bf16 | f32, or of a GroupMatrix
     nbytes: int  # in memory, once it is packed
 
 
@@ -122,16 +149,35 @@ def _fits(a: Matrix, b: Matrix) -> bool:
         same_order = a.perm is b.perm or (a.perm is not None and b.perm is not None
                                           and torch.equal(a.perm, b.perm))
         return same_order and (a.bits, a.group_size) == (b.bits, b.group_size)
+    if isinstance(a, GroupMatrix) and isinstance(b, GroupMatrix):
+        return _form(a.groups) == _form(b.groups)
     return False
+
+
+def _form(groups: Groups) -> tuple[object, ...]:
+    """What must agree between weights that are packed as one."""
+    return (groups.bits, groups.size, groups.zero, groups.table, groups.scales.dtype, groups.mins is None,
+            groups.steps is None)
 
 
 def _stacked(a: Matrix, b: Matrix) -> Matrix:
     bias = _stacked_bias(a, b)
     if isinstance(a, DenseMatrix) and isinstance(b, DenseMatrix):
         return DenseMatrix(torch.cat((a.weight, b.weight)), bias)
+    if isinstance(a, GroupMatrix) and isinstance(b, GroupMatrix):
+        return GroupMatrix(_stacked_groups(a.groups, b.groups), bias)
     assert isinstance(a, QuantizedMatrix) and isinstance(b, QuantizedMatrix)
     return QuantizedMatrix(torch.cat((a.codes, b.codes)), torch.cat((a.scales, b.scales)),
                            torch.cat((a.zeros, b.zeros)), a.group_size, a.bits, a.perm, bias)
+
+
+def _stacked_groups(a: Groups, b: Groups) -> Groups:
+    def both(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+        return None if x is None or y is None else torch.cat((x, y))
+
+    return replace(a, codes=torch.cat((a.codes, b.codes)), scales=torch.cat((a.scales, b.scales)),
+                   mins=both(a.mins, b.mins), steps=both(a.steps, b.steps),
+                   min_steps=both(a.min_steps, b.min_steps))
 
 
 def _stacked_bias(a: Matrix, b: Matrix) -> Tensor | None:

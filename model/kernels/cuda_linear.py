@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.crossover import ROWS, Crossovers, find_crossover
+from model.kernels.groups import Groups, check_groups
 from model.kernels.linear import LinearOperations, LinearWeight, WeightStruct
 from model.kernels.linear_checks import EPILOGUES, check_linear
 
@@ -42,6 +43,12 @@ class CudaLinearOperations(LinearOperations):
         codes, scales, zeros = (part.to(self.device) for part in (codes, scales, zeros))
         return super().pack_linear(codes, scales, zeros, group_size, bits, self._moved(perm),
                                    self._moved(bias), exact)
+
+    def pack_groups(self, groups: Groups, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+        """As LinearOperations.pack_groups, but codes become 4 or 8 bits: see Groups.widened."""
+        check_groups(groups)
+        codes, scales, zeros, bits = groups.widened()
+        return self.pack_linear(codes, scales, zeros, groups.size, bits, None, bias, exact)
 
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None,
                    exact: bool = False) -> LinearWeight:

@@ -235,10 +235,16 @@ PARLOR_API int sample(
 /* ---- linear: y = x @ W^T -------------------------------------------------------------------------- */
 
 /* How a weight is kept. Quantized: weight[n][j] = (code[n][j] - zero[n][g]) * scale[n][g], g = j / group_size. */
-enum { PARLOR_LINEAR_Q4 = 0, PARLOR_LINEAR_Q8 = 1, PARLOR_LINEAR_F16 = 2, PARLOR_LINEAR_BF16 = 3, PARLOR_LINEAR_F32 = 4 };
+enum { PARLOR_LINEAR_Q4 = 0, PARLOR_LINEAR_Q8 = 1, PARLOR_LINEAR_F16 = 2, PARLOR_LINEAR_BF16 = 3, PARLOR_LINEAR_F32 = 4,
+/* In groups of 16 or 32, of 2 to 6 bits, and 4-bit codes into a table of 16 values (on the CPU only):
+ * weight = (value - zero) * scale * step - minimum * min_step, value = table[code] or code. In two levels scales are int8,
+ * minimums uint8, and every 256 columns have a float16 step and min_step; else scales and minimums are float16. */
+       PARLOR_LINEAR_G2 = 5, PARLOR_LINEAR_G3 = 6, PARLOR_LINEAR_G4 = 7, PARLOR_LINEAR_G5 = 8, PARLOR_LINEAR_G6 = 9,
+       PARLOR_LINEAR_T4 = 10 };
 
-/* How zero points are kept: one number for the whole weight (symmetric), a byte or a float16 for each group. */
-enum { PARLOR_ZERO_ONE = 0, PARLOR_ZERO_U8 = 1, PARLOR_ZERO_F16 = 2 };
+/* How zero points are kept: one number for the whole weight (symmetric), a byte or a float16 for each group. _MIN: there
+ * are minimums instead (of PARLOR_LINEAR_G*). */
+enum { PARLOR_ZERO_ONE = 0, PARLOR_ZERO_U8 = 1, PARLOR_ZERO_F16 = 2, PARLOR_ZERO_MIN = 3 };
 
 /* A packed weight. The caller fills in the first part; linear_plan() and linear_pack_*() the second.
  * The packed layout is described in cpu/linear/linear.h; one copy serves every instruction set. */
@@ -249,6 +255,8 @@ struct linear_weight {
     int32_t zero_kind;         /* PARLOR_ZERO_* */
     int32_t zero;              /* the zero point of PARLOR_ZERO_ONE, 0..255 */
     int32_t exact;             /* 1: activations stay float32; 0: they are rounded to 12 bits in spans */
+    int32_t two_levels;        /* 1: scales count in steps */
+    uint8_t table[16];         /* of PARLOR_LINEAR_T4: the values + 128 */
     const float* bias;         /* [n] or null */
     const int32_t* perm;       /* [k] or null: column j of the codes multiplies x[perm[j]] */
 
@@ -262,6 +270,8 @@ struct linear_weight {
     const void* zeros;
     const void* blocks;
     const void* spans;
+    const uint16_t* steps;     /* float16, in two levels */
+    const uint16_t* min_steps;
 };
 
 /* Check the first part of *weight and set its sizes, nbytes among them. Dense kinds have no groups. */
@@ -273,6 +283,14 @@ PARLOR_API int linear_pack_quantized(
     const uint8_t* codes,          /* [n, k] one code a byte, columns sorted by group */
     const uint16_t* scales,        /* float16 [n, groups] */
     const void* zeros,             /* uint8 or float16 [n, groups] by zero_kind; unused for PARLOR_ZERO_ONE */
+    void* buffer, void* stream);
+PARLOR_API int linear_pack_groups(
+    struct linear_weight* weight,  /* as linear_plan() left it, of PARLOR_LINEAR_G* or _T4 */
+    const uint8_t* codes,          /* [n, k] one code a byte */
+    const void* scales,            /* float16 or int8 [n, groups] */
+    const void* mins,              /* float16 or uint8 [n, groups], or null */
+    const uint16_t* steps,         /* float16 [n, k / 256], or null */
+    const uint16_t* min_steps,     /* the same */
     void* buffer, void* stream);
 PARLOR_API int linear_pack_dense(
     struct linear_weight* weight,

@@ -7,7 +7,7 @@ tensors and the C interface, nothing of checkpoints, layers or models.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,20 @@ import torch
 from torch import Tensor
 
 from model.kernels.binding import Library
+from model.kernels.groups import TABLE_ZERO, Groups, check_groups
 from model.kernels.linear_checks import (
     DENSE_KINDS,
     EPILOGUES,
     QUANTIZED_KINDS,
     check_dense,
     check_linear,
+    check_perm_and_bias,
     check_quantized,
 )
 
-KINDS = ("q4", "q8", "f16", "bf16", "f32")
+KINDS = ("q4", "q8", "f16", "bf16", "f32", "g2", "g3", "g4", "g5", "g6", "t4")
 """In the order of PARLOR_LINEAR_* in kernels.h."""
-ZERO_ONE, ZERO_U8, ZERO_F16 = range(3)
+ZERO_ONE, ZERO_U8, ZERO_F16, ZERO_MIN = range(4)
 """PARLOR_ZERO_* in kernels.h."""
 ALIGNMENT = 64
 HUGE_PAGE = 2 << 20
@@ -39,10 +41,12 @@ class WeightStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("n", "k", "group_size")),
-        *((name, ctypes.c_int32) for name in ("kind", "zero_kind", "zero", "exact")),
+        *((name, ctypes.c_int32) for name in ("kind", "zero_kind", "zero", "exact", "two_levels")),
+        ("table", ctypes.c_uint8 * 16),
         *((name, ctypes.c_void_p) for name in ("bias", "perm")),
         *((name, ctypes.c_int64) for name in ("padded_k", "num_groups", "num_blocks", "num_spans", "nbytes")),
-        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks", "spans")),
+        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks", "spans", "steps",
+                                                 "min_steps")),
     ]
 
 
@@ -112,6 +116,28 @@ class LinearOperations:
         sources = [t.contiguous() for t in (codes, scales, zeros)]
         return self._pack("linear_pack_quantized", struct, sources, bias, perm)
 
+    def pack_groups(self, groups: Groups, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+        """Pack a weight in small groups; its parts are kept as they are.
+
+        bias   float32 [n]
+        exact  as in pack_linear
+        Raises ValueError if the parts do not fit together.
+        """
+        check_groups(groups)
+        codes = groups.codes
+        if groups.is_plain:
+            zeros = torch.full(groups.scales.shape, groups.zero, dtype=torch.uint8, device=codes.device)
+            return self.pack_linear(codes, groups.scales, zeros, groups.size, groups.bits, None, bias, exact)
+        check_perm_and_bias(*codes.shape, None, bias)
+        struct = _new_struct(codes, groups.kind, exact, bias, None)
+        struct.group_size, struct.two_levels = groups.size, groups.steps is not None
+        struct.zero_kind, struct.zero = (ZERO_ONE, groups.zero) if groups.mins is None else (ZERO_MIN, 0)
+        if groups.table is not None:
+            struct.zero, struct.table = TABLE_ZERO, (ctypes.c_uint8 * 16)(*groups.table_bytes())
+        parts = (codes, groups.scales, groups.mins, groups.steps, groups.min_steps)
+        sources = [None if part is None else part.contiguous() for part in parts]
+        return self._pack("linear_pack_groups", struct, sources, bias, None)
+
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
         """Pack a weight [n, k] of float16, bfloat16 or float32 in its own dtype. ValueError for others."""
         check_dense(weight, bias)
@@ -137,7 +163,7 @@ class LinearOperations:
         self,
         function: str,
         struct: WeightStruct,
-        sources: list[Tensor],
+        sources: Sequence[Tensor | None],
         bias: Tensor | None,
         perm: Tensor | None,
     ) -> LinearWeight:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from model.kernels.groups import Groups
 from model.kernels.sampling import SamplingRow
 
 NORMS = ("none", "rms", "layer")
@@ -112,6 +113,9 @@ class Operations(Protocol):
 
     def pack_linear(self, codes: Tensor, scales: Tensor, zeros: Tensor, group_size: int, bits: int = 4,
                     perm: Tensor | None = None, bias: Tensor | None = None,
+                    exact: bool = False) -> PackedWeight: ...
+
+    def pack_groups(self, groups: Groups, bias: Tensor | None = None,
                     exact: bool = False) -> PackedWeight: ...
 
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None,

@@ -186,6 +186,7 @@ EMULATED_CALL __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
     const emulated::Floats x(a), y(b), z(c);
     return emulated::each_lane<emulated::Floats>([&](int i) { return __builtin_fmaf(x[i], y[i], z[i]); });
 }
+EMULATED_CALL __m512 _mm512_fmsub_ps(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, -c); }
 EMULATED_CALL __m512 _mm512_fnmadd_ps(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(-a, b, c); }
 
 EMULATED_CALL __m512 _mm512_roundscale_ps(__m512 a, int mode) {
@@ -235,6 +236,7 @@ EMULATED_CALL float _mm512_reduce_max_ps(__m512 a) {
 
 inline __m512i _mm512_and_si512(__m512i a, __m512i b) { return a & b; }
 inline __m512i _mm512_andnot_si512(__m512i a, __m512i b) { return ~a & b; }
+inline __m512i _mm512_or_si512(__m512i a, __m512i b) { return a | b; }
 inline __m512i _mm512_xor_si512(__m512i a, __m512i b) { return a ^ b; }
 inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
     const emulated::Words x(a), y(b);
@@ -299,6 +301,10 @@ EMULATED_CALL __m512i _mm512_cvtepu16_epi32(__m256i a) {
 EMULATED_CALL __m512i _mm512_cvtepu8_epi32(__m128i a) {
     const emulated::Lanes<uint8_t, __m128i> x(a);
     return emulated::each_lane<emulated::Words>([&](int i) { return uint32_t{x[i]}; });
+}
+EMULATED_CALL __m512i _mm512_cvtepi8_epi32(__m128i a) {
+    const emulated::Lanes<int8_t, __m128i> x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return static_cast<uint32_t>(int32_t{x[i]}); });
 }
 EMULATED_CALL __m512 _mm512_cvtph_ps(__m256i a) {
     const emulated::Halves x(a);

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from model.files import ModelLoadError
-from model.formats.ggml_types import SUPPORTED, Groups, ggml_type
+from model.formats.ggml_types import SUPPORTED, ggml_type
 from model.formats.gguf import GgufFile
+from model.kernels.groups import Groups
 from tests.helpers import gguf_files as make
 from tests.helpers.gguf_files import key, tensor
 

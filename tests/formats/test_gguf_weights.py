@@ -14,8 +14,9 @@ from model.formats.checkpoint import open_model
 from model.formats.ggml_types import ggml_type
 from model.formats.gguf import GgufFile
 from model.formats.gguf_parts import find_gguf
-from model.formats.gguf_weights import GgufReader, widened
-from model.formats.weights import DenseMatrix
+from model.formats.gguf_weights import GgufReader
+from model.formats.weights import GroupMatrix
+from model.kernels import load_kernels
 from model.kernels.reference.linear import dequantize
 from tests.formats.test_gguf import BLOCK_TYPES, random_blocks
 from tests.helpers.gguf_files import write_gguf
@@ -76,16 +77,15 @@ def test_rope_factors_divide_the_frequencies(tmp_path):
 
 
 @pytest.mark.parametrize("kind", BLOCK_TYPES, ids=lambda kind: kind.name)
-def test_every_type_becomes_a_matrix_that_the_kernels_have(kind):
+def test_every_type_can_be_widened_to_codes_of_4_or_8_bits(kind):
     """Up to float16 rounding of scales and minimums; a group whose scale is 0 has its minimum everywhere."""
     raw = torch.from_numpy(random_blocks(kind, 16, 512, seed=1))
     if kind.name == "Q4_K":
         raw[0, 4:8] = 0  # scales of the first four groups
     groups = ggml_type(int(kind)).groups(raw)
-    matrix = widened(groups)
-    assert matrix.bits in (4, 8) and int(matrix.codes.max()) < 1 << matrix.bits
-    weight = dequantize(matrix.codes, matrix.scales, matrix.zeros, matrix.group_size)
-    assert error(weight, groups.dequantize()) < 2e-3
+    codes, scales, zeros, bits = groups.widened()
+    assert bits in (4, 8) and int(codes.max()) < 1 << bits
+    assert error(dequantize(codes, scales, zeros, groups.size), groups.dequantize()) < 2e-3
 
 
 @pytest.mark.parametrize("kind", BLOCK_TYPES, ids=lambda kind: kind.name)
@@ -94,12 +94,11 @@ def test_what_a_matrix_will_take_is_known_from_the_header(kind, tmp_path):
     path = write_gguf(tmp_path / "m.gguf", {}, {"m.weight": (int(kind), raw)})
     reader = GgufReader(GgufFile(path))
     matrix = reader.matrix("m", 64, 512)
-    assert not isinstance(matrix, DenseMatrix) and reader.is_quantized("m")
-    info = reader.matrix_info("m", 64, 512)
-    assert info.kind == f"q{matrix.bits}"
-    groups = 512 // matrix.group_size
-    padded = groups * max(32, matrix.group_size)
-    assert info.nbytes == 64 * (padded * matrix.bits // 8 + 4 * groups)
+    assert isinstance(matrix, GroupMatrix) and reader.is_quantized("m")
+    info, packed = reader.matrix_info("m", 64, 512), load_kernels(threads=1).pack_groups(matrix.groups)
+    assert info.kind == packed.kind
+    assert 0 <= packed.nbytes - info.nbytes < 2048  # a list of the groups' places
+    assert 0.99 < info.nbytes / raw.nbytes < 1.2
     assert reader.table("m.weight", 64, 512).dtype == torch.float16
     assert reader.describe() == f"GGUF {kind.name}"
 

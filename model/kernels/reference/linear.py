@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.kernels.groups import Groups, check_groups
 from model.kernels.linear_checks import (
     DENSE_KINDS,
     QUANTIZED_KINDS,
     check_dense,
     check_linear,
+    check_perm_and_bias,
     check_quantized,
 )
 
@@ -74,6 +76,15 @@ def pack_linear(
     weight = dequantize(codes, scales, zeros, group_size)
     nbytes = codes.numel() * bits // 8 + scales.nbytes + zeros.nbytes
     return LinearWeight(QUANTIZED_KINDS[bits], weight, bias, perm, nbytes)
+
+
+def pack_groups(groups: Groups, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+    """A weight in small groups; its meaning is Groups.dequantize(). Raises ValueError if parts do not fit."""
+    check_groups(groups)
+    check_perm_and_bias(*groups.codes.shape, None, bias)
+    parts = (groups.scales, groups.mins, groups.steps, groups.min_steps)
+    nbytes = groups.codes.numel() * groups.bits // 8 + sum(part.nbytes for part in parts if part is not None)
+    return LinearWeight(groups.kind, groups.dequantize(), bias, None, nbytes)
 
 
 def pack_dense(weight: Tensor, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.reference.cache import cache_kind, hadamard, read_keys, read_values, write
-from model.kernels.reference.linear import linear, pack_dense, pack_linear
+from model.kernels.reference.linear import linear, pack_dense, pack_groups, pack_linear
 from model.kernels.sampling import SamplingRow
 
 
@@ -351,6 +351,7 @@ class ReferenceOperations:
     sample = staticmethod(sample)
     pack_linear = staticmethod(pack_linear)
     pack_dense = staticmethod(pack_dense)
+    pack_groups = staticmethod(pack_groups)
     linear = staticmethod(linear)
 
     def call(self, name: str, *arguments: object) -> None:

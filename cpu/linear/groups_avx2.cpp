@@ -1,0 +1,175 @@
+// Weights in small groups for 1..8 rows with AVX2, at most four rows at a time.
+//
+// Bound by the multiplier: activations of 12 bits are multiplied as pairs of int16, eight outputs in a register.
+#include <type_traits>
+
+#include "avx2.h"
+#include "groups.h"
+
+namespace parlor {
+namespace avx2 {
+namespace {
+
+constexpr int kMaxRows = 8;
+constexpr int kRowsAtOnce = 4;        // have their sums in registers
+constexpr int kPrefetchBytes = 2048;  // ahead
+
+inline __m256 widen_bytes(const void* source, int64_t group, int half, bool is_signed) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(
+        static_cast<const uint8_t*>(source) + group * kLanes + half * 8));
+    return _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
+}
+
+inline __m256 load_factor(bool two_levels, const void* source, int64_t group, int half, bool is_signed) {
+    if (two_levels) return widen_bytes(source, group, half, is_signed);
+    return load_8_halves(static_cast<const uint16_t*>(source) + group * kLanes + half * 8);
+}
+
+// Codes of columns 4 q .. 4 q + 3 of eight outputs, a byte each; `unit` points at that half of the first line.
+template <int kKind>
+inline __m256i quad(const uint8_t* unit, int q, __m256i table) {
+    const auto shifted = [](__m256i line, int left) {
+        return left > 0 ? _mm256_slli_epi32(line, left) : left < 0 ? _mm256_srli_epi32(line, -left) : line;
+    };
+    __m256i code = _mm256_setzero_si256();
+    if (has_nibbles(kKind)) {
+        code = _mm256_and_si256(shifted(load_line(unit + q / 2 * 64), q % 2 ? -4 : 0), _mm256_set1_epi8(15));
+        if (kKind == PARLOR_LINEAR_T4) code = _mm256_shuffle_epi8(table, code);
+        unit += 4 * 64;
+    }
+    if (has_pairs(kKind)) {
+        const int to = kKind == PARLOR_LINEAR_G6 ? 4 : 0;
+        const __m256i pairs = shifted(load_line(unit + q / 4 * 64), to - q % 4 * 2);
+        code = _mm256_or_si256(code, _mm256_and_si256(pairs, _mm256_set1_epi8(static_cast<char>(3 << to))));
+        unit += 2 * 64;
+    }
+    if (has_bits(kKind)) {
+        const int to = kKind == PARLOR_LINEAR_G5 ? 4 : 2;
+        const __m256i bits = shifted(load_line(unit), to - q);
+        code = _mm256_or_si256(code, _mm256_and_si256(bits, _mm256_set1_epi8(static_cast<char>(1 << to))));
+    }
+    return code;
+}
+
+// Half a row block, for the rows from first_row on.
+template <int kRows, int kKind, bool kTwoLevels, bool kMins, int kSize>
+void half_block(const linear_weight& w, const Tile& tile, const GroupStream& stream, int half, int first_row,
+                __m256* sums) {
+    constexpr int64_t kUnitBytes = unit_lines(kKind) * 64;
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.table)));
+    const int16_t* const x = static_cast<const int16_t*>(tile.codes[0]);
+    __m256 parts[kRows], least[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) sums[r] = parts[r] = least[r] = _mm256_setzero_ps();
+    const Span* span = spans_of(w);
+    for (int64_t group = 0; group < w.num_groups; ++group) {
+        const int64_t column = group * kSize;
+        const uint8_t* const unit = stream.codes + column / kGroupUnit * kUnitBytes + half * 32;
+        if (half == 0 && column % kGroupUnit == 0) {
+#pragma GCC unroll 8
+            for (int line = 0; line < unit_lines(kKind); ++line)
+                _mm_prefetch(reinterpret_cast<const char*>(unit) + line * 64 + kPrefetchBytes, _MM_HINT_T0);
+        }
+        const int16_t* const group_x = x + column * tile.rows + first_row * kSize;
+        const float* const offsets = tile.offsets + group * tile.rows + first_row;
+        __m256i dots[kRows];
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+            int32_t start;
+            __builtin_memcpy(&start, offsets + r, sizeof start);
+            dots[r] = kMins ? _mm256_setzero_si256() : _mm256_set1_epi32(start);
+        }
+        const auto add_quads = [&](int first_quad) {
+#pragma GCC unroll 8
+            for (int q = 0; q < kSize / 4; ++q) {
+                const __m256i code = quad<kKind>(unit, first_quad + q, table);
+                const __m256i even = code_pairs<8>(code, 0), odd = code_pairs<8>(code, 1);
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r) {
+                    const int16_t* const values = group_x + r * kSize + 4 * q;
+                    add_products(&dots[r], even, broadcast_pair(values));
+                    add_products(&dots[r], odd, broadcast_pair(values + 2));
+                }
+            }
+        };
+        if (kSize == 32 || column % kGroupUnit == 0) add_quads(0);
+        else add_quads(4);
+        const __m256 scales = load_factor(kTwoLevels, stream.scales, group, half, true);
+        const __m256 mins = kMins ? load_factor(kTwoLevels, stream.mins, group, half, false) : scales;
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+            parts[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), scales, parts[r]);
+            if (kMins) least[r] = _mm256_fmadd_ps(_mm256_set1_ps(offsets[r]), mins, least[r]);
+        }
+        if (group + 1 < span->last_block) continue;
+        const int64_t index = span - spans_of(w);
+        const int64_t place = index * kLanes + half * 8;
+        const __m256 steps = kTwoLevels ? load_8_halves(stream.steps + place) : _mm256_setzero_ps();
+        const __m256 min_steps = kTwoLevels && kMins ? load_8_halves(stream.min_steps + place) : steps;
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+            __m256 total = parts[r];
+            if (kTwoLevels && kMins) total = _mm256_fmsub_ps(total, steps, _mm256_mul_ps(least[r], min_steps));
+            else if (kTwoLevels) total = _mm256_mul_ps(total, steps);
+            else if (kMins) total = _mm256_sub_ps(total, least[r]);
+            const __m256 x_scale = _mm256_set1_ps(tile.scales[index * tile.rows + first_row + r]);
+            sums[r] = _mm256_fmadd_ps(total, x_scale, sums[r]);
+            parts[r] = least[r] = _mm256_setzero_ps();
+        }
+        ++span;
+    }
+}
+
+template <int kRows, int kKind, bool kTwoLevels, bool kMins, int kSize>
+void rows_of(const linear_weight& w, const Tile& tile, int first_row, int64_t first, int64_t last,
+             const Output& output) {
+    for (int64_t row_block = first; row_block < last; ++row_block) {
+        const GroupStream stream = group_stream(w, row_block);
+        __m256 halves[2][kRows];
+        for (int half = 0; half < 2; ++half)
+            half_block<kRows, kKind, kTwoLevels, kMins, kSize>(w, tile, stream, half, first_row, halves[half]);
+        for (int r = 0; r < kRows && first_row + r < output.rows; ++r)
+            store(w, Halves{halves[0][r], halves[1][r]}, row_block, output.out + (first_row + r) * output.stride,
+                  output.accumulate);
+    }
+}
+
+template <int kRows>
+void rounded_kind(const linear_weight& w, const Tile& tile, int row, int64_t first, int64_t last, const Output& output) {
+    switch (w.kind) {
+        case PARLOR_LINEAR_G2: return rows_of<kRows, PARLOR_LINEAR_G2, true, true, 16>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G3: return rows_of<kRows, PARLOR_LINEAR_G3, true, false, 16>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G4:
+            if (w.two_levels) return rows_of<kRows, PARLOR_LINEAR_G4, true, true, 32>(w, tile, row, first, last, output);
+            return rows_of<kRows, PARLOR_LINEAR_G4, false, true, 32>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G5:
+            if (w.two_levels) return rows_of<kRows, PARLOR_LINEAR_G5, true, true, 32>(w, tile, row, first, last, output);
+            if (w.zero_kind == PARLOR_ZERO_ONE)
+                return rows_of<kRows, PARLOR_LINEAR_G5, false, false, 32>(w, tile, row, first, last, output);
+            return rows_of<kRows, PARLOR_LINEAR_G5, false, true, 32>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G6: return rows_of<kRows, PARLOR_LINEAR_G6, true, false, 16>(w, tile, row, first, last, output);
+        default:
+            if (w.two_levels) return rows_of<kRows, PARLOR_LINEAR_T4, true, false, 32>(w, tile, row, first, last, output);
+            return rows_of<kRows, PARLOR_LINEAR_T4, false, false, 32>(w, tile, row, first, last, output);
+    }
+}
+
+void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    for (int row = 0; row < tile.rows; row += kRowsAtOnce) {
+        switch (tile.rows - row) {
+            case 1: rounded_kind<1>(w, tile, row, first, last, output); break;
+            case 2: rounded_kind<2>(w, tile, row, first, last, output); break;
+            case 3: rounded_kind<3>(w, tile, row, first, last, output); break;
+            default: rounded_kind<kRowsAtOnce>(w, tile, row, first, last, output);
+        }
+    }
+}
+
+}  // namespace
+
+LinearKernels group_kernels() {
+    return {kMaxRows, [](int rows) { return rows; }, rounded_rows, group_exact_rows, nullptr};
+}
+
+}  // namespace avx2
+}  // namespace parlor

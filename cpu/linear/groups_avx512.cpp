@@ -1,0 +1,234 @@
+// Weights in small groups for 1..8 rows with AVX-512 and VNNI.
+//
+// Bound by reading the codes: 4.6 bits a weight of G4 in two levels, 6.6 of G6. A unit of 32 columns takes 1.5 to 3
+// operations for each line to unpack, four dot products a line, and 8 a group for its scale and minimum, about half of
+// the time that the unit takes to arrive. Several row blocks, far apart in memory, are read at once as streams.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
+#endif
+#include <immintrin.h>
+
+#include "groups.h"
+
+namespace parlor {
+namespace avx512 {
+namespace {
+
+constexpr int kMaxRows = 8;
+constexpr int kPrefetchBytes = 2048;  // ahead in each stream
+
+inline __m512i load_line(const uint8_t* source) { return _mm512_loadu_si512(source); }
+
+inline __m512 load_halves(const uint16_t* source) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+}
+
+inline __m128i load_16_bytes(const void* source, int64_t group) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(source) + group);
+}
+
+inline __m512 load_scales(bool two_levels, const GroupStream& stream, int64_t group) {
+    if (two_levels) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_16_bytes(stream.scales, group)));
+    return load_halves(static_cast<const uint16_t*>(stream.scales) + group * kLanes);
+}
+
+inline __m512 load_mins(bool two_levels, const GroupStream& stream, int64_t group) {
+    if (two_levels) return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_16_bytes(stream.mins, group)));
+    return load_halves(static_cast<const uint16_t*>(stream.mins) + group * kLanes);
+}
+
+inline __m512i broadcast_word(const void* source) {
+    int32_t word;
+    __builtin_memcpy(&word, source, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+
+// The lines of a unit.
+template <int kKind>
+struct Unit {
+    __m512i nibbles[4], pairs[2], bits;
+
+    inline explicit Unit(const uint8_t* source) {
+        if (has_nibbles(kKind)) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) nibbles[i] = load_line(source + i * 64);
+            source += 4 * 64;
+        }
+        if (has_pairs(kKind)) {
+            pairs[0] = load_line(source), pairs[1] = load_line(source + 64);
+            source += 2 * 64;
+        }
+        if (has_bits(kKind)) bits = load_line(source);
+    }
+
+    // Codes of columns 4 q .. 4 q + 3, a byte each.
+    inline __m512i quad(int q, __m512i table) const {
+        const __m512i low = _mm512_set1_epi8(15);
+        __m512i code = _mm512_setzero_si512();
+        if (has_nibbles(kKind)) {
+            const __m512i line = nibbles[q / 2];
+            code = _mm512_and_si512(q % 2 ? _mm512_srli_epi32(line, 4) : line, low);
+            if (kKind == PARLOR_LINEAR_T4) code = _mm512_shuffle_epi8(table, code);
+        }
+        if (has_pairs(kKind)) {
+            const __m512i line = pairs[q / 4];
+            const int from = q % 4 * 2, to = kKind == PARLOR_LINEAR_G6 ? 4 : 0;
+            const __m512i mask = _mm512_set1_epi8(static_cast<char>(3 << to));
+            code = _mm512_or_si512(code, _mm512_and_si512(shifted(line, to - from), mask));
+        }
+        if (has_bits(kKind)) {
+            const int to = kKind == PARLOR_LINEAR_G5 ? 4 : 2;
+            const __m512i mask = _mm512_set1_epi8(static_cast<char>(1 << to));
+            code = _mm512_or_si512(code, _mm512_and_si512(shifted(bits, to - q), mask));
+        }
+        return code;
+    }
+
+    static inline __m512i shifted(__m512i line, int left) {
+        return left > 0 ? _mm512_slli_epi32(line, left) : left < 0 ? _mm512_srli_epi32(line, -left) : line;
+    }
+};
+
+inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
+    float* const out = output.out + row * output.stride;
+    const int64_t first = row_block * kLanes;
+    const int64_t left = w.n - first;
+    const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
+    if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
+    if (output.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
+    _mm512_mask_storeu_ps(out + first, mask, sum);
+}
+
+// Row blocks first + s * length + i of stream s, for all i < length.
+template <int kRows, int kStreams, int kKind, bool kTwoLevels, bool kMins, int kSize>
+void streams_of(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
+    constexpr int64_t kUnitBytes = unit_lines(kKind) * 64;
+    constexpr int kGroups = 32 / kSize;  // of a unit
+    const int64_t units = w.k / kGroupUnit;
+    const __m512i table = kKind == PARLOR_LINEAR_T4
+        ? _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.table))) : _mm512_setzero_si512();
+    for (int64_t i = 0; i < length; ++i) {
+        GroupStream streams[kStreams];
+        __m512 sums[kStreams][kRows], parts[kStreams][kRows], least[kStreams][kRows];
+#pragma GCC unroll 8
+        for (int s = 0; s < kStreams; ++s) {
+            streams[s] = group_stream(w, first + s * length + i);
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) sums[s][r] = parts[s][r] = least[s][r] = _mm512_setzero_ps();
+        }
+        const int8_t* high = static_cast<const int8_t*>(tile.codes[0]);
+        const int8_t* low = static_cast<const int8_t*>(tile.codes[1]);
+        for (int64_t u = 0; u < units; ++u) {
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s) {
+                const uint8_t* const codes = streams[s].codes + u * kUnitBytes;
+#pragma GCC unroll 8
+                for (int line = 0; line < unit_lines(kKind); ++line)
+                    _mm_prefetch(reinterpret_cast<const char*>(codes) + line * 64 + kPrefetchBytes, _MM_HINT_T1);
+                const Unit<kKind> unit(codes);
+#pragma GCC unroll 2
+                for (int g = 0; g < kGroups; ++g) {
+                    const int64_t group = u * kGroups + g;
+                    const float* const offsets = tile.offsets + group * kRows;
+                    __m512i dots[kRows], low_dots[kRows];
+#pragma GCC unroll 8
+                    for (int r = 0; r < kRows; ++r) {
+                        dots[r] = _mm512_setzero_si512();
+                        low_dots[r] = kMins ? _mm512_setzero_si512() : broadcast_word(offsets + r);
+                    }
+#pragma GCC unroll 8
+                    for (int q = 0; q < kSize / 4; ++q) {
+                        const __m512i code = unit.quad(g * (kSize / 4) + q, table);
+#pragma GCC unroll 8
+                        for (int r = 0; r < kRows; ++r) {
+                            const int64_t place = (g * kRows + r) * kSize + 4 * q;
+                            dots[r] = _mm512_dpbusd_epi32(dots[r], code, broadcast_word(high + place));
+                            low_dots[r] = _mm512_dpbusd_epi32(low_dots[r], code, broadcast_word(low + place));
+                        }
+                    }
+                    const __m512 scales = load_scales(kTwoLevels, streams[s], group);
+                    const __m512 mins = kMins ? load_mins(kTwoLevels, streams[s], group) : scales;
+#pragma GCC unroll 8
+                    for (int r = 0; r < kRows; ++r) {
+                        const __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(dots[r], 4), low_dots[r]);
+                        parts[s][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scales, parts[s][r]);
+                        if (kMins) least[s][r] = _mm512_fmadd_ps(_mm512_set1_ps(offsets[r]), mins, least[s][r]);
+                    }
+                }
+            }
+            high += kRows * kGroupUnit;
+            low += kRows * kGroupUnit;
+            if ((u + 1) % (kStepColumns / kGroupUnit) != 0 && u + 1 < units) continue;
+            const int64_t span = u / (kStepColumns / kGroupUnit);
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s) {
+                const __m512 steps = kTwoLevels ? load_halves(streams[s].steps + span * kLanes) : _mm512_setzero_ps();
+                const __m512 min_steps =
+                    kTwoLevels && kMins ? load_halves(streams[s].min_steps + span * kLanes) : steps;
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) {
+                    __m512 total = parts[s][r];
+                    if (kTwoLevels && kMins)
+                        total = _mm512_fmsub_ps(total, steps, _mm512_mul_ps(least[s][r], min_steps));
+                    else if (kTwoLevels) total = _mm512_mul_ps(total, steps);
+                    else if (kMins) total = _mm512_sub_ps(total, least[s][r]);
+                    const __m512 x_scale = _mm512_set1_ps(tile.scales[span * kRows + r]);
+                    sums[s][r] = _mm512_fmadd_ps(total, x_scale, sums[s][r]);
+                    parts[s][r] = least[s][r] = _mm512_setzero_ps();
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int s = 0; s < kStreams; ++s)
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r)
+                if (r < output.rows) store(w, sums[s][r], first + s * length + i, output, r);
+    }
+}
+
+template <int kRows, int kKind, bool kTwoLevels, bool kMins, int kSize>
+void split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
+    const int64_t length = (last - first) / kStreams;
+    if (length > 0) streams_of<kRows, kStreams, kKind, kTwoLevels, kMins, kSize>(w, tile, first, length, output);
+    const int64_t rest = first + length * kStreams;
+    if (rest < last) streams_of<kRows, 1, kKind, kTwoLevels, kMins, kSize>(w, tile, rest, last - rest, output);
+}
+
+// The forms that there are, see linear_pack_groups().
+template <int kRows>
+void rounded_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    switch (w.kind) {
+        case PARLOR_LINEAR_G2: return split<kRows, PARLOR_LINEAR_G2, true, true, 16>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G3: return split<kRows, PARLOR_LINEAR_G3, true, false, 16>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G4:
+            if (w.two_levels) return split<kRows, PARLOR_LINEAR_G4, true, true, 32>(w, tile, first, last, output);
+            return split<kRows, PARLOR_LINEAR_G4, false, true, 32>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G5:
+            if (w.two_levels) return split<kRows, PARLOR_LINEAR_G5, true, true, 32>(w, tile, first, last, output);
+            if (w.zero_kind == PARLOR_ZERO_ONE)
+                return split<kRows, PARLOR_LINEAR_G5, false, false, 32>(w, tile, first, last, output);
+            return split<kRows, PARLOR_LINEAR_G5, false, true, 32>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G6: return split<kRows, PARLOR_LINEAR_G6, true, false, 16>(w, tile, first, last, output);
+        default:
+            if (w.two_levels) return split<kRows, PARLOR_LINEAR_T4, true, false, 32>(w, tile, first, last, output);
+            return split<kRows, PARLOR_LINEAR_T4, false, false, 32>(w, tile, first, last, output);
+    }
+}
+
+inline int size_index(int rows) { return rows <= 1 ? 0 : rows <= 2 ? 1 : rows <= 4 ? 2 : 3; }
+
+void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    static constexpr decltype(&rounded_kind<1>) kRounded[] = {rounded_kind<1>, rounded_kind<2>, rounded_kind<4>,
+                                                              rounded_kind<8>};
+    kRounded[size_index(tile.rows)](w, tile, first, last, output);
+}
+
+}  // namespace
+
+LinearKernels group_kernels() {
+    return {kMaxRows, [](int rows) { return 1 << size_index(rows); }, rounded_rows, group_exact_rows, nullptr};
+}
+
+}  // namespace avx512
+}  // namespace parlor
