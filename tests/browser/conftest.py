@@ -32,6 +32,9 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 MARLOW, OTTO, LIN = (bot[0] for bot in BOTS)
+SETTINGS_OPEN = """
+    try { localStorage.getItem("parlor.panel.right") ?? localStorage.setItem("parlor.panel.right", "open"); }
+    catch {}"""
 PATIENCE_MS = 90_000  # a busy machine is slow; a test that passes never waits this long
 HOLD_SECONDS = 120
 
@@ -221,7 +224,8 @@ def new_context(chromium, site, watch):
     """Make browser contexts that are watched and closed."""
     made = []
 
-    def make(**options: Any) -> Any:
+    def make(first_visit: bool = False, **options: Any) -> Any:
+        """With the settings open, as somebody has them who uses them, unless it is the first visit."""
         options = {
             "viewport": {"width": 1280, "height": 800},
             "color_scheme": "light",
@@ -230,6 +234,8 @@ def new_context(chromium, site, watch):
         }
         context = chromium.new_context(base_url=site.url, **options)
         context.set_default_timeout(PATIENCE_MS)
+        if not first_visit:
+            context.add_init_script(SETTINGS_OPEN)
         watch.attach(context, site.url)
         made.append(context)
         return context

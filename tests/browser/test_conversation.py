@@ -46,6 +46,7 @@ def test_everyone_once_lets_all_bots_answer(page, open_session):
 def test_a_click_on_a_bot_lets_it_speak_and_a_muted_one_keeps_quiet(page, open_session, site):
     session_id = open_session(MARLOW, OTTO)
     page.click(".chip-main:has-text('Otto')")
+    page.click(".menu >> text=Let Otto speak")
     expect(page.locator(".from-bot .name")).to_have_text(["Otto"])
     wait_until_quiet(page)
     page.click("[aria-label='Actions for Marlow']")
@@ -277,7 +278,7 @@ def test_markdown_code_and_tables_are_shown_and_copied(page, open_session, conte
     expect(page.locator(".code-head span")).to_have_text("python")
     expect(page.locator(".code-block .hljs-keyword").first).to_have_text("def")
     page.click(".code-head >> text=Copy")
-    expect(page.locator(".code-head button")).to_have_text("Copied")
+    expect(page.locator(".code-head button").last).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()").startswith(
         "def dark_seconds(hours, beam_degrees=2):\n    night"
     )

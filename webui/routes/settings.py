@@ -39,7 +39,8 @@ def settings() -> ResponseReturnValue:
               "max_prompt": schema.MAX_PROMPT, "max_bots": schema.MAX_BOTS, "max_turns": MAX_TURNS,
               "max_seq_len": parlor().model.info()["max_seq_len"]}
     return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
-            "presets": parlor().store.known_presets(), "limits": limits}
+            "presets": parlor().store.known_presets(), "limits": limits,
+            "password": parlor().guard.password is not None}
 
 
 @bp.get("/changes")

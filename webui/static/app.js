@@ -9,7 +9,7 @@ import { nameInAddress, sessionInAddress } from "./base/address.js";
 import { byId, h, iconButton } from "./base/dom.js";
 import { recall, remember } from "./base/storage.js";
 import { chooseTheme, chosenTheme } from "./base/theme.js";
-import { get, listen } from "./server/api.js";
+import { get, listen, post } from "./server/api.js";
 import { followChanges } from "./session/changes.js";
 import { leaveEdit, openEdit } from "./session/edit-drafts.js";
 import { createRoom } from "./session/room.js";
@@ -54,7 +54,13 @@ const transcript = createTranscript(store, room, {
   again: (message) => room.reply("regenerate", { message: message.id }),
   menu: async (message, anchor) => (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor),
 });
-const statusLine = createStatusLine(store, room);
+const statusLine = createStatusLine(store, room, {
+  create,
+  openSession: async () => {
+    (await rightPanel()).choose("session");
+    frame.setOpen("right", true);
+  },
+});
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
 const sessions = createSessionList(store, {
   open,
@@ -312,7 +318,13 @@ function appMenu(anchor) {
     "line",
     { label: "Import a session", icon: "upload", onSelect: library.import },
     { label: "Keyboard", icon: "keyboard", onSelect: openKeyList },
+    store.state.settings?.password && { label: "Log out", icon: "log-out", onSelect: logOut },
   ]);
+}
+
+async function logOut() {
+  await room.flushPatch();
+  if (await post("/api/logout").catch(toastError)) location.reload();
 }
 
 byId("brand-buttons").append(

@@ -7,8 +7,8 @@
   try {
     const theme = localStorage.getItem("parlor.theme");
     if (theme === "light" || theme === "dark") root.dataset.theme = theme;
-    for (const side of ["left", "right"])
-      if (localStorage.getItem(`parlor.panel.${side}`) === "closed") root.dataset[side] = "closed";
+    if (localStorage.getItem("parlor.panel.left") === "closed") root.dataset.left = "closed";
+    if (localStorage.getItem("parlor.panel.right") !== "open") root.dataset.right = "closed";
   } catch {
     // No storage: the system's theme, and the panels as they are.
   }

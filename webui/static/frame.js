@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * The two side panels: part of the page where there is room, drawers over it where there is not. A drawer takes
- * the focus, makes the rest inert, and closes with Esc or a tap beside it.
+ * the focus, makes the rest inert, and closes with Esc or a tap beside it. At the first visit the settings are closed.
  */
 
 import { byId, iconButton } from "./base/dom.js";
@@ -16,7 +16,7 @@ export function createFrame() {
   const panels = { left: byId("left"), right: byId("right") };
   const openers = { left: byId("open-left"), right: byId("open-right") };
   const queries = { left: matchMedia(DRAWER_BELOW.left), right: matchMedia(DRAWER_BELOW.right) };
-  const docked = { left: recall("panel.left") !== "closed", right: recall("panel.right") !== "closed" };
+  const docked = { left: recall("panel.left") !== "closed", right: recall("panel.right") === "open" };
   /** @type {Side | null} */
   let drawer = null;
 
@@ -46,7 +46,7 @@ export function createFrame() {
       drawer = open ? side : null;
     } else {
       docked[side] = open;
-      remember(`panel.${side}`, open ? "" : "closed");
+      remember(`panel.${side}`, open ? "open" : "closed");
     }
     apply();
     if (!focus) return;

@@ -30,7 +30,7 @@
  * @typedef {{id: string, name: string, sampling: Record<string, any>, builtin?: boolean}} Preset
  *
  * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[], presets: Preset[],
- *   limits: Record<string, number>}} Settings
+ *   limits: Record<string, number>, password: boolean}} Settings
  *
  * A reply that is being written, as far as this page has read it.
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string, parent: string | null,

@@ -1,13 +1,13 @@
 // @ts-check
 /**
- * The bots of the session at the head of the page, in the order in which they speak. A click lets one speak; its
- * menu (or dragging, or Alt with the arrow keys) mutes, moves, edits and removes it.
+ * The bots of the session at the head of the page, in the order in which they speak. The menu of each lets it speak,
+ * mutes, moves, edits and removes it; dragging and Alt with the arrow keys move it too.
  * @import { Bot } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
 
-import { byId, h, icon, monogram } from "../base/dom.js";
+import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { roomChanges } from "../session/room-changes.js";
 import { botOf } from "../session/store.js";
 import { openAddMenu, openBotMenu } from "./bot-menus.js";
@@ -26,41 +26,28 @@ export function createChips(store, room, page) {
   function chip(entry, at) {
     const bot = botOf(store.state, entry.id);
     const name = bot?.name || "Deleted bot";
-    const speak = h(
+    const main = h(
       "button",
       {
         type: "button",
         class: "chip-main",
-        title: `Let ${name} speak`,
-        "aria-label": `Let ${name} speak${entry.muted ? " (muted)" : ""}`,
+        "aria-label": `Actions for ${name}${entry.muted ? " (muted)" : ""}`,
+        "aria-haspopup": "menu",
         disabled: !bot,
-        on: { click: () => page.speak(entry.id) },
+        on: {
+          click: () => bot && openBotMenu(/** @type {any} */ (store.state.session), bot, main, changes, page),
+        },
       },
       monogram(name, bot?.color),
       h("span", { text: name }),
       entry.muted && icon("mic-off"),
-    );
-    const more = h(
-      "button",
-      {
-        type: "button",
-        class: "chip-more",
-        "aria-label": `Actions for ${name}`,
-        "aria-haspopup": "menu",
-        on: {
-          click: () =>
-            bot
-              ? openBotMenu(/** @type {any} */ (store.state.session), bot, more, changes, page)
-              : changes.remove(entry.id),
-        },
-      },
-      icon(bot ? "chevron-down" : "x"),
+      bot && icon("chevron-down"),
     );
     const element = h(
       "div",
       { class: `chip ${entry.muted ? "is-muted" : ""}`, draggable: "true", data: { bot: entry.id } },
-      speak,
-      more,
+      main,
+      !bot && iconButton("x", `Remove ${name}`, () => changes.remove(entry.id), { class: "chip-more" }),
     );
     element.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

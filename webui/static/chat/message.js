@@ -45,12 +45,8 @@ export class MessageView {
     this.note = h("span", { class: "quiet note" });
     this.body = h("div", { class: "md" });
     this.text = new MarkdownView(this.body, announce);
-    this.main = h(
-      "div",
-      { class: "message-main" },
-      h("header", { class: "message-head" }, this.name, this.time, this.note),
-      this.body,
-    );
+    this.head = h("header", { class: "message-head" }, this.name, this.time, this.note);
+    this.main = h("div", { class: "message-main" }, this.head, this.body);
     this.element = h("article", { class: "message", tabindex: "-1", data: { id: view.message.id } }, this.main);
     this.update(view);
   }
@@ -97,6 +93,8 @@ export class MessageView {
     const open = () => this.part_edit || editor(() => this.view, this.handlers);
     this.#part("edit", editing ? open() : null, this.main);
     this.#part("badge", live ? null : badge(message), this.main);
+    const several = view.versions.length > 1 && !view.isOutgoing;
+    this.#part("versions", several ? versionArrows(message.id, view.versions, this.handlers) : null, this.head);
     this.#part("actions", live || editing || view.isOutgoing ? null : actions(view, this.handlers), this.main);
   }
 
@@ -180,9 +178,8 @@ function badge(message) {
 }
 
 /** @param {View} view @param {Handlers} handlers */
-function actions({ message, versions, isUser, isLast, busy }, handlers) {
+function actions({ message, isUser, isLast, busy }, handlers) {
   const row = h("div", { class: "actions", role: "group", "aria-label": "Actions" });
-  if (versions.length > 1) row.append(versionArrows(message.id, versions, handlers));
   const button = (text, onClick, extra = {}) =>
     row.append(h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra }));
   if (!isUser)

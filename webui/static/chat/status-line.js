@@ -9,9 +9,13 @@
 
 import { byId, h, setText } from "../base/dom.js";
 import { bytes, count, duration, speed } from "../base/format.js";
+import { openMenu } from "../overlays/menu.js";
 
-/** @param {Store} store @param {Room} room */
-export function createStatusLine(store, room) {
+/** A context with less left than this is full: what was said first is left out, and replies are cut. */
+const FULL = 0.95;
+
+/** @param {Store} store @param {Room} room @param {{create: () => void, openSession: () => void}} page */
+export function createStatusLine(store, room, page) {
   const line = byId("status-line");
   const fill = h("span", { class: "meter-fill" });
   const meter = h(
@@ -23,7 +27,15 @@ export function createStatusLine(store, room) {
   const prompt = h("span", { class: "more" });
   const rate = h("span", { class: "rate" });
   const firstToken = h("span", { class: "more" });
-  line.append(meter, used, prompt, rate, firstToken);
+  const wayOut = h("button", {
+    type: "button",
+    class: "text-button",
+    text: "What now?",
+    "aria-haspopup": "menu",
+    hidden: true,
+    on: { click: () => openWayOut(wayOut, page) },
+  });
+  line.append(meter, used, wayOut, prompt, rate, firstToken);
 
   /** The numbers to show: of the reply that runs, else of the last one on the path. */
   function numbers() {
@@ -50,6 +62,9 @@ export function createStatusLine(store, room) {
     const unknown = (!n.running && context?.problem) || "";
     setText(used, `${unknown ? "?" : count(tokens)} of ${count(most)} tokens`);
     used.title = unknown;
+    const isFull = Boolean(most) && !unknown && (n.finish_reason === "context" || tokens >= FULL * most);
+    line.classList.toggle("is-full", isFull);
+    wayOut.hidden = !isFull;
     const reading = n.running && n.progress && n.progress.done < n.progress.total;
     setText(prompt, reading ? readingText(n.progress) : promptText(n));
     setText(rate, n.tokens_per_second ? speed(n.tokens_per_second) : "");
@@ -77,6 +92,32 @@ export function createStatusLine(store, room) {
   store.on(["session", "live", "context", "status", "viewLeaf"], update);
   store.on(["status"], updateMachine);
   return { update };
+}
+
+/** What can be done about a full context. @param {HTMLElement} anchor @param {{create: () => void, openSession: () => void}} page */
+function openWayOut(anchor, page) {
+  openMenu(anchor, "The context is full", [
+    { heading: "The model's context is full: the beginning is left out" },
+    {
+      label: "New session",
+      icon: "plus",
+      help: "With the same bots; this one stays.",
+      onSelect: page.create,
+    },
+    {
+      label: "Shorten the prompts",
+      icon: "pencil",
+      help: "What the system prompt and a bot's character take is lost for the conversation.",
+      onSelect: page.openSession,
+    },
+    {
+      label: "Start with a larger context",
+      icon: "info",
+      help: "With --max-seq-len 8192, say, or with --cache q8, which takes half of the memory.",
+      disabled: true,
+      onSelect: () => {},
+    },
+  ]);
 }
 
 /** @param {{done: number, total: number}} progress */

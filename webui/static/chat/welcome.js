@@ -53,12 +53,13 @@ export function createWelcome(store, room, page) {
       built = [];
       return;
     }
-    const from = [session?.id, bots, JSON.stringify(session?.bots)];
+    const from = [session?.id, bots, JSON.stringify(session?.bots), session?.user_name];
     if (from.every((value, at) => value === built[at])) return;
     built = from;
     const inside = new Set((session?.bots || []).map((entry) => entry.id));
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset?.bot;
     const several = inside.size > 1;
+    const user = session?.user_name || "User";
     const chosen = bots.filter((bot) => inside.has(bot.id)).map((bot) => bot.name);
     place.replaceChildren(
       h("h2", { text: "Who would you like to talk with?" }),
@@ -82,6 +83,7 @@ export function createWelcome(store, room, page) {
           ),
         ),
       ),
+      ...bots.filter((bot) => inside.has(bot.id) && bot.greeting.trim()).map((bot) => greeting(bot, user)),
       chosen.length
         ? h(
             "div",
@@ -97,6 +99,17 @@ export function createWelcome(store, room, page) {
 
   store.on(["session", "bots", "live", "loading", "outgoing"], update);
   update();
+}
+
+/** What a bot will have said before the first words to it. @param {import("../types.js").Bot} bot @param {string} user */
+function greeting(bot, user) {
+  const text = bot.greeting.replaceAll("{{char}}", bot.name).replaceAll("{{user}}", user);
+  return h(
+    "p",
+    { class: "greeting", dir: "auto" },
+    monogram(bot.name, bot.color),
+    h("span", {}, h("span", { class: "name", text: bot.name }), ` ${text}`),
+  );
 }
 
 /** @param {boolean} several @param {string[]} names */

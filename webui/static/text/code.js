@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Code blocks: language, Copy, and highlighting. The highlighter and each language are loaded when a block first
+ * Code blocks: language, Copy, wrapping, folding, and highlighting. The highlighter and each language are loaded when a block first
  * needs them; the language is the one that is written on the block, never guessed.
  */
 
@@ -9,6 +9,9 @@ import { h } from "../base/dom.js";
 
 /** Highlighting a longer block would be felt while scrolling. */
 const MAX_HIGHLIGHTED = 60_000;
+
+/** A block with more can be folded to some of them. */
+const FOLDABLE_LINES = 20;
 
 const LANGUAGES = new Set([
   "bash",
@@ -189,10 +192,30 @@ export function codeBlock(source, language, finished = true) {
   const copy = h("button", { type: "button", class: "text-button", text: "Copy" });
   copy.addEventListener("click", () => copyText(code.textContent || "", copy));
   if (finished || source.length < 2000) highlight(code, language);
-  return h(
+  const block = h(
     "div",
     { class: "code-block", dir: "ltr" },
-    h("div", { class: "code-head" }, h("span", { text: language || "text" }), copy),
+    h(
+      "div",
+      { class: "code-head" },
+      h("span", { text: language || "text" }),
+      finished && toggle("Wrap", "wrapped", () => block),
+      finished && source.split("\n").length > FOLDABLE_LINES && toggle("Fold", "folded", () => block),
+      copy,
+    ),
     h("pre", { tabindex: "0", role: "group", "aria-label": `Code${language ? `, ${language}` : ""}` }, code),
   );
+  return block;
+}
+
+/** A button that sets a data attribute of the block and takes it away. @param {string} label @param {string} name @param {() => HTMLElement} block */
+function toggle(label, name, block) {
+  const button = h("button", { type: "button", class: "text-button", text: label, "aria-pressed": "false" });
+  button.addEventListener("click", () => {
+    const on = !(name in block().dataset);
+    if (on) block().dataset[name] = "";
+    else delete block().dataset[name];
+    button.setAttribute("aria-pressed", String(on));
+  });
+  return button;
 }
