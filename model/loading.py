@@ -12,6 +12,7 @@ from model.config import EngineConfig
 from model.files import ModelLoadError
 from model.formats.gguf_parts import find_gguf
 from model.model_config import ModelConfig
+from model.model_path import find_model
 from model.text.messages import ChatMessage
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None =
     `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
     loads. Raises ModelLoadError with what is wrong and what to do.
     """
-    path = Path(path)
+    path = find_model(Path(path))
     config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
-                          speculation=speculation, draft=None if draft is None else Path(draft),
+                          speculation=speculation, draft=None if draft is None else find_model(Path(draft)),
                           gpu_split=None if gpu_split is None else tuple(gpu_split))
     file = find_gguf(path)
     if file is None:

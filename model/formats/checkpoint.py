@@ -48,6 +48,9 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
     tensors = TensorFolder(folder)
     if settings:
         return GptqReader(tensors, settings)
+    if any(name.endswith(".q_weight") for name in tensors.tensors):
+        raise ModelLoadError(f"{folder}: the weights are EXL2 (q_weight); supported: {SUPPORTED}. Take a "
+                             "GGUF or GPTQ file of the same model.")
     if any(name.endswith(".qweight") for name in tensors.tensors):
         raise ModelLoadError("the file has quantized tensors (qweight), but config.json has no "
                              "quantization_config and there is no quantize_config.json")

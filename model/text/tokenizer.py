@@ -74,7 +74,7 @@ class Tokenizer:
             return cls(SentencePieceBackend(folder / "tokenizer.model", settings.added_tokens,
                                             settings.legacy is not False, is_control), settings)
         raise ModelLoadError(f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model beside the "
-                             "weights. Copy it from the original model.")
+                             f"weights. {_what_to_do(folder)}")
 
     @classmethod
     def from_contents(cls, path: Path, settings: TextSettings, *, json: dict[str, Any] | None = None,
@@ -233,6 +233,14 @@ def _control_test(settings: TextSettings) -> Callable[..., bool]:
                     or _ALWAYS_CONTROL.fullmatch(text))
 
     return is_control
+
+
+def _what_to_do(folder: Path) -> str:
+    """Where a folder has neither tokenizer.json nor tokenizer.model."""
+    if is_there(folder / "vocab.json") and is_there(folder / "merges.txt"):
+        return ("It has vocab.json and merges.txt, an older form. Make tokenizer.json of them with "
+                "transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)")
+    return "Copy it from the original model; those who quantize models often leave it out."
 
 
 def _check_text(text: str) -> None:
