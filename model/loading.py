@@ -90,7 +90,7 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 
 def _check_vocabulary(tokenizer: Tokenizer, prompt_format: PromptFormat, path: Path) -> None:
     """Raises ModelLoadError if every prompt would have a token for which there are no weights."""
-    size = ModelConfig.from_folder(path).vocab_size
+    size = ModelConfig.from_folder(path).spec.vocab_size
     prompt = prompt_format.prompt([ChatMessage("user", "")])
     beyond = {token_id for token_id in tokenizer.with_bos(tokenizer.encode_masked(prompt.text, prompt.hidden))
               if token_id >= size}

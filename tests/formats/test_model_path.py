@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from model import ModelLoadError, load_model
-from model.model_config import ModelConfig
 from model.formats.checkpoint import open_checkpoint
+from model.model_config import ModelConfig
 from model.model_path import find_model
 from tests.helpers.text_samples import write_chat_model
 from tests.helpers.tiny_models import write_model
