@@ -48,7 +48,8 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
 
     if not torch.cuda.is_available():
         raise ValueError(f"There is no GPU that torch {torch.__version__} can use; --device cuda needs an "
-                         "NVIDIA GPU with its driver, and torch built for CUDA (pip install torch). "
+                         "NVIDIA GPU with its driver, and torch built for CUDA, which start.sh "
+                         "and start.bat install where they find the driver. "
                          "Or use --device cpu.")
     major, minor = torch.cuda.get_device_capability()
     recipe = CudaRecipe(find_nvcc(), 10 * major + minor)

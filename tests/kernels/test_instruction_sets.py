@@ -17,6 +17,7 @@ from model.engine.request import TokenEvent
 from model.kernels import load_kernels
 from model.kernels.build.cpu import find_compiler
 from model.kernels.build.library import REPOSITORY, build_library
+from model.kernels.cpu_kernels import CpuKernels
 from model.network.place import Place
 from tests.emulated_isa import EMULATED, FOLDER, emulated_kernels, emulated_recipe
 from tests.engine.test_engine import NO_EOS, outcome, params, prompt, quantized_model
@@ -98,27 +99,29 @@ def test_the_emulation_equals_the_processor_to_the_bit(isa: str):
     own = load_kernels(threads=2)
     if isa not in own.supported_isas():
         pytest.skip(f"this machine has no {isa} to compare with")
-    results = []
-    for kernels in (own, emulated_kernels()):
-        kernels.force_isa(isa)
-        torch.manual_seed(1)
-        outputs = []
-        for bits, zeros, exact in [(b, z, e) for b in (4, 8) for z in ZEROS for e in (True, False)]:
-            weight = kernels.pack_linear(**quantized_parts(50, 320, 64, bits, zeros, bias=True), exact=exact)
-            outputs += [multiply(kernels, weight, torch.randn(m, 320), norm=torch.randn(320), eps=1e-5,
-                                 epilogue="silu_mul") for m in (1, 3, 40)]
-        for dtype in (torch.float16, torch.bfloat16, torch.float32):
-            weight = kernels.pack_dense(torch.randn(50, 77).to(dtype))
-            outputs.append(multiply(kernels, weight, torch.randn(9, 77)))
-        if isa == "amx":
-            for bits, zeros in [(b, z) for b in (4, 8) for z in ZEROS]:
-                weight = kernels.pack_linear(**quantized_parts(64, 1090, 100, bits, zeros, perm=True))
-                outputs.append(torch.empty(45, 32))
-                x, norm = torch.randn(45, 1090), torch.rand(1090)
-                kernels.prompts.prompt_linear(x, weight, outputs[-1], norm, 1e-5, "silu_mul")
-        results.append(outputs)
-        kernels.force_isa(None)
-    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    assert all(map(torch.equal, products(own, isa), products(emulated_kernels(), isa)))
+
+
+def products(kernels: CpuKernels, isa: str) -> list[torch.Tensor]:
+    """Of weights of every kind with one instruction set: for any kernels the same numbers go in."""
+    kernels.force_isa(isa)
+    torch.manual_seed(1)
+    outputs = []
+    for bits, zeros, exact in [(b, z, e) for b in (4, 8) for z in ZEROS for e in (True, False)]:
+        weight = kernels.pack_linear(**quantized_parts(50, 320, 64, bits, zeros, bias=True), exact=exact)
+        outputs += [multiply(kernels, weight, torch.randn(m, 320), norm=torch.randn(320), eps=1e-5,
+                             epilogue="silu_mul") for m in (1, 3, 40)]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        weight = kernels.pack_dense(torch.randn(50, 77).to(dtype))
+        outputs.append(multiply(kernels, weight, torch.randn(9, 77)))
+    if isa == "amx":
+        for bits, zeros in [(b, z) for b in (4, 8) for z in ZEROS]:
+            weight = kernels.pack_linear(**quantized_parts(64, 1090, 100, bits, zeros, perm=True))
+            outputs.append(torch.empty(45, 32))
+            x, norm = torch.randn(45, 1090), torch.rand(1090)
+            kernels.prompts.prompt_linear(x, weight, outputs[-1], norm, 1e-5, "silu_mul")
+    kernels.force_isa(None)
+    return outputs
 
 
 RULES = r"""

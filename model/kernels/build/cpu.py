@@ -6,10 +6,12 @@ Knows compilers and flags; nothing of what the kernels compute.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +41,10 @@ ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
 }
 COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
-LINK_FLAGS = (("-shared", "-static") if os.name == "nt"
-              else ("-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs"))
+LINK_FLAGS = {"win32": ("-shared", "-static"), "darwin": ("-shared", "-pthread")}.get(
+    sys.platform, ("-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs"))
+ZIG = (sys.executable, "-m", "ziglang", "c++", "-mcpu=baseline")
+"""Clang with a C++ library, from PyPI. By itself it makes code for the processor that it runs on."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,18 @@ SOURCES: tuple[Source, ...] = (
 
 
 def find_compiler(wanted: str | None = None) -> Compiler:
-    """The C++ compiler: `wanted`, or the first of g++, clang++ and c++ on the PATH."""
+    """The C++ compiler: `wanted`, or the first of g++, clang++ and c++ on the PATH, or ziglang's."""
     names = (wanted,) if wanted else ("g++", "clang++", "c++")
-    for name in names:
-        if path := shutil.which(name):
-            result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            if result.returncode == 0 and result.stdout:
-                return Compiler((path,), result.stdout.splitlines()[0])
-    how = {"nt": "install MinGW-w64 or LLVM and put its bin folder on the PATH"}.get(
-        os.name, "install one, for example with: sudo apt install g++")
-    raise KernelBuildError(f"No C++ compiler found (looked for {', '.join(names)}); {how}.")
+    commands = [(path,) for name in names if (path := shutil.which(name))]
+    if not wanted and importlib.util.find_spec("ziglang"):
+        commands.append(ZIG)
+    for command in commands:
+        result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+        if result.returncode == 0 and result.stdout:
+            return Compiler(command, result.stdout.splitlines()[0])
+    looked_for = ", ".join(names if wanted else (*names, "ziglang"))
+    raise KernelBuildError(f"No C++ compiler found (looked for {looked_for}); "
+                           f"install one, for example with: {sys.executable} -m pip install ziglang")
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,8 @@ def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = I
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return 0
     for index in range(len(_BUILDABLE) - 1, 0, -1):
-        command = [*compiler.command, *isa_flags[ISAS[index]], "-x", "c++", "-fsyntax-only", os.devnull]
-        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        command = [*compiler.command, *isa_flags[ISAS[index]], "-x", "c++", "-E", "-"]
+        if subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0:
             return index
     return 0
 
