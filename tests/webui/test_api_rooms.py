@@ -36,6 +36,25 @@ def test_a_message_that_interrupts_stops_the_reply_and_comes_after_it(room, mode
     assert cut["text"] == texts[1] and cut["finish_reason"] == "cancelled"
 
 
+def test_a_message_that_interrupts_comes_after_a_reply_that_ended_just_before(room, client):
+    before = room.session
+    room.say("one")
+    room.session = before  # the tab has not heard of the message and its reply
+    room.send("POST", "/messages", 409, text="two")
+    room.load()
+    reply = room.send("POST", "/messages", text="two")["reply"]
+    during = room.session
+    room.finish(reply)
+    room.session = during  # nor of this reply's end
+    room.send("POST", "/messages", 409, text="three")
+    room.say("three", interrupt=True)
+    assert room.names() == ["User", "Marlow", "User", "Otto", "User", "Lin"]
+    during = room.session
+    room.set(title="another tab was faster")
+    room.session = during
+    room.send("POST", "/messages", 409, text="four", interrupt=True)
+
+
 def test_what_a_running_reply_hangs_on_cannot_be_changed(page, model):
     model.gate.clear()
     body = page.send("POST", "/messages", text="long")

@@ -138,6 +138,8 @@ class Chat:
     def say(self, session_id: str, revision: int | None, said: Said) -> tuple[Message, ReplyJob | None]:
         """Append the user's message, durably, and start the answer."""
         with self._deciding(session_id):
+            if said.interrupt and self.commits.only_replies_since(session_id, revision):
+                revision = None  # what was to be interrupted has just ended
             session = self._session_to_change(session_id, revision)
             if self.chains.of(session_id):
                 self.chains.end(session_id, now=said.interrupt)

@@ -39,6 +39,7 @@ class Commits:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: dict[str, Refused] = {}
+        self._grown: dict[str, tuple[int, int]] = {}  # by session: the revisions between which replies came
         self._lock = threading.RLock()  # who retries
         self._closing = threading.Event()
         self._retrying: threading.Thread | None = None
@@ -57,10 +58,21 @@ class Commits:
                 return None, f"The reply could not be kept: {error.message}"
             else:
                 drop_journal(self._store, reply_id)
+                self._note_growth(session_id, session["revision"])
                 return session["revision"], ""
         log.error("reply %s waits in memory: %s", reply_id, refused.why)
         self._keep(refused)
         return None, f"The reply is not saved yet: {refused.why}"
+
+    def only_replies_since(self, session_id: str, revision: int | None) -> bool:
+        """Whether nothing but replies has come into the session since that revision."""
+        first, last = self._grown.get(session_id, (0, 0))
+        now = self._store.session(session_id)["revision"]
+        return revision is not None and first <= revision < last == now
+
+    def _note_growth(self, session_id: str, revision: int) -> None:
+        first, last = self._grown.get(session_id, (0, 0))
+        self._grown[session_id] = (first if last == revision - 1 else revision - 1, revision)
 
     def waiting_in(self, session_id: str) -> list[Refused]:
         return [refused for refused in list(self._waiting.values()) if refused.session_id == session_id]
