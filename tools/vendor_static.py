@@ -40,6 +40,9 @@ PACKAGES: dict[str, tuple[str, str, dict[str, str]]] = {
         "es/core.min.js": "highlight/core.min.js", "LICENSE": "highlight/LICENSE",
         **{f"es/languages/{name}.min.js": f"highlight/languages/{name}.min.js" for name in LANGUAGES}}),
     "katex": ("0.19.1", "MIT", {"dist/katex.min.js": "katex/katex.min.js", "LICENSE": "katex/LICENSE"}),
+    "@fontsource/noto-sans-math": ("5.3.0", "OFL-1.1", {
+        "files/noto-sans-math-latin-400-normal.woff2": "noto-sans-math/noto-sans-math.woff2",
+        "LICENSE": "noto-sans-math/LICENSE"}),
     "lucide-static": ("1.62.0", "ISC", {"LICENSE": "lucide/LICENSE"}),
 }
 

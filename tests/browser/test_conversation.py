@@ -293,7 +293,8 @@ def test_markdown_code_and_tables_are_shown_and_copied(page, open_session, conte
 
 def test_formulas_are_drawn_by_the_browser_and_katex_comes_only_for_them(page, open_session, site):
     loaded = []
-    page.on("request", lambda request: loaded.append(request.url) if "katex" in request.url else None)
+    page.on("request", lambda request: loaded.append(request.url) if "math" in request.url
+            or "katex" in request.url else None)
     open_session()
     site.model.scripts.append("It costs $5 and $10.")
     say(page, "How much?")
@@ -308,7 +309,9 @@ def test_formulas_are_drawn_by_the_browser_and_katex_comes_only_for_them(page, o
     expect(page.locator(".math math")).to_have_count(2)
     assert page.locator(".math-display mfrac").bounding_box()["height"] > 15
     expect(page.locator(".from-bot .md").last).to_contain_text("\\nonsense{ stays.")
-    assert len(loaded) == 1
+    assert sorted(url.rpartition("/")[2] for url in loaded) == ["katex.min.js", "noto-sans-math.woff2"]
+    fonts = page.evaluate("async () => [...await document.fonts.ready].map((font) => font.status)")
+    assert fonts == ["loaded"]
 
 
 def test_the_numbers_stay_with_the_reply(page, open_session):

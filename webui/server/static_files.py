@@ -15,7 +15,8 @@ from flask import Response, abort, request
 from .bundle import LIBRARIES, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays")  # in this order: later ones win
-TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
+         ".woff2": "font/woff2"}
 PAGE = "page.html"
 ALONE = ("early.js", "icon.svg")
 """What index.html names besides the bundles; libraries are loaded by the modules that need them."""
