@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, render_template, request
+from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -25,6 +27,7 @@ from .server.streams import Streams
 from .storage.store import Store
 
 MAX_STREAMS = 80
+LIST_PART = 64  # messages, or sessions
 log = logging.getLogger("parlor")
 
 
@@ -35,8 +38,6 @@ def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
     app = _App(__name__, root_path=str(here), static_folder=None)
     files = StaticFiles(here / "static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.json.sort_keys = False
-    app.json.ensure_ascii = False
     app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(max_streams))
     for module in (sessions, replies, bots, settings, transfer):
         app.register_blueprint(module.bp)
@@ -52,7 +53,27 @@ def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
     return app
 
 
+class _Json(DefaultJSONProvider):
+    """Long lists are written in parts: one call for megabytes would keep every other thread waiting."""
+
+    sort_keys = False
+    ensure_ascii = False
+
+    def dumps(self, obj: Any, **options: Any) -> str:
+        if isinstance(obj, dict):
+            parts = [f"{super(_Json, self).dumps(str(key))}: {self.dumps(value, **options)}"
+                     for key, value in obj.items()]
+            return f"{{{', '.join(parts)}}}"
+        if isinstance(obj, list) and len(obj) > LIST_PART:
+            parts = [super(_Json, self).dumps(obj[at:at + LIST_PART], **options)[1:-1]
+                     for at in range(0, len(obj), LIST_PART)]
+            return f"[{', '.join(parts)}]"
+        return super().dumps(obj, **options)
+
+
 class _App(Flask):
+    json_provider_class = _Json
+
     def dispatch_request(self) -> ResponseReturnValue:
         """A panic in a library written in Rust is no Exception: nobody would answer the request."""
         try:

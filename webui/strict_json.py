@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_DEPTH = 100  # ours has 5; what is read must be writable again, and that takes more of the stack
 MAX_WHOLE = (1 << 63) - 1
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one each time
 
 
 def loads(data: bytes) -> Any:
@@ -33,7 +34,7 @@ def loads(data: bytes) -> Any:
 
 def dumps(value: Any) -> bytes:
     """`value` as compact JSON in UTF-8. Raises ValueError where loads() would refuse the result."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return _encode(value).encode("utf-8")
 
 
 def pretty(document: dict[str, Any]) -> bytes:
@@ -41,11 +42,11 @@ def pretty(document: dict[str, Any]) -> bytes:
     lines = []
     for key, value in document.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            entries = ",\n  ".join(json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in value)
+            entries = ",\n  ".join(map(_encode, value))
             text = f"[\n  {entries}\n ]"
         else:
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        lines.append(f" {json.dumps(key, ensure_ascii=False)}: {text}")
+            text = _encode(value)
+        lines.append(f" {_encode(key)}: {text}")
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8")
 
 

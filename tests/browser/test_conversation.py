@@ -339,3 +339,23 @@ def test_a_reply_without_a_word_says_so_and_so_does_a_continuation(page, open_se
     page.keyboard.press("Alt+Enter")
     expect(page.locator(".toast")).to_contain_text("Marlow had nothing to add.")
     assert texts(page)[-1] == "One sentence."
+
+
+def test_what_is_said_and_read_again_costs_no_whole_session(page, open_session, site):
+    open_session(MARLOW)
+    say(page, "A first word")
+    wait_until_quiet(page)
+    answers = []
+
+    def note(response):
+        if re.search(r"/api/sessions/[0-9a-f]{16}(/messages)?$", response.url):
+            answers.append(response)
+
+    page.on("response", note)
+    say(page, "A second word")
+    wait_until_quiet(page)
+    expect(page.locator(".message")).to_have_count(4)
+    page.wait_for_function("() => true")
+    bodies = [answer.json() for answer in answers]
+    assert {answer.request.method for answer in answers} == {"GET", "POST"}
+    assert all("messages" not in body["session"] and len(body["delta"]["changed"]) <= 2 for body in bodies)

@@ -35,7 +35,11 @@ def answers(client, store) -> dict[str, list[dict]]:
     found = client.get("/api/sessions?q=both").json
     settings = client.get("/api/settings").json
     own = client.post("/api/presets", json={"name": "Mine", "sampling": {}}).json["preset"]
+    page.load()
+    known = {"Known-Revision": page.session["revision"]}
+    delta = client.get(page.url, headers=known).json["delta"]
     return {
+        "Delta": [delta],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],

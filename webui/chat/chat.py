@@ -86,6 +86,18 @@ class Chat:
                 "next": Room.of(session, self.store, self.model).next,
                 "read_only": self.store.sessions.is_read_only(session["id"])}
 
+    def answer(self, session: Session, known: int | None) -> Document:
+        """The session as an answer carries it: whole; or without `messages`, but with the `delta` since
+        revision `known`, which whoever asks has."""
+        shown = self.present(session)
+        delta = None if known is None else self.store.revisions.delta(shown, known)
+        if delta is None:
+            self.store.revisions.note(session)
+            return {"session": shown}
+        del shown["messages"]
+        return {"session": shown, "delta": {"since": delta.since, "changed": delta.changed,
+                                            "removed": delta.removed}}
+
     def session(self, session_id: str) -> Session:
         """The session; a reply that a full disk kept out of it is brought in first, if there is room now."""
         self.commits.try_again(session_id)

@@ -29,7 +29,7 @@ bp = Blueprint("replies", __name__, url_prefix="/api/replies")
 @bp.get("/<reply_id>/events")
 def events(reply_id: str) -> ResponseReturnValue:
     """The reply's events from number `from` on, as they come, until its end."""
-    cursor = whole_argument("from", 0, MAX_EVENTS)
+    cursor = whole_argument("from", MAX_EVENTS)
     job = parlor().chat.chains.job(check_id(reply_id, "reply"))
     streams = parlor().streams
     stream = streams.open(lambda: _cut(environ))
@@ -49,11 +49,15 @@ def stop(reply_id: str) -> ResponseReturnValue:
     return {"stopped": True}
 
 
-def whole_argument(name: str, low: int, high: int) -> int:
-    """A whole number of the query; `low` if it is missing. Raises BadRequest."""
-    text = request.args.get(name, str(low))
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
-        raise BadRequest(f"{name} is not a whole number from {low} to {high}.")
+def whole_argument(name: str, high: int) -> int:
+    """A whole number of the query; 0 if it is missing. Raises BadRequest."""
+    return whole(name, request.args.get(name, "0"), high)
+
+
+def whole(name: str, text: str, high: int) -> int:
+    """Raises BadRequest unless `text` is a whole number from 0 to `high`."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= high):
+        raise BadRequest(f"{name} is not a whole number from 0 to {high}.")
     return int(text)
 
 

@@ -8,13 +8,24 @@ from flask.typing import ResponseReturnValue
 from ..chat.chat import HERE, Said
 from ..errors import BadRequest
 from ..ids import check_id
-from ..storage.schema import MAX_BOTS, MAX_REPLY, MAX_TEXT, MAX_TITLE, UNTITLED, Document, Session
+from ..storage.schema import (
+    MAX_BOTS,
+    MAX_REPLY,
+    MAX_REVISION,
+    MAX_TEXT,
+    MAX_TITLE,
+    UNTITLED,
+    Document,
+    Session,
+)
 from ..storage.tree import get, newest_descendant
 from .body import read_body
 from .parlor import parlor, vocab_size
+from .replies import whole
 
 MAX_TURNS = 50
 MAX_SEARCH = 200
+KNOWN_REVISION = "Known-Revision"  # a header: what the page has whole
 HOLD_SECONDS = 15.0  # the page asks again every five; a closed tab does not
 
 bp = Blueprint("sessions", __name__, url_prefix="/api/sessions")
@@ -154,4 +165,7 @@ def hold(session_id: str) -> ResponseReturnValue:
 
 
 def _answer(session: Session) -> Document:
-    return {"session": parlor().chat.present(session)}
+    """Only what changed since the revision in the header, if there is one and that can be told."""
+    text = request.headers.get(KNOWN_REVISION)
+    known = None if text is None else whole(KNOWN_REVISION, text, MAX_REVISION)
+    return parlor().chat.answer(session, known)

@@ -46,7 +46,7 @@ def settings() -> ResponseReturnValue:
 @bp.get("/changes")
 def changes() -> ResponseReturnValue:
     """What changed after `since`; `full` means that the list is everything there is."""
-    changed = parlor().store.changes.since(whole_argument("since", 0, MAX_CHANGES))
+    changed = parlor().store.changes.since(whole_argument("since", MAX_CHANGES))
     summaries = parlor().chat.summaries()
     if not changed.full:
         summaries = [entry for entry in summaries if entry["id"] in changed.sessions]

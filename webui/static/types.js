@@ -15,6 +15,8 @@
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[]}} Session
  *
+ * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
+ *
  * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number,
  *   problem?: string}} Context
  *

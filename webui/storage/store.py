@@ -24,6 +24,7 @@ from .disk import Disk
 from .documents import Documents
 from .folder_lock import FolderLock
 from .problems import Problems
+from .revisions import Revisions
 from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
 from .search_index import SearchIndex, fold, snippet
 from .trash import empty_old
@@ -47,6 +48,7 @@ class Store:
         self._problems = Problems()
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
+        self.revisions = Revisions()
         self._bots_lock = threading.Lock()  # their number is looked at before one is added
         self._bring_shipped(shipped_bots)
         self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
@@ -55,7 +57,7 @@ class Store:
         self.journal_folder = folder / "journal"
         self.journal_folder.mkdir(exist_ok=True)
         for session in self.sessions.scan():
-            self._summarize(session)
+            self._summarize(session, note=False)
         self.search_index = SearchIndex(folder / ".search.sqlite", self.sessions.read, self.sessions.stamp)
         self.known_bots()
         empty_old(self.trash)
@@ -212,13 +214,15 @@ class Store:
         return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash,
                          self._problems, **options)
 
-    def _summarize(self, session: Session) -> None:
+    def _summarize(self, session: Session, *, note: bool = True) -> None:
         summary = {"id": session["id"], "title": session["title"], "updated": session["updated"],
                    "bots": [entry["id"] for entry in session["bots"]],
                    "num_messages": len(session["messages"]), "revision": session["revision"],
                    "read_only": self.sessions.is_read_only(session["id"])}
         with self._summaries_lock:
             self._summaries[session["id"]] = summary
+        if note:
+            self.revisions.note(session)
 
     def _reread(self, session_id: str) -> None:
         """After a failed save: the list says what the disk says."""

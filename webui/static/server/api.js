@@ -45,9 +45,10 @@ export function listen(listeners) {
  * @param {string} method
  * @param {string} path
  * @param {any} [body]
+ * @param {Record<string, string>} [headers]
  * @returns {Promise<any>}
  */
-export async function request(method, path, body) {
+export async function request(method, path, body, headers = {}) {
   let response;
   const text = body === undefined ? undefined : JSON.stringify(body);
   try {
@@ -55,7 +56,7 @@ export async function request(method, path, body) {
       (method === "GET" && (await early(path))) ||
       (await fetch(path, {
         method,
-        headers: body === undefined ? {} : { "Content-Type": "application/json" },
+        headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
         body: text,
         cache: "no-store",
         keepalive: method === "PATCH" && text !== undefined && text.length < MOST_KEPT_ALIVE, // it outlives the tab

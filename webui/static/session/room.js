@@ -7,7 +7,8 @@
  * @import { Store } from "./store.js"
  */
 
-import { ApiError, get, patch, post, remove } from "../server/api.js";
+import { ApiError } from "../server/api.js";
+import { Answers } from "./answers.js";
 import { createReplies } from "./replies.js";
 import { createSaving, unsavedSession } from "./saving.js";
 import { messageOf, shownPath, withMessage, withOutgoing } from "./tree.js";
@@ -18,6 +19,8 @@ import { messageOf, shownPath, withMessage, withOutgoing } from "./tree.js";
  *   flush: (live: Live) => void, announce: (text: string) => void, note: (text: string) => void}} page
  */
 export function createRoom(store, page) {
+  const answers = new Answers();
+  const { get, patch, post, remove } = answers;
   /** @type {Promise<any>} */
   let queue = Promise.resolve();
   /** How often another session was asked for. */
@@ -75,6 +78,7 @@ export function createRoom(store, page) {
   /** Take over what the server says about the session. @param {any} body */
   function adopt(body) {
     if (!body.session) return;
+    answers.take(body.session);
     const session = saving.onTopOf(body.session);
     const changes = { session, context: body.context || session.context || store.state.context };
     if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
@@ -112,7 +116,7 @@ export function createRoom(store, page) {
     return result;
   }
 
-  const saving = createSaving(store, operation, page);
+  const saving = createSaving(store, operation, page, answers);
 
   /** The id of the session once the server has it and all that was set on it, or "". */
   async function ready() {

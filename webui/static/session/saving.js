@@ -3,11 +3,12 @@
  * Saves what is changed in the panels, shortly after it was changed, and as often as it takes: while the server is
  * away or its disk is full, the changes are kept. Makes the session that exists only in this page real.
  * @import { Session, State } from "../types.js"
+ * @import { Answers } from "./answers.js"
  * @import { Store } from "./store.js"
  */
 
 import { recall, remember } from "../base/storage.js";
-import { ApiError, patch, post } from "../server/api.js";
+import { ApiError } from "../server/api.js";
 import { Unsaved } from "./unsaved.js";
 
 const DELAY_MS = 250;
@@ -63,8 +64,9 @@ const mayPass = ({ status }) => status === 0 || status >= 500 || [401, 408, 409,
  * @param {Store} store
  * @param {(call: (session: Session) => Promise<any>) => Promise<boolean>} operation
  * @param {{error: (error: any) => void}} page
+ * @param {Answers} answers
  */
-export function createSaving(store, operation, page) {
+export function createSaving(store, operation, page, { patch, post }) {
   const unsaved = new Unsaved();
   let timer = 0;
   let told = false;
