@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "attention/prompt.h"
 #include "kernels.h"
 #include "thread_team.h"
 
@@ -59,6 +60,22 @@ int check_batch(const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_
         if (!all_within(block_table + s * stride, pages, 0, num_pages)) return PARLOR_ERROR_INDEX;
     }
     return PARLOR_OK;
+}
+
+int check_attention(const AttentionArgs& a, int64_t num_tokens, int64_t num_pages, int64_t max_pages) {
+    if (a.window < 0 || !(a.softcap >= 0)) return PARLOR_ERROR_VALUE;
+    if (a.sinks && !aligned(a.sinks)) return PARLOR_ERROR_POINTER;
+    if (!all_positive(num_pages, a.page_size, max_pages, a.num_sequences, num_tokens, a.num_heads, a.num_kv_heads,
+                      a.head_dim) ||
+        a.num_heads % a.num_kv_heads != 0 || a.q_stride < a.num_heads * a.head_dim || a.block_table_stride < max_pages)
+        return PARLOR_ERROR_SIZE;
+    if (!is_cache_dtype(a.cache_dtype)) return PARLOR_ERROR_DTYPE;
+    if (!is_block_size(a.cache_dtype, a.page_size, a.head_dim)) return PARLOR_ERROR_SIZE;
+    if (!aligned(a.q) || !aligned_as(a.k_cache, a.cache_dtype) || !aligned_as(a.v_cache, a.cache_dtype) ||
+        !aligned(a.block_table) || !aligned(a.cu_seqlens) || !aligned(a.seq_lens) || !aligned(a.out))
+        return PARLOR_ERROR_POINTER;
+    return check_batch(a.cu_seqlens, a.seq_lens, a.block_table, a.block_table_stride, max_pages, a.num_sequences,
+                       num_tokens, num_pages, a.page_size);
 }
 
 }  // namespace
@@ -158,23 +175,28 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
                                int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, int64_t window,
                                float softcap, const float* sinks, void*) {
     if (num_tokens == 0) return PARLOR_OK;
-    if (window < 0 || !(softcap >= 0)) return PARLOR_ERROR_VALUE;
-    if (sinks && !aligned(sinks)) return PARLOR_ERROR_POINTER;
-    if (!all_positive(num_pages, page_size, max_pages, num_sequences, num_tokens, num_heads, num_kv_heads,
-                      head_dim) ||
-        num_heads % num_kv_heads != 0 || q_stride < num_heads * head_dim || block_table_stride < max_pages)
-        return PARLOR_ERROR_SIZE;
-    if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
-    if (!is_block_size(cache_dtype, page_size, head_dim)) return PARLOR_ERROR_SIZE;
-    if (!aligned(q) || !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype) ||
-        !aligned(block_table) || !aligned(cu_seqlens) || !aligned(seq_lens) || !aligned(out))
-        return PARLOR_ERROR_POINTER;
-    if (const int error = check_batch(cu_seqlens, seq_lens, block_table, block_table_stride, max_pages,
-                                      num_sequences, num_tokens, num_pages, page_size))
-        return error;
-    return PARLOR_PICK(attend)({q, q_stride, k_cache, v_cache, cache_dtype, page_size, block_table,
-                                block_table_stride, cu_seqlens, seq_lens, out, num_sequences, num_heads,
-                                num_kv_heads, head_dim, scale, window, softcap, sinks});
+    const AttentionArgs args{q, q_stride, k_cache, v_cache, cache_dtype, page_size, block_table, block_table_stride,
+                             cu_seqlens, seq_lens, out, num_sequences, num_heads, num_kv_heads, head_dim, scale,
+                             window, softcap, sinks};
+    if (const int error = check_attention(args, num_tokens, num_pages, max_pages)) return error;
+    return PARLOR_PICK(attend)(args);
+}
+
+extern "C" int prompt_attention(const float* q, int64_t q_stride, const void* k_cache, const void* v_cache,
+                                int cache_dtype, int64_t num_pages, int64_t page_size, const int32_t* pages,
+                                int64_t max_pages, int64_t num_keys, float* out, int64_t num_tokens,
+                                int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale, int64_t window,
+                                float softcap, const float* sinks, void*) {
+    if (num_tokens == 0) return PARLOR_OK;
+    if (num_tokens < 0 || num_keys < num_tokens || num_keys > INT32_MAX) return PARLOR_ERROR_SIZE;
+    const int32_t bounds[2] = {0, static_cast<int32_t>(num_tokens)}, length = static_cast<int32_t>(num_keys);
+    const AttentionArgs args{q, q_stride, k_cache, v_cache, cache_dtype, page_size, pages, max_pages, bounds, &length, out,
+                             1, num_heads, num_kv_heads, head_dim, scale, window, softcap, sinks};
+    if (const int error = check_attention(args, num_tokens, num_pages, max_pages)) return error;
+#if PARLOR_BUILT_ISA >= 3
+    if (selected_isa() >= Isa::kAmx && amx::takes_prompts(args)) return amx::attend_to_prompts(args);
+#endif
+    return PARLOR_PICK(attend)(args);
 }
 
 extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64_t page_bytes, const int32_t* src,

@@ -1,4 +1,4 @@
-// AMX's tiles as all kernels with bf16 products want them: eight of 16 rows of 64 bytes.
+// AMX's tiles as all kernels with bf16 products want them: eight of 16 rows of 64 bytes, which are pairs of bf16.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -36,6 +36,14 @@ inline void configure_tiles() {
 
 // gcc's tile loads and stores do not say that they read and write memory: to stand between them and others.
 inline void keep_memory_order() { asm volatile("" ::: "memory"); }
+
+// The upper words of two registers' lanes, next to each other: {first 0, second 0, first 1, second 1 ...}.
+alignas(64) constexpr uint16_t kUpperWords[32] = {1, 33, 3, 35, 5, 37, 7, 39, 9, 41, 11, 43, 13, 45, 15, 47,
+                                                  17, 49, 19, 51, 21, 53, 23, 55, 25, 57, 27, 59, 29, 61, 31, 63};
+
+inline __m512i upper_words(__m512i first, __m512i second) {
+    return _mm512_permutex2var_epi16(first, _mm512_load_si512(kUpperWords), second);
+}
 
 }  // namespace amx
 }  // namespace parlor

@@ -4,23 +4,11 @@
 // products, so an Unpacker can stop after each step.
 #pragma once
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
-#endif
-#include <immintrin.h>
-
 #include "linear.h"
+#include "tiles.h"
 
 namespace parlor {
 namespace amx {
-
-// The upper words of two registers' lanes, next to each other: {0, 1}, {0, 1} ...
-alignas(64) constexpr uint16_t kUpperWords[32] = {1, 33, 3, 35, 5, 37, 7, 39, 9, 41, 11, 43, 13, 45, 15, 47,
-                                                  17, 49, 19, 51, 21, 53, 23, 55, 25, 57, 27, 59, 29, 61, 31, 63};
-
-inline __m512i upper_words(__m512i first, __m512i second) {
-    return _mm512_permutex2var_epi16(first, _mm512_load_si512(kUpperWords), second);
-}
 
 // Two floats of each output as a pair of bf16, halves rounded up.
 inline __m512i rounded_pair(__m512 first, __m512 second) {

@@ -58,6 +58,20 @@ def cache_code(cache: Tensor, head_dim: int) -> int:
     return kind_of(str(cache.dtype).removeprefix("torch."), cache.shape[3], head_dim).code
 
 
+def _check_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, out: Tensor, num_heads: int,
+                     sinks: Tensor | None) -> tuple[int, int, int]:
+    """The row stride of q, num_kv_heads and head_dim. Raises ValueError if the shapes disagree."""
+    check_dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
+    check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+    q_stride = check("q", q, (-1, -1))
+    head_dim = q.shape[1] // num_heads
+    check("q", q, (-1, num_heads * head_dim))
+    check_dense("out", out, q.shape)
+    if sinks is not None:
+        check_dense("sinks", sinks, (num_heads,))
+    return q_stride, k_cache.shape[1], head_dim
+
+
 class CpuPrompts:
     """PromptOperations with AMX: products of bfloat16, which no row shares with another."""
 
@@ -74,10 +88,18 @@ class CpuPrompts:
     def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
                          out: Tensor, num_heads: int, scale: float, window: int | None = None,
                          softcap: float | None = None, sinks: Tensor | None = None) -> None:
-        """As `paged_attention` for one sequence."""
-        self._kernels.paged_attention(q, k_cache, v_cache, pages[None], torch.tensor([0, len(q)]).int(),
-                                      torch.tensor([num_keys]).int(), out, num_heads, scale, window,
-                                      softcap, sinks)
+        """As `paged_attention` for one sequence, in products of bfloat16; not to a cache of float32.
+
+        q      float32 [T, num_heads * head_dim], the last T of the sequence's `num_keys` tokens
+        pages  int32 [>= ceil(num_keys / page_size)]: the sequence's row of the block table
+        out    float32 [T, num_heads * head_dim]
+        """
+        q_stride, num_kv_heads, head_dim = _check_attention(q, k_cache, v_cache, out, num_heads, sinks)
+        check_dense("pages", pages, (-1,), (torch.int32,))
+        num_pages, _, page_size, _ = k_cache.shape
+        self._kernels.call("prompt_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim),
+                           num_pages, page_size, pages, len(pages), num_keys, out, len(q), num_heads,
+                           num_kv_heads, head_dim, scale, window or 0, softcap or 0.0, sinks, None)
 
     def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
         """There is one way for each weight, whatever the number of rows."""
@@ -193,18 +215,11 @@ class CpuKernels(LinearOperations):
                         cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
                         window: int | None = None, softcap: float | None = None,
                         sinks: Tensor | None = None) -> None:
-        check_dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
-        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
-        num_pages, num_kv_heads, page_size, _ = k_cache.shape
-        q_stride = check("q", q, (-1, -1))
-        head_dim = q.shape[1] // num_heads
-        check("q", q, (-1, num_heads * head_dim))
+        q_stride, num_kv_heads, head_dim = _check_attention(q, k_cache, v_cache, out, num_heads, sinks)
+        num_pages, _, page_size, _ = k_cache.shape
         check_dense("seq_lens", seq_lens, (-1,), (torch.int32,))
         check_dense("cu_seqlens", cu_seqlens, (len(seq_lens) + 1,), (torch.int32,))
         table_stride = check("block_table", block_table, (len(seq_lens), -1), (torch.int32,))
-        check_dense("out", out, q.shape)
-        if sinks is not None:
-            check_dense("sinks", sinks, (num_heads,))
         self.call("paged_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim), num_pages,
                   page_size, block_table, table_stride, block_table.shape[1], cu_seqlens, seq_lens, out,
                   len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, window or 0,

@@ -193,6 +193,17 @@ PARLOR_API int paged_attention(
     const float* sinks,          /* [num_heads] one score more in each row's softmax, of a value of zero; or null */
     void* stream);
 
+/* The same for the tokens of one prompt, on the CPU alone: with AMX by products of bfloat16, whose errors are 1e-5 of a result.
+ * A row's result still depends on its query and the keys that it sees, but need not be what paged_attention() gives. */
+PARLOR_API int prompt_attention(
+    const float* q,            /* [T, Hq * D], the last T of the sequence's tokens, rows q_stride apart */
+    int64_t q_stride, const void* k_cache, const void* v_cache, int cache_dtype, int64_t num_pages, int64_t page_size,
+    const int32_t* pages,      /* [max_pages] of the sequence */
+    int64_t max_pages, int64_t num_keys,
+    float* out,                /* [T, Hq * D] */
+    int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale,
+    int64_t window, float softcap, const float* sinks, void* stream);
+
 /* Copy page src[i] to page dst[i] in both caches; no page of dst may be in src or twice in dst. */
 PARLOR_API int copy_pages(
     void* k_cache,        /* [num_pages, page_bytes] */

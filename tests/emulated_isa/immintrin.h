@@ -175,7 +175,8 @@ EMULATED_CALL void _mm256_mask_storeu_epi16(void* p, __mmask16 mask, __m256i a) 
 
 // ---- floats ---------------------------------------------------------------------------------------------------
 
-enum { _MM_FROUND_TO_NEAREST_INT = 0, _MM_FROUND_NO_EXC = 8, _CMP_GE_OQ = 0x1D };
+enum { _MM_FROUND_TO_NEAREST_INT = 0, _MM_FROUND_TO_NEG_INF = 1, _MM_FROUND_NO_EXC = 8 };
+enum { _CMP_GE_OQ = 0x1D, _CMP_GT_OQ = 0x1E };
 
 inline __m512 _mm512_add_ps(__m512 a, __m512 b) { return a + b; }
 inline __m512 _mm512_sub_ps(__m512 a, __m512 b) { return a - b; }
@@ -207,16 +208,33 @@ EMULATED_CALL __m512 _mm512_scalef_ps(__m512 a, __m512 b) {
     });
 }
 EMULATED_CALL __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int relation) {
-    if (relation != _CMP_GE_OQ) emulated::fail("cmp_ps_mask has no such relation", relation);
+    if (relation != _CMP_GE_OQ && relation != _CMP_GT_OQ) emulated::fail("cmp_ps_mask has no such relation", relation);
     const emulated::Floats x(a), y(b);
     unsigned mask = 0;
-    for (int i = 0; i < 16; ++i) mask |= static_cast<unsigned>(x[i] >= y[i]) << i;
+    for (int i = 0; i < 16; ++i)
+        mask |= static_cast<unsigned>(relation == _CMP_GE_OQ ? x[i] >= y[i] : x[i] > y[i]) << i;
     return static_cast<__mmask16>(mask);
 }
 EMULATED_CALL __m512 _mm512_maskz_mov_ps(__mmask16 mask, __m512 a) {
     const emulated::Floats x(a);
     return emulated::each_lane<emulated::Floats>([&](int i) { return emulated::bit(mask, i) ? x[i] : 0.0f; });
 }
+
+EMULATED_CALL __m512 _mm512_maskz_scalef_ps(__mmask16 mask, __m512 a, __m512 b) {
+    return _mm512_maskz_mov_ps(mask, _mm512_scalef_ps(a, b));
+}
+EMULATED_CALL __m512 _mm512_mask_blend_ps(__mmask16 mask, __m512 a, __m512 b) {
+    const emulated::Floats x(a), y(b);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return emulated::bit(mask, i) ? y[i] : x[i]; });
+}
+// a - floor(a)
+EMULATED_CALL __m512 _mm512_reduce_ps(__m512 a, int mode) {
+    if (mode != (_MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)) emulated::fail("reduce_ps has no such mode", mode);
+    const emulated::Floats x(a);
+    return emulated::each_lane<emulated::Floats>(
+        [&](int i) { return std::isinf(x[i]) ? 0.0f : x[i] - __builtin_floorf(x[i]); });
+}
+inline float _mm512_cvtss_f32(__m512 a) { return emulated::Floats(a)[0]; }
 
 // Both halves onto each other until one lane is left: the order in which compilers make it.
 EMULATED_CALL float _mm512_reduce_add_ps(__m512 a) {
@@ -241,6 +259,41 @@ inline __m512i _mm512_xor_si512(__m512i a, __m512i b) { return a ^ b; }
 inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
     const emulated::Words x(a), y(b);
     return emulated::each_lane<emulated::Words>([&](int i) { return x[i] + y[i]; });
+}
+EMULATED_CALL __mmask16 _mm512_cmpgt_epi32_mask(__m512i a, __m512i b) {
+    const emulated::Lanes<int32_t, __m512i> x(a), y(b);
+    unsigned mask = 0;
+    for (int i = 0; i < 16; ++i) mask |= static_cast<unsigned>(x[i] > y[i]) << i;
+    return static_cast<__mmask16>(mask);
+}
+// Lanes of a and of b in turn, of the lower or the upper half of each 128 bits.
+template <class Lane>
+__m512i emulated_unpack(__m512i a, __m512i b, int first) {
+    const emulated::Lanes<Lane, __m512i> x(a), y(b);
+    constexpr int kLanes = 16 / sizeof(Lane);
+    return emulated::each_lane<emulated::Lanes<Lane, __m512i>>([&](int i) {
+        const int from = i / kLanes * kLanes + first * kLanes / 2 + i % kLanes / 2;
+        return i % 2 ? y[from] : x[from];
+    });
+}
+EMULATED_CALL __m512i _mm512_unpacklo_epi32(__m512i a, __m512i b) { return emulated_unpack<uint32_t>(a, b, 0); }
+EMULATED_CALL __m512i _mm512_unpackhi_epi32(__m512i a, __m512i b) { return emulated_unpack<uint32_t>(a, b, 1); }
+EMULATED_CALL __m512i _mm512_unpacklo_epi64(__m512i a, __m512i b) { return emulated_unpack<uint64_t>(a, b, 0); }
+EMULATED_CALL __m512i _mm512_unpackhi_epi64(__m512i a, __m512i b) { return emulated_unpack<uint64_t>(a, b, 1); }
+// Two 128-bit lanes of a, then two of b, whose numbers are two bits each of `order`.
+EMULATED_CALL __m512i _mm512_shuffle_i32x4(__m512i a, __m512i b, int order) {
+    const emulated::Words x(a), y(b);
+    return emulated::each_lane<emulated::Words>([&](int i) {
+        const int from = (order >> i / 4 * 2 & 3) * 4 + i % 4;
+        return i < 8 ? x[from] : y[from];
+    });
+}
+inline __m256i _mm512_castsi512_si256(__m512i a) { return emulated::load<__m256i>(&a); }
+inline __m256i _mm512_extracti64x4_epi64(__m512i a, int half) {
+    return emulated::load<__m256i>(reinterpret_cast<const char*>(&a) + 32 * half);
+}
+inline __m256i _mm256_set1_epi16(short x) {
+    return emulated::each_lane<emulated::Lanes<short, __m256i>>([&](int) { return x; });
 }
 // Bit i of `table` is what becomes of the bits whose number is i, a's being the highest.
 EMULATED_CALL __m512i _mm512_ternarylogic_epi32(__m512i a, __m512i b, __m512i c, int table) {

@@ -17,7 +17,13 @@ from model.kernels.binding import load_library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cpu_kernels import CpuKernels
 from tests.emulated_isa import EMULATED, machine_isas
-from tests.kernels import test_attention, test_kernels, test_linear, test_prompt_linear
+from tests.kernels import (
+    test_attention,
+    test_kernels,
+    test_linear,
+    test_prompt_attention,
+    test_prompt_linear,
+)
 
 
 class SeparateWeights(CpuKernels):
@@ -51,6 +57,8 @@ def run(kernels: CpuKernels) -> None:
         for bits in (4, 8):
             test_prompt_linear.test_prompts_match_float64(kernels, bits)
         test_prompt_linear.test_many_outputs_of_many_rows_are_written_where_they_belong(kernels, "add")
+        for kind in ("fp16", "q8", "q4"):
+            test_prompt_attention.test_prompts_match_the_reference(kernels, kind, 3, 3, 80)
     for kind in ("fp16", "fp32", "q8", "q4"):
         test_attention.test_attention_over_page_sizes_and_cache_kinds(kernels, kind, 16)
     for shape in ((4, 2, 40), (3, 3, 72), (5, 1, 34)):

@@ -22,7 +22,9 @@ from model.network.place import Place
 from tests.emulated_isa import EMULATED, FOLDER, emulated_kernels, emulated_recipe
 from tests.engine.test_engine import NO_EOS, outcome, params, prompt, quantized_model
 from tests.engine.test_network import REFERENCE_OPS
+from tests.helpers.attention_batch import Batch
 from tests.kernels.test_linear import ZEROS, multiply, quantized_parts
+from tests.kernels.test_prompt_attention import attend
 
 LENGTHS = (1, 31, 33, 100, 7)
 
@@ -120,6 +122,9 @@ def products(kernels: CpuKernels, isa: str) -> list[torch.Tensor]:
             outputs.append(torch.empty(45, 32))
             x, norm = torch.randn(45, 1090), torch.rand(1090)
             kernels.prompts.prompt_linear(x, weight, outputs[-1], norm, 1e-5, "silu_mul")
+        for kind, head_dim in (("fp16", 80), ("q8", 64), ("q4", 128)):
+            batch = Batch([(37, 300)], heads=4, kv_heads=2, head_dim=head_dim, kind=kind)
+            outputs.append(attend(kernels, batch, window=200, softcap=5.0, sinks=torch.randn(4)))
     kernels.force_isa(None)
     return outputs
 

@@ -73,6 +73,7 @@ SOURCES: tuple[Source, ...] = (
     Source("rows.cpp", _VECTORISED),
     Source("rope.cpp", _VECTORISED),
     Source("attention/attention.cpp", _VECTORISED),
+    Source("attention/prompt_amx.cpp", ("amx",)),
     Source("linear/linear.cpp"),
     Source("linear/pack.cpp"),
     Source("linear/plain.cpp"),
