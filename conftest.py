@@ -1,8 +1,16 @@
-"""The options of the test suite: a device to test on, and where other tools' checkpoints lie."""
+"""The options of the test suite: a device to test on, and where other tools' checkpoints lie.
+
+Of several processes (pytest -n) each takes its share of the cores for torch, which is imported after this.
+"""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

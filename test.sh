@@ -1,6 +1,6 @@
 #!/bin/sh
 # The one command that sets everything up and runs every check: ruff, then all tests, the browser's included.
-# Arguments go to pytest (./test.sh -k store).
+# Arguments go to pytest (./test.sh -k store); -n 0 runs the tests in one process.
 set -eu
 cd "$(dirname "$0")"
 sh tools/make_venv.sh requirements-dev.txt
@@ -21,4 +21,5 @@ if ! command -v chromium >/dev/null 2>&1; then
 fi
 
 .venv/bin/python -m ruff check .
-exec .venv/bin/python -m pytest "$@"
+.venv/bin/python -m model.kernels.build  # once, before the processes that all need them
+exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -16,12 +18,21 @@ settings.load_profile("parlor")
 
 @pytest.fixture(scope="session")
 def host_cuda_library(tmp_path_factory):
-    """The CUDA kernels compiled for the CPU, once a session."""
+    """The CUDA kernels compiled for the CPU, once for all processes of a run."""
     from model.kernels.binding import Library
     from model.kernels.build.cuda import HEADERS
+    from model.kernels.build.library import LOCK_TIMEOUT_S
+    from model.kernels.build.lock import locked
     from tests.host_cuda.build import build_host_library
 
-    return Library(build_host_library(tmp_path_factory.mktemp("host_cuda")), HEADERS)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    library = root / "host_cuda" / "libhost_cuda.so"
+    with locked(root / "host_cuda.lock", LOCK_TIMEOUT_S, lambda line, share: None):
+        if not library.exists():
+            build_host_library(library.parent)
+    return Library(library, HEADERS)
 
 
 @pytest.fixture
