@@ -153,6 +153,22 @@ def test_texts_have_a_limit_and_say_so(page, client):
     assert f"{most:,}" in page.send("POST", "/messages", 400, text="x" * (most + 1))["error"]["message"]
 
 
+def test_refusals_are_said_in_words_that_a_person_uses(client, page):
+    said = [page.send("PATCH", "", 400, **fields)["error"]["message"] for fields in (
+        {"title": "x" * 201}, {"user_name": "a:b"}, {"system_prompt": "x" * 50_001})]
+    said += [client.post("/api/bots", json={"name": "a", **fields}).json["error"]["message"] for fields in (
+        {"name": " "}, {"persona": "x" * 50_001}, {"greeting": "x" * 50_001})]
+    said.append(client.post("/api/sessions/import", json={"data": []}).json["error"]["message"])
+    assert said == [
+        "The title has 201 characters; expected 0 to 200.",
+        "This session cannot be saved: the user's name may not hold a colon, a line break or outer spaces.",
+        "This session cannot be saved: the system prompt has 50,001 characters; expected 0 to 50,000.",
+        "This bot cannot be saved: the name may not hold a colon, a line break or outer spaces.",
+        "This bot cannot be saved: the character has 50,001 characters; expected 0 to 50,000.",
+        "This bot cannot be saved: the greeting has 50,001 characters; expected 0 to 50,000.",
+        "This file holds no session."]
+
+
 def test_unknown_fields_are_named(page):
     assert "'txt'" in page.send("POST", "/messages", 400, text="hi", txt="x")["error"]["message"]
 

@@ -18,6 +18,9 @@ from ..ids import is_id
 from ..sampling import Changes, check_changes
 from ..storage.schema import MAX_REVISION
 
+_SAID = {"text": "The message", "title": "The title", "password": "The password"}
+"""What a person calls a field of this name."""
+
 
 @contextmanager
 def read_body() -> Iterator[Body]:
@@ -60,7 +63,8 @@ class Body:
         if not isinstance(value, str):
             raise BadRequest(f"{name} is not a text.")
         if not least <= len(value) <= most:
-            raise BadRequest(f"{name} has {len(value):,} characters; expected {least} to {most:,}.")
+            said = _SAID.get(name, name)
+            raise BadRequest(f"{said} has {len(value):,} characters; expected {least} to {most:,}.")
         return value
 
     def whole(self, name: str, low: int, high: int) -> int:

@@ -146,9 +146,9 @@ def check_bots(where: str, value: object) -> list[Document]:
 
 
 def check_session(session: Session) -> None:
-    check_text("title", session.get("title"), MAX_TITLE)
-    check_name("user_name", session.get("user_name"), least=0)
-    check_text("system_prompt", session.get("system_prompt"), MAX_PROMPT)
+    check_text("the title", session.get("title"), MAX_TITLE)
+    check_name("the user's name", session.get("user_name"), least=0)
+    check_text("the system prompt", session.get("system_prompt"), MAX_PROMPT)
     check_bots("bots", session.get("bots"))
     check_changes(session.get("sampling"))
     _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])
@@ -167,9 +167,9 @@ def check_session(session: Session) -> None:
 
 
 def check_bot(bot: Bot) -> None:
-    check_name("name", bot.get("name"))
-    check_text("persona", bot.get("persona"), MAX_PROMPT)
-    check_text("greeting", bot.get("greeting"), MAX_PROMPT)
+    check_name("the name", bot.get("name"))
+    check_text("the character", bot.get("persona"), MAX_PROMPT)
+    check_text("the greeting", bot.get("greeting"), MAX_PROMPT)
     check_changes(bot.get("sampling"))
     if not isinstance(bot.get("color"), str) or not _COLOR.fullmatch(bot["color"]):
         raise ValueError("color is not #rrggbb")
@@ -177,7 +177,7 @@ def check_bot(bot: Bot) -> None:
 
 
 def check_preset(preset: Document) -> None:
-    check_text("name", preset.get("name"), MAX_NAME, least=1)
+    check_text("the name", preset.get("name"), MAX_NAME, least=1)
     check_changes(preset.get("sampling"))
 
 
