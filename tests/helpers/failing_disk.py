@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from webui.storage.disk import Disk
+from webui.storage.disk import TEMPORARY, Disk
 
 
 class FastDisk(Disk):
@@ -77,6 +77,9 @@ class PowerCutDisk(Disk):
         status = os.fstat(descriptor)
         if status.st_size == written:
             self._files[status.st_ino] = len(self._data)
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if path.suffix != TEMPORARY:
+                self._name_operations.append(("set", path, len(self._data)))
         number = self._files[status.st_ino]
         self._data[number] = self._data.get(number, b"") + data[:written]
         self._note()

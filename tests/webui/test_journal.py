@@ -154,11 +154,16 @@ def test_a_journal_without_a_beginning_is_set_aside(store, data):
     assert len(store.problems) == 1
 
 
-def test_an_empty_journal_is_nothing(store):
-    path = store.journal_folder / "0123456789abcdef.jsonl"
-    path.write_bytes(b"")
-    fold_in_all(store)
-    assert not path.exists() and not store.problems
+def test_a_journal_without_a_whole_line_is_nothing(store):
+    """The power went before anything was promised."""
+    session, _message, journal = begun(store)
+    journal.close()
+    line = journal.path.read_bytes()
+    for at in range(len(line) - 1):
+        journal.path.write_bytes(line[:at])
+        fold_in_all(store)
+        assert not journal.path.exists() and not store.problems
+    assert shown(store, session) == ["Hello?"]
 
 
 def test_a_reply_of_a_session_that_is_gone_is_kept_aside(store):

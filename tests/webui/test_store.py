@@ -22,8 +22,11 @@ from tests.helpers.api import MARLOW, OTTO
 from tests.helpers.failing_disk import FailingDisk, FastDisk, PowerCutDisk
 from tests.helpers.fake_server import write_bots
 from webui.errors import NotFound, NotSaved, Problem, ReadOnly, Stale
+from webui.ids import new_id
 from webui.storage import tree
 from webui.storage.folder_lock import FolderInUse
+from webui.storage.journal import Journal
+from webui.storage.recovery import commit, drop_journal, fold_in_all
 from webui.storage.schema import USER, new_message, new_session
 from webui.storage.store import Store
 
@@ -211,6 +214,63 @@ def power_cuts(tmp_path: Path, saves: int) -> int:
 
 def test_a_power_cut_at_any_moment_leaves_the_old_session_or_the_new_one(tmp_path):
     assert power_cuts(tmp_path, saves=2) > 40
+
+
+def reply_and_what_is_done_to_it(store: Store, key: str):
+    """A reply is written, taken over and deleted, another one is written and edited. Yields at each promise
+    what is shown from then on."""
+    def reply(text: str):
+        message = new_message(MARLOW, "Marlow", "", store.session(key)["leaf"])
+        journal = Journal(store.journal_path(new_id()), store.disk)
+        journal.begin(key, message)
+        journal._last_line = 0.0
+        journal.text("text", text[:3])
+        message |= {"text": text, "finish_reason": "eos", "error": ""}
+        journal.end(message)
+        yield message
+        commit(store, key, journal.path.stem, message)
+        journal.close()
+        drop_journal(store, journal.path.stem)
+
+    for first in reply("first reply"):
+        yield ["old", first["text"]]
+    store.change_session(key, None, lambda old: tree.without_message(old, first["id"])[0])
+    yield ["old"]
+    for second in reply("second reply"):
+        yield ["old", second["text"]]
+    second = {**second, "text": "as I want it"}
+    store.change_session(key, None, lambda old: tree.with_message(old, second, leaf=old["leaf"]))
+    yield ["old", "as I want it"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for the names of open files")
+def test_a_power_cut_brings_back_no_reply_that_was_deleted_or_edited_and_loses_none(tmp_path):
+    store = Store(tmp_path / "source")
+    key = store.add_session(session_with("old"))["id"]
+    store.close()
+    shutil.copytree(tmp_path / "source", tmp_path / "before")
+    disk = PowerCutDisk()
+    store = Store(tmp_path / "source", disk=disk)
+    disk.moments.clear()
+    promises = [(0, ["old"])]
+    for shown in reply_and_what_is_done_to_it(store, key):
+        promises.append((len(disk.moments), shown))
+    store.close()
+    for moment in range(len(disk.moments)):
+        kept = sum(moment >= end - 1 for end, _ in promises)
+        possible = [shown for _, shown in promises[kept - 1:]]
+        for names in ("least", "most"):
+            for data in ("whole", "cut", "gone"):
+                target = tmp_path / "after"
+                disk.after_cut(moment, tmp_path / "before", target, names=names, data=data)
+                after = Store(target, disk=FastDisk())
+                fold_in_all(after)
+                left = texts(after.session(key))
+                is_begun = left[0] == "old" and any(shown[-1].startswith(left[-1]) for shown in possible)
+                assert left in possible or is_begun, (moment, names, data)
+                assert not after.problems
+                after.close()
+                shutil.rmtree(target)
 
 
 def test_a_session_file_cut_at_every_byte_loads_or_is_quarantined(store):

@@ -9,6 +9,7 @@ it is good. Knows nothing of sessions; recovery.py brings the message back into 
 from __future__ import annotations
 
 import os
+import re
 import time
 import zlib
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .schema import Message
 
 TEXT_SECONDS = 0.25  # a piece of text waits at most this long for its line
 MAX_BYTES = 64 << 20  # of a journal: some times what the longest reply takes, however it is written
+_TORN_BEGINNING = re.compile(rb"[0-9a-f]{1,8}|[0-9a-f]{8} (\{[^\n]*)?")
 SYNC_SECONDS = 1.0  # and this long until a power cut cannot take it
 
 
@@ -105,6 +107,11 @@ class JournalContent:
 def encode_line(record: dict[str, Any]) -> bytes:
     data = strict_json.dumps(record)
     return b"%08x %s\n" % (zlib.crc32(data), data)
+
+
+def is_torn_beginning(data: bytes) -> bool:
+    """Whether this is the first part of a first line, and nothing else."""
+    return _TORN_BEGINNING.fullmatch(data) is not None
 
 
 def read_journal(data: bytes) -> JournalContent | None:

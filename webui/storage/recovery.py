@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import NotFound, Problem
 from ..ids import is_id, new_id
 from . import tree
-from .journal import MAX_BYTES, read_journal
+from .journal import MAX_BYTES, is_torn_beginning, read_journal
 from .schema import Message, Session
 from .store import Store
 
@@ -65,8 +65,8 @@ def _take_over(store: Store, path: Path) -> str:
     if not is_id(path.stem):
         return _set_aside(store, path, "is not named like a reply")
     data = store.disk.read(path, MAX_BYTES)
-    if not data:
-        store.disk.remove(path)  # the crash came before the first line: nothing had been promised
+    if not data or is_torn_beginning(data):
+        store.disk.remove(path)  # the crash came before the first line was whole: nothing had been promised
         return ""
     try:
         content = read_journal(data)
