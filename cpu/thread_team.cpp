@@ -199,7 +199,7 @@ void ThreadTeam::run_body(Body body, void* context) {
 
 void* ThreadTeam::scratch(size_t bytes) {
     State& s = state();
-    return grow_scratch(s, bytes) ? s.scratch : nullptr;
+    return grow_scratch(s, std::max<size_t>(bytes, 1)) ? s.scratch : nullptr;  // null means that it failed
 }
 
 }  // namespace parlor

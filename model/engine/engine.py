@@ -62,7 +62,8 @@ class Engine:
         self._places = [stage.place for stage in transformer.stages]
         self._weight_bytes, self._step_bytes = transformer.weights.nbytes, transformer.weights.step_bytes
         self._pool = PagePool(plan.num_pages)
-        self._scheduler: Scheduler[Job] = Scheduler(self._pool, prefill_chunk)
+        self._scheduler: Scheduler[Job] = Scheduler(self._pool, prefill_chunk,
+                                                    long_beyond=transformer.config.spec.long_beyond)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._speculator = Speculator(drafter) if drafter is not None else None
         self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()

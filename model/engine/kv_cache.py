@@ -17,6 +17,8 @@ from model.sizes import PAGE_SIZE
 
 ROOT = 0
 """The chain before the first page."""
+LONG_ROOT = -1
+"""The same of sequences whose keys are rotated as those of long ones: no other takes them for its own."""
 
 
 @dataclass
@@ -60,9 +62,9 @@ class PagePool:
     def num_used(self) -> int:
         return self.num_pages - self.num_available
 
-    def match(self, token_ids: Sequence[int], limit: int) -> Match:
+    def match(self, token_ids: Sequence[int], limit: int, root: int = ROOT) -> Match:
         """The longest known beginning of `token_ids`, at most `limit` tokens. Takes nothing into use."""
-        match = Match()
+        match = Match(chain=root)
         position = 0
         while position < limit:
             children = self._children.get(match.chain)

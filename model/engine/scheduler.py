@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from model.engine.kv_cache import ROOT, Match, PagePool
+from model.engine.kv_cache import LONG_ROOT, ROOT, Match, PagePool
 from model.sizes import MAX_RUNNING, PAGE_SIZE, pages_for, step_tokens
 
 Owner = TypeVar("Owner")
@@ -32,6 +32,7 @@ class TokenSequence(Generic[Owner]):
     pages: list[int] = field(default_factory=list)
     chain: int = ROOT                     # of the pages that are known to the pool
     num_known: int = 0                    # pages known to the pool
+    is_long: bool = False                 # its keys are rotated as those of long sequences
     arrival: int = -1
     was_admitted: bool = False
 
@@ -93,8 +94,11 @@ class Batch(Generic[Owner]):
 class Scheduler(Generic[Owner]):
     """Waiting and running sequences over one pool of pages."""
 
-    def __init__(self, pool: PagePool, prefill_chunk: int, max_running: int = MAX_RUNNING) -> None:
-        self.pool = pool
+    def __init__(self, pool: PagePool, prefill_chunk: int, max_running: int = MAX_RUNNING,
+                 long_beyond: int | None = None) -> None:
+        """`long_beyond`: longer sequences are rotated differently from their first position on; one that
+        grows beyond it is computed again."""
+        self.pool, self.long_beyond = pool, long_beyond
         self.prefill_chunk = prefill_chunk
         self.max_running = max_running
         self.max_tokens = step_tokens(prefill_chunk, max_running)
@@ -136,6 +140,8 @@ class Scheduler(Generic[Owner]):
     def next_batch(self) -> Batch[Owner]:
         """Choose the next step's work. Call only while there is work; then it is never empty."""
         self._copies = []
+        for sequence in [s for s in self.running if s.is_long != self._should_be_long(s)]:
+            self._preempt(sequence)
         self._admit()
         self.pool.release([source for source, _ in self._copies])
         decoding = [s for s in self.running if s.num_remaining == 1]
@@ -167,6 +173,8 @@ class Scheduler(Generic[Owner]):
         """How many tokens after `chunk`, at most `wanted`, have pages without throwing anyone out."""
         pages = chunk.sequence.pages
         end = chunk.start + chunk.count + wanted
+        if self.long_beyond is not None and not chunk.sequence.is_long:
+            end = max(chunk.start + chunk.count, min(end, self.long_beyond))
         while len(pages) * PAGE_SIZE < end and (page := self.pool.allocate()) is not None:
             pages.append(page)
         return min(end, len(pages) * PAGE_SIZE) - chunk.start - chunk.count
@@ -187,7 +195,9 @@ class Scheduler(Generic[Owner]):
         held: list[TokenSequence[Owner]] = []
         while self.waiting and len(self.running) < self.max_running:
             sequence = self.waiting[0]
-            match = self.pool.match(sequence.token_ids, sequence.num_reusable)
+            sequence.is_long = self._should_be_long(sequence)
+            match = self.pool.match(sequence.token_ids, sequence.num_reusable,
+                                    LONG_ROOT if sequence.is_long else ROOT)
             if self._is_coming(sequence, len(match.pages)):
                 held.append(self.waiting.popleft())
             elif self._start(sequence, match):
@@ -202,7 +212,10 @@ class Scheduler(Generic[Owner]):
         if end > sequence.num_reusable:
             return False
         return any(other.token_ids[:end] == sequence.token_ids[:end] for other in self.running
-                   if other.num_computed < end <= other.prompt_length)
+                   if other.num_computed < end <= other.prompt_length and other.is_long == sequence.is_long)
+
+    def _should_be_long(self, sequence: TokenSequence[Owner]) -> bool:
+        return self.long_beyond is not None and len(sequence.token_ids) > self.long_beyond
 
     def _start(self, sequence: TokenSequence[Owner], match: Match) -> bool:
         """Reserve the pages of all its tokens; False, and nothing changes, if there are too few."""

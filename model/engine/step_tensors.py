@@ -55,6 +55,7 @@ class StepTensors:
         self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len))
         self._stages, self._sizes = list(devices), recorded_sizes
         self._least_prompt_rows = least_prompt_rows
+        self._long_offset = max_seq_len  # rows of the RoPE tables before those of long sequences
         others = {device for device in devices if device.type != "cpu"}
         # two in turn: the next step is written while the copy of the last one may still wait for its device
         is_pinned = any(device.type == "cuda" for device in others)
@@ -127,16 +128,17 @@ class StepTensors:
 
     def _write_tokens(self, buffer: HostBuffer, chunk: Chunk[Any], row: int) -> None:
         sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
+        offset = self._long_offset if sequence.is_long else 0
         if chunk.num_rows == 1:
             buffer.token_ids[row] = sequence.token_ids[start]
-            buffer.positions[row] = start
+            buffer.positions[row] = start + offset
             buffer.slots[row] = sequence.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
             return
         rows, positions = slice(row, row + chunk.num_rows), self._offsets[start:end]
         first_page = start // PAGE_SIZE
         pages = torch.tensor(sequence.pages[first_page:pages_for(end)]).numpy()
         buffer.token_ids[rows] = sequence.token_ids[start:start + chunk.count] + chunk.draft
-        buffer.positions[rows] = positions
+        buffer.positions[rows] = positions + offset
         buffer.slots[rows] = pages[positions // PAGE_SIZE - first_page] * PAGE_SIZE + positions % PAGE_SIZE
 
     def _write_sequence(self, buffer: HostBuffer, index: int, chunk: Chunk[Any], end_row: int,

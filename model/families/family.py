@@ -18,14 +18,14 @@ class Gguf:
     architectures  of general.architecture
     interleaved    queries and keys were reordered for RoPE of neighbours, whatever config.json says
     keys           further keys: "attention.scale" -> "attention_multiplier"
-    defaults       what config.json says and GGUF does not
+    complete       from what was found, what config.json says and GGUF does not
     """
 
     architectures: tuple[str, ...]
     names: Names = GGUF
     interleaved: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: {}
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,9 @@ def _scaled(fields: Fields, block: Fields, theta: float, dim: int) -> Rope:
         return _longrope(fields, block, theta, dim)
     if kind == "dynamic" and block.raw.get("alpha") is not None and dim > 2:
         return Rope(scaling.ntk_theta(theta, dim, block.number("alpha", 1.0, 1e6)), dim)
-    raise fields.error("rope_type", kind,
-                       "'default', 'linear', 'llama3', 'yarn', 'longrope', or 'dynamic' with alpha")
+    if kind == "dynamic" and _original_positions(fields, block) >= max_positions(fields):
+        return Rope(theta, dim)  # only longer contexts than the model's own are scaled
+    raise fields.error("rope_type", kind, "'default', 'linear', 'llama3', 'yarn', 'longrope' or 'dynamic'")
 
 
 def _original_positions(fields: Fields, block: Fields) -> int:

@@ -23,7 +23,8 @@ _KEYS = {
     "attention.scale": "attention_multiplier"}
 _SCALING = {
     "type": "rope_type", "factor": "factor", "original_context_length": "original_max_position_embeddings",
-    "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "attn_factor": "attention_factor"}
+    "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "attn_factor": "attention_factor",
+    "yarn_log_multiplier": "mscale_all_dim"}
 
 Numbers = Callable[[str], Sequence[float] | None]
 """The numbers of a small tensor; None where the file has none of that name."""
@@ -37,7 +38,7 @@ def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source:
     keys = {**_KEYS, **gguf.keys}
     found = {ours: plain(metadata[prefix + theirs]) for theirs, ours in keys.items()
              if prefix + theirs in metadata}
-    config = {**gguf.defaults, **found}
+    config = dict(found)
     config["vocab_size"] = _vocab_size(metadata, source)
     heads, hidden, dim = (config.get(key) for key in ("num_attention_heads", "hidden_size", "head_dim"))
     if dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
@@ -48,7 +49,7 @@ def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source:
     scaling = {ours: plain(metadata[f"{prefix}rope.scaling.{theirs}"]) for theirs, ours in _SCALING.items()
                if f"{prefix}rope.scaling.{theirs}" in metadata}
     config["rope_scaling"] = _scaling(scaling, numbers)
-    return config
+    return gguf.complete(config) | config
 
 
 def plain(value: Any) -> Any:
@@ -73,4 +74,4 @@ def _scaling(scaling: dict[str, Any], numbers: Numbers) -> dict[str, Any] | None
                 "short_factor": [float(x) for x in short]}
     if scaling.get("rope_type") in (None, "none"):
         return None
-    return scaling
+    return {**scaling, "mscale": scaling.get("mscale_all_dim")}

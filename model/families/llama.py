@@ -23,4 +23,4 @@ def uniform(fields: Fields, **parts: Any) -> Spec:
 
 
 FAMILIES = (Family("llama", ("LlamaForCausalLM", "InternLM3ForCausalLM"), from_config,
-                   gguf=Gguf(("llama",), interleaved=True, defaults={"tie_word_embeddings": None})),)
+                   gguf=Gguf(("llama",), interleaved=True)),)

@@ -13,13 +13,14 @@ def from_config(fields: Fields) -> Spec:
 
 
 def _query_scale(fields: Fields) -> QueryScale | None:
-    block = fields.object("rope_parameters") or fields.object("rope_scaling")
-    if block is None or block.raw.get("llama_4_scaling_beta") is None:
+    block, key = fields.object("rope_parameters") or fields.object("rope_scaling"), "llama_4_scaling_beta"
+    if block is None or (block.raw.get(key) is None and fields.raw.get(key) is None):
         return None
-    return QueryScale(block.number("llama_4_scaling_beta", 0.0, 10.0),
-                      block.integer("original_max_position_embeddings", 1, 1 << 24))
+    beta = (fields if block.raw.get(key) is None else block).number(key, 0.0, 10.0)
+    return QueryScale(beta, block.integer("original_max_position_embeddings", 1, 1 << 24))
 
 
 FAMILIES = (Family("mistral", ("MistralForCausalLM", "Ministral3ForCausalLM", "MinistralForCausalLM",
                                "Mistral3ForConditionalGeneration"), from_config,
-                   gguf=Gguf(("mistral3",), interleaved=True, defaults={"tie_word_embeddings": None})),)
+                   gguf=Gguf(("mistral3",), interleaved=True, keys={
+                       "attention.temperature_scale": "llama_4_scaling_beta"})),)

@@ -28,4 +28,4 @@ def layered(fields: Fields, **parts: Any) -> Spec:
 
 
 FAMILIES = (Family("qwen2", ("Qwen2ForCausalLM",), from_config,
-                   gguf=Gguf(("qwen2",), defaults={"tie_word_embeddings": None})),)
+                   gguf=Gguf(("qwen2",))),)

@@ -12,11 +12,9 @@ import math
 from model.families.spec import Rope
 
 
-def frequencies(rope: Rope, length: int = 0) -> list[float]:
-    """Angle per position of each pair, dim / 2 numbers, for sequences of `length` tokens."""
-    divisors = rope.divisors
-    if rope.long is not None and length > rope.long.beyond:
-        divisors = rope.long.divisors
+def frequencies(rope: Rope, of_long: bool = False) -> list[float]:
+    """Angle per position of each pair, dim / 2 numbers; `of_long`: for sequences beyond rope.long.beyond."""
+    divisors = rope.long.divisors if of_long and rope.long is not None else rope.divisors
     base = plain_frequencies(rope.theta, rope.dim)
     return base if divisors is None else [f / divisor for f, divisor in zip(base, divisors, strict=True)]
 

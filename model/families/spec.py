@@ -139,6 +139,12 @@ class Spec:
     logit_softcap: float | None = None    # after logit_scale
 
     @property
+    def long_beyond(self) -> int | None:
+        """Sequences of more tokens are rotated differently from their first position on; None: all alike."""
+        ropes = [layer.attention.rope for layer in self.layers if layer.attention.rope is not None]
+        return min((rope.long.beyond for rope in ropes if rope.long is not None), default=None)
+
+    @property
     def num_layers(self) -> int:
         return len(self.layers)
 

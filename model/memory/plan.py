@@ -73,7 +73,7 @@ def rope_bytes_per_position(spec: Spec) -> int:
     """Sines and cosines of one position, and factors of queries, float32."""
     attentions = [layer.attention for layer in spec.layers]
     return table_bytes({a.rope for a in attentions if a.rope},
-                       {a.query_scale for a in attentions if a.query_scale})
+                       {a.query_scale for a in attentions if a.query_scale}, spec.long_beyond is not None)
 
 
 def attention_bytes(spec: Spec, cache_tokens: int) -> int:

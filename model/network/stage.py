@@ -39,7 +39,7 @@ class StepInput:
     """
 
     token_ids: Tensor     # int32 [T]
-    positions: Tensor     # int32 [T]
+    positions: Tensor     # int32 [T]: rows of rope_tables()
     slot_mapping: Tensor  # int64 [T]: page * PAGE_SIZE + offset; negative: not written
     block_table: Tensor   # int32 [S, max_pages]
     cu_seqlens: Tensor    # int32 [S + 1]
@@ -152,14 +152,16 @@ class Stage:
         self._weights = weights
         self._own_weights = weights.layers[layers.start:layers.stop]
         self.cache = KVCache.allocate(self._layers, sizes, place.device)
+        has_long = spec.long_beyond is not None
         self._ropes: dict[Rope, RopeTables] = {}
         self._query_scales: dict[QueryScale, Tensor] = {}
         for layer in self._layers:
             rope, scale = layer.attention.rope, layer.attention.query_scale
             if rope is not None and rope not in self._ropes:
-                self._ropes[rope] = rope_tables(rope, sizes.max_seq_len, place.device)
+                self._ropes[rope] = rope_tables(rope, sizes.max_seq_len, place.device, has_long)
             if scale is not None and scale not in self._query_scales:
-                self._query_scales[scale] = query_scales(scale, sizes.max_seq_len, place.device)
+                self._query_scales[scale] = query_scales(scale, sizes.max_seq_len, place.device,
+                                                                has_long)
         self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
                          for name, width in buffer_widths(spec).items()}
         self._recorder = place.new_recorder()

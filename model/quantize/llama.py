@@ -22,7 +22,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def rope_tables(of: Attention, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin of every position, float32 [length, head_dim / 2] each."""
     assert of.rope is not None
-    of_pairs = torch.tensor(frequencies(of.rope, length), dtype=torch.float64)
+    of_pairs = torch.tensor(frequencies(of.rope), dtype=torch.float64)
     angles = torch.outer(torch.arange(length, dtype=torch.float64), of_pairs)
     return angles.cos().float(), angles.sin().float()
 

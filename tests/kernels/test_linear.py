@@ -1,11 +1,14 @@
 """The linear layer of both libraries, on every instruction set, against float64."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from model.kernels import load_kernels
+from model.kernels.build.library import REPOSITORY
 from model.kernels.crossover import UNMEASURED
 from model.kernels.errors import KernelError
 from model.kernels.reference import linear as reference
@@ -418,3 +421,12 @@ def test_a_gpu_shares_the_columns_of_a_tile_among_blocks(gpu, exact):
     assert relative_error(got, want) < (EXACT_ERROR if exact else ROUNDED_ERROR)
     for m in (1, 2, 4):
         assert torch.equal(multiply(gpu, weight, x[:m]), got[:m])
+
+
+def test_the_first_product_of_a_process_may_need_no_scratch_memory():
+    program = ("import torch\nfrom model.kernels import load_kernels\nops = load_kernels(threads=1)\n"
+               "weight, out = ops.pack_dense(torch.eye(64), exact=True), torch.zeros(1, 64)\n"
+               "ops.linear(torch.ones(1, 64), weight, out)\nprint(int(out.sum()))\n")
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY,
+                         check=False)
+    assert (run.stdout, run.returncode) == ("64\n", 0), run.stderr

@@ -1,0 +1,75 @@
+"""Small random models of many families, saved as transformers saves them, with windows and spans that short
+prompts leave behind. Norms and biases are random, too: those of one and zero would hide mistakes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SMALL = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4,
+          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+          "initializer_range": 0.2, "tie_word_embeddings": False, "pad_token_id": 0, "bos_token_id": 1,
+          "eos_token_id": 2}
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+_LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+           "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+_LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64,
+             "short_factor": [1 + 0.05 * i for i in range(8)],
+             "long_factor": [1.5 + 0.7 * i for i in range(8)]}
+_WINDOWS = {"sliding_window": 20}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama yarn": ("Llama", {"rope_parameters": _YARN}),
+    "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
+    "ministral 3": ("Ministral3", {"rope_parameters": {
+        **_YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}, "sliding_window": None}),
+    "qwen 2 windows": ("Qwen2", {**_WINDOWS, "use_sliding_window": True, "max_window_layers": 2}),
+    "qwen 3": ("Qwen3", {"head_dim": 24}),
+    "gemma": ("Gemma", {"head_dim": 16, "tie_word_embeddings": True}),
+    "gemma 2": ("Gemma2", {**_WINDOWS, "head_dim": 16, "query_pre_attn_scalar": 24,
+                           "tie_word_embeddings": True, "attn_logit_softcapping": 4.0,
+                           "final_logit_softcapping": 3.0}),
+    "gemma 3": ("Gemma3Text", {**_WINDOWS, "head_dim": 24, "query_pre_attn_scalar": 24,
+                               "num_hidden_layers": 6, "tie_word_embeddings": True}),
+    "phi 3": ("Phi3", {**_WINDOWS, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 64}),
+    "phi 4 mini": ("Phi3", {"tie_word_embeddings": True, "original_max_position_embeddings": 64,
+                            "rope_parameters": {**_LONGROPE, "partial_rotary_factor": 0.75, **{
+                                key: _LONGROPE[key][:6] for key in ("short_factor", "long_factor")}}}),
+    "smollm 3": ("SmolLM3", {"tie_word_embeddings": True}),
+    "granite": ("Granite", {"embedding_multiplier": 3.0, "attention_multiplier": 0.12, "logits_scaling": 0.5,
+                            "residual_multiplier": 0.6}),
+    "olmo 2": ("Olmo2", {"num_key_value_heads": 4}),
+    "olmo 3": ("Olmo3", {**_WINDOWS, "num_key_value_heads": 4, "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": _YARN}}),
+    "glm 4": ("Glm4", {"head_dim": 16, "attention_bias": True}),
+    "cohere": ("Cohere", {"logit_scale": 0.25, "use_qk_norm": True, "tie_word_embeddings": True}),
+    "cohere 2": ("Cohere2", {**_WINDOWS, "logit_scale": 0.25, "tie_word_embeddings": True}),
+    "exaone 4": ("Exaone4", {**_WINDOWS, "rope_parameters": _LLAMA3, "sliding_window_pattern": 4}),
+    "seed-oss": ("SeedOss", {"head_dim": 16}),
+    "hunyuan": ("HunYuanDenseV1", {"head_dim": 16}),
+    "ernie 4.5": ("Ernie4_5", {"head_dim": 16}),
+    "starcoder 2": ("Starcoder2", {**_WINDOWS, "hidden_act": "gelu_pytorch_tanh"}),
+    "starcoder 2, erf": ("Starcoder2", {"hidden_act": "gelu", "sliding_window": None}),
+    "stablelm": ("StableLm", {"use_qkv_bias": True}),
+    "stablelm, parallel": ("StableLm", {"use_parallel_residual": True, "qk_layernorm": True}),
+    "nemotron": ("Nemotron", {}),
+}
+
+
+def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
+    """Save the model of a variant; returns it in float32."""
+    import transformers
+
+    name, settings = VARIANTS[variant]
+    config = getattr(transformers, name + "Config")(**{**_SMALL, **settings, **changes})
+    model_class = getattr(transformers, name.removesuffix("Text") + "ForCausalLM")
+    torch.manual_seed(1)
+    config._attn_implementation = "eager"
+    model = model_class(config).eval()
+    for parameter_name, parameter in model.named_parameters():
+        if "norm" in parameter_name or parameter_name.endswith("bias"):
+            parameter.data += torch.randn_like(parameter) * 0.3
+    model.save_pretrained(folder, max_shard_size="60KB")
+    return model
