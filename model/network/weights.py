@@ -92,7 +92,7 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list
     """Check every matrix that will be needed and say what it will take. Raises ModelLoadError."""
     spec, names = config.spec, config.names
     hidden, vocab = spec.hidden_size, spec.vocab_size
-    infos = [reader.table_info(names.embeddings + ".weight", vocab, hidden)]
+    infos = [reader.table_info(_table_module(reader, config) + ".weight", vocab, hidden)]
     for index, layer in enumerate(spec.layers):
         for (modules, k), has_bias in zip(layer_modules(spec, names, index), _biases(layer), strict=True):
             infos += [reader.matrix_info(name, n, k) for name, n in modules.items()]
@@ -134,12 +134,20 @@ def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool
 
 def _head_module(reader: WeightReader, config: ModelConfig) -> str | None:
     """What is read as the head: its own module, embeddings that are quantized, or None: they are shared."""
-    names, is_tied = config.names, config.spec.tied_head
-    if is_tied is None:
-        is_tied = not reader.has_tensor(names.head + ".weight")
-    if not is_tied or reader.is_quantized(names.head):
+    names, table = config.names, _table_module(reader, config)
+    is_stored = reader.has_tensor(names.head + ".weight") and table != names.head
+    # A head that is stored counts, whatever the config says: somebody trained it apart from the embeddings.
+    if config.spec.tied_head is False or is_stored or reader.is_quantized(names.head):
         return names.head
-    return names.embeddings if reader.is_quantized(names.embeddings) else None
+    return table if reader.is_quantized(table) else None
+
+
+def _table_module(reader: WeightReader, config: ModelConfig) -> str:
+    """Where the embeddings are: under the head's name if a model that shares them stores only that."""
+    names = config.names
+    has_own = reader.has_tensor(names.embeddings + ".weight") or reader.is_quantized(names.embeddings)
+    shares = config.spec.tied_head is not False and reader.has_tensor(names.head + ".weight")
+    return names.head if shares and not has_own else names.embeddings
 
 
 def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelConfig, exact: bool,
@@ -158,7 +166,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     hidden, vocab = spec.hidden_size, spec.vocab_size
     first, last = places[0], places[-1]
     # The head needs the most memory beside its packed form: first, while nothing else is there.
-    embeddings = reader.table(names.embeddings + ".weight", vocab, hidden, first.device)
+    embeddings = reader.table(_table_module(reader, config) + ".weight", vocab, hidden, first.device)
     module = _head_module(reader, config)
     if module is not None:
         head = reader.matrix(module, vocab, hidden, last.device)

@@ -218,6 +218,28 @@ def test_a_weight_that_is_no_number_is_named(folder, value, dtype):
             load(folder)
 
 
+def test_a_tied_model_may_store_its_embeddings_under_the_heads_name(folder):
+    change(folder / "config.json", tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    ids = list(range(20))
+    with load(folder) as llm:
+        expected = llm.logits(ids)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, folder / "model.safetensors")
+    with load(folder) as llm:
+        assert torch.equal(llm.logits(ids), expected)
+
+
+def test_a_stored_head_counts_though_the_config_says_that_there_is_none(folder):
+    with load(folder) as llm:
+        expected = llm.logits(list(range(20)))
+    change(folder / "config.json", tie_word_embeddings=True)
+    with load(folder) as llm:
+        assert torch.equal(llm.logits(list(range(20))), expected)
+
+
 def test_a_whole_file_counts_before_a_stale_index_of_shards(folder):
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}))
