@@ -33,7 +33,8 @@ _TABLES = """
 CREATE TABLE sessions (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL,
                        title TEXT NOT NULL);
 CREATE TABLE messages (row INTEGER PRIMARY KEY, id TEXT NOT NULL, checksum INTEGER NOT NULL,
-                       text TEXT NOT NULL, folded TEXT NOT NULL);
+                       folded TEXT NOT NULL);
+CREATE TABLE texts (row INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5 (folded, content='messages', content_rowid='row',
                                        tokenize='trigram case_sensitive 1');
 """
@@ -206,13 +207,15 @@ def _write_messages(database: sqlite3.Connection, number: int, texts: dict[str, 
             database.execute("INSERT INTO words (words, rowid, folded) SELECT 'delete', row, folded "
                              "FROM messages WHERE row = ?", (row,))
             database.execute("DELETE FROM messages WHERE row = ?", (row,))
+            database.execute("DELETE FROM texts WHERE row = ?", (row,))
     for message_id, text in texts.items():
         row, checksum = there.get(message_id, (next_row, None))
         if checksum == checksums[message_id]:
             continue
         next_row += row == next_row
-        database.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?)",
-                         (row, message_id, checksums[message_id], text, fold(text)))
+        database.execute("INSERT INTO messages VALUES (?, ?, ?, ?)",
+                         (row, message_id, checksums[message_id], fold(text)))
+        database.execute("INSERT INTO texts VALUES (?, ?)", (row, text))
         database.execute("INSERT INTO words (rowid, folded) VALUES (?, ?)", (row, fold(text)))
 
 
@@ -232,10 +235,10 @@ def _find(database: sqlite3.Connection, words: list[str]) -> dict[str, str]:
     found = {sessions[number][0]: "" for number in candidates}
     wanted = list(places)
     for part in _parts(wanted):
-        for row, text, folded in database.execute(
-                f"SELECT row, text, folded FROM messages WHERE row IN ({','.join('?' * len(part))})", part):
+        for row, text in database.execute(
+                f"SELECT row, text FROM texts WHERE row IN ({','.join('?' * len(part))})", part):
             number, word = places[row]
-            found[sessions[number][0]] = snippet(text, folded, word)
+            found[sessions[number][0]] = snippet(text, fold(text), word)
     return found
 
 
