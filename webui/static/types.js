@@ -13,7 +13,8 @@
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number, updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
- *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[]}} Session
+ *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
+ *   next?: string[]}} Session
  *
  * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
  *

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import NotFound, NotSaved, Problem, TooMany
 from ..ids import check_id, is_id
 from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
+from . import tree
 from .changes import Changes
 from .disk import Disk
 from .documents import Documents
@@ -217,7 +218,7 @@ class Store:
     def _summarize(self, session: Session, *, note: bool = True) -> None:
         summary = {"id": session["id"], "title": session["title"], "updated": session["updated"],
                    "bots": [entry["id"] for entry in session["bots"]],
-                   "num_messages": len(session["messages"]), "revision": session["revision"],
+                   "num_messages": len(tree.path(session, session["leaf"])), "revision": session["revision"],
                    "read_only": self.sessions.is_read_only(session["id"])}
         with self._summaries_lock:
             self._summaries[session["id"]] = summary

@@ -115,7 +115,7 @@ export function createChips(store, room, page) {
       session.bots.length > 3 && h("span", { class: "more-bots", text: `+${session.bots.length - 3}` }),
       session.bots.length === 0 && icon("user-plus"),
     );
-    place.replaceChildren(h("div", { class: "chip-row" }, ...session.bots.map(chip), add), stack);
+    place.replaceChildren(h("div", { class: "chip-row" }, ...session.bots.map(chip)), add, stack);
     fit();
   }
 

@@ -66,6 +66,7 @@ export function createComposer(store, room, page) {
   function setText(value) {
     text.value = value;
     grow();
+    turns.update(value);
   }
 
   /** @param {string} value */
@@ -93,7 +94,7 @@ export function createComposer(store, room, page) {
 
   function update() {
     changeSession();
-    turns.update();
+    turns.update(text.value);
     const { session, live, away } = store.state;
     const bots = botsInRoom(store.state);
     const isWriting = live.size > 0 && !away; // a server that is gone can be told nothing
@@ -149,6 +150,7 @@ export function createComposer(store, room, page) {
   text.addEventListener("input", () => {
     grow();
     saveDraft();
+    turns.update(text.value);
     hold.typed(text.value);
   });
   text.addEventListener("keydown", (event) => {

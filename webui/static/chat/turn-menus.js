@@ -7,6 +7,7 @@
 
 import { h, icon } from "../base/dom.js";
 import { plural } from "../base/format.js";
+import { whoIsNext } from "../session/next.js";
 import { botsInRoom } from "../session/store.js";
 import { openMenu } from "../overlays/menu.js";
 
@@ -27,7 +28,11 @@ export function createTurnMenus(store, room, page) {
     });
   const next = button("next", nextMenu);
   const talk = button("talk", talkMenu);
-  talk.append(h("span", { text: "Let them talk" }), icon("chevron-down"));
+  talk.append(
+    h("span", { class: "wide-only", text: "Let them talk" }),
+    h("span", { class: "narrow-only", text: "Talk" }),
+    icon("chevron-down"),
+  );
 
   function nextMenu() {
     const { session, settings } = store.state;
@@ -65,16 +70,15 @@ export function createTurnMenus(store, room, page) {
 
   return {
     buttons: [next, talk],
-    update() {
+    /** @param {string} text what is typed: it may name somebody */
+    update(text) {
       const { session, settings } = store.state;
       const several = botsInRoom(store.state).length > 1;
-      const order = settings?.turn_orders.find((one) => one.id === session?.turn_order);
       next.hidden = !several || !settings;
       talk.hidden = !several;
-      next.replaceChildren(
-        h("span", { text: `Next: ${(order?.label || "in turn").toLowerCase()}` }),
-        icon("chevron-down"),
-      );
+      if (!session || next.hidden) return;
+      const label = `Next: ${whoIsNext(session, botsInRoom(store.state), text)}`;
+      if (label !== next.textContent) next.replaceChildren(h("span", { text: label }), icon("chevron-down"));
     },
   };
 }

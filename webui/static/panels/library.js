@@ -47,7 +47,10 @@ export function createLibrary(store, room, page) {
       toast(`${file.name} is not a JSON file.`, { serious: true });
       return;
     }
-    const body = await imported({ data, file: file.name }).catch(toastError);
+    const body = await imported({ data, file: file.name }).catch((error) => {
+      if (error.status !== 400) toastError(error);
+      else toast(`${file.name} is no session that Parlor can read.`, { serious: true });
+    });
     if (!body) return;
     await reload();
     await page.open(body.session.id);
