@@ -25,7 +25,7 @@
 namespace parlor {
 
 constexpr int64_t kGroupUnit = 32;      // columns
-constexpr int64_t kStepColumns = 256;   // that share a step
+constexpr int64_t kSharedColumns = 256;  // that share a step
 
 inline constexpr bool has_nibbles(int kind) { return kind >= PARLOR_LINEAR_G4; }
 inline constexpr bool has_pairs(int kind) {
@@ -34,7 +34,7 @@ inline constexpr bool has_pairs(int kind) {
 inline constexpr bool has_bits(int kind) { return kind == PARLOR_LINEAR_G3 || kind == PARLOR_LINEAR_G5; }
 inline constexpr int unit_lines(int kind) { return has_nibbles(kind) * 4 + has_pairs(kind) * 2 + has_bits(kind); }
 
-inline int64_t num_steps_of(const linear_weight& w) { return w.two_levels ? w.k / kStepColumns : 0; }
+inline int64_t num_steps_of(const linear_weight& w) { return w.two_levels ? w.k / kSharedColumns : 0; }
 
 // Where a row block's parts lie.
 struct GroupStream {

@@ -158,8 +158,8 @@ void streams_of(const linear_weight& w, const Tile& tile, int64_t first, int64_t
             }
             high += kRows * kGroupUnit;
             low += kRows * kGroupUnit;
-            if ((u + 1) % (kStepColumns / kGroupUnit) != 0 && u + 1 < units) continue;
-            const int64_t span = u / (kStepColumns / kGroupUnit);
+            if ((u + 1) % (kSharedColumns / kGroupUnit) != 0 && u + 1 < units) continue;
+            const int64_t span = u / (kSharedColumns / kGroupUnit);
 #pragma GCC unroll 8
             for (int s = 0; s < kStreams; ++s) {
                 const __m512 steps = kTwoLevels ? load_halves(streams[s].steps + span * kLanes) : _mm512_setzero_ps();

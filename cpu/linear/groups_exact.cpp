@@ -24,7 +24,7 @@ void widen_group(const linear_weight& w, const GroupStream& stream, int64_t grou
         scales[lane] = group_scale(w, stream, group, lane);
         least[lane] = group_min(w, stream, group, lane);
         if (w.two_levels) {
-            const int64_t step = first / kStepColumns * kLanes + lane;
+            const int64_t step = first / kSharedColumns * kLanes + lane;
             scales[lane] *= half_to_float(stream.steps[step]);
             if (stream.mins) least[lane] *= half_to_float(stream.min_steps[step]);
         }

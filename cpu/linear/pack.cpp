@@ -72,7 +72,7 @@ Sections section_bytes(const linear_weight& w) {
 int check_groups(const linear_weight& w) {
     const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
     if (!has_mins && w.zero_kind != PARLOR_ZERO_ONE) return PARLOR_ERROR_DTYPE;
-    if (w.k % (w.two_levels ? kStepColumns : kGroupUnit) != 0) return PARLOR_ERROR_SIZE;
+    if (w.k % (w.two_levels ? kSharedColumns : kGroupUnit) != 0) return PARLOR_ERROR_SIZE;
     if (w.perm || w.zero < 0 || w.zero > 255) return PARLOR_ERROR_VALUE;
     const bool is_16 = has_pairs(w.kind);
     if (w.group_size != (is_16 ? 16 : 32) || (is_16 && !w.two_levels)) return PARLOR_ERROR_VALUE;

@@ -19,6 +19,7 @@
 #include "simd.h"
 #include "tiles.h"
 #include "unpack_bf16.h"
+#include "unpack_groups.h"
 
 namespace parlor {
 namespace amx {
@@ -202,7 +203,7 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
     float* const sums = ring + 2 * kRingFloats;
     int32_t* const groups = reinterpret_cast<int32_t*>(sums + 2 * pairs_of(output.rows) * kSumStride);
     int64_t num_units = 0;
-    for (int64_t b = 0; b < w.num_blocks; ++b)
+    for (int64_t b = 0; b < w.num_blocks && !is_grouped(w); ++b)
         for (int64_t column = 0; column < blocks_of(w)[b].length; column += kUnit) groups[num_units++] = blocks_of(w)[b].group;
 
     const bool is_silu = output.epilogue == PARLOR_EPILOGUE_SILU_MUL;
@@ -274,7 +275,7 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
 
 bool takes_prompts(const linear_weight& w, int epilogue) {
     // Exact weights ask for float32. Where up begins within a row block of gate's, both would have to be cut.
-    return is_quantized(w) && !is_grouped(w) && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
+    return is_quantized(w) && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
 }
 
 int64_t prompt_staged_bytes(const linear_weight& w, int64_t rows) { return pairs_of(rows) * kPromptPair * w.padded_k * 2; }
@@ -298,8 +299,9 @@ void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, void
         const float* const x = input.x + (exists ? row : 0) * input.stride;
         const float factor = exists && input.norm ? norm_factor(input, w.k, x) : 1.0f;
         int64_t column = 0;
-        for (int64_t b = 0; b < w.num_blocks; ++b) {
-            const Block& block = blocks_of(w)[b];
+        const Block all{0, static_cast<int32_t>(w.k), static_cast<int32_t>(w.k), 0};  // small groups fill whole units
+        for (int64_t b = 0; b < (is_grouped(w) ? 1 : w.num_blocks); ++b) {
+            const Block& block = is_grouped(w) ? all : blocks_of(w)[b];
             for (int64_t offset = 0; offset < block.length; offset += kUnit, column += kUnit) {
                 const int64_t slice = column / kSlice * kSlice, columns = std::min(kSlice, w.padded_k - slice);
                 uint16_t* const to = tiles + slice * kPromptPair + r / 16 * columns * 16 + (column - slice) * 16 + r % 16 * kUnit;
@@ -317,8 +319,19 @@ void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, void
 void prompt_multiply(const linear_weight& w, const void* staged, int64_t first, int64_t last, const PromptOutput& output,
                      void* own) {
     configure_tiles();
-    if (w.kind == PARLOR_LINEAR_Q4) multiply_blocks<Unpacker<4>>(w, staged, first, last, output, own);
-    else multiply_blocks<Unpacker<8>>(w, staged, first, last, output, own);
+    const auto multiply = [&] {
+        switch (w.kind) {
+            case PARLOR_LINEAR_Q4: return multiply_blocks<Unpacker<4>>;
+            case PARLOR_LINEAR_G2: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G2>>;
+            case PARLOR_LINEAR_G3: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G3>>;
+            case PARLOR_LINEAR_G4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G4>>;
+            case PARLOR_LINEAR_G5: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G5>>;
+            case PARLOR_LINEAR_G6: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G6>>;
+            case PARLOR_LINEAR_T4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_T4>>;
+            default: return multiply_blocks<Unpacker<8>>;
+        }
+    }();
+    multiply(w, staged, first, last, output, own);
     _tile_release();
 }
 

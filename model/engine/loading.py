@@ -54,8 +54,9 @@ def load_engine(path: Path, config: EngineConfig | None = None, progress: Progre
 
     Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
     """
-    model, reader = open_model(path)
-    return _assembled(reader, model, config or EngineConfig(), progress, places, report)
+    config = config or EngineConfig()
+    model, reader = open_model(path, config.exact)
+    return _assembled(reader, model, config, progress, places, report)
 
 
 def synthetic_engine(shape: str, config: EngineConfig | None = None, progress: Progress | None = None,

@@ -21,9 +21,11 @@ from model.model_config import ModelConfig
 SUPPORTED = "GGUF files, GPTQ with 2, 3, 4 or 8 bits, and float16, bfloat16 or float32 without quantization"
 
 
-def open_model(path: Path) -> tuple[ModelConfig, WeightReader]:
+def open_model(path: Path, exact: bool = False) -> tuple[ModelConfig, WeightReader]:
     """What a folder, or a GGUF file, says of the model, with the names that its tensors really have, and the
     reader of its weights. Reads headers only.
+
+    exact  numbers that must be widened keep every bit, whatever memory that takes
 
     Raises ModelLoadError.
     """
@@ -32,7 +34,7 @@ def open_model(path: Path) -> tuple[ModelConfig, WeightReader]:
         config = ModelConfig.from_folder(path)
         reader = open_checkpoint(path, config)
     else:
-        reader = GgufReader(GgufFile(file))
+        reader = GgufReader(GgufFile(file), exact)
         config = ModelConfig.from_gguf(reader.gguf.metadata, reader.numbers, file)
     return replace(config, names=located(config.names, reader.has_tensor)), reader
 

@@ -18,8 +18,10 @@ _DENSE_KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf1
 class GgufReader:
     """A WeightReader."""
 
-    def __init__(self, gguf: GgufFile) -> None:
+    def __init__(self, gguf: GgufFile, exact: bool = False) -> None:
+        """`exact`: tables of blocks become float32 instead of float16, which takes twice the memory."""
         self.gguf = gguf
+        self._table_dtype = torch.float32 if exact else torch.float16
 
     def describe(self) -> str:
         """Like 'GGUF Q4_K, Q6_K': the types of matrices, the most frequent one first."""
@@ -67,19 +69,19 @@ class GgufReader:
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         tensor = self._checked(name, (rows, columns))
-        dtype = tensor.type.dtype or torch.float16
+        dtype = tensor.type.dtype or self._table_dtype
         return MatrixInfo(_DENSE_KINDS[dtype], rows * columns * dtype.itemsize)
 
     def table(self, name: str, rows: int, columns: int, device: torch.device = CPU) -> Tensor:
-        """Blocks become float16, a part at a time."""
+        """Blocks become numbers, a part at a time."""
         tensor = self._checked(name, (rows, columns))
         raw = tensor.read()
         if tensor.type.dtype is not None:
             return raw.view(tensor.type.dtype).to(device)
-        table = torch.empty(rows, columns, dtype=torch.float16, device=device)
+        table = torch.empty(rows, columns, dtype=self._table_dtype, device=device)
         step = max(1, (8 << 20) // columns)
         for first in range(0, rows, step):
-            table[first:first + step] = tensor.type.dequantize(raw[first:first + step]).to(torch.float16)
+            table[first:first + step] = tensor.type.dequantize(raw[first:first + step])
         return table
 
     def _checked(self, name: str, shape: tuple[int, ...]) -> GgufTensor:

@@ -325,6 +325,10 @@ EMULATED_CALL __m512i _mm512_srli_epi32(__m512i a, unsigned count) {
     const emulated::Words x(a);
     return emulated::each_lane<emulated::Words>([&](int i) { return count < 32 ? x[i] >> count : 0; });
 }
+EMULATED_CALL __m512i _mm512_srlv_epi32(__m512i a, __m512i counts) {
+    const emulated::Words x(a), count(counts);
+    return emulated::each_lane<emulated::Words>([&](int i) { return count[i] < 32 ? x[i] >> count[i] : 0; });
+}
 EMULATED_CALL __m512i _mm512_srai_epi32(__m512i a, unsigned count) {
     const emulated::Lanes<int32_t, __m512i> x(a);
     return emulated::each_lane<emulated::Lanes<int32_t, __m512i>>([&](int i) { return x[i] >> (count < 32 ? count : 31); });

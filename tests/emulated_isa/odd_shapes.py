@@ -19,6 +19,7 @@ from model.kernels.cpu_kernels import CpuKernels
 from tests.emulated_isa import EMULATED, machine_isas
 from tests.kernels import (
     test_attention,
+    test_groups,
     test_kernels,
     test_linear,
     test_prompt_attention,
@@ -47,6 +48,9 @@ def run(kernels: CpuKernels) -> None:
     for bits in (4, 8):
         for exact in (True, False):
             test_linear.test_quantized_weights_match_float64(kernels, bits, exact)
+    for form in test_groups.FORMS:
+        for exact in (True, False):
+            test_groups.test_products_match_float64(kernels, form, exact)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         test_linear.test_dense_weights_match_float64(kernels, dtype)
         test_kernels.test_embed_equals_the_table_rows_exactly(kernels, dtype, 7)
