@@ -9,6 +9,10 @@ from typing import Any
 from model.config import shown
 from model.families.names import located
 from model.files import ModelLoadError, is_there, read_json
+from model.formats.awq import AwqReader
+from model.formats.bitsandbytes import BitsAndBytesReader
+from model.formats.compressed_tensors import CompressedTensorsReader
+from model.formats.fp8 import Fp8Reader
 from model.formats.gguf import GgufFile
 from model.formats.gguf_parts import find_gguf
 from model.formats.gguf_weights import GgufReader
@@ -18,7 +22,8 @@ from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import WeightReader
 from model.model_config import ModelConfig
 
-SUPPORTED = "GGUF files, GPTQ with 2, 3, 4 or 8 bits, and float16, bfloat16 or float32 without quantization"
+SUPPORTED = ("GGUF files, GPTQ with 2, 3, 4 or 8 bits, AWQ, compressed-tensors, FP8, bitsandbytes, NVFP4 of "
+             "ModelOpt, and float16, bfloat16 or float32 without quantization")
 
 
 def open_model(path: Path, exact: bool = False) -> tuple[ModelConfig, WeightReader]:
@@ -32,24 +37,20 @@ def open_model(path: Path, exact: bool = False) -> tuple[ModelConfig, WeightRead
     file = find_gguf(path)
     if file is None:
         config = ModelConfig.from_folder(path)
-        reader = open_checkpoint(path, config)
+        reader = open_checkpoint(path, config, exact)
     else:
         reader = GgufReader(GgufFile(file), exact)
         config = ModelConfig.from_gguf(reader.gguf.metadata, reader.numbers, file)
     return replace(config, names=located(config.names, reader.has_tensor)), reader
 
 
-def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
+def open_checkpoint(folder: Path, config: ModelConfig, exact: bool = False) -> WeightReader:
     """The reader for `folder`. Reads headers only. Raises ModelLoadError, naming what is supported."""
     folder = Path(folder)
     settings = config.quantization or _separate_settings(folder)
-    method = settings.get("quant_method", "gptq") if settings else None
-    if method not in (None, "gptq"):
-        raise ModelLoadError(f"config.json: the weights are quantized by {shown(method)}; "
-                             f"supported: {SUPPORTED}")
-    tensors = TensorFolder(folder)
     if settings:
-        return GptqReader(tensors, settings)
+        return _quantized_reader(TensorFolder(folder), settings, exact)
+    tensors = TensorFolder(folder)
     if any(name.endswith(".q_weight") for name in tensors.tensors):
         raise ModelLoadError(f"{folder}: the weights are EXL2 (q_weight); supported: {SUPPORTED}. Take a "
                              "GGUF or GPTQ file of the same model.")
@@ -57,6 +58,24 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> WeightReader:
         raise ModelLoadError("the file has quantized tensors (qweight), but config.json has no "
                              "quantization_config and there is no quantize_config.json")
     return PlainReader(tensors)
+
+
+def _quantized_reader(tensors: TensorFolder, settings: dict[str, Any], exact: bool) -> WeightReader:
+    method = settings.get("quant_method", "gptq")
+    if method in ("auto-round", "intel/auto-round"):
+        packing = settings.get("packing_format", "auto_round:auto_gptq")
+        method = "awq" if isinstance(packing, str) and "awq" in packing else "gptq"
+    if method == "gptq":
+        return GptqReader(tensors, settings)
+    if method == "awq":
+        return AwqReader(tensors, settings)
+    if method == "fp8":
+        return Fp8Reader(tensors, settings, exact)
+    if method in ("compressed-tensors", "modelopt"):
+        return CompressedTensorsReader(tensors, settings, exact)
+    if method == "bitsandbytes":
+        return BitsAndBytesReader(tensors, exact)
+    raise ModelLoadError(f"config.json: the weights are quantized by {shown(method)}; supported: {SUPPORTED}")
 
 
 def _separate_settings(folder: Path) -> dict[str, Any] | None:

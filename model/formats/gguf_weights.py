@@ -60,12 +60,16 @@ class GgufReader:
         raw = tensor.read().to(device)
         bias = self._bias(name, n, device)
         if tensor.type.dtype is not None:
-            return DenseMatrix(raw.view(tensor.type.dtype), bias)
-        return GroupMatrix(tensor.type.groups(raw), bias)
+            return DenseMatrix(_check_finite(tensor, raw.view(tensor.type.dtype)), bias)
+        groups = tensor.type.groups(raw)
+        for part in (groups.scales, groups.mins, groups.steps, groups.min_steps):
+            if part is not None and part.is_floating_point():
+                _check_finite(tensor, part)
+        return GroupMatrix(groups, bias)
 
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         tensor = self._checked(name, (n,))
-        return tensor.type.dequantize(tensor.read()).view(n).to(device)
+        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(n)).to(device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         tensor = self._checked(name, (rows, columns))
@@ -96,3 +100,11 @@ class GgufReader:
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         bias = name + ".bias"
         return self.vector(bias, n, device) if bias in self.gguf else None
+
+
+def _check_finite(tensor: GgufTensor, numbers: Tensor) -> Tensor:
+    """`numbers`. Raises ModelLoadError if there is an infinity or NaN among them."""
+    if not torch.isfinite(numbers).all():
+        raise ModelLoadError(f"{tensor.path.name}: tensor {tensor.name} holds infinity or what is no number. "
+                             "Download the file again, or convert the model anew.")
+    return numbers

@@ -101,16 +101,7 @@ class GptqReader(PlainReader):
         index = self.folder.read(name + ".g_idx").long() if name + ".g_idx" in self.folder else None
         if index is None or not index.any():  # no act-order; some tools write zeros then
             return self._configured_group_size(name, k, groups), None
-        if int(index.min()) < 0 or int(index.max()) >= groups:
-            raise ModelLoadError(f"{name}.g_idx names groups {int(index.min())} to {int(index.max())}; "
-                                 f"expected 0 to {groups - 1}")
-        size = int((index == 0).sum())
-        order = torch.argsort(index, stable=True)
-        if size == 0 or not torch.equal(index[order], torch.arange(k) // size):
-            raise ModelLoadError(f"{name}.g_idx gives the groups different sizes; expected {k} inputs in "
-                                 f"{groups} equal groups (the last may be smaller)")
-        is_sorted = torch.equal(order, torch.arange(k))
-        return size, None if is_sorted else order.to(torch.int32)
+        return sorted_groups(name + ".g_idx", index, groups)
 
     def _configured_group_size(self, name: str, k: int, groups: int) -> int:
         if groups == 1:
@@ -120,6 +111,25 @@ class GptqReader(PlainReader):
             raise ModelLoadError(f"{name} has {groups} groups for {k} inputs and no g_idx; the group "
                                  f"sizes of quantization_config, {sorted(self.group_sizes)}, do not fit")
         return fitting[0]
+
+
+def sorted_groups(name: str, index: Tensor, groups: int) -> tuple[int, Tensor | None]:
+    """(group size, order of the inputs that sorts them by group, or None if they are sorted).
+
+    index  int64 [k], the group of each input; `name` is the tensor's
+
+    Raises ModelLoadError unless the groups are of one size.
+    """
+    if int(index.min()) < 0 or int(index.max()) >= groups:
+        raise ModelLoadError(f"{name} names groups {int(index.min())} to {int(index.max())}; expected 0 to "
+                             f"{groups - 1}")
+    size = int((index == 0).sum())
+    order = torch.argsort(index, stable=True)
+    places = torch.arange(len(index))
+    if size == 0 or not torch.equal(index[order], places // size):
+        raise ModelLoadError(f"{name} gives the groups different sizes; expected {len(index)} inputs in "
+                             f"{groups} equal groups (the last may be smaller)")
+    return size, None if torch.equal(order, places) else order.to(torch.int32)
 
 
 def _group_size(value: Any) -> int:

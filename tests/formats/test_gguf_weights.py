@@ -124,6 +124,16 @@ def test_what_cannot_be_loaded_is_told_by_tensor_and_key(tmp_path):
             open_model(path)
 
 
+@pytest.mark.parametrize(("kind", "at"), [(0, 0), (8, 0), (12, 2), (14, 208)])
+def test_weights_that_are_no_numbers_are_told_by_their_tensor(kind, at, tmp_path):
+    """F32, and a float16 scale, min_step and step."""
+    raw = random_blocks(gguf.GGMLQuantizationType(kind), 4, 512) if kind else np.zeros((4, 512), np.float32)
+    raw.view(np.uint8)[1, at:at + 4] = (0, 0x7C, 0xC0, 0x7F)  # infinity in float16, NaN in float32
+    reader = GgufReader(GgufFile(write_gguf(tmp_path / "m.gguf", {}, {"m.weight": (kind, raw)})))
+    with pytest.raises(ModelLoadError, match=r"tensor m\.weight holds infinity or what is no number"):
+        reader.matrix("m", 4, 512)
+
+
 def test_a_folder_with_one_model_is_that_model_and_several_are_asked_about(tmp_path):
     assert find_gguf(tmp_path) is None and find_gguf(tmp_path / "none") is None
     (tmp_path / "mmproj-x.gguf").touch()
