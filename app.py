@@ -17,6 +17,7 @@ from pathlib import Path
 
 from model import ChatModel, ModelLoadError, load_model
 from model.kernels.errors import KernelBuildError
+from model.options import add_engine_options, engine_config, path_option
 from webui import create_app
 from webui.server.guard import Guard
 from webui.server.password import Password
@@ -32,7 +33,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="app.py", description="Chat with a local language model in the browser.",
         epilog="Example: python app.py -d ~/models/TinyLlama-1.1B-GPTQ --max-seq-len 4096")
-    parser.add_argument("-d", "--model", type=Path, default=HERE / "starter", metavar="PATH",
+    parser.add_argument("-d", "--model", type=path_option, default=HERE / "starter", metavar="PATH",
                         help="a GGUF file, or the folder of a model; default: the small one that ships, "
                              "starter/")
     parser.add_argument("--host", default="127.0.0.1",
@@ -43,31 +44,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                              "proxy in front; may be given several times")
     parser.add_argument("--port", type=_port, default=5005,
                         help="0 takes any free one (default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="where the model runs; auto takes an NVIDIA GPU if it can be used "
-                             "(default: %(default)s)")
-    parser.add_argument("--gpu-split", type=_gib, metavar="GIB,GIB",
-                        help="spread the layers over several GPUs: the GiB to use of each, such as 20,20; "
-                             "default: the first GPU alone")
-    parser.add_argument("--max-seq-len", type=_context, metavar="TOKENS",
-                        help="context of the model, or auto: what it was made for, or what of that fits into "
-                             "memory (default: auto)")
-    parser.add_argument("--cache", choices=("fp16", "q8", "q4", "fp32"),
-                        help="how the context is kept in memory: q8 takes 53%% of fp16, q4 28%% "
-                             "(default: fp16; fp32 with --exact)")
-    parser.add_argument("--threads", type=_positive, help="CPU threads; default: one for each physical core")
-    parser.add_argument("--exact", action="store_true",
-                        help="float32 arithmetic throughout: slower, no rounding")
-    parser.add_argument("--draft", type=Path, metavar="FOLDER",
-                        help="a smaller model with the same tokens that guesses ahead; replies stay the same")
-    parser.add_argument("--no-speculation", action="store_true",
-                        help="never guess ahead (by default it looks up what was written before)")
-    parser.add_argument("--sessions-dir", type=Path, default=HERE / "sessions", metavar="FOLDER",
+    add_engine_options(parser)
+    parser.add_argument("--sessions-dir", type=path_option, default=HERE / "sessions", metavar="FOLDER",
                         help="where sessions and bots are kept (default: sessions/ beside app.py)")
     parser.add_argument("--password", nargs="?", const="", metavar="FILE",
                         help="the browser asks for a password: FILE's first line, or else typed in now")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    arguments.engine = engine_config(parser, arguments)
+    return arguments
 
 
 def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_model,
@@ -98,8 +83,6 @@ def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_b
     guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host)
     if not arguments.model.exists():
         raise ModelLoadError(f"there is no {arguments.model}. Give a GGUF file or a model's folder with -d.")
-    if arguments.draft is not None and arguments.no_speculation:
-        raise ValueError("--draft and --no-speculation exclude each other. Give one of the two.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
     try:
         return serve_until_the_end(arguments, guard, store, load)
@@ -113,10 +96,7 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     address = address_of(listener, arguments.host)
     store.lock.describe(address)
     with nothing_is_garbage():
-        model = load(arguments.model, device=arguments.device, max_seq_len=arguments.max_seq_len,
-                     cache=arguments.cache, threads=arguments.threads, exact=arguments.exact,
-                     speculation=not arguments.no_speculation, draft=arguments.draft,
-                     gpu_split=arguments.gpu_split, progress=Progress(), report=print)
+        model = load(arguments.model, arguments.engine, progress=Progress(), report=print)
     store.begin_indexing()
     app = create_app(model, store, guard=guard)
 
@@ -150,7 +130,7 @@ def _read_password(source: str | None) -> Password | None:
     if source is None:
         return None
     text = getpass.getpass("Password for Parlor: ") if source == "" else \
-        Path(source).read_text(encoding="utf-8-sig").partition("\n")[0].rstrip("\r")
+        Path(source).expanduser().read_text(encoding="utf-8-sig").partition("\n")[0].rstrip("\r")
     return Password(text)
 
 
@@ -171,26 +151,6 @@ class Progress:
             print(f"\r{what} {done:4.0%}", end="", flush=True)
         else:
             print(what, flush=True)
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1 << 24:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _context(text: str) -> int | None:
-    return None if text == "auto" else _positive(text)
-
-
-def _gib(text: str) -> tuple[float, ...]:
-    try:
-        sizes = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or not all(0 < size <= 4096 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of GiB, one for each GPU, such as 20,20")
-    return sizes
 
 
 def _port(text: str) -> int:

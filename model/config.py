@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model.kernels.cache_kinds import CACHE_KINDS
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,13 @@ class EngineConfig:
     cache: str | None = None          # fp16 | q8 | q4 | fp32: keys and values; None: fp16, fp32 if exact
     threads: int | None = None        # None: the physical cores
     prefill_chunk: int | None = None  # most prompt tokens a step; None: what suits the device
-    gpu_split: tuple[float, ...] | None = None  # GiB of each GPU to use; None: all of the first GPU
+    gpu_split: Sequence[float] | None = None    # GiB of each GPU to use; None: all of the first GPU
     exact: bool = False               # float32 activations throughout instead of int8
     speculation: bool = True          # guess ahead by looking up what followed the same tokens before
     draft: Path | None = None         # folder of a smaller model of the same tokens that guesses instead
 
     def __post_init__(self) -> None:
-        _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _one_of("device", self.device, DEVICES)
         if self.cache is None:
             object.__setattr__(self, "cache", "fp32" if self.exact else "fp16")
         _one_of("cache", self.cache, tuple(CACHE_KINDS))
@@ -35,6 +38,7 @@ class EngineConfig:
         if self.draft is not None and not self.speculation:
             raise ValueError("a draft model was given and speculation is off; expected one of the two")
         if self.gpu_split is not None:
+            object.__setattr__(self, "gpu_split", tuple(self.gpu_split))
             _check_split(self.gpu_split, self.device)
 
 
@@ -48,13 +52,11 @@ def _in_range(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} is {value!r}; expected a whole number from {low:,} to {high:,}")
 
 
-def _check_split(gpu_split: tuple[float, ...], device: str) -> None:
+def _check_split(gpu_split: Sequence[float], device: str) -> None:
     if device == "cpu":
         raise ValueError("gpu_split names GPUs and device is 'cpu'; expected one of the two")
     if not gpu_split or not all(0 < gib <= 4096 for gib in gpu_split):
         raise ValueError(f"gpu_split is {gpu_split!r}; expected the GiB to use of each GPU, such as 20,20")
-
-
 
 
 def shown(value: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.chat_model import ChatModel
 from model.config import EngineConfig
@@ -20,25 +21,21 @@ if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
 
-def load_model(path: str | Path, device: str = "auto", max_seq_len: int | None = None,
-               cache: str | None = None, threads: int | None = None, exact: bool = False,
-               speculation: bool = True, draft: str | Path | None = None,
-               gpu_split: Sequence[float] | None = None,
+def load_model(path: str | Path, config: EngineConfig | None = None, *,
                progress: Callable[[str, float], None] | None = None,
-               report: Callable[[str], None] | None = None) -> ChatModel:
+               report: Callable[[str], None] | None = None, **options: Any) -> ChatModel:
     """Load a GGUF file, or a folder: config.json, the weights, a tokenizer and, if there is one, a template.
 
-    cache        how keys and values are kept: fp16, q8, q4 or fp32; None: fp32 if `exact`, else fp16
-    speculation  guess ahead where it pays; replies are the same with and without
-    draft        folder of a smaller model with the same tokens that makes the guesses
+    config   how the engine is to run
+    options  fields of EngineConfig by their names, instead: load_model(path, device="cpu", cache="q8")
 
     `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
-    loads. Raises ModelLoadError with what is wrong and what to do.
+    loads. Raises ModelLoadError with what is wrong and what to do, ValueError for an option out of its range.
     """
     path = find_model(Path(path))
-    config = EngineConfig(device=device, max_seq_len=max_seq_len, cache=cache, threads=threads, exact=exact,
-                          speculation=speculation, draft=None if draft is None else find_model(Path(draft)),
-                          gpu_split=None if gpu_split is None else tuple(gpu_split))
+    config = replace(config or EngineConfig(), **options)
+    if config.draft is not None:
+        config = replace(config, draft=find_model(Path(config.draft)))
     file = find_gguf(path)
     if file is None:
         ModelConfig.from_folder(path)  # what is wrong there is told at once

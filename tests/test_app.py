@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import app as app_module
+from model.config import EngineConfig
 from tests.helpers.api import MARLOW, Page, parse_events
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
@@ -45,7 +46,8 @@ def test_help_names_every_option():
 
 @pytest.mark.parametrize("arguments", [
     ["--port", "65536"], ["--port", "x"], ["--max-seq-len", "0"], ["--threads", "-1"], ["--device", "tpu"],
-    ["--gpu-split", "20,x"], ["--gpu-split", "0"],
+    ["--gpu-split", "20,x"], ["--gpu-split", "0"], ["--threads", "257"], ["--max-seq-len", "31"],
+    ["--gpu-split", "20", "--device", "cpu"], ["--draft", "small", "--no-speculation"],
     ["--cache", "q1"], ["--nonsense"], ["--max-seq-len", "1e3"]])
 def test_arguments_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
@@ -56,26 +58,45 @@ def test_arguments_out_of_range_are_refused(arguments, capsys):
 def test_all_arguments_reach_the_model(tmp_path):
     seen = {}
 
-    def load(path, **options):
-        seen.update(path=path, **options)
+    def load(path, config, **options):
+        seen.update(path=path, config=config, **options)
         raise ValueError("enough")
 
     start("-d", tmp_path, "--device", "cuda", "--gpu-split", "20,12.5", "--max-seq-len", "512",
           "--cache", "fp32", "--threads", "2", "--exact", "--draft", tmp_path / "small", "--sessions-dir",
           tmp_path / "s", "--port", "0", load=load)
-    del seen["progress"], seen["report"]
-    assert seen.pop("path") == tmp_path
-    assert seen == {"device": "cuda", "max_seq_len": 512, "cache": "fp32", "threads": 2, "exact": True,
-                    "speculation": True, "draft": tmp_path / "small",
-                    "gpu_split": (20.0, 12.5)}
+    assert seen["path"] == tmp_path
+    assert seen["config"] == EngineConfig(device="cuda", gpu_split=(20.0, 12.5), max_seq_len=512, threads=2,
+                                          cache="fp32", exact=True, draft=tmp_path / "small")
     start("-d", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
-    assert seen["speculation"] is False and seen["draft"] is None
+    assert seen["config"] == EngineConfig(speculation=False)
+    start("-d", tmp_path, "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
+    assert seen["config"] == EngineConfig(), "no default stands in two places"
+
+
+def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "word").write_text("long enough\n", encoding="utf-8")
+    seen = []
+
+    def load(path, config, **options):
+        seen.extend([path, config.draft])
+        raise ValueError("enough")
+
+    start("--model=~/model", "--draft=~/small", "--sessions-dir=~/s", "--password=~/word",
+          "--port", "0", load=load)
+    assert seen == [tmp_path / "model", tmp_path / "small"] and (tmp_path / "s").is_dir()
+    assert "enough" in sentence(capsys)
+    for file in [ROOT / "app.py", *(ROOT / "model").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
+        assert "type=Path" not in file.read_text(encoding="utf-8"), f"{file}: see path_option()"
 
 
 def test_a_console_without_a_folders_characters_is_no_reason_to_stop(tmp_path):
     """Windows' old code pages hold no Chinese; the folder's name comes out escaped."""
     script = ("import app, sys\n"
-              "def load(path, report, progress, **options):\n"
+              "def load(path, config, report, progress):\n"
               "    report(f'{path.name} is loaded')\n"
               "    progress(f'{path.name} again', 0.5)\n"
               "    raise ValueError(f'{path.name} is odd')\n"
@@ -91,11 +112,6 @@ def test_a_console_without_a_folders_characters_is_no_reason_to_stop(tmp_path):
 def test_a_name_that_is_no_hosts_is_one_sentence(tmp_path, capsys):
     assert start("--allow-host", "http://box", "--sessions-dir", tmp_path / "s") == 1
     assert "--allow-host 'http://box'" in sentence(capsys)
-
-
-def test_a_draft_model_without_speculation_is_one_sentence(tmp_path, capsys):
-    assert start("--draft", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s") == 1
-    assert "--draft and --no-speculation" in sentence(capsys)
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):

@@ -18,12 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from model.options import path_option
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.check_gptqmodel",
                                      description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with GPTQ weights")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("folder", type=path_option, metavar="DIR", help="a folder with GPTQ weights")
+    parser.add_argument("--out", type=path_option, metavar="FILE", help="write the result as JSON")
     arguments = parser.parse_args()
     rows = compare(arguments.folder)
     different = [row for row in rows if not row["equal"]]

@@ -18,13 +18,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from model.options import path_option
+
 REFERENCE = ".dequant_fp32_reference.safetensors"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.check_logits", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the checkpoints and references lie")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("folder", type=path_option, metavar="DIR",
+                        help="where the checkpoints and references lie")
+    parser.add_argument("--out", type=path_option, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--cache", default="", metavar="KINDS", help="also with these, such as q8,q4")
     arguments = parser.parse_args()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from model import ChatMessage, ChatModel, ReplyDone, ReplyFailed, SamplingParams, TextDelta, load_model
+from model.options import path_option
 from tools.starter.questions import Question, held_out_questions, stays_in_turn
 
 MAX_NEW_TOKENS = 220  # longer than any story; a reply that reaches it did not end by itself
@@ -115,11 +116,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "path",
         nargs="?",
-        type=Path,
+        type=path_option,
         default=Path(__file__).parents[1] / "starter",
         help="model folder (default: starter/)",
     )
-    parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
+    parser.add_argument("--out", type=path_option, help="write the figures as JSON to this file")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as the engine chooses)")
     parser.add_argument("--exact", action="store_true", help="float32 activations instead of int8 ones")
     parser.add_argument("--show", action="store_true", help="print every question with its reply")

@@ -1,7 +1,7 @@
 """Chat with a model in the terminal: python -m tools.console -d PATH
 
 Lines that begin with / are commands; Ctrl+C stops the reply that is being written, Ctrl+D leaves. Keeps the
-conversation in memory only. Knows the model by `load_model` alone.
+conversation in memory only. Knows the model by `load_model` and its options alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from model import (
     TextDelta,
     load_model,
 )
+from model.options import add_engine_options, engine_config, path_option
 
 HELP = """/new              begin again
 /system TEXT      what the model is told before the conversation; without TEXT, nothing
@@ -175,19 +176,19 @@ def read_lines(prompt: str) -> Iterator[str]:
 def arguments(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.console",
                                      description="Chat with a model in the terminal.")
-    parser.add_argument("-d", "--model", type=Path, default=Path("starter"), help="the model's folder")
+    parser.add_argument("-d", "--model", type=path_option, default=Path("starter"), metavar="PATH",
+                        help="a GGUF file or the model's folder (default: %(default)s)")
     parser.add_argument("--system", default="", help="what the model is told before the conversation")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--max-seq-len", type=int, help="tokens of prompt and reply; default: the model's")
-    parser.add_argument("--threads", type=int, help="default: the physical cores")
-    return parser.parse_args(args)
+    add_engine_options(parser)
+    options = parser.parse_args(args)
+    options.engine = engine_config(parser, options)
+    return options
 
 
 def main(args: Sequence[str] | None = None) -> int:
     options = arguments(args)
     try:
-        llm = load_model(options.model, options.device, options.max_seq_len, threads=options.threads,
-                         progress=lambda what, _: print(what, file=sys.stderr))
+        llm = load_model(options.model, options.engine, progress=lambda what, _: print(what, file=sys.stderr))
     except (ModelLoadError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1

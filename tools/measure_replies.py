@@ -28,6 +28,7 @@ from model.engine.engine import Engine
 from model.engine.loading import load_engine, synthetic_engine
 from model.engine.request import FailedEvent, RequestStats, SamplingParams, TokenEvent
 from model.model_config import ModelConfig
+from model.options import path_option
 from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
 from tools.check_logits import machine
@@ -98,14 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
                                      description=__doc__.split("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--synthetic", metavar="SHAPE")
-    what.add_argument("-d", "--model", type=Path, metavar="FOLDER")
-    parser.add_argument("--text", type=Path, help="what the prompts are made of (-d); else random tokens")
+    what.add_argument("-d", "--model", type=path_option, metavar="FOLDER")
+    parser.add_argument("--text", type=path_option,
+                        help="what the prompts are made of (-d); else random tokens")
     parser.add_argument("--prompt", type=int, default=4000, help="tokens of the long session (default 4000)")
-    parser.add_argument("--draft", type=Path, metavar="FOLDER", help="a smaller model that guesses")
+    parser.add_argument("--draft", type=path_option, metavar="FOLDER", help="a smaller model that guesses")
     parser.add_argument("--new-tokens", type=int, default=96)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add the result to this file")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="add the result to this file")
     options = parser.parse_args(arguments)
     config = EngineConfig(threads=options.threads, max_seq_len=options.prompt + options.new_tokens + 64,
                           draft=options.draft)

@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from model.options import path_option
 from tools.check_logits import machine
 
 HERE = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ def seconds_to_ready(arguments: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=path_option, metavar="FILE")
     options, arguments = parser.parse_known_args()
     seconds_to_ready(arguments)
     seconds = [round(seconds_to_ready(arguments), 2) for _ in range(options.times)]

@@ -38,6 +38,7 @@ from torch import Tensor
 from model import ChatModel, load_model
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import physical_cores
+from model.options import path_option
 from model.quantize import QuantizeOptions, quantize_folder
 from model.quantize.calibration import tokenize_documents
 from model.quantize.gptq import GridOptions
@@ -201,11 +202,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.perplexity", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     grid = GridOptions()
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL",
+    parser.add_argument("models", type=path_option, nargs="+", metavar="MODEL",
                         help="one float folder, or several to compare")
-    parser.add_argument("--text", type=Path, required=True,
+    parser.add_argument("--text", type=path_option, required=True,
                         help="UTF-8 file that no model was trained or calibrated on")
-    parser.add_argument("--calibration", type=Path, help="for quantizing a single MODEL, see model.quantize")
+    parser.add_argument("--calibration", type=path_option,
+                        help="for quantizing a single MODEL, see model.quantize")
     parser.add_argument("--bits", type=int, default=grid.bits, help="likewise (default: %(default)s)")
     parser.add_argument("--group-size", type=int, default=grid.group_size,
                         help="likewise (default: %(default)s)")
@@ -217,7 +219,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=cache_kinds, default=["fp16"], metavar="KIND,...",
                         help=f"how the context is kept: {', '.join(CACHE_KINDS)} (default: fp16)")
     parser.add_argument("--exact", action="store_true", help="float32 activations throughout")
-    parser.add_argument("--output", type=Path, help="JSON file to write, like bench/perplexity.json")
+    parser.add_argument("--output", type=path_option, help="JSON file to write, like bench/perplexity.json")
     arguments = parser.parse_args(argv)
     if arguments.seq_len < 2 or arguments.max_tokens < 2:
         parser.error("--seq-len and --max-tokens must be 2 at least")

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.options import path_option
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -116,8 +118,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", help="a Parlor that runs already")
-    parser.add_argument("-d", "--model", type=Path, help="another model than the starter")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument("-d", "--model", type=path_option, help="another model than the starter")
+    parser.add_argument("--out", type=path_option, default=ROOT / "docs")
     arguments = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

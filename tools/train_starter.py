@@ -23,6 +23,7 @@ import torch.distributed
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from model.options import path_option
 from tools.starter.batches import batches, to_batch, weigh
 from tools.starter.corpus import documents
 from tools.starter.muon import build_optimizers, sum_over_workers
@@ -325,14 +326,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=0, help="train this many steps instead of --minutes")
     parser.add_argument(
-        "--out", type=Path, default=Path("build/starter"), help="folder to write (default %(default)s)"
+        "--out", type=path_option, default=Path("build/starter"), help="folder to write (default %(default)s)"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the state saved in --out, with a new schedule"
     )
     parser.add_argument(
         "--warm-start",
-        type=Path,
+        type=path_option,
         metavar="FOLDER",
         help="begin with the weights of another run (its tokenizer may differ)",
     )
@@ -357,13 +358,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-tokens", type=int, default=3072, help="tokens a step (default %(default)s)")
     parser.add_argument(
         "--write-heldout",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="only write the held-out text (for tools.perplexity) and stop",
     )
     parser.add_argument(
         "--write-calibration",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help="only write text to calibrate a quantizer with, and stop; --out gets one, too",
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from model.options import path_option
 from model.quantize import QuantizeOptions, quantize_folder
 from model.quantize.gptq import GridOptions
 from model.quantize.packing import SUPPORTED_BITS
@@ -14,8 +14,9 @@ from model.quantize.packing import SUPPORTED_BITS
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     grid, work = GridOptions(), QuantizeOptions()
     parser = argparse.ArgumentParser(prog="python -m model.quantize", description=__doc__)
-    parser.add_argument("source", type=Path, help="folder of a bf16, fp16 or fp32 Llama model (safetensors)")
-    parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("source", type=path_option,
+                        help="folder of a bf16, fp16 or fp32 Llama model (safetensors)")
+    parser.add_argument("target", type=path_option, help="folder to write")
     parser.add_argument("--bits", type=int, choices=SUPPORTED_BITS, default=grid.bits)
     parser.add_argument("--group-size", type=int, default=grid.group_size,
                         help="inputs that share a scale; -1 is the whole column (default: %(default)s)")
@@ -34,7 +35,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--correction", type=float, default=work.correction,
                         help="share of the earlier layers' errors that each matrix is led to make good; "
                              "0 is plain GPTQ (default: %(default)s)")
-    parser.add_argument("--calibration", type=Path, metavar="FILE",
+    parser.add_argument("--calibration", type=path_option, metavar="FILE",
                         help="UTF-8 text like what the model will read "
                              "(default: SOURCE/calibration.txt, else Parlor's own README and sources)")
     parser.add_argument("--samples", type=int, default=work.samples,

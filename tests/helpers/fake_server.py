@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--seq-len", type=int, default=2048)
     parser.add_argument("--sessions-dir", type=Path, required=True)
     own, rest = parser.parse_known_args()
-    def load(_path: Path, **_options: Any) -> FakeModel:
+    def load(_path: Path, _config: Any, **_options: Any) -> FakeModel:
         return FakeModel(delay=own.delay, prompt_steps=4, prompt_delay=own.prompt_delay,
                          max_seq_len=own.seq_len)
 

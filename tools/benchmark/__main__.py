@@ -18,7 +18,6 @@ import shlex
 import signal
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from model.config import EngineConfig
@@ -29,6 +28,7 @@ from model.kernels import load_kernels
 from model.kernels.errors import KernelBuildError
 from model.machine import physical_cores
 from model.model_config import ModelConfig
+from model.options import path_option
 from tools.benchmark.cases import Case, make_cases
 from tools.benchmark.crossover import print_crossovers
 from tools.benchmark.engine import PeakMemory, measure_rounds, summary, whole_runs
@@ -48,7 +48,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.benchmark", description="Measure speed against the machine's limits.")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("-d", "--model", type=Path, metavar="FOLDER", help="the engine on a model")
+    what.add_argument("-d", "--model", type=path_option, metavar="FOLDER", help="the engine on a model")
     what.add_argument("--synthetic", metavar="SHAPE",
                       help=f"the engine on random 4-bit weights: {', '.join(SHAPES)}")
     what.add_argument("--crossover", action="store_true",
@@ -72,8 +72,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--compare", metavar="COMMAND",
                         help="a peer to run in turn; llama-bench -o jsonl and llama-batched-bench "
                              "--output-format jsonl are read by case, of others the seconds count")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them as a PNG")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write the results here, too")
+    parser.add_argument("--plot", type=path_option, metavar="FILE", help="draw them as a PNG")
     return parser.parse_args(arguments)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.options import path_option
 from tools.gpu_check.table import Ran, write_results
 
 MAX_SECONDS = 590
@@ -131,9 +132,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """0 if every stage passed."""
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_check")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=path_option, required=True)
     parser.add_argument("--started", type=float, default=time.time(), help="when the script began")
-    parser.add_argument("--peers", type=Path, help="a folder with sources of exllama or exllamav2")
+    parser.add_argument("--peers", type=path_option, help="a folder with sources of exllama or exllamav2")
     options = parser.parse_args(arguments)
     end = time.monotonic() + MAX_SECONDS - (time.time() - options.started)
     parts = options.out / "parts"

@@ -15,6 +15,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from model.options import path_option
+
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = "Who are you, and what do you do all day?"
 _PATIENCE_S = 120
@@ -59,7 +61,7 @@ def chat(address: str) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_check.chat")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "app.py", "--device", options.device, "--port", "0", "--no-browser",

@@ -14,7 +14,6 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ import torch
 from model.formats.synthetic import GROUP_SIZE, synthetic_config
 from model.kernels.crossover import milliseconds
 from model.network.weights import layer_modules
+from model.options import path_option
 
 SHAPE = "llama-2-7b"
 ROWS = (1, 4, 8, 64)
@@ -92,8 +92,8 @@ def measure(make: Callable[[int, int], Product], shapes: list[tuple[int, int]]) 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_check.peers")
-    parser.add_argument("--from", dest="source", type=Path, metavar="DIR")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--from", dest="source", type=path_option, metavar="DIR")
+    parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
     shapes = [(sum(modules.values()), k) for modules, k in layer_modules(synthetic_config(SHAPE), 0)]
     report: dict[str, Any] = {"peers": []}

@@ -16,6 +16,7 @@ import torch
 
 from model import load_model
 from model.machine import resident_memory
+from model.options import path_option
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = 4
@@ -45,7 +46,7 @@ def use_once(device: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_check.reload")
     parser.add_argument("--device", default="cuda", choices=tuple(ALLOWED))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
     loaded, after = [], []
     for _ in range(TIMES):

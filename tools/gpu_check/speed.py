@@ -13,7 +13,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from model.kernels import load_kernels
 from model.kernels.crossover import milliseconds
 from model.model_config import ModelConfig
 from model.network.weights import layer_modules
+from model.options import path_option
 from tools.benchmark.cases import Case, Runner
 from tools.benchmark.limits import ModelWork, Rates, Work
 from tools.gpu_check.kernels import graphed, measure_kernels
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=tuple(SHAPES), required=True)
     parser.add_argument("--cache", default="fp16")
     parser.add_argument("--kernels", action="store_true", help="the kernels one by one, too")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
     limits = rates()
     report = {"shape": options.shape, "read_gb_s": limits.read_gb_s, "products_top_s": limits.products_top_s}
