@@ -259,3 +259,24 @@ def test_random_traffic_ends_with_a_full_pool():
             if made >= left[one] or len(one.token_ids) >= 40 * PAGE_SIZE or rng.random() < 0.002:
                 scheduler.remove(one)
     assert pool.num_available == 40
+
+
+def test_a_sequence_that_grows_beyond_a_length_is_computed_again_apart_from_short_ones():
+    scheduler: Scheduler[str] = Scheduler(PagePool(20), 512, long_beyond=70)
+    grown = sequence("grown", 69)
+    scheduler.add(grown)
+    assert step(scheduler) == {"grown": 69}
+    batch = scheduler.next_batch()
+    assert scheduler.room_for_draft(batch.chunks[0], 5) == 0, "70 tokens: none of a guess would count"
+    scheduler.computed(batch)
+    grown.token_ids.append(7)
+    assert not grown.is_long
+    assert step(scheduler) == {"grown": 69} and grown.is_long, "the prompt; 71 tokens are a long sequence"
+    while grown.num_remaining > 1:
+        step(scheduler)
+    for name, length, known in (("short", 69, 68), ("long", 72, 69)):
+        again = sequence(name, length)
+        again.token_ids[69:] = [7] * (length - 69)
+        scheduler.add(again)
+        step(scheduler)
+        assert (again.num_cached, again.is_long) == (known, name == "long")

@@ -1,0 +1,141 @@
+"""Configs of families as Specs: of folders and of GGUF files, and the names that their tensors have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.families.gguf_keys import config_of
+from model.families.names import GGUF, HUGGING_FACE, located
+from model.families.registry import families, family_of_gguf
+from model.families.rope import frequencies
+from model.families.spec import Rope, Spec
+from model.files import ModelLoadError
+from model.model_config import ModelConfig
+
+SIZES = {"vocab_size": 99, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+         "rms_norm_eps": 1e-6, "rope_theta": 20000.0, "head_dim": 32}
+GGUF_KEYS = {"block_count": 6, "context_length": 512, "embedding_length": 64, "feed_forward_length": 96,
+             "attention.head_count": 4, "attention.head_count_kv": 2, "attention.key_length": 32,
+             "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 20000.0}
+PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "llama": ({"architectures": ["LlamaForCausalLM"]}, {"rope.dimension_count": 32}),
+    "mistral3": ({"architectures": ["Ministral3ForCausalLM"], "rope_parameters": {
+        "rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 32, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "rope_theta": 20000.0, "llama_4_scaling_beta": 0.1}},
+        {"rope.scaling.type": "yarn", "rope.scaling.factor": 16.0, "attention.temperature_scale": 0.1,
+         "rope.scaling.original_context_length": 32, "rope.scaling.yarn_log_multiplier": 1.0}),
+    "qwen2": ({"architectures": ["Qwen2ForCausalLM"]}, {}),
+    "qwen3": ({"architectures": ["Qwen3ForCausalLM"]}, {}),
+    "gemma2": ({"architectures": ["Gemma2ForCausalLM"], "sliding_window": 16, "query_pre_attn_scalar": 32,
+                "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+               {"attention.sliding_window": 16, "attn_logit_softcapping": 50.0,
+                "final_logit_softcapping": 30.0}),
+    "gemma3": ({"architectures": ["Gemma3ForCausalLM"], "sliding_window": 16, "query_pre_attn_scalar": 32,
+                "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+               {"attention.sliding_window": 16, "rope.freq_base_swa": 1e4, "rope.scaling.type": "linear",
+                "rope.scaling.factor": 8.0}),
+    "phi3": ({"architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64, "rope_scaling": {
+        "type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16}},
+        {"rope.scaling.original_context_length": 64}),
+    "smollm3": ({"architectures": ["SmolLM3ForCausalLM"]}, {"rope.dimension_count": 32}),
+}
+
+
+def of_config(**raw: Any) -> Spec:
+    return ModelConfig.from_dict({**SIZES, **raw}, {}, "tiny").spec
+
+
+def of_gguf(architecture: str, keys: dict[str, Any]) -> Spec:
+    metadata = {"general.architecture": architecture, "tokenizer.ggml.tokens": ["x"] * 99,
+                **{f"{architecture}.{key}": value for key, value in {**GGUF_KEYS, **keys}.items()}}
+    factors = {"rope_factors_short.weight": [1.0] * 16, "rope_factors_long.weight": [2.0] * 16}
+    return ModelConfig.from_gguf(metadata, factors.get if architecture == "phi3" else lambda name: None,
+                                 Path("tiny.gguf")).spec
+
+
+@pytest.mark.parametrize("architecture", PAIRS)
+def test_a_gguf_file_and_a_folder_of_one_model_give_one_spec(architecture: str):
+    """But for two things: rows that GGUF's converter reorders, and the head, which the file tells."""
+    raw, keys = PAIRS[architecture]
+    spec, theirs = of_config(**raw), of_gguf(architecture, keys)
+    assert theirs.tied_head is None
+    reorders = architecture in ("llama", "mistral3", "smollm3")
+    for layer in theirs.layers:
+        assert layer.attention.rope is None or layer.attention.rope.interleaved == reorders
+    assert repr(spec).replace("interleaved=False", f"interleaved={reorders}") == repr(theirs).replace(
+        "tied_head=None", f"tied_head={spec.tied_head}")
+
+
+def test_every_family_is_found_by_its_names_and_no_two_have_the_same():
+    names = [name for family in families() for name in family.architectures]
+    gguf = [name for family in families() if family.gguf for name in family.gguf.architectures]
+    assert len(set(names)) == len(names) > 20 and len(set(gguf)) == len(gguf) > 8
+    assert len({family.name for family in families()}) == len(families())
+
+
+def test_what_is_not_supported_is_named_with_what_is():
+    with pytest.raises(ModelLoadError, match=r"architectures is 'MambaForCausalLM'; expected .*Gemma3"):
+        of_config(architectures=["MambaForCausalLM"])
+    with pytest.raises(ModelLoadError, match=r"x\.gguf: general\.architecture is 'rwkv'; expected .*qwen3"):
+        family_of_gguf("rwkv", "x.gguf")
+    with pytest.raises(ModelLoadError, match="rope_type is 'sinc'; expected 'default', 'linear'"):
+        of_config(architectures=["LlamaForCausalLM"], rope_scaling={"rope_type": "sinc"})
+    with pytest.raises(ModelLoadError, match="layer_types is 'mamba'; expected 'attention' only"):
+        of_config(architectures=["GraniteMoeHybridForCausalLM"], layer_types=["mamba"] * 6)
+    metadata = {"general.architecture": "llama", "llama.expert_count": 8}
+    with pytest.raises(ModelLoadError, match="mixture of experts; such are not supported"):
+        config_of(metadata, family_of_gguf("llama", "x")[1], lambda name: None, "x.gguf")
+
+
+def test_a_text_model_is_read_out_of_what_also_sees_images():
+    text = {key: value for key, value in SIZES.items() if key != "rope_theta"}
+    raw = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {**text, "sliding_window": 16},
+           "vision_config": {"hidden_size": 7}, "eos_token_id": [1, 5]}
+    config = ModelConfig.from_dict(raw, {}, "tiny")
+    assert config.spec.hidden_size == 64 and config.spec.tied_head and config.eos_token_ids == {1, 5}
+    assert config.spec.layers[5].attention.rope == Rope(1e6, 32), "the default of the class"
+
+
+@pytest.mark.parametrize(("embeddings", "head", "layer"), [
+    ("model.embed_tokens", "lm_head", "model.layers.3."),
+    ("model.language_model.embed_tokens", "lm_head", "model.language_model.layers.3."),
+    ("language_model.model.embed_tokens", "language_model.lm_head", "language_model.model.layers.3."),
+])
+def test_names_are_found_behind_the_prefix_that_the_file_has(embeddings: str, head: str, layer: str):
+    names = located(HUGGING_FACE, {embeddings + ".weight", head + ".weight"}.__contains__)
+    assert (names.embeddings, names.head, names.layer.format(3)) == (embeddings, head, layer)
+    assert located(GGUF, {"token_embd.weight"}.__contains__) == GGUF
+
+
+ROPES = {
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 64},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    "yarn, mscale": {"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 64,
+                     "mscale": 0.7, "mscale_all_dim": 1.1, "beta_fast": 20, "beta_slow": 2},
+    "yarn, not rounded": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
+                          "truncate": False, "attention_factor": 1.3},
+    "longrope": {"rope_type": "longrope", "original_max_position_embeddings": 64,
+                 "short_factor": [1 + i / 8 for i in range(16)], "long_factor": [2.0 + i for i in range(16)]},
+}
+
+
+@pytest.mark.parametrize("name", ROPES)
+@pytest.mark.parametrize("is_long", [False, True])
+def test_scaled_frequencies_are_those_of_transformers(name: str, is_long: bool):
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    block = {"rope_theta": 20000.0, **ROPES[name]}
+    config = transformers.LlamaConfig(**{**SIZES, "rope_parameters": dict(block)})
+    compute = ROPE_INIT_FUNCTIONS[block["rope_type"]]
+    want, magnitude = compute(config, torch.device("cpu"), seq_len=400 if is_long else 10)
+    rope = of_config(architectures=["LlamaForCausalLM"], rope_parameters=block).layers[0].attention.rope
+    torch.testing.assert_close(torch.tensor(frequencies(rope, is_long)), want, rtol=1e-5, atol=0)
+    assert rope.magnitude == pytest.approx(magnitude)
