@@ -30,6 +30,7 @@ class ModelConfig:
     bos_token_id: int | None
     eos_token_ids: frozenset[int]
     quantization: dict[str, Any] | None = None
+    is_text_part: bool = False  # of a model that also sees or hears, which is left out
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
@@ -57,7 +58,7 @@ class ModelConfig:
                    bos_token_id=min(_token_ids(text, "bos_token_id", spec.vocab_size), default=None),
                    eos_token_ids=_token_ids(text, "eos_token_id", spec.vocab_size)
                    | _token_ids(Fields(generation), "eos_token_id", spec.vocab_size),
-                   quantization=quantization)
+                   quantization=quantization, is_text_part=raw.get("text_config") is not None)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], numbers: Numbers, file: Path) -> ModelConfig:

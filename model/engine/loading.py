@@ -78,7 +78,8 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
     draft_bytes = draft.nbytes(config, config.max_seq_len or model.spec.max_positions, chunk) if draft else 0
     plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
-    for line in plan.lines() if report else ():
+    lines = [*plan.lines(), *(["of this model its text part alone is loaded"] if model.is_text_part else [])]
+    for line in lines if report else ():
         report(line)
     sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)
     with told_as_load_errors(places), \

@@ -97,7 +97,8 @@ def test_a_text_model_is_read_out_of_what_also_sees_images():
     raw = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {**text, "sliding_window": 16},
            "vision_config": {"hidden_size": 7}, "eos_token_id": [1, 5]}
     config = ModelConfig.from_dict(raw, {}, "tiny")
-    assert config.spec.hidden_size == 64 and config.spec.tied_head and config.eos_token_ids == {1, 5}
+    assert config.is_text_part and config.spec.hidden_size == 64 and config.spec.tied_head
+    assert config.eos_token_ids == {1, 5}
     assert config.spec.layers[5].attention.rope == Rope(1e6, 32), "the default of the class"
 
 
