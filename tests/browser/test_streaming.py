@@ -176,7 +176,7 @@ def test_a_server_that_dies_in_mid_reply_is_announced_and_all_is_there_again(chr
         server.kill()
         expect(page.locator("#banner")).to_contain_text("does not answer")
         expect(page.locator(".stop")).to_be_hidden()
-        expect(page.locator(".note")).to_have_text("waiting for the server")
+        expect(page.locator(".from-bot .note")).to_have_text("waiting for the server")
         page.fill("#text", "typed in the meantime")
         server.start()
         expect(page.locator("#banner")).to_be_hidden()
