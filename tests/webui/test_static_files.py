@@ -129,6 +129,8 @@ def test_own_modules_are_type_checked_small_and_write_no_html():
         text = module.read_text()
         assert text.startswith("// @ts-check\n"), module.name
         assert len(text.splitlines()) <= 400, module.name
+        comments = re.findall(r"^ *(?:/\*\*|\*|//) .*", text, re.MULTILINE)
+        assert all(len(line) <= 110 for line in comments if not line.endswith((";", ")"))), module.name
         assert not re.search(
             r"\.(inner|outer)HTML\s*[+]?=|insertAdjacentHTML|document\.write|setAttribute\(\"style\"|"
             r"\beval\(|new Function",

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each part
- * knows only the store, the room and the few functions that it is given here.
+ * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each
+ * part knows only the store, the room and the few functions that it is given here.
  */
 
 import { announce } from "./base/announce.js";
@@ -150,7 +150,10 @@ async function open(id, reading) {
   else composer.focus();
 }
 
-/** The empty page, with the bots that were in the room last. @param {boolean} [entry] whether Back leaves it again */
+/**
+ * The empty page, with the bots that were in the room last.
+ * @param {boolean} [entry] whether Back leaves it again
+ */
 async function openNew(entry = false) {
   nameInAddress("", entry);
   const known = new Set(store.state.bots.map((bot) => bot.id));

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * The two side panels: part of the page where there is room, drawers over it where there is not. A drawer takes
- * the focus, makes the rest inert, and closes with Esc or a tap beside it. At the first visit the settings are closed.
+ * The two side panels: part of the page where there is room, drawers over it where there is not. A drawer
+ * takes the focus, makes the rest inert, and closes with Esc or a tap beside it. At the first visit the
+ * settings are closed.
  */
 
 import { byId, iconButton } from "./base/dom.js";

@@ -5,7 +5,8 @@ import { isComposing, isTyping } from "./base/input.js";
 import { menuIsOpen } from "./overlays/menu.js";
 
 /**
- * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void, left: () => void,
+ * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void,
+ *   left: () => void,
  *   right: () => void, copyLast: () => void, list: () => void, version: (by: number) => void}} page
  */
 export function listenToKeys(page) {
@@ -45,7 +46,10 @@ export function listenToKeys(page) {
 
 const WIDGETS = "button, a, summary, select, input, [role=tablist], [role=menu], [role=radiogroup], pre, .table-scroll";
 
-/** Whether the arrow keys mean something here, or nothing; the arrows between versions do. @param {EventTarget | null} target */
+/**
+ * Whether the arrow keys mean something here, or nothing; the arrows between versions do.
+ * @param {EventTarget | null} target
+ */
 function inWidget(target) {
   return target instanceof HTMLElement && target.closest(WIDGETS) !== null && !target.closest(".versions");
 }

@@ -5,13 +5,15 @@
  * @typedef {{id: string, name: string, color: string, persona: string, greeting: string,
  *   sampling: Record<string, any>, revision: number}} Bot
  *
- * @typedef {{id: string, parent: string | null, author: string, name: string, text: string, thinking?: string,
+ * @typedef {{id: string, parent: string | null, author: string, name: string, text: string,
+ *   thinking?: string,
  *   created: number, model?: string, sampling?: Record<string, any>, seed?: number, prompt_tokens?: number,
  *   cached_tokens?: number, new_tokens?: number, seconds_to_first_token?: number, prompt_seconds?: number,
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
  *   finish_reason?: string, error?: string, shortened?: string}} Message
  *
- * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number, updated: number,
+ * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
+ *   updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[]}} Session
@@ -23,29 +25,37 @@
  *
  * @typedef {{reply_id: string, message_id: string, bot: string | null}} Running
  *
- * @typedef {{id: string, title: string, updated: number, bots: string[], num_messages: number, revision: number,
+ * @typedef {{id: string, title: string, updated: number, bots: string[], num_messages: number,
+ *   revision: number,
  *   writing: {reply_id: string, bot: string} | null, snippet?: string}} Summary
  *
- * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens", nullable: boolean, default: any,
- *   min?: number, max?: number, step?: number, group: string, label: string, help: string, max_items?: number,
+ * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens", nullable: boolean,
+ *   default: any,
+ *   min?: number, max?: number, step?: number, group: string, label: string, help: string,
+ *   max_items?: number,
  *   max_length?: number}} Parameter
  *
  * @typedef {{id: string, name: string, sampling: Record<string, any>, builtin?: boolean}} Preset
  *
- * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[], presets: Preset[],
+ * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[],
+ *   presets: Preset[],
  *   limits: Record<string, number>, password: boolean}} Settings
  *
  * A reply that is being written, as far as this page has read it.
- * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string, parent: string | null,
+ * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string,
+ *   parent: string | null,
  *   base: string, text: string, think: string, thinkStarted: number, thinkSeconds: number, started: number,
- *   ready: boolean, stopping: boolean, held: boolean, progress: {done: number, total: number, cached: number} | null,
+ *   ready: boolean, stopping: boolean, held: boolean, progress: {done: number, total: number,
+ *   cached: number} | null,
  *   stats: Record<string, any> | null}} Live
  *
- * @typedef {{model: Record<string, any>, engine: Record<string, any>, version: string, changes: number}} Status
+ * @typedef {{model: Record<string, any>, engine: Record<string, any>, version: string,
+ *   changes: number}} Status
  *
  * @typedef {{file: string, message: string}} FileProblem
  *
- * @typedef {{status: Status | null, settings: Settings | null, bots: Bot[], sessions: Summary[], problems: FileProblem[], query: string,
+ * @typedef {{status: Status | null, settings: Settings | null, bots: Bot[], sessions: Summary[],
+ *   problems: FileProblem[], query: string,
  *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
  *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null,
  *   away: boolean}} State

@@ -1,5 +1,8 @@
 // @ts-check
-/** Tells screen readers what happened, through one polite live region. Whole sentences only, never single tokens. */
+/**
+ * Tells screen readers what happened, through one polite live region. Whole sentences only, never single
+ * tokens.
+ */
 
 import { byId } from "./dom.js";
 

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Small helpers to build elements. Text only ever enters through text nodes; there is no way here to pass HTML or
- * a style attribute (the content security policy forbids both). Knows nothing of sessions or messages.
+ * Small helpers to build elements. Text only ever enters through text nodes; there is no way here to pass
+ * HTML or a style attribute (the content security policy forbids both). Knows nothing of sessions or
+ * messages.
  */
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -30,7 +31,8 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
- * An icon of the sprite, which index.html carries, for decoration only: the button around it carries the name.
+ * An icon of the sprite, which index.html carries, for decoration only: the button around it carries the
+ * name.
  * @param {string} name
  */
 export function icon(name) {
@@ -78,7 +80,8 @@ export function initial(name) {
 }
 
 /**
- * Black or white, whichever reads better on `color` (WCAG relative luminance; one of them always reaches 4.5:1).
+ * Black or white, whichever reads better on `color` (WCAG relative luminance; one of them always reaches
+ * 4.5:1).
  * @param {string} color six-digit hex
  */
 export function inkOn(color) {
@@ -94,7 +97,8 @@ export function inkOn(color) {
 export const PLAIN_COLOR = "#6d6659";
 
 /**
- * A round monogram in somebody's own colour; always beside the written name, so it is hidden from screen readers.
+ * A round monogram in somebody's own colour; always beside the written name, so it is hidden from screen
+ * readers.
  * @param {string} name
  * @param {string} [color]
  * @param {string} [extraClass]
@@ -107,7 +111,10 @@ export function monogram(name, color = PLAIN_COLOR, extraClass = "") {
   return element;
 }
 
-/** Set a text, unless it is there already: the page is laid out again even for the same one. @param {HTMLElement} element @param {string} text */
+/**
+ * Set a text, unless it is there already: the page is laid out again even for the same one.
+ * @param {HTMLElement} element @param {string} text
+ */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

@@ -1,7 +1,11 @@
 // @ts-check
 /** What a key press means, on every kind of keyboard. */
 
-/** Whether an input method is still composing: then Enter takes its suggestion. Safari says so only by keyCode. @param {KeyboardEvent} event */
+/**
+ * Whether an input method is still composing: then Enter takes its suggestion. Safari says so only by
+ * keyCode.
+ * @param {KeyboardEvent} event
+ */
 export function isComposing(event) {
   return event.isComposing || event.keyCode === 229;
 }
@@ -11,7 +15,10 @@ export function isTouchOnly() {
   return matchMedia("(pointer: coarse)").matches && !matchMedia("(any-pointer: fine)").matches;
 }
 
-/** What was typed, without empty lines around it; the first line keeps its indentation. @param {string} typed */
+/**
+ * What was typed, without empty lines around it; the first line keeps its indentation.
+ * @param {string} typed
+ */
 export const trimLines = (typed) => typed.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
 
 /** @param {EventTarget | null} target */

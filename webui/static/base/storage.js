@@ -1,5 +1,8 @@
 // @ts-check
-/** What this browser remembers: drafts by session, and how the page is set up. Storage that is full or off is no error. */
+/**
+ * What this browser remembers: drafts by session, and how the page is set up. Storage that is full or off is
+ * no error.
+ */
 
 const PREFIX = "parlor.";
 

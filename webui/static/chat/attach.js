@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Text files that are put into the message: chosen, dropped anywhere on the page, or pasted. Each becomes a code
- * block whose fence is longer than any in the file.
+ * Text files that are put into the message: chosen, dropped anywhere on the page, or pasted. Each becomes a
+ * code block whose fence is longer than any in the file.
  */
 
 import { h } from "../base/dom.js";
@@ -45,7 +45,8 @@ async function read(file) {
 
 /**
  * The button that chooses files; files that are dropped or pasted come the same way.
- * @param {HTMLElement} target marked while a file is dragged over the page @param {(text: string) => void} insert
+ * @param {HTMLElement} target marked while a file is dragged over the page
+ * @param {(text: string) => void} insert
  */
 export function createAttach(target, insert) {
   /** @param {FileList} files */

@@ -59,7 +59,10 @@ export function openAddMenu(store, anchor, changes, page) {
   ]);
 }
 
-/** Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it. @param {Bot} bot */
+/**
+ * Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it.
+ * @param {Bot} bot
+ */
 export function inShort({ name, persona }) {
   const [first] = persona
     .replaceAll("{{char}}", name)

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The bots of the session at the head of the page, in the order in which they speak. The menu of each lets it speak,
- * mutes, moves, edits and removes it; dragging and Alt with the arrow keys move it too.
+ * The bots of the session at the head of the page, in the order in which they speak. The menu of each lets
+ * it speak, mutes, moves, edits and removes it; dragging and Alt with the arrow keys move it too.
  * @import { Bot } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"

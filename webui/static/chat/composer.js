@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * The box at the bottom: what is typed, sending and stopping. Drafts are kept by session in this browser, and what
- * is on its way belongs to the draft until the server has it. Enter sends; with an input method composing, or on a
- * touch screen, it does not.
+ * The box at the bottom: what is typed, sending and stopping. Drafts are kept by session in this browser,
+ * and what is on its way belongs to the draft until the server has it. Enter sends; with an input method
+ * composing, or on a touch screen, it does not.
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The editor that stands in a message's place: a branch for the user's words, a correction in place for a reply.
- * What is typed is kept at once, and the element stays the same whatever else changes.
+ * The editor that stands in a message's place: a branch for the user's words, a correction in place for a
+ * reply. What is typed is kept at once, and the element stays the same whatever else changes.
  * @import { View, Handlers } from "./message.js"
  */
 

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * One message of the transcript: who, when, the text, what can be done with it. Built once and then updated in
- * place. Knows nothing of the server; what is clicked goes to the handlers.
+ * One message of the transcript: who, when, the text, what can be done with it. Built once and then updated
+ * in place. Knows nothing of the server; what is clicked goes to the handlers.
  * @import { Live, Message } from "../types.js"
  */
 
@@ -14,7 +14,8 @@ import { editor } from "./edit.js";
 
 /**
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
- *   color: string, versions: string[], isLast: boolean, busy: boolean, away: boolean, editing: boolean, isOutgoing: boolean}} View
+ *   color: string, versions: string[], isLast: boolean, busy: boolean, away: boolean, editing: boolean,
+ *   isOutgoing: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
  *   save: (message: Message, text: string) => Promise<boolean>,
@@ -107,7 +108,10 @@ export class MessageView {
     this.text.grow(live.base + live.text);
   }
 
-  /** The folded thoughts; their text is only on the page while they are open. @param {string} text @param {number} seconds @param {boolean} [going] */
+  /**
+   * The folded thoughts; their text is only on the page while they are open.
+   * @param {string} text @param {number} seconds @param {boolean} [going]
+   */
   #thinking(text, seconds, going = false) {
     if (!text) {
       this.thoughts?.remove();
@@ -129,7 +133,10 @@ export class MessageView {
     if (this.thoughts.open) this.thoughts.lastChild.textContent = text;
   }
 
-  /** Put a part in, in place of the one of the same kind. @param {string} kind @param {HTMLElement | null} element @param {HTMLElement} parent */
+  /**
+   * Put a part in, in place of the one of the same kind.
+   * @param {string} kind @param {HTMLElement | null} element @param {HTMLElement} parent
+   */
   #part(kind, element, parent) {
     const old = this[`part_${kind}`];
     if (old === element) return;

@@ -1,14 +1,16 @@
 // @ts-check
 /**
- * Keeps the transcript at its end while it grows, as long as the reader wants that. Scrolling up lets go at once;
- * only reaching the end takes hold again. Never smooth: that would fight with every token.
+ * Keeps the transcript at its end while it grows, as long as the reader wants that. Scrolling up lets go at
+ * once; only reaching the end takes hold again. Never smooth: that would fight with every token.
  */
 
 /** So close to the end counts as reached (zoomed pages stop at fractions of a pixel). */
 const END_PX = 4;
 
 export class Pin {
-  /** @param {HTMLElement} scroller @param {HTMLElement} content @param {(pinned: boolean) => void} onChange */
+  /**
+   * @param {HTMLElement} scroller @param {HTMLElement} content @param {(pinned: boolean) => void} onChange
+   */
   constructor(scroller, content, onChange) {
     this.scroller = scroller;
     this.content = content;

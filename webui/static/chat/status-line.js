@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The line under the composer: how full the model's memory is, how the prompt was read, how fast it writes. And the
- * machine's line at the foot of the left panel.
+ * The line under the composer: how full the model's memory is, how the prompt was read, how fast it writes.
+ * And the machine's line at the foot of the left panel.
  * @import { Message } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
@@ -94,7 +94,10 @@ export function createStatusLine(store, room, page) {
   return { update };
 }
 
-/** What can be done about a full context. @param {HTMLElement} anchor @param {{create: () => void, openSession: () => void}} page */
+/**
+ * What can be done about a full context.
+ * @param {HTMLElement} anchor @param {{create: () => void, openSession: () => void}} page
+ */
 function openWayOut(anchor, page) {
   openMenu(anchor, "The context is full", [
     { heading: "The model's context is full: the beginning is left out" },

@@ -1,8 +1,7 @@
 // @ts-check
 /**
- * The chat: the shown path of the session as message elements. Only a window of a long session is on the page; it
- * moves as the reader scrolls, so that a thousand messages cost no more than fifty. While a reply is written, only
- * its own element is touched.
+ * The chat: the shown path of the session as message elements, of a long one a part. While a reply is
+ * written, only its own element is touched.
  * @import { Live, Message } from "../types.js"
  * @import { Store } from "../session/store.js"
  */
@@ -13,14 +12,8 @@ import { botOf } from "../session/store.js";
 import { OUTGOING, versions } from "../session/tree.js";
 import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
+import { ShownPart } from "./shown-part.js";
 
-/** Elements the window may hold; a screen of messages rarely takes 500. */
-const MOST_ELEMENTS = 2400;
-const CHUNK = 10;
-/** So long may messages be added before the page is painted; a long one takes some milliseconds. */
-const TURN_MS = 12;
-/** How far beyond the screen messages are kept ready. */
-const AHEAD_PX = 1200;
 export const USER_COLOR = "#6d6659";
 
 /**
@@ -36,8 +29,6 @@ export function createTranscript(store, room, handlers) {
   const views = new Map();
   /** @type {Message[]} */
   let path = [];
-  let first = 0;
-  let end = 0;
   let shownSession = "";
   let wasEditing = false;
   let wasPinned = true;
@@ -70,6 +61,7 @@ export function createTranscript(store, room, handlers) {
 
   /** Bring the elements in line with path[first..end]. */
   function draw() {
+    const { first, end } = part;
     const wanted = path.slice(first, end);
     const ids = new Set(wanted.map((message) => message.id));
     for (const [id, view] of views) {
@@ -108,60 +100,14 @@ export function createTranscript(store, room, handlers) {
     );
   }
 
-  const elements = () => list.getElementsByTagName("*").length;
-
-  let filling = 0;
-
-  /** Add messages above: at once until the screen is full, then in turns a bit more, so that the last are painted first. */
-  function fillUp(ahead = 0) {
-    clearTimeout(filling);
-    const until = performance.now() + TURN_MS;
-    const lacks = (more) => first > 0 && list.scrollHeight < scroller.clientHeight + more;
-    while (lacks(ahead) && performance.now() < until) {
-      first -= 1;
-      draw();
-    }
-    pin.follow();
-    if (lacks(2 * AHEAD_PX)) filling = window.setTimeout(() => pin.pinned && fillUp(2 * AHEAD_PX));
-  }
-
-  /** The reader nears the first message on the page: put earlier ones before it and let go of the last ones. */
-  function extendUp() {
-    if (first === 0 || pin.pinned || scroller.scrollTop > AHEAD_PX / 2) return;
-    const anchor = list.querySelector(".message");
-    const top = anchor.getBoundingClientRect().top;
-    first = Math.max(0, first - CHUNK);
-    draw();
-    while (elements() > MOST_ELEMENTS && end - first > 3 * CHUNK) {
-      end -= CHUNK;
-      draw();
-    }
-    scroller.scrollTop += anchor.getBoundingClientRect().top - top;
-    pin.lastTop = scroller.scrollTop;
-  }
-
-  function extendDown() {
-    if (end >= path.length || pin.distance() > AHEAD_PX / 2) return;
-    end = Math.min(path.length, end + CHUNK);
-    draw();
-    if (elements() <= MOST_ELEMENTS || end - first <= 3 * CHUNK) return;
-    const anchor = [...list.querySelectorAll(".message")].at(-1);
-    const top = anchor.getBoundingClientRect().top;
-    while (elements() > MOST_ELEMENTS && end - first > 3 * CHUNK) {
-      first += CHUNK;
-      draw();
-    }
-    scroller.scrollTop += anchor.getBoundingClientRect().top - top;
-    pin.lastTop = scroller.scrollTop;
-  }
+  const part = new ShownPart(scroller, list, pin, draw);
 
   /** Bring the end of the chat on the page. */
   function toEnd() {
-    if (end < path.length) {
-      first = Math.max(0, path.length - 1);
-      end = path.length;
+    if (!part.isAtEnd) {
+      part.begin(path.length);
       draw();
-      fillUp();
+      part.fill();
     }
     pin.hold();
   }
@@ -171,23 +117,17 @@ export function createTranscript(store, room, handlers) {
     if (editing && !wasEditing) wasPinned = pin.pinned;
     if (editing) pin.release();
     const key = session ? session.id || "new" : "";
-    const wasAtEnd = end >= path.length;
     path = room.path();
+    const wasAtEnd = part.isAtEnd;
     if (key !== shownSession) {
       shownSession = key;
-      first = Math.max(0, path.length - 1);
-      end = path.length;
+      part.begin(path.length);
       pin.pinned = true;
       jump.hidden = true;
-    } else if (wasAtEnd) end = path.length;
-    end = Math.min(end, path.length);
-    first = Math.min(first, Math.max(0, end - 1));
+    } else part.resize(path.length);
     draw();
-    fillUp();
-    while (wasAtEnd && pin.pinned && elements() > MOST_ELEMENTS && end - first > 3 * CHUNK) {
-      first += CHUNK;
-      draw();
-    }
+    part.fill();
+    if (wasAtEnd && pin.pinned) part.trim();
     if (!path.length) scroller.scrollTop = 0;
     if (wasEditing && !editing && wasPinned) pin.hold();
     wasEditing = Boolean(editing);
@@ -207,14 +147,6 @@ export function createTranscript(store, room, handlers) {
     dirty.clear(); // the pin follows when the frame has been laid out
   }
 
-  scroller.addEventListener(
-    "scroll",
-    () => {
-      extendUp();
-      extendDown();
-    },
-    { passive: true },
-  );
   jump.addEventListener("click", toEnd);
   store.on(["session", "live", "viewLeaf", "context", "bots", "editing", "outgoing", "away"], update);
 

@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * What a session shows before its first message: who there is to talk with. Nothing is saved until something is said.
+ * What a session shows before its first message: who there is to talk with. Nothing is saved until something
+ * is said.
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
@@ -8,7 +9,10 @@
 import { byId, h, icon, monogram } from "../base/dom.js";
 import { inShort } from "./bot-menus.js";
 
-/** @param {Store} store @param {Room} room @param {{editBot: (bot: null) => void, fill: (text: string) => void, focus: () => void}} page */
+/**
+ * @param {Store} store @param {Room} room
+ * @param {{editBot: (bot: null) => void, fill: (text: string) => void, focus: () => void}} page
+ */
 export function createWelcome(store, room, page) {
   const place = byId("welcome");
 
@@ -101,7 +105,10 @@ export function createWelcome(store, room, page) {
   update();
 }
 
-/** What a bot will have said before the first words to it. @param {import("../types.js").Bot} bot @param {string} user */
+/**
+ * What a bot will have said before the first words to it.
+ * @param {import("../types.js").Bot} bot @param {string} user
+ */
 function greeting(bot, user) {
   const text = bot.greeting.replaceAll("{{char}}", bot.name).replaceAll("{{user}}", user);
   return h(

@@ -1,5 +1,8 @@
 // @ts-check
-/** Modal dialogs on the browser's own <dialog>: it keeps the focus inside, closes with Esc and gives the focus back. */
+/**
+ * Modal dialogs on the browser's own <dialog>: it keeps the focus inside, closes with Esc and gives the
+ * focus back.
+ */
 
 import { h, iconButton } from "../base/dom.js";
 
@@ -8,7 +11,8 @@ let serial = 0;
 /**
  * @param {string} title
  * @param {(Node | string)[]} content
- * @param {{actions?: (Node | null | false | undefined)[], wide?: boolean, onSubmit?: () => void, closable?: boolean,
+ * @param {{actions?: (Node | null | false | undefined)[], wide?: boolean, onSubmit?: () => void,
+ *   closable?: boolean,
  *   onClose?: () => void}} [options] the actions stay in sight, and so does what is said among them
  */
 export function openDialog(title, content, options = {}) {
@@ -56,7 +60,9 @@ export function openDialog(title, content, options = {}) {
   return dialog;
 }
 
-/** @param {string} text @param {string} kind @param {(() => void) | null} onClick null: it submits the form */
+/**
+ * @param {string} text @param {string} kind @param {(() => void) | null} onClick null: it submits the form
+ */
 export function dialogButton(text, kind, onClick) {
   return h("button", {
     type: onClick ? "button" : "submit",

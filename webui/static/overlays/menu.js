@@ -6,7 +6,8 @@
 import { h, icon } from "../base/dom.js";
 
 /**
- * @typedef {{label: string, help?: string, icon?: string, checked?: boolean, danger?: boolean, disabled?: boolean,
+ * @typedef {{label: string, help?: string, icon?: string, checked?: boolean, danger?: boolean,
+ *   disabled?: boolean,
  *   onSelect: () => void}} Item
  */
 
@@ -43,7 +44,10 @@ function itemButton(item, choose) {
   );
 }
 
-/** Put the menu below its button, or above where there is no room. @param {HTMLElement} menu @param {HTMLElement} anchor */
+/**
+ * Put the menu below its button, or above where there is no room.
+ * @param {HTMLElement} menu @param {HTMLElement} anchor
+ */
 function place(menu, anchor) {
   const box = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = menu;

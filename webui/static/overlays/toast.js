@@ -1,14 +1,14 @@
 // @ts-check
 /**
- * Short notes above the composer, which go by themselves; while the pointer or the focus is on one, it stays. The
- * conversation makes room for them, so that they cover nothing that is being written.
+ * Short notes above the composer, which go by themselves; while the pointer or the focus is on one, it
+ * stays. The conversation makes room for them, so that they cover nothing that is being written.
  */
 
 import { byId, h, iconButton } from "../base/dom.js";
 
 const STAYS_MS = 6000;
 const UNDO_STAYS_MS = 10_000;
-const MOST = 3;
+const MAX_NOTES = 3;
 
 /** Keep the notes between the conversation and the composer. */
 function makeRoom() {
@@ -56,7 +56,7 @@ export function toast(text, { action, onAction, serious = false } = {}) {
     iconButton("x", "Dismiss", () => note.remove()),
   );
   place.append(note);
-  while (place.childElementCount > MOST) place.firstElementChild?.remove();
+  while (place.childElementCount > MAX_NOTES) place.firstElementChild?.remove();
   const stays = action || serious ? UNDO_STAYS_MS : STAYS_MS;
   const leave = () => {
     if (note.matches(":hover, :focus-within")) setTimeout(leave, 1000);

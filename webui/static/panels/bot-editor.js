@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * The dialog in which a bot is made or changed: name, colour, persona, greeting, and the sampling values it insists on.
+ * The dialog in which a bot is made or changed: name, colour, persona, greeting, and the sampling values it
+ * insists on.
  * @import { Bot, Parameter } from "../types.js"
  * @import { Store } from "../session/store.js"
  */
@@ -156,7 +157,10 @@ async function saveChanges(bot, fields) {
   }
 }
 
-/** The boxes and choices of a bot. @param {Store} store @param {Fields} draft changed in place @param {() => void} changed */
+/**
+ * The boxes and choices of a bot.
+ * @param {Store} store @param {Fields} draft changed in place @param {() => void} changed
+ */
 function botForm(store, draft, changed) {
   const name = h("input", {
     type: "text",

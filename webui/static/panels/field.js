@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * One sampling parameter as a control: label, number, slider, one line of help, reset. Ranges, steps and help come
- * from the server's list. Knows nothing of sessions.
+ * One sampling parameter as a control: label, number, slider, one line of help, reset. Ranges, steps and
+ * help come from the server's list. Knows nothing of sessions.
  * @import { Parameter } from "../types.js"
  */
 
@@ -11,8 +11,8 @@ import { stepped } from "../base/format.js";
 const SLIDER_STEPS = 1000;
 
 /**
- * Where a value stands on the slider, 0 to 1, and back. Wide ranges are bent so that the default stands near the
- * middle: half a slider for what is mostly wanted.
+ * Where a value stands on the slider, 0 to 1, and back. Wide ranges are bent so that the default stands near
+ * the middle: half a slider for what is mostly wanted.
  * @param {number} low @param {number} high @param {number} usual
  */
 export function scale(low, high, usual) {
@@ -41,7 +41,8 @@ function snap(spec, raw) {
 }
 
 /**
- * A number as people write it: a comma stands before the decimals, or before thousands where there are no decimals.
+ * A number as people write it: a comma stands before the decimals, or before thousands where there are no
+ * decimals.
  * @param {string} text @param {boolean} whole
  */
 export function readNumber(text, whole) {
@@ -52,7 +53,8 @@ export function readNumber(text, whole) {
 
 /**
  * @param {Parameter} spec
- * @param {{most?: number, onChange: (value: any) => void, onReset: () => void}} options `most`: a lower end for the slider than the range has
+ * @param {{most?: number, onChange: (value: any) => void,
+ *   onReset: () => void}} options `most`: a lower end for the slider than the range has
  */
 export function numberField(spec, { most, onChange, onReset }) {
   const { min = 0, step = 1, nullable } = spec;

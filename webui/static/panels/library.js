@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * What can be done with any session of the list: rename, duplicate, delete with undo, export, import, search.
+ * What can be done with any session of the list: rename, duplicate, delete with undo, export, import,
+ *   search.
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */

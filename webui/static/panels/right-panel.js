@@ -15,7 +15,8 @@ import { createTabs } from "./tabs.js";
  * @param {Store} store
  * @param {Room} room
  * @param {import("../session/room-changes.js").RoomChanges} changes
- * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>, library: import("./library.js").Library,
+ * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>,
+ *   library: import("./library.js").Library,
  *   speak: (id: string) => void, editBot: (bot: any) => void}} page
  */
 export function createRightPanel(store, room, changes, { closeButton, reloadSettings, library, speak, editBot }) {

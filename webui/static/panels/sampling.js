@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The Sampling tab: the preset and every parameter of the session, each with the value in force. The session keeps
- * only what differs from its preset and from what its bots have of their own.
+ * The Sampling tab: the preset and every parameter of the session, each with the value in force. The session
+ * keeps only what differs from its preset and from what its bots have of their own.
  * @import { Parameter, Preset } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
@@ -31,7 +31,9 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 /** @param {Store} store @param {Room} room @param {() => Promise<void>} reloadSettings */
 export function createSampling(store, room, reloadSettings) {
-  /** @type {Map<string, {spec: Parameter, show: (value: any, changed: boolean, override: string) => void}>} */
+  /**
+   * @type {Map<string, {spec: Parameter, show: (value: any, changed: boolean, override: string) => void}>}
+   */
   const fields = new Map();
   const select = /** @type {HTMLSelectElement} */ (
     h("select", { class: "select", "aria-labelledby": "preset-label" })
@@ -75,7 +77,10 @@ export function createSampling(store, room, reloadSettings) {
       .filter((bot) => bot && spec.name in bot.sampling)
       .map((bot) => ({ name: bot?.name, value: bot?.sampling[spec.name] }));
 
-  /** Whether all bots of the session have the same value, where the session says nothing. @param {Parameter} spec */
+  /**
+   * Whether all bots of the session have the same value, where the session says nothing.
+   * @param {Parameter} spec
+   */
   function isOne(spec) {
     const own = ownValues(spec);
     const all = own.length === (store.state.session?.bots || []).length;
@@ -138,7 +143,10 @@ export function createSampling(store, room, reloadSettings) {
     show();
   }
 
-  /** What the session's bots have of their own, and whether it counts. @param {Parameter} spec @param {boolean} changed */
+  /**
+   * What the session's bots have of their own, and whether it counts.
+   * @param {Parameter} spec @param {boolean} changed
+   */
   function noteOn(spec, changed) {
     const own = ownValues(spec).map(({ name, value }) => `${name} has ${shown(spec, value)}`);
     if (!own.length) return "";

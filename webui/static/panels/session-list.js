@@ -19,7 +19,8 @@ const PROBLEMS_SHOWN = 5;
  * @param {Store} store
  * @param {{open: (id: string) => void, create: () => void, rename: (session: Summary) => void,
  *   duplicate: (session: Summary) => void, remove: (session: Summary) => void,
- *   exported: (session: Summary, format: "json" | "markdown") => void, search: (query: string) => void}} page
+ *   exported: (session: Summary, format: "json" | "markdown") => void,
+ *   search: (query: string) => void}} page
  */
 export function createSessionList(store, page) {
   const list = byId("sessions");

@@ -13,7 +13,8 @@ const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
 /**
  * @param {Store} store
  * @param {Room} room
- * @param {{rename: () => void, duplicate: () => void, exported: (format: "json" | "markdown") => void, remove: () => void}} page
+ * @param {{rename: () => void, duplicate: () => void, exported: (format: "json" | "markdown") => void,
+ *   remove: () => void}} page
  */
 export function createSessionTab(store, room, page) {
   const prompt = textBox(
@@ -101,7 +102,10 @@ export function createSessionTab(store, room, page) {
   return { body };
 }
 
-/** @param {string} id @param {string} label @param {string} help @param {"input" | "textarea"} tag @param {number} most */
+/**
+ * @param {string} id @param {string} label @param {string} help @param {"input" | "textarea"} tag
+ * @param {number} most
+ */
 function textBox(id, label, help, tag, most) {
   const input = h(tag, {
     id,

@@ -1,5 +1,7 @@
 // @ts-check
-/** The right panel: tabs, each with a body and perhaps a foot of its own. Arrow keys move between the tabs. */
+/**
+ * The right panel: tabs, each with a body and perhaps a foot of its own. Arrow keys move between the tabs.
+ */
 
 import { byId, h } from "../base/dom.js";
 import { recall, remember } from "../base/storage.js";

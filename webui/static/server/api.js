@@ -1,11 +1,11 @@
 // @ts-check
 /**
- * Requests to the server: JSON in, JSON out, errors as ApiError. Knows the rules of HTTP here, not what the answers
- * mean. A server that cannot be reached is an ApiError with status 0.
+ * Requests to the server: JSON in, JSON out, errors as ApiError. Knows the rules of HTTP here, not what the
+ * answers mean. A server that cannot be reached is an ApiError with status 0.
  */
 
 /** Browsers let at most 64 KiB outlive a page. */
-const MOST_KEPT_ALIVE = 20_000;
+const MAX_KEPT_ALIVE = 20_000;
 
 export class ApiError extends Error {
   /** @param {number} status @param {any} body */
@@ -30,7 +30,10 @@ export function early(path) {
   return answer;
 }
 
-/** Called with the outcome of each request: true if the server answered at all. @type {(reached: boolean) => void} */
+/**
+ * Called with the outcome of each request: true if the server answered at all.
+ * @type {(reached: boolean) => void}
+ */
 let onReached = () => {};
 /** Called when the server asks for a password. @type {() => void} */
 let onLogin = () => {};
@@ -59,7 +62,7 @@ export async function request(method, path, body, headers = {}) {
         headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
         body: text,
         cache: "no-store",
-        keepalive: method === "PATCH" && text !== undefined && text.length < MOST_KEPT_ALIVE, // it outlives the tab
+        keepalive: method === "PATCH" && text !== undefined && text.length < MAX_KEPT_ALIVE, // it outlives the tab
       }));
   } catch {
     onReached(false);

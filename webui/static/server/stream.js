@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * The events of one reply, read with fetch (EventSource can only GET from the start and cannot be aborted cleanly).
- * A lost connection is taken up again at the cursor, so each event arrives exactly once. Knows nothing of what the
- * events mean, but that "done" and "error" are the last.
+ * The events of one reply, read with fetch (EventSource can only GET from the start and cannot be aborted
+ * cleanly). A lost connection is taken up again at the cursor, so each event arrives exactly once. Knows
+ * nothing of what the events mean, but that "done" and "error" are the last.
  */
 
 import { ApiError, early } from "./api.js";
@@ -59,8 +59,9 @@ async function* connection(replyId, cursor, signal) {
 }
 
 /**
- * Yield the events of a reply from `cursor` on, in batches as they arrive, through any number of lost connections.
- * Throws ApiError when the server no longer knows the reply (404, 410) and AbortError when `signal` aborts.
+ * Yield the events of a reply from `cursor` on, in batches as they arrive, through any number of lost
+ * connections. Throws ApiError when the server no longer knows the reply (404, 410) and AbortError when
+ * `signal` aborts.
  * @param {string} replyId
  * @param {number} cursor
  * @param {AbortSignal} signal

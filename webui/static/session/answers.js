@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Requests about the session on screen. The server is told which revision the page has whole, and answers what
- * changed since; the session is put together here, so that nobody else has to know. Knows no element.
+ * Requests about the session on screen. The server is told which revision the page has whole, and answers
+ * what changed since; the session is put together here, so that nobody else has to know. Knows no element.
  * @import { Delta, Session } from "../types.js"
  */
 

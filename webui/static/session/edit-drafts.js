@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What was typed into the editor of a message and not sent yet, by session and message, in this browser: whatever
- * happens to the page meanwhile, the words are there when the message is edited again.
+ * What was typed into the editor of a message and not sent yet, by session and message, in this browser:
+ * whatever happens to the page meanwhile, the words are there when the message is edited again.
  */
 
 import { recall, remember } from "../base/storage.js";
@@ -23,20 +23,28 @@ function drafts(sessionId) {
 /** @param {string | null} sessionId @param {string} messageId @returns {EditDraft | undefined} */
 export const editDraft = (sessionId, messageId) => drafts(sessionId)[messageId];
 
-/** @param {string | null} sessionId @param {string} messageId @param {EditDraft | null} draft null: forget it */
+/**
+ * @param {string | null} sessionId @param {string} messageId @param {EditDraft | null} draft null: forget it
+ */
 export function keepEdit(sessionId, messageId, draft) {
   const { [messageId]: _, ...others } = drafts(sessionId);
   const kept = draft ? { ...others, [messageId]: draft } : others;
   remember(key(sessionId), Object.keys(kept).length ? JSON.stringify(kept) : "");
 }
 
-/** The editor was left without a word about what was typed. @param {string | null} sessionId @param {string} messageId */
+/**
+ * The editor was left without a word about what was typed.
+ * @param {string | null} sessionId @param {string} messageId
+ */
 export function leaveEdit(sessionId, messageId) {
   const draft = editDraft(sessionId, messageId);
   if (draft) keepEdit(sessionId, messageId, { ...draft, open: false });
 }
 
-/** Which of the messages was being edited when the session was left. @param {string} sessionId @param {{id: string}[]} path */
+/**
+ * Which of the messages was being edited when the session was left.
+ * @param {string} sessionId @param {{id: string}[]} path
+ */
 export function openEdit(sessionId, path) {
   const known = drafts(sessionId);
   return path.findLast(({ id }) => known[id]?.open)?.id || null;

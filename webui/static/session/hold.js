@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * While something is being written in the composer, bots among themselves wait before their next turn. The server
- * forgets a hold that is not renewed, so a tab that is closed in the middle holds nobody.
+ * While something is being written in the composer, bots among themselves wait before their next turn. The
+ * server forgets a hold that is not renewed, so a tab that is closed in the middle holds nobody.
  * @import { Store } from "./store.js"
  * @import { Room } from "./room.js"
  */

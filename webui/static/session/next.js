@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * Who answers next, as far as the page can tell before the server decides: whom the text names, or whose turn it is.
+ * Who answers next, as far as the page can tell before the server decides: whom the text names, or whose
+ * turn it is.
  * @import { Bot, Session } from "../types.js"
  */
 
@@ -26,7 +27,8 @@ function placeOf(text, name) {
 
 /**
  * Names, or what decides instead.
- * @param {Session} session @param {Bot[]} bots those of the session, in its order @param {string} text what is typed
+ * @param {Session} session @param {Bot[]} bots those of the session, in its order
+ * @param {string} text what is typed
  */
 export function whoIsNext(session, bots, text) {
   const order = session.turn_order;

@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * Watches the running replies of the session on screen: reads their events into the state's `live` map and hands
- * finished messages to the room. A hidden tab lets go of its streams and takes them up at the cursor when it is
- * seen again, for a reply is the server's job and the page only looks on.
+ * Watches the running replies of the session on screen: reads their events into the state's `live` map and
+ * hands finished messages to the room. A hidden tab lets go of its streams and takes them up at the cursor
+ * when it is seen again, for a reply is the server's job and the page only looks on.
  * @import { Live, Running } from "../types.js"
  * @import { Store } from "./store.js"
  */

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Saves what is changed in the panels, shortly after it was changed, and as often as it takes: while the server is
- * away or its disk is full, the changes are kept. Makes the session that exists only in this page real.
+ * Saves what is changed in the panels, shortly after it was changed, and as often as it takes: while the
+ * server is away or its disk is full, the changes are kept. Makes the session that exists only in this page
+ * real.
  * @import { Session, State } from "../types.js"
  * @import { Answers } from "./answers.js"
  * @import { Store } from "./store.js"
@@ -124,7 +125,10 @@ export function createSaving(store, operation, page, { patch, post }) {
     /** No session of the server's is shown. */
     leave: () => unsaved.belongTo(null),
 
-    /** Change fields of the session at once here, shortly after on the server. @param {Record<string, any>} changes */
+    /**
+     * Change fields of the session at once here, shortly after on the server.
+     * @param {Record<string, any>} changes
+     */
     change(changes) {
       const { session } = store.state;
       if (!session) return;

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The page's state in one object, with listeners by key. Parts of the page read it and listen; only the modules
- * that talk to the server write it. Knows no element.
+ * The page's state in one object, with listeners by key. Parts of the page read it and listen; only the
+ * modules that talk to the server write it. Knows no element.
  * @import { State } from "../types.js"
  */
 

@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * What was changed in the panels and is not on the server yet, field by field, each with the value that it was
- * changed from. So it outlives a lost request, a restart and a reload, and what another tab did meanwhile to
- * other fields, other parameters or other bots stays.
+ * What was changed in the panels and is not on the server yet, field by field, each with the value that it
+ * was changed from. So it outlives a lost request, a restart and a reload, and what another tab did
+ * meanwhile to other fields, other parameters or other bots stays.
  * @import { Session } from "../types.js"
  */
 
@@ -93,7 +93,10 @@ export class Unsaved {
     this.#keep();
   }
 
-  /** The server has these, or refuses them for good. @param {string} sessionId @param {Record<string, any>} fields */
+  /**
+   * The server has these, or refuses them for good.
+   * @param {string} sessionId @param {Record<string, any>} fields
+   */
   settle(sessionId, fields) {
     if (sessionId !== this.#session) {
       const other = new Unsaved(); // the page shows another session by now

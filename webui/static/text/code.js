@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Code blocks: language, Copy, wrapping, folding, and highlighting. The highlighter and each language are loaded when a block first
- * needs them; the language is the one that is written on the block, never guessed.
+ * Code blocks: language, Copy, wrapping, folding, and highlighting. The highlighter and each language are
+ * loaded when a block first needs them; the language is the one that is written on the block, never guessed.
  */
 
 import { announce } from "../base/announce.js";
@@ -208,7 +208,10 @@ export function codeBlock(source, language, finished = true) {
   return block;
 }
 
-/** A button that sets a data attribute of the block and takes it away. @param {string} label @param {string} name @param {() => HTMLElement} block */
+/**
+ * A button that sets a data attribute of the block and takes it away.
+ * @param {string} label @param {string} name @param {() => HTMLElement} block
+ */
 function toggle(label, name, block) {
   const button = h("button", { type: "button", class: "text-button", text: label, "aria-pressed": "false" });
   button.addEventListener("click", () => {

@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * The tokens of marked's lexer as elements. Model text is untrusted, and this is the only way it takes: no HTML is
- * written or parsed, so there can be no element and no attribute but those below, and HTML in the text is text.
- * Pictures are never loaded; links show where they lead. Knows nothing of messages.
+ * The tokens of marked's lexer as elements. Model text is untrusted, and this is the only way it takes: no
+ * HTML is written or parsed, so there can be no element and no attribute but those below, and HTML in the
+ * text is text. Pictures are never loaded; links show where they lead. Knows nothing of messages.
  */
 
 import { h } from "../base/dom.js";
@@ -10,7 +10,7 @@ import { codeBlock } from "./code.js";
 import { formula } from "./formula.js";
 
 /** Nobody writes so deep; the browser's layout would break on much deeper ones. */
-const DEEPEST = 100;
+const MAX_DEPTH = 100;
 const LINKED = new Set(["http:", "https:", "mailto:"]);
 const REFERENCE = /&(?:#\d{1,7}|#x[\da-f]{1,6}|[a-z][\da-z]*);/gi;
 
@@ -91,7 +91,7 @@ const LINES = new Set(["blockquote", "code", "heading", "hr", "list", "list_item
  * @returns {Parent}
  */
 function fill(parent, tokens, around) {
-  if (around.depth > DEEPEST) throw new RangeError("nested too deep");
+  if (around.depth > MAX_DEPTH) throw new RangeError("nested too deep");
   const inside = { ...around, depth: around.depth + 1 };
   for (let at = 0; at < tokens.length; at += 1) {
     const token = tokens[at];
@@ -125,7 +125,10 @@ function target(address) {
   }
 }
 
-/** A link within a link, or to nowhere, is its text. @param {string} address @param {any[]} tokens @param {Around} around */
+/**
+ * A link within a link, or to nowhere, is its text.
+ * @param {string} address @param {any[]} tokens @param {Around} around
+ */
 function link(address, tokens, around) {
   const url = around.inLink ? null : target(address);
   if (!url) return fill(document.createDocumentFragment(), tokens, around);

@@ -1,14 +1,18 @@
 // @ts-check
 /**
- * Mathematics in a message: where it begins and ends, and when it is set. Finding it costs no more than a bound for
- * each text, and setting it goes in slices between which the page answers; what is beyond either stands as written.
+ * Mathematics in a message: where it begins and ends, and when it is set. Finding it costs no more than a
+ * bound for each text, and setting it goes in slices between which the page answers; what is beyond either
+ * stands as written.
  */
 
 import { h } from "../base/dom.js";
 
 /** Longer ones stay as they are written: they are no formula that somebody reads. */
 const MAX_CHARS = 4000;
-/** So many characters may be looked at in vain for one text; a page of prose with prices takes some thousands. */
+/**
+ * So many characters may be looked at in vain for one text; a page of prose with prices takes some
+ * thousands.
+ */
 const MAX_SEARCHED = 8_000_000;
 /** marked reads the rest of the text anew after each break that a formula makes between its blocks. */
 const COST_OF_A_BREAK = 1 / 8;
@@ -16,7 +20,10 @@ const COST_OF_A_BREAK = 1 / 8;
 const MAX_FORMULAS = 1000;
 const SLICE_MS = 8;
 
-/** "$5 and $10", "$5 (or 10$)", "$HOME/bin:$PATH" are no formulas. @param {string} text between two dollar signs */
+/**
+ * "$5 and $10", "$5 (or 10$)", "$HOME/bin:$PATH" are no formulas.
+ * @param {string} text between two dollar signs
+ */
 function isFormula(text) {
   if (/^\s|\s$/.test(text)) return false;
   if (/[\\^_={}]/.test(text)) return true;
@@ -94,7 +101,8 @@ export class MathFinder {
   }
 
   /**
-   * Where `mark` stands first, or -1. Within a line a formula holds no empty line, between dollars none at all.
+   * Where `mark` stands first, or -1. Within a line a formula holds no empty line, between dollars none at
+   * all.
    * @param {string} source @param {number} from @param {string} mark @param {boolean} display
    */
   #closing(source, from, mark, display) {

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * A text of markdown on the page, and how it grows. marked finds its blocks and what is in them; elements.js makes
- * elements of that.
+ * A text of markdown on the page, and how it grows. marked finds its blocks and what is in them; elements.js
+ * makes elements of that.
  */
 
 import { h } from "../base/dom.js";
@@ -35,10 +35,16 @@ function plainFragment(text) {
   return fragment;
 }
 
-/** Line ends as marked writes them, so that the lengths of its tokens count our characters. @param {string} text */
+/**
+ * Line ends as marked writes them, so that the lengths of its tokens count our characters.
+ * @param {string} text
+ */
 const normalize = (text) => text.replace(/\r\n?/g, "\n");
 
-/** The blocks of a text. What marked cannot take (nested a thousand deep) stands as plain text. @param {string} text */
+/**
+ * The blocks of a text. What marked cannot take (nested a thousand deep) stands as plain text.
+ * @param {string} text
+ */
 function lex(text) {
   finder.begin();
   beginFormulas();
@@ -50,11 +56,14 @@ function lex(text) {
 }
 
 /**
- * One text on the page that may grow. While it does, only the blocks that can still change are built again; those
- * before them stay the same elements.
+ * One text on the page that may grow. While it does, only the blocks that can still change are built again;
+ * those before them stay the same elements.
  */
 export class MarkdownView {
-  /** @param {HTMLElement} root @param {(paragraph: string) => void} [onBlock] hears each finished block's text */
+  /**
+   * @param {HTMLElement} root
+   * @param {(paragraph: string) => void} [onBlock] hears each finished block's text
+   */
   constructor(root, onBlock = () => {}) {
     this.root = root;
     this.onBlock = onBlock;
@@ -133,13 +142,16 @@ export class MarkdownView {
   }
 }
 
-/** What its maker may yet fill when something is loaded, so it must be the one on the page; a code block that is
- * being written is coloured anew with each piece. */
+/**
+ * What its maker may yet fill when something is loaded, so it must be the one on the page; a code block that
+ * is being written is coloured anew with each piece.
+ */
 const FILLED_LATER = ".math, * > .code-block";
 
 /**
- * Make an element on the page what `fresh` is, by changing as little as possible: what stays is not laid out again
- * and keeps its selection and how far it is scrolled. Answers the one of the two that is on the page now.
+ * Make an element on the page what `fresh` is, by changing as little as possible: what stays is not laid out
+ * again and keeps its selection and how far it is scrolled. Answers the one of the two that is on the page
+ * now.
  * @param {any} old @param {any} fresh
  */
 function become(old, fresh) {

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Formulas by KaTeX, as MathML, which browsers draw themselves; KaTeX's other output lays out by style attributes,
- * and those the content security policy forbids. Loaded by formula.js when there is something to set.
+ * Formulas by KaTeX, as MathML, which browsers draw themselves; KaTeX's other output lays out by style
+ * attributes, and those the content security policy forbids. Loaded by formula.js when there is something to
+ * set.
  */
 
 import { sanitizer } from "./sanitize.js";

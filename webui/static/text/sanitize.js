@@ -5,8 +5,9 @@
 const inert = document.implementation.createHTMLDocument("");
 
 /**
- * A function that makes of html the elements that `rules` allow. Each has a DOMPurify of its own, which reads its
- * rules once and not with every piece of a reply, and cleans in place: else it would parse into a whole new document.
+ * A function that makes of html the elements that `rules` allow. Each has a DOMPurify of its own, which
+ * reads its rules once and not with every piece of a reply, and cleans in place: else it would parse into a
+ * whole new document.
  * @param {{ALLOWED_TAGS: string[], ALLOWED_ATTR: string[]} & Record<string, any>} rules
  * @returns {Promise<(html: string) => DocumentFragment>}
  */

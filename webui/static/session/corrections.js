@@ -1,0 +1,39 @@
+// @ts-check
+/**
+ * What can be done to a message that is there: correct it in place, take it out, bring it back.
+ * @import { Message } from "../types.js"
+ * @import { Answers } from "./answers.js"
+ * @import { Operation } from "./operations.js"
+ */
+
+import { ApiError } from "../server/api.js";
+
+/** @param {Operation} operation @param {Answers} answers */
+export const corrections = (operation, { patch, post, remove }) => ({
+  /** @param {Message} message @param {string} text */
+  correct: (message, text) =>
+    operation((session) =>
+      patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, text }),
+    ),
+
+  /** Take a message out. Answers the token that brings it back, or "". @param {Message} message */
+  async erase(message) {
+    let undo = "";
+    await operation(async (session) => {
+      const body = await remove(`/api/sessions/${session.id}/messages/${message.id}`, {
+        revision: session.revision,
+      });
+      undo = body.undo;
+      return body;
+    });
+    return undo;
+  },
+
+  /** Undo erase(). @param {string} sessionId @param {string} undo */
+  bringBack: (sessionId, undo) =>
+    operation((session) =>
+      session.id === sessionId
+        ? post(`/api/sessions/${session.id}/messages/restore`, { revision: session.revision, undo })
+        : Promise.reject(new ApiError(404, { error: { message: "Open the message's session first." } })),
+    ),
+});
