@@ -4,7 +4,8 @@
 
 Sessions of Parlor's, its exports and ExLlama's are made at random and broken at random places by values
 that are nearly right. What is taken must bear everything that the page can do with it, and a new start. The
-model is scripted; a case of over CASE_SECONDS ends the program with the stacks of all threads.
+model is scripted; a case of over CASE_SECONDS ends the program with the stacks of all threads. The numbers so
+far are printed with each new start.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +242,8 @@ class Actions:
             self.ask("DELETE", f"/api/sessions/{session['id']}")
 
 
-def fuzz(folder: Path, count: int, seed: int) -> Counter[str]:
+def fuzz(folder: Path, count: int, seed: int,
+         report: Callable[[Counter[str]], None] = lambda counts: None) -> Counter[str]:
     """`count` imports into a store in `folder`. Raises AssertionError with the case that failed."""
     logging.getLogger("parlor.reply").setLevel(logging.CRITICAL)  # the scripted model crashes when asked to
     rng = random.Random(seed)
@@ -266,7 +269,7 @@ def fuzz(folder: Path, count: int, seed: int) -> Counter[str]:
                         undo = actions.ask("DELETE", f"/api/sessions/{made['session']['id']}")["undo"]
                         restored = actions.ask("POST", "/api/sessions/restore", {"undo": undo})
                         actions.delete(restored["session"])
-            except BaseException:
+            except Exception:
                 print(f"seed {seed}, import {counts['imports']}: {json.dumps(data)}", file=sys.stderr)
                 raise
             for bot in store.known_bots():
@@ -277,6 +280,7 @@ def fuzz(folder: Path, count: int, seed: int) -> Counter[str]:
         for path in store.trash.iterdir():
             path.unlink()
         store.close()
+        report(counts)
     Store(folder).close()
     return counts
 
@@ -284,8 +288,8 @@ def fuzz(folder: Path, count: int, seed: int) -> Counter[str]:
 def main() -> None:
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
     with tempfile.TemporaryDirectory() as folder:
-        counts = fuzz(Path(folder) / "sessions", count, seed)
-    print(json.dumps({"seed": seed, **dict(sorted(counts.items()))}))
+        fuzz(Path(folder) / "sessions", count, seed,
+             lambda counts: print(json.dumps({"seed": seed, **dict(sorted(counts.items()))}), flush=True))
 
 
 if __name__ == "__main__":
