@@ -25,6 +25,11 @@ from .routes.parlor import parlor
 from .server.connections import SWEEP_SECONDS, Server
 from .server.guard import LARGEST_BODY
 
+if os.name == "nt":
+    resource = None
+else:
+    import resource
+
 THREADS = MAX_STREAMS + 32
 MAX_CONNECTIONS = 4 * THREADS  # Windows' select takes 512 sockets
 MAX_HEADERS = 1 << 16
@@ -70,18 +75,27 @@ def make_server(app: Flask, listener: socket.socket) -> Server:
     """What answers on `listener` once its run() is called."""
     guard = parlor(app).guard
     port = listener.getsockname()[1]
+    most = most_connections()
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(THREADS)
     return Server(
         app, {}, True, listener, dispatcher, Adjustments(
-            connection_limit=MAX_CONNECTIONS + 100, backlog=1024, ident=None,  # ours is reached before
+            connection_limit=most + 100, backlog=1024, ident=None,  # ours is reached before
             channel_request_lookahead=1, outbuf_high_watermark=1 << 18, outbuf_overflow=1 << 24,
             max_request_body_size=LARGEST_BODY, max_request_header_size=MAX_HEADERS,
             cleanup_interval=SWEEP_SECONDS, asyncore_use_poll=hasattr(select, "poll"),
             asyncore_loop_timeout=LOOP_SECONDS, clear_untrusted_proxy_headers=True),
         (listener.family, listener.type, listener.proto, listener.getsockname()), False,
-        most=MAX_CONNECTIONS,
+        most=most,
         body_limit=lambda request: guard.body_limit(request.headers.get("COOKIE", ""), port))
+
+
+def most_connections() -> int:
+    """As many as the system lets this process have open, half of which are left to files; macOS gives 256."""
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
 
 
 def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import threading
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from webui.server import connections
 from webui.server.connections import surplus
 from webui.server.guard import HEADERS, LOGIN_BODY, Guard
 from webui.server.password import Password, place_of
-from webui.serving import make_server, open_socket
+from webui.serving import make_server, most_connections, open_socket
 
 WORD = "correct horse"
 
@@ -165,6 +166,13 @@ def test_the_oldest_that_waits_for_nothing_makes_room():
     busy = [channel(number, f"{number}", is_answered=True) for number in range(5)]
     newest = channel(9, "c")
     assert surplus([*busy, newest], 5) == [newest] and surplus([], 5) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+@pytest.mark.parametrize(("files", "most"), [(256, 128), (1_024, 448), (-1, 448)])
+def test_half_of_the_open_files_are_left_to_files(monkeypatch, files, most):
+    monkeypatch.setattr("webui.serving.resource.getrlimit", lambda _which: (files, files))
+    assert most_connections() == most
 
 
 @pytest.mark.parametrize(("address", "place"), [
