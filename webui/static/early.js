@@ -1,7 +1,7 @@
 // @ts-check
 // Runs before the first paint (it is no module), so that a chosen theme never flashes the other one and a
 // closed panel never the open one. The page's modules come after that paint, which would else wait until they
-// are read; a page that is loaded again has them already. What app.js begins with is asked for at the same time.
+// are read; a page that is loaded again has them already. What app.js begins with is asked for meanwhile.
 {
   const root = document.documentElement;
   try {
