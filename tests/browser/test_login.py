@@ -1,0 +1,32 @@
+"""A Parlor with a password: the page asks for it, and forgets it when it is told to."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.helpers.server_process import Server
+
+pytestmark = pytest.mark.browser
+WORD = "correct horse"
+
+
+def test_the_password_lets_in_and_logging_out_asks_for_it_again(chromium, tmp_path):
+    file = tmp_path / "password"
+    file.write_bytes(b"\xef\xbb\xbf" + WORD.encode() + b"\r\n")  # as Notepad writes it
+    with Server(tmp_path / "sessions", "--password", str(file)) as server:
+        context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
+        page = context.new_page()
+        page.goto("/")
+        expect(page.locator("dialog h2")).to_have_text("Parlor is locked")
+        page.fill("dialog input", "wrong horse")
+        page.click("text=Come in")
+        expect(page.locator("dialog [role=alert]")).to_have_text("That is not the password.")
+        page.fill("dialog input", WORD)
+        page.click("text=Come in")
+        expect(page.locator(".bot-card").first).to_be_visible()
+        page.reload()
+        expect(page.locator(".bot-card").first).to_be_visible()
+        page.click("[aria-label=Menu]")
+        page.click(".menu >> text=Log out")
+        expect(page.locator("dialog h2")).to_have_text("Parlor is locked")
+        assert [cookie for cookie in context.cookies() if cookie["name"].startswith("parlor")] == []
+        context.close()
