@@ -69,6 +69,7 @@ def running_parlor(model: Path | None) -> Iterator[str]:
 def say(page: Page, text: str) -> None:
     page.fill("#text", text)
     page.press("#text", "Enter")
+    page.locator("[data-id=outgoing]").wait_for(state="detached")  # the server has it
 
 
 def wait_until_quiet(page: Page) -> None:

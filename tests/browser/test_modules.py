@@ -180,3 +180,26 @@ def test_a_change_of_ours_leaves_what_others_changed_elsewhere(call, field, base
         [field, entries(base), entries(ours), entries(theirs)],
     )
     assert found == entries(both)
+
+
+def test_what_one_tab_has_not_saved_is_not_dropped_by_another(call):
+    found = call(
+        "session/unsaved",
+        """(m) => {
+          const session = { id: "00000000000000aa", system_prompt: "", user_name: "", title: "" };
+          const stored = () => localStorage.getItem(`parlor.unsaved.${session.id}`) || "{}";
+          const kept = () => Object.keys(JSON.parse(stored()));
+          const [first, second] = [new m.Unsaved(), new m.Unsaved()];
+          for (const tab of [first, second]) tab.belongTo(session.id);
+          first.add(session, { system_prompt: "typed in the first tab" });
+          second.add(session, { user_name: "Ada" });
+          const both = kept();
+          second.settle(session.id, { user_name: "Ada" });
+          second.onTopOf(session);
+          const left = kept();
+          const third = new m.Unsaved(); // the first tab was closed; this one opens the session later
+          third.belongTo(session.id);
+          return [both, left, third.onTopOf(session).system_prompt, third.isEmpty];
+        }""",
+    )
+    assert found == [["system_prompt", "user_name"], ["system_prompt"], "typed in the first tab", False]

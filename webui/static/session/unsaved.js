@@ -57,24 +57,33 @@ function mergedBots(base, ours, theirs) {
 /** @param {string} sessionId */
 const key = (sessionId) => `unsaved.${sessionId}`;
 
+/**
+ * What this browser keeps of a session, from whichever tab.
+ * @param {string} sessionId @returns {Record<string, Change>}
+ */
+function kept(sessionId) {
+  try {
+    return JSON.parse(recall(key(sessionId), "{}"));
+  } catch {
+    return {};
+  }
+}
+
 /** Some fields of one session, kept in this browser until the server has them. */
 export class Unsaved {
   /** @type {string | null} */
   #session = null;
   /** @type {Record<string, Change>} */
   #changes = {};
+  /** The fields that this tab has had in hand; what another one keeps is its own. @type {Set<string>} */
+  #mine = new Set();
 
   /** Another session is shown. @param {string | null} sessionId */
   belongTo(sessionId) {
     if (sessionId === this.#session) return;
     this.#session = sessionId;
-    this.#changes = {};
-    if (sessionId === null) return;
-    try {
-      this.#changes = JSON.parse(recall(key(sessionId), "{}"));
-    } catch {
-      // What cannot be read is no change.
-    }
+    this.#changes = sessionId === null ? {} : kept(sessionId);
+    this.#mine = new Set(Object.keys(this.#changes));
   }
 
   get isEmpty() {
@@ -125,7 +134,12 @@ export class Unsaved {
   }
 
   #keep() {
-    if (this.#session) remember(key(this.#session), this.isEmpty ? "" : JSON.stringify(this.#changes));
+    if (!this.#session) return;
+    const all = kept(this.#session);
+    for (const field of Object.keys(this.#changes)) this.#mine.add(field);
+    for (const field of this.#mine) delete all[field];
+    Object.assign(all, this.#changes);
+    remember(key(this.#session), Object.keys(all).length ? JSON.stringify(all) : "");
   }
 }
 
