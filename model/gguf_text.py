@@ -11,7 +11,7 @@ from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
 
 
-def load_tokenizer(gguf: GgufFile) -> Tokenizer:
+def tokenizer_of(gguf: GgufFile) -> Tokenizer:
     """Its `settings` hold the chat template. Raises ModelLoadError."""
     text = read_text(gguf)
     settings = TextSettings(

@@ -54,7 +54,7 @@ def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]
     """What turns messages into tokens. The chat template's process runs when this returns."""
     from model.text.chat_template import ChatTemplate, PlainFormat
 
-    tokenizer = _load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
     if draft is not None:
         _check_draft_tokens(tokenizer, draft)
     settings = tokenizer.settings
@@ -71,13 +71,13 @@ def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]
     return tokenizer, prompt_format
 
 
-def _load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> Tokenizer:
     """Of a folder or a GGUF file."""
     file = find_gguf(path)
     if file is not None:
         from model.formats.gguf import GgufFile
-        from model.gguf_text import load_tokenizer
-        return load_tokenizer(GgufFile(file))
+        from model.gguf_text import tokenizer_of
+        return tokenizer_of(GgufFile(file))
     from model.text.settings import TextSettings
     from model.text.tokenizer import Tokenizer
     from model.text.tokenizer_trial import check_tokenizer
@@ -99,6 +99,6 @@ def _check_vocabulary(tokenizer: Tokenizer, prompt_format: PromptFormat, path: P
 
 
 def _check_draft_tokens(tokenizer: Tokenizer, draft: Path) -> None:
-    if difference := tokenizer.first_difference(_load_tokenizer(draft)):
+    if difference := tokenizer.first_difference(load_tokenizer(draft)):
         raise ModelLoadError(f"The draft model in {draft} has other tokens than the model: {difference}. "
                              "Use a smaller model of the same family, or none.")

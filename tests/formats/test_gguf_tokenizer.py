@@ -10,7 +10,7 @@ from model.files import ModelLoadError
 from model.formats.gguf import GgufFile
 from model.formats.gguf_split import SUPPORTED, split_named
 from model.formats.gguf_tokenizer import read_text
-from model.gguf_text import load_tokenizer
+from model.gguf_text import tokenizer_of
 from model.text.tokenizer import Tokenizer
 from tests.helpers.gguf_files import write_gguf
 from tests.helpers.gguf_vocabularies import bpe_metadata, sentencepiece_metadata
@@ -28,7 +28,7 @@ from tests.helpers.text_samples import (
 def loaded(path, metadata, **more):
     keys = {f"tokenizer.ggml.{key}": value for key, value in more.items()}
     write_gguf(path, metadata | keys, {})
-    return load_tokenizer(GgufFile(path))
+    return tokenizer_of(GgufFile(path))
 
 
 @pytest.mark.parametrize("folder, pre", [(llama3_folder, "llama-bpe"), (qwen_folder, "qwen2"),
