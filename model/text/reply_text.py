@@ -120,6 +120,8 @@ class ThinkSplitter:
         thought, closed, rest = self._buffer.partition(self._format.close)
         if closed:
             self._part, self._buffer, self._trim_think = "start", rest, True
+            if not self._format.answers:  # it begins here
+                self._ends = StopFilter(self._format.ends)
         else:
             cut = len(thought) - _held(thought, [self._format.close])
             thought, self._buffer = thought[:cut], thought[cut:]

@@ -19,7 +19,7 @@ class ThinkFormat:
     opens: tuple[str, ...]          # each begins a thought; the first is what a prompt writes
     close: str
     answers: tuple[str, ...] = ()   # what may stand before an answer; the first is what a prompt writes
-    ends: tuple[str, ...] = ()      # what ends an answer that such a mark began
+    ends: tuple[str, ...] = ()      # what ends an answer that such a mark, or a thought's end, began
     between: tuple[str, ...] = ()   # what may stand before any of these
     always: bool = False            # every answer begins with a mark
 
@@ -65,6 +65,9 @@ _FORMATS: tuple[tuple[tuple[str, ...], ThinkFormat], ...] = (
     (("<|open|>", "<|close|>", "<|sep|>"), ThinkFormat(                                        # Kimi K3
         "xtml", ("<|open|>think<|sep|>",), "<|close|>think<|sep|>", ("<|open|>response<|sep|>",),
         ("<|close|>response<|sep|>",), always=True)),
+    (("<|begin|>", "<|think|>", "<|content|>"), ThinkFormat(                                   # Solar Open
+        "begin", ("<|think|>",), "<|end|>", ("<|content|>",), ("<|end|>",), ("<|begin|>assistant",),
+        always=True)),
     (("[THINK]",), ThinkFormat("[THINK]", ("[THINK]",), "[/THINK]")),                          # Mistral
     (("<seed:think>",), ThinkFormat("seed", ("<seed:think>\n", "<seed:think>"), "</seed:think>")),
     (("<|START_THINKING|>",), ThinkFormat(                                                     # Cohere
@@ -78,6 +81,12 @@ _FORMATS: tuple[tuple[tuple[str, ...], ThinkFormat], ...] = (
     (("◁think▷",), ThinkFormat("kimi", ("◁think▷",), "◁/think▷")),                             # Kimi VL
     (("<reasoning>",), ThinkFormat(                                                            # Reka
         "reasoning", ("<reasoning>\n", "<reasoning>"), "</reasoning>", ("<answer>",), ("</answer>",))),
+    (("[BEGIN FINAL RESPONSE]",), ThinkFormat(                                                 # Apriel
+        "apriel", ("Here are my reasoning steps:\n", "Here are my reasoning steps:"),
+        "[BEGIN FINAL RESPONSE]", ends=("[END FINAL RESPONSE]",))),
+    (("Here is my thought process:", "Here is my response:"), ThinkFormat(                     # Granite 3.2
+        "process", ("Here is my thought process:\n", "Here is my thought process:"),
+        "Here is my response:")),
     (("<thought>",), ThinkFormat("thought", ("<thought>\n", "<thought>"), "</thought>")),      # EXAONE Deep
     (("<think>", "<answer>"), ThinkFormat(                                                     # Hunyuan
         "think-answer", ("<think>\n", "<think>"), "</think>", ("<answer>\n", "<answer>"),

@@ -252,6 +252,32 @@ EXAONE_DEEP = """{%- for message in messages %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '[|assistant|]<thought>\\n' }}{%- endif %}"""
 
+APRIEL = """
+{%- if messages[0]['role'] == 'system' %}{%- set system, rest = messages[0]['content'], messages[1:] %}
+{%- else %}{%- set system, rest = 'Reason, then write [BEGIN FINAL RESPONSE] and your answer.', messages %}
+{%- endif %}
+{{- '<|system|>\\n' + system + '\\n' }}
+{%- for message in rest %}
+    {%- set content = message['content'] %}
+    {%- if message['role'] == 'assistant' and '[BEGIN FINAL RESPONSE]' in content %}
+        {%- set content = content.split('[BEGIN FINAL RESPONSE]')[-1] %}
+        {%- set content = content.split('[END FINAL RESPONSE]')[0].strip() %}
+    {%- endif %}
+    {{- '<|' + message['role'] + '|>\\n' + content }}
+    {{- '\\n<|end|>\\n' if message['role'] == 'assistant' else '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|assistant|>\\nHere are my reasoning steps:\\n' }}{%- endif %}"""
+
+SOLAR_OPEN = """{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {%- if message.reasoning and loop.last %}
+            {{- '<|begin|>assistant<|think|>' + message.reasoning + '<|end|>' }}
+        {%- endif %}
+        {{- '<|begin|>assistant<|content|>' + message.content + '<|end|>' }}
+    {%- else %}{{- '<|begin|>' + message.role + '<|content|>' + message.content + '<|end|>' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|begin|>assistant' }}{%- endif %}"""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -307,6 +333,12 @@ FAMILIES = {
     "glm4": Family(GLM4, ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>",
                           "</think>"),
                    "\n<think>Let me see.</think>\nIt is 4.", "<|user|>"),
+    "apriel": Family(APRIEL, ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+                     "Let me see.\n[BEGIN FINAL RESPONSE]\nIt is 4.\n[END FINAL RESPONSE]\n", "<|end|>",
+                     thinks_at_once=True),
+    "solar_open": Family(SOLAR_OPEN, ("<|begin|>", "<|think|>", "<|content|>", "<|end|>", "<|flush|>"),
+                         "<|think|>Let me see.<|end|><|begin|>assistant<|content|>It is 4.<|end|>",
+                         "<|flush|>"),
     "exaone_deep": Family(EXAONE_DEEP, ("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"),
                           "Let me see.\n</thought>\n\nIt is 4.", "[|endofturn|]", thinks_at_once=True),
 }

@@ -75,8 +75,8 @@ def test_a_thought_is_shown_as_one_and_the_reply_ends_with_the_answer(families, 
 def test_an_answer_without_a_thought_is_shown_too(families, name):
     family, tokenizer, chat, _folder = families[name]
     reply = "" if family.thinks_at_once else "It is 4."
-    if name == "gpt_oss":
-        reply = "<|channel|>final<|message|>It is 4."
+    always = {"gpt_oss": "<|channel|>final<|message|>It is 4.", "solar_open": "<|content|>It is 4."}
+    reply = always.get(name, reply)
     ids = tokenizer.encode(reply + family.eos, add_bos=False)
     found, _ = read(tokenizer, chat.prompt([USER]), ids)
     assert found == {"think": "", "text": reply and "It is 4."}
@@ -162,7 +162,7 @@ def test_the_format_is_read_off_the_templates_text():
         "qwen3": "think", "deepseek_r1": "think", "gpt_oss": "channels", "gemma4": "channel",
         "magistral": "[THINK]", "seed_oss": "seed", "cohere": "cohere", "open_thinker": "begin_of_thought",
         "hunyuan": "think-answer", "granite": "think-response", "kimi_k2": "think", "kimi_k3": "xtml",
-        "glm4": "think", "exaone_deep": "thought"}
+        "glm4": "think", "exaone_deep": "thought", "apriel": "apriel", "solar_open": "begin"}
     assert {think_format(template) for template in TEMPLATES.values()} == {THINK} == {think_format(None)}
     assert think_format("a <reasoning> b").close == "</reasoning>"
     assert think_format("a ◁think▷ b").close == "◁/think▷"
@@ -190,7 +190,7 @@ def test_thoughts_come_in_as_other_programs_name_them():
 
 # -- constraints
 
-@pytest.mark.parametrize("name", ["deepseek_r1", "gpt_oss", "kimi_k3"])
+@pytest.mark.parametrize("name", ["deepseek_r1", "gpt_oss", "kimi_k3", "apriel", "solar_open"])
 def test_a_constraint_begins_when_the_thought_is_over(families, name):
     """Any token is possible in the thought but the reply's end; then only what the constraint allows. Guesses
     that prove wrong are taken back on both sides of the border."""
