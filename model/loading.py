@@ -88,7 +88,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def _check_vocabulary(tokenizer: Tokenizer, prompt_format: PromptFormat, path: Path) -> None:
     """Raises ModelLoadError if every prompt would have a token for which there are no weights."""
     size = ModelConfig.from_folder(path).spec.vocab_size
-    prompt = prompt_format.prompt([ChatMessage("user", "")])
+    prompt = prompt_format.prompt([ChatMessage("user", "Hello")])
     beyond = {token_id for token_id in tokenizer.with_bos(tokenizer.encode_masked(prompt.text, prompt.hidden))
               if token_id >= size}
     if beyond:

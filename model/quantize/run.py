@@ -18,6 +18,7 @@ from model.quantize.source import Source, open_source
 from model.quantize.writer import FolderWriter, quantization_config
 from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
+from model.text.tokenizer_trial import check_tokenizer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -128,6 +129,7 @@ def read_batches(source: Source, options: QuantizeOptions, progress: Progress) -
 
 
 def load_tokenizer(source: Source) -> Tokenizer:
+    check_tokenizer(source.folder)
     return Tokenizer.load(source.folder, TextSettings.from_folder(source.folder, source.config))
 
 

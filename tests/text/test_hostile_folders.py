@@ -251,3 +251,12 @@ def test_a_whole_file_counts_before_a_stale_index_of_shards(folder):
     index.write_text(json.dumps({"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}))
     with pytest.raises(ModelLoadError, match="has no model-00002-of-00002"):
         load(folder)
+
+
+def test_a_template_that_takes_no_empty_message_is_no_hindrance(folder):
+    source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    refusal = ("{% for m in messages %}{% if not m.content %}{{ raise_exception('empty') }}{% endif %}"
+               "{% endfor %}")
+    (folder / "chat_template.jinja").write_text(refusal + source, encoding="utf-8")
+    with load(folder) as llm:
+        assert llm.start(HI).prompt_tokens
