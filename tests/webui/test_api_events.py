@@ -105,6 +105,21 @@ def test_an_unknown_reply_is_404_and_an_old_one_410(app, client, page, monkeypat
     assert response.status_code == 410 and response.json["error"]["code"] == "gone"
 
 
+def test_of_replies_that_ended_the_last_logs_are_kept_and_nothing_they_were_made_from(
+        app, client, page, monkeypatch):
+    """Else memory would grow as long as replies come faster than old ones are forgotten."""
+    monkeypatch.setattr("webui.chat.chains.MAX_LOGS", 3)
+    replies = []
+    for number in range(5):
+        replies.append(page.send("POST", "/messages", text=f"hi {number}")["reply"])
+        page.finish(replies[-1])
+    statuses = [client.get(f"/api/replies/{reply['reply_id']}/events").status_code for reply in replies]
+    assert statuses == [410, 410, 200, 200, 200]
+    for job in parlor(app).chat.chains._jobs.values():
+        wait_until(lambda job=job: job._reply is None)
+        assert not job.plan.view.messages and not job._text and job._journal is None
+
+
 @pytest.mark.parametrize("start", ["-1", "x", "1e3", "9" * 30, "٣", "1.0", " 1"])
 def test_a_cursor_that_is_no_number_is_refused(client, page, start):
     reply = page.send("POST", "/messages", text="hi")["reply"]
