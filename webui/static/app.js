@@ -390,8 +390,8 @@ async function start() {
   store.set({ loading: false });
   if (!store.state.editing) composer.focus();
   changes.start(status.changes);
-  if (window.requestIdleCallback) requestIdleCallback(rightPanel, { timeout: 1000 });
-  else setTimeout(rightPanel, 200);
+  if ("requestIdleCallback" in window) requestIdleCallback(rightPanel, { timeout: 1000 });
+  else setTimeout(rightPanel, 200); // Safari
 }
 
 start();

@@ -16,7 +16,7 @@
  *   updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
- *   next?: string[]}} Session
+ *   next?: string[], replies?: Running[]}} Session
  *
  * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
  *

@@ -250,8 +250,9 @@ export function editBot(store, bot, reloadBots, onSaved) {
       await reloadBots();
       onSaved(body.bot);
     } catch (error) {
+      const { message, hint } = /** @type {ApiError} */ (error);
       wrong.hidden = false;
-      wrong.textContent = [error.message, error.hint].filter(Boolean).join(" ");
+      wrong.textContent = [message, hint].filter(Boolean).join(" ");
     }
   }
 

@@ -28,7 +28,7 @@ export function createReplies(store, room) {
       replyId: running.reply_id,
       messageId: running.message_id,
       sessionId,
-      bot: running.bot,
+      bot: running.bot || "",
       name: bot ? bot.name : "",
       parent: null,
       base: "",

@@ -30,11 +30,12 @@ export function createRoom(store, page) {
     if (!body.session) return;
     answers.take(body.session);
     const session = saving.onTopOf(body.session);
-    const changes = { session, context: body.context || session.context || store.state.context };
+    const changes = { session, context: body.context || store.state.context };
     if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
     if (body.message) Object.assign(changes, { outgoing: null }); // it has its place now
     const running = [...(body.replies || session.replies || []), ...(body.reply ? [body.reply] : [])];
-    for (const reply of running) replies.watch(reply, session.id); // before, so that the page is drawn once
+    // Before the session, so that the page is drawn once.
+    for (const reply of running) replies.watch(reply, /** @type {string} */ (session.id));
     store.set(changes);
   }
 

@@ -99,7 +99,7 @@ function typeset(element, tex, display) {
   }
   const drawn = sanitize(html);
   if (!drawn.querySelector("math")) return;
-  if (set.size >= MAX_KEPT) set.delete(set.keys().next().value);
+  if (set.size >= MAX_KEPT) set.delete(/** @type {string} */ (set.keys().next().value));
   set.set(key, drawn);
   element.replaceChildren(drawn.cloneNode(true));
 }
