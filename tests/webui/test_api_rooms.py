@@ -100,6 +100,7 @@ def test_a_model_that_cannot_decide_leaves_the_message_without_a_reply(room, mod
     reply = room.send("POST", "/messages", text="hello")["reply"]
     (error,) = room.events(reply)
     assert error.name == "error" and error.data["partial"] is None
+    assert error.data["revision"] == room.session["revision"]
     assert "log says more" in error.data["message"]
     assert room.load()["session"]["replies"] == [] and room.shown() == ["hello"]
 
@@ -129,7 +130,8 @@ def test_a_reply_that_is_stopped_before_it_is_known_whose_it_is_leaves_nothing(c
     client.post(f"/api/replies/{reply['reply_id']}/stop")
     decides.set()
     (done,) = room.events(reply)
-    assert done.name == "done" and done.data == {"message": None, "revision": None, "next": None}
+    assert done.name == "done" and done.data == {
+        "message": None, "revision": room.session["revision"], "next": None}
     assert room.load()["session"]["replies"] == [] and room.shown() == ["hello"]
     assert not model.started
 

@@ -277,7 +277,7 @@ class ReplyJob:
             self._text += tail
             self.log.append("text", {"text": tail})
         if isinstance(self.plan, Undecided):  # nobody spoke: there is nothing to keep
-            self._tell(None, None, error)
+            self._tell(None, self._store.session(self.plan.session_id)["revision"], error)
             return
         message = self._final_message(self.plan, reason, stats, error)
         revision, problem = self._commit(message)
