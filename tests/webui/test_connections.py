@@ -138,6 +138,8 @@ def test_nobody_sends_a_large_body_before_they_are_logged_in(serve):
     large = b'{"data": {"text": "' + b"x" * LOGIN_BODY + b'"}}'
     head = post(b"/api/sessions/import", large).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     assert answer(connect(port, head))[0] == 413  # nothing of the body was waited for
+    asks = head.replace(b"Content-Type", b"Expect: 100-continue\r\nContent-Type", 1)
+    assert answer(connect(port, asks))[0] == 413  # and it was not asked for
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk + b"1"
     assert answer(connect(port, chunked))[0] == 413

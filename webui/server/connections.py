@@ -59,6 +59,7 @@ class Parser(HTTPRequestParser):
                 self._most = self._body_limit(self)
             if max(self.content_length, self.body_bytes_received) > self._most:
                 self.error, self.completed = RequestEntityTooLarge(""), True
+                self.expect_continue = False  # else the channel would ask for the body
         return consumed
 
     def deadline(self) -> float:
