@@ -11,7 +11,7 @@ from typing import Any
 
 from model.config import shown
 from model.families import rope as scaling
-from model.families.spec import Activation, Attention, Dense, Layer, LongRope, Norm, Rope, Spec
+from model.families.spec import Activation, Attention, Dense, Layer, LongRope, Moe, Norm, Rope, Spec
 from model.files import ModelLoadError
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -124,6 +124,12 @@ def dense(fields: Fields, key: str = "hidden_act", default: str = "silu", **part
         raise fields.error(key, name, f"one of {', '.join(_ACTIVATIONS)}")
     size = fields.integer("intermediate_size", 8, 1 << 20)
     return Dense(size, **{"activation": _ACTIVATIONS[name], **parts})
+
+
+def moe(fields: Fields, size: int, count_key: str, **parts: Any) -> Moe:
+    """`size`: intermediate_size of an expert; `parts` are further fields of Moe."""
+    count = fields.integer(count_key, 1, 4096)
+    return Moe(count, fields.integer("num_experts_per_tok", 1, count), Dense(size), **parts)
 
 
 def spec(fields: Fields, layers: Sequence[Layer], norm: Norm, **parts: Any) -> Spec:

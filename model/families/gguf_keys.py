@@ -33,7 +33,7 @@ Numbers = Callable[[str], Sequence[float] | None]
 def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source: str) -> dict[str, Any]:
     """The keys of config.json. Raises ModelLoadError."""
     prefix = f"{metadata['general.architecture']}."
-    if plain(metadata.get(prefix + "expert_count")):
+    if plain(metadata.get(prefix + "expert_count")) and "expert_count" not in gguf.keys:
         raise ModelLoadError(f"{source}: the model is a mixture of experts; such are not supported")
     keys = {**_KEYS, **gguf.keys}
     found = {ours: plain(metadata[prefix + theirs]) for theirs, ours in keys.items()

@@ -30,6 +30,13 @@ class Names:
     key_norm: str = "self_attn.k_norm"
     sinks: str = "self_attn.sinks"                   # the tensor itself
 
+    router: str = "mlp.gate"
+    expert_gate_up: tuple[str, ...] = ("mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj")
+    expert_down: str = "mlp.experts.{}.down_proj"    # name#3: number 3 of those that lie in one tensor
+    shared_gate_up: tuple[str, ...] = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj")
+    shared_down: str = "mlp.shared_expert.down_proj"
+    shared_gate: str = "mlp.shared_expert_gate"
+
     norm_offset: float = 0.0
     """What is to be added to the weights of norms (not their biases); those of queries and keys, too."""
 
@@ -40,7 +47,11 @@ GGUF = Names(
     qkv=("attn_q", "attn_k", "attn_v"), o_proj="attn_output", gate_up=("ffn_gate", "ffn_up"),
     down_proj="ffn_down", attention_norm="attn_norm", mlp_norm="ffn_norm",
     attention_out_norm="post_attention_norm", mlp_out_norm="post_ffw_norm",
-    query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight")
+    query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight",
+    router="ffn_gate_inp", expert_gate_up=("ffn_gate_exps#{}", "ffn_up_exps#{}"),
+    expert_down="ffn_down_exps#{}",
+    shared_gate_up=("ffn_gate_shexp", "ffn_up_shexp"), shared_down="ffn_down_shexp",
+    shared_gate="ffn_gate_inp_shexp")
 
 _PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model."),
              ("model.", "language_model."))

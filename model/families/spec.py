@@ -109,6 +109,27 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Moe:
+    """A router's choice of `top_k` experts for each token: the sum of what they give, each times its weight.
+
+    The softmax of the router's scores is taken over all experts, or over those that were chosen.
+    """
+
+    num_experts: int
+    top_k: int
+    expert: Dense
+    softmax: Literal["all", "chosen"] = "all"
+    renormalized: bool = False            # the weights of the chosen add up to 1
+    shared: Dense | None = None           # an expert of every token
+    shared_gate: bool = False             # times the sigmoid of a number of its own
+
+    @property
+    def intermediate_size(self) -> int:
+        """Of the widest expert."""
+        return max(self.expert.intermediate_size, 0 if self.shared is None else self.shared.intermediate_size)
+
+
+@dataclass(frozen=True)
 class Layer:
     """x + mixer(x), then x + mlp(x), with norms before what is added, after it, or both.
 
@@ -116,7 +137,7 @@ class Layer:
     """
 
     attention: Attention
-    mlp: Dense
+    mlp: Dense | Moe
     norm: Norm
     norm_before: bool = True
     norm_after: bool = False
@@ -157,5 +178,9 @@ class Spec:
     def _layer_parameters(self, layer: Layer) -> int:
         attention, mlp = layer.attention, layer.mlp
         norms = (1 if layer.parallel == "one norm" else 2) * layer.norm_before + 2 * layer.norm_after
-        return self.hidden_size * (2 * attention.query_size + 2 * attention.key_size + norms
-                                   + mlp.up_size + mlp.intermediate_size)
+        dense, router = [mlp], 0
+        if isinstance(mlp, Moe):
+            dense, router = [mlp.expert] * mlp.num_experts, mlp.num_experts + mlp.shared_gate
+            dense += [mlp.shared] if mlp.shared is not None else []
+        inner = sum(each.up_size + each.intermediate_size for each in dense)
+        return self.hidden_size * (2 * attention.query_size + 2 * attention.key_size + norms + inner + router)

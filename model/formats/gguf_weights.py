@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class GgufReader:
         return "GGUF " + ", ".join(name for name, _ in bytes_of.most_common())
 
     def has_tensor(self, name: str) -> bool:
-        return name in self.gguf
+        return _whole(name) in self.gguf
 
     def numbers(self, name: str) -> list[float] | None:
         """Of a small tensor; None if there is none of this name. Raises ModelLoadError unless it is F32."""
@@ -46,7 +47,7 @@ class GgufReader:
 
     def is_quantized(self, name: str) -> bool:
         weight = name + ".weight"
-        return weight in self.gguf and self.gguf.tensor(weight).type.unpack is not None
+        return self.has_tensor(weight) and self.gguf.tensor(_whole(weight)).type.unpack is not None
 
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         tensor = self._checked(name + ".weight", (n, k))
@@ -89,7 +90,7 @@ class GgufReader:
         return table
 
     def _checked(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
-        tensor = self.gguf.tensor(name)
+        tensor = _part(self.gguf.tensor(_whole(name)), name)
         where = f"{tensor.path.name}: tensor {tensor.name}"
         if not tensor.type.is_supported:
             raise ModelLoadError(f"{where} has type {tensor.type.name}; supported: {', '.join(SUPPORTED)}")
@@ -108,3 +109,22 @@ def _check_finite(tensor: GgufTensor, numbers: Tensor) -> Tensor:
         raise ModelLoadError(f"{tensor.path.name}: tensor {tensor.name} holds infinity or what is no number. "
                              "Download the file again, or convert the model anew.")
     return numbers
+
+
+def _whole(name: str) -> str:
+    """The tensor that "ffn_up_exps#3.weight" is number 3 of: "ffn_up_exps.weight"."""
+    module, mark, rest = name.partition("#")
+    return f"{module}.{rest.partition('.')[2]}" if mark else name
+
+
+def _part(tensor: GgufTensor, name: str) -> GgufTensor:
+    """The matrix of a stack that `name` means; a tensor that is none as it is."""
+    _, mark, rest = name.partition("#")
+    if not mark:
+        return tensor
+    index = int(rest.partition(".")[0])
+    if len(tensor.shape) != 3 or index >= tensor.shape[0]:
+        raise ModelLoadError(f"{tensor.path.name}: tensor {tensor.name} is {list(tensor.shape)}; expected a "
+                             f"stack of more than {index} matrices")
+    part = replace(tensor, shape=tensor.shape[1:])
+    return replace(part, offset=tensor.offset + index * part.nbytes)

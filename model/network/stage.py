@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.families.spec import Attention, Dense, HeadNorm, Layer, Norm, QueryScale, Rope, Spec
+from model.families.spec import Attention, Dense, HeadNorm, Layer, Moe, Norm, QueryScale, Rope, Spec
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.network.linear import Linear
 from model.network.place import Place
 from model.network.rope_tables import RopeTables, query_scales, rope_tables
-from model.network.weights import LayerWeights, ModelWeights, NormWeights
+from model.network.weights import DenseWeights, LayerWeights, ModelWeights, MoeWeights, NormWeights
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,21 @@ class KVCache:
 
 def buffer_widths(spec: Spec) -> dict[str, int]:
     """Numbers of a token in each buffer of a step; none of those that no layer needs."""
-    attentions, mlps = [layer.attention for layer in spec.layers], [layer.mlp for layer in spec.layers]
+    attentions = [layer.attention for layer in spec.layers]
+    mixtures = [layer.mlp for layer in spec.layers if isinstance(layer.mlp, Moe)]
+    mlps = [layer.mlp for layer in spec.layers if isinstance(layer.mlp, Dense)]
+    mlps += [each for moe in mixtures for each in (moe.expert, moe.shared) if each is not None]
     widths = {"hidden": spec.hidden_size,
               "qkv": max(a.qkv_size for a in attentions),
               "attention": max(a.query_size for a in attentions),
               "inner": max(mlp.intermediate_size for mlp in mlps),
               "wide": max((mlp.up_size for mlp in mlps if not _is_fused(mlp)), default=0),
               "normed": spec.hidden_size * any(not _norm_is_fused(layer) for layer in spec.layers),
-              "branch": spec.hidden_size * any(not _adds_directly(layer) for layer in spec.layers)}
+              "branch": spec.hidden_size * any(not _adds_directly(layer) for layer in spec.layers),
+              "scores": max((moe.num_experts for moe in mixtures), default=0)}
+    if mixtures:
+        widths |= {"normed": spec.hidden_size, "branch": spec.hidden_size, "gathered": spec.hidden_size,
+                   "given": spec.hidden_size}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
     return {name: width for name, width in widths.items() if width}
@@ -165,6 +172,7 @@ class Stage:
         self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
                          for name, width in buffer_widths(spec).items()}
         self._recorder = place.new_recorder()
+        self._is_routed = any(isinstance(layer.mlp, Moe) for layer in self._layers)
 
     @property
     def recorded_sizes(self) -> tuple[int, ...]:
@@ -181,8 +189,9 @@ class Stage:
     def run(self, step: StepInput) -> None:
         """Compute the new tokens in these layers and put their keys and values into the cache."""
         with self.place.active():
-            if step.prompts and self.place.ops.prompts is not None:
-                self._run(step)  # how many keys a prompt has is an argument, which a recording would keep
+            # experts, and how many keys a prompt has, are arguments, which a recording would keep
+            if self._is_routed or (step.prompts and self.place.ops.prompts is not None):
+                self._run(step)
             else:
                 self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._run(step))
 
@@ -284,24 +293,70 @@ class Stage:
 
     def _mix(self, layer: Layer, weights: LayerWeights, v: Rows, of_prompts: bool) -> None:
         """What was attended to, and the mlp, into the hidden states."""
-        mlp, inner = layer.mlp, v.of("inner", layer.mlp.intermediate_size)
-
-        def expand() -> None:
-            if _is_fused(mlp):
-                self._multiply(layer, weights.gate_up, weights.mlp_norm, v, inner, "silu_mul",
-                               of_prompts=of_prompts)
-            else:
-                wide = v.of("wide", mlp.up_size)
-                self._multiply(layer, weights.gate_up, weights.mlp_norm, v, wide, of_prompts=of_prompts)
-                self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
-
-        if layer.parallel:
-            expand()  # before attention changes what it reads
-        attended = v.of("attention", layer.attention.query_size)
+        mlp, attended = weights.mlp, v.of("attention", layer.attention.query_size)
+        if isinstance(mlp, MoeWeights):
+            self._add(layer, weights.o_proj, attended, weights.attention_out_norm, v, of_prompts)
+            self._route(layer, mlp, weights, v, of_prompts)
+            return
+        assert isinstance(layer.mlp, Dense)
+        inner = v.of("inner", layer.mlp.intermediate_size)
+        if layer.parallel:  # before attention changes what it reads
+            self._expand(layer, layer.mlp, mlp, weights, v, of_prompts)
         self._add(layer, weights.o_proj, attended, weights.attention_out_norm, v, of_prompts)
         if not layer.parallel:
-            expand()
-        self._add(layer, weights.down_proj, inner, weights.mlp_out_norm, v, of_prompts)
+            self._expand(layer, layer.mlp, mlp, weights, v, of_prompts)
+        self._add(layer, mlp.down_proj, inner, weights.mlp_out_norm, v, of_prompts)
+
+    def _expand(self, layer: Layer, mlp: Dense, of: DenseWeights, weights: LayerWeights, v: Rows,
+                of_prompts: bool) -> None:
+        """Hidden states to what the mlp's last product reads."""
+        inner = v.of("inner", mlp.intermediate_size)
+        if _is_fused(mlp):
+            self._multiply(layer, of.gate_up, weights.mlp_norm, v, inner, "silu_mul", of_prompts=of_prompts)
+            return
+        wide = v.of("wide", mlp.up_size)
+        self._multiply(layer, of.gate_up, weights.mlp_norm, v, wide, of_prompts=of_prompts)
+        self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
+
+    def _route(self, layer: Layer, mlp: MoeWeights, weights: LayerWeights, v: Rows, of_prompts: bool) -> None:
+        """A mixture: rows are gathered by expert, and what the experts give is added in their order."""
+        moe, normed, branch = layer.mlp, v.normed, v.branch
+        assert isinstance(moe, Moe)
+        if weights.mlp_norm is not None:
+            self._normalize(layer.norm, weights.mlp_norm, v.hidden, normed)
+        else:
+            normed.copy_(v.hidden)
+        scores = v.of("scores", moe.num_experts)
+        mlp.router(normed, scores)
+        shares, chosen = chosen_experts(moe, scores)
+        if mlp.shared is None or moe.shared is None:
+            branch.zero_()
+        else:
+            self._compute_expert(moe.shared, mlp.shared, normed, branch, v, of_prompts)
+            if mlp.shared_gate is not None:
+                gate = v.of("scores", 1)
+                mlp.shared_gate(normed, gate)
+                branch.mul_(gate.sigmoid())
+        for expert in chosen.unique().tolist():
+            rows, places = (chosen == expert).nonzero(as_tuple=True)
+            x, y = v.of("gathered", len(normed[0]))[:len(rows)], v.of("given", len(normed[0]))[:len(rows)]
+            torch.index_select(normed, 0, rows, out=x)
+            self._compute_expert(moe.expert, mlp.experts[expert], x, y, v, of_prompts)
+            branch.index_add_(0, rows, y.mul_(shares[rows, places, None]))
+        kind, after = (layer.norm, weights.mlp_out_norm) if weights.mlp_out_norm is not None else (
+            _NO_NORM, NormWeights(None, None))
+        self._normalize(kind, after, branch, v.hidden, add=True, scale=layer.residual_scale)
+
+    def _compute_expert(self, mlp: Dense, of: DenseWeights, x: Tensor, out: Tensor, v: Rows,
+                        of_prompts: bool) -> None:
+        inner = v.of("inner", mlp.intermediate_size)[:len(x)]
+        if _is_fused(mlp):
+            of.gate_up(x, inner, epilogue="silu_mul", of_prompts=of_prompts)
+        else:
+            wide = v.of("wide", mlp.up_size)[:len(x)]
+            of.gate_up(x, wide, of_prompts=of_prompts)
+            self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
+        of.down_proj(inner, out, of_prompts=of_prompts)
 
     def _add(self, layer: Layer, linear: Linear, x: Tensor, norm: NormWeights | None, v: Rows,
              of_prompts: bool) -> None:
@@ -326,6 +381,15 @@ class Stage:
 
     def _rows(self, first: int, last: int) -> Rows:
         return Rows(self._buffers, self.spec.hidden_size, first, last)
+
+
+def chosen_experts(moe: Moe, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(weights, experts), [T, top_k] each, of a router's scores [T, num_experts]."""
+    if moe.softmax == "chosen":
+        best, chosen = scores.topk(moe.top_k)
+        return best.softmax(-1), chosen
+    shares, chosen = scores.softmax(-1).topk(moe.top_k)
+    return (shares / shares.sum(-1, keepdim=True) if moe.renormalized else shares), chosen
 
 
 def buffer_bytes(spec: Spec, max_tokens: int, max_logit_rows: int) -> int:

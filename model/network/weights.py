@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model.families.names import Names
-from model.families.spec import HeadNorm, Layer, Norm, Spec
+from model.families.spec import Dense, HeadNorm, Layer, Moe, Norm, Spec
 from model.files import ModelLoadError
 from model.formats.weights import (
     HEAD_GROUP_SIZE,
@@ -34,13 +35,28 @@ class NormWeights:
 
 
 @dataclass(frozen=True)
+class DenseWeights:
+    """An mlp."""
+
+    gate_up: Linear         # hidden_size -> up_size
+    down_proj: Linear
+
+
+@dataclass(frozen=True)
+class MoeWeights:
+    router: Linear          # hidden_size -> num_experts, always exact
+    experts: list[DenseWeights]
+    shared: DenseWeights | None
+    shared_gate: Linear | None  # hidden_size -> 1, always exact
+
+
+@dataclass(frozen=True)
 class LayerWeights:
     """One decoder layer; what its Spec does not have is None."""
 
     qkv: Linear             # hidden_size -> query_size + 2 * key_size
     o_proj: Linear
-    gate_up: Linear         # hidden_size -> up_size of the mlp
-    down_proj: Linear
+    mlp: DenseWeights | MoeWeights
     attention_norm: NormWeights | None
     mlp_norm: NormWeights | None
     attention_out_norm: NormWeights | None
@@ -50,8 +66,14 @@ class LayerWeights:
     sinks: Tensor | None    # float32 [num_heads]
 
     @property
-    def linears(self) -> tuple[Linear, ...]:
-        return self.qkv, self.o_proj, self.gate_up, self.down_proj
+    def linears(self) -> list[Linear]:
+        mlp = self.mlp
+        if isinstance(mlp, DenseWeights):
+            return [self.qkv, self.o_proj, mlp.gate_up, mlp.down_proj]
+        experts = [*mlp.experts, *([mlp.shared] if mlp.shared is not None else [])]
+        gates = [mlp.router, *([mlp.shared_gate] if mlp.shared_gate is not None else [])]
+        pairs = [part for each in experts for part in (each.gate_up, each.down_proj)]
+        return [self.qkv, self.o_proj, *gates, *pairs]
 
 
 @dataclass(frozen=True)
@@ -72,20 +94,39 @@ class ModelWeights:
         return layers + self.lm_head.nbytes
 
 
-def layer_modules(spec: Spec, names: Names, index: int) -> tuple[tuple[dict[str, int], int], ...]:
-    """({module: outputs}, inputs) for qkv, o, gate_up and down of layer `index`."""
+Group = tuple[dict[str, int], int]
+"""({module: outputs}, inputs): modules of one input, that become one Linear."""
+
+
+def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
+    """For qkv and o of layer `index`, then gate_up and down; of a mixture for the router, gate_up and down of
+    each expert and of the shared one, and its gate."""
     prefix, attention, mlp = names.layer.format(index), spec.layers[index].attention, spec.layers[index].mlp
     hidden = spec.hidden_size
     qkv = (attention.query_size, attention.key_size, attention.key_size)
-    up = (mlp.intermediate_size,) * (mlp.up_size // mlp.intermediate_size)
 
     def modules(of: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
         """One for each size, or one for all of them together."""
         sizes = sizes if len(of) == len(sizes) else (sum(sizes),)
         return {prefix + name: size for name, size in zip(of, sizes, strict=True)}
 
-    return ((modules(names.qkv, qkv), hidden), ({prefix + names.o_proj: hidden}, attention.query_size),
-            (modules(names.gate_up, up), hidden), ({prefix + names.down_proj: hidden}, mlp.intermediate_size))
+    def dense(of: Dense, gate_up: tuple[str, ...], down: str) -> list[Group]:
+        up = (of.intermediate_size,) * (of.up_size // of.intermediate_size)
+        return [(modules(gate_up, up), hidden), ({prefix + down: hidden}, of.intermediate_size)]
+
+    groups: list[Group] = [(modules(names.qkv, qkv), hidden),
+                           ({prefix + names.o_proj: hidden}, attention.query_size)]
+    if isinstance(mlp, Dense):
+        return groups + dense(mlp, names.gate_up, names.down_proj)
+    groups.append(({prefix + names.router: mlp.num_experts}, hidden))
+    for expert in range(mlp.num_experts):
+        groups += dense(mlp.expert, tuple(name.format(expert) for name in names.expert_gate_up),
+                        names.expert_down.format(expert))
+    if mlp.shared is not None:
+        groups += dense(mlp.shared, names.shared_gate_up, names.shared_down)
+    if mlp.shared_gate:
+        groups.append(({prefix + names.shared_gate: 1}, hidden))
+    return groups
 
 
 def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list[MatrixInfo]:
@@ -94,7 +135,7 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list
     hidden, vocab = spec.hidden_size, spec.vocab_size
     infos = [reader.table_info(_table_module(reader, config) + ".weight", vocab, hidden)]
     for index, layer in enumerate(spec.layers):
-        for (modules, k), has_bias in zip(layer_modules(spec, names, index), _biases(layer), strict=True):
+        for (modules, k), has_bias in zip(layer_modules(spec, names, index), _biases(layer), strict=False):
             infos += [reader.matrix_info(name, n, k) for name, n in modules.items()]
             for name in modules if has_bias else ():
                 if not reader.has_tensor(name + ".bias"):
@@ -107,9 +148,10 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list
     return infos
 
 
-def _biases(layer: Layer) -> tuple[bool, bool, bool, bool]:
-    """Whether qkv, o, gate_up and down must have one."""
-    return layer.attention.qkv_bias, layer.attention.o_bias, layer.mlp.bias, layer.mlp.bias
+def _biases(layer: Layer) -> Iterator[bool]:
+    """Whether qkv, o, gate_up and down must have one, and all that follows."""
+    yield from (layer.attention.qkv_bias, layer.attention.o_bias)
+    yield from itertools.repeat(isinstance(layer.mlp, Dense) and layer.mlp.bias)
 
 
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
@@ -191,7 +233,8 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
 def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int,
                 exact: bool) -> LayerWeights:
     names, layer, prefix = config.names, config.spec.layers[index], config.names.layer.format(index)
-    linears = [load_linear(place, reader, modules, k, exact)
+    gates = {prefix + names.router, prefix + names.shared_gate}
+    linears = [load_linear(place, reader, modules, k, exact or bool(gates & modules.keys()))
                for modules, k in layer_modules(config.spec, names, index)]
 
     def norm(is_there: bool, name: str) -> NormWeights | None:
@@ -204,12 +247,24 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
         sinks = reader.vector(prefix + names.sinks, attention.num_heads, place.device)
     has_mlp_norm = layer.norm_before and layer.parallel != "one norm"
     return LayerWeights(
-        *linears, norm(layer.norm_before, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
+        linears[0], linears[1], _mlp_weights(layer.mlp, linears[2:]),
+        norm(layer.norm_before, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
         norm(layer.norm_after, names.attention_out_norm), norm(layer.norm_after, names.mlp_out_norm),
         _load_head_norm(reader, prefix + names.query_norm, attention.qk_norm, attention.num_heads,
                         attention.head_dim, names, place.device),
         _load_head_norm(reader, prefix + names.key_norm, attention.qk_norm, attention.num_kv_heads,
                         attention.head_dim, names, place.device), sinks)
+
+
+def _mlp_weights(mlp: Dense | Moe, linears: list[Linear]) -> DenseWeights | MoeWeights:
+    """In the order of layer_modules()."""
+    if isinstance(mlp, Dense):
+        return DenseWeights(*linears)
+    router, *linears = linears
+    gate = linears.pop() if mlp.shared_gate else None
+    pairs = [DenseWeights(*linears[first:first + 2]) for first in range(0, len(linears), 2)]
+    shared = pairs.pop() if mlp.shared is not None else None
+    return MoeWeights(router, pairs, shared, gate)
 
 
 def _load_norm(reader: WeightReader, name: str, norm: Norm, size: int, names: Names,

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from model.engine.engine import Engine
-from tests.helpers.family_models import VARIANTS, write_family
+from tests.helpers.family_models import MIXTURES, VARIANTS, write_family
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, tokens
 
 EXACT = {"exact": True, "cache": "fp32"}
 KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2", "hunyuan",
-         "starcoder 2", "stablelm, parallel")
+         "starcoder 2", "stablelm, parallel", "qwen 2 moe")
 """Variants that have every kind of layer among them."""
 
 
@@ -28,7 +28,8 @@ def random_ids(length: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_are_those_of_transformers(tmp_path: Path, variant: str):
-    """Prompts below and above windows, spans and lengths that RoPE was made for; in chunks of 32."""
+    """Prompts below and above windows, spans and lengths that RoPE was made for; in chunks of 32. Rounded, a
+    mixture may take another expert at a near tie, so that nine rows of ten count there."""
     model = write_family(tmp_path, variant)
     token_ids = random_ids(150)
     exact, rounded = load(tmp_path, prefill_chunk=32, **EXACT), load(tmp_path, prefill_chunk=32)
@@ -38,7 +39,8 @@ def test_logits_are_those_of_transformers(tmp_path: Path, variant: str):
                 want = model(token_ids[:, :length], use_cache=False).logits[0]
             ids = token_ids[0, :length].tolist()
             assert relative_error(exact.logits(ids), want) < 1e-4
-            assert relative_error(rounded.logits(ids), want) < 3e-2
+            of_rows = (rounded.logits(ids) - want).abs().amax(-1) / want.abs().max()
+            assert of_rows.quantile(0.9 if variant in MIXTURES else 1.0) < 3e-2
     finally:
         exact.close()
         rounded.close()

@@ -55,7 +55,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm": ("StableLm", {"use_qkv_bias": True}),
     "stablelm, parallel": ("StableLm", {"use_parallel_residual": True, "qk_layernorm": True}),
     "nemotron": ("Nemotron", {}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen 2 moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                                "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
+    "qwen 3 moe": ("Qwen3Moe", {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                                "norm_topk_prob": True, "head_dim": 24}),
 }
+
+MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:

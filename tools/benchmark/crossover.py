@@ -24,8 +24,8 @@ _WEIGHTS = 4
 
 def measure_crossovers(kernels: Any) -> list[dict[str, Any]]:
     """For each shape of the models: milliseconds by rows, and where they cross; on the GPU's kernels."""
-    shapes = {(sum(modules.values()), k) for name in MODELS
-              for modules, k in layer_modules(synthetic_config(name), 0)}
+    shapes = {(sum(modules.values()), k) for config in map(synthetic_config, MODELS)
+              for modules, k in layer_modules(config.spec, config.names, 0)}
     return [_measure(kernels, n, k) for n, k in sorted(shapes)]
 
 

@@ -95,7 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="source", type=path_option, metavar="DIR")
     parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
-    shapes = [(sum(modules.values()), k) for modules, k in layer_modules(synthetic_config(SHAPE), 0)]
+    config = synthetic_config(SHAPE)
+    shapes = [(sum(modules.values()), k) for modules, k in layer_modules(config.spec, config.names, 0)]
     report: dict[str, Any] = {"peers": []}
     for name, open_peer in PEERS.items():
         found: dict[str, Any] = {"name": name, "problem": "", "linear": []}
