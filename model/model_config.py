@@ -17,6 +17,7 @@ from model.families.names import Names
 from model.families.registry import family_of_config, family_of_gguf
 from model.families.spec import Rope, Spec
 from model.files import ModelLoadError, is_there, read_json
+from model.model_path import model_name
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ModelConfig:
         raw = read_json(folder / "config.json")
         generation_path = folder / "generation_config.json"
         generation = read_json(generation_path) if is_there(generation_path) else {}
-        return cls.from_dict(raw, generation, folder.resolve().name)
+        return cls.from_dict(raw, generation, model_name(folder.resolve()))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], generation: dict[str, Any], name: str) -> ModelConfig:

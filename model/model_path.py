@@ -44,6 +44,14 @@ def _found(path: Path) -> Path:
     return path
 
 
+def model_name(folder: Path) -> str:
+    """What a folder's model is called: the folder's name, or the one in a hub cache, not its snapshot's."""
+    root = folder.parent.parent
+    if folder.parent.name == "snapshots" and root.name.startswith("models--"):
+        return root.name.rpartition("--")[2]
+    return folder.name
+
+
 def _has_model(folder: Path) -> bool:
     return is_there(folder / "config.json") or any(folder.glob("*.gguf"))
 

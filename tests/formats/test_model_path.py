@@ -53,9 +53,9 @@ def test_of_a_hub_cache_the_snapshot_is_loaded_that_main_names(tmp_path):
 
 
 def test_a_model_is_loaded_from_the_root_of_its_hub_cache(tmp_path):
-    folder = write_chat_model(tmp_path / "models--a--b" / "snapshots" / COMMIT)
-    with load_model(tmp_path / "models--a--b", device="cpu", threads=1) as llm:
-        assert llm.info()["name"] == folder.name
+    write_chat_model(tmp_path / "models--owner--small-model" / "snapshots" / COMMIT)
+    with load_model(tmp_path / "models--owner--small-model", device="cpu", threads=1) as llm:
+        assert llm.info()["name"] == "small-model"
 
 
 def test_a_folder_around_models_names_them(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,6 +62,26 @@ def test_tokens_and_texts_are_those_of_transformers(folder, tmp_path):
         if "\ufffd" not in reference.decode(expected):
             wanted = reference.decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             assert ours.decode(expected) == wanted, text
+
+
+PARTS = ["a", "fox", " ", "  ", "\n", "\n\n", "\t", ".", ", ", "'s", "1234", "3.14", "é", "e\u0301", "ß",
+         "你好", "世", "🙂",
+         "👩‍👧", "🇩🇪", "ש", "مر", "Ω", "def f(x):", "    return", "//", "<", "|", ">", "<|", "|>",
+         "[INST]", "</",
+         "\u200b", "\u00a0", "\ufeff", "\x00", "\x7f", "_", "ABC", "camelCase", "http://x.y/z?a=1", "<think>",
+         "<s>", "</s>", "<|im_end|>", "<|eot_id|>", "▁", "Ġ"]
+
+
+@pytest.mark.parametrize("folder", [LLAMA_SP, CHATML_BYTES, llama3_folder, qwen_folder, unigram_folder],
+                         ids=["llama_sp", "chatml_bytes", "llama3", "qwen", "unigram"])
+def test_2_000_strings_have_the_tokens_that_transformers_gives_them(folder, tmp_path):
+    folder = folder(tmp_path) if callable(folder) else folder
+    reference, ours, rng = AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder), random.Random(1)
+    for _ in range(2_000):
+        text = "".join(rng.choices(PARTS, k=rng.randint(1, 12)))
+        assert ours.encode(text) == reference.encode(text), text
+        if not ours.control_spans(text):
+            assert ours.encode(text, control=False) == reference.encode(text), text
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
