@@ -96,6 +96,7 @@ def picture(
     context = browser.new_context(
         viewport=size, color_scheme=theme, device_scale_factor=2 if size is TELEPHONE else 1
     )
+    context.add_init_script("localStorage['parlor.panel.right'] ??= 'open'")
     page = context.new_page()
     page.goto(address)
     page.locator(".message, .bot-card").first.wait_for()

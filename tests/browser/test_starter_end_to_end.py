@@ -50,7 +50,7 @@ def parlor(tmp_path):
 def say_and_wait(page, text):
     page.fill("#text", text)
     page.press("#text", "Enter")
-    expect(page.locator("#text")).to_have_value("", timeout=REPLY_MS)
+    expect(page.locator("[data-id=outgoing]")).to_have_count(0, timeout=REPLY_MS)
     expect(page.locator(".stop")).to_be_hidden(timeout=REPLY_MS)
 
 

@@ -150,6 +150,7 @@ ALLOWED = {
 ATTRIBUTES = {
     "align",
     "aria-label",
+    "aria-pressed",
     "class",
     "dir",
     "display",
