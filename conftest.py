@@ -19,6 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                           "X.dequant_fp32_reference.safetensors beside it")
     parser.addoption("--device", choices=("cpu", "cuda"), default="cpu",
                      help="cuda: only the tests that run on a GPU, and there")
+    parser.addoption("--isa", choices=("plain", "avx2", "avx512", "amx"), default=None,
+                     help="test as if this were the best instruction set of the CPU: better ones are hidden, "
+                          "AVX-512 and AMX are emulated where there are none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if isa := config.getoption("--isa"):
+        from tests.emulated_isa import be_a_machine_with
+
+        be_a_machine_with(isa)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

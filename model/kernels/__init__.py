@@ -26,13 +26,13 @@ def load_kernels(device: str = "cpu", threads: int = 1, progress: Progress | Non
     if device == "cuda":
         return _load_cuda_kernels(progress)
     from model.kernels.binding import load_library
-    from model.kernels.build.cpu import CpuRecipe, find_compiler
+    from model.kernels.build import cpu
     from model.kernels.build.library import build_library
     from model.kernels.cpu_kernels import CpuKernels
 
     if device != "cpu":
         raise ValueError(f"There are no kernels for the device {device!r}; supported: cpu, cuda.")
-    kernels = CpuKernels(load_library(build_library(CpuRecipe(find_compiler()), progress)))
+    kernels = CpuKernels(load_library(build_library(cpu.own_recipe(), progress)))
     kernels.set_threads(threads)
     return kernels
 

@@ -1,7 +1,8 @@
-"""The kernels for AVX-512 and AMX on machines that have neither: their sources, compiled for an emulation.
+"""The kernels as on another machine: for AVX-512 and AMX where there are none, and without what there is.
 
-`kernels_with(isa)` is what tests of every instruction set take. immintrin.h and tiles.h beside this file are
-the emulation, in plain C++; isa_detect.cpp makes the library offer the emulated sets.
+`kernels_with(isa)` is what tests of every instruction set take; pytest --isa SET is be_a_machine_with().
+immintrin.h and tiles.h beside this file are the emulation, in plain C++; detects_SET.cpp makes a library
+offer SET and those below it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 
 from model.kernels import load_kernels
 from model.kernels.binding import load_library
+from model.kernels.build import cpu
 from model.kernels.build.cpu import ISA_FLAGS, CpuRecipe, Source, find_compiler
 from model.kernels.build.library import REPOSITORY, build_library
 from model.kernels.cpu_kernels import CpuKernels
@@ -30,11 +32,33 @@ def machine_isas() -> tuple[str, ...]:
     return CpuKernels(load_library(build_library(CpuRecipe(find_compiler())))).supported_isas()
 
 
+def detecting(isa: str, recipe: CpuRecipe) -> CpuRecipe:
+    """The same library for a machine whose best set is `isa`."""
+    detects = Source(str(FOLDER / f"detects_{isa}.cpp"))
+    sources = tuple(detects if source.file == "isa_detect.cpp" else source for source in recipe.sources)
+    return replace(recipe, sources=sources)
+
+
+def be_a_machine_with(isa: str) -> None:
+    """From now on this process loads the kernels of a machine whose best set is `isa`."""
+    has_it = isa in machine_isas()
+    if not has_it and isa not in EMULATED:
+        raise pytest.UsageError(f"--isa {isa}: this machine has no {isa}, and it is not emulated.")
+    if isa != machine_isas()[-1]:
+        recipe = detecting(isa, CpuRecipe(find_compiler()) if has_it else _emulating())
+        cpu.own_recipe = lambda compiler=None: recipe
+
+
 def emulated_recipe(*flags: str) -> CpuRecipe:
     """The library with emulated code for AVX-512 and AMX; it may use AVX2 inside where the machine has it.
 
     flags   more flags for the compiler and the linker
     """
+    return detecting("amx", _emulating(*flags))
+
+
+def _emulating(*flags: str) -> CpuRecipe:
+    """emulated_recipe(), which still detects what the machine has."""
     inside = ISA_FLAGS["avx2"] if "avx2" in machine_isas() else ("-D__AVX2__",)
     isa_flags = dict(ISA_FLAGS)
     for isa in EMULATED:
@@ -42,8 +66,7 @@ def emulated_recipe(*flags: str) -> CpuRecipe:
                   if flag.startswith(("-mavx512", "-mamx")) and flag != _LEFT_OUT]
         isa_flags[isa] = (*inside, *macros, f"-I{FOLDER}", "-Wno-psabi", "-Og")
     recipe = CpuRecipe(find_compiler(), isa_flags=isa_flags)
-    sources = tuple(Source(str(FOLDER / s.file)) if s.file == "isa_detect.cpp" else s for s in recipe.sources)
-    return replace(recipe, sources=sources, flags=(*recipe.flags, "-O1", *flags),
+    return replace(recipe, flags=(*recipe.flags, "-O1", *flags),
                    link_flags=(*recipe.link_flags, *flags))
 
 
@@ -62,6 +85,6 @@ def kernels_with(isa: str) -> CpuKernels:
     kernels = load_kernels(threads=2)
     if isa in kernels.supported_isas():
         return kernels
-    if isa not in EMULATED:
+    if isa not in (*EMULATED, *machine_isas()):
         pytest.skip(f"this machine has no {isa}")
     return emulated_kernels()

@@ -15,7 +15,7 @@ from model.config import EngineConfig
 from model.engine.loading import load_engine
 from model.engine.request import TokenEvent
 from model.kernels import load_kernels
-from model.kernels.build.cpu import find_compiler
+from model.kernels.build.cpu import ISAS, find_compiler
 from model.kernels.build.library import REPOSITORY, build_library
 from model.kernels.cpu_kernels import CpuKernels
 from model.network.place import Place
@@ -127,6 +127,19 @@ def products(kernels: CpuKernels, isa: str) -> list[torch.Tensor]:
             outputs.append(attend(kernels, batch, window=200, softcap=5.0, sinks=torch.randn(4)))
     kernels.force_isa(None)
     return outputs
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_process_can_be_a_machine_with_another_best_set(isa: str):
+    """What pytest --isa does."""
+    program = ("import sys\n"
+               "from model.kernels import load_kernels\n"
+               "from tests.emulated_isa import be_a_machine_with\n"
+               "be_a_machine_with(sys.argv[1])\n"
+               "print(*load_kernels().supported_isas())")
+    said = subprocess.run([sys.executable, "-c", program, isa], cwd=REPOSITORY, capture_output=True,
+                          text=True, check=True)
+    assert said.stdout.split() == list(ISAS[:ISAS.index(isa) + 1])
 
 
 RULES = r"""

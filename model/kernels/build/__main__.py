@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from model.kernels.build.cpu import CpuRecipe, find_compiler
+from model.kernels.build.cpu import own_recipe
 from model.kernels.build.library import build_library
 from model.kernels.errors import KernelBuildError
 
@@ -17,8 +17,7 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     try:
-        recipe = CpuRecipe(find_compiler(arguments.compiler))
-        path = build_library(recipe, lambda line, share: print(line, flush=True))
+        path = build_library(own_recipe(arguments.compiler), lambda line, share: print(line, flush=True))
     except KernelBuildError as error:
         print(error, file=sys.stderr)
         return 1

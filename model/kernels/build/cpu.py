@@ -142,6 +142,11 @@ class CpuRecipe:
         return ninja_file(self, highest_isa(self.compiler, self.isa_flags), folder)
 
 
+def own_recipe(compiler: str | None = None) -> CpuRecipe:
+    """The library that Parlor runs, with the compiler that is wanted or found."""
+    return CpuRecipe(find_compiler(compiler))
+
+
 def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> int:
     """Index in ISAS of the highest set that the compiler can make code for."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
