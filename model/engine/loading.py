@@ -73,8 +73,9 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
               progress: Progress | None, places: list[Place] | None,
               report: Report | None = None) -> Engine:
     draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
-    infos = weight_infos(reader, model, config.exact)
+    weight_infos(reader, model, config.exact)  # what is wrong with the model is told before kernels are built
     places = places or open_places(config, progress)
+    infos = weight_infos(reader, model, config.exact, places[0].ops.looks_up_packed)
     chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
     draft_bytes = draft.nbytes(config, config.max_seq_len or model.spec.max_positions, chunk) if draft else 0
     plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)

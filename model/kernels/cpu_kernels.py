@@ -148,7 +148,14 @@ class CpuKernels(LinearOperations):
 
     # ---- rows ------------------------------------------------------------------------------------------
 
-    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
+    looks_up_packed = True
+
+    def embed(self, table: Tensor | LinearWeight, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
+        if not isinstance(table, Tensor):
+            check_dense("token_ids", token_ids, (-1,), (torch.int32,))
+            check_dense("out", out, (len(token_ids), table.k))
+            self.call("embed_packed", ctypes.byref(table.struct), token_ids, out, scale, len(token_ids), None)
+            return
         check_dense("table", table, (-1, -1), tuple(DTYPE_CODES))
         check_dense("token_ids", token_ids, (-1,), (torch.int32,))
         check_dense("out", out, (len(token_ids), table.shape[1]))

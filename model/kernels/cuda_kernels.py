@@ -123,6 +123,8 @@ class CudaKernels(CudaLinearOperations):
 
     # ---- rows ------------------------------------------------------------------------------------------
 
+    looks_up_packed = False
+
     def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
         self._dense("table", table, (-1, -1), tuple(DTYPE_CODES))
         self._dense("token_ids", token_ids, (-1,), (torch.int32,))

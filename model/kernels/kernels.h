@@ -308,6 +308,14 @@ PARLOR_API int linear_pack_dense(
     const void* values,            /* [n, k] float16, bfloat16 or float32 by kind */
     void* buffer, void* stream);
 
+/* out[t] = weight[token_ids[t]] * scale, of PARLOR_LINEAR_G* or _T4; or of _Q4 or _Q8 without perm, with one zero point and
+ * groups of multiples of 32 columns. On the CPU only. */
+PARLOR_API int embed_packed(
+    const struct linear_weight* weight,
+    const int32_t* token_ids,      /* [num_tokens] */
+    float* out,                    /* [num_tokens, k] */
+    float scale, int64_t num_tokens, void* stream);
+
 /* What becomes of y = x @ weight^T + bias, [m, n]; silu(a) = a / (1 + exp(-a)). */
 enum {
     PARLOR_EPILOGUE_STORE = 0,    /* out = y */

@@ -84,7 +84,11 @@ class Operations(Protocol):
     def prompts(self) -> PromptOperations | None:
         """None where prompts are computed as everything else is."""
 
-    def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None: ...
+    @property
+    def looks_up_packed(self) -> bool:
+        """`embed` takes what pack_groups returns, too."""
+
+    def embed(self, table: Any, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None: ...
 
     def norm_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str,
                   out: Tensor, num_groups: int = 1, add: bool = False, scale: float = 1.0) -> None: ...

@@ -19,6 +19,7 @@ from model.formats.weights import (
     WeightReader,
     rounded_to_8_bits,
 )
+from model.kernels.operations import PackedWeight
 from model.model_config import ModelConfig
 from model.network.linear import Linear, load_linear, pack
 from model.network.place import Place
@@ -78,14 +79,15 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class ModelWeights:
-    embeddings: Tensor      # float16, bfloat16 or float32 [vocab_size, hidden_size]
+    embeddings: Tensor | PackedWeight  # float16, bfloat16 or float32 [vocab_size, hidden_size], or packed
     layers: list[LayerWeights]
     norm: NormWeights
     lm_head: Linear         # hidden_size -> vocab_size
 
     @property
     def nbytes(self) -> int:
-        return self.embeddings.nbytes + self.step_bytes
+        is_shared = any(part.weight is self.embeddings for part in self.lm_head.parts)
+        return (0 if is_shared else self.embeddings.nbytes) + self.step_bytes
 
     @property
     def step_bytes(self) -> int:
@@ -129,11 +131,20 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
     return groups
 
 
-def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list[MatrixInfo]:
-    """Check every matrix that will be needed and say what it will take. Raises ModelLoadError."""
+def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
+                 packs_table: bool = False) -> list[MatrixInfo]:
+    """Check every matrix that will be needed and say what it will take. Raises ModelLoadError.
+
+    packs_table  the device looks embeddings up in packed weights
+    """
     spec, names = config.spec, config.names
     hidden, vocab = spec.hidden_size, spec.vocab_size
-    infos = [reader.table_info(_table_module(reader, config) + ".weight", vocab, hidden)]
+    table = _table_module(reader, config)
+    packs_table = packs_table and reader.is_quantized(table)
+    if packs_table:
+        infos = [reader.matrix_info(table, vocab, hidden)]
+    else:
+        infos = [reader.table_info(table + ".weight", vocab, hidden)]
     for index, layer in enumerate(spec.layers):
         for (modules, k), has_bias in zip(layer_modules(spec, names, index), _biases(layer), strict=False):
             infos += [reader.matrix_info(name, n, k) for name, n in modules.items()]
@@ -142,7 +153,10 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool) -> list
                     raise ModelLoadError(f"the model has no tensor {name}.bias, but its config says that it "
                                          "has biases")
     head = _head_module(reader, config)
-    infos.append(infos[0] if head is None else reader.matrix_info(head, vocab, hidden))
+    if head == table and packs_table:
+        infos.append(MatrixInfo(infos[0].kind, 0))  # one weight serves as both
+    else:
+        infos.append(infos[0] if head is None else reader.matrix_info(head, vocab, hidden))
     if _rounds_head(reader, config, exact):
         infos[-1] = MatrixInfo("q8", vocab * (hidden + 2 * -(-hidden // HEAD_GROUP_SIZE)))
     return infos
@@ -205,20 +219,10 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
         if progress:
             progress(f"Loading {config.name}", done / (spec.num_layers + 1))
 
-    hidden, vocab = spec.hidden_size, spec.vocab_size
+    hidden = spec.hidden_size
     first, last = places[0], places[-1]
     # The head needs the most memory beside its packed form: first, while nothing else is there.
-    embeddings = reader.table(_table_module(reader, config) + ".weight", vocab, hidden, first.device)
-    module = _head_module(reader, config)
-    if module is not None:
-        head = reader.matrix(module, vocab, hidden, last.device)
-    else:
-        head = DenseMatrix(embeddings.to(last.device), None)
-    if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
-        head = rounded_to_8_bits(head)
-    with last.active():
-        lm_head = pack(last.ops, [head], exact)
-    del head
+    embeddings, lm_head = _load_ends(first, last, reader, config, exact)
     layers = []
     for index, place in enumerate(places):
         tell(index)
@@ -228,6 +232,30 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     norm = _load_norm(reader, names.norm, spec.norm, hidden, names, last.device)
     tell(spec.num_layers + 1)
     return ModelWeights(embeddings, layers, norm, lm_head)
+
+
+def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelConfig,
+               exact: bool) -> tuple[Tensor | PackedWeight, Linear]:
+    """Embeddings and head; one weight for both where it can be."""
+    hidden, vocab = config.spec.hidden_size, config.spec.vocab_size
+    table, module = _table_module(reader, config), _head_module(reader, config)
+    embeddings: Tensor | PackedWeight
+    if first.ops.looks_up_packed and reader.is_quantized(table):
+        packed = pack(first.ops, [reader.matrix(table, vocab, hidden, first.device)], exact)
+        embeddings = packed.parts[0].weight
+        if module == table and first is last:
+            return embeddings, packed
+    else:
+        embeddings = reader.table(table + ".weight", vocab, hidden, first.device)
+    if module is not None:
+        head = reader.matrix(module, vocab, hidden, last.device)
+    else:
+        assert isinstance(embeddings, Tensor)
+        head = DenseMatrix(embeddings.to(last.device), None)
+    if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
+        head = rounded_to_8_bits(head)
+    with last.active():
+        return embeddings, pack(last.ops, [head], exact)
 
 
 def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int,

@@ -61,6 +61,20 @@ def test_a_tied_head_and_biases_are_found(tmp_path):
     assert error(logits(tmp_path / "m.gguf"), logits(folder)) < 1e-5
 
 
+def test_a_tied_head_of_blocks_is_one_weight_with_the_embeddings(tmp_path):
+    config = TINY | {"tie_word_embeddings": True}
+    weights = write_llama(tmp_path / "m.gguf", config, random_tensors(config), Type.Q8_0)
+    folder = write_model(tmp_path / "folder", config, {name: t.contiguous() for name, t in weights.items()})
+    assert error(logits(tmp_path / "m.gguf"), logits(folder)) < 1e-5
+    model = load_engine(tmp_path / "m.gguf", EngineConfig(device="cpu", threads=1))
+    try:
+        found = model.describe()
+        assert found["weight_bytes"] == found["step_bytes"]
+        assert 0 <= found["weight_bytes"] - model.plan.weight_bytes < 20_000  # lists of the groups' places
+    finally:
+        model.close()
+
+
 def test_rope_factors_divide_the_frequencies(tmp_path):
     tensors = random_tensors(TINY)
     scaled = dict(TINY, rope_scaling={"type": "linear", "factor": 4.0})

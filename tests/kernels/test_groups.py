@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.kernels import load_kernels
+from model.kernels.errors import KernelError
 from model.kernels.groups import Groups, check_groups
 from model.kernels.reference import linear as reference
 from tests.emulated_isa import kernels_with
@@ -173,6 +174,18 @@ def test_weights_take_what_the_file_has_or_tell_by_how_much_more():
         weight = kernels.pack_groups(groups_of(form, 1024, 1024))
         assert weight.nbytes * 8 / 1024 ** 2 == pytest.approx(bits, rel=5e-3), form
         assert weight.kind == reference.pack_groups(groups_of(form, 16, 256)).kind
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_looked_up_as_they_are_dequantized(form):
+    """Embeddings of blocks are rows of a packed weight; the last row block is short."""
+    kernels, groups = load_kernels(threads=2), groups_of(form, 21, 512)
+    weight, ids = kernels.pack_groups(groups), torch.tensor([0, 20, 16, 7, 20], dtype=torch.int32)
+    out = torch.empty(5, 512)
+    kernels.embed(weight, ids, out, 1.5)
+    torch.testing.assert_close(out, groups.dequantize()[ids.long()] * 1.5, rtol=1e-6, atol=1e-7)
+    with pytest.raises(KernelError):
+        kernels.embed(weight, torch.tensor([21], dtype=torch.int32), torch.empty(1, 512))
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from model.kernels.reference.cache import cache_kind, hadamard, read_keys, read_values, write
-from model.kernels.reference.linear import linear, pack_dense, pack_groups, pack_linear
+from model.kernels.reference.linear import LinearWeight, linear, pack_dense, pack_groups, pack_linear
 from model.kernels.sampling import SamplingRow
 
 
-def embed(table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
+def embed(table: Tensor | LinearWeight, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
     """out[t] = table[token_ids[t]] * scale.
 
-    table      float16, bfloat16 or float32 [vocab_size, hidden_size]
+    table      float16, bfloat16 or float32 [vocab_size, hidden_size], or what pack_groups returned for it
     token_ids  int32 [T]
     out        float32 [T, hidden_size]
     """
-    out.copy_(table[token_ids.long()].float() * scale)
+    rows = table if isinstance(table, Tensor) else table.weight
+    out.copy_(rows[token_ids.long()].float() * scale)
 
 
 def norm_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str, out: Tensor,
@@ -352,6 +353,7 @@ class ReferenceOperations:
     pack_linear = staticmethod(pack_linear)
     pack_dense = staticmethod(pack_dense)
     pack_groups = staticmethod(pack_groups)
+    looks_up_packed = True
     linear = staticmethod(linear)
 
     def call(self, name: str, *arguments: object) -> None:
