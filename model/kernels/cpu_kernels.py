@@ -76,6 +76,7 @@ class CpuPrompts:
     """PromptOperations with AMX: products of bfloat16, which no row shares with another."""
 
     least_rows = 1
+    rounds_factors = True
 
     def __init__(self, kernels: CpuKernels) -> None:
         self._kernels = kernels

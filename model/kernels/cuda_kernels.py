@@ -99,6 +99,8 @@ class CudaKernels(CudaLinearOperations):
     least_rows = 9
     """Fewer are computed as sequences of one token each: each reads all its keys again."""
 
+    rounds_factors = False
+
     @property
     def prompts(self) -> CudaKernels:
         return self

@@ -237,6 +237,8 @@ class Stage:
     def _project(self, layer: Layer, weights: LayerWeights, v: Rows, of_prompts: bool) -> None:
         """Hidden states to queries, keys and values."""
         qkv = v.of("qkv", layer.attention.qkv_size)
+        prompts = self.place.ops.prompts
+        of_prompts = of_prompts and prompts is not None and not prompts.rounds_factors
         self._multiply(layer, weights.qkv, weights.attention_norm, v, qkv, of_prompts=of_prompts)
 
     def _multiply(self, layer: Layer, linear: Linear, norm: NormWeights | None, v: Rows, out: Tensor,

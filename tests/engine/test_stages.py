@@ -173,7 +173,7 @@ class PromptOps:
     """The reference with an attention of its own for prompts, as the GPU has it."""
 
     def __init__(self) -> None:
-        self.num_attended, self.least_rows = 0, 9
+        self.num_attended, self.least_rows, self.rounds_factors = 0, 9, False
         self.prompt_linear = REFERENCE_OPS.linear
 
     def __getattr__(self, name: str) -> Any:
@@ -243,7 +243,7 @@ class PlacementOps:
 
     def __init__(self) -> None:
         self.seen: dict[str, set[str]] = {}
-        self.prompts, self.library, self.least_rows = self, None, 9
+        self.prompts, self.library, self.least_rows, self.rounds_factors = self, None, 9, False
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*arguments: Any, **named: Any) -> Any:
