@@ -89,8 +89,11 @@ class ConstraintCompiler:
             return TokenMatcher(self._compiled(constraint).deep_copy())
 
     def close(self) -> None:
-        """End the process in which constraints are tried."""
+        """End the process in which constraints are tried, and let go of what was compiled."""
         self._trial.close()
+        with self._lock:
+            self._compiled.cache_clear()
+            self._tokens = None
 
     def _compile(self, constraint: Constraint) -> Any:
         """The grammar, which has been tried in a process with limits: some take minutes and gigabytes."""

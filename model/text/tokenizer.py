@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Tokenizer:
         _check_control([self._text(token_id) for token_id in self.control_ids])
         self.control_parts = _parts([self._text(token_id) for token_id in self.control_ids])
         """(proper beginnings, proper ends, greatest length) of the control tokens' texts."""
-        self._inspect = lru_cache(_CACHED_TEXTS)(self._inspected)
+        self._inspect = lru_cache(_CACHED_TEXTS)(partial(_inspected, backend))  # not self: a cycle stays long
 
     @classmethod
     def load(cls, folder: Path, settings: TextSettings | None = None) -> Tokenizer:
@@ -187,10 +187,6 @@ class Tokenizer:
         """The id of the token written `text`."""
         return self._backend.ids.get(text)
 
-    def _inspected(self, text: str) -> tuple[int, list[tuple[int, int]]]:
-        _check_text(text)
-        return self._backend.inspect(text)
-
     @staticmethod
     def _wanted(add: bool, by_model: list[int], token_id: int | None) -> list[int]:
         if not add:
@@ -250,6 +246,11 @@ def _check_text(text: str) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(f"the text has half a character, U+{ord(text[error.start]):04X}, at "
                          f"{error.start:,}; expected whole ones") from None
+
+
+def _inspected(backend: JsonBackend | SentencePieceBackend, text: str) -> tuple[int, list[tuple[int, int]]]:
+    _check_text(text)
+    return backend.inspect(text)
 
 
 def _check_control(texts: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -322,3 +323,12 @@ def test_half_a_surrogate_pair_is_an_error_that_says_where(tokenizers, name):
                  tokenizers[name].encode_within, lambda text: tokenizers[name].encode_masked(text, {})):
         with pytest.raises(ValueError, match=r"half a character, U\+D83D, at [12]"):
             call("a\ud83d")
+
+
+def test_a_tokenizer_that_is_let_go_of_is_gone(tmp_path):
+    """Without waiting for a search for cycles: it holds hundreds of megabytes."""
+    tokenizer = Tokenizer.load(qwen_folder(tmp_path))
+    tokenizer.count("a")
+    watched = weakref.ref(tokenizer)
+    del tokenizer
+    assert watched() is None
