@@ -29,6 +29,7 @@ from model.network.weights import weight_infos
 from model.text.tokenizer import Tokenizer
 
 _MAX_NAMES = 3
+_ADVICE = "general.sampling."
 
 
 @dataclass
@@ -64,6 +65,10 @@ def inspect_model(path: Path, engine: EngineConfig | None = None) -> Report:
         _tell_tensors(report, [(t.name, t.type.name, t.nbytes, t.rows * t.shape[-1])
                                for t in gguf.tensors.values()])
         _tell_unsupported_types(report, gguf)
+        advice = [f"{key.removeprefix(_ADVICE)} {described(value)}" for key, value in gguf.metadata.items()
+                  if key.startswith(_ADVICE)]
+        if advice:
+            report.add("sampling", f"as the model's authors advise: {', '.join(advice)}")
     try:
         config, reader = open_model(path, engine.exact)
         _tell_config(report, config)

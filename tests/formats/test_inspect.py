@@ -19,7 +19,8 @@ def gguf_file(tmp_path):
     vocabulary = sentencepiece_metadata(LLAMA_SP)
     config = TINY | {"vocab_size": len(vocabulary["tokenizer.ggml.tokens"])}
     template = {"tokenizer.chat_template": "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"}
-    write_llama(tmp_path / "m.gguf", config, random_tensors(config), Type.Q8_0, **vocabulary, **template)
+    write_llama(tmp_path / "m.gguf", config, random_tensors(config), Type.Q8_0, **vocabulary, **template,
+                **{"general.sampling.temp": 0.5, "general.sampling.top_k": 20})
     return tmp_path / "m.gguf"
 
 
@@ -46,6 +47,7 @@ def test_a_gguf_file_is_told_by_family_layers_types_memory_and_text(gguf_file):
     assert "num heads 2, num kv heads 1, head dim 32" in rows["layers"][0]
     assert any(line.startswith("Q8_0") and line.endswith("8.5 bits a number") for line in rows["types"])
     assert "times as much" in rows["widening"][0]
+    assert rows["sampling"] == ["as the model's authors advise: temp 0.5, top_k 20"]
     assert "</s> (2)" in rows["tokens"][0] and "characters, from m.gguf" in rows["template"][0]
 
 
