@@ -115,7 +115,7 @@ extern "C" int activate(const float* x, int64_t x_stride, float* out, int64_t ou
     if (!all_positive(num_rows, size) || x_stride < (is_gated ? 2 : 1) * size || out_stride < size)
         return PARLOR_ERROR_SIZE;
     if (!aligned(x) || !aligned(out)) return PARLOR_ERROR_POINTER;
-    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_RELU2) return PARLOR_ERROR_VALUE;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_CLAMPED) return PARLOR_ERROR_VALUE;
     PARLOR_PICK(activate_rows)({x, x_stride, out, out_stride, kind, is_gated != 0, num_rows, size});
     return PARLOR_OK;
 }

@@ -99,8 +99,18 @@ Vec relu2(Vec a) {
     return positive * positive;
 }
 
-template <class Function>
-void activate_with(const ActivationArgs& a, Function f) {
+Vec smallest(Vec a, Vec b) { return zero() - max(zero() - a, zero() - b); }
+
+Vec clamped(Vec a) {
+    const Vec x = smallest(a, set1(7.0f));
+    return x / (set1(1.0f) + exp(set1(-1.702f) * x));
+}
+
+Vec clamped_up(Vec a) { return smallest(max(a, set1(-7.0f)), set1(7.0f)) + set1(1.0f); }
+
+// y = f(gate) * g(up)
+template <class Function, class Up>
+void activate_with(const ActivationArgs& a, Function f, Up g) {
     for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
             const float* const gate = a.x + r * a.x_stride;
@@ -109,11 +119,11 @@ void activate_with(const ActivationArgs& a, Function f) {
             for_lanes(a.size,
                       [&](int64_t i) {
                           const Vec y = f(load(gate + i));
-                          store(out + i, a.is_gated ? y * load(up + i) : y);
+                          store(out + i, a.is_gated ? y * g(load(up + i)) : y);
                       },
                       [&](int64_t i, int64_t n) {
                           const Vec y = f(load_n(gate + i, n));
-                          store_n(out + i, a.is_gated ? y * load_n(up + i, n) : y, n);
+                          store_n(out + i, a.is_gated ? y * g(load_n(up + i, n)) : y, n);
                       });
         }
     });
@@ -131,11 +141,13 @@ void normalize(const NormArgs& a) {
 }
 
 void activate_rows(const ActivationArgs& a) {
+    const auto as_it_is = [](Vec up) { return up; };
     switch (a.kind) {
-        case PARLOR_ACTIVATION_SILU: return activate_with(a, silu);
-        case PARLOR_ACTIVATION_GELU: return activate_with(a, gelu);
-        case PARLOR_ACTIVATION_GELU_TANH: return activate_with(a, gelu_tanh);
-        default: return activate_with(a, relu2);
+        case PARLOR_ACTIVATION_SILU: return activate_with(a, silu, as_it_is);
+        case PARLOR_ACTIVATION_GELU: return activate_with(a, gelu, as_it_is);
+        case PARLOR_ACTIVATION_GELU_TANH: return activate_with(a, gelu_tanh, as_it_is);
+        case PARLOR_ACTIVATION_RELU2: return activate_with(a, relu2, as_it_is);
+        default: return activate_with(a, clamped, clamped_up);
     }
 }
 

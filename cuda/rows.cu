@@ -98,8 +98,13 @@ __device__ __forceinline__ float activated(float a, int kind) {
         case PARLOR_ACTIVATION_GELU: return 0.5f * a * (1.0f + erff(a * 0.7071067811865476f));
         case PARLOR_ACTIVATION_GELU_TANH:
             return 0.5f * a * (1.0f + tanhf(0.7978845608028654f * (a + 0.044715f * a * a * a)));
-        default: return a > 0.0f ? a * a : 0.0f;
+        case PARLOR_ACTIVATION_RELU2: return a > 0.0f ? a * a : 0.0f;
+        default: return fminf(a, 7.0f) / (1.0f + expf(-1.702f * fminf(a, 7.0f)));
     }
+}
+
+__device__ __forceinline__ float gated(float a, int kind) {
+    return kind == PARLOR_ACTIVATION_CLAMPED ? fminf(fmaxf(a, -7.0f), 7.0f) + 1.0f : a;
 }
 
 // Grid: rows, parts of a row.
@@ -110,7 +115,7 @@ __global__ void __launch_bounds__(kThreads)
     wait_for_previous_kernel();
     const float* const row = x + blockIdx.x * x_stride;
     for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.y} * kThreads)
-        out[blockIdx.x * out_stride + i] = activated(row[i], kind) * (is_gated ? row[size + i] : 1.0f);
+        out[blockIdx.x * out_stride + i] = activated(row[i], kind) * (is_gated ? gated(row[size + i], kind) : 1.0f);
 }
 
 // Grid: rows, parts of a row.
@@ -202,7 +207,7 @@ extern "C" int activate(const float* x, int64_t x_stride, float* out, int64_t ou
                         int64_t num_rows, int64_t size, void* stream) {
     if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < (is_gated ? 2 : 1) * size || out_stride < size)
         return PARLOR_ERROR_SIZE;
-    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_RELU2) return PARLOR_ERROR_VALUE;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_CLAMPED) return PARLOR_ERROR_VALUE;
     if (num_rows == 0) return PARLOR_OK;
     if (!x || !out || !is_aligned(x, 4) || !is_aligned(out, 4)) return PARLOR_ERROR_POINTER;
     Device device;

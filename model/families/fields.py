@@ -126,10 +126,10 @@ def dense(fields: Fields, key: str = "hidden_act", default: str = "silu", **part
     return Dense(size, **{"activation": _ACTIVATIONS[name], **parts})
 
 
-def moe(fields: Fields, size: int, count_key: str, **parts: Any) -> Moe:
-    """`size`: intermediate_size of an expert; `parts` are further fields of Moe."""
+def moe(fields: Fields, expert: Dense, count_key: str, **parts: Any) -> Moe:
+    """`parts` are further fields of Moe."""
     count = fields.integer(count_key, 1, 4096)
-    return Moe(count, fields.integer("num_experts_per_tok", 1, count), Dense(size), **parts)
+    return Moe(count, fields.integer("num_experts_per_tok", 1, count), expert, **parts)
 
 
 def spec(fields: Fields, layers: Sequence[Layer], norm: Norm, **parts: Any) -> Spec:

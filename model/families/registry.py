@@ -31,9 +31,9 @@ def family_of_config(raw: dict[str, Any]) -> Family:
         found, known = raw.get("model_type"), {family.name: family for family in families()}
     if isinstance(found, str) and found in known:
         return known[found]
-    supported = sorted(name for family in families() for name in family.architectures)
-    raise ModelLoadError(f"config.json: architectures is {shown(found)}; "
-                         f"expected one of {', '.join(supported)}")
+    supported = ", ".join(family.name for family in families())
+    raise ModelLoadError(f"config.json: architectures is {shown(found)}; expected one of these families: "
+                         f"{supported}")
 
 
 def family_of_gguf(architecture: Any, source: str) -> tuple[Family, Gguf]:

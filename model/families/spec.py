@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
-"""gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive."""
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "clamped"]
+"""gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive; clamped: gpt-oss's."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class Moe:
     expert: Dense
     softmax: Literal["all", "chosen"] = "all"
     renormalized: bool = False            # the weights of the chosen add up to 1
+    router_bias: bool = False
     shared: Dense | None = None           # an expert of every token
     shared_gate: bool = False             # times the sigmoid of a number of its own
 

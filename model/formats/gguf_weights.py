@@ -100,7 +100,7 @@ class GgufReader:
 
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         bias = name + ".bias"
-        return self.vector(bias, n, device) if bias in self.gguf else None
+        return self.vector(bias, n, device) if self.has_tensor(bias) else None
 
 
 def _check_finite(tensor: GgufTensor, numbers: Tensor) -> Tensor:
@@ -118,13 +118,13 @@ def _whole(name: str) -> str:
 
 
 def _part(tensor: GgufTensor, name: str) -> GgufTensor:
-    """The matrix of a stack that `name` means; a tensor that is none as it is."""
+    """The matrix or vector of a stack that `name` means; a tensor that is none as it is."""
     _, mark, rest = name.partition("#")
     if not mark:
         return tensor
     index = int(rest.partition(".")[0])
-    if len(tensor.shape) != 3 or index >= tensor.shape[0]:
+    if len(tensor.shape) < 2 or index >= tensor.shape[0]:
         raise ModelLoadError(f"{tensor.path.name}: tensor {tensor.name} is {list(tensor.shape)}; expected a "
-                             f"stack of more than {index} matrices")
+                             f"stack of more than {index}")
     part = replace(tensor, shape=tensor.shape[1:])
     return replace(part, offset=tensor.offset + index * part.nbytes)

@@ -165,6 +165,9 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
 def _biases(layer: Layer) -> Iterator[bool]:
     """Whether qkv, o, gate_up and down must have one, and all that follows."""
     yield from (layer.attention.qkv_bias, layer.attention.o_bias)
+    if isinstance(layer.mlp, Moe):
+        yield layer.mlp.router_bias
+        yield from itertools.repeat(layer.mlp.expert.bias, 2 * layer.mlp.num_experts)
     yield from itertools.repeat(isinstance(layer.mlp, Dense) and layer.mlp.bias)
 
 

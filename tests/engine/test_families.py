@@ -10,6 +10,7 @@ import torch
 
 from model.engine.engine import Engine
 from tests.helpers.family_models import MIXTURES, VARIANTS, write_family
+from tests.helpers.gguf_files import write_gguf
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, tokens
 
 EXACT = {"exact": True, "cache": "fp32"}
@@ -129,3 +130,62 @@ def test_a_rounded_cache_changes_logits_a_little(folder: Path, cache: str, toler
     finally:
         exact.close()
         rounded.close()
+
+
+def test_gpt_oss_of_a_gguf_file_has_the_logits_of_transformers(tmp_path: Path):
+    """Sinks, windows, clamped experts with biases: by the names and in the rows of llama.cpp's converter."""
+    import transformers
+
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32,
+            "beta_fast": 32.0, "beta_slow": 1.0}
+    config = transformers.GptOssConfig(
+        vocab_size=96, hidden_size=64, intermediate_size=24, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, num_local_experts=5, num_experts_per_tok=2, sliding_window=20,
+        max_position_embeddings=512, rope_parameters=rope, initializer_range=0.3, tie_word_embeddings=False)
+    config._attn_implementation = "eager"
+    torch.manual_seed(1)
+    model = transformers.GptOssForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name or "sinks" in name:
+            parameter.data += torch.randn_like(parameter) * 0.5
+    tensors = gpt_oss_tensors(model.state_dict())
+    keys = {"block_count": 4, "context_length": 512, "embedding_length": 64, "feed_forward_length": 24,
+            "attention.head_count": 4, "attention.head_count_kv": 2, "attention.key_length": 16,
+            "attention.layer_norm_rms_epsilon": 1e-5, "attention.sliding_window": 20, "rope.freq_base": 1e4,
+            "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 32, "expert_count": 5, "expert_used_count": 2,
+            "expert_feed_forward_length": 24}
+    write_gguf(tmp_path / "m.gguf", {"general.architecture": "gpt-oss", "tokenizer.ggml.tokens": ["x"] * 96,
+                                     **{f"gpt-oss.{key}": value for key, value in keys.items()}},
+               {name: (0, tensor.contiguous().numpy()) for name, tensor in tensors.items()})
+    engine = load(tmp_path / "m.gguf", prefill_chunk=32, **EXACT)
+    try:
+        with torch.no_grad():
+            want = model(random_ids(100), use_cache=False).logits[0]
+        assert relative_error(engine.logits(random_ids(100)[0].tolist()), want) < 1e-4
+    finally:
+        engine.close()
+
+
+def gpt_oss_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """By GGUF's names; gate and up alternate by column in transformers' tensors, whose inputs come first."""
+    tensors = {"token_embd.weight": state["model.embed_tokens.weight"],
+               "output.weight": state["lm_head.weight"], "output_norm.weight": state["model.norm.weight"]}
+    for layer in range(4):
+        part, out = f"model.layers.{layer}.", f"blk.{layer}."
+        for ours, theirs in (("q_proj", "attn_q"), ("k_proj", "attn_k"), ("v_proj", "attn_v"),
+                             ("o_proj", "attn_output")):
+            for end in ("weight", "bias"):
+                tensors[f"{out}{theirs}.{end}"] = state[f"{part}self_attn.{ours}.{end}"]
+        tensors[out + "attn_sinks.weight"] = state[part + "self_attn.sinks"]
+        tensors[out + "attn_norm.weight"] = state[part + "input_layernorm.weight"]
+        tensors[out + "post_attention_norm.weight"] = state[part + "post_attention_layernorm.weight"]
+        for end in ("weight", "bias"):
+            tensors[f"{out}ffn_gate_inp.{end}"] = state[f"{part}mlp.router.{end}"]
+        experts = part + "mlp.experts."
+        for first, name in enumerate(("ffn_gate_exps", "ffn_up_exps")):
+            tensors[f"{out}{name}.weight"] = state[experts + "gate_up_proj"][:, :, first::2].transpose(1, 2)
+            tensors[f"{out}{name}.bias"] = state[experts + "gate_up_proj_bias"][:, first::2]
+        tensors[out + "ffn_down_exps.weight"] = state[experts + "down_proj"].transpose(1, 2)
+        tensors[out + "ffn_down_exps.bias"] = state[experts + "down_proj_bias"]
+    return tensors

@@ -64,13 +64,17 @@ def activate(x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
           gelu       a / 2 * (1 + erf(a / sqrt(2)))
           gelu_tanh  a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3)))
           relu2      max(a, 0)^2
+          clamped    a / (1 + exp(-1.702 * a)) of min(a, 7), and what it gates is kept within -7 and 7, plus 1
     out   float32 [T, n], any row stride
     """
     gate, up = x.chunk(2, dim=-1) if gated else (x, None)
     functional = torch.nn.functional
     y = {"silu": functional.silu, "gelu": functional.gelu,
          "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
-         "relu2": lambda a: functional.relu(a).square()}[kind](gate)
+         "relu2": lambda a: functional.relu(a).square(),
+         "clamped": lambda a: a.clamp(max=7) * torch.sigmoid(1.702 * a.clamp(max=7))}[kind](gate)
+    if up is not None and kind == "clamped":
+        up = up.clamp(-7, 7) + 1
     out.copy_(y if up is None else y * up)
 
 
