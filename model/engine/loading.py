@@ -30,6 +30,8 @@ from model.network.weights import Progress, weight_infos
 from model.sizes import PAGE_SIZE, step_tokens
 
 Report = Callable[[str], None]
+_TOLD_WIDENING = 1.05
+"""Of weights in memory over those in the file: from there on it is told."""
 _SMALL_MODEL = 256 << 20
 """Bytes of weights below which torch's own threads cost more than they bring while loading."""
 
@@ -80,6 +82,9 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     draft_bytes = draft.nbytes(config, config.max_seq_len or model.spec.max_positions, chunk) if draft else 0
     plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
     lines = [*plan.lines(), *(["of this model its text part alone is loaded"] if model.is_text_part else [])]
+    widening = sum(info.nbytes for info in infos) / max(1, reader.stored_bytes)
+    if reader.stored_bytes and widening > _TOLD_WIDENING:
+        lines.append(f"the weights take {widening:.2f} times their size in the file")
     for line in lines if report else ():
         report(line)
     sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)

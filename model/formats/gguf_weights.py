@@ -32,6 +32,10 @@ class GgufReader:
                 bytes_of[tensor.type.name] += tensor.nbytes
         return "GGUF " + ", ".join(name for name, _ in bytes_of.most_common())
 
+    @property
+    def stored_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.gguf.tensors.values())
+
     def has_tensor(self, name: str) -> bool:
         return _whole(name) in self.gguf
 
@@ -53,8 +57,10 @@ class GgufReader:
         tensor = self._checked(name + ".weight", (n, k))
         if tensor.type.dtype is not None:
             return MatrixInfo(_DENSE_KINDS[tensor.type.dtype], tensor.nbytes)
-        matrix = GroupMatrix(tensor.type.groups(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8)), None)
-        return MatrixInfo(matrix.kind, n * matrix.row_bytes)
+        one_row = tensor.type.groups(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8))
+        info = GroupMatrix(one_row, None).info
+        assert info.widened is not None
+        return MatrixInfo(info.kind, n * info.nbytes, MatrixInfo(info.widened.kind, n * info.widened.nbytes))
 
     def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         tensor = self._checked(name + ".weight", (n, k))

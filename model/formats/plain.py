@@ -21,6 +21,10 @@ class PlainReader:
         dtype = max(self.folder.tensors.values(), key=lambda info: info.nbytes).dtype
         return str(dtype).removeprefix("torch.")
 
+    @property
+    def stored_bytes(self) -> int:
+        return sum(info.nbytes for info in self.folder.tensors.values())
+
     def has_tensor(self, name: str) -> bool:
         return name in self.folder
 

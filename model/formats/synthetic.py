@@ -62,6 +62,8 @@ class SyntheticReader:
     def has_tensor(self, name: str) -> bool:
         return not name.endswith(".bias")
 
+    stored_bytes = 0
+
     def is_quantized(self, name: str) -> bool:
         return name != "lm_head" or self.head_bits == 4
 

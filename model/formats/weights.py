@@ -15,6 +15,8 @@ from torch import Tensor
 from model.kernels.groups import Groups
 
 CPU = torch.device("cpu")
+_PADDED_GROUP = 32     # columns that a smaller group takes where it is widened
+_BYTES_PER_GROUP = 4   # scale and zero point there
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ class GroupMatrix:
         return self.groups.kind
 
     @property
+    def info(self) -> MatrixInfo:
+        groups, k = self.groups, self.groups.codes.shape[1]
+        bits, count = groups.widened_bits, k // groups.size
+        padded = count * max(_PADDED_GROUP, groups.size)
+        widened = MatrixInfo(f"q{bits}", self.n * (padded * bits // 8 + count * _BYTES_PER_GROUP))
+        return MatrixInfo(groups.kind, self.n * self.row_bytes, widened)
+
+    @property
     def row_bytes(self) -> int:
         """What a row takes in memory, once it is packed."""
         groups = self.groups
@@ -80,6 +90,7 @@ class MatrixInfo:
 
     kind: str    # q4 | q8 | f16 | bf16 | f32, or of a GroupMatrix
     nbytes: int  # in memory, once it is packed
+    widened: MatrixInfo | None = None  # on a device without kernels for small groups
 
 
 class WeightReader(Protocol):
@@ -87,6 +98,10 @@ class WeightReader(Protocol):
 
     def describe(self) -> str:
         """Like '4-bit GPTQ g64' or 'bfloat16'."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of all tensors in the files; 0 if there are none."""
 
     def has_tensor(self, name: str) -> bool:
         """A tensor of exactly this name is there."""

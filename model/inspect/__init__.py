@@ -138,7 +138,7 @@ def _tell_weights(report: Report, config: ModelConfig, reader: WeightReader, eng
         tensors = reader.folder.tensors.items()
         _tell_tensors(report, [(name, str(info.dtype).removeprefix("torch."), info.nbytes,
                                 info.nbytes // info.dtype.itemsize) for name, info in tensors])
-    infos = weight_infos(reader, config, engine.exact, packs_table=True)
+    infos = weight_infos(reader, config, engine.exact, keeps_groups=True)
     sizes: Counter[str] = Counter()
     for info in infos:
         sizes[info.kind] += info.nbytes

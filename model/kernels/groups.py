@@ -72,7 +72,11 @@ class Groups:
             codes = torch.where(flat.repeat_interleave(self.size, 1), 0, codes)
             zeros = torch.where(flat, 1.0, zero + mins / torch.where(flat, 1.0, scales)).to(torch.float16)
             scales = torch.where(flat, mins, scales)
-        return codes, scales.to(torch.float16), zeros, 4 if self.bits <= 4 and self.table is None else 8
+        return codes, scales.to(torch.float16), zeros, self.widened_bits
+
+    @property
+    def widened_bits(self) -> int:
+        return 4 if self.bits <= 4 and self.table is None else 8
 
     def table_bytes(self) -> list[int]:
         """What the kernels look up: values + 128."""

@@ -132,15 +132,15 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
 
 
 def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
-                 packs_table: bool = False) -> list[MatrixInfo]:
+                 keeps_groups: bool = False) -> list[MatrixInfo]:
     """Check every matrix that will be needed and say what it will take. Raises ModelLoadError.
 
-    packs_table  the device looks embeddings up in packed weights
+    keeps_groups  the device has kernels for small groups, and looks embeddings up in them
     """
     spec, names = config.spec, config.names
     hidden, vocab = spec.hidden_size, spec.vocab_size
     table = _table_module(reader, config)
-    packs_table = packs_table and reader.is_quantized(table)
+    packs_table = keeps_groups and reader.is_quantized(table)
     if packs_table:
         infos = [reader.matrix_info(table, vocab, hidden)]
     else:
@@ -159,7 +159,7 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
         infos.append(infos[0] if head is None else reader.matrix_info(head, vocab, hidden))
     if _rounds_head(reader, config, exact):
         infos[-1] = MatrixInfo("q8", vocab * (hidden + 2 * -(-hidden // HEAD_GROUP_SIZE)))
-    return infos
+    return infos if keeps_groups else [info.widened or info for info in infos]
 
 
 def _biases(layer: Layer) -> Iterator[bool]:

@@ -61,6 +61,25 @@ def test_a_tied_head_and_biases_are_found(tmp_path):
     assert error(logits(tmp_path / "m.gguf"), logits(folder)) < 1e-5
 
 
+def test_weights_that_take_more_memory_than_in_the_file_are_told(tmp_path):
+    """FP8 becomes float16; GGUF's blocks of 8 bits stay as they are."""
+    tensors = random_tensors(TINY)
+    lines = {}
+    for name in ("fp8", "gguf"):
+        lines[name] = []
+        path = tmp_path / "m.gguf"
+        if name == "gguf":
+            write_llama(path, TINY, tensors, Type.Q8_0)
+        else:
+            path = write_model(tmp_path / "fp8", tensors={
+                key: t.to(torch.float8_e4m3fn) if "proj" in key else t for key, t in tensors.items()
+            } | {key + "_scale_inv": torch.tensor(1.0) for key in tensors if "proj" in key},
+                quantization_config={"quant_method": "fp8"})
+        load_engine(path, EngineConfig(device="cpu", threads=1), report=lines[name].append).close()
+    assert any(line.startswith("the weights take 1.") for line in lines["fp8"])
+    assert not any("times their size" in line for line in lines["gguf"])
+
+
 def test_a_tied_head_of_blocks_is_one_weight_with_the_embeddings(tmp_path):
     config = TINY | {"tie_word_embeddings": True}
     weights = write_llama(tmp_path / "m.gguf", config, random_tensors(config), Type.Q8_0)
@@ -111,6 +130,9 @@ def test_what_a_matrix_will_take_is_known_from_the_header(kind, tmp_path):
     assert info.kind == packed.kind
     assert 0 <= packed.nbytes - info.nbytes < 2048  # a list of the groups' places
     assert 0.99 < info.nbytes / raw.nbytes < 1.2
+    codes, scales, _, bits = matrix.groups.widened()  # what a device without such kernels makes of it
+    padded = codes.numel() * max(32, matrix.groups.size) // matrix.groups.size
+    assert (info.widened.kind, info.widened.nbytes) == (f"q{bits}", padded * bits // 8 + 4 * scales.numel())
     assert reader.table("m.weight", 64, 512).dtype == torch.float16
     assert reader.describe() == f"GGUF {kind.name}"
 
