@@ -49,6 +49,7 @@ def test_on_a_touch_screen_enter_is_a_new_line_and_the_button_sends(new_context,
     assert page.input_value("#text") == "one\ntwo"
     page.tap(".send")
     expect(page.locator(".from-user .md")).to_have_text("one\ntwo", use_inner_text=True)
+    wait_until_quiet(page)
     page.fill("#text", "three")
     page.focus("#text")
     page.keyboard.press("Control+Enter")

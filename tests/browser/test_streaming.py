@@ -140,6 +140,22 @@ def test_a_stale_tab_loses_nothing(page, open_session, site, watch):
     expect(page.locator(".from-user .md")).to_have_text(["From elsewhere", "From the stale tab"])
 
 
+def test_a_message_that_meets_the_end_of_a_reply_is_sent_all_the_same(page, open_session, site, watch):
+    """The page does not know yet that the reply which it watches has ended; nobody else changed anything."""
+    watch.expected = ("409 (CONFLICT)",)
+    session_id = open_session()
+    for path in ("**/api/changes**", "**/events**"):
+        page.route(path, lambda route: None)  # never answered: the reply seems to go on
+    say(page, "First")
+    deadline = time.monotonic() + 60
+    while len(site.read(session_id)["messages"]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    say(page, "Second")
+    expect(page.locator(".toast")).to_have_count(0)
+    said = [message["text"] for message in site.read(session_id)["messages"] if message["author"] == "user"]
+    assert said == ["First", "Second"]
+
+
 def test_scrolling_up_lets_go_at_once_and_the_end_takes_hold_again(page, open_session, site):
     site.model.scripts.append(
         "\n\n".join(f"Line {number} of a reply that is longer than the window." for number in range(90))

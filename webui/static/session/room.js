@@ -10,7 +10,7 @@ import { Answers } from "./answers.js";
 import { corrections } from "./corrections.js";
 import { createOperations } from "./operations.js";
 import { createSaving, unsavedSession } from "./saving.js";
-import { shownPath, withOutgoing } from "./tree.js";
+import { differsOnlyIn, shownPath, withOutgoing } from "./tree.js";
 import { createWatching } from "./watching.js";
 
 /**
@@ -55,7 +55,14 @@ export function createRoom(store, page) {
   const ask = (id, what, body) =>
     operation(async (session) => {
       if (session.id !== id) throw new ApiError(404, { error: { message: "Another session is shown by now." } });
-      return post(`/api/sessions/${id}/${what}`, { revision: session.revision, ...body });
+      const send = (revision) => post(`/api/sessions/${id}/${what}`, { revision, ...body });
+      try {
+        return await send(session.revision);
+      } catch (error) {
+        const now = error instanceof ApiError && error.status === 409 && error.session;
+        if (!now || now.id !== id || !differsOnlyIn(session, now, replies.hasWatched)) throw error;
+        return send(now.revision); // a reply that is shown here has ended meanwhile: no other tab did anything
+      }
     });
 
   const room = {

@@ -70,6 +70,17 @@ export function shownPath(session, lives, viewLeaf) {
   return path.reverse();
 }
 
+/**
+ * Whether nothing but some messages differs between two states of a session: those were added or changed.
+ * @param {Session} before @param {Session} now @param {(id: string) => boolean} isAmong
+ */
+export function differsOnlyIn(before, now, isAmong) {
+  const others = ({ messages }) =>
+    messages.filter(({ id }) => !isAmong(id)).map(({ id, parent, text }) => [id, parent, text]);
+  const sameLeaf = now.leaf === before.leaf || (now.leaf !== null && isAmong(now.leaf));
+  return sameLeaf && JSON.stringify(others(before)) === JSON.stringify(others(now));
+}
+
 /** The id of what the user just said, as long as the server has not given it one. */
 export const OUTGOING = "outgoing";
 

@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * What the events of running replies change in the session on screen: where a reply stands, and how it ends.
- * @import { Live, Message } from "../types.js"
+ * @import { Live, Message, Running } from "../types.js"
  * @import { Store } from "./store.js"
  */
 
@@ -18,6 +18,8 @@ import { messageOf, withMessage } from "./tree.js";
 export function createWatching(store, page, refresh) {
   /** Someone waits here for every reply to end. @type {(() => void)[]} */
   let waiting = [];
+  /** What the replies that were watched here have become, or will. @type {Set<string>} */
+  const written = new Set();
 
   const replies = createReplies(store, {
     connection: page.connection,
@@ -60,16 +62,24 @@ export function createWatching(store, page, refresh) {
       viewLeaf: viewLeaf === live.messageId ? null : viewLeaf,
     });
     store.touch("live");
-    if (next) replies.watch(next, live.sessionId);
+    if (next) watch(next, live.sessionId);
     if (store.state.live.size) return;
     for (const resolve of waiting.splice(0)) resolve();
     refresh();
   }
 
+  /** @param {Running} running @param {string} sessionId */
+  function watch(running, sessionId) {
+    written.add(running.message_id);
+    replies.watch(running, sessionId);
+  }
+
   const stop = () => replies.stop().catch(page.error);
 
   return {
-    watch: replies.watch,
+    watch,
+    /** Whether a message is a reply that was watched here. @param {string} id */
+    hasWatched: (id) => written.has(id),
     leave: replies.leave,
     stop,
 
