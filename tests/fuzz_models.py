@@ -4,7 +4,7 @@
 
 One of each kind in turn: config.json, the headers of safetensors and GGUF files, tokenizer_config.json,
 tokenizer.json, tokenizer.model. A case of over CASE_SECONDS ends the program with the stacks of all threads;
-one that fails in another way is written to the file that is named.
+one that fails in another way stays in the folder that is named. Ctrl+C ends it with what was done so far.
 """
 
 from __future__ import annotations
@@ -240,16 +240,19 @@ KINDS: dict[str, int] = {"config": 20, "config_bytes": 5, "safetensors": 10, "sa
 
 
 def fuzz(folder: Path, count: int, seed: int, kinds: dict[str, int] = KINDS) -> Counter[str]:
-    """`count` cases; "KIND read" and "KIND refused" -> how many. Raises what no reader may."""
+    """`count` cases, or those until Ctrl+C; "KIND read" and "KIND refused" -> how many. Raises what no reader
+    may."""
     rng, counts = random.Random(seed), Counter[str]()
     cases = Cases(folder, rng)
     names, weights = list(kinds), list(kinds.values())
-    for _ in range(count):
-        name = rng.choices(names, weights)[0]
-        faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
-        counts[f"{name} {_outcome(getattr(cases, name))}"] += 1
-        cases.clear()
+    with contextlib.suppress(KeyboardInterrupt):
+        for _ in range(count):
+            name = rng.choices(names, weights)[0]
+            faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
+            counts[f"{name} {_outcome(getattr(cases, name))}"] += 1
+            cases.clear()
     faulthandler.cancel_dump_traceback_later()
+    cases.clear()
     return counts
 
 
@@ -273,7 +276,7 @@ def main() -> None:
         raise
     folder.rmdir()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
-    print(json.dumps({"seed": seed, "cases": count, "seconds": round(time.monotonic() - started),
+    print(json.dumps({"seed": seed, "cases": counts.total(), "seconds": round(time.monotonic() - started),
                       "memory grew by MiB": grown, **dict(sorted(counts.items()))}))
 
 
