@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from model.text.messages import joined
 from tools.starter.corpus import documents
 from tools.starter.corpus.personas import SHIPPED, random_persona
 from tools.starter.corpus.phrases import FOLDER, read_phrases
@@ -84,7 +85,8 @@ def session_of(lines, bots, user, persona_texts):
     }
     ids = {record["name"]: number for number, record in records.items()}
     path = [
-        {"id": f"m{index}", "author": ids.get(line.by, "user"), "name": line.by, "text": line.text}
+        {"id": f"m{index}", "author": ids.get(line.by, "user"), "name": line.by, "text": line.text,
+         "thinking": ""}
         for index, line in enumerate(lines)
     ]
     session = {
@@ -103,7 +105,7 @@ def test_a_room_is_rendered_as_the_page_renders_it(seed):
     for bot in room.bots:
         seen = bot_view(session, records, records[ids[bot.name]], path)
         ours = view(room.lines, bot.name, bot.text, room.names, room.user)
-        assert [(message.role, message.content) for message in seen.messages] == ours
+        assert [(message.role, message.content) for message in joined(seen.messages)] == ours
 
 
 def test_a_talk_with_one_bot_is_rendered_as_the_page_renders_it():
@@ -112,7 +114,7 @@ def test_a_talk_with_one_bot_is_rendered_as_the_page_renders_it():
     session, records, ids, path = session_of(lines, [persona.name], "User", {persona.name: persona.text})
     seen = bot_view(session, records, records[ids[persona.name]], path)
     ours = view(lines, persona.name, persona.text, [persona.name], "User")
-    assert [(message.role, message.content) for message in seen.messages] == ours
+    assert [(message.role, message.content) for message in joined(seen.messages)] == ours
     assert ours[-1] == ("user", "(go on)")
 
 
