@@ -65,7 +65,7 @@ class SyntheticReader:
     stored_bytes = 0
 
     def is_quantized(self, name: str) -> bool:
-        return name != "lm_head" or self.head_bits == 4
+        return name.endswith("_proj") or (name == "lm_head" and self.head_bits == 4)
 
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         if not self.is_quantized(name):

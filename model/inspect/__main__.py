@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from model.config import EngineConfig
 from model.inspect import inspect_model
+from model.options import path_option
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 if the model can be loaded, else 1."""
     parser = argparse.ArgumentParser(prog="python -m model.inspect", description=__doc__)
-    parser.add_argument("path", type=Path, help="a GGUF file, or the folder of a model")
+    parser.add_argument("path", type=path_option, help="a GGUF file, or the folder of a model")
     parser.add_argument("--exact", action="store_true", help="as it would be loaded with app.py --exact")
     arguments = parser.parse_args(argv)
     report = inspect_model(arguments.path, EngineConfig(device="cpu", exact=arguments.exact))
