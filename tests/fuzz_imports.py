@@ -10,7 +10,6 @@ far are printed with each new start.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import logging
 import random
@@ -26,6 +25,7 @@ from flask.testing import FlaskClient
 
 from model import PARAMETER_SPECS
 from tests.helpers.api import LIN, MARLOW, OTTO
+from tests.helpers.case_limit import case_limit
 from tests.helpers.failing_disk import FastDisk
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
@@ -254,28 +254,27 @@ def fuzz(folder: Path, count: int, seed: int,
         assert not store.problems, store.problems
         app = create_app(FakeModel(prompt_steps=1), store)
         for _ in range(first, min(count, first + RESTART_EVERY)):
-            faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
-            data = import_of(rng)
-            counts["imports"] += 1
-            actions = Actions(app.test_client(), rng, counts)
-            known = {bot["id"] for bot in store.known_bots()}
-            try:
-                made = actions.ask("POST", "/api/sessions/import", {
-                    "data": data, "unknown": rng.choice(["make", "make", "keep", "ask"])})
-                if made.get("session"):
-                    counts["taken"] += 1
-                    actions.all_of(made["session"])
-                    if rng.random() < 0.9:  # the others are there at the next start
-                        undo = actions.ask("DELETE", f"/api/sessions/{made['session']['id']}")["undo"]
-                        restored = actions.ask("POST", "/api/sessions/restore", {"undo": undo})
-                        actions.delete(restored["session"])
-            except Exception:
-                print(f"seed {seed}, import {counts['imports']}: {json.dumps(data)}", file=sys.stderr)
-                raise
-            for bot in store.known_bots():
-                if bot["id"] not in known:
-                    actions.ask("DELETE", f"/api/bots/{bot['id']}")
-        faulthandler.cancel_dump_traceback_later()
+            with case_limit(CASE_SECONDS):
+                data = import_of(rng)
+                counts["imports"] += 1
+                actions = Actions(app.test_client(), rng, counts)
+                known = {bot["id"] for bot in store.known_bots()}
+                try:
+                    made = actions.ask("POST", "/api/sessions/import", {
+                        "data": data, "unknown": rng.choice(["make", "make", "keep", "ask"])})
+                    if made.get("session"):
+                        counts["taken"] += 1
+                        actions.all_of(made["session"])
+                        if rng.random() < 0.9:  # the others are there at the next start
+                            undo = actions.ask("DELETE", f"/api/sessions/{made['session']['id']}")["undo"]
+                            restored = actions.ask("POST", "/api/sessions/restore", {"undo": undo})
+                            actions.delete(restored["session"])
+                except Exception:
+                    print(f"seed {seed}, import {counts['imports']}: {json.dumps(data)}", file=sys.stderr)
+                    raise
+                for bot in store.known_bots():
+                    if bot["id"] not in known:
+                        actions.ask("DELETE", f"/api/bots/{bot['id']}")
         parlor(app).close("the case is over", 1.0)
         for path in store.trash.iterdir():
             path.unlink()

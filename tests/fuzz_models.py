@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import faulthandler
 import json
 import random
 import resource
@@ -36,6 +35,7 @@ from model.formats.safetensors_reader import TensorFolder, read_header
 from model.model_config import ModelConfig
 from model.text.tokenizer import Tokenizer
 from tests.helpers import gguf_files
+from tests.helpers.case_limit import case_limit
 from tests.helpers.text_samples import LLAMA_SP
 
 CASE_SECONDS = 20
@@ -248,10 +248,9 @@ def fuzz(folder: Path, count: int, seed: int, kinds: dict[str, int] = KINDS) -> 
     with contextlib.suppress(KeyboardInterrupt):
         for _ in range(count):
             name = rng.choices(names, weights)[0]
-            faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
-            counts[f"{name} {_outcome(getattr(cases, name))}"] += 1
-            cases.clear()
-    faulthandler.cancel_dump_traceback_later()
+            with case_limit(CASE_SECONDS):
+                counts[f"{name} {_outcome(getattr(cases, name))}"] += 1
+                cases.clear()
     cases.clear()
     return counts
 

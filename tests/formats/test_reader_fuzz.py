@@ -4,10 +4,17 @@ Whatever stands in the files, the readers answer with a result or with ModelLoad
 than the files themselves hold. `python -m tests.fuzz_models N` goes on with N others.
 """
 
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 
 from model.formats import safetensors_reader
+from model.kernels.build.library import REPOSITORY
 from tests.fuzz_models import Cases, fuzz
 
 
@@ -37,5 +44,16 @@ def test_damaged_files_are_read_or_refused(tmp_path, no_giant_allocation, kind, 
 
 def test_a_reader_that_fails_in_another_way_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(Cases, "config", lambda self: {}["missing"])
+    monkeypatch.setattr("tests.fuzz_models.CASE_SECONDS", 0.5)
     with pytest.raises(KeyError):
         fuzz(tmp_path, 5, 1, {"config": 1})
+    time.sleep(1)  # a limit that is still armed would end the process
+
+
+def test_a_case_that_takes_too_long_ends_the_process_with_its_stack():
+    program = ("import time\n"
+               "from tests.helpers.case_limit import case_limit\n"
+               "with case_limit(0.2): time.sleep(9)")
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True,
+                            check=False)
+    assert result.returncode == 1 and "Timeout" in result.stderr
