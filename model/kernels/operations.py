@@ -5,6 +5,7 @@ The meaning of each operation, with shapes and dtypes, is written at the functio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -100,6 +101,11 @@ class Operations(Protocol):
 
     def activate(self, x: Tensor, out: Tensor, kind: str, gated: bool) -> None: ...
 
+    def gate_rows(self, x: Tensor, gate: Tensor, out: Tensor, kind: str) -> None: ...
+
+    def softplus_rows(self, x: Tensor, bias: Tensor | None, out: Tensor, scale: Tensor | None = None,
+                      low: float = 0.0, high: float = math.inf) -> None: ...
+
     def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None: ...
 
     def rotate_heads(self, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_heads: int,
@@ -116,6 +122,15 @@ class Operations(Protocol):
                         sinks: Tensor | None = None) -> None: ...
 
     def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None: ...
+
+    def short_conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, states: Tensor, slots: Tensor,
+                   cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, activation: str = "none") -> None: ...
+
+    def gated_delta(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, states: Tensor,
+                    slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor) -> None: ...
+
+    def mamba2(self, x: Tensor, b: Tensor, c: Tensor, dt: Tensor, a: Tensor, d: Tensor | None, states: Tensor,
+               slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor) -> None: ...
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
                probabilities: Tensor | None = None) -> Tensor: ...

@@ -2,7 +2,7 @@
 
 The same names and arguments as the methods of `Operations`. Written to be read, not to be fast. All
 arithmetic is float32 (float64 where a function says so); all tensors are on one device. The linear operations
-are in linear.py, the layout of the cache's pages is in cache.py.
+are in linear.py, layers with a state in states.py, the layout of the cache's pages is in cache.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.kernels.reference.cache import cache_kind, hadamard, read_keys, read_values, write
 from model.kernels.reference.linear import LinearWeight, linear, pack_dense, pack_groups, pack_linear
+from model.kernels.reference.states import gated_delta, mamba2, short_conv
 from model.kernels.sampling import SamplingRow
 
 
@@ -65,17 +66,45 @@ def activate(x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
           gelu_tanh  a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3)))
           relu2      max(a, 0)^2
           clamped    a / (1 + exp(-1.702 * a)) of min(a, 7), and what it gates is kept within -7 and 7, plus 1
+          sigmoid    1 / (1 + exp(-a))
+          none       a
     out   float32 [T, n], any row stride
     """
     gate, up = x.chunk(2, dim=-1) if gated else (x, None)
-    functional = torch.nn.functional
-    y = {"silu": functional.silu, "gelu": functional.gelu,
-         "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
-         "relu2": lambda a: functional.relu(a).square(),
-         "clamped": lambda a: a.clamp(max=7) * torch.sigmoid(1.702 * a.clamp(max=7))}[kind](gate)
+    y = activated(gate, kind)
     if up is not None and kind == "clamped":
         up = up.clamp(-7, 7) + 1
     out.copy_(y if up is None else y * up)
+
+
+def activated(a: Tensor, kind: str) -> Tensor:
+    """f(a) of `activate`."""
+    functional = torch.nn.functional
+    return {"silu": functional.silu, "gelu": functional.gelu,
+            "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
+            "relu2": lambda a: functional.relu(a).square(),
+            "clamped": lambda a: a.clamp(max=7) * torch.sigmoid(1.702 * a.clamp(max=7)),
+            "sigmoid": torch.sigmoid, "none": lambda a: a}[kind](a)
+
+
+def gate_rows(x: Tensor, gate: Tensor, out: Tensor, kind: str) -> None:
+    """out = x * f(gate), f being one of ACTIVATIONS but `clamped`; float32 [T, n], any row stride.
+
+    out may be x or gate itself.
+    """
+    out.copy_(x * activated(gate, kind))
+
+
+def softplus_rows(x: Tensor, bias: Tensor | None, out: Tensor, scale: Tensor | None = None, low: float = 0.0,
+                  high: float = math.inf) -> None:
+    """out = clamp(log(1 + exp(x + bias)), low, high) * scale: a step or a decay of each head.
+
+    x            float32 [T, n], any row stride
+    bias, scale  float32 [n]; None: 0, 1
+    out          float32 [T, n], any row stride; may be x itself
+    """
+    y = torch.nn.functional.softplus(x if bias is None else x + bias).clamp(low, high)
+    out.copy_(y if scale is None else y * scale)
 
 
 def cap_rows(x: Tensor, scale: float, cap: float | None = None) -> None:
@@ -348,11 +377,16 @@ class ReferenceOperations:
     embed = staticmethod(embed)
     norm_rows = staticmethod(norm_rows)
     activate = staticmethod(activate)
+    gate_rows = staticmethod(gate_rows)
+    softplus_rows = staticmethod(softplus_rows)
     cap_rows = staticmethod(cap_rows)
     rotate_heads = staticmethod(rotate_heads)
     rope_write_kv = staticmethod(rope_write_kv)
     paged_attention = staticmethod(paged_attention)
     copy_pages = staticmethod(copy_pages)
+    short_conv = staticmethod(short_conv)
+    gated_delta = staticmethod(gated_delta)
+    mamba2 = staticmethod(mamba2)
     sample = staticmethod(sample)
     pack_linear = staticmethod(pack_linear)
     pack_dense = staticmethod(pack_dense)
