@@ -4,7 +4,9 @@ A SQLite file beside the sessions, only ever a copy of them: what it does not ha
 names, and the caller reads that. A thread of its own keeps it up to date; a damaged one is made anew; where
 SQLite has no trigrams there is none. Words are found anywhere, also in the middle of others.
 
-Rows of messages are numbered session by session: the session's number << ROW_BITS, and a number in it.
+Rows of messages are numbered session by session: the session's number << ROW_BITS, and a number in it. The
+index knows three characters in a row; shorter words are found as the beginnings of such, for which each text
+has an END of two characters more.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +24,13 @@ from typing import Any
 from ..errors import NotFound
 from .schema import Session
 
-VERSION = 1  # of the tables below; another one's file is made anew
+VERSION = 2  # of the tables below; another one's file is made anew
 ROW_BITS = 24
 SNIPPET = 120
-TRIGRAM = 3  # characters; shorter words are looked for in every text
+TRIGRAM = 3  # characters
+MOST_TRIGRAMS = 100  # that begin with a short word, if it is to be found by them
+END = "\n\n"
+LAST_CHARACTER = chr(sys.maxunicode)
 WAIT_SECONDS = 0.5  # after a change, for the next one
 AT_ONCE = 200  # sessions written, rows read
 log = logging.getLogger("parlor.search")
@@ -37,12 +43,22 @@ CREATE TABLE messages (row INTEGER PRIMARY KEY, id TEXT NOT NULL, checksum INTEG
 CREATE TABLE texts (row INTEGER PRIMARY KEY, text TEXT NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5 (folded, content='messages', content_rowid='row',
                                        tokenize='trigram case_sensitive 1');
+CREATE VIRTUAL TABLE trigrams USING fts5vocab (words, 'row');
 """
 
 
 def fold(text: str) -> str:
     """For comparing: without regard to capital letters."""
     return text.casefold()
+
+
+def _indexed(text: str) -> str:
+    return _without_nul(fold(text)) + END
+
+
+def _without_nul(folded: str) -> str:
+    """SQLite reads a text up to the first NUL."""
+    return folded.replace("\0", "\ufffd")
 
 
 def snippet(text: str, folded: str, word: str) -> str:
@@ -102,7 +118,7 @@ class SearchIndex:
             unknown = set(self._changed)
         try:
             with contextlib.closing(self._connect()) as database:
-                return _find(database, words), unknown
+                return _find(database, list(map(_without_nul, words))), unknown
         except sqlite3.Error as error:
             log.warning("the search index cannot be read: %s", error)
             return None
@@ -179,7 +195,7 @@ class SearchIndex:
             return
         database.execute("INSERT INTO sessions (id, stamp, title) VALUES (?, ?, ?) ON CONFLICT (id) DO "
                          "UPDATE SET stamp = excluded.stamp, title = excluded.title",
-                         (session_id, stamp, fold(session["title"])))
+                         (session_id, stamp, _without_nul(fold(session["title"]))))
         number, = database.execute("SELECT number FROM sessions WHERE id = ?", (session_id,)).fetchone()
         texts = {message["id"]: message["text"] for message in session["messages"] if message["text"]}
         _write_messages(database, number, texts)
@@ -214,9 +230,9 @@ def _write_messages(database: sqlite3.Connection, number: int, texts: dict[str, 
             continue
         next_row += row == next_row
         database.execute("INSERT INTO messages VALUES (?, ?, ?, ?)",
-                         (row, message_id, checksums[message_id], fold(text)))
+                         (row, message_id, checksums[message_id], _indexed(text)))
         database.execute("INSERT INTO texts VALUES (?, ?)", (row, text))
-        database.execute("INSERT INTO words (rowid, folded) VALUES (?, ?)", (row, fold(text)))
+        database.execute("INSERT INTO words (rowid, folded) VALUES (?, ?)", (row, _indexed(text)))
 
 
 def _find(database: sqlite3.Connection, words: list[str]) -> dict[str, str]:
@@ -244,11 +260,20 @@ def _find(database: sqlite3.Connection, words: list[str]) -> dict[str, str]:
 
 def _first_rows(database: sqlite3.Connection, word: str) -> dict[int, int]:
     """Number of each session in whose texts the word stands -> the first such row."""
-    if len(word) >= TRIGRAM:
-        phrase = '"' + word.replace('"', '""') + '"'
+    phrases = [word] if len(word) >= TRIGRAM else [trigram for trigram, in database.execute(
+        "SELECT term FROM trigrams WHERE term >= ? AND term < ? LIMIT ?",
+        (word, word + LAST_CHARACTER, MOST_TRIGRAMS + 1))]
+    if not phrases:
+        return {}
+    if len(phrases) <= MOST_TRIGRAMS:
         query = f"SELECT rowid >> {ROW_BITS}, min(rowid) FROM words WHERE words MATCH ? GROUP BY 1"
-        return dict(database.execute(query, (phrase,)))
+        return dict(database.execute(query, (" OR ".join(map(_quoted, phrases)),)))
+    # a letter that stands nearly everywhere: each session's first texts tell
     query = f"""SELECT number, (SELECT row FROM messages WHERE row >= number << {ROW_BITS}
                                 AND row < (number + 1) << {ROW_BITS} AND instr(folded, ?) LIMIT 1) AS first
                 FROM sessions WHERE first IS NOT NULL"""
     return dict(database.execute(query, (word,)))
+
+
+def _quoted(phrase: str) -> str:
+    return '"' + phrase.replace('"', '""') + '"'
