@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
 
-def load_model(path: str | Path, config: EngineConfig | None = None, *,
+def load_model(path: str | Path, config: EngineConfig | None = None, *, name: str = "",
                progress: Callable[[str, float], None] | None = None,
                report: Callable[[str], None] | None = None, **options: Any) -> ChatModel:
     """Load a GGUF file, or a folder: config.json, the weights, a tokenizer and, if there is one, a template.
 
     config   how the engine is to run
+    name     what it is called; without one its file or folder says
     options  fields of EngineConfig by their names, instead: load_model(path, device="cpu", cache="q8")
 
     `report(line)` is called with the table of what memory it will take, then `progress(what, share)` while it
@@ -44,7 +45,8 @@ def load_model(path: str | Path, config: EngineConfig | None = None, *,
         from model.engine.loading import load_engine  # takes seconds, for torch
         tokenizer, prompt_format = loading.result()
     try:
-        return ChatModel(load_engine(file or path, config, progress, report=report), tokenizer, prompt_format)
+        engine = load_engine(file or path, config, progress, report=report, name=name)
+        return ChatModel(engine, tokenizer, prompt_format)
     except BaseException:
         prompt_format.close()
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.files import ModelLoadError, is_there
+from model.formats.gguf_parts import is_gguf
 
 _MAX_SEEN = 1000  # entries of a folder; a model's has some dozens
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -28,7 +29,7 @@ def find_model(path: Path) -> Path:
 
 def _found(path: Path) -> Path:
     if path.is_file():
-        if path.suffix == ".gguf":
+        if is_gguf(path):
             return path
         what = "one of a model's files" if (path.parent / "config.json").exists() else "no GGUF file"
         raise ModelLoadError(f"{path} is {what}; give the folder, {path.parent}, or a .gguf file")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,16 +49,18 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def load_engine(path: Path, config: EngineConfig | None = None, progress: Progress | None = None,
-         places: list[Place] | None = None, report: Report | None = None) -> Engine:
+         places: list[Place] | None = None, report: Report | None = None, name: str = "") -> Engine:
     """Load a model's folder or GGUF file.
 
     places  where its layers go; None: where `config` says
     report  hears the lines of the memory plan, before anything is loaded
+    name    what the model is called; without one its file or folder says
 
     Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
     """
     config = config or EngineConfig()
     model, reader = open_model(path, config.exact)
+    model = replace(model, name=name or model.name)
     return _assembled(reader, model, config, progress, places, report)
 
 

@@ -9,6 +9,25 @@ from model.files import ModelLoadError
 
 MAX_FILES = 1024
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_BLOB = re.compile(r"sha256-[0-9a-f]{64}")
+"""What Ollama calls the files that it downloads; those of models are GGUF."""
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file of this name is taken for GGUF."""
+    return path.suffix == ".gguf" or _BLOB.fullmatch(path.name) is not None
+
+
+def stem(path: Path) -> str:
+    """A model's name by its file: without the suffix, and without the number of a part."""
+    match = _PART.fullmatch(path.name)
+    return match[1] if match else path.name.removesuffix(".gguf")
+
+
+def first_part(path: Path) -> Path:
+    """Of a split model; of any other one the file itself. It need not be there."""
+    match = _PART.fullmatch(path.name)
+    return path.with_name(f"{match[1]}-00001-of-{match[3]}.gguf") if match else path
 
 
 def find_gguf(path: Path) -> Path | None:
@@ -17,7 +36,7 @@ def find_gguf(path: Path) -> Path | None:
     Raises ModelLoadError if it is a folder with several models, naming them.
     """
     if path.is_file():
-        return path if path.suffix == ".gguf" else None
+        return path if is_gguf(path) else None
     if not path.is_dir() or (path / "config.json").is_file():
         return None
     files = [file for file in sorted(path.glob("*.gguf")) if not file.name.startswith("mmproj")]

@@ -28,7 +28,7 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
     shares, start = [], 0
     for index, (place, count) in enumerate(zip(places, counts, strict=True)):
         weights = sum(layers[start:start + count])
-        scratch = _scratch_bytes(config, engine, place, count, prefill_chunk)
+        scratch = scratch_bytes(config, engine, place, count, prefill_chunk)
         if index == 0:
             weights += first
         if index == len(places) - 1:
@@ -38,8 +38,9 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
     return plan_shares(config, engine, shares), counts
 
 
-def _scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_layers: int,
+def scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_layers: int,
                    prefill_chunk: int) -> int:
+    """Buffers on one place that do not grow with the context, for `num_layers` of the layers."""
     max_tokens = step_tokens(prefill_chunk)
     scratch = buffer_bytes(config.spec, max_tokens, LOGIT_ROWS)
     if place.device.type == "cuda":
