@@ -13,6 +13,7 @@ from model.config import shown
 from model.families import rope as scaling
 from model.families.spec import Activation, Attention, Dense, Layer, LongRope, Moe, Norm, Rope, Spec
 from model.files import ModelLoadError
+from model.kernels.routing import Routing
 
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh",
@@ -126,10 +127,24 @@ def dense(fields: Fields, key: str = "hidden_act", default: str = "silu", **part
     return Dense(size, **{"activation": _ACTIVATIONS[name], **parts})
 
 
-def moe(fields: Fields, expert: Dense, count_key: str, **parts: Any) -> Moe:
-    """`parts` are further fields of Moe."""
+def moe(fields: Fields, expert: Dense, count_key: str, routing: dict[str, Any] | None = None,
+        **parts: Any) -> Moe:
+    """`routing`: fields of Routing besides top_k; `parts`: further fields of Moe."""
     count = fields.integer(count_key, 1, 4096)
-    return Moe(count, fields.integer("num_experts_per_tok", 1, count), expert, **parts)
+    chosen = Routing(fields.integer("num_experts_per_tok", 1, count), **(routing or {}))
+    return Moe(count, expert, chosen, **parts)
+
+
+def grouped_routing(fields: Fields, count_key: str, scoring: str = "sigmoid") -> dict[str, Any]:
+    """Fields of Routing as DeepSeek's configs have them: n_group, topk_group, norm_topk_prob,
+    routed_scaling_factor."""
+    count, groups = fields.integer(count_key, 1, 4096), fields.integer("n_group", 1, 4096, 1)
+    if count % groups or (groups > 1 and count // groups < 2):
+        raise fields.error("n_group", groups, f"a divisor of {count_key}, {count}, that leaves two "
+                           "experts or more to a group")
+    return {"scoring": scoring, "renormalized": fields.boolean("norm_topk_prob"), "share_eps": 1e-20,
+            "scale": fields.number("routed_scaling_factor", 0.0, 1e4, 1.0), "num_groups": groups,
+            "top_groups": fields.integer("topk_group", 1, groups, groups), "best_of_group": 2}
 
 
 def spec(fields: Fields, layers: Sequence[Layer], norm: Norm, **parts: Any) -> Spec:

@@ -20,7 +20,7 @@ def from_config(fields: Fields) -> Spec:
                            "not supported")
     norm = rms_norm(fields, default=1e-5)
     expert = Dense(fields.integer("moe_intermediate_size", 8, 1 << 20), "clamped", bias=True)
-    experts = moe(fields, expert, "num_experts", softmax="chosen", router_bias=True)
+    experts = moe(fields, expert, "num_experts", {"scoring": "softmax of chosen"}, router_bias=True)
     turned, window = rope(fields, theta=150000.0), window_of(fields)
     parts: dict[str, Any] = {"sinks": True, "qkv_bias": True, "o_bias": True}
     layers = [Layer(attention(fields, turned, window=window if is_window else None, **parts), experts, norm)

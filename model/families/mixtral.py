@@ -14,7 +14,7 @@ from model.families.spec import Dense, Spec
 def from_config(fields: Fields) -> Spec:
     fields = fields.with_defaults(rms_norm_eps=1e-5, num_experts_per_tok=2, num_local_experts=8)
     size = fields.integer("intermediate_size", 8, 1 << 20)
-    experts = moe(fields, Dense(size), "num_local_experts", renormalized=True)
+    experts = moe(fields, Dense(size), "num_local_experts", {"renormalized": True})
     spec = uniform(fields, window=window_of(fields))
     return replace(spec, layers=tuple(replace(layer, mlp=experts) for layer in spec.layers))
 

@@ -31,6 +31,12 @@ class Names:
     sinks: str = "self_attn.sinks"                   # the tensor itself
 
     router: str = "mlp.gate"
+    router_correction: str = "mlp.gate.e_score_correction_bias"  # the tensor itself
+    router_norm: str = "router.scale"                # the same
+    expert_scale: str = "router.per_expert_scale"    # the same
+    experts_norm: str = "pre_feedforward_layernorm_2"  # of a mixture and a shared expert that are apart
+    experts_out_norm: str = "post_feedforward_layernorm_2"
+    shared_out_norm: str = "post_feedforward_layernorm_1"
     expert_gate_up: tuple[str, ...] = ("mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj")
     expert_down: str = "mlp.experts.{}.down_proj"    # name#3: number 3 of those that lie in one tensor
     shared_gate_up: tuple[str, ...] = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj")
@@ -48,7 +54,9 @@ GGUF = Names(
     down_proj="ffn_down", attention_norm="attn_norm", mlp_norm="ffn_norm",
     attention_out_norm="post_attention_norm", mlp_out_norm="post_ffw_norm",
     query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight",
-    router="ffn_gate_inp", expert_gate_up=("ffn_gate_exps#{}", "ffn_up_exps#{}"),
+    router="ffn_gate_inp", router_correction="exp_probs_b.bias", router_norm="ffn_gate_inp.scale",
+    expert_scale="ffn_down_exps.scale", experts_norm="pre_ffw_norm_2", experts_out_norm="post_ffw_norm_2",
+    shared_out_norm="post_ffw_norm_1", expert_gate_up=("ffn_gate_exps#{}", "ffn_up_exps#{}"),
     expert_down="ffn_down_exps#{}",
     shared_gate_up=("ffn_gate_shexp", "ffn_up_shexp"), shared_down="ffn_down_shexp",
     shared_gate="ffn_gate_inp_shexp")

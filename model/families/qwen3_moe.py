@@ -14,7 +14,7 @@ def from_config(fields: Fields) -> Spec:
     fields = fields.with_defaults(num_experts_per_tok=8)
     key = "num_experts" if fields.raw.get("num_experts") is not None else "num_local_experts"
     experts = moe(fields, Dense(fields.integer("moe_intermediate_size", 8, 1 << 20, 768)), key,
-                  renormalized=fields.boolean("norm_topk_prob"))
+                  {"renormalized": fields.boolean("norm_topk_prob")})
     return _with_experts(fields, qwen3.from_config(fields), experts)
 
 
@@ -22,8 +22,8 @@ def second_from_config(fields: Fields) -> Spec:
     fields = fields.with_defaults(num_experts_per_tok=4)
     shared = Dense(fields.integer("shared_expert_intermediate_size", 8, 1 << 20, 5632))
     expert = Dense(fields.integer("moe_intermediate_size", 8, 1 << 20, 1408))
-    experts = moe(fields, expert, "num_experts", renormalized=fields.boolean("norm_topk_prob"), shared=shared,
-                  shared_gate=True)
+    experts = moe(fields, expert, "num_experts", {"renormalized": fields.boolean("norm_topk_prob")},
+                  shared=shared, shared_gate=True)
     spec = qwen2.layered(fields, qkv_bias=fields.boolean("qkv_bias", True))
     return _with_experts(fields, spec, experts)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model.kernels.routing import Routing
+
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "clamped"]
 """gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive; clamped: gpt-oss's."""
 
@@ -107,27 +109,47 @@ class Dense:
         """Outputs of gate and up together."""
         return self.intermediate_size * (2 if self.gated else 1)
 
+    @property
+    def is_fused(self) -> bool:
+        """The product with gate and up applies the activation, too."""
+        return self.gated and self.activation == "silu"
+
 
 @dataclass(frozen=True)
 class Moe:
-    """A router's choice of `top_k` experts for each token: the sum of what they give, each times its weight.
+    """A router's choice of experts for each token: the sum of what they give, each times its share.
 
-    The softmax of the router's scores is taken over all experts, or over those that were chosen.
+    The router reads what the experts read, or, with a norm of its own, that norm of the hidden state.
     """
 
     num_experts: int
-    top_k: int
     expert: Dense
-    softmax: Literal["all", "chosen"] = "all"
-    renormalized: bool = False            # the weights of the chosen add up to 1
+    routing: Routing
     router_bias: bool = False
+    correction: bool = False              # a number for each expert, added for the choice alone
+    expert_scale: bool = False            # a number for each expert: its shares are multiplied by it
+    scales_input: bool = False            # shares multiply what an expert reads, not what it gives
+    router_norm: Norm | None = None       # its weight is multiplied by router_scale
+    router_scale: float = 1.0
     shared: Dense | None = None           # an expert of every token
     shared_gate: bool = False             # times the sigmoid of a number of its own
+    apart: bool = False                   # the shared expert and the sum of the others are normed each before
+                                          # they are added; the others read a norm of their own
+
+    @property
+    def top_k(self) -> int:
+        return self.routing.top_k
 
     @property
     def intermediate_size(self) -> int:
         """Of the widest expert."""
         return max(self.expert.intermediate_size, 0 if self.shared is None else self.shared.intermediate_size)
+
+    @property
+    def wide_size(self) -> int:
+        """Of gate and up of the widest expert whose activation is a step of its own; 0: there is none."""
+        both = [mlp for mlp in (self.expert, self.shared) if mlp is not None]
+        return max((mlp.up_size for mlp in both if not mlp.is_fused), default=0)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from model.families.spec import Attention, Dense, HeadNorm, Layer, Moe, Norm, QueryScale, Rope, Spec
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.network.linear import Linear
+from model.network.mixture import Mixture, MixtureBuffers
 from model.network.place import Place
 from model.network.rope_tables import RopeTables, query_scales, rope_tables
 from model.network.weights import DenseWeights, LayerWeights, ModelWeights, MoeWeights, NormWeights
@@ -92,21 +93,16 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
               "qkv": max(a.qkv_size for a in attentions),
               "attention": max(a.query_size for a in attentions),
               "inner": max(mlp.intermediate_size for mlp in mlps),
-              "wide": max((mlp.up_size for mlp in mlps if not _is_fused(mlp)), default=0),
+              "wide": max((mlp.up_size for mlp in mlps if not mlp.is_fused), default=0),
               "normed": spec.hidden_size * any(not _norm_is_fused(layer) for layer in spec.layers),
               "branch": spec.hidden_size * any(not _adds_directly(layer) for layer in spec.layers),
               "scores": max((moe.num_experts for moe in mixtures), default=0)}
     if mixtures:
         widths |= {"normed": spec.hidden_size, "branch": spec.hidden_size, "gathered": spec.hidden_size,
-                   "given": spec.hidden_size}
+                   "given": spec.hidden_size, "gate": 1}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
     return {name: width for name, width in widths.items() if width}
-
-
-def _is_fused(mlp: Dense) -> bool:
-    """The product with gate and up applies the activation, too."""
-    return mlp.gated and mlp.activation == "silu"
 
 
 def _norm_is_fused(layer: Layer) -> bool:
@@ -147,6 +143,8 @@ class Rows:
 
     def of(self, name: str, width: int) -> Tensor:
         """float32 [rows, width] of a layer that uses so much of a row; rows lie side by side."""
+        if width == 0:
+            return self.buffers["hidden"][:0].view(0, 0)
         return self.buffers[name][self.first * width:self.last * width].view(-1, width)
 
 
@@ -313,7 +311,7 @@ class Stage:
                 of_prompts: bool) -> None:
         """Hidden states to what the mlp's last product reads."""
         inner = v.of("inner", mlp.intermediate_size)
-        if _is_fused(mlp):
+        if mlp.is_fused:
             self._multiply(layer, of.gate_up, weights.mlp_norm, v, inner, "silu_mul", of_prompts=of_prompts)
             return
         wide = v.of("wide", mlp.up_size)
@@ -321,44 +319,21 @@ class Stage:
         self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
 
     def _route(self, layer: Layer, mlp: MoeWeights, weights: LayerWeights, v: Rows, of_prompts: bool) -> None:
-        """A mixture: rows are gathered by expert, and what the experts give is added in their order."""
-        moe, normed, branch = layer.mlp, v.normed, v.branch
+        """A mixture, which reads the normed hidden states, into these."""
+        moe = layer.mlp
         assert isinstance(moe, Moe)
         if weights.mlp_norm is not None:
-            self._normalize(layer.norm, weights.mlp_norm, v.hidden, normed)
+            self._normalize(layer.norm, weights.mlp_norm, v.hidden, v.normed)
         else:
-            normed.copy_(v.hidden)
-        scores = v.of("scores", moe.num_experts)
-        mlp.router(normed, scores)
-        shares, chosen = chosen_experts(moe, scores)
-        if mlp.shared is None or moe.shared is None:
-            branch.zero_()
-        else:
-            self._compute_expert(moe.shared, mlp.shared, normed, branch, v, of_prompts)
-            if mlp.shared_gate is not None:
-                gate = v.of("scores", 1)
-                mlp.shared_gate(normed, gate)
-                branch.mul_(gate.sigmoid())
-        for expert in chosen.unique().tolist():
-            rows, places = (chosen == expert).nonzero(as_tuple=True)
-            x, y = v.of("gathered", len(normed[0]))[:len(rows)], v.of("given", len(normed[0]))[:len(rows)]
-            torch.index_select(normed, 0, rows, out=x)
-            self._compute_expert(moe.expert, mlp.experts[expert], x, y, v, of_prompts)
-            branch.index_add_(0, rows, y.mul_(shares[rows, places, None]))
+            v.normed.copy_(v.hidden)
+        hidden = self.spec.hidden_size
+        buffers = MixtureBuffers(v.of("scores", moe.num_experts), v.of("gate", 1), v.of("gathered", hidden),
+                                 v.of("given", hidden), v.of("inner", moe.intermediate_size).flatten(),
+                                 v.of("wide", moe.wide_size).flatten())
+        Mixture(self.place.ops, moe, mlp, layer.norm)(v.hidden, v.normed, v.branch, buffers, of_prompts)
         kind, after = (layer.norm, weights.mlp_out_norm) if weights.mlp_out_norm is not None else (
             _NO_NORM, NormWeights(None, None))
-        self._normalize(kind, after, branch, v.hidden, add=True, scale=layer.residual_scale)
-
-    def _compute_expert(self, mlp: Dense, of: DenseWeights, x: Tensor, out: Tensor, v: Rows,
-                        of_prompts: bool) -> None:
-        inner = v.of("inner", mlp.intermediate_size)[:len(x)]
-        if _is_fused(mlp):
-            of.gate_up(x, inner, epilogue="silu_mul", of_prompts=of_prompts)
-        else:
-            wide = v.of("wide", mlp.up_size)[:len(x)]
-            of.gate_up(x, wide, of_prompts=of_prompts)
-            self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
-        of.down_proj(inner, out, of_prompts=of_prompts)
+        self._normalize(kind, after, v.branch, v.hidden, add=True, scale=layer.residual_scale)
 
     def _add(self, layer: Layer, linear: Linear, x: Tensor, norm: NormWeights | None, v: Rows,
              of_prompts: bool) -> None:
@@ -383,15 +358,6 @@ class Stage:
 
     def _rows(self, first: int, last: int) -> Rows:
         return Rows(self._buffers, self.spec.hidden_size, first, last)
-
-
-def chosen_experts(moe: Moe, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(weights, experts), [T, top_k] each, of a router's scores [T, num_experts]."""
-    if moe.softmax == "chosen":
-        best, chosen = scores.topk(moe.top_k)
-        return best.softmax(-1), chosen
-    shares, chosen = scores.softmax(-1).topk(moe.top_k)
-    return (shares / shares.sum(-1, keepdim=True) if moe.renormalized else shares), chosen
 
 
 def buffer_bytes(spec: Spec, max_tokens: int, max_logit_rows: int) -> int:

@@ -45,10 +45,18 @@ class DenseWeights:
 
 @dataclass(frozen=True)
 class MoeWeights:
+    """A mixture; what its Spec does not have is None. float32 [hidden_size] or [num_experts]."""
+
     router: Linear          # hidden_size -> num_experts, always exact
     experts: list[DenseWeights]
     shared: DenseWeights | None
     shared_gate: Linear | None  # hidden_size -> 1, always exact
+    correction: Tensor | None
+    expert_scale: Tensor | None
+    router_norm: NormWeights | None
+    experts_norm: NormWeights | None
+    experts_out_norm: NormWeights | None
+    shared_out_norm: NormWeights | None
 
 
 @dataclass(frozen=True)
@@ -278,7 +286,8 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
         sinks = reader.vector(prefix + names.sinks, attention.num_heads, place.device)
     has_mlp_norm = layer.norm_before and layer.parallel != "one norm"
     return LayerWeights(
-        linears[0], linears[1], _mlp_weights(layer.mlp, linears[2:]),
+        linears[0], linears[1],
+        _mlp_weights(place, reader, names, prefix, layer, config.spec.hidden_size, linears[2:]),
         norm(layer.norm_before, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
         norm(layer.norm_after, names.attention_out_norm), norm(layer.norm_after, names.mlp_out_norm),
         _load_head_norm(reader, prefix + names.query_norm, attention.qk_norm, attention.num_heads,
@@ -287,15 +296,30 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
                         attention.head_dim, names, place.device), sinks)
 
 
-def _mlp_weights(mlp: Dense | Moe, linears: list[Linear]) -> DenseWeights | MoeWeights:
-    """In the order of layer_modules()."""
-    if isinstance(mlp, Dense):
+def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, layer: Layer, hidden: int,
+                 linears: list[Linear]) -> DenseWeights | MoeWeights:
+    """`linears` in the order of layer_modules()."""
+    moe = layer.mlp
+    if isinstance(moe, Dense):
         return DenseWeights(*linears)
     router, *linears = linears
-    gate = linears.pop() if mlp.shared_gate else None
+    gate = linears.pop() if moe.shared_gate else None
     pairs = [DenseWeights(*linears[first:first + 2]) for first in range(0, len(linears), 2)]
-    shared = pairs.pop() if mlp.shared is not None else None
-    return MoeWeights(router, pairs, shared, gate)
+    shared = pairs.pop() if moe.shared is not None else None
+
+    def numbers(is_there: bool, name: str, size: int) -> Tensor | None:
+        return reader.vector(prefix + name, size, place.device) if is_there else None
+
+    def norm(name: str) -> NormWeights | None:
+        return _load_norm(reader, prefix + name, layer.norm, hidden, names, place.device) if moe.apart \
+            else None
+
+    of_router = numbers(moe.router_norm is not None, names.router_norm, hidden)
+    return MoeWeights(router, pairs, shared, gate,
+                      numbers(moe.correction, names.router_correction, moe.num_experts),
+                      numbers(moe.expert_scale, names.expert_scale, moe.num_experts),
+                      None if of_router is None else NormWeights(of_router * moe.router_scale, None),
+                      norm(names.experts_norm), norm(names.experts_out_norm), norm(names.shared_out_norm))
 
 
 def _load_norm(reader: WeightReader, name: str, norm: Norm, size: int, names: Names,
