@@ -99,7 +99,7 @@ def _interleaved(spec: Spec) -> Spec:
         return None if rope is None else replace(rope, interleaved=True)
 
     return replace(spec, layers=tuple(
-        replace(layer, attention=replace(layer.attention, rope=turned(layer.attention.rope)))
+        layer.with_attention(rope=turned(layer.attention.rope)) if layer.attention is not None else layer
         for layer in spec.layers))
 
 

@@ -13,7 +13,8 @@ from model.formats.weights import WeightReader
 from model.memory.plan import cache_bytes_per_token, rope_bytes_per_position
 from model.model_config import ModelConfig
 from model.network.place import Place
-from model.network.stage import Sizes, buffer_bytes
+from model.network.stage import buffer_bytes
+from model.network.step import Sizes
 from model.network.transformer import Transformer
 from model.network.weights import Progress, weight_infos
 from model.sizes import LOGIT_ROWS, MAX_RUNNING, PAGE_SIZE, pages_for

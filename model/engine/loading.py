@@ -25,7 +25,7 @@ from model.machine import physical_cores, return_freed_memory
 from model.memory.spread import spread
 from model.model_config import ModelConfig
 from model.network.place import Place
-from model.network.stage import Sizes
+from model.network.step import Sizes
 from model.network.transformer import Transformer
 from model.network.weights import Progress, weight_infos
 from model.sizes import PAGE_SIZE, step_tokens

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.engine.scheduler import Chunk
-from model.network.stage import PromptRows, StepInput
+from model.network.step import PromptRows, StepInput
 from model.network.step_layout import Layout
 from model.network.transformer import Transformer
 from model.sizes import PAGE_SIZE, pages_for

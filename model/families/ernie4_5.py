@@ -15,8 +15,7 @@ def from_config(fields: Fields) -> Spec:
     bias = fields.boolean("use_bias")
     spec = uniform(replace(fields, raw={**fields.raw, "mlp_bias": bias}), qkv_bias=bias, o_bias=bias)
     turned = rope(fields, theta=500000.0, interleaved=True)
-    return replace(spec, layers=tuple(replace(layer, attention=replace(layer.attention, rope=turned))
-                                      for layer in spec.layers))
+    return replace(spec, layers=tuple(layer.with_attention(rope=turned) for layer in spec.layers))
 
 
 FAMILIES = (Family("ernie4_5", ("Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM"), from_config,

@@ -34,8 +34,7 @@ def hybrid_from_config(fields: Fields) -> Spec:
     spec = from_config(replace(fields, raw={**raw, "intermediate_size": size}))
     if fields.raw.get("position_embedding_type") == "rope":
         return spec
-    return replace(spec, layers=tuple(
-        replace(layer, attention=replace(layer.attention, rope=None)) for layer in spec.layers))
+    return replace(spec, layers=tuple(layer.with_attention(rope=None) for layer in spec.layers))
 
 
 FAMILIES = (

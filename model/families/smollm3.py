@@ -21,8 +21,8 @@ def from_config(fields: Fields) -> Spec:
     window = window_of(fields) if fields.boolean("use_sliding_window") else None
 
     def changed(layer: Layer, has_rope: bool, is_window: bool) -> Layer:
-        return replace(layer, attention=replace(layer.attention, window=window if is_window else None,
-                                                rope=layer.attention.rope if has_rope else None))
+        seen = {"window": window if is_window else None}
+        return layer.with_attention(**seen) if has_rope else layer.with_attention(rope=None, **seen)
 
     return replace(spec, layers=tuple(map(changed, spec.layers, rotates, are_windows(fields))))
 

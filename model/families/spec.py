@@ -5,8 +5,8 @@ Knows sizes and arithmetic; no names of tensors, no files, no tensors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from model.kernels.routing import Routing
 
@@ -94,6 +94,36 @@ class Attention:
     def qkv_size(self) -> int:
         return self.query_size + 2 * self.key_size
 
+    @property
+    def products_size(self) -> int:
+        """Inputs and outputs of the products with hidden_size on their other side."""
+        return self.qkv_size + self.query_size
+
+
+@dataclass(frozen=True)
+class ShortConv:
+    """out(c * conv(b * x)): b, c and x are `size` outputs each of one product, and the convolution is over
+    the last `kernel` tokens, each number by itself."""
+
+    size: int
+    kernel: int
+    bias: bool = False                    # of both products and of the convolution
+
+    @property
+    def products_size(self) -> int:
+        return 4 * self.size
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """What a sequence keeps, float32: the last inputs of the convolution."""
+        return ((self.kernel - 1, self.size),)
+
+
+Mixer = Attention | ShortConv
+"""How tokens of a sequence see those before them."""
+StateMixer = ShortConv
+"""Those that keep a state of one size instead of all keys and values."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -154,18 +184,34 @@ class Moe:
 
 @dataclass(frozen=True)
 class Layer:
-    """x + mixer(x), then x + mlp(x), with norms before what is added, after it, or both.
+    """x + mixer(x), then x + mlp(x), with norms before what is added, after it, or both. One may be missing.
 
     parallel: both branches read the same x; with one norm for the two of them, or each with its own.
     """
 
-    attention: Attention
-    mlp: Dense | Moe
+    mixer: Mixer | None
+    mlp: Dense | Moe | None
     norm: Norm
     norm_before: bool = True
     norm_after: bool = False
     parallel: Literal["one norm", "two norms"] | None = None
     residual_scale: float = 1.0           # what a branch is multiplied by when it is added
+    beside: Mixer | None = None           # reads what the mixer reads, and is added as well
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        return tuple(mixer for mixer in (self.mixer, self.beside) if mixer is not None)
+
+    @property
+    def attention(self) -> Attention | None:
+        return next((mixer for mixer in self.mixers if isinstance(mixer, Attention)), None)
+
+    def with_attention(self, **changes: Any) -> Layer:
+        """The same with these fields of its attention; a layer without one as it is."""
+        def changed(mixer: Mixer | None) -> Mixer | None:
+            return replace(mixer, **changes) if isinstance(mixer, Attention) else mixer
+
+        return replace(self, mixer=changed(self.mixer), beside=changed(self.beside))
 
 
 @dataclass(frozen=True)
@@ -185,8 +231,13 @@ class Spec:
     @property
     def long_beyond(self) -> int | None:
         """Sequences of more tokens are rotated differently from their first position on; None: all alike."""
-        ropes = [layer.attention.rope for layer in self.layers if layer.attention.rope is not None]
+        ropes = [attention.rope for attention in self.attentions if attention.rope is not None]
         return min((rope.long.beyond for rope in ropes if rope.long is not None), default=None)
+
+    @property
+    def attentions(self) -> list[Attention]:
+        """Of the layers that have one."""
+        return [layer.attention for layer in self.layers if layer.attention is not None]
 
     @property
     def num_layers(self) -> int:
@@ -199,11 +250,15 @@ class Spec:
         return embeddings + self.hidden_size + sum(map(self._layer_parameters, self.layers))
 
     def _layer_parameters(self, layer: Layer) -> int:
-        attention, mlp = layer.attention, layer.mlp
-        norms = (1 if layer.parallel == "one norm" else 2) * layer.norm_before + 2 * layer.norm_after
-        dense, router = [mlp], 0
-        if isinstance(mlp, Moe):
-            dense, router = [mlp.expert] * mlp.num_experts, mlp.num_experts + mlp.shared_gate
-            dense += [mlp.shared] if mlp.shared is not None else []
-        inner = sum(each.up_size + each.intermediate_size for each in dense)
-        return self.hidden_size * (2 * attention.query_size + 2 * attention.key_size + norms + inner + router)
+        branches = bool(layer.mixers) + (layer.mlp is not None)
+        norms = branches * layer.norm_after
+        norms += (1 if layer.parallel == "one norm" else branches) * layer.norm_before
+        mlps = [layer.mlp] if isinstance(layer.mlp, Dense) else []
+        router = 0
+        if isinstance(layer.mlp, Moe):
+            router = layer.mlp.num_experts + layer.mlp.shared_gate
+            mlps = [layer.mlp.expert] * layer.mlp.num_experts
+            mlps += [layer.mlp.shared] if layer.mlp.shared is not None else []
+        inner = sum(each.up_size + each.intermediate_size for each in mlps)
+        mixers = sum(mixer.products_size for mixer in layer.mixers)
+        return self.hidden_size * (mixers + norms + inner + router)

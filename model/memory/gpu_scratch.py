@@ -12,8 +12,8 @@ from model.kernels.cuda_kernels import SCORE_BYTES
 from model.kernels.cuda_linear import SCRATCH_BYTES
 from model.model_config import ModelConfig
 from model.network.cuda_graph import SIZES
+from model.network.modules import layer_modules
 from model.network.step_layout import step_bytes
-from model.network.weights import layer_modules
 from model.sizes import LOGIT_ROWS, MAX_RUNNING
 
 _KERNELS_OF_LAYER = 10
@@ -45,15 +45,15 @@ class GpuScratch:
 def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_len: int) -> GpuScratch:
     """num_layers: of the model that are on this GPU; max_tokens: the largest step."""
     spec = config.spec
-    shapes = {(sum(modules.values()), k) for index in range(spec.num_layers)
-              for modules, k in layer_modules(spec, config.names, index)}
-    attentions = [layer.attention for layer in spec.layers]
+    shapes = {(group.n, group.k) for index in range(spec.num_layers)
+              for group in layer_modules(spec, config.names, index)}
+    attentions = spec.attentions
     own_scores = 4 * SCORE_BYTES if any(a.softcap or a.sinks for a in attentions) else 0
     masks = max_tokens * max_seq_len * any(a.window or a.softcap or a.sinks for a in attentions)
     return GpuScratch(
         product=max(product_bytes(n, k, max_tokens) for n, k in shapes),
         attention=max(4 * a.key_size * max_seq_len + max_tokens * 4 * (a.query_size + a.num_heads)
-                      for a in attentions) + own_scores + masks,
+                      for a in attentions) + own_scores + masks if attentions else 0,
         scores=16 * LOGIT_ROWS * spec.vocab_size,
         inputs=step_bytes(max_tokens, MAX_RUNNING, max_seq_len),
         graphs=len(SIZES) * num_layers * _KERNELS_OF_LAYER * _KERNEL_BYTES,

@@ -65,15 +65,14 @@ class MemoryPlan:
 def cache_bytes_per_token(spec: Spec, cache: str) -> int:
     """Keys and values of one token in all layers, the scales of quantized kinds included."""
     kind = CACHE_KINDS[cache]
-    attentions = [layer.attention for layer in spec.layers]
-    return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in attentions)
+    return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in spec.attentions)
 
 
 def rope_bytes_per_position(spec: Spec) -> int:
     """Sines and cosines of one position, and factors of queries, float32."""
-    attentions = [layer.attention for layer in spec.layers]
-    return table_bytes({a.rope for a in attentions if a.rope},
-                       {a.query_scale for a in attentions if a.query_scale}, spec.long_beyond is not None)
+    return table_bytes({a.rope for a in spec.attentions if a.rope},
+                       {a.query_scale for a in spec.attentions if a.query_scale},
+                       spec.long_beyond is not None)
 
 
 def attention_bytes(spec: Spec, cache_tokens: int) -> int:
@@ -84,8 +83,7 @@ def attention_bytes(spec: Spec, cache_tokens: int) -> int:
 
 def _split_bytes(spec: Spec) -> int:
     """float32 sums of every query head, in the layer that has most."""
-    attentions = [layer.attention for layer in spec.layers]
-    return max(4 * a.num_heads * (a.head_dim + _SPLIT_EXTRA) for a in attentions)
+    return max((4 * a.num_heads * (a.head_dim + _SPLIT_EXTRA) for a in spec.attentions), default=0)
 
 
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,

@@ -10,9 +10,10 @@ from model.memory.gpu_scratch import gpu_scratch
 from model.memory.layer_split import layers_by_share
 from model.memory.plan import MemoryPlan, Share, plan_shares
 from model.model_config import ModelConfig
+from model.network.modules import layer_modules
 from model.network.place import Place
 from model.network.stage import buffer_bytes
-from model.network.weights import bytes_by_layer, layer_modules
+from model.network.weights import bytes_by_layer
 from model.sizes import LOGIT_ROWS, step_tokens
 
 
@@ -46,6 +47,6 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_l
     if place.device.type == "cuda":
         length = engine.max_seq_len or config.spec.max_positions
         return scratch + gpu_scratch(config, num_layers, max_tokens, length).total
-    longest = max(k for index in range(config.spec.num_layers)
-                  for _, k in layer_modules(config.spec, config.names, index))
+    longest = max(group.k for index in range(config.spec.num_layers)
+                  for group in layer_modules(config.spec, config.names, index))
     return scratch + 4 * max_tokens * longest  # rows as the linear kernels stage them: 4 bytes a number

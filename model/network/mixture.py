@@ -14,7 +14,8 @@ from torch import Tensor
 from model.families.spec import Dense, Moe, Norm
 from model.kernels.operations import Operations
 from model.kernels.reference.experts import route
-from model.network.weights import DenseWeights, MoeWeights, NormWeights
+from model.network.norm_weights import NormWeights
+from model.network.weights import DenseWeights, MoeWeights
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from model.formats.weights import WeightReader
 from model.model_config import ModelConfig
 from model.network.link import Copy, verified_copy
 from model.network.place import Place
-from model.network.stage import Sizes, Stage, StepInput
+from model.network.stage import Stage
+from model.network.step import Sizes, StepInput
 from model.network.weights import ModelWeights, Progress, load_weights
 
 

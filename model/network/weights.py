@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from model.families.names import Names
-from model.families.spec import Dense, HeadNorm, Layer, Moe, Norm, Spec
+from model.families.spec import Attention, Dense, Layer, Mixer
 from model.files import ModelLoadError
 from model.formats.weights import (
     HEAD_GROUP_SIZE,
@@ -22,17 +20,29 @@ from model.formats.weights import (
 from model.kernels.operations import PackedWeight
 from model.model_config import ModelConfig
 from model.network.linear import Linear, load_linear, pack
+from model.network.modules import Group, layer_modules, mixer_modules, mlp_modules
+from model.network.norm_weights import NormWeights, load_head_norm, load_norm
 from model.network.place import Place
 
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class NormWeights:
-    """float32; None where the norm has none."""
+class AttentionWeights:
+    """What its Spec does not have is None."""
 
-    weight: Tensor | None
-    bias: Tensor | None
+    qkv: Linear             # hidden_size -> query_size + 2 * key_size
+    out_proj: Linear
+    query_norm: NormWeights | None
+    key_norm: NormWeights | None
+    sinks: Tensor | None    # float32 [num_heads]
+
+    @property
+    def linears(self) -> list[Linear]:
+        return [self.qkv, self.out_proj]
+
+
+MixerWeights = AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -63,26 +73,25 @@ class MoeWeights:
 class LayerWeights:
     """One decoder layer; what its Spec does not have is None."""
 
-    qkv: Linear             # hidden_size -> query_size + 2 * key_size
-    o_proj: Linear
-    mlp: DenseWeights | MoeWeights
-    attention_norm: NormWeights | None
+    mixers: list[MixerWeights]
+    mlp: DenseWeights | MoeWeights | None
+    mixer_norm: NormWeights | None
     mlp_norm: NormWeights | None
-    attention_out_norm: NormWeights | None
+    mixer_out_norm: NormWeights | None
     mlp_out_norm: NormWeights | None
-    query_norm: NormWeights | None
-    key_norm: NormWeights | None
-    sinks: Tensor | None    # float32 [num_heads]
 
     @property
     def linears(self) -> list[Linear]:
+        mixers = [linear for mixer in self.mixers for linear in mixer.linears]
         mlp = self.mlp
+        if mlp is None:
+            return mixers
         if isinstance(mlp, DenseWeights):
-            return [self.qkv, self.o_proj, mlp.gate_up, mlp.down_proj]
+            return [*mixers, mlp.gate_up, mlp.down_proj]
         experts = [*mlp.experts, *([mlp.shared] if mlp.shared is not None else [])]
         gates = [mlp.router, *([mlp.shared_gate] if mlp.shared_gate is not None else [])]
         pairs = [part for each in experts for part in (each.gate_up, each.down_proj)]
-        return [self.qkv, self.o_proj, *gates, *pairs]
+        return [*mixers, *gates, *pairs]
 
 
 @dataclass(frozen=True)
@@ -104,41 +113,6 @@ class ModelWeights:
         return layers + self.lm_head.nbytes
 
 
-Group = tuple[dict[str, int], int]
-"""({module: outputs}, inputs): modules of one input, that become one Linear."""
-
-
-def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
-    """For qkv and o of layer `index`, then gate_up and down; of a mixture for the router, gate_up and down of
-    each expert and of the shared one, and its gate."""
-    prefix, attention, mlp = names.layer.format(index), spec.layers[index].attention, spec.layers[index].mlp
-    hidden = spec.hidden_size
-    qkv = (attention.query_size, attention.key_size, attention.key_size)
-
-    def modules(of: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
-        """One for each size, or one for all of them together."""
-        sizes = sizes if len(of) == len(sizes) else (sum(sizes),)
-        return {prefix + name: size for name, size in zip(of, sizes, strict=True)}
-
-    def dense(of: Dense, gate_up: tuple[str, ...], down: str) -> list[Group]:
-        up = (of.intermediate_size,) * (of.up_size // of.intermediate_size)
-        return [(modules(gate_up, up), hidden), ({prefix + down: hidden}, of.intermediate_size)]
-
-    groups: list[Group] = [(modules(names.qkv, qkv), hidden),
-                           ({prefix + names.o_proj: hidden}, attention.query_size)]
-    if isinstance(mlp, Dense):
-        return groups + dense(mlp, names.gate_up, names.down_proj)
-    groups.append(({prefix + names.router: mlp.num_experts}, hidden))
-    for expert in range(mlp.num_experts):
-        groups += dense(mlp.expert, tuple(name.format(expert) for name in names.expert_gate_up),
-                        names.expert_down.format(expert))
-    if mlp.shared is not None:
-        groups += dense(mlp.shared, names.shared_gate_up, names.shared_down)
-    if mlp.shared_gate:
-        groups.append(({prefix + names.shared_gate: 1}, hidden))
-    return groups
-
-
 def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
                  keeps_groups: bool = False) -> list[MatrixInfo]:
     """Check every matrix that will be needed and say what it will take. Raises ModelLoadError.
@@ -153,10 +127,10 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
         infos = [reader.matrix_info(table, vocab, hidden)]
     else:
         infos = [reader.table_info(table + ".weight", vocab, hidden)]
-    for index, layer in enumerate(spec.layers):
-        for (modules, k), has_bias in zip(layer_modules(spec, names, index), _biases(layer), strict=False):
-            infos += [reader.matrix_info(name, n, k) for name, n in modules.items()]
-            for name in modules if has_bias else ():
+    for index in range(spec.num_layers):
+        for group in layer_modules(spec, names, index):
+            infos += [reader.matrix_info(name, n, group.k) for name, n in group.modules.items()]
+            for name in group.modules if group.has_bias else ():
                 if not reader.has_tensor(name + ".bias"):
                     raise ModelLoadError(f"the model has no tensor {name}.bias, but its config says that it "
                                          "has biases")
@@ -170,20 +144,11 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     return infos if keeps_groups else [info.widened or info for info in infos]
 
 
-def _biases(layer: Layer) -> Iterator[bool]:
-    """Whether qkv, o, gate_up and down must have one, and all that follows."""
-    yield from (layer.attention.qkv_bias, layer.attention.o_bias)
-    if isinstance(layer.mlp, Moe):
-        yield layer.mlp.router_bias
-        yield from itertools.repeat(layer.mlp.expert.bias, 2 * layer.mlp.num_experts)
-    yield from itertools.repeat(isinstance(layer.mlp, Dense) and layer.mlp.bias)
-
-
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
     """What weight_infos() found, in bytes: the embeddings, each layer, the head."""
     sizes, layers, start = [info.nbytes for info in infos], [], 1
     for index in range(config.spec.num_layers):
-        count = sum(len(modules) for modules, _ in layer_modules(config.spec, config.names, index))
+        count = sum(len(group.modules) for group in layer_modules(config.spec, config.names, index))
         layers.append(sum(sizes[start:start + count]))
         start += count
     return sizes[0], layers, sizes[-1]
@@ -194,7 +159,7 @@ def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool
 
     All of it is read for each token; in float16 it would be a fifth of what a token of a 1.1B model reads.
     """
-    queries = next(iter(layer_modules(config.spec, config.names, 0)[0][0]))
+    queries = next(iter(layer_modules(config.spec, config.names, 0)[0].modules))
     head = _head_module(reader, config)
     return not exact and reader.is_quantized(queries) and (head is None or not reader.is_quantized(head))
 
@@ -240,7 +205,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
         with place.active():
             layers.append(_load_layer(place, reader, config, index, exact))
     tell(spec.num_layers)
-    norm = _load_norm(reader, names.norm, spec.norm, hidden, names, last.device)
+    norm = load_norm(reader, names.norm, spec.norm, hidden, names, last.device)
     tell(spec.num_layers + 1)
     return ModelWeights(embeddings, layers, norm, lm_head)
 
@@ -272,34 +237,47 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
 def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int,
                 exact: bool) -> LayerWeights:
     names, layer, prefix = config.names, config.spec.layers[index], config.names.layer.format(index)
-    gates = {prefix + names.router, prefix + names.shared_gate}
-    linears = [load_linear(place, reader, modules, k, exact or bool(gates & modules.keys()))
-               for modules, k in layer_modules(config.spec, names, index)]
+    size = config.spec.hidden_size
+
+    def linears(groups: list[Group]) -> list[Linear]:
+        return [load_linear(place, reader, group.modules, group.k, exact or group.is_exact)
+                for group in groups]
 
     def norm(is_there: bool, name: str) -> NormWeights | None:
-        size = config.spec.hidden_size
-        return _load_norm(reader, prefix + name, layer.norm, size, names, place.device) if is_there else None
+        return load_norm(reader, prefix + name, layer.norm, size, names, place.device) if is_there else None
 
-    attention = layer.attention
-    sinks = None
-    if attention.sinks:
-        sinks = reader.vector(prefix + names.sinks, attention.num_heads, place.device)
-    has_mlp_norm = layer.norm_before and layer.parallel != "one norm"
+    has_mixer, has_mlp = bool(layer.mixers), layer.mlp is not None
+    has_mlp_norm = layer.norm_before and layer.parallel != "one norm" and has_mlp
     return LayerWeights(
-        linears[0], linears[1],
-        _mlp_weights(place, reader, names, prefix, layer, config.spec.hidden_size, linears[2:]),
-        norm(layer.norm_before, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
-        norm(layer.norm_after, names.attention_out_norm), norm(layer.norm_after, names.mlp_out_norm),
-        _load_head_norm(reader, prefix + names.query_norm, attention.qk_norm, attention.num_heads,
-                        attention.head_dim, names, place.device),
-        _load_head_norm(reader, prefix + names.key_norm, attention.qk_norm, attention.num_kv_heads,
-                        attention.head_dim, names, place.device), sinks)
+        [_load_mixer(place, reader, config, prefix, mixer, linears(mixer_modules(mixer, names, prefix, size)))
+         for mixer in layer.mixers],
+        _mlp_weights(place, reader, names, prefix, layer, size,
+                     linears(mlp_modules(layer.mlp, names, prefix, size))),
+        norm(layer.norm_before and has_mixer, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
+        norm(layer.norm_after and has_mixer, names.attention_out_norm),
+        norm(layer.norm_after and has_mlp, names.mlp_out_norm))
+
+
+def _load_mixer(place: Place, reader: WeightReader, config: ModelConfig, prefix: str, mixer: Mixer,
+                linears: list[Linear]) -> MixerWeights:
+    """`linears` in the order of mixer_modules()."""
+    names, device = config.names, place.device
+    assert isinstance(mixer, Attention)
+
+    def head_norm(name: str, num_heads: int) -> NormWeights | None:
+        return load_head_norm(reader, prefix + name, mixer.qk_norm, num_heads, mixer.head_dim, names, device)
+
+    sinks = reader.vector(prefix + names.sinks, mixer.num_heads, device) if mixer.sinks else None
+    return AttentionWeights(*linears, head_norm(names.query_norm, mixer.num_heads),
+                            head_norm(names.key_norm, mixer.num_kv_heads), sinks)
 
 
 def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, layer: Layer, hidden: int,
-                 linears: list[Linear]) -> DenseWeights | MoeWeights:
-    """`linears` in the order of layer_modules()."""
+                 linears: list[Linear]) -> DenseWeights | MoeWeights | None:
+    """`linears` in the order of mlp_modules()."""
     moe = layer.mlp
+    if moe is None:
+        return None
     if isinstance(moe, Dense):
         return DenseWeights(*linears)
     router, *linears = linears
@@ -311,7 +289,7 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
         return reader.vector(prefix + name, size, place.device) if is_there else None
 
     def norm(name: str) -> NormWeights | None:
-        return _load_norm(reader, prefix + name, layer.norm, hidden, names, place.device) if moe.apart \
+        return load_norm(reader, prefix + name, layer.norm, hidden, names, place.device) if moe.apart \
             else None
 
     of_router = numbers(moe.router_norm is not None, names.router_norm, hidden)
@@ -320,29 +298,3 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
                       numbers(moe.expert_scale, names.expert_scale, moe.num_experts),
                       None if of_router is None else NormWeights(of_router * moe.router_scale, None),
                       norm(names.experts_norm), norm(names.experts_out_norm), norm(names.shared_out_norm))
-
-
-def _load_norm(reader: WeightReader, name: str, norm: Norm, size: int, names: Names,
-               device: torch.device) -> NormWeights:
-    weight = reader.vector(name + ".weight", size, device) + names.norm_offset
-    return NormWeights(weight, reader.vector(name + ".bias", size, device) if norm.has_bias else None)
-
-
-def _load_head_norm(reader: WeightReader, name: str, norm: HeadNorm | None, num_heads: int, head_dim: int,
-                    names: Names, device: torch.device) -> NormWeights | None:
-    if norm is None:
-        return None
-    if norm.weight == "none":
-        return NormWeights(None, None)
-    if norm.weight == "shared" and norm.span == "head":
-        return _load_norm(reader, name, norm.norm, head_dim, names, device)
-    if norm.span == "projection":
-        return _load_norm(reader, name, norm.norm, num_heads * head_dim, names, device)
-    if reader.has_tensor(name + ".weight"):  # a row for each head
-        weight = reader.table(name + ".weight", num_heads, head_dim, device).float().flatten()
-        return NormWeights(weight + names.norm_offset, None)
-    heads = [_load_norm(reader, f"{name}.norms.{head}", norm.norm, head_dim, names, device)  # a module each
-             for head in range(num_heads)]
-    biases = [head.bias for head in heads if head.bias is not None]
-    return NormWeights(torch.cat([head.weight for head in heads if head.weight is not None]),
-                       torch.cat(biases) if biases else None)

@@ -27,7 +27,7 @@ from model.network.call_list import CallLists
 from model.network.cuda_graph import CudaGraphs
 from model.network.link import direct, through_host, verified_copy
 from model.network.place import Place
-from model.network.stage import PromptRows, Sizes, StepInput
+from model.network.step import PromptRows, Sizes, StepInput
 from model.network.transformer import Transformer
 from tests.engine.test_network import REFERENCE_OPS
 from tests.helpers.tiny_engine import NO_EOS, outcome, params, prompt, quantized_model, tokens

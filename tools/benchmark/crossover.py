@@ -16,7 +16,7 @@ from model.devices import cuda_problem
 from model.formats.synthetic import GROUP_SIZE, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.crossover import ROWS, find_crossover
-from model.network.weights import layer_modules
+from model.network.modules import layer_modules
 
 MODELS = ("llama-2-7b", "llama-3-8b", "llama-2-13b", "llama-2-70b")
 _WEIGHTS = 4
@@ -24,8 +24,8 @@ _WEIGHTS = 4
 
 def measure_crossovers(kernels: Any) -> list[dict[str, Any]]:
     """For each shape of the models: milliseconds by rows, and where they cross; on the GPU's kernels."""
-    shapes = {(sum(modules.values()), k) for config in map(synthetic_config, MODELS)
-              for modules, k in layer_modules(config.spec, config.names, 0)}
+    shapes = {(group.n, group.k) for config in map(synthetic_config, MODELS)
+              for group in layer_modules(config.spec, config.names, 0)}
     return [_measure(kernels, n, k) for n, k in sorted(shapes)]
 
 

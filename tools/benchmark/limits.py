@@ -69,7 +69,7 @@ class ModelWork:
         layers = spec.num_parameters - head * (2 if spec.tied_head is False else 1)
         return cls(step_bytes=info["step_bytes"], cache_bytes=info["cache_bytes"] / info["cache_tokens"],
                    layer_operations=2 * layers, head_operations=2 * head,
-                   attention_operations=4 * sum(layer.attention.query_size for layer in spec.layers))
+                   attention_operations=4 * sum(attention.query_size for attention in spec.attentions))
 
     def prompt(self, tokens: int) -> Work:
         """Every weight read once, however many chunks the engine makes of it; one token sampled."""

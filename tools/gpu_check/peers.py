@@ -20,7 +20,7 @@ import torch
 
 from model.formats.synthetic import GROUP_SIZE, synthetic_config
 from model.kernels.crossover import milliseconds
-from model.network.weights import layer_modules
+from model.network.modules import layer_modules
 from model.options import path_option
 
 SHAPE = "llama-2-7b"
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
     config = synthetic_config(SHAPE)
-    shapes = [(sum(modules.values()), k) for modules, k in layer_modules(config.spec, config.names, 0)]
+    shapes = [(group.n, group.k) for group in layer_modules(config.spec, config.names, 0)]
     report: dict[str, Any] = {"peers": []}
     for name, open_peer in PEERS.items():
         found: dict[str, Any] = {"name": name, "problem": "", "linear": []}

@@ -23,7 +23,7 @@ from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.crossover import milliseconds
 from model.model_config import ModelConfig
-from model.network.weights import layer_modules
+from model.network.modules import layer_modules
 from model.options import path_option
 from tools.benchmark.cases import Case, Runner
 from tools.benchmark.limits import ModelWork, Rates, Work
@@ -85,8 +85,8 @@ def _one_context(info: dict[str, Any], length: int) -> int:
 def measure_linear(config: ModelConfig, limits: Rates) -> list[dict[str, Any]]:
     """Microseconds of each linear layer of the shape, by rows: ours, and torch's int4 kernel."""
     kernels, results = load_kernels("cuda"), []
-    for modules, k in layer_modules(config.spec, config.names, 0):
-        n = sum(modules.values())
+    for group in layer_modules(config.spec, config.names, 0):
+        n, k = group.n, group.k
         count = max(1, _WEIGHT_BYTES // (n * k // 2))
         codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, device="cuda")
         scales = torch.full((n, k // GROUP_SIZE), 0.01, dtype=torch.float16, device="cuda")

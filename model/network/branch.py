@@ -1,0 +1,75 @@
+"""One branch of a layer, mixer or mlp: the norm before it, and how what it gives joins the hidden state."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from model.families.spec import Layer, Norm
+from model.kernels.operations import Operations
+from model.network.linear import Linear
+from model.network.norm_weights import NO_WEIGHTS, NormWeights
+from model.network.step import Rows
+
+_NO_NORM = Norm("none", 0.0)
+
+
+def norm_is_fused(layer: Layer) -> bool:
+    """The products read what is not normed yet, or what needs no norm."""
+    return not layer.norm_before or (layer.norm.kind == "rms" and layer.parallel is None)
+
+
+def adds_directly(layer: Layer) -> bool:
+    """The last product of a branch adds its result to the hidden state."""
+    return not layer.norm_after and layer.residual_scale == 1
+
+
+def normalize(ops: Operations, norm: Norm, weights: NormWeights, x: Tensor, out: Tensor, num_groups: int = 1,
+              add: bool = False, scale: float = 1.0) -> None:
+    """See norm_rows in model/kernels."""
+    ops.norm_rows(x, weights.weight, weights.bias, norm.eps, norm.kind, out, num_groups, add, scale)
+
+
+class Branch:
+    """Of one layer, with the weights of the norms before and after it."""
+
+    def __init__(self, ops: Operations, layer: Layer, before: NormWeights | None,
+                 after: NormWeights | None) -> None:
+        self._ops, self._layer = ops, layer
+        self._before, self._after = before, after
+        self._norm_is_fused, self._adds_directly = norm_is_fused(layer), adds_directly(layer)
+
+    def multiply(self, linear: Linear, v: Rows, out: Tensor, epilogue: str = "store", *,
+                 of_prompts: bool) -> None:
+        """A product that reads the hidden state through the norm before. With one norm for both branches it
+        is in place already where there is none."""
+        if self._norm_is_fused:
+            weight = self._before.weight if self._before is not None else None
+            linear(v.hidden, out, weight, self._layer.norm.eps, epilogue, of_prompts=of_prompts)
+            return
+        if self._before is not None:
+            self.normalize(self._before, v.hidden, v.normed)
+        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts)
+
+    def read(self, v: Rows) -> Tensor:
+        """The hidden state through the norm before, in a buffer of its own."""
+        if self._before is not None:
+            self.normalize(self._before, v.hidden, v.normed)
+        elif not self._layer.norm_before:
+            v.normed.copy_(v.hidden)
+        return v.normed
+
+    def add(self, linear: Linear, x: Tensor, v: Rows, of_prompts: bool) -> None:
+        """The last product; hidden += it, or its norm, times the layer's factor."""
+        if self._adds_directly:
+            linear(x, v.hidden, epilogue="add", of_prompts=of_prompts)
+            return
+        linear(x, v.branch, of_prompts=of_prompts)
+        self.add_rows(v)
+
+    def add_rows(self, v: Rows) -> None:
+        """What lies in v.branch, or its norm, times the layer's factor."""
+        kind, weights = (self._layer.norm, self._after) if self._after is not None else (_NO_NORM, NO_WEIGHTS)
+        normalize(self._ops, kind, weights, v.branch, v.hidden, add=True, scale=self._layer.residual_scale)
+
+    def normalize(self, weights: NormWeights, x: Tensor, out: Tensor) -> None:
+        normalize(self._ops, self._layer.norm, weights, x, out)

@@ -1,0 +1,74 @@
+"""What a step is: its input, the sizes of what it needs, and the rows of the buffers it is computed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PromptRows:
+    """The rows first .. last - 1 of a step are those of sequence `index`, which has `num_keys` keys then."""
+
+    index: int
+    first: int
+    last: int
+    num_keys: int
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """One step for S sequences with T new tokens together. Shapes as the kernels want them.
+
+    Steps of the same T and S must be the same tensors with new contents: steps are recorded by these two.
+    """
+
+    token_ids: Tensor     # int32 [T]
+    positions: Tensor     # int32 [T]: rows of rope_tables()
+    slot_mapping: Tensor  # int64 [T]: page * PAGE_SIZE + offset; negative: not written
+    block_table: Tensor   # int32 [S, max_pages]
+    cu_seqlens: Tensor    # int32 [S + 1]
+    seq_lens: Tensor      # int32 [S]
+    prompts: tuple[PromptRows, ...] = ()  # the last sequences, if they have many rows: known on the host
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is allocated for a model besides its weights."""
+
+    max_seq_len: int   # the largest position + 1
+    max_tokens: int    # the largest T of a step
+    num_pages: int
+    page_size: int
+    cache: str         # a key of CACHE_KINDS
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows first .. last - 1 of every buffer, which stay where they are."""
+
+    buffers: dict[str, Tensor]  # float32 [max_tokens * width]
+    hidden_size: int
+    first: int
+    last: int
+
+    @property
+    def hidden(self) -> Tensor:
+        return self.of("hidden", self.hidden_size)
+
+    @property
+    def normed(self) -> Tensor:
+        """What a branch reads, where the norm before it is not the product's."""
+        return self.of("normed", self.hidden_size)
+
+    @property
+    def branch(self) -> Tensor:
+        """What a branch gives, where something is done to it before it is added."""
+        return self.of("branch", self.hidden_size)
+
+    def of(self, name: str, width: int) -> Tensor:
+        """float32 [rows, width] of a layer that uses so much of a row; rows lie side by side."""
+        if width == 0:
+            return self.buffers["hidden"][:0].view(0, 0)
+        return self.buffers[name][self.first * width:self.last * width].view(-1, width)
