@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from model.text.errors import TemplateError
-
-if TYPE_CHECKING:
-    from model.text.tokenizer import Tokenizer
 
 _STAND_INS = range(0x100000, 0x10FFFE)  # plane 16, private use
 _PRIVATE = re.compile("[\U00100000-\U0010fffd]")
 
 
+class ControlTokens(Protocol):
+    """What is to be known of a tokenizer; see Tokenizer."""
+
+    @property
+    def control_parts(self) -> tuple[frozenset[str], frozenset[str], int]: ...
+
+    def control_spans(self, text: str) -> list[tuple[int, int]]: ...
+
+
 class Mask:
     """The stand-ins of one prompt."""
 
-    def __init__(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
+    def __init__(self, texts: Iterable[str], tokenizer: ControlTokens) -> None:
         """`texts`: everything that will be in the prompt; none of it may contain a stand-in.
 
         Methods raise TemplateError if there is none left that does not occur in them.

@@ -2,19 +2,16 @@
 /**
  * The Sampling tab: the preset and every parameter of the session, each with the value in force. The session
  * keeps only what differs from its preset and from what its bots have of their own.
- * @import { Parameter, Preset } from "../types.js"
+ * @import { Parameter } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
 
 import { h, icon } from "../base/dom.js";
-import { isSameName, plural, shown } from "../base/format.js";
-import { post, put, remove } from "../server/api.js";
+import { plural, shown } from "../base/format.js";
 import { botOf } from "../session/store.js";
-import { confirmDialog, promptDialog } from "../overlays/dialogs.js";
-import { openMenu } from "../overlays/menu.js";
-import { toast, toastError } from "../overlays/toast.js";
 import { parameterField } from "./field.js";
+import { createPresetMenu } from "./preset-menu.js";
 
 /** Groups in the order of the page; what the server adds comes last. */
 const GROUPS = [
@@ -63,10 +60,11 @@ export function createSampling(store, room, reloadSettings) {
     class: "text-button",
     text: "Save as preset",
     "aria-haspopup": "menu",
-    on: { click: saveMenu },
+    on: { click: () => openPresetMenu(save, preset()) },
   });
   const foot = h("div", { class: "panel-foot" }, resetAll, save);
 
+  const openPresetMenu = createPresetMenu(store, room, reloadSettings);
   const presets = () => store.state.settings?.presets || [];
   const preset = () => presets().find((one) => one.id === store.state.session?.preset);
 
@@ -172,55 +170,6 @@ export function createSampling(store, room, reloadSettings) {
     const many = Object.keys(session.sampling).length;
     changes.textContent = many ? `${plural(many, "change")} from “${preset()?.name || "?"}”` : "";
     resetAll.disabled = !many && session.preset === "balanced";
-  }
-
-  function saveMenu() {
-    const { session } = store.state;
-    if (!session) return;
-    const chosen = preset();
-    const own = chosen && !chosen.builtin ? chosen : null;
-    openMenu(save, "Presets", [
-      { label: "Save as a new preset", icon: "save", onSelect: saveNew },
-      own && {
-        label: `Save into “${own.name}”`,
-        icon: "check",
-        onSelect: () => overwrite(own, { ...own.sampling, ...session.sampling }),
-      },
-      own && { label: `Delete “${own.name}”`, icon: "trash-2", danger: true, onSelect: () => deletePreset(own) },
-    ]);
-  }
-
-  async function saveNew() {
-    const { session } = store.state;
-    const name = await promptDialog("Save as preset", "Name", "", "Save", (text) =>
-      presets().some((one) => isSameName(one.name, text)) ? "There is a preset of that name already." : "",
-    );
-    if (!name || !session) return;
-    const sampling = { ...preset()?.sampling, ...session.sampling };
-    const made = await post("/api/presets", { name, sampling }).catch(toastError);
-    if (!made) return;
-    await reloadSettings();
-    room.change({ preset: made.preset.id, sampling: {} });
-    toast(`Saved “${name}”.`);
-  }
-
-  /** @param {Preset} own @param {Record<string, any>} sampling */
-  async function overwrite(own, sampling) {
-    if (!(await put(`/api/presets/${own.id}`, { name: own.name, sampling }).catch(toastError))) return;
-    await reloadSettings();
-    room.change({ sampling: {} });
-    toast(`Saved “${own.name}”.`);
-  }
-
-  /** @param {Preset} own */
-  async function deletePreset(own) {
-    if (!(await confirmDialog(`Delete “${own.name}”?`, "Sessions that use it go back to Balanced.", "Delete")))
-      return;
-    const values = { ...own.sampling, ...store.state.session?.sampling };
-    room.change({ preset: "balanced", sampling: values });
-    await room.flushPatch();
-    await remove(`/api/presets/${own.id}`).catch(toastError);
-    await reloadSettings();
   }
 
   select.addEventListener("change", () => room.change({ preset: select.value, sampling: {} }));
