@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import gc
+import contextlib
 import getpass
 import io
 import logging
@@ -11,11 +11,19 @@ import os
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from model import ChatModel, ModelLoadError, load_model
+from model import (
+    Catalogue,
+    ChatModel,
+    Found,
+    ModelLoadError,
+    ModelSlot,
+    found_at,
+    known_places,
+    load_model,
+)
 from model.kernels.errors import KernelBuildError
 from model.options import add_engine_options, engine_config, path_option
 from webui import create_app
@@ -26,6 +34,7 @@ from webui.storage.folder_lock import FolderInUse
 from webui.storage.store import Store
 
 HERE = Path(__file__).resolve().parent
+STARTER = HERE / "starter"
 SHIPPED_BOTS = HERE / "starter" / "bots"
 
 
@@ -33,9 +42,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="app.py", description="Chat with a local language model in the browser.",
         epilog="Example: python app.py -d ~/models/TinyLlama-1.1B-GPTQ --max-seq-len 4096")
-    parser.add_argument("-d", "--model", type=path_option, default=HERE / "starter", metavar="PATH",
-                        help="a GGUF file, or the folder of a model; default: the small one that ships, "
-                             "starter/")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("-d", "--model", type=path_option, default=STARTER, metavar="PATH",
+                       help="a GGUF file, or the folder of a model; default: the small one that ships, "
+                            "starter/")
+    which.add_argument("--no-model", action="store_true",
+                       help="start without a model: one is chosen in the page")
+    parser.add_argument("--models-dir", type=path_option, default=HERE / "models", metavar="FOLDER",
+                        help="whose models the page offers, beside those of other programs "
+                             "(default: models/ beside app.py)")
+    parser.add_argument("--idle-unload", type=_minutes, metavar="MINUTES",
+                        help="give the model's memory back after so long without a reply; the next message "
+                             "loads it again")
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on; beyond this machine it needs --password "
                              "(default: %(default)s)")
@@ -81,7 +99,7 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
 def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_bots: Path) -> int:
     """Cheap checks first, so that what cannot work is told before a model is loaded."""
     guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host)
-    if not arguments.model.exists():
+    if not arguments.no_model and not arguments.model.exists():
         raise ModelLoadError(f"there is no {arguments.model}. Give a GGUF file or a model's folder with -d.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
     try:
@@ -95,10 +113,11 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     listener = open_socket(arguments.host, arguments.port)
     address = address_of(listener, arguments.host)
     store.lock.describe(address)
-    with nothing_is_garbage():
-        model = load(arguments.model, arguments.engine, progress=Progress(), report=print)
+    slot, found = make_slot(arguments, load)
+    if found is not None:
+        slot.load_now(found, Progress(), print)
     store.begin_indexing()
-    app = create_app(model, store, guard=guard)
+    app = create_app(slot, store, guard=guard)
 
     def ready() -> None:
         print(f"\nParlor is ready: {address}   (Ctrl+C ends it)", flush=True)
@@ -114,15 +133,18 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     os._exit(0)  # every text is on disk: no thread that is in the middle of a step may hold up the end
 
 
-@contextmanager
-def nothing_is_garbage() -> Iterator[None]:
-    """What is loaded stays to the end: never look for garbage in it, which takes 0.2 s each time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+def make_slot(arguments: argparse.Namespace,
+              load: Callable[..., ChatModel]) -> tuple[ModelSlot, Found | None]:
+    """The place of the model, empty, with all that may come into it, and what comes first."""
+    with contextlib.suppress(OSError):  # where nothing may be written there are other programs' models
+        arguments.models_dir.mkdir(parents=True, exist_ok=True)
+    starter = found_at(STARTER, "Comes with Parlor")
+    given = starter if arguments.model == STARTER else found_at(arguments.model, "Given with -d")
+    known = [starter] if arguments.no_model else list({given.path: given, STARTER: starter}.values())
+    catalogue = Catalogue(known_places(arguments.models_dir), arguments.engine, known)
+    idle = arguments.idle_unload
+    slot = ModelSlot(load, catalogue, arguments.engine, idle_seconds=None if idle is None else 60 * idle)
+    return slot, None if arguments.no_model else given
 
 
 def _read_password(source: str | None) -> Password | None:
@@ -151,6 +173,16 @@ class Progress:
             print(f"\r{what} {done:4.0%}", end="", flush=True)
         else:
             print(what, flush=True)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return minutes
 
 
 def _port(text: str) -> int:

@@ -8,6 +8,8 @@
 Importing this is cheap: torch and the tokenizers come with load_model. Knows nothing of HTTP or sessions.
 """
 
+from model.catalogue.listing import Catalogue, Entry
+from model.catalogue.places import Found, found_at, known_places
 from model.chat_model import ChatModel
 from model.engine.request import (
     PARAMETER_SPECS,
@@ -20,13 +22,14 @@ from model.engine.request import (
 from model.files import ModelLoadError
 from model.loading import load_model
 from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
+from model.slot import Lease, LeaseGivenUp, ModelSlot, NoModel, SlotBusy, SlotState
 from model.text.constraint import Constraint
 from model.text.context import ContextFit
 from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage
 
-__all__ = ["PARAMETER_SPECS", "ChatMessage", "ChatModel", "Completion", "Constraint", "ContextFit",
-           "EngineClosed",
-           "ModelLoadError", "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed",
-           "RequestStats", "SamplingParams", "ScoredToken", "TemplateError", "TextDelta", "check_parameter",
-           "load_model"]
+__all__ = ["PARAMETER_SPECS", "Catalogue", "ChatMessage", "ChatModel", "Completion", "Constraint",
+           "ContextFit", "EngineClosed", "Entry", "Found", "Lease", "LeaseGivenUp", "ModelLoadError",
+           "ModelSlot", "NoModel", "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone",
+           "ReplyFailed", "RequestStats", "SamplingParams", "ScoredToken", "SlotBusy", "SlotState",
+           "TemplateError", "TextDelta", "check_parameter", "found_at", "known_places", "load_model"]

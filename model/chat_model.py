@@ -51,8 +51,11 @@ class _Fitted:
 class ChatModel:
     """What `load_model` returns."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, prompt_format: PromptFormat) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, prompt_format: PromptFormat,
+                 advice: Mapping[str, float | int] | None = None) -> None:
+        """`advice`: fields of SamplingParams, as the model's authors would set them."""
         self.tokenizer = tokenizer
+        self._advice = dict(advice or {})
         self._engine = engine
         self._format = prompt_format
         self._overhead = self._message_overhead()
@@ -184,10 +187,10 @@ class ChatModel:
         return self.tokenizer.count(text)
 
     def info(self) -> dict[str, Any]:
-        """What is loaded: name, architecture, quantization, sizes, device."""
+        """What is loaded: name, architecture, quantization, sizes, device, how its authors sample."""
         return self._engine.describe() | {
             "max_seq_len": self._engine.max_seq_len, "vocab_size": self._engine.model_config.spec.vocab_size,
-            "chat_template": self._format.is_template}
+            "chat_template": self._format.is_template, "advice": self._advice}
 
     def status(self) -> dict[str, Any]:
         """What the engine is doing now."""

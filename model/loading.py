@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.advice import Advice, advice_of_folder, advice_of_gguf
 from model.chat_model import ChatModel
 from model.config import EngineConfig
 from model.files import ModelLoadError
@@ -43,20 +44,21 @@ def load_model(path: str | Path, config: EngineConfig | None = None, *, name: st
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(_load_text, file or path, config.draft)
         from model.engine.loading import load_engine  # takes seconds, for torch
-        tokenizer, prompt_format = loading.result()
+        tokenizer, prompt_format, advice = loading.result()
     try:
         engine = load_engine(file or path, config, progress, report=report, name=name)
-        return ChatModel(engine, tokenizer, prompt_format)
+        return ChatModel(engine, tokenizer, prompt_format, advice)
     except BaseException:
         prompt_format.close()
         raise
 
 
-def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]:
-    """What turns messages into tokens. The chat template's process runs when this returns."""
+def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat, Advice]:
+    """What turns messages into tokens, and how to sample. The chat template's process runs when this
+    returns."""
     from model.text.chat_template import ChatTemplate, PlainFormat
 
-    tokenizer = load_tokenizer(path)
+    tokenizer, advice = _tokenizer_and_advice(path)
     if draft is not None:
         _check_draft_tokens(tokenizer, draft)
     settings = tokenizer.settings
@@ -70,21 +72,27 @@ def _load_text(path: Path, draft: Path | None) -> tuple[Tokenizer, PromptFormat]
         except BaseException:
             prompt_format.close()
             raise
-    return tokenizer, prompt_format
+    return tokenizer, prompt_format, advice
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """Of a folder or a GGUF file."""
+    return _tokenizer_and_advice(path)[0]
+
+
+def _tokenizer_and_advice(path: Path) -> tuple[Tokenizer, Advice]:
     file = find_gguf(path)
     if file is not None:
         from model.formats.gguf import GgufFile
         from model.gguf_text import tokenizer_of
-        return tokenizer_of(GgufFile(file))
+        gguf = GgufFile(file)
+        return tokenizer_of(gguf), advice_of_gguf(gguf.metadata)
     from model.text.settings import TextSettings
     from model.text.tokenizer import Tokenizer
     from model.text.tokenizer_trial import check_tokenizer
     check_tokenizer(path)
-    return Tokenizer.load(path, TextSettings.from_folder(path, ModelConfig.from_folder(path)))
+    settings = TextSettings.from_folder(path, ModelConfig.from_folder(path))
+    return Tokenizer.load(path, settings), advice_of_folder(path)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, prompt_format: PromptFormat, path: Path) -> None:

@@ -52,10 +52,11 @@ def model():
 
 @pytest.fixture
 def app(model, store):
+    from model import ModelSlot
     from webui import create_app
     from webui.routes.parlor import parlor
 
-    app = create_app(model, store)
+    app = create_app(ModelSlot.holding(model), store)
     yield app
     parlor(app).close("the test is over", 1.0)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from model import PARAMETER_SPECS
+from model import PARAMETER_SPECS, ModelSlot
 from tests.helpers.api import LIN, MARLOW, OTTO
 from tests.helpers.case_limit import case_limit
 from tests.helpers.failing_disk import FastDisk
@@ -252,7 +252,7 @@ def fuzz(folder: Path, count: int, seed: int,
         write_bots(folder / "bots")
         store = Store(folder, disk=FastDisk())
         assert not store.problems, store.problems
-        app = create_app(FakeModel(prompt_steps=1), store)
+        app = create_app(ModelSlot.holding(FakeModel(prompt_steps=1)), store)
         for _ in range(first, min(count, first + RESTART_EVERY)):
             with case_limit(CASE_SECONDS):
                 data = import_of(rng)

@@ -13,10 +13,11 @@ import pytest
 
 import app as app_module
 from model.config import EngineConfig
-from tests.helpers.api import MARLOW, Page, parse_events
+from tests.helpers.api import MARLOW, Page, parse_events, wait_until
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
 from tests.helpers.server_process import ROOT, EventSocket, Server
+from tests.helpers.tiny_models import write_model
 from tests.load_streams import cpu_seconds
 from webui.storage.store import Store
 
@@ -39,7 +40,8 @@ def test_help_names_every_option():
     assert said.returncode == 0
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
-                   "--no-speculation", "--gpu-split", "--allow-host"):
+                   "--no-speculation", "--gpu-split", "--allow-host", "--no-model", "--models-dir",
+                   "--idle-unload"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -48,6 +50,7 @@ def test_help_names_every_option():
     ["--port", "65536"], ["--port", "x"], ["--max-seq-len", "0"], ["--threads", "-1"], ["--device", "tpu"],
     ["--gpu-split", "20,x"], ["--gpu-split", "0"], ["--threads", "257"], ["--max-seq-len", "31"],
     ["--gpu-split", "20", "--device", "cpu"], ["--draft", "small", "--no-speculation"],
+    ["--idle-unload", "0"], ["--idle-unload", "soon"], ["--no-model", "-d", "x"],
     ["--cache", "q1"], ["--nonsense"], ["--max-seq-len", "1e3"]])
 def test_arguments_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
@@ -74,6 +77,25 @@ def test_all_arguments_reach_the_model(tmp_path):
     assert seen["config"] == EngineConfig(), "no default stands in two places"
 
 
+def test_it_starts_without_a_model_and_lists_those_of_its_folder(tmp_path):
+    write_bots(tmp_path / "bots")
+    models = tmp_path / "new" / "models"
+    with Server(tmp_path, "--no-model", "--models-dir", str(models), "--idle-unload", "5") as server:
+        client = server.client()
+        assert client.get("/api/status").json["slot"]["phase"] == "empty"
+        write_model(models / "tiny")
+        wait_until(lambda: "tiny" in [one["name"] for one in client.get("/api/models").json["models"]], 60)
+        wait_until(lambda: not client.get("/api/models").json["looking"], 60)
+        by_name = {one["name"]: one for one in client.get("/api/models").json["models"]}
+        assert by_name["tiny"]["place"] == "Models folder" and by_name["tiny"]["fits"]
+        assert by_name["starter"]["place"] == "Comes with Parlor"
+        client.post(f"/api/models/{by_name['tiny']['id']}/load", json={})
+        wait_until(lambda: client.get("/api/status").json["slot"]["phase"] == "ready", 60)
+        page = Page(client, MARLOW)
+        assert page.say("hello")[0]["text"]
+        assert server.end()[0] == 0
+
+
 def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -96,7 +118,7 @@ def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):
 def test_a_console_without_a_folders_characters_is_no_reason_to_stop(tmp_path):
     """Windows' old code pages hold no Chinese; the folder's name comes out escaped."""
     script = ("import app, sys\n"
-              "def load(path, config, report, progress):\n"
+              "def load(path, config, name, report, progress):\n"
               "    report(f'{path.name} is loaded')\n"
               "    progress(f'{path.name} again', 0.5)\n"
               "    raise ValueError(f'{path.name} is odd')\n"

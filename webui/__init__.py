@@ -14,12 +14,13 @@ from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from model import ChatModel
+from model import ModelSlot
 
 from .chat.chat import Chat
+from .chat.models import Models
 from .errors import Problem
 from .ids import new_id
-from .routes import bots, replies, sessions, settings, transfer
+from .routes import bots, models, replies, sessions, settings, transfer
 from .routes.parlor import KEY, Parlor, parlor
 from .server.guard import MAX_BODY, Guard
 from .server.static_files import StaticFiles
@@ -31,15 +32,17 @@ LIST_PART = 64  # messages, or sessions
 log = logging.getLogger("parlor")
 
 
-def create_app(model: ChatModel, store: Store, *, guard: Guard | None = None,
+def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                max_streams: int = MAX_STREAMS) -> Flask:
-    """The application. The caller owns `model` and `store` and closes them after parlor(app).close()."""
+    """The application. The caller owns `slot` and `store` and closes them after parlor(app).close()."""
     here = Path(__file__).parent
     app = _App(__name__, root_path=str(here), static_folder=None)
     files = StaticFiles(here / "static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.extensions[KEY] = Parlor(model, store, Chat(model, store), guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, bots, settings, transfer):
+    chat = Chat(slot, store)
+    app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains), guard or Guard(),
+                                 Streams(max_streams))
+    for module in (sessions, replies, bots, models, settings, transfer):
         app.register_blueprint(module.bp)
     with app.app_context():
         files.set_page(render_template("index.html", static=files.url, icons=files.icons))

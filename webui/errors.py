@@ -63,6 +63,10 @@ class Busy(Problem, status=409, code="busy"):
     """Something is running that this would get in the way of."""
 
 
+class NoModelLoaded(Problem, status=409, code="no_model"):
+    """Nothing can be written until somebody chooses a model."""
+
+
 class ReadOnly(Problem, status=409, code="read_only"):
     """Written by a newer version: shown, never overwritten."""
 

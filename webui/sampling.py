@@ -18,6 +18,8 @@ Changes = dict[str, Any]
 
 _TOKEN_ID = re.compile("0|[1-9][0-9]{0,9}")
 DEFAULT_PRESET = "balanced"
+ADVISED = "advised"
+"""The preset that the authors of the loaded model advise; without any advice it counts as the default one."""
 BUILT_IN_PRESETS: tuple[dict[str, Any], ...] = (
     {"id": "balanced", "name": "Balanced", "sampling": {}, "builtin": True},
     {"id": "precise", "name": "Precise", "sampling": {"temperature": 0.3, "top_p": 0.9}, "builtin": True},

@@ -11,12 +11,10 @@ from typing import Any, cast
 
 import torch
 
-from model.catalogue.advice import Advice, advice_of_folder, advice_of_gguf
 from model.config import EngineConfig
 from model.devices import cuda_problem, default_prefill_chunk
 from model.files import ModelLoadError
 from model.formats.checkpoint import open_model
-from model.formats.gguf_weights import GgufReader
 from model.machine import free_memory
 from model.memory.plan import MemoryPlan, plan_memory
 from model.memory.spread import scratch_bytes
@@ -34,7 +32,6 @@ class Headers:
     quantization: str
     weight_bytes: int
     scratch_bytes: int
-    advice: Advice
 
     def plan(self, engine: EngineConfig, free_bytes: int) -> MemoryPlan:
         """Raises ModelLoadError if it does not fit into so much, with what would."""
@@ -72,8 +69,6 @@ class Machine:
             raise
         except (OSError, MemoryError, RecursionError, ValueError, KeyError, TypeError) as error:
             raise ModelLoadError(f"{path.name} cannot be read: {error or type(error).__name__}") from error
-        advice = advice_of_gguf(reader.gguf.metadata) if isinstance(reader, GgufReader) else \
-            advice_of_folder(path)
         chunk = engine.prefill_chunk or default_prefill_chunk(self._place.device)
         scratch = scratch_bytes(config, engine, self._place, config.spec.num_layers, chunk)
-        return Headers(config, reader.describe(), sum(info.nbytes for info in infos), scratch, advice)
+        return Headers(config, reader.describe(), sum(info.nbytes for info in infos), scratch)

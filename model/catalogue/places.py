@@ -6,6 +6,7 @@ Links are followed, into circles only so far; what takes too long to look throug
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.files import ModelLoadError, is_there, read_json
-from model.formats.gguf_parts import first_part, is_gguf, stem
-from model.model_path import model_name
+from model.formats.gguf_parts import find_gguf, first_part, is_gguf, stem
+from model.model_path import find_model, model_name
 
 MAX_DEPTH = 4
 MAX_ENTRIES = 20_000
@@ -67,9 +68,13 @@ def models_in(place: Place) -> list[Found]:
 
 
 def found_at(path: Path, label: str) -> Found:
-    """The model at a path that somebody gave."""
-    name = stem(path) if is_gguf(path) and not path.is_dir() else model_name(path.resolve())
-    return Found(name, label, path, path.name)
+    """The model at a path that somebody gave; what is wrong with it the loader says."""
+    path = path.absolute()
+    file = None
+    with contextlib.suppress(ModelLoadError):
+        path = find_model(path)
+        file = find_gguf(path)
+    return Found(model_name(path.resolve()) if file is None else stem(file), label, path, path.name)
 
 
 class _Walk:

@@ -140,6 +140,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
+    from model import ModelSlot
     from webui import create_app
     from webui.routes.parlor import parlor
     from webui.storage.store import Store
@@ -148,7 +149,7 @@ def site(tmp_path_factory):
     write_bots(folder / "bots")
     model = HeldModel(delay=0.002, prompt_steps=3, prompt_delay=0.002)
     store = Store(folder)
-    app = create_app(model, store)
+    app = create_app(ModelSlot.holding(model), store)
     server = create_server(
         app, host="127.0.0.1", port=0, threads=48, channel_request_lookahead=1, outbuf_high_watermark=1 << 18
     )

@@ -103,13 +103,11 @@ def test_the_folders_of_other_programs_are_listed_where_they_exist(tmp_path):
 
 
 def test_what_it_says_is_what_loading_finds(tmp_path):
-    write_file(tmp_path / "One.gguf", **{"general.sampling.temp": 0.6, "general.sampling.top_k": 20})
+    write_file(tmp_path / "One.gguf")
     catalogue, entries = looked(Place("x", tmp_path))
     entry = entries["One"]
     assert entry.headers is not None and entry.headers.config.architecture == "llama"
     assert entry.headers.quantization == "GGUF F32"
-    assert entry.headers.advice == {"temperature": 0.6, "top_k": 20, "top_p": 1.0, "min_p": 0.0,
-                                    "repetition_penalty": 1.0}
     assert entry.size_bytes == (tmp_path / "One.gguf").stat().st_size
     plan = entry.plan(ENGINE, catalogue.free_bytes())
     assert plan.max_seq_len == TINY["max_position_embeddings"]
@@ -202,18 +200,3 @@ def test_whoever_asks_is_answered_at_once_while_headers_are_read(tmp_path, monke
         entry.plan(ENGINE, 1 << 40)
     go_on.set()
     assert catalogue.look()[0].is_read
-
-
-@pytest.mark.parametrize(("values", "advised"), [
-    ({"temperature": 0.7, "top_p": 0.8, "top_k": 20, "do_sample": True},
-     {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0, "repetition_penalty": 1.0}),
-    ({"do_sample": False, "temperature": 0.7},
-     {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}),
-    ({"temperature": "hot", "top_k": 5000, "repetition_penalty": 0.1}, {}),
-    ({"eos_token_id": 2}, {}),
-    ({"temperature": float("nan"), "top_p": None}, {})])
-def test_what_generation_config_advises_is_taken_within_its_range(tmp_path, values, advised):
-    from model.catalogue.advice import advice_of_folder
-
-    (tmp_path / "generation_config.json").write_text(json.dumps(values))
-    assert advice_of_folder(tmp_path) == advised

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from model import TextDelta
+from model import ModelSlot, TextDelta
 from tests.helpers.api import Page, parse_events, read_some, wait_until
 from tests.helpers.fake_model import EMOJI, THINK
 from webui import create_app
@@ -129,7 +129,7 @@ def test_a_cursor_that_is_no_number_is_refused(client, page, start):
 
 
 def test_too_many_streams_are_told_to_come_back(store, model):
-    app = create_app(model, store, max_streams=1)
+    app = create_app(ModelSlot.holding(model), store, max_streams=1)
     client = app.test_client()
     page = Page(client)
     model.gate.clear()

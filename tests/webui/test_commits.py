@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from model import ModelSlot
 from tests.helpers.api import Page, wait_until
 from tests.helpers.failing_disk import FailingDisk
 from tests.helpers.fake_model import FakeModel
@@ -34,7 +35,7 @@ class Server:
     def start(self):
         self.model = FakeModel()
         self.store = Store(self.folder, disk=self.disk)
-        self.app = create_app(self.model, self.store)
+        self.app = create_app(ModelSlot.holding(self.model), self.store)
         self.client = self.app.test_client()
 
     def restart(self, page):

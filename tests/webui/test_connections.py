@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from waitress import wasyncore
 
+from model import ModelSlot
 from tests.helpers.api import wait_until
 from tests.helpers.fake_server import write_bots
 from webui import create_app
@@ -32,7 +33,7 @@ def serve(model, store):
     def start(guard=None):
         write_bots(store.folder / "bots")
         listener = open_socket("127.0.0.1", 0)
-        server = make_server(create_app(model, store, guard=guard), listener)
+        server = make_server(create_app(ModelSlot.holding(model), store, guard=guard), listener)
 
         def loop():
             while not stop.is_set():

@@ -59,20 +59,24 @@ def test_a_conversation_that_is_counted_for_ever_stalls_neither_itself_nor_anoth
     assert stuck.load()["context"]["prompt_tokens"] > 0
 
 
-def test_the_cost_of_a_revision_is_computed_once(impatient):
-    asked = []
-    costs = ContextCosts(lambda session: asked.append(session["revision"]) or {"prompt_tokens": 5})
+def test_the_cost_of_a_revision_is_computed_once_for_each_model(impatient):
+    asked, models = [], []
+    costs = ContextCosts(lambda session: asked.append(session["revision"]) or {"prompt_tokens": 5},
+                         lambda: len(models))
     session = {"id": "0" * 16, "revision": 1}
     wait_until(lambda: costs.of(session) == {"prompt_tokens": 5})
     for _ in range(3):
         costs.of(session)
     wait_until(lambda: costs.of({**session, "revision": 2}) == {"prompt_tokens": 5})
     assert asked == [1, 2]
+    models.append("another one")
+    wait_until(lambda: costs.of({**session, "revision": 2}) == {"prompt_tokens": 5})
+    assert asked == [1, 2, 2]
 
 
 def test_too_many_that_are_counted_at_once_are_no_more_threads(impatient):
     free, running = threading.Event(), []
-    costs = ContextCosts(lambda session: running.append(session) or {"waited": free.wait(60)})
+    costs = ContextCosts(lambda session: running.append(session) or {"waited": free.wait(60)}, lambda: 0)
     for number in range(3 * context_cost.MAX_RUNNING):
         assert costs.of({"id": f"{number:016x}", "revision": 1}) == {"problem": context_cost.LATER}
     assert len(running) <= context_cost.MAX_RUNNING

@@ -12,6 +12,7 @@ import shutil
 
 import pytest
 
+from model import ModelSlot
 from tests.helpers.api import MARLOW, OTTO, Page
 from tests.helpers.failing_disk import FailingDisk
 from webui import create_app
@@ -117,7 +118,7 @@ def test_a_file_with_any_field_out_of_its_range_is_set_aside_and_the_rest_starts
         path = store.folder / kind / f"{key}.json"
         path.write_text(json.dumps({**document, "id": key}), encoding="utf-8")
     again = Store(store.folder)
-    other = create_app(model, again).test_client()
+    other = create_app(ModelSlot.holding(model), again).test_client()
     assert [entry["id"] for entry in other.get("/api/sessions").json["sessions"]] == [good]
     assert names(other) == ["Marlow", "Otto", "Lin"]
     assert len(again.problems) == len(bad) == len(list((store.folder / "quarantine").iterdir()))
@@ -187,7 +188,7 @@ def test_an_import_that_the_disk_refuses_halfway_leaves_nothing(tmp_path, model,
     """At the first write of each of three bots, and of the session."""
     disk = FailingDisk()
     store = Store(tmp_path, disk=disk)
-    client = create_app(model, store).test_client()
+    client = create_app(ModelSlot.holding(model), store).test_client()
     bots = [{**BOT, "id": f"{number:016x}"} for number in range(3)]
     disk.fails_at = len(disk.operations) + failing
     assert client.post("/api/sessions/import", json={"data": export(SESSION, *bots)}).status_code == 507

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from model import ModelSlot
 from tests.helpers.api import MARLOW, Page
 from webui import create_app
 from webui.server.guard import (
@@ -40,7 +41,7 @@ def routes(app):
 @pytest.fixture
 def locked(model, store):
     """The app with a password, listening beyond loopback."""
-    return create_app(model, store, guard=Guard("0.0.0.0", Password(WORD, cost=16)))
+    return create_app(ModelSlot.holding(model), store, guard=Guard("0.0.0.0", Password(WORD, cost=16)))
 
 
 def test_there_are_routes_to_walk(app):
@@ -288,7 +289,7 @@ def test_loopback_needs_none(host):
 
 @pytest.mark.parametrize("name", ["box.tailnet.ts.net", "BOX", "box.local.", " chat.example.org ", "fd7a::1"])
 def test_a_name_that_was_allowed_answers_and_no_other(model, store, name):
-    client = create_app(model, store, guard=Guard(names=[name])).test_client()
+    client = create_app(ModelSlot.holding(model), store, guard=Guard(names=[name])).test_client()
     bare = name.strip().lower().rstrip(".")
     host = f"[{bare}]" if ":" in bare else bare
     for shown in (host, host.upper(), f"{host}:443"):

@@ -6,15 +6,17 @@ import contextlib
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from waitress.server import create_server
 
+from model import ModelSlot
 from tests.helpers.api import Page
 from webui import create_app
 from webui.chat.event_log import EventLog
 from webui.errors import TooMany
-from webui.routes.parlor import KEY, Parlor, parlor
+from webui.routes.parlor import KEY, parlor
 from webui.server.streams import Streams
 
 
@@ -46,10 +48,10 @@ def test_a_blocked_write_is_cut_after_its_deadline_and_others_are_not():
 
 def test_a_reader_that_stops_reading_is_disconnected(model, store):
     """A real socket with a full buffer: the thread of the server comes free again."""
-    app = create_app(model, store)
+    app = create_app(ModelSlot.holding(model), store)
     here = parlor(app)
     streams = Streams(5, blocked_seconds=0.2)
-    app.extensions[KEY] = Parlor(here.model, here.store, here.chat, here.guard, streams)
+    app.extensions[KEY] = replace(here, streams=streams)
     server = create_server(app, host="127.0.0.1", port=0, threads=4, outbuf_high_watermark=1 << 14,
                            asyncore_loop_timeout=0.05)
 

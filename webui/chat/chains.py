@@ -131,6 +131,16 @@ class Chains:
         if now and job:
             job.stop()
 
+    @property
+    def number(self) -> int:
+        """Of sessions in which a reply is being written."""
+        return len(self._chains)
+
+    def end_all(self, *, now: bool) -> None:
+        """As end(), in every session."""
+        for session_id in list(self._chains):
+            self.end(session_id, now=now)
+
     def wait_until_free(self, session_id: str) -> None:
         """The model ends a stopped reply within a step; one that takes far longer is ended here."""
         chain = self._chains.get(session_id)

@@ -14,15 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from model import ChatModel
+from model import ModelSlot, SamplingParams
 
-from ..errors import BadRequest, Busy, NotFound, NotSaved
+from ..errors import BadRequest, Busy, NoModelLoaded, NotFound, NotSaved
 from ..ids import check_id, new_id
-from ..sampling import effective
+from ..sampling import ADVISED, Changes, effective
 from ..storage import tree
 from ..storage.recovery import fold_in_all
 from ..storage.schema import (
-    MAX_MODEL_NAME,
     USER,
     Bot,
     Document,
@@ -63,17 +62,16 @@ class Said:
 
 
 class Chat:
-    """All sessions of one store in front of one model."""
+    """All sessions of one store in front of the one model that is loaded."""
 
-    def __init__(self, model: ChatModel, store: Store) -> None:
-        self.model = model
+    def __init__(self, slot: ModelSlot, store: Store) -> None:
+        self.slot = slot
         self.store = store
         self.chains = Chains(store.changes.touch)
         self.commits = Commits(store)
-        self._model_name = model.info()["name"][:MAX_MODEL_NAME]
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
-        self._costs = ContextCosts(self._fit)
+        self._costs = ContextCosts(self._fit, lambda: slot.state.version)
         fold_in_all(store)
 
     # Looking
@@ -83,7 +81,7 @@ class Chat:
         session = self.commits.with_waiting(session)
         writing = self.chains.writing(session["id"])
         return {**session, "replies": [writing] if writing else [],
-                "next": Room.of(session, self.store, self.model).next,
+                "next": Room.of(session, self.store, self.slot).next,
                 "read_only": self.store.sessions.is_read_only(session["id"])}
 
     def answer(self, session: Session, known: int | None) -> Document:
@@ -109,8 +107,9 @@ class Chat:
 
     def context(self, session: Session) -> Document:
         """Where the model's memory begins, were the last bot to speak again now; or `problem`, a sentence."""
+        model = self.slot.model
         unknown = {"first_message": None, "prompt_tokens": None,
-                   "max_seq_len": self.model.info()["max_seq_len"]}
+                   "max_seq_len": model.info()["max_seq_len"] if model else None}
         return {**unknown, **self._costs.of(session)}
 
     # Sessions
@@ -173,7 +172,7 @@ class Chat:
             session = self._free_session(session_id, revision)
             chain = Chain(session_id, turns=(turns or 1) - 1)
             if bot is None:
-                room = Room.of(session, self.store, self.model)
+                room = Room.of(session, self.store, self.slot)
                 if room.asks_the_model:
                     return self._start_undecided(chain, session, lambda: room.going_on() or "")
                 bot = room.going_on()
@@ -267,7 +266,7 @@ class Chat:
     def _answer(self, session: Session, said: Said) -> ReplyJob | None:
         if said.bot:
             return self._start(Chain(session["id"]), session, self._bot(said.bot))
-        room = Room.of(session, self.store, self.model)
+        room = Room.of(session, self.store, self.slot)
         if room.asks_the_model:
             return self._start_undecided(Chain(session["id"]), session, lambda: room.answering(said.text)[0])
         ids = room.answering(said.text)
@@ -296,12 +295,18 @@ class Chat:
               continues: bool = False) -> ReplyPlan:
         bots = {bot["id"]: bot for bot in self.store.known_bots()}
         view = bot_view(session, bots, speaker, tree.path(session, message["parent"]))
-        preset = self.store.preset_sampling(session["preset"])
-        params = effective(preset, session["sampling"], speaker["sampling"], view.stop)
-        return ReplyPlan(session["id"], message, view, params, self._model_name, continues)
+        params = self._params(session, speaker, view.stop)
+        return ReplyPlan(session["id"], message, view, params, continues)
+
+    def _params(self, session: Session, speaker: Bot,
+                stop: tuple[str, ...]) -> Callable[[Changes], SamplingParams]:
+        """How to sample, by what the authors of the model advise. Keeps nothing else of the session."""
+        preset = None if session["preset"] == ADVISED else self.store.preset_sampling(session["preset"])
+        own, changed = speaker["sampling"], session["sampling"]
+        return lambda advice: effective(advice if preset is None else preset, changed, own, stop)
 
     def _begin(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
-        job = ReplyJob(plan, self.model, self.store, self.commits,
+        job = ReplyJob(plan, self.slot, self.store, self.commits,
                        lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
         self.chains.start(chain, job)
         return job
@@ -313,7 +318,7 @@ class Chat:
         if chain.turns <= 0:
             return None
         chain.turns -= 1
-        room = Room.of(session, self.store, self.model)
+        room = Room.of(session, self.store, self.slot)
         if room.asks_the_model:
             return self._start_undecided(chain, session, lambda: room.going_on() or "")
         bot = room.going_on()
@@ -331,14 +336,15 @@ class Chat:
         return self._bot(bot_id)
 
     def _fit(self, session: Session) -> Document:
-        room = Room.of(session, self.store, self.model)
+        room = Room.of(session, self.store, self.slot)
         if not room.speakers:
             return {"prompt_tokens": 0}
         speaker = room.bots.get(room.last_speaker or "", room.bots[room.speakers[0].id])
         view = bot_view(session, room.bots, speaker, room.path)
         preset = self.store.preset_sampling(session["preset"])
         params = effective(preset, session["sampling"], speaker["sampling"])
-        fit = self.model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker, shorten=True)
+        with self.slot.glance() as model:
+            fit = model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker, shorten=True)
         ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
         return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
 
@@ -354,15 +360,20 @@ class Chat:
         session = self._session_to_change(session_id, revision)
         if self.chains.of(session_id):
             raise self._busy(session, "Wait until it is done, or stop it first.")
-        self.chains.check_space()
+        self._check_can_write()
         return session
 
     def _check_answer(self, session: Session, said: Said) -> None:
         """Before the message is saved: whatever would keep it from being answered."""
         if said.reply:
-            self.chains.check_space()
+            self._check_can_write()
             if said.bot:
                 self._bot_in(session, said.bot)
+
+    def _check_can_write(self) -> None:
+        self.chains.check_space()
+        if not self.slot.will_answer:
+            raise NoModelLoaded("No model is loaded.", hint="Choose one in the menu of models.")
 
     def _busy(self, session: Session, hint: str) -> Busy:
         chain = self.chains.of(session["id"])

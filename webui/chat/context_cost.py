@@ -25,18 +25,19 @@ log = logging.getLogger("parlor.context")
 
 @dataclass
 class _Cost:
-    """Of one revision of a session; `found` is set once `done`."""
+    """Of one revision of a session, for one model; `found` is set once `done`."""
 
-    revision: int
+    stamp: tuple[int, int]
     found: Document = field(default_factory=dict)
     done: threading.Event = field(default_factory=threading.Event)
 
 
 class ContextCosts:
-    """`compute` is called in a thread of its own, one a session at a time; its result is kept."""
+    """`compute` is called in a thread of its own, one a session at a time; its result is kept as long as the
+    session's revision and the model's `version` are the same."""
 
-    def __init__(self, compute: Callable[[Session], Document]) -> None:
-        self._compute = compute
+    def __init__(self, compute: Callable[[Session], Document], version: Callable[[], int]) -> None:
+        self._compute, self._version = compute, version
         self._lock = threading.Lock()
         self._costs: OrderedDict[str, _Cost] = OrderedDict()
         self._running = 0
@@ -45,22 +46,23 @@ class ContextCosts:
         """What `compute` says of this revision, or {"problem": a sentence} after WAIT_SECONDS at most."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            cost = self._begun(session)
+            stamp = (session["revision"], self._version())
+            cost = self._begun(session, stamp)
             if cost is None or not cost.done.wait(max(0.0, deadline - time.monotonic())):
                 return {"problem": LATER}
-            if cost.revision == session["revision"]:
+            if cost.stamp == stamp:
                 return cost.found
 
-    def _begun(self, session: Session) -> _Cost | None:
-        """The session's cost, that of another revision while it is computed; None where too many are."""
+    def _begun(self, session: Session, stamp: tuple[int, int]) -> _Cost | None:
+        """The session's cost, that of another stamp while it is computed; None where too many are."""
         with self._lock:
             cost = self._costs.get(session["id"])
-            if cost and (cost.revision == session["revision"] or not cost.done.is_set()):
+            if cost and (cost.stamp == stamp or not cost.done.is_set()):
                 return cost
             if self._running >= MAX_RUNNING:
                 return None
             self._running += 1
-            cost = self._costs[session["id"]] = _Cost(session["revision"])
+            cost = self._costs[session["id"]] = _Cost(stamp)
             self._costs.move_to_end(session["id"])
             if len(self._costs) > MAX_KNOWN:
                 self._costs.popitem(last=False)

@@ -15,12 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from model import ChatModel, EngineClosed, PromptProgress, ReplyDone, ReplyFailed, SamplingParams, TextDelta
+from model import (
+    ChatModel,
+    EngineClosed,
+    LeaseGivenUp,
+    ModelSlot,
+    PromptProgress,
+    ReplyDone,
+    ReplyFailed,
+    SamplingParams,
+    SlotState,
+    TextDelta,
+)
 
 from ..ids import new_id
-from ..sampling import as_json
+from ..sampling import Changes, as_json
 from ..storage.journal import Journal
-from ..storage.schema import MAX_ERROR, MAX_REPLY, MAX_REPLY_NUMBER, REPLY_NUMBERS, Message
+from ..storage.schema import MAX_ERROR, MAX_MODEL_NAME, MAX_REPLY, MAX_REPLY_NUMBER, REPLY_NUMBERS, Message
 from ..storage.store import Store
 from .bot_view import BotView
 from .commits import Commits
@@ -33,13 +44,15 @@ log = logging.getLogger("parlor.reply")
 
 @dataclass(frozen=True)
 class ReplyPlan:
-    """What is to be written. For a continued reply `message` is the one on disk, with its text."""
+    """What is to be written. For a continued reply `message` is the one on disk, with its text.
+
+    params  how to sample, by what the authors of the model advise that is to write it
+    """
 
     session_id: str
     message: Message
     view: BotView
-    params: SamplingParams
-    model_name: str
+    params: Callable[[Changes], SamplingParams]
     continues: bool = False
 
 
@@ -59,7 +72,7 @@ class Undecided:
 class ReplyJob:
     """`next_turn` is called once, after the commit, and says which reply follows: that goes into `done`."""
 
-    def __init__(self, plan: ReplyPlan | Undecided, model: ChatModel, store: Store, commits: Commits,
+    def __init__(self, plan: ReplyPlan | Undecided, slot: ModelSlot, store: Store, commits: Commits,
                  next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
         self.id = new_id()
         self.plan = plan
@@ -68,7 +81,8 @@ class ReplyJob:
         self._why_interrupted = ""
         self.failed = False
         self.kept: dict[str, Any] = {}  # the message as it was committed, and the session's revision since
-        self._model = model
+        self._lease = slot.lease()
+        self._made_with: dict[str, Any] = {"model": "", "sampling": {}}  # as the message tells it
         self._store = store
         self._commits = commits
         self._next_turn = next_turn
@@ -98,6 +112,7 @@ class ReplyJob:
     def stop(self) -> None:
         """Ask the model to end; what is there is kept. Any thread, any time."""
         self.stopped = True
+        self._lease.give_up()
         reply = self._reply
         if reply is not None:
             reply.cancel()
@@ -114,19 +129,31 @@ class ReplyJob:
 
     def _run(self) -> None:
         try:
+            model = self._lease.wait(self._tell_loading)
             plan = self._decided()
             if plan is None:
                 return self._finish("cancelled")
+            info = model.info()
+            params = plan.params(info.get("advice", {}))
+            self._made_with = {"model": info["name"][:MAX_MODEL_NAME], "sampling": as_json(params)}
             self._open_journal(plan)
             message = plan.message
             self.log.append("start", {
                 **self.info, "session_id": plan.session_id, "name": plan.view.speaker,
                 "parent": message["parent"], "continues": plan.continues, "text": message["text"]})
-            self._generate(plan)
+            self._generate(plan, params, model)
+        except LeaseGivenUp:
+            self._finish("interrupted" if self._why_interrupted else "cancelled", error=self._why_interrupted)
         except (ValueError, EngineClosed) as error:  # what the model says of a request that it cannot take
             self._give_up(str(error))
         except BaseException:  # a panic in a tokenizer's library is no Exception
             self._give_up(self._log_fault())
+        finally:
+            self._lease.release()
+
+    def _tell_loading(self, state: SlotState) -> None:
+        """The model is on its way: the tabs see how far it is."""
+        self.log.append("loading", {"name": state.coming_name or state.name, "share": round(state.share, 3)})
 
     def _give_up(self, why: str) -> None:
         reply = self._reply
@@ -150,9 +177,9 @@ class ReplyJob:
             self._filter = self._filter or _own_name_filter(plan)
             return plan
 
-    def _generate(self, plan: ReplyPlan) -> None:
+    def _generate(self, plan: ReplyPlan, params: SamplingParams, model: ChatModel) -> None:
         view = plan.view
-        reply = self._model.start(view.messages, plan.params, reply_name=view.speaker,
+        reply = model.start(view.messages, params, reply_name=view.speaker,
                                   reply_prefix=plan.message["text"],
                                   reply_thinking=plan.message["thinking"], shorten=True)
         self._reply = reply
@@ -221,7 +248,7 @@ class ReplyJob:
             log.warning("the journal of reply %s cannot be written: %s", self.id, error)
 
     def _open_journal(self, plan: ReplyPlan) -> None:
-        message = {**plan.message, "model": plan.model_name, "sampling": as_json(plan.params)}
+        message = {**plan.message, **self._made_with}
         if plan.continues:
             message["continues"] = True
         try:
@@ -296,8 +323,7 @@ class ReplyJob:
 
     def _final_message(self, plan: ReplyPlan, reason: str, stats: Any, error: str) -> Message:
         message = {**plan.message, "text": self._text, "thinking": self._thinking,
-                   "model": plan.model_name, "sampling": as_json(plan.params),
-                   "finish_reason": reason, "error": error[:MAX_ERROR]}
+                   **self._made_with, "finish_reason": reason, "error": error[:MAX_ERROR]}
         if self._shortened is not None:
             message["shortened"] = self._shortened
         if stats is not None:

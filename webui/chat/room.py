@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from model import ChatModel
+from model import ModelSlot, NoModel
 
 from ..storage import tree
 from ..storage.schema import USER, Bot, Message, Session
@@ -28,11 +28,18 @@ class Room:
     rank: Callable[[list[str]], list[float]]
 
     @classmethod
-    def of(cls, session: Session, store: Store, model: ChatModel) -> Room:
+    def of(cls, session: Session, store: Store, slot: ModelSlot) -> Room:
         bots = {bot["id"]: bot for bot in store.known_bots()}
         path = tree.path(session, session["leaf"])
         turns = transcript(session, bots, path)
-        return cls(session, bots, path, lambda names: model.rank_speakers(turns, names))
+
+        def rank(names: list[str]) -> list[float]:
+            model = slot.model  # only replies ask, and they have a lease
+            if model is None:
+                raise NoModel("No model is loaded.")
+            return model.rank_speakers(turns, names)
+
+        return cls(session, bots, path, rank)
 
     @property
     def speakers(self) -> list[Speaker]:

@@ -84,7 +84,7 @@ class Body:
             raise BadRequest(f"{name} is not true or false.")
         return value
 
-    def sampling(self, name: str, vocab_size: int) -> Changes:
+    def sampling(self, name: str, vocab_size: int | None) -> Changes:
         """Sampling values for a model of `vocab_size` tokens."""
         try:
             return check_changes(self.value(name), vocab_size)

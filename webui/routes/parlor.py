@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from flask import Flask, current_app
 
-from model import ChatModel
+from model import ModelSlot
 
 from ..chat.chat import Chat
+from ..chat.models import Models
 from ..server.guard import Guard
 from ..server.streams import Streams
 from ..storage.store import Store
@@ -19,9 +20,10 @@ KEY = "parlor"
 
 @dataclass(frozen=True)
 class Parlor:
-    model: ChatModel
+    slot: ModelSlot
     store: Store
     chat: Chat
+    models: Models
     guard: Guard
     streams: Streams
     started: float = field(default_factory=time.monotonic)
@@ -38,6 +40,7 @@ def parlor(app: Flask | None = None) -> Parlor:
     return (app or current_app).extensions[KEY]
 
 
-def vocab_size() -> int:
-    """Of the loaded model: the token ids that can be set are 0 to vocab_size - 1."""
-    return parlor().model.info()["vocab_size"]
+def vocab_size() -> int | None:
+    """Of the loaded model, if there is one: the token ids that can be set are 0 to vocab_size - 1."""
+    model = parlor().slot.model
+    return model.info()["vocab_size"] if model else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from flask import Blueprint, make_response, request
 from flask.typing import ResponseReturnValue
@@ -10,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from model import PARAMETER_SPECS
 
 from ..errors import NeedsPassword
+from ..sampling import ADVISED
 from ..server.guard import login_cookie
 from ..server.password import LOGIN_SECONDS, place_of
 from ..storage import schema
@@ -28,19 +30,30 @@ bp = Blueprint("settings", __name__, url_prefix="/api")
 @bp.get("/status")
 def status() -> ResponseReturnValue:
     here = parlor()
-    return {"model": here.model.info(), "engine": here.model.status(), "version": VERSION,
+    model = here.slot.model
+    return {"model": model.info() if model else None, "engine": model.status() if model else None,
+            "slot": here.models.state(), "version": VERSION,
             "uptime": round(time.monotonic() - here.started, 1), "changes": here.store.changes.counter}
 
 
 @bp.get("/settings")
 def settings() -> ResponseReturnValue:
     """Every parameter with its default and range, and everything else that the page offers."""
+    model = parlor().slot.model
     limits = {"max_text": schema.MAX_TEXT, "max_title": schema.MAX_TITLE, "max_name": schema.MAX_NAME,
               "max_prompt": schema.MAX_PROMPT, "max_bots": schema.MAX_BOTS, "max_turns": MAX_TURNS,
-              "max_seq_len": parlor().model.info()["max_seq_len"]}
+              "max_seq_len": model.info()["max_seq_len"] if model else None}
     return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
-            "presets": parlor().store.known_presets(), "limits": limits,
+            "presets": [*parlor().store.known_presets(), *_advised_preset()], "limits": limits,
             "password": parlor().guard.password is not None}
+
+
+def _advised_preset() -> list[dict[str, Any]]:
+    """What the authors of the loaded model advise, if they do."""
+    model = parlor().slot.model
+    advice = model.info().get("advice") if model else None
+    name = "As the model's authors advise"
+    return [{"id": ADVISED, "name": name, "sampling": advice, "builtin": True}] if advice else []
 
 
 @bp.get("/changes")
@@ -51,7 +64,7 @@ def changes() -> ResponseReturnValue:
     if not changed.full:
         summaries = [entry for entry in summaries if entry["id"] in changed.sessions]
     return {"changes": changed.counter, "sessions": summaries, "deleted": changed.deleted,
-            "bots": changed.bots, "full": changed.full}
+            "bots": changed.bots, "full": changed.full, "model": parlor().models.state()}
 
 
 @bp.post("/login")

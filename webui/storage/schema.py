@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..ids import is_id, new_id
-from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
+from ..sampling import ADVISED, BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
 
 Document = dict[str, Any]
 Session = Document
@@ -182,7 +182,7 @@ def check_preset(preset: Document) -> None:
 
 
 def is_preset_id(value: object) -> bool:
-    return is_id(value) or any(value == preset["id"] for preset in BUILT_IN_PRESETS)
+    return is_id(value) or value == ADVISED or any(value == preset["id"] for preset in BUILT_IN_PRESETS)
 
 
 def _check_tree(messages: object, leaf: object) -> None:

@@ -135,12 +135,17 @@ def _run_ninja(command: list[str], progress: Progress) -> None:
                                env={**os.environ, "NINJA_STATUS": "[%f/%t] "})
     assert process.stdout is not None
     output: list[str] = []
-    for line in process.stdout:
-        if match := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
-            done, total, title = int(match[1]), int(match[2]), match[3]
-            progress(f"Compiling kernels {done}/{total}: {title}", done / total)
-        elif not line.startswith("ninja: Entering directory"):
-            output.append(line)
+    try:
+        for line in process.stdout:
+            if match := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
+                done, total, title = int(match[1]), int(match[2]), match[3]
+                progress(f"Compiling kernels {done}/{total}: {title}", done / total)
+            elif not line.startswith("ninja: Entering directory"):
+                output.append(line)
+    except BaseException:  # cancelled: what is compiled by then is kept
+        process.terminate()
+        process.wait()
+        raise
     if process.wait() != 0:
         said = "".join(output)[-8000:]
         raise KernelBuildError(f"The kernels could not be compiled; the compiler said:\n{said}")

@@ -1,0 +1,436 @@
+"""The place of the one model that is loaded: who uses it, how another one takes its place, when it is let go.
+
+Whoever uses the model holds a Lease. A switch first looks whether the new model can be loaded at all, then
+waits for the leases to end (new ones wait for the new model), lets the old one go, loads. Knows no HTTP and
+no session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from model.catalogue.listing import Catalogue
+from model.catalogue.places import Found
+from model.chat_model import ChatModel
+from model.config import EngineConfig
+from model.engine.request import EngineClosed
+from model.files import ModelLoadError
+from model.kernels.errors import KernelBuildError
+from model.machine import return_freed_memory
+
+EMPTY, ASLEEP, CHECKING, WAITING, LOADING, READY = \
+    "empty", "asleep", "checking", "waiting", "loading", "ready"
+_BUSY = (CHECKING, WAITING, LOADING)
+_CANCELLED = "Loading was cancelled."
+_CHOOSE = "No model is loaded. Choose one in the menu of models."
+_NOT_NOW = {EMPTY: "No model is loaded.", ASLEEP: "The model is loaded again with the next message."}
+log = logging.getLogger(__name__)
+
+
+class NoModel(ValueError):
+    """No model is loaded, and none will be unless somebody chooses one."""
+
+
+class SlotBusy(ValueError):
+    """Another model is on its way."""
+
+
+class LeaseGivenUp(Exception):
+    """Nobody waits for the model any more."""
+
+
+class _Cancelled(Exception):
+    """Out of the middle of a loader."""
+
+
+class Loader(Protocol):
+    """load_model, or what tests put in its place."""
+
+    def __call__(self, path: Path, config: EngineConfig, *, name: str,
+                 progress: Callable[[str, float], None], report: Callable[[str], None]) -> ChatModel: ...
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """A moment of the slot, as it is told.
+
+    phase    empty | asleep (loaded again when it is asked for) | checking (the old one still answers)
+             | waiting (for those who use the old one) | loading | ready
+    id name  of the model that is loaded or asleep; empty if there is none
+    coming   id and name of the one on its way
+    what     a line of the loader, and the share that is done
+    problem  why the last attempt failed, as a sentence
+    version  counts up whenever another model is there, or none
+    """
+
+    phase: str = EMPTY
+    id: str = ""
+    name: str = ""
+    coming_id: str = ""
+    coming_name: str = ""
+    what: str = ""
+    share: float = 0.0
+    problem: str = ""
+    version: int = 0
+
+
+class ModelSlot:
+    """Thread-safe. Changes happen in threads of the slot's own; whoever asks for one is answered at once."""
+
+    def __init__(self, load: Loader, catalogue: Catalogue, engine: EngineConfig, *,
+                 idle_seconds: float | None = None) -> None:
+        self.catalogue, self.engine = catalogue, engine
+        self._load = load
+        self._changed = threading.Condition()
+        self._state = SlotState()
+        self._model: ChatModel | None = None
+        self._found: Found | None = None  # what is loaded, or asleep
+        self._users = 0
+        self._gate_open = False           # whether a lease may begin
+        self._cancelled = False
+        self._closed = False
+        self._last_used = time.monotonic()
+        self._worker: threading.Thread | None = None
+        self._idle_seconds = idle_seconds
+        if idle_seconds is not None:
+            threading.Thread(target=self._watch_idleness, name="idle", daemon=True).start()
+
+    @classmethod
+    def holding(cls, model: ChatModel) -> ModelSlot:
+        """With this model in it, and nothing to put in its place."""
+        engine = EngineConfig()
+
+        def load(*_: object, **__: object) -> ChatModel:
+            raise ModelLoadError("there is no other model")
+
+        slot = cls(load, Catalogue([], engine), engine)
+        slot._take(model, None)
+        return slot
+
+    # -- looking, from any thread
+
+    @property
+    def state(self) -> SlotState:
+        return self._state
+
+    @property
+    def model(self) -> ChatModel | None:
+        """What is loaded. Only a lease keeps it from being let go."""
+        return self._model
+
+    @property
+    def held_bytes(self) -> int:
+        """What would be free without the present model, about."""
+        model = self._model
+        info = model.info() if model is not None else {}
+        return info.get("weight_bytes", 0) + info.get("cache_bytes", 0)
+
+    @property
+    def will_answer(self) -> bool:
+        """Whether a lease gets a model, now or after some waiting."""
+        return self._state.phase != EMPTY
+
+    # -- using
+
+    def lease(self) -> Lease:
+        return Lease(self)
+
+    @contextmanager
+    def glance(self) -> Iterator[ChatModel]:
+        """The model if it is there now. Raises NoModel."""
+        with self._changed:
+            model = self._model
+            if model is None or not self._gate_open:
+                raise NoModel(_NOT_NOW.get(self._state.phase, "The model is being changed."))
+            self._users += 1
+        try:
+            yield model
+        finally:
+            self._leave(is_use=False)
+
+    # -- changing
+
+    def load(self, model_id: str) -> None:
+        """Begin to load a model of the catalogue in place of the present one.
+
+        Raises ModelLoadError if there is no such model, SlotBusy while another one is on its way.
+        """
+        entry = self.catalogue.entry(model_id)
+        if entry is None:
+            raise ModelLoadError("this model is not there any more")
+        self._begin(entry.found)
+
+    def load_now(self, found: Found, progress: Callable[[str, float], None],
+                 report: Callable[[str], None]) -> None:
+        """Load the first model in the calling thread. Raises what the loader raises."""
+        self._take(self._loaded(found, progress, report), found)
+
+    def cancel(self) -> None:
+        """Stop what is on its way: in front of the loading the old model stays, after that there is none."""
+        with self._changed:
+            if self._state.phase in _BUSY:
+                self._cancelled = True
+                self._changed.notify_all()
+
+    def unload(self, *, sleep: bool = False) -> None:
+        """Begin to let the model go, once nobody uses it. With `sleep` the next lease loads it again.
+
+        Raises SlotBusy while another one is on its way.
+        """
+        self._start(lambda: self._unload(sleep), WAITING)
+
+    def close(self) -> None:
+        """End what goes on and let the model go; everybody who waits is answered. Safe to call twice."""
+        with self._changed:
+            self._closed = self._cancelled = True
+            self._gate_open = False
+            worker = self._worker
+            self._changed.notify_all()
+        if worker is not None:
+            worker.join()
+        with self._changed:
+            model, self._model = self._model, None
+        if model is not None:
+            model.close()
+
+    def wait(self) -> SlotState:
+        """Until nothing is on its way; what came of it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._worker is None)
+            return self._state
+
+    # -- inside: leases
+
+    def _enter(self, lease: Lease, told: Callable[[SlotState], None]) -> ChatModel:
+        seen = None
+        while True:
+            with self._changed:
+                while True:
+                    if lease.is_given_up:
+                        raise LeaseGivenUp
+                    if self._closed:
+                        raise EngineClosed("Parlor is shutting down.")
+                    if self._gate_open and self._model is not None:
+                        self._users += 1
+                        return self._model
+                    if self._state.phase == EMPTY:
+                        raise NoModel(self._state.problem or _CHOOSE)
+                    if self._state.phase == ASLEEP:
+                        self._begin_locked(self._found)
+                    if self._state != seen:
+                        break
+                    self._changed.wait()
+                seen = self._state
+            told(seen)
+
+    def _leave(self, *, is_use: bool = True) -> None:
+        with self._changed:
+            self._users -= 1
+            if is_use:
+                self._last_used = time.monotonic()
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- inside: changes, one at a time, each in a thread
+
+    def _begin(self, found: Found) -> None:
+        with self._changed:
+            self._begin_locked(found)
+
+    def _begin_locked(self, found: Found | None) -> None:
+        assert found is not None
+        self._start_locked(lambda: self._switch(found), CHECKING, coming_id=found.id, coming_name=found.name)
+
+    def _start(self, work: Callable[[], None], phase: str) -> None:
+        with self._changed:
+            self._start_locked(work, phase)
+
+    def _start_locked(self, work: Callable[[], None], phase: str, **told: str) -> None:
+        if self._closed:
+            raise SlotBusy("Parlor is shutting down.")
+        if self._worker is not None:
+            coming = self._state.coming_name
+            what = f"{coming} is being loaded" if coming else "the present one is being unloaded"
+            raise SlotBusy(f"Another model cannot be taken now: {what}. Cancel that first, or wait.")
+        before = self._state
+        self._cancelled = False
+        self._tell(phase=phase, what="", share=0.0, problem="", **told)
+        self._worker = threading.Thread(target=self._run, args=(work,), name="model slot", daemon=True)
+        try:
+            self._worker.start()
+        except BaseException:  # the system has no thread left
+            self._worker = None
+            self._tell(**vars(before))
+            raise
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """However it ends, the slot says what is there, and whoever waits is woken."""
+        problem = ""
+        try:
+            work()
+        except _Cancelled:
+            problem = _CANCELLED
+        except (ModelLoadError, KernelBuildError, ValueError, MemoryError, OSError) as error:
+            problem = str(error) or "There is not enough memory."
+        except BaseException:
+            log.exception("a model could not be loaded")
+            problem = "Something broke while it was loaded; Parlor's log says more."
+        finally:
+            if problem:
+                _clean()
+            with self._changed:
+                self._settle(problem)
+                self._worker = None
+                self._changed.notify_all()
+
+    def _settle(self, problem: str) -> None:
+        """Say what is there after all that."""
+        coming, found = self._state.coming_name, self._found
+        if problem and coming and problem != _CANCELLED:
+            problem = f"{coming} was not loaded: {problem}"
+        self._tell(coming_id="", coming_name="", what="", share=0.0, problem=problem)
+        if self._model is not None:
+            self._gate_open = not self._closed
+            name = found.name if found else self._model.info()["name"]
+            self._tell(phase=READY, id=found.id if found else "", name=name)
+        elif found is not None and not problem:
+            self._tell(phase=ASLEEP, id=found.id, name=found.name)
+        else:
+            self._found = None
+            self._tell(phase=EMPTY, id="", name="")
+
+    def _switch(self, found: Found) -> None:
+        entry = self.catalogue.read(found.id)
+        if entry is None:
+            raise ModelLoadError("it is not there any more")
+        entry.plan(self.engine, self.catalogue.free_bytes() + self.held_bytes)
+        self._drain()
+        self._let_go(None)
+        self._tell(phase=LOADING)
+        model = self._loaded(found, self._progress, lambda _line: None)
+        if self._cancelled:
+            _closed(model)
+            del model
+            raise _Cancelled
+        self._take(model, found)
+
+    def _unload(self, sleep: bool) -> None:
+        self._drain()
+        self._let_go(self._found if sleep else None)
+
+    def _drain(self) -> None:
+        """Wait until nobody uses the model. Raises _Cancelled; then it goes on as if nothing had been."""
+        with self._changed:
+            self._gate_open = False
+            self._tell(phase=WAITING)
+            self._changed.wait_for(lambda: self._users == 0 or self._cancelled)
+            if self._cancelled:
+                raise _Cancelled
+
+    def _let_go(self, asleep: Found | None) -> None:
+        with self._changed:
+            model, self._model, self._found = self._model, None, asleep
+            self._tell(version=self._state.version + 1)
+        if model is not None:
+            _closed(model)
+            del model
+            _clean()
+
+    def _loaded(self, found: Found, progress: Callable[[str, float], None],
+                report: Callable[[str], None]) -> ChatModel:
+        """What is loaded stays for long: never look for garbage in it, which takes 0.2 s each time."""
+        gc.disable()
+        try:
+            model = self._load(found.path, self.engine, name=found.name, progress=progress, report=report)
+            gc.freeze()
+            return model
+        except BaseException as error:
+            error.__traceback__ = None  # its frames hold what was loaded so far
+            raise
+        finally:
+            gc.enable()
+
+    def _take(self, model: ChatModel, found: Found | None) -> None:
+        with self._changed:
+            self._model, self._found = model, found
+            self._last_used = time.monotonic()
+            self._tell(version=self._state.version + 1)
+            self._settle("")
+            self._changed.notify_all()
+
+    def _progress(self, what: str, share: float) -> None:
+        """Called by the loader; the way in for a cancel."""
+        if self._cancelled:
+            raise _Cancelled
+        self._tell(what=what, share=share)
+
+    def _tell(self, **changes: object) -> None:
+        with self._changed:
+            self._state = replace(self._state, **changes)  # type: ignore[arg-type]
+            self._changed.notify_all()
+
+    def _watch_idleness(self) -> None:
+        assert self._idle_seconds is not None
+        with self._changed:
+            while not self._closed:
+                left = self._last_used + self._idle_seconds - time.monotonic()
+                is_idle = self._state.phase == READY and self._users == 0 and self._found is not None
+                if is_idle and left <= 0:
+                    with contextlib.suppress(RuntimeError):  # the system has no thread left: later, then
+                        self._start_locked(lambda: self._unload(True), WAITING)
+                self._changed.wait((left if left > 0 else 1.0) if is_idle else None)
+
+
+class Lease:
+    """One use of the model, by one thread; any thread may give it up."""
+
+    def __init__(self, slot: ModelSlot) -> None:
+        self._slot = slot
+        self._is_held = False
+        self.is_given_up = False
+
+    def wait(self, told: Callable[[SlotState], None] = lambda _state: None) -> ChatModel:
+        """The model, once it is there; `told` hears what is waited for. Until release() it stays.
+
+        Raises NoModel if none is or gets loaded, LeaseGivenUp, EngineClosed when everything ends.
+        """
+        model = self._slot._enter(self, told)
+        self._is_held = True
+        return model
+
+    def release(self) -> None:
+        """Safe to call twice, or without having got the model."""
+        if self._is_held:
+            self._is_held = False
+            self._slot._leave()
+
+    def give_up(self) -> None:
+        """Let wait() end; what is held already stays held."""
+        self.is_given_up = True
+        self._slot._wake()
+
+
+def _closed(model: ChatModel) -> None:
+    try:
+        model.close()
+    except BaseException:  # it is let go all the same
+        log.exception("a model could not be closed")
+
+
+def _clean() -> None:
+    """Give back what a model took, its circles of references included."""
+    gc.unfreeze()
+    gc.collect()
+    return_freed_memory()

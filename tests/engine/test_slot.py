@@ -1,0 +1,286 @@
+"""The place of the loaded model: leases, switches, cancelling, idleness, and that memory comes back."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from model import load_model
+from model.catalogue.listing import Catalogue
+from model.catalogue.places import Place, found_at
+from model.config import EngineConfig
+from model.engine.request import EngineClosed
+from model.files import ModelLoadError
+from model.machine import resident_memory
+from model.slot import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, ModelSlot, NoModel, SlotBusy
+from tests.engine.test_engine import wait_until
+from tests.helpers.fake_model import FakeModel
+from tests.helpers.text_samples import qwen_folder
+from tests.helpers.tiny_models import write_model
+
+ENGINE = EngineConfig(device="cpu", threads=1)
+
+
+class Loads:
+    """A loader by hand: each load waits for `go_on`, if it is clear, calling progress meanwhile."""
+
+    def __init__(self):
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.began = threading.Event()
+        self.error: BaseException | None = None
+        self.models: list[FakeModel] = []
+
+    def __call__(self, path, config, *, name, progress, report):
+        self.began.set()
+        progress("Loading", 0.25)
+        while not self.go_on.wait(0.005):
+            progress("Loading", 0.5)
+        if self.error is not None:
+            raise self.error
+        model = FakeModel()
+        model.called = name
+        self.models.append(model)
+        return model
+
+
+@pytest.fixture
+def loads():
+    return Loads()
+
+
+@pytest.fixture
+def slot(tmp_path, loads):
+    for name in ("one", "two"):
+        write_model(tmp_path / name)
+    slot = ModelSlot(loads, Catalogue([Place("x", tmp_path)], ENGINE), ENGINE)
+    slot.ids = {entry.found.name: entry.found.id for entry in slot.catalogue.look()}
+    yield slot
+    loads.go_on.set()
+    slot.close()
+
+
+def loaded(slot, name="one"):
+    slot.load(slot.ids[name])
+    return slot.wait()
+
+
+def in_thread(work):
+    """What `work` returns or raises, once it ends."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result():
+        thread.join(60)
+        assert outcome, "it still waits"
+        return outcome[0]
+
+    return result
+
+
+def test_one_model_takes_the_place_of_another(slot, loads):
+    assert slot.state.phase == EMPTY and not slot.will_answer
+    assert loaded(slot).name == "one" and slot.state.phase == READY
+    version = slot.state.version
+    assert loaded(slot, "two").name == "two" and slot.state.version > version
+    assert [model.called for model in loads.models] == ["one", "two"]
+    assert loads.models[0].closed and not loads.models[1].closed
+    assert slot.model is loads.models[1]
+    slot.unload()
+    assert slot.wait().phase == EMPTY and loads.models[1].closed and slot.model is None
+
+
+def test_a_switch_waits_for_whoever_uses_the_old_model_and_newcomers_get_the_new_one(slot, loads):
+    loaded(slot)
+    first = slot.lease()
+    assert first.wait() is loads.models[0]
+    slot.load(slot.ids["two"])
+    wait_until(lambda: slot.state.phase == WAITING)
+    told = []
+    second = slot.lease()
+    waiting = in_thread(lambda: second.wait(told.append))
+    wait_until(lambda: told)
+    assert not loads.models[0].closed
+    first.release()
+    assert waiting() is loads.models[1] and loads.models[0].closed
+    assert told[0].coming_name == "two" and {state.phase for state in told} <= {"waiting", "loading"}
+    second.release()
+    second.release()
+    slot.unload()
+    assert slot.wait().phase == EMPTY
+
+
+def test_a_cancel_in_front_of_the_loading_keeps_the_old_model(slot, loads):
+    loaded(slot)
+    lease = slot.lease()
+    lease.wait()
+    slot.load(slot.ids["two"])
+    wait_until(lambda: slot.state.phase == WAITING)
+    slot.cancel()
+    state = slot.wait()
+    assert (state.phase, state.name, state.coming_name) == (READY, "one", "") and "cancelled" in state.problem
+    assert not loads.models[0].closed
+    with slot.glance() as model:
+        assert model is loads.models[0]
+    lease.release()
+
+
+def test_a_cancel_while_it_loads_leaves_none_and_says_so(slot, loads):
+    loaded(slot)
+    loads.go_on.clear()
+    loads.began.clear()
+    slot.load(slot.ids["two"])
+    assert loads.began.wait(60)
+    waiting = in_thread(slot.lease().wait)
+    slot.cancel()
+    state = slot.wait()
+    assert state.phase == EMPTY and "cancelled" in state.problem and slot.model is None
+    assert isinstance(waiting(), NoModel)
+    loads.go_on.set()
+    assert loaded(slot).phase == READY
+
+
+@pytest.mark.parametrize("error", [ModelLoadError("the file is cut off"), MemoryError(),
+                                   KeyError("a secret")])
+def test_a_model_that_cannot_be_loaded_says_why_and_whoever_waits_hears_it(slot, loads, error):
+    loads.error = error
+    loads.go_on.clear()
+    slot.load(slot.ids["two"])
+    waiting = in_thread(slot.lease().wait)
+    loads.go_on.set()
+    state = slot.wait()
+    assert state.phase == EMPTY and state.problem.startswith("two was not loaded: ")
+    assert "secret" not in state.problem
+    assert str(waiting()) == state.problem
+    loads.error = None
+    assert loaded(slot).problem == ""
+
+
+def test_what_is_wrong_with_a_file_is_found_while_the_old_model_is_still_there(slot, loads, tmp_path):
+    loaded(slot)
+    (tmp_path / "two" / "model.safetensors").write_bytes(b"broken")
+    state = loaded(slot, "two")
+    assert (state.phase, state.name) == (READY, "one") and "two was not loaded" in state.problem
+    assert len(loads.models) == 1 and not loads.models[0].closed
+    with pytest.raises(ModelLoadError):
+        slot.load("0" * 16)
+
+
+def test_a_model_that_does_not_fit_into_what_the_old_one_gives_back_is_refused(slot, loads, monkeypatch):
+    loaded(slot)
+    monkeypatch.setattr(slot.catalogue, "free_bytes", lambda: 0)
+    state = loaded(slot, "two")
+    assert state.phase == READY and "smaller model" in state.problem
+    monkeypatch.setattr(type(slot), "held_bytes", 1 << 40)
+    assert loaded(slot, "two").name == "two"
+
+
+def test_one_change_at_a_time(slot, loads):
+    loads.go_on.clear()
+    slot.load(slot.ids["one"])
+    for change in (slot.unload, lambda: slot.load(slot.ids["two"])):
+        with pytest.raises(SlotBusy, match="one is being loaded"):
+            change()
+    loads.go_on.set()
+    assert slot.wait().name == "one"
+
+
+def test_an_idle_model_is_let_go_and_comes_back_when_it_is_asked_for(tmp_path, loads):
+    write_model(tmp_path / "one")
+    slot = ModelSlot(loads, Catalogue([Place("x", tmp_path)], ENGINE), ENGINE, idle_seconds=0.05)
+    [entry] = slot.catalogue.look()
+    slot.ids = {"one": entry.found.id}
+    loaded(slot)
+    lease = slot.lease()
+    first = lease.wait()
+    lease.release()
+    wait_until(lambda: slot.state.phase == ASLEEP)
+    assert first.closed and slot.will_answer and slot.state.name == "one"
+    with pytest.raises(NoModel), slot.glance():
+        pass
+    assert slot.state.phase == ASLEEP, "a glance wakes nothing"
+    lease = slot.lease()
+    second = lease.wait()
+    assert second is not first and not second.closed, "while it is used it is not idle"
+    lease.release()
+    slot.close()
+
+
+def test_a_lease_that_is_given_up_waits_no_more(slot, loads):
+    loads.go_on.clear()
+    slot.load(slot.ids["one"])
+    lease = slot.lease()
+    waiting = in_thread(lease.wait)
+    lease.give_up()
+    assert isinstance(waiting(), LeaseGivenUp)
+    lease.release()
+
+
+def test_closing_answers_everybody_who_waits(slot, loads):
+    loaded(slot)
+    lease = slot.lease()
+    lease.wait()
+    slot.load(slot.ids["two"])
+    wait_until(lambda: slot.state.phase == WAITING)
+    waiting = in_thread(slot.lease().wait)
+    slot.close()
+    assert isinstance(waiting(), EngineClosed)
+    assert all(model.closed for model in loads.models)
+    with pytest.raises(SlotBusy):
+        slot.load(slot.ids["one"])
+    lease.release()
+    slot.close()
+
+
+def test_the_first_model_may_be_loaded_where_errors_are_raised(tmp_path, loads):
+    slot = ModelSlot(loads, Catalogue([], ENGINE), ENGINE)
+    found = found_at(write_model(tmp_path / "one"), "given")
+    slot.load_now(found, lambda what, share: None, print)
+    assert (slot.state.phase, slot.state.id, slot.state.name) == (READY, found.id, "one")
+    loads.error = ModelLoadError("no")
+    with pytest.raises(ModelLoadError):
+        slot.load_now(found, lambda what, share: None, print)
+    slot.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="memory as Linux counts it")
+def test_loading_and_unloading_twenty_times_gives_all_memory_back(tmp_path: Path):
+    """30 MB of weights; what one load leaves behind would be 600 MB after twenty."""
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "vocab_size": 1024,
+             "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64}
+    write_model(qwen_folder(tmp_path / "model"), **sizes)
+    slot = ModelSlot(load_model, Catalogue([Place("x", tmp_path)], ENGINE), ENGINE)
+    [entry] = slot.catalogue.look()
+
+    def once() -> None:
+        slot.load(entry.found.id)
+        assert slot.wait().phase == READY, slot.state.problem
+        lease = slot.lease()
+        for _event in lease.wait().start([{"role": "user", "content": "Hello"}]).events():
+            pass
+        lease.release()
+        slot.unload()
+        assert slot.wait().phase == EMPTY
+
+    for _ in range(3):
+        once()
+    threads, memory = threading.active_count(), resident_memory()
+    for _ in range(20):
+        once()
+    gc.collect()
+    wait_until(lambda: threading.active_count() <= threads)
+    assert resident_memory() - memory < 24 << 20
+    slot.close()

@@ -1,0 +1,259 @@
+"""The menu of models over HTTP: listing, switching, cancelling, and what it means for replies."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from model import Catalogue, ModelLoadError, ModelSlot
+from model.catalogue.places import Place
+from model.config import EngineConfig
+from tests.helpers.api import MARLOW, Page, parse_events, wait_until
+from tests.helpers.fake_model import FakeModel
+from tests.helpers.tiny_models import write_model
+
+ENGINE = EngineConfig(device="cpu", threads=1)
+SECRET = "somebodys-folder"
+
+
+class NamedModel(FakeModel):
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def info(self):
+        return super().info() | {"name": self.name}
+
+
+class Shelf:
+    """Two models on disk, and a loader that tests hold and break."""
+
+    def __init__(self, folder):
+        for name in ("one", "two"):
+            write_model(folder / name)
+        (folder / "broken.gguf").write_bytes(b"GGUF\x09")
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.error = None
+        self.models = []
+        self.slot = ModelSlot(self.load, Catalogue([Place("Models folder", folder)], ENGINE), ENGINE)
+        self.ids = {entry.found.name: entry.found.id for entry in self.slot.catalogue.look()}
+
+    def load(self, path, config, *, name, progress, report):
+        progress("Loading", 0.5)
+        while not self.go_on.wait(0.005):
+            progress("Loading", 0.5)
+        if self.error:
+            raise self.error
+        self.models.append(NamedModel(name))
+        return self.models[-1]
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    (tmp_path / SECRET).mkdir()
+    shelf = Shelf(tmp_path / SECRET)
+    yield shelf
+    shelf.go_on.set()
+    shelf.slot.close()
+
+
+@pytest.fixture
+def app(shelf, store):
+    from webui import create_app
+    from webui.routes.parlor import parlor
+
+    app = create_app(shelf.slot, store)
+    yield app
+    parlor(app).close("the test is over", 1.0)
+
+
+def load(client, shelf, name="one", **body):
+    answer = client.post(f"/api/models/{shelf.ids[name]}/load", json=body)
+    if answer.status_code == 202:
+        shelf.slot.wait()
+    return answer
+
+
+def now(client):
+    return client.get("/api/changes?since=0").json["model"]
+
+
+def test_the_list_says_what_each_takes_and_what_is_wrong_with_it(client, shelf):
+    answer = client.get("/api/models")
+    assert SECRET not in answer.text, "where it lies below its place is all that is told"
+    by_name = {one["name"]: one for one in answer.json["models"]}
+    assert set(by_name) == {"one", "two", "broken"}
+    assert by_name["one"]["fits"] and by_name["one"]["family"] == "llama"
+    assert by_name["one"]["max_positions"] == by_name["one"]["max_seq_len"] == 256
+    assert by_name["one"]["memory_bytes"] > 0 and by_name["one"]["size_bytes"] > 0
+    assert by_name["broken"]["fits"] is None and by_name["broken"]["problem"]
+    assert answer.json["model"]["phase"] == "empty"
+
+
+def test_what_does_not_fit_says_what_would(client, shelf, monkeypatch):
+    monkeypatch.setattr(shelf.slot.catalogue, "free_bytes", lambda: 1 << 20)
+    one = next(one for one in client.get("/api/models").json["models"] if one["name"] == "one")
+    assert one["fits"] is False and "smaller model" in one["advice"]
+
+
+def test_without_a_model_the_page_has_all_but_answers(client, shelf):
+    page = Page(client, MARLOW)
+    status = client.get("/api/status").json
+    assert status["model"] is None and status["engine"] is None and status["slot"]["phase"] == "empty"
+    assert client.get("/api/settings").json["limits"]["max_seq_len"] is None
+    assert page.load()["context"]["problem"].endswith("No model is loaded.")
+    for path, body in (("/messages", {"text": "hello"}), ("/replies", {"kind": "next"})):
+        refused = page.send("POST", path, 409, **body)
+        assert refused["error"]["code"] == "no_model" and refused["error"]["hint"]
+    assert page.load()["session"]["messages"] == [], "what was refused is not half there"
+    assert page.send("POST", "/messages", text="a note", reply=False)["reply"] is None
+    page.set(sampling={"banned_tokens": [5]})
+
+
+def test_a_model_is_loaded_and_replies_remember_it(client, shelf):
+    page = Page(client, MARLOW)
+    assert load(client, shelf).status_code == 202
+    assert now(client)["name"] == "one" and client.get("/api/status").json["model"]["name"] == "one"
+    assert page.say("hello")[0]["model"] == "one"
+    cost = page.load()["context"]
+    assert cost["prompt_tokens"] > 0 and cost["max_seq_len"] == 2048
+    version = now(client)["version"]
+    assert load(client, shelf, "two").status_code == 202
+    assert now(client)["name"] == "two" and now(client)["version"] > version
+    assert page.say("again")[0]["model"] == "two"
+    assert [message.get("model") for message in page.session["messages"]][1::2] == ["one", "two"]
+    assert client.post("/api/models/unload", json={}).status_code == 202
+    shelf.slot.wait()
+    assert now(client)["phase"] == "empty" and shelf.models[1].closed
+
+
+def test_replies_that_are_written_are_asked_about(client, shelf):
+    load(client, shelf)
+    shelf.models[0].gate.clear()
+    page = Page(client, MARLOW)
+    reply = page.send("POST", "/messages", text="hello")["reply"]
+    wait_until(lambda: shelf.models[0].running)
+    for path in (f"{shelf.ids['two']}/load", "unload"):
+        refused = client.post(f"/api/models/{path}", json={})
+        assert refused.status_code == 409 and refused.json["error"]["code"] == "writing"
+        assert refused.json["replies"] == 1
+    assert client.post("/api/models/unload", json={"running": "never"}).status_code == 400
+    assert load(client, shelf, "two", running="stop").status_code == 202
+    [message] = page.finish(reply)
+    assert message["finish_reason"] == "cancelled" and now(client)["name"] == "two"
+
+
+def test_a_switch_may_wait_for_the_reply_and_nothing_follows_it(client, shelf):
+    load(client, shelf)
+    shelf.models[0].gate.clear()
+    page = Page(client, MARLOW)
+    reply = page.send("POST", "/replies", kind="next", turns=3)["reply"]
+    wait_until(lambda: shelf.models[0].running)
+    assert client.post(f"/api/models/{shelf.ids['two']}/load", json={"running": "wait"}).status_code == 202
+    wait_until(lambda: now(client)["phase"] == "waiting")
+    assert (now(client)["name"], now(client)["coming_name"]) == ("one", "two")
+    shelf.models[0].gate.set()
+    messages = page.finish(reply)
+    assert len(messages) == 1 and messages[0]["finish_reason"] == "eos" and messages[0]["model"] == "one"
+    assert shelf.slot.wait().name == "two"
+
+
+def test_a_reply_that_is_asked_for_meanwhile_waits_for_the_new_model(client, shelf):
+    load(client, shelf)
+    shelf.go_on.clear()
+    client.post(f"/api/models/{shelf.ids['two']}/load", json={})
+    wait_until(lambda: now(client)["phase"] == "loading")
+    page = Page(client, MARLOW)
+    reply = page.send("POST", "/messages", text="hello")["reply"]
+    shelf.go_on.set()
+    events = page.events(reply)
+    assert events[0].name == "loading" and events[0].data["name"] == "two"
+    assert events[-1].name == "done" and events[-1].data["message"]["model"] == "two"
+
+
+@pytest.mark.parametrize("end", ["stop", "cancel", "error"])
+def test_whoever_waits_for_a_model_that_does_not_come_is_answered(client, shelf, end):
+    shelf.go_on.clear()
+    client.post(f"/api/models/{shelf.ids['one']}/load", json={})
+    page = Page(client, MARLOW)
+    reply = page.send("POST", "/messages", text="hello")["reply"]
+    if end == "stop":
+        client.post(f"/api/replies/{reply['reply_id']}/stop", json={})
+    elif end == "cancel":
+        client.post("/api/models/cancel", json={})
+    else:
+        shelf.error = ModelLoadError("the file is cut off")
+        shelf.go_on.set()
+    last = page.events(reply)[-1]
+    page.load()
+    assert page.session["replies"] == [] and page.session["messages"][0]["text"] == "hello"
+    if end == "stop":
+        assert last.name == "done" and last.data["message"]["finish_reason"] == "cancelled"
+    else:
+        assert last.name == "error"
+        assert ("cancelled" if end == "cancel" else "cut off") in last.data["message"]
+
+
+def test_errors_keep_the_old_model_or_say_that_none_is_loaded(client, shelf, tmp_path):
+    load(client, shelf)
+    load(client, shelf, "broken")
+    assert now(client)["name"] == "one" and now(client)["problem"].startswith("broken was not loaded")
+    shelf.error = ModelLoadError("the file is cut off")
+    load(client, shelf, "two")
+    assert now(client)["phase"] == "empty" and "cut off" in now(client)["problem"]
+    shelf.error = None
+    load(client, shelf, "two")
+    assert now(client)["name"] == "two" and now(client)["problem"] == ""
+
+
+@pytest.mark.parametrize("model_id", ["0" * 16, "..%2f..%2fetc%2fpasswd", "%2Fetc%2Fpasswd", "one",
+                                      "x" * 5000])
+def test_only_ids_of_the_catalogue_name_models(client, shelf, model_id):
+    answer = client.post(f"/api/models/{model_id}/load", json={})
+    assert answer.status_code == 404 and now(client)["phase"] == "empty"
+
+
+def test_the_menus_routes_are_guarded_like_all_others(shelf, store):
+    from webui import create_app
+    from webui.server.guard import Guard
+    from webui.server.password import Password
+
+    guard = Guard("0.0.0.0", Password("long enough", cost=16))
+    client = create_app(shelf.slot, store, guard=guard).test_client()
+    paths = ["/api/models/unload", "/api/models/cancel", f"/api/models/{shelf.ids['one']}/load"]
+    assert client.get("/api/models").status_code == 401
+    for path in paths:
+        assert client.post(path, json={}).status_code == 401
+        assert client.post(path, json={}, headers={"Host": "evil.example"}).status_code == 403
+        assert client.post(path, json={}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert shelf.slot.state.phase == "empty"
+
+
+def test_when_the_server_ends_a_reply_that_waits_for_the_model_ends_too(app, client, shelf):
+    from webui.routes.parlor import parlor
+
+    shelf.go_on.clear()
+    client.post(f"/api/models/{shelf.ids['one']}/load", json={})
+    page = Page(client, MARLOW)
+    reply = page.send("POST", "/messages", text="hello")["reply"]
+    parlor(app).close("Parlor was stopped.", 5.0)
+    events = parse_events(client.get(f"/api/replies/{reply['reply_id']}/events").data)
+    assert events[-1].name == "error" and events[-1].data["partial"]["finish_reason"] == "interrupted"
+
+
+def test_what_a_models_authors_advise_is_a_preset_of_that_model(client, shelf):
+    load(client, shelf)
+    names = [preset["id"] for preset in client.get("/api/settings").json["presets"]]
+    assert "advised" not in names, "this one's authors advise nothing"
+    page = Page(client, MARLOW)
+    page.set(preset="advised", sampling={"top_p": 0.5})
+    assert "temperature 0.8 top_p 0.5" in page.say("temperature?")[0]["text"]
+    shelf.models[0].advice = {"temperature": 0.6, "top_p": 0.9, "min_p": 0.0}
+    preset = client.get("/api/settings").json["presets"][-1]
+    assert preset["id"] == "advised" and preset["builtin"] and preset["sampling"]["temperature"] == 0.6
+    message = page.say("temperature?")[0]
+    assert "temperature 0.6 top_p 0.5" in message["text"]
+    assert message["sampling"]["min_p"] == 0.0
+    assert client.delete("/api/presets/advised").status_code == 404

@@ -1,0 +1,59 @@
+"""Routes of the models that can be chosen. A model is named by its id in the catalogue, never by a path."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from ..chat.models import STOP, WAIT
+from ..errors import BadRequest
+from ..ids import check_id
+from .body import Body, read_body
+from .parlor import parlor
+
+bp = Blueprint("models", __name__, url_prefix="/api/models")
+
+
+@bp.get("")
+def list_models() -> ResponseReturnValue:
+    """What is known now; while `looking` there may be more in a moment."""
+    models = parlor().models
+    return {"models": models.listed(), "looking": models.is_looking, "model": models.state()}
+
+
+@bp.post("/<model_id>/load")
+def load(model_id: str) -> ResponseReturnValue:
+    """Begin to load it in place of the present one. 202; how far it is stands in /api/changes."""
+    with read_body() as body:
+        running = _running(body)
+    parlor().models.load(check_id(model_id, "model"), running)
+    return _state()
+
+
+@bp.post("/unload")
+def unload() -> ResponseReturnValue:
+    """Begin to let the present model go."""
+    with read_body() as body:
+        running = _running(body)
+    parlor().models.unload(running)
+    return _state()
+
+
+@bp.post("/cancel")
+def cancel() -> ResponseReturnValue:
+    """Stop the loading that is on its way."""
+    with read_body():
+        pass
+    parlor().models.cancel()
+    return _state()
+
+
+def _state() -> ResponseReturnValue:
+    return {"model": parlor().models.state()}, 202
+
+
+def _running(body: Body) -> str:
+    running = body.text("running", most=10, default="")
+    if running not in ("", STOP, WAIT):
+        raise BadRequest(f"running is {running!r}; expected stop or wait.")
+    return running
