@@ -43,6 +43,14 @@ class Names:
     shared_down: str = "mlp.shared_expert.down_proj"
     shared_gate: str = "mlp.shared_expert_gate"
 
+    layer_scale: str = "layer_scalar"                # the tensor itself
+    layer_inputs: str = "model.embed_tokens_per_layer"
+    layer_inputs_projection: str = "model.per_layer_model_projection"
+    layer_inputs_norm: str = "model.per_layer_projection_norm"
+    input_gate: str = "per_layer_input_gate"         # of a layer
+    input_out: str = "per_layer_projection"
+    input_norm: str = "post_per_layer_input_norm"
+
     norm_offset: float = 0.0
     """What is to be added to the weights of norms (not their biases); those of queries and keys, too."""
 
@@ -59,11 +67,18 @@ GGUF = Names(
     shared_out_norm="post_ffw_norm_1", expert_gate_up=("ffn_gate_exps#{}", "ffn_up_exps#{}"),
     expert_down="ffn_down_exps#{}",
     shared_gate_up=("ffn_gate_shexp", "ffn_up_shexp"), shared_down="ffn_down_shexp",
-    shared_gate="ffn_gate_inp_shexp")
+    shared_gate="ffn_gate_inp_shexp",
+    layer_scale="layer_output_scale.weight", layer_inputs="per_layer_token_embd",
+    layer_inputs_projection="per_layer_model_proj", layer_inputs_norm="per_layer_proj_norm",
+    input_gate="inp_gate", input_out="proj", input_norm="post_norm")
 
 _PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model."),
              ("model.", "language_model."))
 """What stands before the names of a text model, and what does when it is a part of a larger one."""
+
+
+_OUTSIDE_LAYERS = ("embeddings", "layer", "norm", "layer_inputs", "layer_inputs_projection",
+                   "layer_inputs_norm")
 
 
 def located(names: Names, has: Callable[[str], bool]) -> Names:
@@ -73,7 +88,7 @@ def located(names: Names, has: Callable[[str], bool]) -> Names:
     """
     for old, new in _PREFIXES:
         moved = replace(names, **{field: new + getattr(names, field).removeprefix(old)
-                                  for field in ("embeddings", "layer", "norm")
+                                  for field in _OUTSIDE_LAYERS
                                   if getattr(names, field).startswith(old)})
         if has(moved.embeddings + ".weight"):
             if has(new + names.head + ".weight"):

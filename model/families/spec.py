@@ -5,6 +5,7 @@ Knows sizes and arithmetic; no names of tensors, no files, no tensors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -81,6 +82,9 @@ class Attention:
     query_scale: QueryScale | None = None
     qkv_bias: bool = False
     o_bias: bool = False
+    keys_as_values: bool = False          # values are the keys as they are before norm and rotation
+    value_norm: Norm | None = None        # of a head's values, without weights
+    reads_cache_of: int | None = None     # the earlier layer whose keys and values are attended to
 
     @property
     def query_size(self) -> int:
@@ -95,9 +99,16 @@ class Attention:
         return self.query_size + 2 * self.key_size
 
     @property
+    def projected(self) -> tuple[int, ...]:
+        """What is computed of queries, keys and values."""
+        if self.reads_cache_of is not None:
+            return (self.query_size,)
+        return (self.query_size, self.key_size) + (() if self.keys_as_values else (self.key_size,))
+
+    @property
     def products_size(self) -> int:
         """Inputs and outputs of the products with hidden_size on their other side."""
-        return self.qkv_size + self.query_size
+        return sum(self.projected) + self.query_size
 
 
 @dataclass(frozen=True)
@@ -197,6 +208,7 @@ class Layer:
     parallel: Literal["one norm", "two norms"] | None = None
     residual_scale: float = 1.0           # what a branch is multiplied by when it is added
     beside: Mixer | None = None           # reads what the mixer reads, and is added as well
+    has_scale: bool = False               # at last all is multiplied by a number that the file has
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
@@ -214,6 +226,26 @@ class Layer:
         return replace(self, mixer=changed(self.mixer), beside=changed(self.beside))
 
 
+def own_caches(layers: Sequence[Layer]) -> list[Attention]:
+    """Of the layers that keep keys and values of their own, in order."""
+    found = [layer.attention for layer in layers]
+    return [attention for attention in found if attention is not None and attention.reads_cache_of is None]
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """What a token brings to each layer besides its embedding e: `size` numbers
+    i = (scale * table[token] + norm(projection(e))) / sqrt(2), before the layer's own weights.
+
+    A layer ends with x + norm(out(activation(gate(x)) * i)).
+    """
+
+    size: int
+    scale: float
+    activation: Activation
+    norm: Norm                            # both
+
+
 @dataclass(frozen=True)
 class Spec:
     """A whole decoder."""
@@ -227,6 +259,7 @@ class Spec:
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float | None = None    # after logit_scale
+    layer_inputs: LayerInputs | None = None
 
     @property
     def long_beyond(self) -> int | None:
@@ -247,6 +280,9 @@ class Spec:
     def num_parameters(self) -> int:
         """Weights of matrices and of the norms before and after branches; a tied head counts once."""
         embeddings = self.vocab_size * self.hidden_size * (2 if self.tied_head is False else 1)
+        if self.layer_inputs is not None:
+            size = self.num_layers * self.layer_inputs.size
+            embeddings += self.vocab_size * size + 3 * self.hidden_size * size
         return embeddings + self.hidden_size + sum(map(self._layer_parameters, self.layers))
 
     def _layer_parameters(self, layer: Layer) -> int:

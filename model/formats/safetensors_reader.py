@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +153,29 @@ class TensorFolder:
                 self.tensors[name] = info
 
     def __contains__(self, name: str) -> bool:
-        return name in self.tensors
+        return name in self.tensors or self._part(name) is not None
 
     def info(self, name: str) -> TensorInfo:
         """Raises ModelLoadError if there is no such tensor."""
+        if (part := self._part(name)) is not None:
+            return part
         if name not in self.tensors:
             raise ModelLoadError(f"the model has no tensor {name}; is a file missing, or is config.json "
                                  "another model's?")
         return self.tensors[name]
+
+    def _part(self, name: str) -> TensorInfo | None:
+        """Number 3 of the matrices that lie in one tensor, for "experts.down_proj#3.weight": the tensor is
+        experts.down_proj or experts.down_proj.weight. None if it is no such name, or not there."""
+        module, mark, rest = name.partition("#")
+        if not mark:
+            return None
+        number, _, end = rest.partition(".")
+        whole = self.tensors.get(f"{module}.{end}", self.tensors.get(module) if end == "weight" else None)
+        if whole is None or len(whole.shape) < 2 or not number.isdecimal() or int(number) >= whole.shape[0]:
+            return None
+        size = whole.nbytes // whole.shape[0]
+        return replace(whole, shape=whole.shape[1:], offset=whole.offset + int(number) * size, nbytes=size)
 
     def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> TensorInfo:
         """The tensor's place. Raises ModelLoadError if shape or type differ from what is expected."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from model.config import EngineConfig
-from model.families.spec import Spec
+from model.families.spec import Spec, own_caches
 from model.files import ModelLoadError
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import readable_size
@@ -65,7 +65,7 @@ class MemoryPlan:
 def cache_bytes_per_token(spec: Spec, cache: str) -> int:
     """Keys and values of one token in all layers, the scales of quantized kinds included."""
     kind = CACHE_KINDS[cache]
-    return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in spec.attentions)
+    return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in own_caches(spec.layers))
 
 
 def rope_bytes_per_position(spec: Spec) -> int:

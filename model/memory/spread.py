@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.config import EngineConfig
+from model.families.spec import own_caches
+from model.files import ModelLoadError
 from model.formats.weights import MatrixInfo
 from model.memory.gpu_scratch import gpu_scratch
 from model.memory.layer_split import layers_by_share
@@ -23,6 +25,11 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
 
     Raises ModelLoadError if it cannot fit.
     """
+    spec = config.spec
+    reads_others = spec.layer_inputs is not None or len(own_caches(spec.layers)) < len(spec.attentions)
+    if len(places) > 1 and reads_others:
+        raise ModelLoadError(f"{config.name}: its layers read what others of them keep, so that they cannot "
+                             "be spread over several GPUs. Leave --gpu-split out.")
     first, layers, last = bytes_by_layer(infos, config)
     counts = layers_by_share([place.free_bytes for place in places], config.spec.num_layers, first,
                              max(1, sum(layers) // len(layers)), last + draft_bytes)

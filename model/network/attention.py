@@ -11,8 +11,8 @@ from torch import Tensor
 
 from model.families.spec import Attention, HeadNorm, QueryScale, Rope, Spec
 from model.kernels.cache_kinds import CACHE_KINDS
-from model.network.branch import Branch, normalize
-from model.network.norm_weights import NormWeights
+from model.network.branch import NO_NORM, Branch, normalize
+from model.network.norm_weights import NO_WEIGHTS, NormWeights
 from model.network.place import Place
 from model.network.rope_tables import RopeTables, query_scales, rope_tables
 from model.network.step import Rows, Sizes, StepInput
@@ -47,8 +47,10 @@ class KVCache:
 class Tables:
     """What rotates and scales by position: shared by the layers of a place that do it alike."""
 
-    def __init__(self, place: Place, spec: Spec, max_seq_len: int) -> None:
-        self._place, self._has_long, self._max_seq_len = place, spec.long_beyond is not None, max_seq_len
+    def __init__(self, place: Place, spec: Spec, sizes: Sizes) -> None:
+        self._place, self._has_long = place, spec.long_beyond is not None
+        self._max_seq_len = sizes.max_seq_len
+        self.no_slots = torch.full((sizes.max_tokens,), -1, device=place.device)  # nothing is to be written
         self._ropes: dict[Rope, RopeTables] = {}
         self._query_scales: dict[QueryScale, Tensor] = {}
 
@@ -72,29 +74,36 @@ class AttentionMixer:
         self._ops, self._attention, self._weights, self._branch = place.ops, attention, weights, branch
         self._keys, self._values = keys, values
         self._rope, self._query_scale = tables.rope(attention.rope), tables.query_scale(attention.query_scale)
+        self._no_slots = tables.no_slots
 
     def project(self, v: Rows, of_prompts: bool) -> None:
         """Hidden states to queries, keys and values."""
-        prompts = self._ops.prompts
+        prompts, a = self._ops.prompts, self._attention
         of_prompts = of_prompts and prompts is not None and not prompts.rounds_factors
-        self._branch.multiply(self._weights.qkv, v, v.of("qkv", self._attention.qkv_size),
-                              of_prompts=of_prompts)
+        qkv = v.of("qkv", a.qkv_size)[:, :sum(a.projected)]
+        self._branch.multiply(self._weights.qkv, v, qkv, of_prompts=of_prompts)
 
     def mix(self, step: StepInput, v: Rows) -> None:
         ops, a, weights, tables = self._ops, self._attention, self._weights, self._rope
         keys, values = self._keys, self._values
         qkv, attended = v.of("qkv", a.qkv_size), v.of("attention", a.query_size)
-        queries = qkv[:, :a.query_size]
+        queries, own_keys, own_values = qkv.split((a.query_size, a.key_size, a.key_size), dim=1)
+        has_own = a.reads_cache_of is None
+        if has_own and (a.keys_as_values or a.value_norm is not None):
+            source = own_keys if a.keys_as_values else own_values
+            normalize(ops, a.value_norm or NO_NORM, NO_WEIGHTS, source, own_values, a.num_kv_heads)
         if a.qk_norm is not None:
             if a.qk_norm.after_rope and tables is not None:
-                ops.rotate_heads(qkv[:, :a.query_size + a.key_size], tables.cos, tables.sin, step.positions,
-                                 a.num_heads + a.num_kv_heads, tables.interleaved)
+                num_turned = a.num_heads + (a.num_kv_heads if has_own else 0)
+                ops.rotate_heads(qkv[:, :num_turned * a.head_dim], tables.cos, tables.sin, step.positions,
+                                 num_turned, tables.interleaved)
                 tables = None  # rope_write_kv has nothing more to turn
             self._norm_heads(a.qk_norm, weights.query_norm, queries, a.num_heads)
-            self._norm_heads(a.qk_norm, weights.key_norm, qkv[:, a.query_size:a.query_size + a.key_size],
-                             a.num_kv_heads)
+            if has_own:
+                self._norm_heads(a.qk_norm, weights.key_norm, own_keys, a.num_kv_heads)
         cos, sin, interleaved = (None, None, False) if tables is None else tables
-        ops.rope_write_kv(qkv, cos, sin, step.positions, step.slot_mapping, keys, values, a.num_heads,
+        slots = step.slot_mapping if has_own else self._no_slots[:len(qkv)]
+        ops.rope_write_kv(qkv, cos, sin, step.positions, slots, keys, values, a.num_heads,
                           a.num_kv_heads, interleaved, self._query_scale)
         rows, sequences = len(queries), len(step.seq_lens)
         prompts = step.prompts if ops.prompts is not None else ()

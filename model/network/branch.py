@@ -10,7 +10,7 @@ from model.network.linear import Linear
 from model.network.norm_weights import NO_WEIGHTS, NormWeights
 from model.network.step import Rows
 
-_NO_NORM = Norm("none", 0.0)
+NO_NORM = Norm("none", 0.0)
 
 
 def norm_is_fused(layer: Layer) -> bool:
@@ -68,7 +68,7 @@ class Branch:
 
     def add_rows(self, v: Rows) -> None:
         """What lies in v.branch, or its norm, times the layer's factor."""
-        kind, weights = (self._layer.norm, self._after) if self._after is not None else (_NO_NORM, NO_WEIGHTS)
+        kind, weights = (self._layer.norm, self._after) if self._after is not None else (NO_NORM, NO_WEIGHTS)
         normalize(self._ops, kind, weights, v.branch, v.hidden, add=True, scale=self._layer.residual_scale)
 
     def normalize(self, weights: NormWeights, x: Tensor, out: Tensor) -> None:

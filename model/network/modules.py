@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.families.names import Names
-from model.families.spec import Attention, Dense, Mixer, Moe, Spec
+from model.families.spec import Attention, Dense, LayerInputs, Mixer, Moe, Spec
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,16 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
     layer, prefix = spec.layers[index], names.layer.format(index)
     groups = [group for mixer in layer.mixers
               for group in mixer_modules(mixer, names, prefix, spec.hidden_size)]
-    return groups + mlp_modules(layer.mlp, names, prefix, spec.hidden_size)
+    groups += mlp_modules(layer.mlp, names, prefix, spec.hidden_size)
+    return groups + layer_input_modules(spec.layer_inputs, names, prefix, spec.hidden_size)
 
 
 def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[Group]:
     """Of attention qkv and o."""
     assert isinstance(mixer, Attention)
-    sizes = (mixer.query_size, mixer.key_size, mixer.key_size)
-    return [Group(_modules(prefix, names.qkv, sizes), hidden, mixer.qkv_bias),
+    sizes = mixer.projected
+    qkv = names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)]
+    return [Group(_modules(prefix, qkv, sizes), hidden, mixer.qkv_bias),
             Group({prefix + names.o_proj: hidden}, mixer.query_size, mixer.o_bias)]
 
 
@@ -59,6 +61,19 @@ def mlp_modules(mlp: Dense | Moe | None, names: Names, prefix: str, hidden: int)
     if mlp.shared_gate:
         groups.append(Group({prefix + names.shared_gate: 1}, hidden, is_exact=True))
     return groups
+
+
+def layer_input_modules(inputs: LayerInputs | None, names: Names, prefix: str, hidden: int) -> list[Group]:
+    """The gate and the product after it."""
+    if inputs is None:
+        return []
+    return [Group({prefix + names.input_gate: inputs.size}, hidden),
+            Group({prefix + names.input_out: hidden}, inputs.size)]
+
+
+def input_projection(spec: Spec, inputs: LayerInputs, names: Names) -> Group:
+    """Embeddings to the inputs of all layers."""
+    return Group({names.layer_inputs_projection: spec.num_layers * inputs.size}, spec.hidden_size)
 
 
 def _modules(prefix: str, of: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:

@@ -13,9 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.families.spec import Attention, Dense, Layer, Moe, Spec
+from model.families.spec import Dense, Layer, Moe, Spec, own_caches
 from model.network.attention import AttentionMixer, KVCache, Tables
 from model.network.branch import Branch, adds_directly, norm_is_fused, normalize
+from model.network.layer_inputs import InputWeights, LayerInputsRows, input_widths
 from model.network.mixture import Mixture, MixtureBuffers
 from model.network.place import Place
 from model.network.step import Rows, Sizes, StepInput
@@ -43,6 +44,9 @@ class BuiltLayer:
     mixers: list[Mixer]
     mlp: DenseWeights | MoeWeights | None
     branch: Branch  # of the mlp
+    index: int      # of the whole model's layers
+    input: InputWeights | None
+    scale: float
 
 
 def buffer_widths(spec: Spec) -> dict[str, int]:
@@ -63,6 +67,7 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
                    "given": spec.hidden_size, "gate": 1}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
+    widths |= input_widths(spec)
     return {name: width for name, width in widths.items() if width}
 
 
@@ -74,25 +79,33 @@ class Stage:
         own = spec.layers[layers.start:layers.stop]
         self._weights = weights
         self._own_weights = weights.layers[layers.start:layers.stop]
-        attentions = [mixer for layer in own for mixer in layer.mixers if isinstance(mixer, Attention)]
-        self.cache = KVCache.allocate(attentions, sizes, place.device)
-        tables, caches = Tables(place, spec, sizes.max_seq_len), iter(zip(self.cache.keys, self.cache.values,
-                                                                          strict=True))
-        self._layers = [self._built(layer, of, tables, caches)
-                        for layer, of in zip(own, self._own_weights, strict=True)]
+        self.cache = KVCache.allocate(own_caches(own), sizes, place.device)
+        tables = Tables(place, spec, sizes)
+        caches: dict[int, tuple[Tensor, Tensor]] = {}
+        made = iter(zip(self.cache.keys, self.cache.values, strict=True))
+        self._layers = [self._built(index, layer, of, tables, made, caches)
+                        for index, layer, of in zip(layers, own, self._own_weights, strict=True)]
+        self._inputs = None
+        if spec.layer_inputs is not None and weights.inputs is not None:
+            self._inputs = LayerInputsRows(place.ops, spec, spec.layer_inputs, weights.inputs)
         self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
                          for name, width in buffer_widths(spec).items()}
         self._recorder = place.new_recorder()
         self._is_routed = any(isinstance(layer.mlp, Moe) for layer in own)
 
-    def _built(self, layer: Layer, weights: LayerWeights, tables: Tables,
-               caches: Iterator[tuple[Tensor, Tensor]]) -> BuiltLayer:
+    def _built(self, index: int, layer: Layer, weights: LayerWeights, tables: Tables,
+               made: Iterator[tuple[Tensor, Tensor]], caches: dict[int, tuple[Tensor, Tensor]]) -> BuiltLayer:
+        """`caches`: keys and values of the layers before, by index, to which this layer's are added."""
         ops = self.place.ops
         branch = Branch(ops, layer, weights.mixer_norm, weights.mixer_out_norm)
-        mixers: list[Mixer] = [AttentionMixer(self.place, mixer, of, branch, *next(caches), tables)
+        if layer.attention is not None:
+            source = layer.attention.reads_cache_of
+            caches[index] = next(made) if source is None else caches[source]
+        mixers: list[Mixer] = [AttentionMixer(self.place, mixer, of, branch, *caches[index], tables)
                                for mixer, of in zip(layer.mixers, weights.mixers, strict=True)]
         return BuiltLayer(layer, mixers, weights.mlp,
-                          Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm))
+                          Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm), index, weights.input,
+                          weights.scale)
 
     @property
     def recorded_sizes(self) -> tuple[int, ...]:
@@ -146,6 +159,10 @@ class Stage:
         parts = [(self._rows(*rows), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
         if self.layers.start == 0:
             ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden, self.spec.embedding_scale)
+            if self._inputs is not None:
+                self._inputs.look_up(step.token_ids, all_rows)
+                for v, of_prompts in parts:
+                    self._inputs.project(v, of_prompts)
         for built in self._layers:
             for v, of_prompts in parts:
                 for mixer in built.mixers:
@@ -169,6 +186,10 @@ class Stage:
                 self._expand(built, mlp, v, of_prompts)
             inner = v.of("inner", layer.mlp.intermediate_size)
             built.branch.add(mlp.down_proj, inner, v, of_prompts)
+        if self._inputs is not None and built.input is not None:
+            self._inputs.add(built.index, built.input, v, of_prompts)
+        if built.scale != 1:
+            self.place.ops.cap_rows(v.hidden, built.scale)
 
     def _expand(self, built: BuiltLayer, of: DenseWeights, v: Rows, of_prompts: bool) -> None:
         """Hidden states to what the mlp's last product reads."""

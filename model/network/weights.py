@@ -19,8 +19,9 @@ from model.formats.weights import (
 )
 from model.kernels.operations import PackedWeight
 from model.model_config import ModelConfig
+from model.network.layer_inputs import InputsWeights, InputWeights, load_input, load_inputs
 from model.network.linear import Linear, load_linear, pack
-from model.network.modules import Group, layer_modules, mixer_modules, mlp_modules
+from model.network.modules import Group, input_projection, layer_modules, mixer_modules, mlp_modules
 from model.network.norm_weights import NormWeights, load_head_norm, load_norm
 from model.network.place import Place
 
@@ -79,10 +80,13 @@ class LayerWeights:
     mlp_norm: NormWeights | None
     mixer_out_norm: NormWeights | None
     mlp_out_norm: NormWeights | None
+    input: InputWeights | None = None
+    scale: float = 1.0
 
     @property
     def linears(self) -> list[Linear]:
         mixers = [linear for mixer in self.mixers for linear in mixer.linears]
+        mixers += self.input.linears if self.input is not None else []
         mlp = self.mlp
         if mlp is None:
             return mixers
@@ -100,17 +104,20 @@ class ModelWeights:
     layers: list[LayerWeights]
     norm: NormWeights
     lm_head: Linear         # hidden_size -> vocab_size
+    inputs: InputsWeights | None = None
 
     @property
     def nbytes(self) -> int:
         is_shared = any(part.weight is self.embeddings for part in self.lm_head.parts)
-        return (0 if is_shared else self.embeddings.nbytes) + self.step_bytes
+        tables = 0 if is_shared else self.embeddings.nbytes
+        return tables + (self.inputs.table.nbytes if self.inputs is not None else 0) + self.step_bytes
 
     @property
     def step_bytes(self) -> int:
         """What every step reads: all but the embeddings."""
         layers = sum(linear.nbytes for layer in self.layers for linear in layer.linears)
-        return layers + self.lm_head.nbytes
+        inputs = self.inputs.projection.nbytes if self.inputs is not None else 0
+        return layers + self.lm_head.nbytes + inputs
 
 
 def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
@@ -121,12 +128,19 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     """
     spec, names = config.spec, config.names
     hidden, vocab = spec.hidden_size, spec.vocab_size
+
+    def table_info(name: str, width: int) -> MatrixInfo:
+        if keeps_groups and reader.is_quantized(name):
+            return reader.matrix_info(name, vocab, width)
+        return reader.table_info(name + ".weight", vocab, width)
+
     table = _table_module(reader, config)
     packs_table = keeps_groups and reader.is_quantized(table)
-    if packs_table:
-        infos = [reader.matrix_info(table, vocab, hidden)]
-    else:
-        infos = [reader.table_info(table + ".weight", vocab, hidden)]
+    infos = [table_info(table, hidden)]
+    if spec.layer_inputs is not None:
+        projection = input_projection(spec, spec.layer_inputs, names)
+        infos += [table_info(names.layer_inputs, projection.n),
+                  *(reader.matrix_info(name, n, projection.k) for name, n in projection.modules.items())]
     for index in range(spec.num_layers):
         for group in layer_modules(spec, names, index):
             infos += [reader.matrix_info(name, n, group.k) for name, n in group.modules.items()]
@@ -145,13 +159,14 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
 
 
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
-    """What weight_infos() found, in bytes: the embeddings, each layer, the head."""
-    sizes, layers, start = [info.nbytes for info in infos], [], 1
+    """What weight_infos() found, in bytes: the embeddings and inputs of layers, each layer, the head."""
+    num_tables = 1 if config.spec.layer_inputs is None else 3
+    sizes, layers, start = [info.nbytes for info in infos], [], num_tables
     for index in range(config.spec.num_layers):
         count = sum(len(group.modules) for group in layer_modules(config.spec, config.names, index))
         layers.append(sum(sizes[start:start + count]))
         start += count
-    return sizes[0], layers, sizes[-1]
+    return sum(sizes[:num_tables]), layers, sizes[-1]
 
 
 def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool:
@@ -199,6 +214,8 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     first, last = places[0], places[-1]
     # The head needs the most memory beside its packed form: first, while nothing else is there.
     embeddings, lm_head = _load_ends(first, last, reader, config, exact)
+    with first.active():
+        inputs = load_inputs(first, reader, config, exact)
     layers = []
     for index, place in enumerate(places):
         tell(index)
@@ -207,7 +224,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     tell(spec.num_layers)
     norm = load_norm(reader, names.norm, spec.norm, hidden, names, last.device)
     tell(spec.num_layers + 1)
-    return ModelWeights(embeddings, layers, norm, lm_head)
+    return ModelWeights(embeddings, layers, norm, lm_head, inputs)
 
 
 def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelConfig,
@@ -255,7 +272,9 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
                      linears(mlp_modules(layer.mlp, names, prefix, size))),
         norm(layer.norm_before and has_mixer, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
         norm(layer.norm_after and has_mixer, names.attention_out_norm),
-        norm(layer.norm_after and has_mlp, names.mlp_out_norm))
+        norm(layer.norm_after and has_mlp, names.mlp_out_norm),
+        load_input(place, reader, config, prefix, exact),
+        float(reader.vector(prefix + names.layer_scale, 1)) if layer.has_scale else 1.0)
 
 
 def _load_mixer(place: Place, reader: WeightReader, config: ModelConfig, prefix: str, mixer: Mixer,
@@ -268,8 +287,9 @@ def _load_mixer(place: Place, reader: WeightReader, config: ModelConfig, prefix:
         return load_head_norm(reader, prefix + name, mixer.qk_norm, num_heads, mixer.head_dim, names, device)
 
     sinks = reader.vector(prefix + names.sinks, mixer.num_heads, device) if mixer.sinks else None
+    has_keys = mixer.reads_cache_of is None
     return AttentionWeights(*linears, head_norm(names.query_norm, mixer.num_heads),
-                            head_norm(names.key_norm, mixer.num_kv_heads), sinks)
+                            head_norm(names.key_norm, mixer.num_kv_heads) if has_keys else None, sinks)
 
 
 def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, layer: Layer, hidden: int,

@@ -45,6 +45,28 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "phi3": ({"architectures": ["Phi3ForCausalLM"], "original_max_position_embeddings": 64, "rope_scaling": {
         "type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16}},
         {"rope.scaling.original_context_length": 64}),
+    "gemma4": ({"architectures": ["Gemma4ForConditionalGeneration"], "global_head_dim": 64,
+                "num_global_key_value_heads": 1, "attention_k_eq_v": True, "final_logit_softcapping": 9.0,
+                "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 8,
+                "top_k_experts": 2, "moe_intermediate_size": 24, "sliding_window": 16, "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": {
+                        "rope_type": "proportional", "rope_theta": 20000.0, "partial_rotary_factor": 0.25}}},
+               {"attention.key_length": 64, "attention.key_length_swa": 32, "rope.freq_base_swa": 1e4,
+                "attention.head_count_kv": [2, 2, 2, 2, 2, 1], "final_logit_softcapping": 9.0,
+                "attention.sliding_window": 16, "attention.shared_kv_layers": 0,
+                "attention.sliding_window_pattern": [True] * 5 + [False], "expert_count": 8,
+                "embedding_length_per_layer_input": 0, "expert_used_count": 2,
+                "expert_feed_forward_length": 24, "rope.dimension_count": 64}),
+    "gemma4, small": ({
+        "architectures": ["Gemma4ForCausalLM"], "global_head_dim": 64, "sliding_window": 16,
+        "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 2, "use_double_wide_mlp": True,
+        "layer_types": ["sliding_attention", "full_attention"] * 3, "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": {
+                "rope_type": "proportional", "rope_theta": 20000.0, "partial_rotary_factor": 0.25}}},
+        {"attention.key_length": 64, "attention.key_length_swa": 32, "rope.freq_base_swa": 1e4,
+         "attention.head_count_kv": 2, "attention.sliding_window": 16, "attention.shared_kv_layers": 2,
+         "attention.sliding_window_pattern": [True, False] * 3, "embedding_length_per_layer_input": 8,
+         "feed_forward_length": [96, 96, 96, 96, 192, 192]}),
     "smollm3": ({"architectures": ["SmolLM3ForCausalLM"]}, {"rope.dimension_count": 32}),
 }
 
@@ -56,15 +78,16 @@ def of_config(**raw: Any) -> Spec:
 def of_gguf(architecture: str, keys: dict[str, Any]) -> Spec:
     metadata = {"general.architecture": architecture, "tokenizer.ggml.tokens": ["x"] * 99,
                 **{f"{architecture}.{key}": value for key, value in {**GGUF_KEYS, **keys}.items()}}
-    factors = {"rope_factors_short.weight": [1.0] * 16, "rope_factors_long.weight": [2.0] * 16}
-    return ModelConfig.from_gguf(metadata, factors.get if architecture == "phi3" else lambda name: None,
-                                 Path("tiny.gguf")).spec
+    factors = {"phi3": {"rope_factors_short.weight": [1.0] * 16, "rope_factors_long.weight": [2.0] * 16},
+               "gemma4": {"rope_freqs.weight": [1.0] * 8 + [1e30] * 24}}.get(architecture, {})
+    return ModelConfig.from_gguf(metadata, factors.get, Path("tiny.gguf")).spec
 
 
 @pytest.mark.parametrize("architecture", PAIRS)
 def test_a_gguf_file_and_a_folder_of_one_model_give_one_spec(architecture: str):
     """But for two things: rows that GGUF's converter reorders, and the head, which the file tells."""
     raw, keys = PAIRS[architecture]
+    architecture = architecture.partition(",")[0]
     spec, theirs = of_config(**raw), of_gguf(architecture, keys)
     assert theirs.tied_head is None
     reorders = architecture in ("llama", "mistral3", "smollm3")

@@ -20,6 +20,9 @@ _LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_
              "short_factor": [1 + 0.05 * i for i in range(8)],
              "long_factor": [1.5 + 0.7 * i for i in range(8)]}
 _WINDOWS = {"sliding_window": 20}
+_GEMMA4 = {**_WINDOWS, "head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 0,
+           "tie_word_embeddings": True, "final_logit_softcapping": 4.0, "layer_types": [
+               "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn": ("Llama", {"rope_parameters": _YARN}),
     "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
@@ -33,6 +36,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
                            "final_logit_softcapping": 3.0}),
     "gemma 3": ("Gemma3Text", {**_WINDOWS, "head_dim": 24, "query_pre_attn_scalar": 24,
                                "num_hidden_layers": 6, "tie_word_embeddings": True}),
+    "gemma 4": ("Gemma4Text", {**_GEMMA4, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "gemma 4 small": ("Gemma4Text", {
+        **_GEMMA4, "num_hidden_layers": 6, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 96,
+        "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "layer_types": [
+            "sliding_attention", "full_attention", "sliding_attention", "full_attention",
+            "sliding_attention", "full_attention"]}),
+    "gemma 4 mixture": ("Gemma4Text", {
+        **_GEMMA4, "enable_moe_block": True, "num_experts": 5, "top_k_experts": 2,
+        "moe_intermediate_size": 24}),
     "phi 3": ("Phi3", {**_WINDOWS, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 64}),
     "phi 4 mini": ("Phi3", {"tie_word_embeddings": True, "original_max_position_embeddings": 64,
                             "rope_parameters": {**_LONGROPE, "partial_rotary_factor": 0.75, **{
@@ -62,7 +74,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
                                 "norm_topk_prob": True, "head_dim": 24}),
 }
 
-MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe")
+MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
@@ -76,7 +88,12 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
     config._attn_implementation = "eager"
     model = model_class(config).eval()
     for parameter_name, parameter in model.named_parameters():
-        if "norm" in parameter_name or parameter_name.endswith("bias"):
+        if "norm" in parameter_name or parameter_name.endswith(("bias", "scale")):
             parameter.data += torch.randn_like(parameter) * 0.3
+        if name.startswith("Gemma4") and "q_norm" in parameter_name:
+            parameter.data *= 0.3  # nothing else scales the scores
+    for buffer_name, buffer in model.named_buffers():
+        if buffer_name.endswith("layer_scalar"):
+            buffer.data += torch.rand_like(buffer) * 0.4 - 0.2
     model.save_pretrained(folder, max_shard_size="60KB")
     return model

@@ -1,0 +1,116 @@
+"""What tokens bring to each layer besides their embedding: see LayerInputs of the Spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.families.spec import LayerInputs, Spec
+from model.formats.weights import WeightReader
+from model.kernels.operations import Operations, PackedWeight
+from model.model_config import ModelConfig
+from model.network.linear import Linear, load_linear, pack
+from model.network.modules import input_projection, layer_input_modules
+from model.network.norm_weights import NormWeights, load_norm
+from model.network.place import Place
+from model.network.step import Rows
+
+_ROOT = 2 ** -0.5
+
+
+@dataclass(frozen=True)
+class InputsWeights:
+    """What makes the inputs of all layers: see LayerInputs of the Spec."""
+
+    table: Tensor | PackedWeight  # [vocab_size, num_layers * size], as embeddings
+    projection: Linear            # hidden_size -> num_layers * size
+    norm: NormWeights             # [size]
+
+
+@dataclass(frozen=True)
+class InputWeights:
+    """How one layer takes its input."""
+
+    gate: Linear            # hidden_size -> size
+    out: Linear             # size -> hidden_size
+    norm: NormWeights
+
+    @property
+    def linears(self) -> list[Linear]:
+        return [self.gate, self.out]
+
+
+class LayerInputsRows:
+    """Makes the inputs of a step's rows, and has layers take them."""
+
+    def __init__(self, ops: Operations, spec: Spec, inputs: LayerInputs, weights: InputsWeights) -> None:
+        self._ops, self._inputs, self._weights = ops, inputs, weights
+        self._num_layers, self._width = spec.num_layers, spec.num_layers * inputs.size
+        # the projection comes times hidden_size^-0.5, which its norm takes out again but for eps
+        self._eps = inputs.norm.eps * spec.hidden_size
+
+    def look_up(self, token_ids: Tensor, v: Rows) -> None:
+        """The table's part of all rows of a step."""
+        self._ops.embed(self._weights.table, token_ids, v.of("inputs", self._width),
+                        self._inputs.scale * _ROOT)
+
+    def project(self, v: Rows, of_prompts: bool) -> None:
+        """The part of the embeddings, which are the hidden states as yet."""
+        projected = v.of("projected", self._width)
+        self._weights.projection(v.hidden, projected, of_prompts=of_prompts)
+        self._ops.norm_rows(projected, self._weights.norm.weight, None, self._eps, self._inputs.norm.kind,
+                            v.of("inputs", self._width), self._num_layers, True, _ROOT)
+
+    def add(self, index: int, weights: InputWeights, v: Rows, of_prompts: bool) -> None:
+        """Layer `index` takes its input into the hidden states."""
+        ops, inputs, size = self._ops, self._inputs, self._inputs.size
+        pair, taken = v.of("input_pair", 2 * size), v.of("input_taken", size)
+        weights.gate(v.hidden, pair[:, :size], of_prompts=of_prompts)
+        own = v.of("inputs", self._width)[:, index * size:(index + 1) * size]
+        ops.norm_rows(own, None, None, 0.0, "none", pair[:, size:])
+        ops.activate(pair, taken, inputs.activation, True)
+        weights.out(taken, v.branch, of_prompts=of_prompts)
+        ops.norm_rows(v.branch, weights.norm.weight, None, inputs.norm.eps, inputs.norm.kind, v.hidden,
+                      add=True)
+
+
+def input_widths(spec: Spec) -> dict[str, int]:
+    """Buffers of a step, see buffer_widths()."""
+    if spec.layer_inputs is None:
+        return {}
+    size = spec.layer_inputs.size
+    return {"inputs": spec.num_layers * size, "projected": spec.num_layers * size, "input_pair": 2 * size,
+            "input_taken": size, "branch": spec.hidden_size}
+
+
+def load_inputs(place: Place, reader: WeightReader, config: ModelConfig,
+                 exact: bool) -> InputsWeights | None:
+    spec, names, inputs = config.spec, config.names, config.spec.layer_inputs
+    if inputs is None:
+        return None
+    projection = input_projection(spec, inputs, names)
+    return InputsWeights(load_table(place, reader, names.layer_inputs, spec.vocab_size, projection.n, exact),
+                         load_linear(place, reader, projection.modules, projection.k, exact),
+                         load_norm(reader, names.layer_inputs_norm, inputs.norm, inputs.size, names,
+                                   place.device))
+
+
+def load_input(place: Place, reader: WeightReader, config: ModelConfig, prefix: str,
+                exact: bool) -> InputWeights | None:
+    names, inputs, size = config.names, config.spec.layer_inputs, config.spec.hidden_size
+    if inputs is None:
+        return None
+    gate, out = (load_linear(place, reader, group.modules, group.k, exact)
+                 for group in layer_input_modules(inputs, names, prefix, size))
+    norm = load_norm(reader, prefix + names.input_norm, inputs.norm, size, names, place.device)
+    return InputWeights(gate, out, norm)
+
+
+def load_table(place: Place, reader: WeightReader, module: str, rows: int, columns: int,
+                exact: bool) -> Tensor | PackedWeight:
+    """What rows are looked up in, packed where it is quantized and the device can."""
+    if place.ops.looks_up_packed and reader.is_quantized(module):
+        matrix = reader.matrix(module, rows, columns, place.device)
+        return pack(place.ops, [matrix], exact).parts[0].weight
+    return reader.table(module + ".weight", rows, columns, place.device)
