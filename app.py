@@ -29,6 +29,7 @@ from model.options import add_engine_options, engine_config, path_option
 from webui import create_app
 from webui.server.guard import Guard
 from webui.server.password import Password
+from webui.server.programs import Programs
 from webui.serving import PortTaken, address_of, open_socket, serve
 from webui.storage.folder_lock import FolderInUse
 from webui.storage.store import Store
@@ -67,6 +68,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="where sessions and bots are kept (default: sessions/ beside app.py)")
     parser.add_argument("--password", nargs="?", const="", metavar="FILE",
                         help="the browser asks for a password: FILE's first line, or else typed in now")
+    parser.add_argument("--api-key", type=path_option, metavar="FILE",
+                        help="programs that use /v1 and Ollama's paths need a key: one of FILE's lines")
+    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
+                        help="a web page elsewhere that may use them, such as http://localhost:3000; may be "
+                             "given several times")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     arguments = parser.parse_args(argv)
     arguments.engine = engine_config(parser, arguments)
@@ -98,7 +104,9 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
 
 def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_bots: Path) -> int:
     """Cheap checks first, so that what cannot work is told before a model is loaded."""
-    guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host)
+    programs = Programs(_read_keys(arguments.api_key), arguments.allow_origin)
+    guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host,
+                  programs=programs)
     if not arguments.no_model and not arguments.model.exists():
         raise ModelLoadError(f"there is no {arguments.model}. Give a GGUF file or a model's folder with -d.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
@@ -154,6 +162,16 @@ def _read_password(source: str | None) -> Password | None:
     text = getpass.getpass("Password for Parlor: ") if source == "" else \
         Path(source).expanduser().read_text(encoding="utf-8-sig").partition("\n")[0].rstrip("\r")
     return Password(text)
+
+
+def _read_keys(path: Path | None) -> list[str]:
+    """The lines of the file. Raises ValueError if there is a file without a key, OSError."""
+    if path is None:
+        return []
+    keys = path.read_text(encoding="utf-8-sig").split()
+    if not keys:
+        raise ValueError(f"--api-key {path} holds no key; expected one a line.")
+    return keys
 
 
 class Progress:

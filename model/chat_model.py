@@ -6,14 +6,13 @@ Knows nothing of HTTP, sessions or bots.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from model.engine.request import PARAMETER_SPECS, SamplingParams
+from model.engine.request import SamplingParams
 from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
 from model.text.context import ContextFit, first_kept, token_budget
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
@@ -68,6 +67,7 @@ class ChatModel:
 
     def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
+              whole: bool = False, variables: Mapping[str, Any] | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already, and
         `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
@@ -75,19 +75,39 @@ class ChatModel:
         logprobs    each token comes with its log-probability and this many of the likeliest (0 to 20)
         constraint  what the rest of the message must look like, from the end of its thought on
         shorten     where even the last message alone is too long, the model sees its beginning and its end
+        whole       the model sees every message, or PromptTooLongError is raised
+        variables   what the chat template is given besides the messages, such as enable_thinking
 
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
         chat template refuses the conversation; a constraint that cannot be used.
         """
         params = params or SamplingParams()
         turns = as_messages(messages)
-        fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking, shorten)
+        if whole:
+            prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables)
+            fitted = _Fitted(prompt, self._token_ids(prompt), 0, False)
+        else:
+            fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking,
+                                  shorten, variables)
         prompt, token_ids = fitted.prompt, fitted.token_ids
-        self._check_length(len(token_ids))
+        self._check_length(len(token_ids), whole)
         request = self._submit(token_ids, params, logprobs, constraint, prompt)
         text = ReplyText([*params.stop, *prompt.stop], prompt.at, bool(reply_prefix or reply_thinking),
                          prompt.think_format)
         return Reply(request, self.tokenizer, text, fitted.first_index, len(token_ids), fitted.is_shortened)
+
+    def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
+              constraint: Constraint | None = None) -> Reply:
+        """Begin what follows a text (or its token ids), without any template; see `complete`."""
+        token_ids = self.tokenizer.encode(text, add_eos=False) if isinstance(text, str) else list(text)
+        self._check_length(len(token_ids), whole=True)
+        request = self._submit(token_ids, params, logprobs, constraint)
+        written = ReplyText(params.stop, "text", continues=True)
+        return Reply(request, self.tokenizer, written, 0, len(token_ids))
+
+    def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None) -> int:
+        """How many tokens the prompt has in which the model sees every message. Raises as `start` does."""
+        return len(self._token_ids(self._format.prompt(joined(as_messages(messages)), variables=variables)))
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "", shorten: bool = False) -> ContextFit:
@@ -214,7 +234,8 @@ class ChatModel:
     # -- inside
 
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
-                reply_prefix: str, reply_thinking: str, shorten: bool) -> _Fitted:
+                reply_prefix: str, reply_thinking: str, shorten: bool,
+                variables: Mapping[str, Any] | None = None) -> _Fitted:
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens)
@@ -226,7 +247,7 @@ class ChatModel:
             first = first_kept(lambda index: self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
             prompt = self._format.prompt(joined(system + turns[first:]), reply_name, reply_prefix,
-                                         reply_thinking)
+                                         reply_thinking, variables)
             token_ids = self._token_ids(prompt)
             over = len(token_ids) - budget
             if shorten and first == len(turns) - 1 and len(token_ids) >= self._engine.max_seq_len:
@@ -258,13 +279,14 @@ class ChatModel:
         short, long = (len(self._token_ids(self._format.prompt([*pair * n, pair[0]]))) for n in (1, 3))
         return max(1, -(-(long - short) // 4) - 1)
 
-    def _check_length(self, num_tokens: int) -> None:
+    def _check_length(self, num_tokens: int, whole: bool = False) -> None:
         limit = self._engine.max_seq_len
         if num_tokens >= limit:
+            parts = "" if whole else " even without the messages that can be left out"
             raise PromptTooLongError(
-                f"The prompt needs {num_tokens:,} tokens even without the messages that can be left out; "
-                f"the context holds {limit:,}, the reply included. Shorten the last message or the system "
-                "prompt, or load the model with a larger --max-seq-len.")
+                f"The prompt needs {num_tokens:,} tokens{parts}; the context holds {limit:,}, the reply "
+                f"included. Shorten {'it' if whole else 'the last message or the system prompt'}, or load "
+                "the model with a larger --max-seq-len.")
         if num_tokens == 0:
             raise ValueError("the prompt is empty; expected at least one character")
 
@@ -280,7 +302,7 @@ class ChatModel:
         with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
             try:
                 for token_ids in all_ids:
-                    for branch in _branches(params, n):
+                    for branch in params.branches(n):
                         request = self._submit(token_ids, branch, logprobs, constraint)
                         text = ReplyText(params.stop, "text", continues=True)
                         replies.append(Reply(request, self.tokenizer, text, 0, len(token_ids)))
@@ -311,15 +333,6 @@ class ChatModel:
         logits = self._engine.logits(token_ids, first=start - 1)[:-1].double()
         chosen = logits.log_softmax(-1)[range(len(token_ids) - start), token_ids[start:]]
         return float(chosen.sum())
-
-
-def _branches(params: SamplingParams, n: int) -> list[SamplingParams]:
-    """The settings of `n` replies: the same but for the seed, which counts up."""
-    if n == 1:
-        return [params]
-    most = PARAMETER_SPECS["seed"]["max"]
-    first = secrets.randbelow(most) if params.seed is None else params.seed
-    return [replace(params, seed=(first + index) % (most + 1)) for index in range(n)]
 
 
 def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> SamplingParams:

@@ -51,11 +51,13 @@ class ReplyFailed:
 @dataclass(frozen=True)
 class ScoredToken:
     """A token and its log-probability by the model itself (TokenLogprob says what that is). `top`: the
-    likeliest tokens in its place, best first. A token that is a part of a character shows as U+FFFD."""
+    likeliest tokens in its place, best first. The `text` of a token that is a part of a character is U+FFFD;
+    `data` has its bytes."""
 
     token_id: int
     text: str
     logprob: float
+    data: bytes
     top: tuple[ScoredToken, ...] = ()
 
 
@@ -125,9 +127,11 @@ class Reply:
 
 def scored_token(tokenizer: Tokenizer, found: TokenLogprob) -> ScoredToken:
     """The engine's numbers with the tokens' texts."""
-    top = tuple(ScoredToken(token_id, tokenizer.token_text(token_id), logprob)
-                for token_id, logprob in found.top)
-    return ScoredToken(found.token_id, tokenizer.token_text(found.token_id), found.logprob, top)
+    def told(token_id: int, logprob: float, *top: ScoredToken) -> ScoredToken:
+        data = tokenizer.token_bytes(token_id) if token_id < tokenizer.vocab_size else b""
+        return ScoredToken(token_id, data.decode(errors="replace"), logprob, data, top)
+
+    return told(found.token_id, found.logprob, *(told(*other) for other in found.top))
 
 
 def completion(reply: Reply) -> Completion:

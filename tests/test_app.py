@@ -41,7 +41,7 @@ def test_help_names_every_option():
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
                    "--no-speculation", "--gpu-split", "--allow-host", "--no-model", "--models-dir",
-                   "--idle-unload"):
+                   "--idle-unload", "--api-key", "--allow-origin"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -134,6 +134,13 @@ def test_a_console_without_a_folders_characters_is_no_reason_to_stop(tmp_path):
 def test_a_name_that_is_no_hosts_is_one_sentence(tmp_path, capsys):
     assert start("--allow-host", "http://box", "--sessions-dir", tmp_path / "s") == 1
     assert "--allow-host 'http://box'" in sentence(capsys)
+
+
+def test_keys_that_are_none_or_too_short_are_one_sentence(tmp_path, capsys):
+    for text, said in (("", "holds no key"), ("short\n", "shorter than 16 characters")):
+        (tmp_path / "keys").write_text(text, encoding="utf-8")
+        assert start("--api-key", tmp_path / "keys", "--sessions-dir", tmp_path / "s") == 1
+        assert "--api-key" in (told := sentence(capsys)) and said in told
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):

@@ -18,7 +18,8 @@ LAYERS = {"app": 0, "webui": 1, "model": 2}
 OURS = {"app", "webui", "model", "tools", "tests"}
 WEB = {"flask", "werkzeug", "waitress"}
 WEB_SHARED = {"errors", "ids", "sampling", "strict_json", "version"}
-WEB_FOLDERS = {"routes": {"routes", "chat", "server", "storage", *WEB_SHARED},
+WEB_FOLDERS = {"api": {"api", "routes", "server", *WEB_SHARED},
+               "routes": {"routes", "chat", "server", "storage", *WEB_SHARED},
                "server": {"server", *WEB_SHARED},
                "chat": {"chat", "storage", *WEB_SHARED},
                "storage": {"storage", *WEB_SHARED}}

@@ -16,6 +16,8 @@ from werkzeug.exceptions import HTTPException
 
 from model import ModelSlot
 
+from .api import openai
+from .api.errors import protocol_error
 from .chat.chat import Chat
 from .chat.models import Models
 from .errors import Problem
@@ -42,14 +44,14 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     chat = Chat(slot, store)
     app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains), guard or Guard(),
                                  Streams(max_streams))
-    for module in (sessions, replies, bots, models, settings, transfer):
+    for module in (sessions, replies, bots, models, settings, transfer, openai):
         app.register_blueprint(module.bp)
     with app.app_context():
         files.set_page(render_template("index.html", static=files.url, icons=files.icons))
     app.add_url_rule("/", "page", files.answer_page)
     app.add_url_rule("/static/<version>/<path:name>", "static", files.answer)
     app.before_request(lambda: parlor().guard.check(request))
-    app.after_request(lambda response: parlor().guard.add_headers(response))
+    app.after_request(lambda response: parlor().guard.add_headers(request, response))
     app.register_error_handler(Problem, _answer_problem)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unexpected)
@@ -88,6 +90,9 @@ class _App(Flask):
 
 
 def _answer_problem(problem: Problem) -> ResponseReturnValue:
+    for_program = protocol_error(request.path, problem)
+    if for_program is not None:
+        return for_program
     answer = problem.as_json()
     current = answer.pop("current", None)
     if current is not None:
@@ -102,7 +107,9 @@ def _answer_http(error: HTTPException) -> ResponseReturnValue:
     code = (error.name or "error").lower().replace(" ", "_")
     most = (request.max_content_length or MAX_BODY) >> 20
     message = f"The body is larger than {most} MiB." if error.code == 413 else f"{error.name}."
-    return {"error": {"message": message, "code": code}}, error.code or 500
+    problem = Problem(message, code=code)
+    problem.status = error.code or 500
+    return _answer_problem(problem)
 
 
 def _answer_unexpected(error: Exception) -> ResponseReturnValue:
@@ -110,4 +117,6 @@ def _answer_unexpected(error: Exception) -> ResponseReturnValue:
     error_id = new_id()
     log.error("error %s in %s %s", error_id, request.method, request.path, exc_info=error)
     message = f"Something broke inside Parlor; its log says more under {error_id}."
-    return {"error": {"message": message, "code": "internal"}, "id": error_id}, 500
+    problem = Problem(message, code="internal", id=error_id)
+    problem.status = 500
+    return _answer_problem(problem)

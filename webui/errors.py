@@ -47,6 +47,10 @@ class NeedsPassword(Problem, status=401, code="login"):
     """Nobody has logged in with this browser."""
 
 
+class NeedsKey(Problem, status=401, code="invalid_api_key"):
+    """A program came without a key of this server's."""
+
+
 class Refused(Problem, status=403, code="refused"):
     """Understood, and not allowed."""
 

@@ -87,7 +87,7 @@ def make_server(app: Flask, listener: socket.socket) -> Server:
             asyncore_loop_timeout=LOOP_SECONDS, clear_untrusted_proxy_headers=True),
         (listener.family, listener.type, listener.proto, listener.getsockname()), False,
         most=most,
-        body_limit=lambda request: guard.body_limit(request.headers.get("COOKIE", ""), port))
+        body_limit=lambda request: guard.body_limit(request.headers, port))
 
 
 def most_connections() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import queue
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,6 +70,14 @@ class SamplingParams:
             object.__setattr__(self, "stop", (self.stop,))  # a text is one stop string, not its letters
         for name, spec in PARAMETER_SPECS.items():
             check_parameter(name, getattr(self, name), spec)
+
+    def branches(self, n: int) -> list[SamplingParams]:
+        """The settings of `n` replies: the same but for the seed, which counts up."""
+        if n == 1:
+            return [self]
+        most = PARAMETER_SPECS["seed"]["max"]
+        first = secrets.randbelow(most) if self.seed is None else self.seed
+        return [dataclasses.replace(self, seed=(first + index) % (most + 1)) for index in range(n)]
 
 
 def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ template takes. Knows token texts only as strings; token ids, context sizes and 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from model.files import ModelLoadError
 from model.text.errors import TemplateError
@@ -38,7 +40,7 @@ class PromptFormat(Protocol):
     is_template: bool
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
-               reply_thinking: str = "") -> Prompt: ...
+               reply_thinking: str = "", variables: Mapping[str, Any] | None = None) -> Prompt: ...
 
     def close(self) -> None: ...
 
@@ -64,10 +66,11 @@ class ChatTemplate:
                                  "or remove it to chat in plain `Name: text` lines.") from error
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
-               reply_thinking: str = "") -> Prompt:
+               reply_thinking: str = "", variables: Mapping[str, Any] | None = None) -> Prompt:
         """The prompt for the assistant's next message, which begins with `reply_prefix`.
 
-        `reply_thinking` is what it has thought so far. Without a prefix, it goes on thinking.
+        `reply_thinking` is what it has thought so far. Without a prefix, it goes on thinking. `variables` are
+        the template's own, such as enable_thinking.
 
         Raises TemplateError if the template refuses the messages or goes beyond its limits.
         """
@@ -75,12 +78,14 @@ class ChatTemplate:
         mask = Mask([self._source, reply_prefix, reply_thinking, *(m.content + m.thinking for m in split)],
                     self._tokenizer)
         turns = [Turn(m.role, mask.hide(m.content), mask.hide(m.thinking)) for m in split]
+        render = partial(self._render, variables=variables or {})
         if reply_thinking:
-            text = self._after_thought(turns, mask.hide(reply_thinking), mask.hide(reply_prefix))
+            text = self._after_thought(render(turns, True), mask.hide(reply_thinking),
+                                       mask.hide(reply_prefix))
         elif reply_prefix:
-            text = self._continued(turns, mask.hide(reply_prefix), mask.end_mark())
+            text = self._continued(render, turns, mask.hide(reply_prefix), mask.end_mark())
         else:
-            text = self._render(turns, True)
+            text = render(turns, True)
             is_open, is_answered = self._format.is_open(text), self._format.is_answered(text)
             return Prompt(text, mask.hidden, at="think" if is_open else "text" if is_answered else "start",
                           think_format=self._format)
@@ -89,37 +94,39 @@ class ChatTemplate:
     def close(self) -> None:
         self._process.close()
 
-    def _after_thought(self, turns: list[Turn], thinking: str, prefix: str) -> str:
-        """The prompt that ends with `thinking`, or with the answer's beginning after it, as the model would
-        have written them."""
-        text = self._render(turns, True)
+    def _after_thought(self, text: str, thinking: str, prefix: str) -> str:
+        """The prompt `text`, then `thinking`, or the answer's beginning after it, as the model would have
+        written them."""
         text += ("" if self._format.is_open(text) else self._format.opens[0]) + thinking
         return text + self._format.closing + prefix if prefix else text
 
-    def _continued(self, turns: list[Turn], prefix: str, end_mark: str) -> str:
+    def _continued(self, render: Callable[[list[Turn], bool], str], turns: list[Turn], prefix: str,
+                   end_mark: str) -> str:
         """The prompt that ends with `prefix` as the template itself writes an assistant's message."""
         try:
-            text = self._render([*turns, Turn("assistant", prefix + end_mark)], False)
+            text = render([*turns, Turn("assistant", prefix + end_mark)], False)
             if text.count(end_mark) == 1:
                 return text[:text.index(end_mark)]
         except TemplateRefusal:
             pass  # a template that wants a user's message last
-        text = self._render(turns, True)
+        text = render(turns, True)
         return text + (self._format.closing if self._format.is_open(text) else "") + prefix
 
-    def _render(self, turns: list[Turn], add_generation_prompt: bool) -> str:
+    def _render(self, turns: list[Turn], add_generation_prompt: bool,
+                variables: Mapping[str, Any] | None = None) -> str:
         if not self.takes_system:
             turns = without_system(turns)
         elif not self.takes_later_system:
             turns = with_one_system(turns)
         turns = turns if self.takes_any_order else alternating(turns)
-        return self._render_as_is(turns or [Turn("user", START)], add_generation_prompt)
+        return self._render_as_is(turns or [Turn("user", START)], add_generation_prompt, variables)
 
-    def _render_as_is(self, turns: list[Turn], add_generation_prompt: bool = True) -> str:
-        variables = {"messages": [self._as_message(turn) for turn in turns],
-                     "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None,
-                     **self._tokenizer.special_tokens}
-        return self._process.render(self._source, variables)
+    def _render_as_is(self, turns: list[Turn], add_generation_prompt: bool = True,
+                      variables: Mapping[str, Any] | None = None) -> str:
+        return self._process.render(self._source, {
+            "tools": None, "documents": None, **(variables or {}), **self._tokenizer.special_tokens,
+            "messages": [self._as_message(turn) for turn in turns],
+            "add_generation_prompt": add_generation_prompt})
 
     def _as_message(self, turn: Turn) -> dict[str, str]:
         """As the template expects it: an old thought where it looks for one."""
@@ -215,7 +222,7 @@ class PlainFormat:
         self._tokenizer = tokenizer
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
-               reply_thinking: str = "") -> Prompt:
+               reply_thinking: str = "", variables: Mapping[str, Any] | None = None) -> Prompt:
         """System texts, an empty line, one line a message, and `ReplyName:` (with `reply_prefix`).
 
         A thought is not a part of such lines; one that was begun (`reply_thinking`) goes on where it stood.

@@ -211,11 +211,12 @@ class FakeModel:
         return ContextFit(first if first > system else 0, total, self.max_seq_len, shorten and total > budget)
 
     def start(self, messages: list[ChatMessage], params: SamplingParams, *, reply_name: str = "",
-              reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False) -> FakeReply:
+              reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
+              **asked_for: Any) -> FakeReply:
         fit = self.fit(messages, params.max_new_tokens, shorten=shorten)
         messages = joined(messages)
         self.started.append({"messages": messages, "params": params, "name": reply_name,
-                             "prefix": reply_prefix, "thinking": reply_thinking})
+                             "prefix": reply_prefix, "thinking": reply_thinking, **asked_for})
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")
         if "refuse" in asked:
             raise ValueError("The prompt needs 9,000 tokens; the context holds 2,048.")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
@@ -14,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from ..chat.event_log import EventLog, LoggedEvent
 from ..errors import BadRequest
 from ..ids import check_id
-from ..server.streams import Stream, Streams
+from ..server.streams import StreamedBody, cut_connection
 from .body import read_body
 from .parlor import parlor
 
@@ -32,9 +30,10 @@ def events(reply_id: str) -> ResponseReturnValue:
     cursor = whole_argument("from", MAX_EVENTS)
     job = parlor().chat.chains.job(check_id(reply_id, "reply"))
     streams = parlor().streams
-    stream = streams.open(lambda: _cut(environ))
     environ = request.environ
-    response = Response(_EventStream(job.log, cursor, stream, streams), mimetype="text/event-stream")
+    stream = streams.open(lambda: cut_connection(environ))
+    body = StreamedBody(streams, stream, event_chunks(job.log, cursor))
+    response = Response(body, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
@@ -61,23 +60,6 @@ def whole(name: str, text: str, high: int) -> int:
     return int(text)
 
 
-class _EventStream:
-    """The chunks of one stream; it is released after the last one, or by close() if it never came to that."""
-
-    def __init__(self, log: EventLog, cursor: int, stream: Stream, streams: Streams) -> None:
-        self._log, self._cursor = log, cursor
-        self._stream, self._streams = stream, streams
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._stream.guarded(event_chunks(self._log, self._cursor))
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        self._streams.release(self._stream)
-
-
 def event_chunks(log: EventLog, cursor: int) -> Iterator[bytes]:
     """The log as server-sent events: the first text at once, later ones one event a frame of the page."""
     while True:
@@ -97,10 +79,3 @@ def frame(entry: LoggedEvent) -> bytes:
     text = f"id: {entry.index}\nevent: {entry.name}\ndata: {as_json(entry.data)}\n\n"
     return text.encode("utf-8", "replace")
 
-
-def _cut(environ: dict[str, Any]) -> None:
-    """End the connection of a reader that does not read: waitress wakes the blocked write with an error."""
-    is_gone = environ.get("waitress.client_disconnected")
-    channel = getattr(is_gone, "__self__", None)
-    if channel is not None and channel.socket is not None:
-        channel.socket.shutdown(socket.SHUT_RDWR)

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from flask import Request, Response
 from werkzeug.http import parse_cookie
 
-from ..errors import BadBody, NeedsPassword, Refused
+from ..errors import BadBody, NeedsKey, NeedsPassword, Refused
 from .password import Password
+from .programs import Programs, protocol_of
 
 MAX_BODY = 4 << 20
 LARGE_BODIES = {"transfer.import_session": 64 << 20}
@@ -46,14 +47,16 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class Guard:
     """`host` is the address that the server listens on; beyond loopback there must be a password.
 
-    names  further names that people open it by: of a LAN, a tailnet, a proxy in front. Raises ValueError
+    names     further names that people open it by: of a LAN, a tailnet, a proxy in front. Raises ValueError
+    programs  who may use the protocols of other programs
     """
 
     def __init__(self, host: str = "127.0.0.1", password: Password | None = None, *,
-                 names: Iterable[str] = ()) -> None:
+                 names: Iterable[str] = (), programs: Programs | None = None) -> None:
         if password is None and not is_loopback(host):
             raise ValueError(f"Listening on {host} lets others in; that needs --password.")
         self.password = password
+        self.programs = programs or Programs()
         self._open_to_others = not is_loopback(host)
         self._names = {*_LOOPBACK_NAMES, _bracketed(host.lower()), *map(_host_name, names)}
         if self._open_to_others:
@@ -66,24 +69,42 @@ class Guard:
         if not self._is_our_name(host):
             raise Refused("This server does not answer under that name.", code="host",
                           hint="Open the address that Parlor printed when it started.")
-        if not self._is_same_origin(request, host):
+        if self.programs.is_preflight(request):
+            return
+        if not self._is_same_origin(request, host) and not self.programs.takes_origin(request):
             raise Refused("Another site sent this request.", code="origin")
-        if self.password and request.endpoint not in OPEN_ENDPOINTS and not self.is_logged_in(request):
+        if protocol_of(request.path):
+            self._check_program(request)
+        elif self.password and request.endpoint not in OPEN_ENDPOINTS and not self.is_logged_in(request):
             raise NeedsPassword("The password is needed.")
         self._check_body(request)
 
     def is_logged_in(self, request: Request) -> bool:
         return self._knows(request.cookies, request.environ["SERVER_PORT"])
 
-    def body_limit(self, cookies: str, port: int) -> int:
-        """Bytes that a request with this Cookie header may send, before it is known where to."""
-        return LARGEST_BODY if self._knows(parse_cookie(cookies), port) else LOGIN_BODY
+    def body_limit(self, headers: Mapping[str, str], port: int) -> int:
+        """Bytes that a request with these headers (waitress' names) may send, before it is known where to."""
+        is_known = (self._knows(parse_cookie(headers.get("COOKIE", "")), port)
+                    or self.programs.knows(headers.get("AUTHORIZATION", ""), headers.get("X_API_KEY", "")))
+        return LARGEST_BODY if is_known else LOGIN_BODY
+
+    def _check_program(self, request: Request) -> None:
+        """A key opens the protocols and nothing else; a browser that is logged in needs none."""
+        given = request.headers
+        if self.programs.knows(given.get("Authorization", ""), given.get("x-api-key", "")):
+            return
+        if self.password is None and not self.programs.has_keys:
+            return  # whatever key a program sends
+        if self.password is not None and self.is_logged_in(request):
+            return
+        raise NeedsKey("The API key is missing or wrong." if self.programs.has_keys else
+                       "This Parlor has a password; programs need a key. Start it with --api-key FILE.")
 
     def _knows(self, cookies: Mapping[str, str], port: int | str) -> bool:
         return self.password is None or self.password.knows(cookies.get(login_cookie(port), ""))
 
-    def add_headers(self, response: Response) -> Response:
-        response.headers.update(HEADERS)
+    def add_headers(self, request: Request, response: Response) -> Response:
+        response.headers.update({**HEADERS, **self.programs.cors_headers(request)})
         if "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"
         return response

@@ -7,9 +7,11 @@ threads, and a write that stays blocked is cut by a watchman. Knows nothing of w
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..errors import TooMany
 
@@ -33,6 +35,26 @@ class Stream:
             self.blocked_since = None
 
 
+class StreamedBody:
+    """The chunks of one stream as a response's body. After the last one, or by close() if it never came to
+    that, the stream is released and `ended` called, once."""
+
+    def __init__(self, streams: Streams, stream: Stream, chunks: Iterator[bytes],
+                 ended: Callable[[], None] = lambda: None) -> None:
+        self._streams, self._stream, self._chunks, self._ended = streams, stream, chunks, ended
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream.guarded(self._chunks)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._streams.release(self._stream)
+        ended, self._ended = self._ended, lambda: None
+        ended()
+
+
 class Streams:
     """All of them. The watchman's thread lives while there are streams."""
 
@@ -51,7 +73,7 @@ class Streams:
         """Raises TooMany at the cap."""
         with self._lock:
             if len(self._open) >= self.most:
-                raise TooMany("Too many tabs are watching replies.", retry_after=2)
+                raise TooMany("Too many replies are being read at once.", retry_after=2)
             stream = Stream(cut)
             self._open.add(stream)
             if not self._watching:
@@ -91,3 +113,11 @@ class Streams:
                 if not self._open:
                     self._watching = False
                     return
+
+
+def cut_connection(environ: dict[str, Any]) -> None:
+    """End the connection of a reader that does not read: waitress wakes the blocked write with an error."""
+    is_gone = environ.get("waitress.client_disconnected")
+    channel = getattr(is_gone, "__self__", None)
+    if channel is not None and channel.socket is not None:
+        channel.socket.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,178 @@
+"""Replies on their way to a program: read together, ended when nobody reads them any more.
+
+A program that closes its connection is noticed within GLANCE_SECONDS whatever is going on, so that the engine
+drops its request at the next step. Knows no protocol.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Response, request
+
+from model import PromptProgress, Reply, ReplyDone, ReplyFailed, RequestStats, ScoredToken, TextDelta
+
+from ..errors import Problem
+from ..routes.parlor import parlor
+from ..server.streams import Stream, StreamedBody, cut_connection
+from .asking import Begun, NoEngine, ReaderGone, gone_test
+
+HEARTBEAT_SECONDS = 5.0
+GLANCE_SECONDS = 0.05
+STOPPED = "Parlor was stopped while this was being written."
+
+
+class Failed(Problem, status=500, code="engine_failed"):
+    """The engine could not go on."""
+
+
+@dataclass
+class Written:
+    """All of one reply."""
+
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    tokens: list[ScoredToken] = field(default_factory=list)  # those of the text
+    reason: str = ""
+    stats: RequestStats | None = None
+    thought_tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def thinking(self) -> str:
+        return "".join(self.thoughts)
+
+
+class Answer:
+    """The replies to one request. One thread reads."""
+
+    def __init__(self, begun: Begun, is_gone: Callable[[], bool], closing: threading.Event) -> None:
+        replies = begun.replies
+        self.written = [Written() for _ in replies]
+        self._begun = begun
+        self._is_gone, self._closing = is_gone, closing
+        self._events: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._pending: list[list[ScoredToken]] = [[] for _ in replies]  # tokens whose text has not come yet
+        for index, reply in enumerate(replies):
+            threading.Thread(target=self._pump, args=(index, reply), name="api-reply", daemon=True).start()
+
+    def events(self) -> Iterator[tuple[int, TextDelta | ReplyDone, list[ScoredToken]] | None]:
+        """(which reply, what has come of it, the tokens of its text), until all are done; None if nothing has
+        come for HEARTBEAT_SECONDS.
+
+        Raises ReaderGone, and Failed if a reply cannot go on; whatever is still being written ends then.
+        """
+        left, quiet_since = len(self.written), time.monotonic()
+        try:
+            while left:
+                try:
+                    index, event = self._events.get(timeout=GLANCE_SECONDS)
+                except queue.Empty:
+                    index, event = 0, None
+                if self._is_gone():
+                    raise ReaderGone("Nobody reads this.")
+                if self._closing.is_set():
+                    raise NoEngine(STOPPED)
+                if isinstance(event, BaseException):
+                    raise event
+                if isinstance(event, ReplyFailed):
+                    raise Failed(event.message)
+                told = None if event is None else self._take(index, event)
+                if isinstance(event, ReplyDone):
+                    left -= 1
+                if told or time.monotonic() - quiet_since > HEARTBEAT_SECONDS:
+                    quiet_since = time.monotonic()
+                    yield told
+        finally:
+            self._begun.cancel()
+
+    def read_all(self) -> list[Written]:
+        """Every reply, when all are done. Raises as `events` does."""
+        for _ in self.events():
+            pass
+        return self.written
+
+    def _take(self, index: int, event: Any) -> tuple[int, TextDelta | ReplyDone, list[ScoredToken]] | None:
+        written, tokens = self.written[index], []
+        if isinstance(event, PromptProgress):
+            return None
+        if isinstance(event, ScoredToken):
+            self._pending[index].append(event)
+            return None
+        if isinstance(event, TextDelta):
+            tokens, self._pending[index] = self._pending[index], []
+            if event.channel == "think":
+                written.thoughts.append(event.text)
+                written.thought_tokens, tokens = event.num_tokens_so_far, []
+            else:
+                if not written.texts:
+                    tokens = _tokens_of(event.text, tokens)
+                written.texts.append(event.text)
+            written.tokens += tokens
+        if isinstance(event, ReplyDone):
+            written.reason, written.stats = event.finish_reason, event.stats
+        return index, event, tokens
+
+    def _pump(self, index: int, reply: Reply) -> None:
+        try:
+            for event in reply.events():
+                self._events.put((index, event))
+        except BaseException as error:  # a panic in a tokenizer's library is no Exception
+            self._events.put((index, error))
+
+
+def answered(begun: Begun) -> list[Written]:
+    """All replies, for a request that is answered when all is written. It holds a thread of the server
+    meanwhile, as streams do, and counts as one. Raises as Answer.events does."""
+    with _opened(begun) as stream:
+        try:
+            return Answer(begun, gone_test(request.environ), parlor().streams.closing).read_all()
+        finally:
+            parlor().streams.release(stream)
+            begun.end()
+
+
+def streamed(begun: Begun, write: Callable[[Answer], Iterator[bytes]], mimetype: str) -> Response:
+    """The response that `write` makes of the answer, piece by piece; it is told what goes wrong meanwhile."""
+    with _opened(begun) as stream:
+        answer = Answer(begun, gone_test(request.environ), parlor().streams.closing)
+        body = StreamedBody(parlor().streams, stream, _unless_gone(write(answer)), begun.end)
+    response = Response(body, mimetype=mimetype)
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+@contextmanager
+def _opened(begun: Begun) -> Iterator[Stream]:
+    """A stream; where there is none, or something else goes wrong, nothing goes on being written."""
+    environ = request.environ
+    try:
+        yield parlor().streams.open(lambda: cut_connection(environ))
+    except BaseException:
+        begun.end()
+        raise
+
+
+def _unless_gone(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    except ReaderGone:
+        return
+
+
+def _tokens_of(text: str, tokens: list[ScoredToken]) -> list[ScoredToken]:
+    """The last of `tokens`, those that make up `text`: marks and white space before it are not shown."""
+    size, first = len(text.encode()), len(tokens)
+    while first and size > 0:
+        first -= 1
+        size -= len(tokens[first].data)
+    return tokens[first:]

@@ -1,0 +1,188 @@
+"""What a program asks for, in no protocol's words, and the one place that has the model write it.
+
+The fields that protocols have in common are read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import request
+
+from model import (
+    PARAMETER_SPECS,
+    ChatMessage,
+    ChatModel,
+    Constraint,
+    EngineClosed,
+    Lease,
+    LeaseGivenUp,
+    NoModel,
+    PromptTooLongError,
+    Reply,
+    SamplingParams,
+)
+
+from ..errors import Problem
+from ..routes.parlor import parlor
+from .fields import BadField, Fields
+
+MOST_REPLIES = 32    # to one request
+MOST_MESSAGES = 10_000
+_ALIKE = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
+          "frequency_penalty", "repetition_range", "repetition_decay")
+_WITHIN_RANGE = ("temperature", "repetition_penalty", "top_k")
+"""Beyond what is taken here they change nothing more, or nearly so."""
+
+
+class NoEngine(Problem, status=503, code="no_model"):
+    """Nothing can be written any more, or yet."""
+
+
+class ReaderGone(Problem, status=499, code="reader_gone"):
+    """Nobody is there to be answered."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: `n` replies to a conversation, or to a text if there is one."""
+
+    messages: tuple[ChatMessage, ...] = ()
+    text: str | list[int] = ""
+    params: SamplingParams = field(default_factory=SamplingParams)
+    n: int = 1
+    logprobs: int | None = None
+    constraint: Constraint | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)  # of the chat template
+    cut: bool = False  # old messages may be left out where not all of them fit
+
+
+class Begun:
+    """Replies that are being written, and the model that writes them: it stays until `end`."""
+
+    def __init__(self, model: ChatModel, lease: Lease, replies: list[Reply]) -> None:
+        self.model_name: str = model.info()["name"]
+        self.replies = replies
+        self._lease = lease
+
+    def cancel(self) -> None:
+        for reply in self.replies:
+            reply.cancel()
+
+    def end(self) -> None:
+        """Nobody reads them any more. Safe to call twice."""
+        self.cancel()
+        self._lease.release()
+
+
+def loaded() -> dict[str, Any] | None:
+    """What is told of the model that is loaded; None if none is."""
+    model = parlor().slot.model
+    return None if model is None else model.info()
+
+
+def begin(*asks: Ask) -> Begun:
+    """The replies, which the engine writes from now on. While a model is on its way this waits for it.
+
+    Raises BadField, NoEngine, or ReaderGone.
+    """
+    with leased() as (model, lease):
+        begun = Begun(model, lease, [])
+        try:
+            for ask in asks:
+                for params in ask.params.branches(ask.n):
+                    begun.replies.append(_begin_one(model, ask, params))
+        except BaseException:
+            begun.cancel()
+            raise
+        return begun
+
+
+@contextmanager
+def leased() -> Iterator[tuple[ChatModel, Lease]]:
+    """The model; it is let go here only if something goes wrong. Tells what that is as the caller's fault or
+    ours: BadField, NoEngine, ReaderGone."""
+    lease, is_gone = parlor().slot.lease(), gone_test(request.environ)
+
+    def look(_state: object) -> None:
+        if is_gone():
+            lease.give_up()
+
+    try:
+        yield lease.wait(look), lease
+    except BaseException as error:
+        lease.release()
+        if isinstance(error, LeaseGivenUp):
+            raise ReaderGone("Nobody waits for this.") from None
+        if isinstance(error, EngineClosed | NoModel):
+            raise NoEngine(f"{error}") from None
+        if isinstance(error, PromptTooLongError):
+            raise BadField(f"{error}", "messages", "context_length_exceeded") from None
+        if isinstance(error, ValueError) and not isinstance(error, Problem):
+            raise BadField(f"{error}") from None
+        raise
+
+
+def gone_test(environ: dict[str, Any]) -> Callable[[], bool]:
+    """Tells whether the connection of this request is closed."""
+    return environ.get("waitress.client_disconnected") or (lambda: False)
+
+
+def _begin_one(model: ChatModel, ask: Ask, params: SamplingParams) -> Reply:
+    if not ask.messages:
+        return model.go_on(ask.text, params, logprobs=ask.logprobs, constraint=ask.constraint)
+    *before, last = ask.messages
+    begun = last if last.role == "assistant" else None  # it goes on with what is begun
+    return model.start(before if begun else ask.messages, params, whole=not ask.cut,
+                       reply_prefix=begun.content if begun else "",
+                       reply_thinking=begun.thinking if begun else "", variables=ask.variables,
+                       logprobs=ask.logprobs, constraint=ask.constraint)
+
+
+def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],
+             names: Mapping[str, str] | None = None) -> SamplingParams:
+    """What the fields say, elsewhere what the model's authors advise, or else the house's defaults.
+
+    length  most tokens of a reply; None: until the context is full
+    names   fields that are called otherwise: ours -> theirs
+    """
+    values: dict[str, Any] = dict((loaded() or {}).get("advice") or {})
+    for name in _ALIKE:
+        theirs = (names or {}).get(name, name)
+        if fields.has(theirs):
+            value, spec = fields.number(theirs), PARAMETER_SPECS[name]
+            if spec["type"] == "int":
+                value = max(0, int(value))  # -1 is off elsewhere
+            if name in _WITHIN_RANGE and value >= 0:
+                value = min(max(value, spec["min"]), spec["max"])
+            values[name] = value
+    if fields.has("seed"):
+        values["seed"] = fields.whole("seed", least=-(1 << 63), most=(1 << 63) - 1) % (1 << 53)
+    if fields.has("logit_bias"):
+        values["logit_bias"] = _biases(fields)
+    most = PARAMETER_SPECS["max_new_tokens"]["max"]
+    values["max_new_tokens"] = most if length is None else min(length, most)
+    try:
+        return SamplingParams(**values, stop=stop)
+    except ValueError as error:
+        raise BadField(f"{error}.", f"{error}".partition(" ")[0]) from None
+
+
+def _biases(fields: Fields) -> dict[int, float]:
+    biases = fields.object("logit_bias")
+    if not all(re.fullmatch("[0-9]{1,9}", key) for key in biases.all()):
+        raise BadField("logit_bias has a key that is not a token id.", "logit_bias")
+    return {int(key): biases.number(key) for key in biases.all()}
+
+
+def thinking_variables(effort: str | None) -> dict[str, Any]:
+    """What templates are told of how much a model is to think; None: nothing, they do as they please."""
+    if effort is None:
+        return {}
+    thinks = effort != "none"
+    told = {"enable_thinking": thinks, "thinking": thinks}
+    return told | {"reasoning_effort": effort} if thinks else told

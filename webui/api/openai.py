@@ -1,0 +1,321 @@
+"""OpenAI's protocol: models, chat completions and completions; docs/api.md has the table of fields.
+
+Streams are written as the clients want them: one id, a role first, text and reasoning never in one delta,
+usage in a chunk of its own at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from model import ChatMessage, Constraint, ReplyDone, RequestStats, ScoredToken
+
+from ..errors import BadRequest, NotFound, Problem
+from ..ids import new_id
+from ..version import VERSION
+from .answering import Answer, Written, answered, streamed
+from .asking import (
+    MOST_MESSAGES,
+    MOST_REPLIES,
+    Ask,
+    begin,
+    loaded,
+    sampling,
+    thinking_variables,
+)
+from .errors import openai_error
+from .fields import BadField, Fields, Json, as_json, content_text, read_fields
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+REASONS = {"length": "length", "context": "length"}
+BEAT = b": beat\n\n"
+DONE = b"data: [DONE]\n\n"
+
+bp = Blueprint("openai", __name__, url_prefix="/v1")
+
+
+@bp.get("/models")
+def list_models() -> ResponseReturnValue:
+    model = loaded()
+    return {"object": "list", "data": [_model(model)] if model else []}
+
+
+@bp.get("/models/<path:name>")
+def read_model(name: str) -> ResponseReturnValue:
+    model = loaded()
+    if model is None or name != model["name"]:
+        there_is = f"there is {model['name']!r}" if model else "none is loaded"
+        raise NotFound(f"There is no model {name[:200]!r} here; {there_is}.", code="model_not_found")
+    return _model(model)
+
+
+@bp.post("/chat/completions")
+def complete_chat() -> ResponseReturnValue:
+    """A reply to a conversation, whole or as a stream."""
+    fields = read_fields()
+    ask, streams = read_chat(fields), fields.flag("stream")
+    with_usage = fields.object("stream_options").flag("include_usage")
+    begun = begin(ask)
+    if streams:
+        chat = _ChatStream(ask, with_usage, begun.model_name)
+        return streamed(begun, chat.write, "text/event-stream")
+    written = answered(begun)
+    choices = [{"index": index, "message": _message(one),
+                "logprobs": _chat_logprobs(one.tokens) if ask.logprobs is not None else None,
+                "finish_reason": finish_reason(one)} for index, one in enumerate(written)]
+    head = _head("chat.completion", "chatcmpl", begun.model_name)
+    return head | {"choices": choices, "usage": usage(written)}
+
+
+@bp.post("/completions")
+def complete_text() -> ResponseReturnValue:
+    """What follows a text, or each of several."""
+    fields = read_fields()
+    asks, streams = _read_texts(fields), fields.flag("stream")
+    echo = [ask.text if fields.flag("echo") else "" for ask in asks for _ in range(ask.n)]
+    with_usage = fields.object("stream_options").flag("include_usage")
+    begun = begin(*asks)
+    if streams:
+        return streamed(begun, _TextStream(asks[0], echo, with_usage, begun.model_name).write,
+                        "text/event-stream")
+    written = answered(begun)
+    choices = [{"index": index, "text": before + one.text, "finish_reason": finish_reason(one),
+                "logprobs": None if asks[0].logprobs is None else _text_logprobs(one.tokens, len(before))}
+               for index, (before, one) in enumerate(zip(echo, written, strict=True))]
+    head = _head("text_completion", "cmpl", begun.model_name)
+    return head | {"choices": choices, "usage": usage(written, asks[0].n)}
+
+
+@bp.post("/embeddings")
+def embed() -> ResponseReturnValue:
+    read_fields()
+    raise BadRequest("Embeddings need a model made for them; the one that is loaded here writes text.",
+                     code="unsupported")
+
+
+def read_chat(fields: Fields) -> Ask:
+    """What a chat completion asks for."""
+    name = "max_completion_tokens" if fields.has("max_completion_tokens") else "max_tokens"
+    length = fields.whole(name, least=-1) if fields.has(name) else None
+    if length == 0:
+        raise BadField(f"{name} is 0; expected at least 1.", name)
+    variables = thinking_variables(fields.text("reasoning_effort", "") or None)
+    return Ask(messages=read_messages(fields), n=fields.whole("n", 1, least=1, most=MOST_REPLIES),
+               params=sampling(fields, None if length == -1 else length, fields.texts("stop")),
+               logprobs=fields.whole("top_logprobs", 0, most=20) if fields.flag("logprobs") else None,
+               constraint=response_form(fields.object("response_format")),
+               variables=variables | fields.object("chat_template_kwargs").all())
+
+
+def read_messages(fields: Fields) -> tuple[ChatMessage, ...]:
+    messages = fields.objects("messages")
+    if not 0 < len(messages) <= MOST_MESSAGES:
+        raise BadField(f"There are {len(messages)} messages; expected 1 to {MOST_MESSAGES:,}.", "messages")
+    return tuple(map(_read_message, messages))
+
+
+def _read_message(fields: Fields) -> ChatMessage:
+    role = fields.text("role")
+    if role not in ROLES:
+        raise BadField(f"{fields.path('role')} is {role[:40]!r}; expected one of {', '.join(ROLES)}.",
+                       fields.path("role"))
+    thinking = ""
+    if role == "assistant":
+        thinking = fields.text("reasoning_content", "") or fields.text("reasoning", "")
+    return ChatMessage(ROLES[role], content_text(fields), thinking=thinking)
+
+
+def response_form(fields: Fields) -> Constraint | None:
+    """response_format as what the reply must look like."""
+    kind = fields.text("type", "text")
+    if kind == "text":
+        return None
+    if kind not in ("json_object", "json_schema"):
+        raise BadField(f"{fields.path('type')} is {kind[:40]!r}; expected text, json_object or json_schema.",
+                       fields.path("type"))
+    schema: Json = {"type": "object"}
+    if kind == "json_schema":
+        inner = fields.object("json_schema") if fields.has("json_schema") else fields
+        schema = inner.object("schema").all()
+    try:
+        return Constraint.json_schema(schema)
+    except ValueError as error:
+        raise BadField(f"{error}.", "response_format") from None
+
+
+def finish_reason(written: Written) -> str:
+    return REASONS.get(written.reason, "stop")
+
+
+def usage(written: list[Written], replies_to_one: int | None = None) -> Json:
+    """Prompts count once, however many replies there are to each."""
+    stats = [one.stats for one in written if one.stats is not None]
+    prompts = stats[::replies_to_one or max(1, len(stats))]
+    prompt, new = sum(one.prompt_tokens for one in prompts), sum(one.new_tokens for one in stats)
+    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
+            "prompt_tokens_details": {"cached_tokens": sum(one.cached_tokens for one in prompts)},
+            "completion_tokens_details": {"reasoning_tokens": sum(one.thought_tokens for one in written),
+                                          **_guesses(stats)}}
+
+
+def _guesses(stats: list[RequestStats]) -> Json:
+    accepted = sum(one.accepted_tokens for one in stats)
+    return {"accepted_prediction_tokens": accepted,
+            "rejected_prediction_tokens": sum(one.drafted_tokens for one in stats) - accepted}
+
+
+def _message(written: Written) -> Json:
+    message: Json = {"role": "assistant", "content": written.text}
+    if written.thoughts:
+        message |= {"reasoning_content": written.thinking, "reasoning": written.thinking}
+    return message
+
+
+class _ChatStream:
+    """The chunks of one chat completion."""
+
+    def __init__(self, ask: Ask, with_usage: bool, model_name: str) -> None:
+        self._ask, self._with_usage = ask, with_usage
+        self._head = _head("chat.completion.chunk", "chatcmpl", model_name)
+        self._head |= {"usage": None} if with_usage else {}
+
+    def write(self, answer: Answer) -> Iterator[bytes]:
+        try:
+            for index in range(self._ask.n):
+                yield self._chunk(index, {"role": "assistant", "content": ""})
+            for told in answer.events():
+                if told is None:
+                    yield BEAT
+                    continue
+                index, event, tokens = told
+                if isinstance(event, ReplyDone):
+                    yield self._chunk(index, {}, finish_reason(answer.written[index]))
+                elif event.channel == "think":
+                    yield self._chunk(index, {"reasoning_content": event.text, "reasoning": event.text})
+                else:
+                    yield self._chunk(index, {"content": event.text}, tokens=tokens)
+        except Problem as problem:
+            yield frame(openai_error(problem)[0])
+        else:
+            if self._with_usage:
+                yield frame(self._head | {"choices": [], "usage": usage(answer.written)})
+        yield DONE
+
+    def _chunk(self, index: int, delta: Json, reason: str | None = None,
+               tokens: list[ScoredToken] | None = None) -> bytes:
+        logprobs = None if self._ask.logprobs is None or not tokens else _chat_logprobs(tokens)
+        return frame(self._head | {"choices": [{"index": index, "delta": delta, "logprobs": logprobs,
+                                                "finish_reason": reason}]})
+
+
+class _TextStream:
+    """The chunks of completions; `echo` is what each begins with."""
+
+    def __init__(self, ask: Ask, echo: list[str], with_usage: bool, model_name: str) -> None:
+        self._ask, self._echo, self._with_usage = ask, echo, with_usage
+        self._head = _head("text_completion", "cmpl", model_name)
+        self._head |= {"usage": None} if with_usage else {}
+        self._lengths = [0 for _ in echo]
+
+    def write(self, answer: Answer) -> Iterator[bytes]:
+        try:
+            yield from (self._chunk(index, text) for index, text in enumerate(self._echo) if text)
+            for told in answer.events():
+                if told is None:
+                    yield BEAT
+                    continue
+                index, event, tokens = told
+                if isinstance(event, ReplyDone):
+                    yield self._chunk(index, "", finish_reason(answer.written[index]))
+                else:
+                    yield self._chunk(index, event.text, tokens=tokens)
+        except Problem as problem:
+            yield frame(openai_error(problem)[0])
+        else:
+            if self._with_usage:
+                yield frame(self._head | {"choices": [], "usage": usage(answer.written, self._ask.n)})
+        yield DONE
+
+    def _chunk(self, index: int, text: str, reason: str | None = None,
+               tokens: list[ScoredToken] | None = None) -> bytes:
+        logprobs = None
+        if self._ask.logprobs is not None and tokens:
+            logprobs = _text_logprobs(tokens, self._lengths[index])
+        self._lengths[index] += len(text)
+        return frame(self._head | {"choices": [{"index": index, "text": text, "logprobs": logprobs,
+                                                "finish_reason": reason}]})
+
+
+def _read_texts(fields: Fields) -> list[Ask]:
+    """What a completion asks for: one Ask for each prompt."""
+    if fields.has("suffix") and fields.text("suffix"):
+        raise BadField("suffix is not supported: the model here writes on, not in between.", "suffix")
+    length = fields.whole("max_tokens", 16, least=-1)
+    if length == 0:
+        raise BadField("max_tokens is 0; expected at least 1.", "max_tokens")
+    prompts = _prompts(fields.value("prompt"))
+    asked = Ask(params=sampling(fields, None if length == -1 else length, fields.texts("stop")),
+                n=fields.whole("n", 1, least=1, most=MOST_REPLIES),
+                logprobs=fields.whole("logprobs", most=20) if fields.has("logprobs") else None,
+                constraint=response_form(fields.object("response_format")))
+    if not 0 < len(prompts) * asked.n <= MOST_REPLIES:
+        raise BadField(f"prompt and n ask for {len(prompts) * asked.n} replies; expected 1 to "
+                       f"{MOST_REPLIES}.", "prompt")
+    if fields.flag("echo") and not all(isinstance(prompt, str) for prompt in prompts):
+        raise BadField("echo needs a prompt of text.", "echo")
+    return [Ask(text=prompt, params=asked.params, n=asked.n, logprobs=asked.logprobs,
+                constraint=asked.constraint) for prompt in prompts]
+
+
+def _prompts(value: Any) -> list[str | list[int]]:
+    """A text, token ids, or a list of either."""
+    if isinstance(value, str) or (value and _are_tokens(value)):
+        return [value]
+    if isinstance(value, list) and all(isinstance(one, str) or _are_tokens(one) for one in value):
+        return value
+    raise BadField("prompt is neither a text nor a list of texts.", "prompt")
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, int) and not isinstance(one, bool)
+                                           for one in value)
+
+
+def _chat_logprobs(tokens: list[ScoredToken]) -> Json:
+    def shown(token: ScoredToken) -> Json:
+        return {"token": token.text, "logprob": token.logprob, "bytes": list(token.data)}
+
+    return {"content": [shown(token) | {"top_logprobs": [shown(other) for other in token.top]}
+                        for token in tokens], "refusal": None}
+
+
+def _text_logprobs(tokens: list[ScoredToken], start: int) -> Json:
+    """As completions have it: lists side by side."""
+    offsets, at = [], start
+    for token in tokens:
+        offsets.append(at)
+        at += len(token.text)
+    return {"tokens": [token.text for token in tokens], "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [{other.text: other.logprob for other in token.top} for token in tokens],
+            "text_offset": offsets}
+
+
+def _model(model: Json) -> Json:
+    name, length = model["name"], model["max_seq_len"]
+    return {"id": name, "object": "model", "created": 0, "owned_by": "parlor", "root": name,
+            "max_model_len": length, "context_length": length, "max_context_length": length}
+
+
+def _head(kind: str, prefix: str, model_name: str) -> Json:
+    return {"id": f"{prefix}-{new_id()}{new_id()}", "object": kind, "created": int(time.time()),
+            "model": model_name, "system_fingerprint": f"parlor-{VERSION}"}
+
+
+def frame(data: Json) -> bytes:
+    """One chunk of a stream."""
+    return f"data: {as_json(data)}\n\n".encode("utf-8", "replace")
