@@ -232,7 +232,7 @@ void exact_streams(const linear_weight& w, const Tile& tile, int first_row, cons
 template <int kRows, int kKind>
 void dense_streams(const linear_weight& w, const float* x, int64_t x_stride, int first_row, const Streams& streams,
                    const Output& output) {
-    constexpr int64_t kColumnBytes = kLanes * (kKind == PARLOR_LINEAR_F32 ? 4 : 2);
+    constexpr int64_t kColumnBytes = kLanes * (kKind == PARLOR_LINEAR_F32 ? 4 : kKind == PARLOR_LINEAR_F8 ? 1 : 2);
     alignas(32) Sums<kRows> sums = {};
     for (int64_t first = 0; first < w.k; first += kDenseColumns) {
         const int64_t last = first + kDenseColumns < w.k ? first + kDenseColumns : w.k;
@@ -241,9 +241,12 @@ void dense_streams(const linear_weight& w, const float* x, int64_t x_stride, int
             Halves own[kRows];
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r) own[r] = load_floats(sums[s][r]);
+            Halves factors = own[0];
             for (int64_t k = first; k < last; ++k) {
                 prefetch(values + k * kColumnBytes);
-                const Halves column = load_column<kKind>(values, k);
+                if (kKind == PARLOR_LINEAR_F8 && (k == first || k % w.group_size == 0))
+                    factors = column_factors(w, streams.row_blocks[s], k);
+                const Halves column = load_column<kKind>(values, k, factors);
 #pragma GCC unroll 4
                 for (int r = 0; r < kRows; ++r)
                     own[r] = multiply_add(column, _mm256_set1_ps(x[(first_row + r) * x_stride + k]), own[r]);
@@ -289,6 +292,7 @@ void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_
             constexpr int kRows = decltype(rows)::value;
             const auto kernel = w.kind == PARLOR_LINEAR_F16 ? dense_streams<kRows, PARLOR_LINEAR_F16>
                 : w.kind == PARLOR_LINEAR_BF16 ? dense_streams<kRows, PARLOR_LINEAR_BF16>
+                : w.kind == PARLOR_LINEAR_F8 ? dense_streams<kRows, PARLOR_LINEAR_F8>
                                                : dense_streams<kRows, PARLOR_LINEAR_F32>;
             kernel(w, x, x_stride, r, streams, output);
         });

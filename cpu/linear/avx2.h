@@ -106,9 +106,25 @@ inline void add_products(__m256* sum, __m256 a, __m256 b) {
     asm volatile("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(a), "x"(b));
 }
 
+// What the numbers of a row block's columns are multiplied by, of F8.
+inline Halves column_factors(const linear_weight& w, int64_t row_block, int64_t k) {
+    const __m256 scale = _mm256_set1_ps(block_scale(w, row_block, k / w.group_size));
+    const Halves factors = load_floats(w.factors + row_block * kLanes);
+    return {_mm256_mul_ps(factors.low, scale), _mm256_mul_ps(factors.high, scale)};
+}
+
 // One column of a row block of dense values.
 template <int kKind>
-inline Halves load_column(const char* values, int64_t k) {
+inline Halves load_column(const char* values, int64_t k, const Halves& factors) {
+    if (kKind == PARLOR_LINEAR_F8) {  // see e4m3_as_half()
+        const __m256i pairs = load_line(values + k / 2 * 32);
+        const __m256i upper = k % 2 ? _mm256_and_si256(pairs, _mm256_set1_epi16(static_cast<int16_t>(0xFF00)))
+                                    : _mm256_slli_epi16(pairs, 8);
+        const __m256i halves =
+            _mm256_and_si256(_mm256_srai_epi16(upper, 1), _mm256_set1_epi16(static_cast<int16_t>(0xBFFF)));
+        return {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), factors.low),
+                _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)), factors.high)};
+    }
     if (kKind == PARLOR_LINEAR_F32) return load_floats(reinterpret_cast<const float*>(values) + k * kLanes);
     if (kKind == PARLOR_LINEAR_F16) return load_halves(reinterpret_cast<const uint16_t*>(values) + k * kLanes);
     const char* const line = values + k / 2 * 64;

@@ -260,14 +260,20 @@ void quantized(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int
 }
 
 template <int kKind>
-void widen_columns(const char* values, int64_t first, int64_t last, float* target) {
-    for (int64_t k = first; k < last; ++k, target += kLanes) store_floats(target, load_column<kKind>(values, k));
+void widen_columns(const linear_weight& w, int64_t row_block, int64_t first, int64_t last, float* target) {
+    const char* const values = static_cast<const char*>(w.codes) + row_block * row_block_bytes(w);
+    Halves factors = zero_floats();
+    for (int64_t k = first; k < last; ++k, target += kLanes) {
+        if (kKind == PARLOR_LINEAR_F8 && (k == first || k % w.group_size == 0)) factors = column_factors(w, row_block, k);
+        store_floats(target, load_column<kKind>(values, k, factors));
+    }
 }
 
 void dense(const linear_weight& w, const Input& input, int64_t first, int64_t last, const Output& output, void* own) {
     const Memory memory(own);
     const auto widen = w.kind == PARLOR_LINEAR_F16 ? widen_columns<PARLOR_LINEAR_F16>
-        : w.kind == PARLOR_LINEAR_BF16 ? widen_columns<PARLOR_LINEAR_BF16> : widen_columns<PARLOR_LINEAR_F32>;
+        : w.kind == PARLOR_LINEAR_BF16 ? widen_columns<PARLOR_LINEAR_BF16>
+        : w.kind == PARLOR_LINEAR_F8 ? widen_columns<PARLOR_LINEAR_F8> : widen_columns<PARLOR_LINEAR_F32>;
     const int64_t num_tiles = (input.rows + kTileRows - 1) / kTileRows;
     const auto rows_of = [&](int64_t tile) {
         const int64_t left = input.rows - tile * kTileRows;
@@ -278,8 +284,7 @@ void dense(const linear_weight& w, const Input& input, int64_t first, int64_t la
         for (int64_t column = 0; column < w.k; column += kDenseColumns) {
             const int64_t columns = w.k - column < kDenseColumns ? w.k - column : kDenseColumns;
             for (int64_t i = 0; i < count; ++i)
-                widen(static_cast<const char*>(w.codes) + (begin + i) * row_block_bytes(w), column, column + columns,
-                      memory.panels[i].weights);
+                widen(w, begin + i, column, column + columns, memory.panels[i].weights);
             for (int64_t t = 0; t < num_tiles; ++t) {
                 for (int64_t i = 0; i < count; ++i)
                     add_columns_of(rows_of(t), memory.panels[i].weights, columns,

@@ -8,6 +8,7 @@
 #endif
 #include <immintrin.h>
 
+#include "float8.h"
 #include "linear.h"
 
 namespace parlor {
@@ -318,6 +319,74 @@ void dense_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first, 
     }
 }
 
+// The same of floats of 8 bits, four columns of a line of 64 bytes at a time; each weight is multiplied by its scale first.
+template <int kRows, int kStreams>
+void float8_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first, int64_t length, const Output& output) {
+    for (int64_t i = 0; i < length; ++i) {
+        const uint8_t* streams[kStreams];
+        __m512 even_sums[kStreams][kRows], odd_sums[kStreams][kRows];
+#pragma GCC unroll 8
+        for (int s = 0; s < kStreams; ++s) {
+            streams[s] = static_cast<const uint8_t*>(w.codes) + (first + s * length + i) * row_block_bytes(w);
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) even_sums[s][r] = odd_sums[s][r] = _mm512_setzero_ps();
+        }
+        for (int64_t group = 0; group < w.num_groups; ++group) {
+            __m512 scales[kStreams];
+#pragma GCC unroll 8
+            for (int s = 0; s < kStreams; ++s) {
+                const int64_t row_block = first + s * length + i;
+                scales[s] = _mm512_mul_ps(_mm512_loadu_ps(w.factors + row_block * kLanes),
+                                          _mm512_set1_ps(block_scale(w, row_block, group)));
+            }
+            const int64_t begin = group * w.group_size;
+            const int64_t end = begin + w.group_size < w.k ? begin + w.group_size : w.k;
+            int64_t k = begin;
+            for (; k + 4 <= end; k += 4) {
+#pragma GCC unroll 8
+                for (int s = 0; s < kStreams; ++s) {
+                    const __m512i line = _mm512_loadu_si512(streams[s]);
+                    _mm_prefetch(reinterpret_cast<const char*>(streams[s]) + kPrefetchBytes, _MM_HINT_T1);
+                    streams[s] += 64;
+                    const __m512i even = e4m3_as_halves(_mm512_slli_epi16(line, 8));
+                    const __m512i odd = e4m3_as_halves(
+                        _mm512_and_si512(line, _mm512_set1_epi16(static_cast<int16_t>(0xFF00))));
+                    const __m512 columns[4] = {
+                        _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(even)), scales[s]),
+                        _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(odd)), scales[s]),
+                        _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(even, 1)), scales[s]),
+                        _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(odd, 1)), scales[s])};
+#pragma GCC unroll 8
+                    for (int r = 0; r < kRows; ++r) {
+                        const float* const own = x.row[r] + k;
+                        even_sums[s][r] = _mm512_fmadd_ps(columns[0], _mm512_set1_ps(own[0]), even_sums[s][r]);
+                        odd_sums[s][r] = _mm512_fmadd_ps(columns[1], _mm512_set1_ps(own[1]), odd_sums[s][r]);
+                        even_sums[s][r] = _mm512_fmadd_ps(columns[2], _mm512_set1_ps(own[2]), even_sums[s][r]);
+                        odd_sums[s][r] = _mm512_fmadd_ps(columns[3], _mm512_set1_ps(own[3]), odd_sums[s][r]);
+                    }
+                }
+            }
+            for (; k < end; ++k) {  // of the last group: behind it there are zeros up to a line's end
+                for (int s = 0; s < kStreams; ++s) {
+                    alignas(16) uint8_t bytes[kLanes];
+                    const uint8_t* const line = streams[s] + (k - begin) % 4 / 2 * 2 * kLanes + k % 2;
+                    for (int64_t lane = 0; lane < kLanes; ++lane) bytes[lane] = line[2 * lane];
+                    const __m128i column = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+                    const __m512 values = _mm512_mul_ps(e4m3_to_float(column), scales[s]);
+                    for (int r = 0; r < kRows; ++r)
+                        even_sums[s][r] = _mm512_fmadd_ps(values, _mm512_set1_ps(x.row[r][k]), even_sums[s][r]);
+                }
+            }
+        }
+        for (int s = 0; s < kStreams; ++s) {
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r)
+                if (r < output.rows)
+                    store(w, _mm512_add_ps(even_sums[s][r], odd_sums[s][r]), first + s * length + i, output, r);
+        }
+    }
+}
+
 // Call run(first, length) with the streams' share of [first, last), and single(first, length) with what is left.
 template <class Streams, class Single>
 void split(int64_t first, int64_t last, int streams, Streams run, Single single) {
@@ -364,6 +433,10 @@ void exact_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t
 template <int kRows, int kKind>
 void dense_split(const linear_weight& w, const Rows<kRows>& x, int64_t first, int64_t last, const Output& output) {
     constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
+    if (kKind == PARLOR_LINEAR_F8)
+        return split(first, last, kStreams,
+                     [&](int64_t begin, int64_t length) { float8_streams<kRows, kStreams>(w, x, begin, length, output); },
+                     [&](int64_t begin, int64_t length) { float8_streams<kRows, 1>(w, x, begin, length, output); });
     split(first, last, kStreams,
           [&](int64_t begin, int64_t length) { dense_streams<kRows, kStreams, kKind>(w, x, begin, length, output); },
           [&](int64_t begin, int64_t length) { dense_streams<kRows, 1, kKind>(w, x, begin, length, output); });
@@ -375,6 +448,7 @@ void dense_kind(const linear_weight& w, const float* x, int64_t x_stride, int64_
     const Rows<kRows> rows(x, x_stride, output.rows);
     if (w.kind == PARLOR_LINEAR_F16) dense_split<kRows, PARLOR_LINEAR_F16>(w, rows, first, last, output);
     else if (w.kind == PARLOR_LINEAR_BF16) dense_split<kRows, PARLOR_LINEAR_BF16>(w, rows, first, last, output);
+    else if (w.kind == PARLOR_LINEAR_F8) dense_split<kRows, PARLOR_LINEAR_F8>(w, rows, first, last, output);
     else dense_split<kRows, PARLOR_LINEAR_F32>(w, rows, first, last, output);
 }
 

@@ -20,12 +20,27 @@ inline __m256 widen_bytes(const void* source, int64_t group, int half, bool is_s
     return _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
 }
 
-inline __m256 load_factor(bool two_levels, const void* source, int64_t group, int half, bool is_signed) {
-    if (two_levels) return widen_bytes(source, group, half, is_signed);
-    return load_8_halves(static_cast<const uint16_t*>(source) + group * kLanes + half * 8);
+// Scales of 8 outputs, or their minimums, of which those of steps are unsigned.
+template <int kScale>
+inline __m256 load_factor(const void* source, int64_t group, int half, bool is_signed) {
+    const int64_t place = group * kLanes + half * 8;
+    if (kScale == PARLOR_SCALE_F16) return load_8_halves(static_cast<const uint16_t*>(source) + place);
+    if (kScale == PARLOR_SCALE_STEPS) return widen_bytes(source, group, half, is_signed);
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(source) + place));
+    if (kScale == PARLOR_SCALE_E8M0) return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23));
+    const __m128i words = _mm_srai_epi16(_mm_unpacklo_epi8(_mm_setzero_si128(), bytes), 1);  // see e4m3_as_half()
+    return _mm256_cvtph_ps(_mm_and_si128(words, _mm_set1_epi16(static_cast<int16_t>(0xBFFF))));
 }
 
-// Codes of columns 4 q .. 4 q + 3 of eight outputs, a byte each; `unit` points at that half of the first line.
+// The values + zero of a table of 16, bytes 8 * byte .. 8 * byte + 7 of each, in both halves of a register.
+inline __m256i load_table(const linear_weight& w, int byte) {
+    alignas(16) uint8_t bytes[16];
+    for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(w.table[i] >> 8 * byte);
+    return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+}
+
+// Codes of columns 4 q .. 4 q + 3 of eight outputs, a byte each, of T4 what the table holds; `unit` points at that half of the
+// first line.
 template <int kKind>
 inline __m256i quad(const uint8_t* unit, int q, __m256i table) {
     const auto shifted = [](__m256i line, int left) {
@@ -52,18 +67,20 @@ inline __m256i quad(const uint8_t* unit, int q, __m256i table) {
 }
 
 // Half a row block, for the rows from first_row on.
-template <int kRows, int kKind, bool kTwoLevels, bool kMins, int kSize>
+template <int kRows, int kKind, int kScale, bool kMins, int kSize>
 void half_block(const linear_weight& w, const Tile& tile, const GroupStream& stream, int half, int first_row,
                 __m256* sums) {
     constexpr int64_t kUnitBytes = unit_lines(kKind) * 64;
-    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.table)));
+    constexpr bool kTwoLevels = kScale == PARLOR_SCALE_STEPS, kIsWide = kKind == PARLOR_LINEAR_W4;
+    const __m256i table = load_table(w, 0), upper_table = load_table(w, 1);
+    const int64_t blocks_a_group = kIsWide ? w.group_size / kSize : 1;
     const int16_t* const x = static_cast<const int16_t*>(tile.codes[0]);
     __m256 parts[kRows], least[kRows];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) sums[r] = parts[r] = least[r] = _mm256_setzero_ps();
     const Span* span = spans_of(w);
-    for (int64_t group = 0; group < w.num_groups; ++group) {
-        const int64_t column = group * kSize;
+    for (int64_t block = 0; block < w.num_blocks; ++block) {
+        const int64_t column = block * kSize, group = kIsWide ? block / blocks_a_group : block;
         const uint8_t* const unit = stream.codes + column / kGroupUnit * kUnitBytes + half * 32;
         if (half == 0 && column % kGroupUnit == 0) {
 #pragma GCC unroll 8
@@ -71,7 +88,7 @@ void half_block(const linear_weight& w, const Tile& tile, const GroupStream& str
                 _mm_prefetch(reinterpret_cast<const char*>(unit) + line * 64 + kPrefetchBytes, _MM_HINT_T0);
         }
         const int16_t* const group_x = x + column * tile.rows + first_row * kSize;
-        const float* const offsets = tile.offsets + group * tile.rows + first_row;
+        const float* const offsets = tile.offsets + block * tile.rows + first_row;
         __m256i dots[kRows];
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
@@ -83,7 +100,12 @@ void half_block(const linear_weight& w, const Tile& tile, const GroupStream& str
 #pragma GCC unroll 8
             for (int q = 0; q < kSize / 4; ++q) {
                 const __m256i code = quad<kKind>(unit, first_quad + q, table);
-                const __m256i even = code_pairs<8>(code, 0), odd = code_pairs<8>(code, 1);
+                __m256i even = code_pairs<8>(code, 0), odd = code_pairs<8>(code, 1);
+                if (kIsWide) {
+                    const __m256i lower = _mm256_shuffle_epi8(table, code), upper = _mm256_shuffle_epi8(upper_table, code);
+                    even = _mm256_or_si256(code_pairs<8>(lower, 0), _mm256_slli_epi16(upper, 8));
+                    odd = _mm256_blendv_epi8(code_pairs<8>(lower, 1), upper, _mm256_set1_epi16(static_cast<int16_t>(0xFF00)));
+                }
 #pragma GCC unroll 4
                 for (int r = 0; r < kRows; ++r) {
                     const int16_t* const values = group_x + r * kSize + 4 * q;
@@ -94,14 +116,14 @@ void half_block(const linear_weight& w, const Tile& tile, const GroupStream& str
         };
         if (kSize == 32 || column % kGroupUnit == 0) add_quads(0);
         else add_quads(4);
-        const __m256 scales = load_factor(kTwoLevels, stream.scales, group, half, true);
-        const __m256 mins = kMins ? load_factor(kTwoLevels, stream.mins, group, half, false) : scales;
+        const __m256 scales = load_factor<kScale>(stream.scales, group, half, true);
+        const __m256 mins = kMins ? load_factor<kScale>(stream.mins, group, half, false) : scales;
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
             parts[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), scales, parts[r]);
             if (kMins) least[r] = _mm256_fmadd_ps(_mm256_set1_ps(offsets[r]), mins, least[r]);
         }
-        if (group + 1 < span->last_block) continue;
+        if (block + 1 < span->last_block) continue;
         const int64_t index = span - spans_of(w);
         const int64_t place = index * kLanes + half * 8;
         const __m256 steps = kTwoLevels ? load_8_halves(stream.steps + place) : _mm256_setzero_ps();
@@ -120,14 +142,21 @@ void half_block(const linear_weight& w, const Tile& tile, const GroupStream& str
     }
 }
 
-template <int kRows, int kKind, bool kTwoLevels, bool kMins, int kSize>
+template <int kRows, int kKind, int kScale, bool kMins, int kSize>
 void rows_of(const linear_weight& w, const Tile& tile, int first_row, int64_t first, int64_t last,
              const Output& output) {
     for (int64_t row_block = first; row_block < last; ++row_block) {
         const GroupStream stream = group_stream(w, row_block);
         __m256 halves[2][kRows];
         for (int half = 0; half < 2; ++half)
-            half_block<kRows, kKind, kTwoLevels, kMins, kSize>(w, tile, stream, half, first_row, halves[half]);
+            half_block<kRows, kKind, kScale, kMins, kSize>(w, tile, stream, half, first_row, halves[half]);
+        if (stream.factors) {  // fused, so that no compiler fuses what is added afterwards
+            const Halves factors = load_floats(stream.factors);
+            for (int r = 0; r < kRows; ++r) {
+                halves[0][r] = _mm256_fmadd_ps(halves[0][r], factors.low, _mm256_setzero_ps());
+                halves[1][r] = _mm256_fmadd_ps(halves[1][r], factors.high, _mm256_setzero_ps());
+            }
+        }
         for (int r = 0; r < kRows && first_row + r < output.rows; ++r)
             store(w, Halves{halves[0][r], halves[1][r]}, row_block, output.out + (first_row + r) * output.stride,
                   output.accumulate);
@@ -137,20 +166,24 @@ void rows_of(const linear_weight& w, const Tile& tile, int first_row, int64_t fi
 template <int kRows>
 void rounded_kind(const linear_weight& w, const Tile& tile, int row, int64_t first, int64_t last, const Output& output) {
     switch (w.kind) {
-        case PARLOR_LINEAR_G2: return rows_of<kRows, PARLOR_LINEAR_G2, true, true, 16>(w, tile, row, first, last, output);
-        case PARLOR_LINEAR_G3: return rows_of<kRows, PARLOR_LINEAR_G3, true, false, 16>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G2: return rows_of<kRows, PARLOR_LINEAR_G2, PARLOR_SCALE_STEPS, true, 16>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G3: return rows_of<kRows, PARLOR_LINEAR_G3, PARLOR_SCALE_STEPS, false, 16>(w, tile, row, first, last, output);
         case PARLOR_LINEAR_G4:
-            if (w.two_levels) return rows_of<kRows, PARLOR_LINEAR_G4, true, true, 32>(w, tile, row, first, last, output);
-            return rows_of<kRows, PARLOR_LINEAR_G4, false, true, 32>(w, tile, row, first, last, output);
+            if (has_steps(w)) return rows_of<kRows, PARLOR_LINEAR_G4, PARLOR_SCALE_STEPS, true, 32>(w, tile, row, first, last, output);
+            return rows_of<kRows, PARLOR_LINEAR_G4, PARLOR_SCALE_F16, true, 32>(w, tile, row, first, last, output);
         case PARLOR_LINEAR_G5:
-            if (w.two_levels) return rows_of<kRows, PARLOR_LINEAR_G5, true, true, 32>(w, tile, row, first, last, output);
-            if (w.zero_kind == PARLOR_ZERO_ONE)
-                return rows_of<kRows, PARLOR_LINEAR_G5, false, false, 32>(w, tile, row, first, last, output);
-            return rows_of<kRows, PARLOR_LINEAR_G5, false, true, 32>(w, tile, row, first, last, output);
-        case PARLOR_LINEAR_G6: return rows_of<kRows, PARLOR_LINEAR_G6, true, false, 16>(w, tile, row, first, last, output);
-        default:
-            if (w.two_levels) return rows_of<kRows, PARLOR_LINEAR_T4, true, false, 32>(w, tile, row, first, last, output);
-            return rows_of<kRows, PARLOR_LINEAR_T4, false, false, 32>(w, tile, row, first, last, output);
+            if (has_steps(w)) return rows_of<kRows, PARLOR_LINEAR_G5, PARLOR_SCALE_STEPS, true, 32>(w, tile, row, first, last, output);
+            if (w.zero_kind == PARLOR_ZERO_ONE) return rows_of<kRows, PARLOR_LINEAR_G5, PARLOR_SCALE_F16, false, 32>(w, tile, row, first, last, output);
+            return rows_of<kRows, PARLOR_LINEAR_G5, PARLOR_SCALE_F16, true, 32>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_G6: return rows_of<kRows, PARLOR_LINEAR_G6, PARLOR_SCALE_STEPS, false, 16>(w, tile, row, first, last, output);
+        case PARLOR_LINEAR_W4: return rows_of<kRows, PARLOR_LINEAR_W4, PARLOR_SCALE_F16, false, 32>(w, tile, row, first, last, output);
+        default: break;
+    }
+    switch (w.scale_kind) {
+        case PARLOR_SCALE_STEPS: return rows_of<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_STEPS, false, 32>(w, tile, row, first, last, output);
+        case PARLOR_SCALE_E8M0: return rows_of<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_E8M0, false, 32>(w, tile, row, first, last, output);
+        case PARLOR_SCALE_E4M3: return rows_of<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_E4M3, false, 16>(w, tile, row, first, last, output);
+        default: return rows_of<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_F16, false, 32>(w, tile, row, first, last, output);
     }
 }
 

@@ -8,6 +8,7 @@
 #endif
 #include <immintrin.h>
 
+#include "float8.h"
 #include "groups.h"
 
 namespace parlor {
@@ -27,14 +28,25 @@ inline __m128i load_16_bytes(const void* source, int64_t group) {
     return _mm_loadu_si128(static_cast<const __m128i*>(source) + group);
 }
 
-inline __m512 load_scales(bool two_levels, const GroupStream& stream, int64_t group) {
-    if (two_levels) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_16_bytes(stream.scales, group)));
-    return load_halves(static_cast<const uint16_t*>(stream.scales) + group * kLanes);
+template <int kScale>
+inline __m512 load_scales(const GroupStream& stream, int64_t group) {
+    if (kScale == PARLOR_SCALE_F16) return load_halves(static_cast<const uint16_t*>(stream.scales) + group * kLanes);
+    const __m128i bytes = load_16_bytes(stream.scales, group);
+    if (kScale == PARLOR_SCALE_STEPS) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    if (kScale == PARLOR_SCALE_E8M0) return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23));
+    return e4m3_to_float(bytes);
 }
 
 inline __m512 load_mins(bool two_levels, const GroupStream& stream, int64_t group) {
     if (two_levels) return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_16_bytes(stream.mins, group)));
     return load_halves(static_cast<const uint16_t*>(stream.mins) + group * kLanes);
+}
+
+// The table of T4, or one byte of W4's, in every quarter of a register.
+inline __m512i load_table(const linear_weight& w, int byte) {
+    alignas(64) uint8_t bytes[16];
+    for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(w.table[i] >> 8 * byte);
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
 }
 
 inline __m512i broadcast_word(const void* source) {
@@ -61,7 +73,7 @@ struct Unit {
         if (has_bits(kKind)) bits = load_line(source);
     }
 
-    // Codes of columns 4 q .. 4 q + 3, a byte each.
+    // Codes of columns 4 q .. 4 q + 3, a byte each, of T4 what the table holds.
     inline __m512i quad(int q, __m512i table) const {
         const __m512i low = _mm512_set1_epi8(15);
         __m512i code = _mm512_setzero_si512();
@@ -89,6 +101,9 @@ struct Unit {
     }
 };
 
+// a * b in an instruction of its own, whatever is added to it afterwards.
+inline __m512 multiplied(__m512 a, __m512 b) { return _mm512_fmadd_ps(a, b, _mm512_setzero_ps()); }
+
 inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
     float* const out = output.out + row * output.stride;
     const int64_t first = row_block * kLanes;
@@ -100,13 +115,15 @@ inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const O
 }
 
 // Row blocks first + s * length + i of stream s, for all i < length.
-template <int kRows, int kStreams, int kKind, bool kTwoLevels, bool kMins, int kSize>
+template <int kRows, int kStreams, int kKind, int kScale, bool kMins, int kSize>
 void streams_of(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
     constexpr int64_t kUnitBytes = unit_lines(kKind) * 64;
     constexpr int kGroups = 32 / kSize;  // of a unit
     const int64_t units = w.k / kGroupUnit;
-    const __m512i table = kKind == PARLOR_LINEAR_T4
-        ? _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.table))) : _mm512_setzero_si512();
+    constexpr bool kTwoLevels = kScale == PARLOR_SCALE_STEPS, kIsWide = kKind == PARLOR_LINEAR_W4;
+    const __m512i table = has_table(kKind) ? load_table(w, 0) : _mm512_setzero_si512();
+    const __m512i upper_table = kIsWide ? load_table(w, 1) : table;
+    const int64_t units_a_group = kIsWide ? w.group_size / kGroupUnit : 1;
     for (int64_t i = 0; i < length; ++i) {
         GroupStream streams[kStreams];
         __m512 sums[kStreams][kRows], parts[kStreams][kRows], least[kStreams][kRows];
@@ -128,29 +145,38 @@ void streams_of(const linear_weight& w, const Tile& tile, int64_t first, int64_t
                 const Unit<kKind> unit(codes);
 #pragma GCC unroll 2
                 for (int g = 0; g < kGroups; ++g) {
-                    const int64_t group = u * kGroups + g;
-                    const float* const offsets = tile.offsets + group * kRows;
-                    __m512i dots[kRows], low_dots[kRows];
+                    const int64_t block = u * kGroups + g, group = kIsWide ? u / units_a_group : block;
+                    const float* const offsets = tile.offsets + block * kRows;
+                    __m512i dots[kRows], low_dots[kRows], upper_dots[kRows], upper_low_dots[kRows];
 #pragma GCC unroll 8
                     for (int r = 0; r < kRows; ++r) {
-                        dots[r] = _mm512_setzero_si512();
+                        dots[r] = upper_dots[r] = upper_low_dots[r] = _mm512_setzero_si512();
                         low_dots[r] = kMins ? _mm512_setzero_si512() : broadcast_word(offsets + r);
                     }
 #pragma GCC unroll 8
                     for (int q = 0; q < kSize / 4; ++q) {
-                        const __m512i code = unit.quad(g * (kSize / 4) + q, table);
+                        __m512i code = unit.quad(g * (kSize / 4) + q, table);
+                        const __m512i upper = kIsWide ? _mm512_shuffle_epi8(upper_table, code) : code;
+                        if (kIsWide) code = _mm512_shuffle_epi8(table, code);
 #pragma GCC unroll 8
                         for (int r = 0; r < kRows; ++r) {
                             const int64_t place = (g * kRows + r) * kSize + 4 * q;
                             dots[r] = _mm512_dpbusd_epi32(dots[r], code, broadcast_word(high + place));
                             low_dots[r] = _mm512_dpbusd_epi32(low_dots[r], code, broadcast_word(low + place));
+                            if (!kIsWide) continue;
+                            upper_dots[r] = _mm512_dpbusd_epi32(upper_dots[r], upper, broadcast_word(high + place));
+                            upper_low_dots[r] = _mm512_dpbusd_epi32(upper_low_dots[r], upper, broadcast_word(low + place));
                         }
                     }
-                    const __m512 scales = load_scales(kTwoLevels, streams[s], group);
+                    const __m512 scales = load_scales<kScale>(streams[s], group);
                     const __m512 mins = kMins ? load_mins(kTwoLevels, streams[s], group) : scales;
 #pragma GCC unroll 8
                     for (int r = 0; r < kRows; ++r) {
-                        const __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(dots[r], 4), low_dots[r]);
+                        __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(dots[r], 4), low_dots[r]);
+                        if (kIsWide) {
+                            const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(upper_dots[r], 4), upper_low_dots[r]);
+                            dot = _mm512_add_epi32(dot, _mm512_slli_epi32(upper, 8));
+                        }
                         parts[s][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scales, parts[s][r]);
                         if (kMins) least[s][r] = _mm512_fmadd_ps(_mm512_set1_ps(offsets[r]), mins, least[s][r]);
                     }
@@ -179,40 +205,46 @@ void streams_of(const linear_weight& w, const Tile& tile, int64_t first, int64_t
             }
         }
 #pragma GCC unroll 8
-        for (int s = 0; s < kStreams; ++s)
+        for (int s = 0; s < kStreams; ++s) {
+            const __m512 factors = streams[s].factors ? _mm512_loadu_ps(streams[s].factors) : _mm512_set1_ps(1.0f);
 #pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r)
-                if (r < output.rows) store(w, sums[s][r], first + s * length + i, output, r);
+                if (r < output.rows) store(w, multiplied(sums[s][r], factors), first + s * length + i, output, r);
+        }
     }
 }
 
-template <int kRows, int kKind, bool kTwoLevels, bool kMins, int kSize>
+template <int kRows, int kKind, int kScale, bool kMins, int kSize>
 void split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
     const int64_t length = (last - first) / kStreams;
-    if (length > 0) streams_of<kRows, kStreams, kKind, kTwoLevels, kMins, kSize>(w, tile, first, length, output);
+    if (length > 0) streams_of<kRows, kStreams, kKind, kScale, kMins, kSize>(w, tile, first, length, output);
     const int64_t rest = first + length * kStreams;
-    if (rest < last) streams_of<kRows, 1, kKind, kTwoLevels, kMins, kSize>(w, tile, rest, last - rest, output);
+    if (rest < last) streams_of<kRows, 1, kKind, kScale, kMins, kSize>(w, tile, rest, last - rest, output);
 }
 
 // The forms that there are, see linear_pack_groups().
 template <int kRows>
 void rounded_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     switch (w.kind) {
-        case PARLOR_LINEAR_G2: return split<kRows, PARLOR_LINEAR_G2, true, true, 16>(w, tile, first, last, output);
-        case PARLOR_LINEAR_G3: return split<kRows, PARLOR_LINEAR_G3, true, false, 16>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G2: return split<kRows, PARLOR_LINEAR_G2, PARLOR_SCALE_STEPS, true, 16>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G3: return split<kRows, PARLOR_LINEAR_G3, PARLOR_SCALE_STEPS, false, 16>(w, tile, first, last, output);
         case PARLOR_LINEAR_G4:
-            if (w.two_levels) return split<kRows, PARLOR_LINEAR_G4, true, true, 32>(w, tile, first, last, output);
-            return split<kRows, PARLOR_LINEAR_G4, false, true, 32>(w, tile, first, last, output);
+            if (has_steps(w)) return split<kRows, PARLOR_LINEAR_G4, PARLOR_SCALE_STEPS, true, 32>(w, tile, first, last, output);
+            return split<kRows, PARLOR_LINEAR_G4, PARLOR_SCALE_F16, true, 32>(w, tile, first, last, output);
         case PARLOR_LINEAR_G5:
-            if (w.two_levels) return split<kRows, PARLOR_LINEAR_G5, true, true, 32>(w, tile, first, last, output);
-            if (w.zero_kind == PARLOR_ZERO_ONE)
-                return split<kRows, PARLOR_LINEAR_G5, false, false, 32>(w, tile, first, last, output);
-            return split<kRows, PARLOR_LINEAR_G5, false, true, 32>(w, tile, first, last, output);
-        case PARLOR_LINEAR_G6: return split<kRows, PARLOR_LINEAR_G6, true, false, 16>(w, tile, first, last, output);
-        default:
-            if (w.two_levels) return split<kRows, PARLOR_LINEAR_T4, true, false, 32>(w, tile, first, last, output);
-            return split<kRows, PARLOR_LINEAR_T4, false, false, 32>(w, tile, first, last, output);
+            if (has_steps(w)) return split<kRows, PARLOR_LINEAR_G5, PARLOR_SCALE_STEPS, true, 32>(w, tile, first, last, output);
+            if (w.zero_kind == PARLOR_ZERO_ONE) return split<kRows, PARLOR_LINEAR_G5, PARLOR_SCALE_F16, false, 32>(w, tile, first, last, output);
+            return split<kRows, PARLOR_LINEAR_G5, PARLOR_SCALE_F16, true, 32>(w, tile, first, last, output);
+        case PARLOR_LINEAR_G6: return split<kRows, PARLOR_LINEAR_G6, PARLOR_SCALE_STEPS, false, 16>(w, tile, first, last, output);
+        case PARLOR_LINEAR_W4: return split<kRows, PARLOR_LINEAR_W4, PARLOR_SCALE_F16, false, 32>(w, tile, first, last, output);
+        default: break;
+    }
+    switch (w.scale_kind) {
+        case PARLOR_SCALE_STEPS: return split<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_STEPS, false, 32>(w, tile, first, last, output);
+        case PARLOR_SCALE_E8M0: return split<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_E8M0, false, 32>(w, tile, first, last, output);
+        case PARLOR_SCALE_E4M3: return split<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_E4M3, false, 16>(w, tile, first, last, output);
+        default: return split<kRows, PARLOR_LINEAR_T4, PARLOR_SCALE_F16, false, 32>(w, tile, first, last, output);
     }
 }
 

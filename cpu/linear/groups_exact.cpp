@@ -15,22 +15,22 @@ inline float multiply_add(float a, float b, float c) {
 #endif
 }
 
-// The weights of one group, [columns][16].
-void widen_group(const linear_weight& w, const GroupStream& stream, int64_t group, float (*weights)[kLanes]) {
-    const int64_t first = group * w.group_size;
+// The weights of one block, [columns][16].
+void widen_block(const linear_weight& w, const GroupStream& stream, const Block& block, float (*weights)[kLanes]) {
+    const int64_t first = block.source, group = block.group;
     const uint8_t* const unit = stream.codes + first / kGroupUnit * unit_lines(w.kind) * 64;
     float scales[kLanes], least[kLanes];
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-        scales[lane] = group_scale(w, stream, group, lane);
+        scales[lane] = group_scale(w, stream, group, lane) * group_factor(stream, lane);
         least[lane] = group_min(w, stream, group, lane);
-        if (w.two_levels) {
+        if (has_steps(w)) {
             const int64_t step = first / kSharedColumns * kLanes + lane;
             scales[lane] *= half_to_float(stream.steps[step]);
             if (stream.mins) least[lane] *= half_to_float(stream.min_steps[step]);
         }
     }
     const float zero = w.zero_kind == PARLOR_ZERO_ONE ? static_cast<float>(w.zero) : 0.0f;
-    for (int64_t column = 0; column < w.group_size; ++column) {
+    for (int64_t column = 0; column < block.length; ++column) {
         const int within = static_cast<int>((first + column) % kGroupUnit);
         for (int64_t lane = 0; lane < kLanes; ++lane)
             weights[column][lane] =
@@ -45,12 +45,13 @@ void group_exact_rows(const linear_weight& w, const Tile& tile, int64_t first, i
         const GroupStream stream = group_stream(w, row_block);
         const float* x = static_cast<const float*>(tile.codes[0]);
         float sums[8][kLanes] = {};
-        for (int64_t group = 0; group < w.num_groups; ++group) {
+        for (int64_t b = 0; b < w.num_blocks; ++b) {
+            const Block& block = blocks_of(w)[b];
             float weights[kGroupUnit][kLanes];
-            widen_group(w, stream, group, weights);
-            for (int row = 0; row < tile.rows; ++row, x += w.group_size) {
+            widen_block(w, stream, block, weights);
+            for (int row = 0; row < tile.rows; ++row, x += block.length) {
                 float partial[kLanes] = {};
-                for (int64_t column = 0; column < w.group_size; ++column) {
+                for (int64_t column = 0; column < block.length; ++column) {
                     for (int64_t lane = 0; lane < kLanes; ++lane)
                         partial[lane] = multiply_add(weights[column][lane], x[column], partial[lane]);
                 }

@@ -24,7 +24,7 @@ void end_span(const linear_weight& w, const GroupStream& stream, int64_t span, c
         const float x_scale = tile.scales[span * tile.rows + row];
         for (int64_t lane = 0; lane < kLanes; ++lane) {
             float total = sums->part[row][lane];
-            if (w.two_levels) {
+            if (has_steps(w)) {
                 const float step = half_to_float(stream.steps[span * kLanes + lane]);
                 const float min_step = stream.mins ? half_to_float(stream.min_steps[span * kLanes + lane]) : 0.0f;
                 total = stream.mins ? multiply_add(total, step, -(sums->least[row][lane] * min_step)) : total * step;
@@ -37,10 +37,11 @@ void end_span(const linear_weight& w, const GroupStream& stream, int64_t span, c
     }
 }
 
-void add_group(const linear_weight& w, const GroupStream& stream, int64_t group, const Tile& tile, const int16_t* x,
+void add_block(const linear_weight& w, const GroupStream& stream, int64_t index, const Tile& tile, const int16_t* x,
                Sums* sums) {
-    const int size = static_cast<int>(w.group_size);
-    const int64_t first = group * size;
+    const Block& block = blocks_of(w)[index];
+    const int size = block.length;
+    const int64_t first = block.source, group = block.group;
     const uint8_t* const unit = stream.codes + first / kGroupUnit * unit_lines(w.kind) * 64;
     int codes[kGroupUnit][kLanes];
     for (int column = 0; column < size; ++column) {
@@ -48,7 +49,7 @@ void add_group(const linear_weight& w, const GroupStream& stream, int64_t group,
             codes[column][lane] = group_code(w, unit, static_cast<int>((first + column) % kGroupUnit), lane);
     }
     for (int row = 0; row < tile.rows; ++row, x += size) {
-        const float offset = tile.offsets[group * tile.rows + row];
+        const float offset = tile.offsets[index * tile.rows + row];
         int32_t start = 0;
         if (!stream.mins) __builtin_memcpy(&start, &offset, sizeof start);
         for (int64_t lane = 0; lane < kLanes; ++lane) {
@@ -68,9 +69,9 @@ void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64
         const int16_t* x = static_cast<const int16_t*>(tile.codes[0]);
         Sums sums;
         const Span* span = spans_of(w);
-        for (int64_t group = 0; group < w.num_groups; ++group, x += tile.rows * w.group_size) {
-            add_group(w, stream, group, tile, x, &sums);
-            if (group + 1 < span->last_block) continue;
+        for (int64_t b = 0; b < w.num_blocks; x += tile.rows * blocks_of(w)[b++].length) {
+            add_block(w, stream, b, tile, x, &sums);
+            if (b + 1 < span->last_block) continue;
             end_span(w, stream, span - spans_of(w), tile, &sums);
             ++span;
         }
@@ -79,7 +80,7 @@ void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64
         for (int row = 0; row < output.rows; ++row) {
             float* const out = output.out + row * output.stride + column;
             for (int64_t lane = 0; lane < lanes; ++lane) {
-                const float sum = sums.all[row][lane] + (w.bias ? w.bias[column + lane] : 0.0f);
+                const float sum = sums.all[row][lane] * group_factor(stream, lane) + (w.bias ? w.bias[column + lane] : 0.0f);
                 out[lane] = output.accumulate ? out[lane] + sum : sum;
             }
         }

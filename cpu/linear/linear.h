@@ -8,6 +8,8 @@
 // Each line is 64 bytes: what one dot instruction of VNNI, or a row of an AMX tile, takes for 16 outputs, and the
 // columns of a row block follow each other in memory.
 //   dense   [row blocks][k][16 outputs] float16 or float32;   [row blocks][padded_k / 2][16 outputs][2] bfloat16
+//           [row blocks][padded_k / 2][16 outputs][2] e4m3, padded to 32 columns, with
+//           factors [row blocks][16] float32;   block_scales [row blocks][groups] float32
 //
 // Blocks. Columns are worked off in blocks of at most 256 columns of one group, each a multiple of 32 (padded with
 // zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
@@ -83,7 +85,9 @@ inline const Span* spans_of(const linear_weight& w) { return static_cast<const S
 
 inline int64_t row_blocks_of(const linear_weight& w) { return (w.n + kLanes - 1) / kLanes; }
 
-inline bool is_grouped(const linear_weight& w) { return w.kind >= PARLOR_LINEAR_G2; }  // see groups.h
+inline bool is_grouped(const linear_weight& w) {  // see groups.h
+    return w.kind >= PARLOR_LINEAR_G2 && w.kind <= PARLOR_LINEAR_W4;
+}
 
 inline bool is_quantized(const linear_weight& w) { return w.kind <= PARLOR_LINEAR_Q8 || is_grouped(w); }
 
@@ -94,7 +98,8 @@ inline int64_t row_block_bytes(const linear_weight& w) {
         case PARLOR_LINEAR_Q8: return w.padded_k * kLanes;
         case PARLOR_LINEAR_F32: return w.padded_k * kLanes * 4;
         case PARLOR_LINEAR_F16: case PARLOR_LINEAR_BF16: return w.padded_k * kLanes * 2;
-        case PARLOR_LINEAR_T4: return w.padded_k * kLanes / 2;
+        case PARLOR_LINEAR_T4: case PARLOR_LINEAR_W4: return w.padded_k * kLanes / 2;
+        case PARLOR_LINEAR_F8: return w.padded_k * kLanes;
         default: return w.padded_k * kLanes * (w.kind - PARLOR_LINEAR_G2 + 2) / 8;
     }
 }
@@ -112,6 +117,16 @@ inline float half_to_float(uint16_t half) {
     // Exponents are rebased by a multiplication, which also makes subnormals right.
     const float value = bits_to_float(magnitude << 13) * bits_to_float(0x77800000);  // 2^112
     return sign ? -value : value;
+}
+
+constexpr float kE4M3Factor = 256.0f;  // 8-bit floats are taken for float16, which makes them so much smaller
+
+// The bits of a float16: an 8-bit float's value / kE4M3Factor. (NaN is taken for a number; there must be none.)
+inline uint16_t e4m3_as_half(uint8_t byte) { return static_cast<uint16_t>((byte & 0x80) << 8 | (byte & 0x7F) << 7); }
+
+// What a row block's weights of F8 are multiplied by, beside the factors of its outputs.
+inline float block_scale(const linear_weight& w, int64_t row_block, int64_t group) {
+    return w.block_scales ? w.block_scales[row_block * w.num_groups + group] : 1.0f;
 }
 
 // What an instruction set provides. Row blocks are [first, last); a tile's rows are 1..max_rows.

@@ -20,11 +20,12 @@ int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit
 // Call visit(Block) for every block in order.
 template <class Visit>
 void for_each_block(const linear_weight& w, Visit visit) {
+    const int64_t longest = is_grouped(w) ? kGroupUnit : kSpanColumns;
     for (int64_t group = 0; group < w.num_groups; ++group) {
         const int64_t begin = group * w.group_size;
         const int64_t end = begin + w.group_size < w.k ? begin + w.group_size : w.k;
-        for (int64_t source = begin; source < end; source += kSpanColumns) {
-            const int64_t filled = end - source < kSpanColumns ? end - source : kSpanColumns;
+        for (int64_t source = begin; source < end; source += longest) {
+            const int64_t filled = end - source < longest ? end - source : longest;
             const int64_t length = is_grouped(w) ? filled : round_up(filled, kColumnUnit);
             visit(Block{static_cast<int32_t>(source), static_cast<int32_t>(filled), static_cast<int32_t>(length),
                         static_cast<int32_t>(group)});
@@ -48,15 +49,21 @@ void for_each_span(const linear_weight& w, Visit visit) {
 }
 
 struct Sections {
-    int64_t codes, scales, zeros, blocks, spans, steps, min_steps;
+    int64_t codes, scales, zeros, blocks, spans, steps, min_steps, factors, block_scales;
 
-    int64_t sum() const { return codes + scales + zeros + blocks + spans + steps + min_steps; }
+    int64_t sum() const {
+        return codes + scales + zeros + blocks + spans + steps + min_steps + factors + block_scales;
+    }
 };
 
 Sections section_bytes(const linear_weight& w) {
-    const int64_t row_blocks = row_blocks_of(w);
+    const int64_t row_blocks = row_blocks_of(w), factor_bytes = row_blocks * kLanes * static_cast<int64_t>(sizeof(float));
+    if (w.kind == PARLOR_LINEAR_F8) {
+        const int64_t scales = w.num_groups > 1 ? row_blocks * w.num_groups * static_cast<int64_t>(sizeof(float)) : 0;
+        return {row_blocks * row_block_bytes(w), 0, 0, 0, 0, 0, 0, factor_bytes, round_up(scales, 64)};
+    }
     const int64_t per_group = row_blocks * kLanes * w.num_groups;
-    const int64_t scale_bytes = w.two_levels ? 1 : 2;
+    const int64_t scale_bytes = w.scale_kind == PARLOR_SCALE_F16 ? 2 : 1;
     const int64_t zero_bytes = w.zero_kind == PARLOR_ZERO_MIN ? scale_bytes
         : w.zero_kind == PARLOR_ZERO_F16 ? 2 : w.zero_kind == PARLOR_ZERO_U8 ? 1 : 0;
     const int64_t step_bytes = round_up(row_blocks * kLanes * num_steps_of(w) * 2, 64);
@@ -65,29 +72,45 @@ Sections section_bytes(const linear_weight& w) {
             round_up(per_group * zero_bytes, 64),
             round_up(w.num_blocks * static_cast<int64_t>(sizeof(Block)), 64),
             round_up(w.num_spans * static_cast<int64_t>(sizeof(Span)), 64),
-            step_bytes, w.zero_kind == PARLOR_ZERO_MIN ? step_bytes : 0};
+            step_bytes, w.zero_kind == PARLOR_ZERO_MIN ? step_bytes : 0,
+            is_grouped(w) && has_factors(w) ? factor_bytes : 0, 0};
 }
 
 // The forms of weights in small groups that kernels exist for.
 int check_groups(const linear_weight& w) {
     const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
     if (!has_mins && w.zero_kind != PARLOR_ZERO_ONE) return PARLOR_ERROR_DTYPE;
-    if (w.k % (w.two_levels ? kSharedColumns : kGroupUnit) != 0) return PARLOR_ERROR_SIZE;
-    if (w.perm || w.zero < 0 || w.zero > 255) return PARLOR_ERROR_VALUE;
-    const bool is_16 = has_pairs(w.kind);
-    if (w.group_size != (is_16 ? 16 : 32) || (is_16 && !w.two_levels)) return PARLOR_ERROR_VALUE;
+    if (w.k % (has_steps(w) ? kSharedColumns : kGroupUnit) != 0) return PARLOR_ERROR_SIZE;
+    const bool is_wide = w.kind == PARLOR_LINEAR_W4;
+    if (w.perm || w.zero < 0 || w.zero > (is_wide ? 1 << 14 : 255)) return PARLOR_ERROR_VALUE;
+    for (const uint16_t value : w.table) {
+        if (has_table(w.kind) && value > (is_wide ? 0x7FFF : 0xFF)) return PARLOR_ERROR_VALUE;
+    }
+    const bool is_byte = w.scale_kind == PARLOR_SCALE_E8M0 || w.scale_kind == PARLOR_SCALE_E4M3;
+    if (w.scale_kind < PARLOR_SCALE_F16 || w.scale_kind > PARLOR_SCALE_E4M3) return PARLOR_ERROR_DTYPE;
+    if ((is_byte && w.kind != PARLOR_LINEAR_T4) || (is_wide && w.scale_kind != PARLOR_SCALE_F16)) return PARLOR_ERROR_DTYPE;
+    if (is_wide) {
+        const bool is_whole = w.group_size % kGroupUnit == 0 && (w.group_size & (w.group_size - 1)) == 0;
+        return has_mins ? PARLOR_ERROR_DTYPE : is_whole && w.k % w.group_size == 0 ? PARLOR_OK : PARLOR_ERROR_VALUE;
+    }
+    const bool is_16 = has_pairs(w.kind) || w.scale_kind == PARLOR_SCALE_E4M3;
+    if (w.group_size != (is_16 ? 16 : 32) || (has_pairs(w.kind) && !has_steps(w))) return PARLOR_ERROR_VALUE;
     switch (w.kind) {
         case PARLOR_LINEAR_G2: case PARLOR_LINEAR_G4: return has_mins ? PARLOR_OK : PARLOR_ERROR_DTYPE;
-        case PARLOR_LINEAR_G5: return has_mins || !w.two_levels ? PARLOR_OK : PARLOR_ERROR_DTYPE;
+        case PARLOR_LINEAR_G5: return has_mins || !has_steps(w) ? PARLOR_OK : PARLOR_ERROR_DTYPE;
         default: return has_mins ? PARLOR_ERROR_DTYPE : PARLOR_OK;
     }
 }
 
 int check(const linear_weight& w) {
     if (w.n < 1 || w.k < 1 || w.n > kMaxSize || w.k > kMaxSize) return PARLOR_ERROR_SIZE;
-    if (w.kind < PARLOR_LINEAR_Q4 || w.kind > PARLOR_LINEAR_T4) return PARLOR_ERROR_DTYPE;
-    if (is_grouped(w)) return check_groups(w);
-    if (w.two_levels) return PARLOR_ERROR_VALUE;
+    if (w.kind < PARLOR_LINEAR_Q4 || w.kind > PARLOR_LINEAR_F8) return PARLOR_ERROR_DTYPE;
+    if (is_grouped(w)) return w.group_size < 1 || w.group_size > w.k ? PARLOR_ERROR_SIZE : check_groups(w);
+    if (w.scale_kind) return PARLOR_ERROR_VALUE;
+    if (w.kind == PARLOR_LINEAR_F8) {
+        if (w.group_size < 1 || w.group_size > w.k) return PARLOR_ERROR_SIZE;
+        return !w.perm && (w.group_size == w.k || w.group_size % kColumnUnit == 0) ? PARLOR_OK : PARLOR_ERROR_VALUE;
+    }
     if (!is_quantized(w)) return w.group_size == 0 && !w.perm ? PARLOR_OK : PARLOR_ERROR_VALUE;
     if (w.group_size < 1 || w.group_size > w.k) return PARLOR_ERROR_SIZE;
     if (w.zero_kind < PARLOR_ZERO_ONE || w.zero_kind > PARLOR_ZERO_F16) return PARLOR_ERROR_DTYPE;
@@ -195,6 +218,10 @@ extern "C" int linear_plan(linear_weight* weight) {
     if (const int error = check(w)) return error;
     w.num_groups = w.num_blocks = w.num_spans = 0;
     w.padded_k = w.kind == PARLOR_LINEAR_BF16 ? round_up(w.k, 2) : w.k;
+    if (w.kind == PARLOR_LINEAR_F8) {
+        w.padded_k = round_up(w.k, kColumnUnit);
+        w.num_groups = (w.k + w.group_size - 1) / w.group_size;
+    }
     if (is_quantized(w)) {
         w.num_groups = (w.k + w.group_size - 1) / w.group_size;
         w.padded_k = 0;
@@ -223,6 +250,7 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
     w.scales = packed_scales;
     w.zeros = packed_zeros;
     w.steps = w.min_steps = nullptr;
+    w.factors = w.block_scales = nullptr;
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             pack_codes(w, codes, i, reinterpret_cast<uint32_t*>(base + i * row_block_bytes(w)));
@@ -238,14 +266,16 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
 }
 
 extern "C" int linear_pack_groups(linear_weight* weight, const uint8_t* codes, const void* scales, const void* mins,
-                                  const uint16_t* steps, const uint16_t* min_steps, void* buffer, void*) {
+                                  const uint16_t* steps, const uint16_t* min_steps, const float* factors, void* buffer,
+                                  void*) {
     if (!weight || !scales) return PARLOR_ERROR_POINTER;
     linear_weight& w = *weight;
     if (const int error = check(w)) return error;
     if (const int error = check_buffer(w, codes, buffer)) return error;
     if (!is_grouped(w)) return PARLOR_ERROR_DTYPE;
     const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
-    if ((has_mins && !mins) || (w.two_levels && (!steps || (has_mins && !min_steps)))) return PARLOR_ERROR_POINTER;
+    if ((has_mins && !mins) || (has_steps(w) && (!steps || (has_mins && !min_steps)))) return PARLOR_ERROR_POINTER;
+    if (has_factors(w) && !factors) return PARLOR_ERROR_POINTER;
 
     const Sections bytes = section_bytes(w);
     uint8_t* const base = static_cast<uint8_t*>(buffer);
@@ -254,13 +284,17 @@ extern "C" int linear_pack_groups(linear_weight* weight, const uint8_t* codes, c
     place_blocks(w, packed_mins + bytes.zeros, bytes);
     uint16_t* const packed_steps = reinterpret_cast<uint16_t*>(packed_mins + bytes.zeros + bytes.blocks + bytes.spans);
     uint16_t* const packed_min_steps = packed_steps + bytes.steps / 2;
+    float* const packed_factors = reinterpret_cast<float*>(packed_min_steps + bytes.min_steps / 2);
     w.codes = base;
     w.scales = reinterpret_cast<uint16_t*>(packed_scales);
     w.zeros = packed_mins;
     w.steps = packed_steps;
     w.min_steps = packed_min_steps;
+    w.factors = has_factors(w) ? packed_factors : nullptr;
+    w.block_scales = nullptr;
+    const float unit = w.scale_kind == PARLOR_SCALE_E4M3 ? kE4M3Factor : 1.0f;
     const auto pack = [&](const void* source, uint8_t* packed, int64_t i) {
-        if (w.two_levels) return pack_groups(w, static_cast<const uint8_t*>(source), w.num_groups, i, packed);
+        if (w.scale_kind != PARLOR_SCALE_F16) return pack_groups(w, static_cast<const uint8_t*>(source), w.num_groups, i, packed);
         pack_groups(w, static_cast<const uint16_t*>(source), w.num_groups, i, reinterpret_cast<uint16_t*>(packed));
     };
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
@@ -268,8 +302,10 @@ extern "C" int linear_pack_groups(linear_weight* weight, const uint8_t* codes, c
             pack_units(w, codes, i, base + i * row_block_bytes(w));
             pack(scales, packed_scales, i);
             if (has_mins) pack(mins, packed_mins, i);
-            if (w.two_levels) pack_groups(w, steps, num_steps_of(w), i, packed_steps);
-            if (w.two_levels && has_mins) pack_groups(w, min_steps, num_steps_of(w), i, packed_min_steps);
+            if (has_steps(w)) pack_groups(w, steps, num_steps_of(w), i, packed_steps);
+            if (has_steps(w) && has_mins) pack_groups(w, min_steps, num_steps_of(w), i, packed_min_steps);
+            for (int64_t row = i * kLanes; has_factors(w) && row < (i + 1) * kLanes; ++row)
+                packed_factors[row] = row < w.n ? factors[row] * unit : 0.0f;
         }
     });
     return PARLOR_OK;
@@ -280,11 +316,12 @@ extern "C" int linear_pack_dense(linear_weight* weight, const void* values, void
     linear_weight& w = *weight;
     if (const int error = check(w)) return error;
     if (const int error = check_buffer(w, values, buffer)) return error;
-    if (is_quantized(w)) return PARLOR_ERROR_DTYPE;
+    if (is_quantized(w) || w.kind == PARLOR_LINEAR_F8) return PARLOR_ERROR_DTYPE;
     w.codes = buffer;
     w.scales = nullptr;
     w.zeros = w.blocks = w.spans = nullptr;
     w.steps = w.min_steps = nullptr;
+    w.factors = w.block_scales = nullptr;
     team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             char* const target = static_cast<char*>(buffer) + i * row_block_bytes(w);
@@ -293,6 +330,35 @@ extern "C" int linear_pack_dense(linear_weight* weight, const void* values, void
                 pack_values(w, static_cast<const float*>(values), i, pair, reinterpret_cast<float*>(target));
             else
                 pack_values(w, static_cast<const uint16_t*>(values), i, pair, reinterpret_cast<uint16_t*>(target));
+        }
+    });
+    return PARLOR_OK;
+}
+
+extern "C" int linear_pack_float8(linear_weight* weight, const uint8_t* values, const float* factors,
+                                  const float* block_scales, void* buffer, void*) {
+    if (!weight || !factors) return PARLOR_ERROR_POINTER;
+    linear_weight& w = *weight;
+    if (const int error = check(w)) return error;
+    if (const int error = check_buffer(w, values, buffer)) return error;
+    if (w.kind != PARLOR_LINEAR_F8) return PARLOR_ERROR_DTYPE;
+    if (w.num_groups > 1 && !block_scales) return PARLOR_ERROR_POINTER;
+    const Sections bytes = section_bytes(w);
+    uint8_t* const base = static_cast<uint8_t*>(buffer);
+    float* const packed_factors = reinterpret_cast<float*>(base + bytes.codes);
+    float* const packed_scales = reinterpret_cast<float*>(base + bytes.codes + bytes.factors);
+    w.codes = buffer;
+    w.scales = w.steps = w.min_steps = nullptr;
+    w.zeros = w.blocks = w.spans = nullptr;
+    w.factors = packed_factors;
+    w.block_scales = w.num_groups > 1 ? packed_scales : nullptr;
+    team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            pack_values(w, values, i, 2, base + i * row_block_bytes(w));
+            for (int64_t row = i * kLanes; row < (i + 1) * kLanes; ++row)
+                packed_factors[row] = row < w.n ? factors[row] * kE4M3Factor : 0.0f;
+            for (int64_t group = i * w.num_groups; w.block_scales && group < (i + 1) * w.num_groups; ++group)
+                packed_scales[group] = block_scales[group];
         }
     });
     return PARLOR_OK;

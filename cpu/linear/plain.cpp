@@ -148,7 +148,12 @@ void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t
     }
 }
 
-float dense_value(const linear_weight& w, const void* values, int64_t column, int64_t lane) {
+float dense_value(const linear_weight& w, int64_t row_block, const void* values, int64_t column, int64_t lane) {
+    if (w.kind == PARLOR_LINEAR_F8) {
+        const uint8_t byte = static_cast<const uint8_t*>(values)[(column / 2 * kLanes + lane) * 2 + column % 2];
+        const float factor = w.factors[row_block * kLanes + lane] * block_scale(w, row_block, column / w.group_size);
+        return half_to_float(e4m3_as_half(byte)) * factor;
+    }
     if (w.kind == PARLOR_LINEAR_F32) return static_cast<const float*>(values)[column * kLanes + lane];
     const uint16_t* halves = static_cast<const uint16_t*>(values);
     if (w.kind == PARLOR_LINEAR_F16) return half_to_float(halves[column * kLanes + lane]);
@@ -165,7 +170,7 @@ void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_
             const int64_t length = w.k - begin < kChunk ? w.k - begin : kChunk;
             for (int64_t k = 0; k < length; ++k) {
                 for (int64_t lane = 0; lane < kLanes; ++lane)
-                    weights[k][lane] = dense_value(w, values, begin + k, lane);
+                    weights[k][lane] = dense_value(w, row_block, values, begin + k, lane);
             }
             for (int row = 0; row < output.rows; ++row) multiply(weights, x + row * x_stride + begin, length, sums[row]);
         }

@@ -33,6 +33,9 @@ constexpr int64_t kPanelWords = kPanelBlocks * kLanes * kSlice;
 constexpr int64_t kSumStride = kPanelBlocks * kTileFloats;  // floats of 16 rows of sums, [row tile][row block][16][16]
 constexpr int64_t kRingFloats = 4 * kTileFloats;            // of one slot
 
+// Whether columns lie as in x, but for zeros behind the last.
+bool has_whole_units(const linear_weight& w) { return is_grouped(w) || w.kind == PARLOR_LINEAR_F8; }
+
 int64_t pairs_of(int64_t rows) { return (rows + kPromptPair - 1) / kPromptPair; }
 
 // Products of 2 x 2 tiles in the ring, [row tile][output tile][16 rows][16 outputs], on their way to the sums or to out.
@@ -203,7 +206,7 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
     float* const sums = ring + 2 * kRingFloats;
     int32_t* const groups = reinterpret_cast<int32_t*>(sums + 2 * pairs_of(output.rows) * kSumStride);
     int64_t num_units = 0;
-    for (int64_t b = 0; b < w.num_blocks && !is_grouped(w); ++b)
+    for (int64_t b = 0; b < w.num_blocks && !has_whole_units(w); ++b)
         for (int64_t column = 0; column < blocks_of(w)[b].length; column += kUnit) groups[num_units++] = blocks_of(w)[b].group;
 
     const bool is_silu = output.epilogue == PARLOR_EPILOGUE_SILU_MUL;
@@ -275,7 +278,8 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
 
 bool takes_prompts(const linear_weight& w, int epilogue) {
     // Exact weights ask for float32. Where up begins within a row block of gate's, both would have to be cut.
-    return is_quantized(w) && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
+    const bool is_kind = is_quantized(w) || w.kind == PARLOR_LINEAR_F8;
+    return is_kind && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
 }
 
 int64_t prompt_staged_bytes(const linear_weight& w, int64_t rows) { return pairs_of(rows) * kPromptPair * w.padded_k * 2; }
@@ -299,16 +303,15 @@ void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, void
         const float* const x = input.x + (exists ? row : 0) * input.stride;
         const float factor = exists && input.norm ? norm_factor(input, w.k, x) : 1.0f;
         int64_t column = 0;
-        const Block all{0, static_cast<int32_t>(w.k), static_cast<int32_t>(w.k), 0};  // small groups fill whole units
-        for (int64_t b = 0; b < (is_grouped(w) ? 1 : w.num_blocks); ++b) {
-            const Block& block = is_grouped(w) ? all : blocks_of(w)[b];
+        const Block all{0, static_cast<int32_t>(w.k), static_cast<int32_t>(w.padded_k), 0};
+        for (int64_t b = 0; b < (has_whole_units(w) ? 1 : w.num_blocks); ++b) {
+            const Block& block = has_whole_units(w) ? all : blocks_of(w)[b];
             for (int64_t offset = 0; offset < block.length; offset += kUnit, column += kUnit) {
                 const int64_t slice = column / kSlice * kSlice, columns = std::min(kSlice, w.padded_k - slice);
                 uint16_t* const to = tiles + slice * kPromptPair + r / 16 * columns * 16 + (column - slice) * 16 + r % 16 * kUnit;
                 __m512 lower = _mm512_setzero_ps(), upper = lower;
-                if (exists)
-                    load_unit(w, input, x, factor, block.source + offset, std::min<int64_t>(kUnit, block.filled - offset),
-                              &lower, &upper);
+                const int64_t filled = std::min<int64_t>(kUnit, std::max<int64_t>(block.filled - offset, 0));
+                if (exists) load_unit(w, input, x, factor, block.source + offset, filled, &lower, &upper);
                 const __m512i words = (__m512i)_mm512_cvtne2ps_pbh(upper, lower);
                 _mm512_store_si512(to, _mm512_shuffle_epi8(words, order));
             }
@@ -328,6 +331,8 @@ void prompt_multiply(const linear_weight& w, const void* staged, int64_t first, 
             case PARLOR_LINEAR_G5: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G5>>;
             case PARLOR_LINEAR_G6: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G6>>;
             case PARLOR_LINEAR_T4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_T4>>;
+            case PARLOR_LINEAR_W4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_W4>>;
+            case PARLOR_LINEAR_F8: return multiply_blocks<Float8Unpacker>;
             default: return multiply_blocks<Unpacker<8>>;
         }
     }();

@@ -4,6 +4,7 @@
 // products, so an Unpacker can stop after each step.
 #pragma once
 
+#include "float8.h"
 #include "linear.h"
 #include "tiles.h"
 
@@ -144,6 +145,87 @@ class Unpacker {
     Panel panel_ = {};
     int64_t ahead_ = 0, block_steps_ = 0, left_ = 0;
     int64_t block_ = -1, index_ = 0, step_ = 0;
+};
+
+// The same of floats of 8 bits.
+class Float8Unpacker {
+  public:
+    static constexpr int kStepColumns = 8;
+    static constexpr int64_t kStepBytes = kStepColumns * kLanes;
+    static constexpr int kUnitSteps = kColumnUnit / kStepColumns;
+
+    Float8Unpacker() = default;
+
+    Float8Unpacker(const linear_weight& w, const int32_t*, const Panel& panel, int64_t ahead, uint16_t* target)
+        : weight_(&w), target_(target), panel_(panel), ahead_(ahead), block_steps_(panel.columns / kStepColumns),
+          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_), block_(panel.first) {
+        seek();
+    }
+
+    int64_t steps() const { return left_; }
+
+    struct Factors {
+        __m512 scale;
+    };
+
+    __attribute__((always_inline)) Factors factors() const {
+        const int64_t group = (panel_.column + step_ * kStepColumns) / weight_->group_size;
+        const int64_t last = weight_->num_groups - 1;  // columns behind k are zeros
+        const __m512 factors = _mm512_loadu_ps(weight_->factors + block_ * kLanes);
+        return {_mm512_mul_ps(factors, _mm512_set1_ps(block_scale(*weight_, block_, group < last ? group : last)))};
+    }
+
+    // Lines of columns 0 and 1, 2 and 3: the tiles' pairs are columns 0 and 2, 1 and 3.
+    __attribute__((always_inline)) void step(const Factors& f) {
+        _mm_prefetch(reinterpret_cast<const char*>(values_) + ahead_, _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(values_) + ahead_ + 64, _MM_HINT_T1);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const __m512i line = _mm512_loadu_si512(values_ + half * 64);
+            const __m512i even = e4m3_as_halves(_mm512_slli_epi16(line, 8));
+            const __m512i odd =
+                e4m3_as_halves(_mm512_and_si512(line, _mm512_set1_epi16(static_cast<int16_t>(0xFF00))));
+            const auto pair = [&](__m512i halves) {
+                return rounded_pair(_mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), f.scale),
+                                    _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), f.scale));
+            };
+            uint16_t* const target = target_ + half * 4 * kLanes;
+            _mm512_store_si512(target, pair(even));
+            _mm512_store_si512(target + 2 * kLanes, pair(odd));
+        }
+        values_ += kStepBytes;
+        target_ += kStepColumns * kLanes;
+    }
+
+    // After one, two or four steps, never across a unit of columns.
+    __attribute__((always_inline)) void advance(int64_t steps) {
+        left_ -= steps;
+        step_ += steps;
+        if (step_ < block_steps_) return;
+        if (++block_ == panel_.first + panel_.count) block_ = panel_.second;
+        if (left_ > 0) seek();
+    }
+
+    void finish() {
+        while (left_ > 0) {
+            const Factors f = factors();
+            const int64_t count = kUnitSteps - step_ % kUnitSteps;
+            for (int64_t i = 0; i < count; ++i) step(f);
+            advance(count);
+        }
+    }
+
+  private:
+    void seek() {
+        values_ = static_cast<const uint8_t*>(weight_->codes) + block_ * row_block_bytes(*weight_) + panel_.column * kLanes;
+        step_ = 0;
+    }
+
+    const linear_weight* weight_ = nullptr;
+    const uint8_t* values_ = nullptr;
+    uint16_t* target_ = nullptr;
+    Panel panel_ = {};
+    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0, block_ = -1, step_ = 0;
 };
 
 }  // namespace amx

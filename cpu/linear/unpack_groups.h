@@ -1,8 +1,9 @@
 // Weights in small groups (groups.h) unpacked to bf16 as Unpacker of unpack_bf16.h does it, with the same interface.
 //
-// Bound by vector instructions: some 40 for 8 columns of 16 outputs.
+// Bound by vector instructions: some 40 for 8 columns of 16 outputs, 35 with a table.
 #pragma once
 
+#include "float8.h"
 #include "groups.h"
 #include "unpack_bf16.h"
 
@@ -16,33 +17,32 @@ class GroupUnpacker {
     static constexpr int64_t kUnitBytes = unit_lines(kKind) * 64;
     static constexpr int64_t kStepBytes = kUnitBytes / 4;
     static constexpr int kUnitSteps = 4;
-    static constexpr int kSize = has_pairs(kKind) ? 16 : 32;  // of a group
 
     GroupUnpacker() = default;
 
     // ahead  bytes from the codes to those that will be wanted next
     GroupUnpacker(const linear_weight& w, const int32_t*, const Panel& panel, int64_t ahead, uint16_t* target)
         : weight_(&w), target_(target), panel_(panel), ahead_(ahead), block_steps_(panel.columns / kStepColumns),
-          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_), block_(panel.first) {
+          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_), size_(w.group_size), block_(panel.first) {
         seek();
     }
 
     int64_t steps() const { return left_; }
 
-    // Of the columns 0..15 and 16..31 of a unit: weight = (32,768 + code) * scale + offset.
+    // Of the columns 0..15 and 16..31 of a unit: weight = (32,768 + code) * scale + offset, or table[code] * scale.
     struct Factors {
-        __m512 scales[2], offsets[2];
+        __m512 scales[2], offsets[2], table;
     };
 
     __attribute__((always_inline)) Factors factors() const {
         const int64_t column = panel_.column + step_ / kUnitSteps * kGroupUnit;
         Factors f;
 #pragma GCC unroll 2
-        for (int half = 0; half < kGroupUnit / kSize; ++half) {
-            const int64_t group = column / kSize + half;
+        for (int half = 0; half < (size_ == 16 ? 2 : 1); ++half) {
+            const int64_t group = column / size_ + half;
             __m512 scale = factor(stream_.scales, group, true), least = _mm512_setzero_ps();
             if (stream_.mins) least = factor(stream_.mins, group, false);
-            if (weight_->two_levels) {
+            if (has_steps(*weight_)) {
                 const int64_t step = column / kSharedColumns * kLanes;
                 scale = _mm512_mul_ps(scale, load_halves(stream_.steps + step));
                 if (stream_.mins) least = _mm512_mul_ps(least, load_halves(stream_.min_steps + step));
@@ -51,7 +51,14 @@ class GroupUnpacker {
             f.scales[half] = scale;
             f.offsets[half] = _mm512_fnmadd_ps(_mm512_set1_ps(32768.0f + zero), scale, _mm512_sub_ps(_mm512_setzero_ps(), least));
         }
-        if (kSize == 32) f.scales[1] = f.scales[0], f.offsets[1] = f.offsets[0];
+        if (size_ != 16) f.scales[1] = f.scales[0], f.offsets[1] = f.offsets[0];
+        if (!has_table(kKind)) return f;
+        const __m512i values = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weight_->table)));
+        f.table = _mm512_sub_ps(_mm512_cvtepi32_ps(values), _mm512_set1_ps(static_cast<float>(weight_->zero)));
+        if (!stream_.factors) return f;
+        const __m512 factors = _mm512_loadu_ps(stream_.factors);
+        f.scales[0] = _mm512_mul_ps(f.scales[0], factors);
+        f.scales[1] = _mm512_mul_ps(f.scales[1], factors);
         return f;
     }
 
@@ -60,8 +67,9 @@ class GroupUnpacker {
         const __m512 scale = f.scales[half], offset = f.offsets[half];
         for (int line = within_; line < unit_lines(kKind); line += kUnitSteps)
             _mm_prefetch(reinterpret_cast<const char*>(unit_) + ahead_ + line * 64, _MM_HINT_T1);
+        if (has_table(kKind)) step_of_table(f.table, scale);
 #pragma GCC unroll 2
-        for (int odd = 0; odd < 2; ++odd) {
+        for (int odd = 0; odd < (has_table(kKind) ? 0 : 2); ++odd) {
             const __m512i code = quad(odd);
             const __m512i bytes = _mm512_set1_epi32(0x0000FF00), base = _mm512_set1_epi32(0x47000000);
             const auto column = [&](__m512i shifted) {
@@ -98,9 +106,28 @@ class GroupUnpacker {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
     }
 
+    // A register of table[code] for each column: of the bits of an index only the lowest four count.
+    __attribute__((always_inline)) void step_of_table(__m512 table, __m512 scale) {
+        const __m512i line = _mm512_loadu_si512(unit_ + within_ * 64);
+#pragma GCC unroll 2
+        for (int odd = 0; odd < 2; ++odd) {
+            const auto column = [&](int place) {
+                const __m512i index = _mm512_srli_epi32(line, 8 * place + 4 * odd);
+                return _mm512_mul_ps(_mm512_permutexvar_ps(index, table), scale);
+            };
+            _mm512_store_si512(target_, rounded_pair(column(0), column(2)));
+            _mm512_store_si512(target_ + 2 * kLanes, rounded_pair(column(1), column(3)));
+            target_ += 4 * kLanes;
+        }
+    }
+
     __attribute__((always_inline)) __m512 factor(const void* source, int64_t group, bool is_signed) const {
-        if (!weight_->two_levels) return load_halves(static_cast<const uint16_t*>(source) + group * kLanes);
+        if (weight_->scale_kind == PARLOR_SCALE_F16)
+            return load_halves(static_cast<const uint16_t*>(source) + group * kLanes);
         const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(source) + group);
+        if (weight_->scale_kind == PARLOR_SCALE_E4M3) return e4m3_to_float(bytes);
+        if (weight_->scale_kind == PARLOR_SCALE_E8M0)
+            return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23));
         return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
     }
 
@@ -113,10 +140,6 @@ class GroupUnpacker {
         if (has_nibbles(kKind)) {
             const __m512i line = _mm512_loadu_si512(lines + within_ * 64);
             code = _mm512_and_si512(odd ? _mm512_srli_epi32(line, 4) : line, _mm512_set1_epi8(15));
-            if (kKind == PARLOR_LINEAR_T4) {
-                const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight_->table));
-                code = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), code);
-            }
             lines += 4 * 64;
         }
         if (has_pairs(kKind)) {
@@ -145,7 +168,7 @@ class GroupUnpacker {
     const uint8_t* unit_ = nullptr;
     uint16_t* target_ = nullptr;
     Panel panel_ = {};
-    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0, block_ = -1, step_ = 0;
+    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0, size_ = 32, block_ = -1, step_ = 0;  // size_ of a group
     int within_ = 0;  // steps of the unit that are done
 };
 

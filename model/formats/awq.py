@@ -59,7 +59,7 @@ class AwqReader(PlainReader):
         if name + ".qzeros" in self.folder:
             zeros = unpack(self.folder.read(name + ".qzeros").to(device))
         return QuantizedMatrix(codes.t().contiguous(), scales.to(device).t().contiguous(),
-                               zeros.t().contiguous(), k // groups, 4, None, self._bias(name, n, device))
+                               zeros.t().contiguous(), k // groups, 4, None, self.bias(name, n, device))
 
     def _num_groups(self, name: str, n: int, k: int) -> int:
         """Checks the shapes, too. Raises ModelLoadError."""

@@ -21,11 +21,13 @@ from model.config import shown
 from model.files import ModelLoadError
 from model.formats.plain import FLOATS
 from model.formats.safetensors_reader import TensorFolder
-from model.formats.weights import CPU, Matrix, MatrixInfo, QuantizedMatrix
+from model.formats.weights import CPU, GroupMatrix, Matrix, MatrixInfo, QuantizedMatrix
 from model.formats.widened import WideningReader
+from model.kernels.groups import TABLE_ZEROS, Groups
 
 _STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
 _MAX_STATE = 4096
+_MOST = TABLE_ZEROS["w4"] - 1
 
 
 class BitsAndBytesReader(WideningReader):
@@ -33,6 +35,7 @@ class BitsAndBytesReader(WideningReader):
 
     def __init__(self, folder: TensorFolder, exact: bool) -> None:
         super().__init__(folder, exact)
+        self.is_exact = exact
 
     def describe(self) -> str:
         names = self.folder.tensors
@@ -44,8 +47,11 @@ class BitsAndBytesReader(WideningReader):
 
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         if self._state(name) is not None:
-            self._check_4_bits(name, n, k)
-            return self.wide_info(name, n, k)
+            size = self._check_4_bits(name, n, k)["blocksize"]
+            widened = self.wide_info(name, n, k)
+            if not self._keeps_codes(size, k):
+                return widened
+            return MatrixInfo("w4", n * (k // 2 + k // size * 2 + 4), widened)
         if name + ".SCB" not in self.folder:
             return super().matrix_info(name, n, k)
         self._check_bias(name, n)
@@ -61,7 +67,7 @@ class BitsAndBytesReader(WideningReader):
         codes = self.folder.read(name + ".weight").to(device).view(torch.uint8) ^ 0x80
         scales = (self.folder.read(name + ".SCB").float() / 127).to(device, torch.float16).view(n, 1)
         zeros = torch.full((n, 1), 128, dtype=torch.uint8, device=device)
-        return QuantizedMatrix(codes, scales, zeros, k, 8, None, self._bias(name, n, device))
+        return QuantizedMatrix(codes, scales, zeros, k, 8, None, self.bias(name, n, device))
 
     def _state(self, name: str) -> str | None:
         return next((name + state for state in _STATES if name + state in self.folder), None)
@@ -110,12 +116,25 @@ class BitsAndBytesReader(WideningReader):
     def _is_nested(self, name: str) -> bool:
         return name + ".weight.nested_absmax" in self.folder
 
+    def _keeps_codes(self, size: int, k: int) -> bool:
+        """Whether the kernels take codes and table; not exactly, for factors become float16."""
+        return not self.is_exact and size >= 32 and size & (size - 1) == 0 and k % size == 0
+
     def _matrix_of_4_bits(self, name: str, n: int, k: int, device: torch.device) -> Matrix:
         state = self._check_4_bits(name, n, k)
         packed = self.folder.read(name + ".weight").to(device).view(n, k // 2)
-        values = self.folder.read(name + ".weight.quant_map").to(device)
+        values = self.folder.read(name + ".weight.quant_map")
         factors = self._factors(name, state).to(device)
         size = state["blocksize"]
+        if self._keeps_codes(size, k):
+            codes = torch.stack((packed >> 4, packed & 15), -1).view(n, k)
+            table, step = whole_numbers(values)
+            largest = float(factors.abs().max()) or 1.0  # so that none is too small for float16
+            scales = (factors / largest).to(torch.float16).view(n, k // size)
+            outputs = torch.full((n,), step * largest, device=device)
+            return GroupMatrix(Groups(codes, 4, size, scales, table=table, factors=outputs),
+                               self.bias(name, n, device))
+        values = values.to(device)
 
         def numbers(first: int, last: int) -> Tensor:
             rows = packed[first:last]
@@ -134,3 +153,16 @@ class BitsAndBytesReader(WideningReader):
         values = self.folder.read(name + ".weight.nested_quant_map")[absmax.int()]
         outer = outer.repeat_interleave(state["nested_blocksize"])[:len(values)]
         return values * outer + state["nested_offset"]
+
+
+def whole_numbers(values: Tensor) -> tuple[tuple[int, ...], float]:
+    """(numbers, step) with values = numbers * step but for rounding, which is as small as 15 bits allow."""
+    largest = float(values.abs().max())
+    if largest == 0:
+        return (0,) * len(values), 0.0
+    limits = torch.arange(_MOST // 2, _MOST + 1, dtype=torch.float64).unsqueeze(1)  # of the largest number
+    wanted = values.double() / largest * limits
+    errors = ((wanted - wanted.round()).abs() / limits).amax(1)
+    best = int(errors.argmin())
+    numbers = tuple(int(number) for number in wanted[best].round())
+    return numbers, largest / float(limits[best])

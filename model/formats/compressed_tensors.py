@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from model.files import ModelLoadError
-from model.formats.fp8 import check_fp8, fp8_matrix, is_fp8
+from model.formats.fp8 import fp8_info, fp8_matrix, is_fp8
 from model.formats.ggml_types import FP4_VALUES
 from model.formats.gptq import sorted_groups, unpack
 from model.formats.plain import FLOATS
 from model.formats.safetensors_reader import TensorFolder
-from model.formats.weights import CPU, Matrix, MatrixInfo, QuantizedMatrix
+from model.formats.weights import CPU, GroupMatrix, Matrix, MatrixInfo, QuantizedMatrix
 from model.formats.widened import WideningReader
+from model.kernels.groups import Groups
 
 _BLOCK = (128, 128)
 _FP4_GROUP = 16
@@ -59,11 +60,10 @@ class CompressedTensorsReader(WideningReader):
             return super().matrix_info(name, n, k)
         self._check_bias(name, n)
         if kind == "fp8":
-            check_fp8(self.folder, name, n, k, _BLOCK)
-            return self.wide_info(name, n, k)
+            return fp8_info(self, name, n, k, _BLOCK)
         if kind == "fp4":
             self._check_fp4(name, n, k)
-            return self.wide_info(name, n, k)
+            return MatrixInfo("t4", n * (k // 2 + k // _FP4_GROUP + 4), self.wide_info(name, n, k))
         bits, groups = 8, 1
         if kind == "int8":
             self._check_int8(name, n, k)
@@ -120,7 +120,7 @@ class CompressedTensorsReader(WideningReader):
             codes = codes.index_select(1, perm)
         zeros = self._zeros(name, n, groups, bits, device)
         return QuantizedMatrix(codes, self._scales(name, device), zeros, size, bits, perm,
-                               self._bias(name, n, device))
+                               self.bias(name, n, device))
 
     def _zeros(self, name: str, n: int, groups: int, bits: int, device: torch.device) -> Tensor:
         middle = 1 << (bits - 1)
@@ -149,15 +149,15 @@ class CompressedTensorsReader(WideningReader):
         codes = self.folder.read(name + ".weight").to(device).view(torch.uint8) ^ 0x80
         scales = self._scales(name, device).view(-1, 1).expand(n, 1).contiguous()
         zeros = torch.full((n, 1), 128, dtype=torch.uint8, device=device)
-        return QuantizedMatrix(codes, scales, zeros, k, 8, None, self._bias(name, n, device))
+        return QuantizedMatrix(codes, scales, zeros, k, 8, None, self.bias(name, n, device))
 
     # -- NVFP4
 
     def _check_fp4(self, name: str, n: int, k: int) -> tuple[str, float]:
         """(name of the codes, what scales are multiplied by). Raises ModelLoadError."""
         codes = name + (".weight_packed" if name + ".weight_packed" in self.folder else ".weight")
-        if k % _FP4_GROUP:
-            raise ModelLoadError(f"{name} has {k} inputs; NVFP4 has groups of {_FP4_GROUP}")
+        if k % (2 * _FP4_GROUP):
+            raise ModelLoadError(f"{name} has {k} inputs; supported for NVFP4: multiples of {2 * _FP4_GROUP}")
         self.folder.check(codes, (n, k // 2), (torch.uint8,))
         self.folder.check(name + ".weight_scale", (n, k // _FP4_GROUP), (torch.float8_e4m3fn,))
         divides = name + ".weight_global_scale" in self.folder
@@ -174,13 +174,7 @@ class CompressedTensorsReader(WideningReader):
     def _fp4_matrix(self, name: str, n: int, k: int, device: torch.device) -> Matrix:
         codes_name, factor = self._check_fp4(name, n, k)
         packed = self.folder.read(codes_name).to(device)
-        scales = self.folder.read(name + ".weight_scale").to(device)
-        values = torch.tensor(FP4_VALUES, dtype=torch.float32, device=device) / 2
-
-        def numbers(first: int, last: int) -> Tensor:
-            rows = packed[first:last]
-            codes = torch.stack((rows & 15, rows >> 4), -1).view(last - first, -1, _FP4_GROUP)
-            scaled = values[codes.int()] * (scales[first:last].float() * factor).unsqueeze(-1)
-            return scaled.view(last - first, k)
-
-        return self.wide_matrix(name, n, k, numbers, device)
+        codes = torch.stack((packed & 15, packed >> 4), -1).view(n, k)
+        factors = torch.full((n,), factor / 2, device=device)  # 2: the table has twice the numbers
+        return GroupMatrix(Groups(codes, 4, _FP4_GROUP, self.folder.read(name + ".weight_scale").to(device),
+                                  table=FP4_VALUES, factors=factors), self.bias(name, n, device))

@@ -18,8 +18,9 @@ from model.config import shown
 from model.files import ModelLoadError
 from model.formats.plain import FLOATS
 from model.formats.safetensors_reader import TensorFolder
-from model.formats.weights import CPU, Matrix, MatrixInfo
+from model.formats.weights import CPU, Float8Matrix, Matrix, MatrixInfo
 from model.formats.widened import WideningReader
+from model.kernels.float8 import OUTPUTS, Float8
 
 _SCALES = (".weight_scale_inv", ".weight_scale")
 
@@ -40,8 +41,7 @@ class Fp8Reader(WideningReader):
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         if not self.is_quantized(name):
             return super().matrix_info(name, n, k)
-        check_fp8(self.folder, name, n, k, self.block)
-        return self.wide_info(name, n, k)
+        return fp8_info(self, name, n, k, self.block)
 
     def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         if not self.is_quantized(name):
@@ -79,20 +79,44 @@ def check_fp8(folder: TensorFolder, name: str, n: int, k: int, block: tuple[int,
     return scale
 
 
+def fp8_info(reader: WideningReader, name: str, n: int, k: int, block: tuple[int, int]) -> MatrixInfo:
+    """Raises ModelLoadError."""
+    scale = check_fp8(reader.folder, name, n, k, block)
+    widened = reader.wide_info(name, n, k)
+    groups = _groups(reader.folder.info(scale).shape, n, k, block)
+    if groups is None:
+        return widened
+    scales = -(-n // OUTPUTS) * groups * 4 if groups > 1 else 0
+    return MatrixInfo("f8", n * k + n * 4 + scales, widened)
+
+
+def _groups(shape: tuple[int, ...], n: int, k: int, block: tuple[int, int]) -> int | None:
+    """Groups of columns with a scale of their own; None where the kernels have no such blocks."""
+    if shape in ((), (1,), (n, 1), (n,)):
+        return 1
+    fits = block[0] % OUTPUTS == 0 and (block[1] % 32 == 0 or block[1] >= k)
+    return -(-k // block[1]) if fits else None
+
+
 def fp8_matrix(reader: WideningReader, name: str, n: int, k: int, block: tuple[int, int],
                device: torch.device) -> Matrix:
-    """The weight times its scales."""
+    """The weight as it is, or times its scales where those lie in blocks that the kernels do not have."""
     scale_name = check_fp8(reader.folder, name, n, k, block)
     scale = reader.folder.read(scale_name).float().to(device)
     weight = reader.folder.read(name + ".weight").to(device)
+    groups = _groups(tuple(scale.shape), n, k, block)
+    if groups is None:
+        rows_of = torch.arange(n, device=device) // block[0]
 
-    def numbers(first: int, last: int) -> Tensor:
-        values = weight[first:last].float()
-        if scale.numel() == 1:
-            return values * scale.view(1, 1)
-        if scale.shape in ((n,), (n, 1)):
-            return values * scale.view(n, 1)[first:last]
-        rows = scale[torch.arange(first, last, device=device) // block[0]]
-        return values * rows.repeat_interleave(block[1], 1)[:, :k]
+        def numbers(first: int, last: int) -> Tensor:
+            rows = scale[rows_of[first:last]]
+            return weight[first:last].float() * rows.repeat_interleave(block[1], 1)[:, :k]
 
-    return reader.wide_matrix(name, n, k, numbers, device)
+        return reader.wide_matrix(name, n, k, numbers, device)
+    bias = reader.bias(name, n, device)
+    if groups > 1:
+        scales = scale.repeat_interleave(block[0] // OUTPUTS, 0)[:-(-n // OUTPUTS)].contiguous()
+        return Float8Matrix(Float8(weight, torch.ones(n, device=device), scales, block[1]), bias)
+    if scale.numel() not in (1, n):
+        scale = scale[torch.arange(n, device=device) // block[0]]
+    return Float8Matrix(Float8(weight, scale.view(-1).expand(n).contiguous(), None, k), bias)

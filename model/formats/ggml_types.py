@@ -19,6 +19,7 @@ from model.kernels.groups import Groups
 
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 FP4_VALUES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # twice the E2M1 numbers
+_FP4_FACTOR = 0.5  # so that they are right
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class GgmlType:
         assert self.unpack is not None
         rows = len(raw)
         found = self.unpack(raw.view(-1, self.block_bytes))
+        factors = torch.full((rows,), _FP4_FACTOR, device=raw.device) if found.has_factors else None
 
         def joined(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.reshape(rows, -1)
 
         return Groups(found.codes.reshape(rows, -1), found.bits, found.size, found.scales.reshape(rows, -1),
                       found.zero, joined(found.mins), joined(found.steps), joined(found.min_steps),
-                      found.table)
+                      found.table, factors)
 
     def dequantize(self, raw: Tensor) -> Tensor:
         """float32 [rows, columns] of uint8 [rows, row_bytes]."""
@@ -154,9 +156,13 @@ def _iq4_xs(b: Tensor) -> Groups:
 
 
 def _mxfp4(b: Tensor) -> Groups:
-    """Scales are powers of two; those that float16 cannot hold belong to weights of no consequence."""
-    scales = torch.exp2(b[:, :1].float() - 128).to(torch.float16)  # 128: the table has twice the numbers
-    return Groups(_nibbles(b[:, 1:], 16), 4, 32, scales, table=FP4_VALUES)
+    return Groups(_nibbles(b[:, 1:], 16), 4, 32, b[:, :1].view(torch.float8_e8m0fnu), table=FP4_VALUES)
+
+
+def _nvfp4(b: Tensor) -> Groups:
+    """Scales without sign, whose NaN counts as 0."""
+    scales = (b[:, :4] & 0x7F).where(b[:, :4] & 0x7F != 0x7F, 0)
+    return Groups(_nibbles(b[:, 4:], 8), 4, 16, scales.view(torch.float8_e4m3fn), table=FP4_VALUES)
 
 
 _TYPES = {
@@ -169,13 +175,13 @@ _TYPES = {
     12: GgmlType("Q4_K", 256, 144, _q4_k), 13: GgmlType("Q5_K", 256, 176, _q5_k),
     14: GgmlType("Q6_K", 256, 210, _q6_k),
     20: GgmlType("IQ4_NL", 32, 18, _iq4_nl), 23: GgmlType("IQ4_XS", 256, 136, _iq4_xs),
-    39: GgmlType("MXFP4", 32, 17, _mxfp4),
+    39: GgmlType("MXFP4", 32, 17, _mxfp4), 40: GgmlType("NVFP4", 64, 36, _nvfp4),
     9: GgmlType("Q8_1", 32, 40), 15: GgmlType("Q8_K", 256, 292), 16: GgmlType("IQ2_XXS", 256, 66),
     17: GgmlType("IQ2_XS", 256, 74), 18: GgmlType("IQ3_XXS", 256, 98), 19: GgmlType("IQ1_S", 256, 50),
     21: GgmlType("IQ3_S", 256, 110), 22: GgmlType("IQ2_S", 256, 82), 24: GgmlType("I8", 1, 1),
     25: GgmlType("I16", 1, 2), 26: GgmlType("I32", 1, 4), 27: GgmlType("I64", 1, 8),
     28: GgmlType("F64", 1, 8), 29: GgmlType("IQ1_M", 256, 56), 34: GgmlType("TQ1_0", 256, 54),
-    35: GgmlType("TQ2_0", 256, 66), 40: GgmlType("NVFP4", 64, 36), 41: GgmlType("Q1_0", 128, 18),
+    35: GgmlType("TQ2_0", 256, 66), 41: GgmlType("Q1_0", 128, 18),
 }
 SUPPORTED = tuple(kind.name for kind in _TYPES.values() if kind.is_supported)
 

@@ -69,8 +69,10 @@ class GgufReader:
         if tensor.type.dtype is not None:
             return DenseMatrix(_check_finite(tensor, raw.view(tensor.type.dtype)), bias)
         groups = tensor.type.groups(raw)
-        for part in (groups.scales, groups.mins, groups.steps, groups.min_steps):
-            if part is not None and part.is_floating_point():
+        if groups.factors is not None and self.has_tensor(name + ".scale"):
+            groups = replace(groups, factors=groups.factors * self._factor(name + ".scale").to(device))
+        for part in groups.numbers:
+            if part.is_floating_point():
                 _check_finite(tensor, part)
         return GroupMatrix(groups, bias)
 
@@ -104,6 +106,11 @@ class GgufReader:
             raise ModelLoadError(f"{where} is {list(tensor.shape)}; expected {list(shape)}")
         return tensor
 
+    def _factor(self, name: str) -> Tensor:
+        """What all weights of a matrix are multiplied by, beside the scales of NVFP4."""
+        tensor = self._checked(name, (1,))
+        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(1))
+
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         bias = name + ".bias"
         return self.vector(bias, n, device) if self.has_tensor(bias) else None
@@ -111,7 +118,8 @@ class GgufReader:
 
 def _check_finite(tensor: GgufTensor, numbers: Tensor) -> Tensor:
     """`numbers`. Raises ModelLoadError if there is an infinity or NaN among them."""
-    if not torch.isfinite(numbers).all():
+    finite = numbers.float() if numbers.dtype.itemsize == 1 else numbers
+    if not torch.isfinite(finite).all():
         raise ModelLoadError(f"{tensor.path.name}: tensor {tensor.name} holds infinity or what is no number. "
                              "Download the file again, or convert the model anew.")
     return numbers

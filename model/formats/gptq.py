@@ -73,7 +73,7 @@ class GptqReader(PlainReader):
         if not torch.isfinite(scales).all():
             raise ModelLoadError(f"{name}.scales holds numbers that are not finite in float16")
         return QuantizedMatrix(codes, scales.to(device).t().contiguous(), zeros.t().contiguous(), group_size,
-                               8 if bits == 8 else 4, perm, self._bias(name, n, device))
+                               8 if bits == 8 else 4, perm, self.bias(name, n, device))
 
     def _check_shapes(self, name: str, n: int, k: int) -> tuple[int, int]:
         """(bits, groups) of a module, from the shapes of its tensors. Raises ModelLoadError."""

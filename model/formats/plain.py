@@ -36,7 +36,7 @@ class PlainReader:
         return self.table_info(name + ".weight", n, k)
 
     def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
-        return DenseMatrix(self.table(name + ".weight", n, k, device), self._bias(name, n, device))
+        return DenseMatrix(self.table(name + ".weight", n, k, device), self.bias(name, n, device))
 
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         self.folder.check(name, (n,), tuple(FLOATS))
@@ -55,7 +55,7 @@ class PlainReader:
         if bias in self.folder:
             self.folder.check(bias, (n,), tuple(FLOATS))
 
-    def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
+    def bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         """Some tools write a bias of zeros where the model has none; it is read, and does no harm."""
         self._check_bias(name, n)
         bias = name + ".bias"

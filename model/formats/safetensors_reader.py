@@ -27,7 +27,8 @@ _PREFIX_BYTES = 8  # the header's length, little-endian
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-          "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+          "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+          "F8_E8M0": torch.float8_e8m0fnu}
 
 _CHECKED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -189,13 +190,17 @@ class TensorFolder:
     def read(self, name: str) -> Tensor:
         """Raises ModelLoadError if there is no such tensor, or if some of its numbers are none."""
         tensor = read_tensor(self.info(name))
+        if tensor.dtype == torch.float8_e4m3fn and bool((tensor.view(torch.uint8) & 0x7F == 0x7F).any()):
+            raise self._no_number(name, "NaN")
         if tensor.dtype in _CHECKED and tensor.numel():
             lowest, highest = (float(number) for number in tensor.aminmax())  # one pass, nothing beside it
             if not math.isfinite(lowest) or not math.isfinite(highest):
-                what = "NaN" if math.isnan(lowest) else "infinity"
-                raise ModelLoadError(f"{self.info(name).path.name}: tensor {name} holds {what}; expected "
-                                     "numbers. Download the file again, or convert the model anew.")
+                raise self._no_number(name, "NaN" if math.isnan(lowest) else "infinity")
         return tensor
+
+    def _no_number(self, name: str, what: str) -> ModelLoadError:
+        return ModelLoadError(f"{self.info(name).path.name}: tensor {name} holds {what}; expected numbers. "
+                              "Download the file again, or convert the model anew.")
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from model.kernels.float8 import OUTPUTS, Float8
 from model.kernels.groups import Groups
 
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ class QuantizedMatrix:
 
 @dataclass(frozen=True)
 class GroupMatrix:
-    """A weight in groups of 16 or 32 columns; bias float32 [n] or None."""
+    """A weight in small groups; bias float32 [n] or None."""
 
     groups: Groups
     bias: Tensor | None
@@ -68,6 +69,8 @@ class GroupMatrix:
     def info(self) -> MatrixInfo:
         groups, k = self.groups, self.groups.codes.shape[1]
         bits, count = groups.widened_bits, k // groups.size
+        if bits == 16:
+            return MatrixInfo(groups.kind, self.n * self.row_bytes, MatrixInfo("f16", self.n * k * 2))
         padded = count * max(_PADDED_GROUP, groups.size)
         widened = MatrixInfo(f"q{bits}", self.n * (padded * bits // 8 + count * _BYTES_PER_GROUP))
         return MatrixInfo(groups.kind, self.n * self.row_bytes, widened)
@@ -76,19 +79,30 @@ class GroupMatrix:
     def row_bytes(self) -> int:
         """What a row takes in memory, once it is packed."""
         groups = self.groups
-        parts = (groups.scales, groups.mins, groups.steps, groups.min_steps)
-        numbers = sum(part.nbytes for part in parts if part is not None)
+        numbers = sum(part.nbytes for part in groups.numbers)
         return (groups.codes.shape[1] * groups.bits // 8) + numbers // self.n
 
 
-Matrix = DenseMatrix | QuantizedMatrix | GroupMatrix
+@dataclass(frozen=True)
+class Float8Matrix:
+    """A weight in floats of 8 bits; bias float32 [n] or None."""
+
+    float8: Float8
+    bias: Tensor | None
+
+    @property
+    def n(self) -> int:
+        return len(self.float8.values)
+
+
+Matrix = DenseMatrix | QuantizedMatrix | GroupMatrix | Float8Matrix
 
 
 @dataclass(frozen=True)
 class MatrixInfo:
     """What a matrix will be, known from headers alone."""
 
-    kind: str    # q4 | q8 | f16 | bf16 | f32, or of a GroupMatrix
+    kind: str    # q4 | q8 | f8 | f16 | bf16 | f32, or of a GroupMatrix
     nbytes: int  # in memory, once it is packed
     widened: MatrixInfo | None = None  # on a device without kernels for small groups
 
@@ -166,6 +180,9 @@ def _fits(a: Matrix, b: Matrix) -> bool:
         return same_order and (a.bits, a.group_size) == (b.bits, b.group_size)
     if isinstance(a, GroupMatrix) and isinstance(b, GroupMatrix):
         return _form(a.groups) == _form(b.groups)
+    if isinstance(a, Float8Matrix) and isinstance(b, Float8Matrix):
+        is_whole = a.float8.scales is None or a.n % OUTPUTS == 0
+        return is_whole and a.float8.size == b.float8.size
     return False
 
 
@@ -181,18 +198,26 @@ def _stacked(a: Matrix, b: Matrix) -> Matrix:
         return DenseMatrix(torch.cat((a.weight, b.weight)), bias)
     if isinstance(a, GroupMatrix) and isinstance(b, GroupMatrix):
         return GroupMatrix(_stacked_groups(a.groups, b.groups), bias)
+    if isinstance(a, Float8Matrix) and isinstance(b, Float8Matrix):
+        return Float8Matrix(_stacked_float8(a.float8, b.float8), bias)
     assert isinstance(a, QuantizedMatrix) and isinstance(b, QuantizedMatrix)
     return QuantizedMatrix(torch.cat((a.codes, b.codes)), torch.cat((a.scales, b.scales)),
                            torch.cat((a.zeros, b.zeros)), a.group_size, a.bits, a.perm, bias)
 
 
 def _stacked_groups(a: Groups, b: Groups) -> Groups:
-    def both(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-        return None if x is None or y is None else torch.cat((x, y))
-
     return replace(a, codes=torch.cat((a.codes, b.codes)), scales=torch.cat((a.scales, b.scales)),
-                   mins=both(a.mins, b.mins), steps=both(a.steps, b.steps),
-                   min_steps=both(a.min_steps, b.min_steps))
+                   mins=_both(a.mins, b.mins), steps=_both(a.steps, b.steps),
+                   min_steps=_both(a.min_steps, b.min_steps), factors=_both(a.factors, b.factors))
+
+
+def _stacked_float8(a: Float8, b: Float8) -> Float8:
+    return Float8(torch.cat((a.values, b.values)), torch.cat((a.factors, b.factors)),
+                  _both(a.scales, b.scales), a.size)
+
+
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat((a, b))
 
 
 def _stacked_bias(a: Matrix, b: Matrix) -> Tensor | None:

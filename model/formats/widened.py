@@ -1,4 +1,5 @@
-"""Matrices whose numbers no kernel has (FP8, FP4, NF4): they become float16, or float32 if that is exact."""
+"""Matrices whose numbers no kernel has (FP8 in odd blocks, NF4 with --exact): they become float16, or float32
+if that is exact."""
 
 from __future__ import annotations
 
@@ -32,4 +33,4 @@ class WideningReader(PlainReader):
         for first in range(0, n, _ROWS_AT_A_TIME):  # float32 copies of all would take gigabytes
             last = min(n, first + _ROWS_AT_A_TIME)
             weight[first:last] = numbers(first, last)
-        return DenseMatrix(weight, self._bias(name, n, device))
+        return DenseMatrix(weight, self.bias(name, n, device))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.crossover import ROWS, Crossovers, find_crossover
+from model.kernels.float8 import Float8, check_float8
 from model.kernels.groups import Groups, check_groups
 from model.kernels.linear import LinearOperations, LinearWeight, WeightStruct
 from model.kernels.linear_checks import EPILOGUES, check_linear
@@ -45,10 +46,18 @@ class CudaLinearOperations(LinearOperations):
                                    self._moved(bias), exact)
 
     def pack_groups(self, groups: Groups, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
-        """As LinearOperations.pack_groups, but codes become 4 or 8 bits: see Groups.widened."""
+        """As LinearOperations.pack_groups, but codes become 4, 8 or 16 bits: see Groups.widened."""
         check_groups(groups)
-        codes, scales, zeros, bits = groups.widened()
+        wide = groups.widened()
+        if isinstance(wide, Tensor):
+            return self.pack_dense(wide, bias, exact)
+        codes, scales, zeros, bits = wide
         return self.pack_linear(codes, scales, zeros, groups.size, bits, None, bias, exact)
+
+    def pack_float8(self, weight: Float8, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+        """They become float16, or float32 if that is exact."""
+        check_float8(weight)
+        return self.pack_dense(weight.dequantize().to(torch.float32 if exact else torch.float16), bias, exact)
 
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None,
                    exact: bool = False) -> LinearWeight:

@@ -1,6 +1,7 @@
 """Weights in small groups: what pack_groups takes, and what it means.
 
-A scale for 16 or 32 columns, in one or two levels, and a zero point or a minimum, as GGML's types have them.
+A scale for 16, 32 or more columns, in one or two levels, and a zero point or a minimum, as GGML's types have
+them, or codes into a table, as FP4 and NF4 have them.
 """
 
 from __future__ import annotations
@@ -12,38 +13,52 @@ from torch import Tensor
 
 STEP_COLUMNS = 256
 """That share a step."""
-TABLE_ZERO = 128
-"""Added to the values of a table, so that codes are not negative."""
+TABLE_ZEROS = {"t4": 1 << 7, "w4": 1 << 14}
+"""Added to the values of a table, so that none is negative: of 8 bits, and of 15."""
+SCALE_KINDS = (torch.float16, torch.int8, torch.float8_e8m0fnu, torch.float8_e4m3fn)
+"""In the order of PARLOR_SCALE_* in kernels.h."""
 
 
 @dataclass(frozen=True)
 class Groups:
     """A weight [n, k] in groups of `size` columns.
 
-    weight = (value - zero) * scale * step - minimum * min_step; value = table[code] if there is a table,
-    else code.
+    weight = ((value - zero) * scale * step - minimum * min_step) * factor; value = table[code] if there is a
+    table, else code.
     """
 
     codes: Tensor                  # uint8 [n, k]
     bits: int
     size: int
-    scales: Tensor                 # float16 [n, groups], or int8 and then times `steps`
+    scales: Tensor                 # [n, groups] float16; int8 and then times `steps`; or one of 8 bits
     zero: int = 0                  # the same for all
     mins: Tensor | None = None     # float16 [n, groups], or uint8 and then times `min_steps`
     steps: Tensor | None = None    # float16 [n, k / 256]
     min_steps: Tensor | None = None
-    table: tuple[int, ...] | None = None  # 16 numbers from -128 to 127
+    table: tuple[int, ...] | None = None  # 16 numbers from -128 to 127, or from -16,383 to 16,383
+    factors: Tensor | None = None  # float32 [n]: with scales of 8 bits that are no steps, and large tables
 
     @property
     def kind(self) -> str:
         """As the kernels name it, after PARLOR_LINEAR_*."""
-        letter = "q" if self.is_plain else "g" if self.table is None else "t"
-        return f"{letter}{self.bits}"
+        if self.table is not None:
+            return "t4" if all(-128 <= value <= 127 for value in self.table) else "w4"
+        return f"{'q' if self.is_plain else 'g'}{self.bits}"
 
     @property
     def is_plain(self) -> bool:
         """Nothing but codes around one zero point, with a float16 scale each group."""
         return self.bits in (4, 8) and self.mins is None and self.steps is None and self.table is None
+
+    @property
+    def has_factors(self) -> bool:
+        return self.kind == "w4" or SCALE_KINDS.index(self.scales.dtype) > 1
+
+    @property
+    def numbers(self) -> tuple[Tensor, ...]:
+        """All that is kept beside the codes."""
+        parts = (self.scales, self.mins, self.steps, self.min_steps, self.factors)
+        return tuple(part for part in parts if part is not None)
 
     def dequantize(self) -> Tensor:
         """float32 [n, k], as ggml computes it: scale * step first."""
@@ -55,15 +70,18 @@ class Groups:
             values = values - self._mins().unsqueeze(-1)
         return values.view(n, k)
 
-    def widened(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """(codes, scales, zeros, bits) of pack_linear.
+    def widened(self) -> tuple[Tensor, Tensor, Tensor, int] | Tensor:
+        """(codes, scales, zeros, bits) of pack_linear, or the weight in float16 where the table is large.
 
         Codes take 4 or 8 bits; products of two scales, and minimums divided by them, are rounded to float16.
         """
+        if self.kind == "w4":
+            return self.dequantize().to(torch.float16)
         codes, zero = self.codes, self.zero
         if self.table is not None:
-            values = torch.tensor(self.table, device=codes.device) + TABLE_ZERO
-            codes, zero = values.to(torch.uint8)[codes.int()], TABLE_ZERO
+            zero = TABLE_ZEROS["t4"]
+            values = torch.tensor(self.table, device=codes.device) + zero
+            codes = values.to(torch.uint8)[codes.int()]
         scales = self._scales()
         zeros = torch.full(scales.shape, zero, dtype=torch.uint8, device=codes.device)
         if self.mins is not None:
@@ -76,14 +94,12 @@ class Groups:
 
     @property
     def widened_bits(self) -> int:
-        return 4 if self.bits <= 4 and self.table is None else 8
-
-    def table_bytes(self) -> list[int]:
-        """What the kernels look up: values + 128."""
-        return [value + TABLE_ZERO for value in self.table or ()]
+        return 16 if self.kind == "w4" else 4 if self.bits <= 4 and self.table is None else 8
 
     def _scales(self) -> Tensor:
-        return self._product(self.scales, self.steps)
+        """float32 [n, groups], steps and factors in them."""
+        scales = self._product(self.scales, self.steps)
+        return scales if self.factors is None else scales * self.factors.unsqueeze(-1)
 
     def _mins(self) -> Tensor:
         assert self.mins is not None
@@ -102,21 +118,39 @@ def check_groups(groups: Groups) -> None:
     if codes.dtype != torch.uint8 or codes.ndim != 2 or 0 in codes.shape:
         raise ValueError(f"codes are {codes.dtype} {tuple(codes.shape)}; expected uint8 [n, k], n and k > 0")
     n, k = codes.shape
-    if groups.size not in (16, 32) or k % 32 or (groups.steps is not None and k % STEP_COLUMNS):
-        raise ValueError(f"{k} columns in groups of {groups.size}; expected groups of 16 or 32 that fill "
-                         f"units of 32 columns, and with steps of {STEP_COLUMNS}")
-    levels = (torch.float16, torch.float16) if groups.steps is None else (torch.int8, torch.uint8)
+    if groups.table is not None and (groups.bits != 4 or len(groups.table) != 16
+                                     or max(map(abs, groups.table)) >= TABLE_ZEROS["w4"]):
+        raise ValueError(f"a table of {len(groups.table)} values for {groups.bits} bits; expected 16 for 4, "
+                         "none beyond 16,383")
+    _check_size(groups, k)
+    dtype = groups.scales.dtype
+    if dtype not in SCALE_KINDS or (dtype == torch.int8) != (groups.steps is not None):
+        raise ValueError(f"scales are {dtype}; expected int8 with steps, else float16 or floats of 8 bits")
+    if groups.has_factors and groups.kind != "w4" and (groups.table is None or groups.mins is not None):
+        raise ValueError(f"scales are {dtype}; expected them with a table only")
+    mins = torch.float16 if groups.steps is None else torch.uint8
     shape, steps = (n, k // groups.size), (n, k // STEP_COLUMNS)
-    for name, part, dtype, expected in (("scales", groups.scales, levels[0], shape),
-                                        ("mins", groups.mins, levels[1], shape),
+    for name, part, wanted, expected in (("scales", groups.scales, dtype, shape),
+                                        ("mins", groups.mins, mins, shape),
                                         ("steps", groups.steps, torch.float16, steps),
-                                        ("min_steps", groups.min_steps, torch.float16, steps)):
-        if part is not None and (part.dtype != dtype or tuple(part.shape) != expected):
-            raise ValueError(f"{name} are {part.dtype} {tuple(part.shape)}; expected {dtype} {expected}")
+                                        ("min_steps", groups.min_steps, torch.float16, steps),
+                                        ("factors", groups.factors, torch.float32, (n,))):
+        if part is not None and (part.dtype != wanted or tuple(part.shape) != expected):
+            raise ValueError(f"{name} are {part.dtype} {tuple(part.shape)}; expected {wanted} {expected}")
+    if (groups.factors is not None) != groups.has_factors:
+        raise ValueError(f"factors belong to scales of 8 bits and tables of 15, not to {groups.kind}")
     if (groups.mins is not None and groups.steps is not None) != (groups.min_steps is not None):
         raise ValueError("min_steps belong to minimums in two levels, and only to those")
-    if groups.table is not None and (groups.bits != 4 or len(groups.table) != 16):
-        raise ValueError(f"a table of {len(groups.table)} values for {groups.bits} bits; expected 16 for 4")
     if not 2 <= groups.bits <= 8 or int(codes.max()) >= 1 << groups.bits:
         raise ValueError(f"the largest code is {int(codes.max())}; {groups.bits}-bit codes end at "
                          f"{(1 << groups.bits) - 1}")
+
+
+def _check_size(groups: Groups, k: int) -> None:
+    size = groups.size
+    is_whole = size >= 32 and size & (size - 1) == 0 and k % max(size, 1) == 0 if groups.kind == "w4" \
+        else size in (16, 32)
+    if not is_whole or k % 32 or (groups.steps is not None and k % STEP_COLUMNS):
+        raise ValueError(f"{k} columns in groups of {size}; expected groups of 16 or 32 that fill "
+                         f"units of 32 columns, and with steps of {STEP_COLUMNS}; with a table of 15 bits "
+                         "any power of two that divides the columns")

@@ -249,11 +249,17 @@ PARLOR_API int sample(
 
 /* How a weight is kept. Quantized: weight[n][j] = (code[n][j] - zero[n][g]) * scale[n][g], g = j / group_size. */
 enum { PARLOR_LINEAR_Q4 = 0, PARLOR_LINEAR_Q8 = 1, PARLOR_LINEAR_F16 = 2, PARLOR_LINEAR_BF16 = 3, PARLOR_LINEAR_F32 = 4,
-/* In groups of 16 or 32, of 2 to 6 bits, and 4-bit codes into a table of 16 values (on the CPU only):
- * weight = (value - zero) * scale * step - minimum * min_step, value = table[code] or code. In two levels scales are int8,
- * minimums uint8, and every 256 columns have a float16 step and min_step; else scales and minimums are float16. */
+/* In groups, of 2 to 6 bits, and 4-bit codes into a table of 16 values, of 8 bits (_T4) or 15 (_W4) (on the CPU only):
+ * weight = (value - zero) * scale * step - minimum * min_step, value = table[code] or code; times the output's factor. */
        PARLOR_LINEAR_G2 = 5, PARLOR_LINEAR_G3 = 6, PARLOR_LINEAR_G4 = 7, PARLOR_LINEAR_G5 = 8, PARLOR_LINEAR_G6 = 9,
-       PARLOR_LINEAR_T4 = 10 };
+       PARLOR_LINEAR_T4 = 10, PARLOR_LINEAR_W4 = 11,
+/* Dense floats of 8 bits (e4m3; on the CPU only), times the output's factor and, where there are several groups, a scale for
+ * each group of columns of 16 outputs that are packed together. */
+       PARLOR_LINEAR_F8 = 12 };
+
+/* How scales of groups are kept. _STEPS: int8, minimums uint8, and every 256 columns have a float16 step and min_step.
+ * _E8M0: bytes b for 2^(b - 127), 0 for b = 0; _E4M3: 8-bit floats. Where scales are these, and of _W4, outputs have factors. */
+enum { PARLOR_SCALE_F16 = 0, PARLOR_SCALE_STEPS = 1, PARLOR_SCALE_E8M0 = 2, PARLOR_SCALE_E4M3 = 3 };
 
 /* How zero points are kept: one number for the whole weight (symmetric), a byte or a float16 for each group. _MIN: there
  * are minimums instead (of PARLOR_LINEAR_G*). */
@@ -263,13 +269,13 @@ enum { PARLOR_ZERO_ONE = 0, PARLOR_ZERO_U8 = 1, PARLOR_ZERO_F16 = 2, PARLOR_ZERO
  * The packed layout is described in cpu/linear/linear.h; one copy serves every instruction set. */
 struct linear_weight {
     int64_t n, k;              /* outputs, inputs */
-    int64_t group_size;        /* columns that share a scale, 1..k; 0 for dense kinds */
+    int64_t group_size;        /* columns that share a scale, 1..k; 0 for dense kinds but PARLOR_LINEAR_F8 */
     int32_t kind;              /* PARLOR_LINEAR_* */
     int32_t zero_kind;         /* PARLOR_ZERO_* */
-    int32_t zero;              /* the zero point of PARLOR_ZERO_ONE, 0..255 */
+    int32_t zero;              /* the zero point of PARLOR_ZERO_ONE, 0..255; of PARLOR_LINEAR_W4 at most 16,384 */
     int32_t exact;             /* 1: activations stay float32; 0: they are rounded to 12 bits in spans */
-    int32_t two_levels;        /* 1: scales count in steps */
-    uint8_t table[16];         /* of PARLOR_LINEAR_T4: the values + 128 */
+    int32_t scale_kind;        /* PARLOR_SCALE_* */
+    uint16_t table[16];        /* the values + zero: at most 255 of PARLOR_LINEAR_T4, 32,767 of _W4 */
     const float* bias;         /* [n] or null */
     const int32_t* perm;       /* [k] or null: column j of the codes multiplies x[perm[j]] */
 
@@ -283,8 +289,10 @@ struct linear_weight {
     const void* zeros;
     const void* blocks;
     const void* spans;
-    const uint16_t* steps;     /* float16, in two levels */
+    const uint16_t* steps;     /* float16, of PARLOR_SCALE_STEPS */
     const uint16_t* min_steps;
+    const float* factors;      /* or null */
+    const float* block_scales; /* of PARLOR_LINEAR_F8, or null */
 };
 
 /* Check the first part of *weight and set its sizes, nbytes among them. Dense kinds have no groups. */
@@ -298,19 +306,26 @@ PARLOR_API int linear_pack_quantized(
     const void* zeros,             /* uint8 or float16 [n, groups] by zero_kind; unused for PARLOR_ZERO_ONE */
     void* buffer, void* stream);
 PARLOR_API int linear_pack_groups(
-    struct linear_weight* weight,  /* as linear_plan() left it, of PARLOR_LINEAR_G* or _T4 */
+    struct linear_weight* weight,  /* as linear_plan() left it, of PARLOR_LINEAR_G*, _T4 or _W4 */
     const uint8_t* codes,          /* [n, k] one code a byte */
-    const void* scales,            /* float16 or int8 [n, groups] */
+    const void* scales,            /* [n, groups], by scale_kind float16 or bytes */
     const void* mins,              /* float16 or uint8 [n, groups], or null */
     const uint16_t* steps,         /* float16 [n, k / 256], or null */
     const uint16_t* min_steps,     /* the same */
+    const float* factors,          /* [n], or null */
     void* buffer, void* stream);
 PARLOR_API int linear_pack_dense(
     struct linear_weight* weight,
     const void* values,            /* [n, k] float16, bfloat16 or float32 by kind */
     void* buffer, void* stream);
+PARLOR_API int linear_pack_float8(
+    struct linear_weight* weight,  /* of PARLOR_LINEAR_F8; its group_size is k, or a multiple of 32 */
+    const uint8_t* values,         /* [n, k] e4m3, none of them NaN */
+    const float* factors,          /* [n] */
+    const float* block_scales,     /* [ceil(n / 16), groups], unused for one group */
+    void* buffer, void* stream);
 
-/* out[t] = weight[token_ids[t]] * scale, of PARLOR_LINEAR_G* or _T4; or of _Q4 or _Q8 without perm, with one zero point and
+/* out[t] = weight[token_ids[t]] * scale, of PARLOR_LINEAR_G*, _T4, _W4 or _F8; or of _Q4 or _Q8 without perm, with one zero point and
  * groups of multiples of 32 columns. On the CPU only. */
 PARLOR_API int embed_packed(
     const struct linear_weight* weight,

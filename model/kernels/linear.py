@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from model.kernels.binding import Library
-from model.kernels.groups import TABLE_ZERO, Groups, check_groups
+from model.kernels.float8 import Float8, check_float8
+from model.kernels.groups import SCALE_KINDS, TABLE_ZEROS, Groups, check_groups
 from model.kernels.linear_checks import (
     DENSE_KINDS,
     EPILOGUES,
@@ -26,7 +27,7 @@ from model.kernels.linear_checks import (
     check_quantized,
 )
 
-KINDS = ("q4", "q8", "f16", "bf16", "f32", "g2", "g3", "g4", "g5", "g6", "t4")
+KINDS = ("q4", "q8", "f16", "bf16", "f32", "g2", "g3", "g4", "g5", "g6", "t4", "w4", "f8")
 """In the order of PARLOR_LINEAR_* in kernels.h."""
 ZERO_ONE, ZERO_U8, ZERO_F16, ZERO_MIN = range(4)
 """PARLOR_ZERO_* in kernels.h."""
@@ -41,12 +42,12 @@ class WeightStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("n", "k", "group_size")),
-        *((name, ctypes.c_int32) for name in ("kind", "zero_kind", "zero", "exact", "two_levels")),
-        ("table", ctypes.c_uint8 * 16),
+        *((name, ctypes.c_int32) for name in ("kind", "zero_kind", "zero", "exact", "scale_kind")),
+        ("table", ctypes.c_uint16 * 16),
         *((name, ctypes.c_void_p) for name in ("bias", "perm")),
         *((name, ctypes.c_int64) for name in ("padded_k", "num_groups", "num_blocks", "num_spans", "nbytes")),
         *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks", "spans", "steps",
-                                                 "min_steps")),
+                                                 "min_steps", "factors", "block_scales")),
     ]
 
 
@@ -130,11 +131,12 @@ class LinearOperations:
             return self.pack_linear(codes, groups.scales, zeros, groups.size, groups.bits, None, bias, exact)
         check_perm_and_bias(*codes.shape, None, bias)
         struct = _new_struct(codes, groups.kind, exact, bias, None)
-        struct.group_size, struct.two_levels = groups.size, groups.steps is not None
+        struct.group_size, struct.scale_kind = groups.size, SCALE_KINDS.index(groups.scales.dtype)
         struct.zero_kind, struct.zero = (ZERO_ONE, groups.zero) if groups.mins is None else (ZERO_MIN, 0)
         if groups.table is not None:
-            struct.zero, struct.table = TABLE_ZERO, (ctypes.c_uint8 * 16)(*groups.table_bytes())
-        parts = (codes, groups.scales, groups.mins, groups.steps, groups.min_steps)
+            struct.zero = TABLE_ZEROS[groups.kind]
+            struct.table = (ctypes.c_uint16 * 16)(*(value + struct.zero for value in groups.table))
+        parts = (codes, groups.scales, groups.mins, groups.steps, groups.min_steps, groups.factors)
         sources = [None if part is None else part.contiguous() for part in parts]
         return self._pack("linear_pack_groups", struct, sources, bias, None)
 
@@ -143,6 +145,16 @@ class LinearOperations:
         check_dense(weight, bias)
         struct = _new_struct(weight, DENSE_KINDS[weight.dtype], exact, bias, None)
         return self._pack("linear_pack_dense", struct, [weight.contiguous()], bias, None)
+
+    def pack_float8(self, weight: Float8, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+        """Pack floats of 8 bits as they are. ValueError if the parts do not fit together."""
+        check_float8(weight)
+        check_perm_and_bias(*weight.values.shape, None, bias)
+        struct = _new_struct(weight.values, "f8", exact, bias, None)
+        struct.group_size = weight.size
+        parts = (weight.values, weight.factors, weight.scales)
+        sources = [None if part is None else part.contiguous() for part in parts]
+        return self._pack("linear_pack_float8", struct, sources, bias, None)
 
     def linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
                eps: float = 0.0, epilogue: str = "store") -> None:

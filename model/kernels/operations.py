@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from model.kernels.float8 import Float8
 from model.kernels.groups import Groups
 from model.kernels.sampling import SamplingRow
 
@@ -140,6 +141,9 @@ class Operations(Protocol):
                     exact: bool = False) -> PackedWeight: ...
 
     def pack_groups(self, groups: Groups, bias: Tensor | None = None,
+                    exact: bool = False) -> PackedWeight: ...
+
+    def pack_float8(self, weight: Float8, bias: Tensor | None = None,
                     exact: bool = False) -> PackedWeight: ...
 
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.formats.weights import DenseMatrix, GroupMatrix, Matrix, WeightReader, join
+from model.formats.weights import DenseMatrix, Float8Matrix, GroupMatrix, Matrix, WeightReader, join
 from model.kernels.operations import Operations, PackedWeight
 from model.network.place import Place
 
@@ -76,6 +76,8 @@ def pack(ops: Operations, matrices: list[Matrix], exact: bool) -> Linear:
 def _packed(ops: Operations, matrix: Matrix, exact: bool) -> PackedWeight:
     if isinstance(matrix, DenseMatrix):
         return ops.pack_dense(matrix.weight, bias=matrix.bias, exact=exact)
+    if isinstance(matrix, Float8Matrix):
+        return ops.pack_float8(matrix.float8, bias=matrix.bias, exact=exact)
     if isinstance(matrix, GroupMatrix):
         return ops.pack_groups(matrix.groups, bias=matrix.bias, exact=exact)
     return ops.pack_linear(matrix.codes, matrix.scales, matrix.zeros, matrix.group_size, bits=matrix.bits,

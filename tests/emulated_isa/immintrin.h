@@ -325,6 +325,38 @@ EMULATED_CALL __m512i _mm512_srli_epi32(__m512i a, unsigned count) {
     const emulated::Words x(a);
     return emulated::each_lane<emulated::Words>([&](int i) { return count < 32 ? x[i] >> count : 0; });
 }
+inline __m512i _mm512_set1_epi16(short x) {
+    return emulated::each_lane<emulated::Lanes<short, __m512i>>([&](int) { return x; });
+}
+EMULATED_CALL __m512i _mm512_slli_epi16(__m512i a, unsigned count) {
+    const emulated::Shorts x(a);
+    return emulated::each_lane<emulated::Shorts>([&](int i) { return static_cast<uint16_t>(count < 16 ? x[i] << count : 0); });
+}
+EMULATED_CALL __m512i _mm512_srai_epi16(__m512i a, unsigned count) {
+    const emulated::Lanes<int16_t, __m512i> x(a);
+    return emulated::each_lane<emulated::Lanes<int16_t, __m512i>>(
+        [&](int i) { return static_cast<int16_t>(x[i] >> (count < 16 ? count : 15)); });
+}
+inline __m256i _mm256_and_si256(__m256i a, __m256i b) { return a & b; }
+EMULATED_CALL __m256i _mm256_cvtepu8_epi16(__m128i a) {
+    const emulated::Lanes<uint8_t, __m128i> x(a);
+    return emulated::each_lane<emulated::Halves>([&](int i) { return uint16_t{x[i]}; });
+}
+EMULATED_CALL __m256i _mm256_slli_epi16(__m256i a, unsigned count) {
+    const emulated::Halves x(a);
+    return emulated::each_lane<emulated::Halves>([&](int i) { return static_cast<uint16_t>(count < 16 ? x[i] << count : 0); });
+}
+EMULATED_CALL __m256i _mm256_srai_epi16(__m256i a, unsigned count) {
+    const emulated::Lanes<int16_t, __m256i> x(a);
+    return emulated::each_lane<emulated::Lanes<int16_t, __m256i>>(
+        [&](int i) { return static_cast<int16_t>(x[i] >> (count < 16 ? count : 15)); });
+}
+// Of an index the lowest four bits count.
+EMULATED_CALL __m512 _mm512_permutexvar_ps(__m512i order, __m512 a) {
+    const emulated::Words place(order);
+    const emulated::Floats x(a);
+    return emulated::each_lane<emulated::Floats>([&](int i) { return x[static_cast<int>(place[i] & 15)]; });
+}
 EMULATED_CALL __m512i _mm512_srlv_epi32(__m512i a, __m512i counts) {
     const emulated::Words x(a), count(counts);
     return emulated::each_lane<emulated::Words>([&](int i) { return count[i] < 32 ? x[i] >> count[i] : 0; });

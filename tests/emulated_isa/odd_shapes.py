@@ -19,6 +19,7 @@ from model.kernels.cpu_kernels import CpuKernels
 from tests.emulated_isa import EMULATED, machine_isas
 from tests.kernels import (
     test_attention,
+    test_float8,
     test_groups,
     test_kernels,
     test_linear,
@@ -51,6 +52,8 @@ def run(kernels: CpuKernels) -> None:
     for form in test_groups.FORMS:
         for exact in (True, False):
             test_groups.test_products_match_float64(kernels, form, exact)
+    for form in test_float8.FORMS:
+        test_float8.test_products_match_float64(kernels, form)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         test_linear.test_dense_weights_match_float64(kernels, dtype)
         test_kernels.test_embed_equals_the_table_rows_exactly(kernels, dtype, 7)

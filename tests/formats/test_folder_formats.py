@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 
 from model.files import ModelLoadError
 from model.formats.awq import AwqReader
-from model.formats.bitsandbytes import BitsAndBytesReader
+from model.formats.bitsandbytes import BitsAndBytesReader, whole_numbers
 from model.formats.checkpoint import open_checkpoint
 from model.formats.compressed_tensors import CompressedTensorsReader
 from model.formats.fp8 import Fp8Reader
 from model.formats.safetensors_reader import TensorFolder
-from model.formats.weights import DenseMatrix
+from model.formats.weights import DenseMatrix, Float8Matrix, GroupMatrix, join
+from model.kernels import load_kernels
 from model.model_config import ModelConfig
 from tests.formats.test_formats import weight_of
 from tests.helpers.tiny_models import write_model
@@ -29,18 +30,27 @@ def opened(folder, tensors):
     return TensorFolder(folder)
 
 
-def check(reader, weight, error=0.0):
-    """What the reader makes of module m [N, K]; a bias of ones belongs to it."""
+def check(reader, weight, error=0.0, kind=None):
+    """What the reader makes of module m [N, K]; a bias of ones belongs to it. It takes what is announced."""
     assert reader.is_quantized("m")
     info, matrix = reader.matrix_info("m", N, K), reader.matrix("m", N, K)
     if isinstance(matrix, DenseMatrix):
         assert info.nbytes == matrix.weight.nbytes
         found = matrix.weight.double().numpy()
+    elif isinstance(matrix, Float8Matrix | GroupMatrix):
+        is_float8 = isinstance(matrix, Float8Matrix)
+        parts, kernels = matrix.float8 if is_float8 else matrix.groups, load_kernels(threads=1)
+        packed = (kernels.pack_float8 if is_float8 else kernels.pack_groups)(parts)
+        assert (info.kind, info.widened.kind[0]) == (packed.kind, "f")
+        assert info.nbytes <= packed.nbytes <= info.nbytes + 256  # with tables of a fixed size, aligned
+        found = parts.dequantize().double().numpy()
     else:
         assert info.kind == f"q{matrix.bits}"
         found = weight_of(matrix)
     assert np.abs(found - weight).max() <= error
     assert matrix.bias.tolist() == [1.0] * N
+    assert kind is None or info.kind == kind
+    return matrix
 
 
 def words(codes, bits):
@@ -109,22 +119,38 @@ def test_bytes_with_a_scale_a_row(tmp_path):
     check(CompressedTensorsReader(opened(tmp_path, tensors), {}, False), values * scales.double().numpy())
 
 
-@pytest.mark.parametrize(("exact", "error"), [(True, 0.0), (False, 2e-4)])
-@pytest.mark.parametrize("scales", ["one", "rows", "blocks"])
-def test_fp8_with_scales_of_every_shape(tmp_path, scales, exact, error):
-    """Blocks of 10 x 24: ragged at both ends."""
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("scales", ["one", "rows", "blocks", "columns", "whole"])
+def test_fp8_with_scales_of_every_shape(tmp_path, scales, exact):
+    """They stay as they are, but in blocks of 10 x 24, ragged at both ends."""
+    is_kept = scales != "blocks"
     weight = torch.randn(N, K).to(torch.float8_e4m3fn)
-    scale = {"one": torch.tensor(0.125), "rows": halves(N, 1).float(), "blocks": halves(2, 3).float()}[scales]
+    block = {"columns": (16, 32), "whole": (16, 64)}.get(scales, (10, 24))
+    shape = {"rows": (N, 1), "blocks": (2, 3), "columns": (1, 2), "whole": (1, 1)}.get(scales, ())
+    scale = halves(*shape).float()
     spread = scale
-    if scales == "blocks":
-        spread = scale.repeat_interleave(10, 0)[:N].repeat_interleave(24, 1)[:, :K]
+    if scales not in ("one", "rows"):
+        spread = scale.repeat_interleave(block[0], 0)[:N].repeat_interleave(block[1], 1)[:, :K]
     tensors = {"weight": weight, "weight_scale_inv": scale, "activation_scale": torch.tensor(9.0), **BIAS}
-    reader = Fp8Reader(opened(tmp_path, tensors), {"weight_block_size": [10, 24]}, exact)
-    check(reader, (weight.float() * spread).double().numpy(), error)
+    reader = Fp8Reader(opened(tmp_path, tensors), {"weight_block_size": list(block)}, exact)
+    wanted = (weight.float() * spread).double().numpy()
+    matrix = check(reader, wanted, 0.0 if exact or is_kept else 2e-4,
+                   "f8" if is_kept else "f32" if exact else "f16")
+    if is_kept:  # what stands side by side is multiplied by at once
+        both = join([matrix, matrix])[0].float8.dequantize()
+        assert torch.equal(both, matrix.float8.dequantize().repeat(2, 1))
     del tensors["weight_scale_inv"]
-    if scales != "blocks":  # as compressed-tensors calls it
+    if scales in ("one", "rows"):  # as compressed-tensors calls it
         other = CompressedTensorsReader(opened(tmp_path, tensors | {"weight_scale": scale}), {}, exact)
-        check(other, (weight.float() * spread).double().numpy(), error)
+        check(other, wanted, kind="f8")
+
+
+def test_fp8_with_a_number_that_is_none_is_told(tmp_path):
+    weight = torch.full((N, K), 0x81, dtype=torch.uint8)
+    weight[3, 5] = 0xFF
+    tensors = {"weight": weight.view(torch.float8_e4m3fn), "weight_scale": torch.tensor(1.0)}
+    with pytest.raises(ModelLoadError, match=r"m\.weight holds NaN"):
+        Fp8Reader(opened(tmp_path, tensors), {}, False).matrix("m", N, K)
 
 
 @pytest.mark.parametrize("tool", ["compressed-tensors", "modelopt"])
@@ -139,7 +165,8 @@ def test_nvfp4_has_16_weights_a_scale(tmp_path, tool):
     values = np.array([*FP4, *(-value for value in FP4)])[codes]
     weight = values * scales.double().numpy()[:, np.arange(K) // 16] * factor
     folder = opened(tmp_path, tensors | {"weight_scale": scales, **BIAS})
-    check(CompressedTensorsReader(folder, {}, True), weight)
+    for exact in (True, False):
+        check(CompressedTensorsReader(folder, {}, exact), weight, kind="t4")
 
 
 def quant_state(**state):
@@ -165,8 +192,33 @@ def test_4_bits_of_bitsandbytes(tmp_path, nested):
         tensors |= {"weight.absmax": factors, "weight.quant_state.bitsandbytes__nf4": quant_state()}
     weight = (values[codes] * factors[torch.arange(N * K) // 32].view(N, K)).double().numpy()
     reader = BitsAndBytesReader(opened(tmp_path, tensors), True)
-    check(reader, weight, 1e-7)
+    check(reader, weight, 1e-7, kind="f32")
+    check(BitsAndBytesReader(reader.folder, False), weight, 6e-4 * np.abs(weight).max(), kind="w4")
     assert reader.describe() == "bitsandbytes nf4"
+
+
+def test_bitsandbytes_own_table_of_fp4_is_kept_to_the_bit():
+    """Its numbers are multiples of 1 / 192; those of any other table are off by 1 / 32,766 at most."""
+    values = torch.tensor([0, 1, 128, 192, 64, 96, 32, 48, 0, -1, -128, -192, -64, -96, -32, -48]) / 192
+    table, step = whole_numbers(values)
+    torch.testing.assert_close(torch.tensor(table) * step, values, rtol=1e-6, atol=0)
+    values = torch.randn(16)
+    table, step = whole_numbers(values)
+    assert max(map(abs, table)) <= 16383
+    assert (torch.tensor(table) * step - values).abs().max() < values.abs().max() / 32766
+    assert whole_numbers(torch.zeros(16)) == ((0,) * 16, 0.0)
+
+
+@pytest.mark.parametrize(("columns", "size"), [(96, 64), (64, 16)])
+def test_4_bits_whose_factors_do_not_begin_with_rows_are_widened(tmp_path, columns, size):
+    codes, values, factors = numbers(N, columns), torch.randn(16), halves(N * columns // size).float()
+    packed = torch.from_numpy((codes[:, ::2] << 4 | codes[:, 1::2]).astype(np.uint8).reshape(-1, 1))
+    tensors = {"weight": packed, "weight.quant_map": values, "weight.absmax": factors,
+               "weight.quant_state.bitsandbytes__nf4": quant_state(shape=[N, columns], blocksize=size)}
+    reader = BitsAndBytesReader(opened(tmp_path, tensors), False)
+    weight = values[codes] * factors[torch.arange(N * columns) // size].view(N, columns)
+    assert reader.matrix_info("m", N, columns).kind == "f16"
+    torch.testing.assert_close(reader.matrix("m", N, columns).weight, weight.half())
 
 
 def test_8_bits_of_bitsandbytes(tmp_path):

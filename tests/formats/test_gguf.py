@@ -25,12 +25,14 @@ def random_blocks(kind, rows, columns, seed=0):
     block, size = gguf.GGML_QUANT_SIZES[kind]
     raw = rng.integers(0, 256, (rows, columns // block, size), dtype=np.uint8)
     halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
-              "Q4_1": (0, 2), "Q5_1": (0, 2), "MXFP4": ()}.get(kind.name, (0,))
+              "Q4_1": (0, 2), "Q5_1": (0, 2), "MXFP4": (), "NVFP4": ()}.get(kind.name, (0,))
     for at in halves:
         numbers = rng.normal(0, 0.1, (rows, columns // block, 1)).astype(np.float16)
         raw[:, :, at:at + 2] = numbers.view(np.uint8)
     if kind.name == "MXFP4":
         raw[:, :, 0] = rng.integers(110, 135, raw.shape[:2])
+    if kind.name == "NVFP4":  # no scale has a sign
+        raw[:, :, :4] &= 0x7F
     return raw.reshape(rows, -1)
 
 
@@ -49,7 +51,7 @@ def test_types_have_the_numbers_and_sizes_of_the_gguf_package(kind):
 
 def test_every_type_that_people_use_can_be_computed_with():
     assert set(SUPPORTED) == {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K",
-                              "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"}
+                              "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"}
 
 
 def test_groups_in_two_levels_by_hand():

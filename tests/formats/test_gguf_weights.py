@@ -62,7 +62,7 @@ def test_a_tied_head_and_biases_are_found(tmp_path):
 
 
 def test_weights_that_take_more_memory_than_in_the_file_are_told(tmp_path):
-    """FP8 becomes float16; GGUF's blocks of 8 bits stay as they are."""
+    """FP8 in blocks of 8 x 8 becomes float16; GGUF's blocks of 8 bits stay as they are."""
     tensors = random_tensors(TINY)
     lines = {}
     for name in ("fp8", "gguf"):
@@ -73,8 +73,9 @@ def test_weights_that_take_more_memory_than_in_the_file_are_told(tmp_path):
         else:
             path = write_model(tmp_path / "fp8", tensors={
                 key: t.to(torch.float8_e4m3fn) if "proj" in key else t for key, t in tensors.items()
-            } | {key + "_scale_inv": torch.tensor(1.0) for key in tensors if "proj" in key},
-                quantization_config={"quant_method": "fp8"})
+            } | {key + "_scale_inv": torch.ones(-(-len(t) // 8), -(-t.shape[1] // 8))
+                 for key, t in tensors.items() if "proj" in key},
+                quantization_config={"quant_method": "fp8", "weight_block_size": [8, 8]})
         load_engine(path, EngineConfig(device="cpu", threads=1), report=lines[name].append).close()
     assert any(line.startswith("the weights take 1.") for line in lines["fp8"])
     assert not any("times their size" in line for line in lines["gguf"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.kernels.float8 import Float8, check_float8
 from model.kernels.groups import Groups, check_groups
 from model.kernels.linear_checks import (
     DENSE_KINDS,
@@ -82,8 +83,7 @@ def pack_groups(groups: Groups, bias: Tensor | None = None, exact: bool = False)
     """A weight in small groups; its meaning is Groups.dequantize(). Raises ValueError if parts do not fit."""
     check_groups(groups)
     check_perm_and_bias(*groups.codes.shape, None, bias)
-    parts = (groups.scales, groups.mins, groups.steps, groups.min_steps)
-    nbytes = groups.codes.numel() * groups.bits // 8 + sum(part.nbytes for part in parts if part is not None)
+    nbytes = groups.codes.numel() * groups.bits // 8 + sum(part.nbytes for part in groups.numbers)
     return LinearWeight(groups.kind, groups.dequantize(), bias, None, nbytes)
 
 
@@ -91,6 +91,13 @@ def pack_dense(weight: Tensor, bias: Tensor | None = None, exact: bool = False) 
     """A dense weight [n, k] of float16, bfloat16 or float32. Raises ValueError for anything else."""
     check_dense(weight, bias)
     return LinearWeight(DENSE_KINDS[weight.dtype], weight.float(), bias, None, weight.nbytes)
+
+
+def pack_float8(weight: Float8, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+    """Floats of 8 bits; their meaning is Float8.dequantize(). Raises ValueError if parts do not fit."""
+    check_float8(weight)
+    check_perm_and_bias(*weight.values.shape, None, bias)
+    return LinearWeight("f8", weight.dequantize(), bias, None, weight.nbytes)
 
 
 def linear(x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,

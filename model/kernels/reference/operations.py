@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from model.kernels.reference.cache import cache_kind, hadamard, read_keys, read_values, write
-from model.kernels.reference.linear import LinearWeight, linear, pack_dense, pack_groups, pack_linear
+from model.kernels.reference.linear import (
+    LinearWeight,
+    linear,
+    pack_dense,
+    pack_float8,
+    pack_groups,
+    pack_linear,
+)
 from model.kernels.reference.states import gated_delta, mamba2, short_conv
 from model.kernels.sampling import SamplingRow
 
@@ -391,6 +398,7 @@ class ReferenceOperations:
     pack_linear = staticmethod(pack_linear)
     pack_dense = staticmethod(pack_dense)
     pack_groups = staticmethod(pack_groups)
+    pack_float8 = staticmethod(pack_float8)
     looks_up_packed = True
     linear = staticmethod(linear)
 
