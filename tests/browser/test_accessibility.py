@@ -160,7 +160,7 @@ def test_nothing_moves_for_those_who_asked_for_that(new_context, site):
 def test_sliders_and_the_meter_can_be_seen_in_forced_colours(new_context, site):
     page = new_context(forced_colors="active").new_page()
     go_to(page, site.import_path(["Hello " * 400, "And more " * 400]))
-    expect(page.locator(".meter-fill")).not_to_have_attribute("style", "width: 0%;")
+    expect(page.locator("#status-line .meter-fill")).not_to_have_attribute("style", "width: 0%;")
     slider = page.locator("[data-parameter=temperature] .slider")
     number = page.locator("[data-parameter=temperature] .number")
     pictures = []
@@ -172,9 +172,10 @@ def test_sliders_and_the_meter_can_be_seen_in_forced_colours(new_context, site):
         track = {"x": box["x"] + 30, "y": box["y"], "width": box["width"] - 60, "height": box["height"]}
         pictures.append(page.screenshot(clip=track))  # without the thumb: the filled part tells the value
     assert pictures[0] != pictures[1]
-    assert page.eval_on_selector(".meter", "one => getComputedStyle(one).borderTopWidth") == "1px"
+    border = "one => getComputedStyle(one).borderTopWidth"
+    assert page.eval_on_selector("#status-line .meter", border) == "1px"
     fill, ground = page.evaluate(
-        """() => [".meter-fill", ".meter"].map((one) =>
+        """() => ["#status-line .meter-fill", "#status-line .meter"].map((one) =>
              getComputedStyle(document.querySelector(one)).backgroundColor)"""
     )
     assert fill != ground

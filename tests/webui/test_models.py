@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from model import Catalogue, ModelLoadError, ModelSlot
-from model.catalogue.places import Place
-from model.config import EngineConfig
+from model import ModelLoadError
 from tests.helpers.api import MARLOW, Page, parse_events, wait_until
-from tests.helpers.fake_model import FakeModel
-from tests.helpers.tiny_models import write_model
+from tests.helpers.shelf import Shelf
 
-ENGINE = EngineConfig(device="cpu", threads=1)
 SECRET = "somebodys-folder"
-
-
-class NamedModel(FakeModel):
-    def __init__(self, name):
-        super().__init__()
-        self.name = name
-
-    def info(self):
-        return super().info() | {"name": self.name}
-
-
-class Shelf:
-    """Two models on disk, and a loader that tests hold and break."""
-
-    def __init__(self, folder):
-        for name in ("one", "two"):
-            write_model(folder / name)
-        (folder / "broken.gguf").write_bytes(b"GGUF\x09")
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.error = None
-        self.models = []
-        self.slot = ModelSlot(self.load, Catalogue([Place("Models folder", folder)], ENGINE), ENGINE)
-        self.ids = {entry.found.name: entry.found.id for entry in self.slot.catalogue.look()}
-
-    def load(self, path, config, *, name, progress, report):
-        progress("Loading", 0.5)
-        while not self.go_on.wait(0.005):
-            progress("Loading", 0.5)
-        if self.error:
-            raise self.error
-        self.models.append(NamedModel(name))
-        return self.models[-1]
 
 
 @pytest.fixture
@@ -55,8 +16,7 @@ def shelf(tmp_path):
     (tmp_path / SECRET).mkdir()
     shelf = Shelf(tmp_path / SECRET)
     yield shelf
-    shelf.go_on.set()
-    shelf.slot.close()
+    shelf.close()
 
 
 @pytest.fixture

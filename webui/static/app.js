@@ -2,6 +2,7 @@
 /**
  * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each
  * part knows only the store, the room and the few functions that it is given here.
+ * @import { Slot } from "./types.js"
  */
 
 import { announce } from "./base/announce.js";
@@ -20,6 +21,7 @@ import { toast, toastError } from "./overlays/toast.js";
 import { copyText } from "./text/code.js";
 import { createChips } from "./chat/chips.js";
 import { createComposer } from "./chat/composer.js";
+import { createModelLine } from "./chat/model-line.js";
 import { createStatusLine } from "./chat/status-line.js";
 import { createTranscript } from "./chat/transcript.js";
 import { createWelcome } from "./chat/welcome.js";
@@ -81,8 +83,16 @@ const chips = createChips(store, room, {
 });
 createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
 
+createModelLine(store, room, {
+  openModels,
+  loadNamed: async (name) => (await modelMenu()).loadNamed(name),
+  cancel: async () => (await modelMenu()).cancel(),
+});
+
 /** @type {Promise<{choose: (id: string) => void}> | null} */
 let panel = null;
+/** @type {Promise<ReturnType<typeof import("./panels/models.js").createModels>> | null} */
+let models = null;
 
 /** The settings, loaded once the chat is on the page. */
 function rightPanel() {
@@ -93,13 +103,28 @@ function rightPanel() {
       library,
       speak,
       editBot: openBotEditor,
+      openModels,
     }),
   );
   return panel;
 }
 
+/** The menu of models, loaded when it is wanted. */
+function modelMenu() {
+  models ||= import("./panels/models.js").then(({ createModels }) =>
+    createModels(store, { took: changes.took }),
+  );
+  return models;
+}
+
+async function openModels() {
+  frame.closeDrawer();
+  (await modelMenu()).open();
+}
+
 const changes = followChanges(store, {
   changed: takeChanges,
+  slot: takeSlot,
   gone: (inMs) => showBanner(inMs),
   async back() {
     byId("banner").hidden = true;
@@ -265,6 +290,19 @@ async function takeChanges(news) {
   } else if (id && (news.full || news.sessions.some((one) => one.id === id && isNews(one)))) await room.refresh();
 }
 
+/** Another model, or none, or why not. @param {Slot} before @param {Slot} now */
+async function takeSlot(before, now) {
+  if (now.problem && now.problem !== before.problem && !(await models)?.isOpen)
+    toast(now.problem, { serious: true });
+  if (now.version === before.version) return;
+  if (now.phase === "ready") announce(`${now.name} is loaded.`);
+  if (now.phase === "empty") announce("No model is loaded.");
+  const status = await get("/api/status").catch(toastError);
+  if (status) store.set({ status });
+  await reloadSettings();
+  room.refresh();
+}
+
 /** @param {any} summary */
 function isNews(summary) {
   const { session, live } = store.state;
@@ -319,6 +357,7 @@ function appMenu(anchor) {
     choice("light", "Light"),
     choice("dark", "Dark"),
     "line",
+    { label: "Models", icon: "armchair", onSelect: openModels },
     { label: "Import a session", icon: "upload", onSelect: library.import },
     { label: "Keyboard", icon: "keyboard", onSelect: openKeyList },
     store.state.settings?.password && { label: "Log out", icon: "log-out", onSelect: logOut },
@@ -384,6 +423,7 @@ async function start() {
     sessions: list.sessions,
     problems: list.problems || [],
     status,
+    slot: status.slot,
   });
   if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted, reading);
   else await openNew();

@@ -39,7 +39,7 @@
  *
  * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[],
  *   presets: Preset[],
- *   limits: Record<string, number>, password: boolean}} Settings
+ *   limits: Record<string, any>, password: boolean}} Settings
  *
  * A reply that is being written, as far as this page has read it.
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string,
@@ -49,12 +49,21 @@
  *   cached: number} | null,
  *   stats: Record<string, any> | null}} Live
  *
- * @typedef {{model: Record<string, any>, engine: Record<string, any>, version: string,
- *   changes: number}} Status
+ * @typedef {{model: Record<string, any> | null, engine: Record<string, any> | null, slot: Slot,
+ *   version: string, changes: number}} Status
+ *
+ * What is loaded, or on its way.
+ * @typedef {{phase: "empty" | "asleep" | "checking" | "waiting" | "loading" | "ready", id: string,
+ *   name: string, coming_id: string, coming_name: string, what: string, share: number, problem: string,
+ *   version: number}} Slot
+ *
+ * @typedef {{id: string, name: string, place: string, where: string, size_bytes: number, is_read: boolean,
+ *   problem: string, fits: boolean | null, advice: string, family?: string, quantization?: string,
+ *   num_parameters?: number, max_positions?: number, memory_bytes?: number, max_seq_len?: number}} Model
  *
  * @typedef {{file: string, message: string}} FileProblem
  *
- * @typedef {{status: Status | null, settings: Settings | null, bots: Bot[], sessions: Summary[],
+ * @typedef {{status: Status | null, slot: Slot | null, settings: Settings | null, bots: Bot[], sessions: Summary[],
  *   problems: FileProblem[], query: string,
  *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
  *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null,

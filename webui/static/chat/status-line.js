@@ -1,14 +1,13 @@
 // @ts-check
 /**
  * The line under the composer: how full the model's memory is, how the prompt was read, how fast it writes.
- * And the machine's line at the foot of the left panel.
  * @import { Message } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
 
 import { byId, h, setText } from "../base/dom.js";
-import { bytes, count, duration, speed } from "../base/format.js";
+import { count, duration, speed } from "../base/format.js";
 import { openMenu } from "../overlays/menu.js";
 
 /** A context with less left than this is full: what was said first is left out, and replies are cut. */
@@ -71,26 +70,7 @@ export function createStatusLine(store, room, page) {
     setText(firstToken, n.seconds_to_first_token ? `First token ${duration(n.seconds_to_first_token)}` : "");
   }
 
-  function updateMachine() {
-    const { status } = store.state;
-    const model = status?.model;
-    const { memory_bytes: memory, gpu_memory_bytes: gpu, gpu_memory_total_bytes: total } = status?.engine || {};
-    const problem = status?.engine?.problem;
-    byId("machine").replaceChildren(
-      h("span", {
-        class: "machine-model",
-        text: model ? [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ") : "",
-      }),
-      problem
-        ? h("span", { text: "The engine has stopped", title: problem })
-        : gpu
-          ? h("span", { text: `${bytes(gpu)} of ${bytes(total)}`, title: "GPU memory in use" })
-          : h("span", { text: memory ? bytes(memory) : "", title: "Memory that the server uses" }),
-    );
-  }
-
   store.on(["session", "live", "context", "status", "viewLeaf"], update);
-  store.on(["status"], updateMachine);
   return { update };
 }
 
@@ -132,9 +112,4 @@ function promptText(n) {
   const time = n.prompt_seconds ? ` in ${duration(n.prompt_seconds)}` : "";
   const cached = n.cached_tokens ? `, ${count(n.cached_tokens)} from cache` : "";
   return `Prompt ${count(n.prompt_tokens)}${time}${cached}`;
-}
-
-/** "4-bit GPTQ g64" is "4-bit" where there is little room. @param {string | undefined} text */
-function shortQuantization(text) {
-  return (text || "").split(" ")[0];
 }

@@ -37,14 +37,15 @@ const STATUS = {
   pages_total: ["Cache pages", count],
 };
 
-/** @param {Store} store */
-export function createModelTab(store) {
+/** @param {Store} store @param {() => void} openModels */
+export function createModelTab(store, openModels) {
   const list = h("dl", { class: "facts" });
   const running = h("dl", { class: "facts" });
   const foot = h("p", { class: "help" });
   const body = h(
     "div",
     {},
+    h("button", { type: "button", class: "button", text: "Choose a model", on: { click: openModels } }),
     list,
     h("section", { class: "field-group" }, h("h2", { class: "group-label", text: "Right now" }), running),
     foot,

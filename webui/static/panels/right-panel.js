@@ -17,9 +17,10 @@ import { createTabs } from "./tabs.js";
  * @param {import("../session/room-changes.js").RoomChanges} changes
  * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>,
  *   library: import("./library.js").Library,
- *   speak: (id: string) => void, editBot: (bot: any) => void}} page
+ *   speak: (id: string) => void, editBot: (bot: any) => void, openModels: () => void}} page
  */
-export function createRightPanel(store, room, changes, { closeButton, reloadSettings, library, speak, editBot }) {
+export function createRightPanel(store, room, changes, page) {
+  const { closeButton, reloadSettings, library, speak, editBot, openModels } = page;
   const current = () => /** @type {any} */ (store.state.session);
   const session = createSessionTab(store, room, {
     rename: () => library.rename(current()),
@@ -32,7 +33,7 @@ export function createRightPanel(store, room, changes, { closeButton, reloadSett
       { id: "sampling", label: "Sampling", ...createSampling(store, room, reloadSettings) },
       { id: "session", label: "Session", ...session },
       { id: "bot", label: "Bot", ...createBotTab(store, changes, { speak, editBot }) },
-      { id: "model", label: "Model", ...createModelTab(store) },
+      { id: "model", label: "Model", ...createModelTab(store, openModels) },
     ],
     closeButton,
   );

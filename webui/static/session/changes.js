@@ -1,6 +1,7 @@
 // @ts-check
 /**
  * Follows what other tabs do, by one cheap question now and then, and says when the server is gone and back.
+ * @import { Slot } from "../types.js"
  * @import { Store } from "./store.js"
  */
 
@@ -8,13 +9,15 @@ import { get } from "../server/api.js";
 
 const IDLE_MS = 1500;
 const WRITING_MS = 4000;
+/** While a model is loaded or let go. */
+const LOADING_MS = 500;
 const AWAY_MS = [1000, 2000, 4000, 8000];
 /** The machine's numbers change slowly. */
 const STATUS_EVERY = 7;
 
 /**
  * @param {Store} store
- * @param {{changed: (changes: any) => void, back: () => void, gone: (inMs: number) => void}} page
+ * @param {{changed: (changes: any) => void, slot: (before: Slot, now: Slot) => void, back: () => void, gone: (inMs: number) => void}} page
  */
 export function followChanges(store, page) {
   let counter = 0;
@@ -35,6 +38,7 @@ export function followChanges(store, page) {
       }
       const changes = await get(`/api/changes?since=${counter}`);
       counter = changes.changes;
+      takeSlot(changes.model);
       page.changed(changes);
     } catch (error) {
       if (/** @type {any} */ (error).status === 0) failures += 1;
@@ -42,12 +46,22 @@ export function followChanges(store, page) {
     busy = false;
     const wait = failures
       ? AWAY_MS[Math.min(failures - 1, AWAY_MS.length - 1)]
-      : store.state.live.size
-        ? WRITING_MS
-        : IDLE_MS;
+      : ["ready", "empty", "asleep"].includes(store.state.slot?.phase || "ready")
+        ? store.state.live.size
+          ? WRITING_MS
+          : IDLE_MS
+        : LOADING_MS;
     store.set({ away: failures > 0 });
     if (failures) page.gone(wait);
     if (!document.hidden) timer = window.setTimeout(ask, wait);
+  }
+
+  /** What is loaded, or on its way. @param {Slot} slot */
+  function takeSlot(slot) {
+    const before = store.state.slot;
+    if (before && JSON.stringify(before) === JSON.stringify(slot)) return;
+    store.set({ slot });
+    if (before) page.slot(before, slot);
   }
 
   document.addEventListener("visibilitychange", () => {
@@ -63,6 +77,11 @@ export function followChanges(store, page) {
     },
     /** Look at once: something failed, or the user asks. */
     now: ask,
+    /** The server has just said what is loaded. @param {Slot} slot */
+    took(slot) {
+      takeSlot(slot);
+      ask();
+    },
     /** A request elsewhere did not reach the server. */
     suspect() {
       if (failures) return;

@@ -9,6 +9,7 @@ export class Store {
   /** @type {State} */
   state = {
     status: null,
+    slot: null,
     settings: null,
     bots: [],
     sessions: [],

@@ -1,0 +1,211 @@
+"""The menu of models: choosing, watching, cancelling, unloading, by mouse and by keys, in every open tab."""
+
+import threading
+
+import pytest
+from playwright.sync_api import expect
+from waitress.server import create_server
+
+from tests.helpers.api import wait_until
+from tests.helpers.fake_server import write_bots
+from tests.helpers.shelf import Shelf
+
+from .conftest import MARLOW, HeldModel, Site, go_to, say, wait_until_quiet
+from .test_accessibility import assert_accessible
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    (tmp_path / "models").mkdir()
+    shelf = Shelf(tmp_path / "models")
+    yield shelf
+    shelf.close()
+
+
+@pytest.fixture
+def site(shelf, tmp_path):
+    from webui import create_app
+    from webui.routes.parlor import parlor
+    from webui.storage.store import Store
+
+    write_bots(tmp_path / "sessions" / "bots")
+    store = Store(tmp_path / "sessions")
+    app = create_app(shelf.slot, store)
+    server = create_server(app, host="127.0.0.1", port=0, threads=24, channel_request_lookahead=1)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield Site(f"http://127.0.0.1:{server.effective_port}", HeldModel())
+    parlor(app).close("the test is over", 1.0)
+    server.close()
+    store.close()
+
+
+def load(shelf, name="one"):
+    shelf.slot.load(shelf.ids[name])
+    assert shelf.slot.wait().name == name
+
+
+def open_menu(page):
+    page.click(".machine-button")
+    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+
+
+def row(page, name):
+    return page.locator(".model", has=page.get_by_text(name, exact=True))
+
+
+def test_without_a_model_one_is_chosen_by_keys_alone(page, shelf, site):
+    go_to(page)
+    expect(page.locator("#model-line")).to_contain_text("No model is loaded.")
+    page.locator("#model-line button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.get_by_label("Search models")).to_be_focused()
+    page.keyboard.type("TWO llama")
+    expect(page.locator("dialog [role=status]")).to_have_text("1 model")
+    shelf.go_on.clear()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_label("Load two")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".models-now")).to_contain_text("Loading two.")
+    expect(page.locator("dialog [role=progressbar]")).to_have_attribute("aria-valuenow", "50")
+    expect(page.locator(".models-now").get_by_text("Cancel")).to_be_focused()
+    shelf.go_on.set()
+    expect(page.locator(".models-now")).to_contain_text("two is loaded.")
+    expect(page.get_by_label("Search models")).to_be_focused()  # there is nothing to cancel any more
+    expect(row(page, "two")).to_contain_text("Loaded")
+    page.keyboard.press("Escape")
+    expect(page.locator("#model-line")).to_be_hidden()
+    expect(page.locator(".machine-button")).to_contain_text("two")
+    expect(page.locator("#status-line .used")).to_have_text("0 of 2,048 tokens")
+    say(page, "Hello")
+    wait_until_quiet(page)
+
+
+def test_every_tab_sees_the_change_and_who_sends_meanwhile_waits_for_it(context, shelf, site):
+    load(shelf)
+    session = site.session(MARLOW)
+    tabs = [context.new_page(), context.new_page()]
+    for tab in tabs:
+        go_to(tab, session)
+    shelf.go_on.clear()
+    open_menu(tabs[0])
+    tabs[0].get_by_label("Load two").click()
+    expect(tabs[1].locator("#model-line")).to_contain_text("Loading two")
+    tabs[1].fill("#text", "Hello")
+    tabs[1].press("#text", "Enter")
+    expect(tabs[1].locator(".stop")).to_be_visible()
+    shelf.go_on.set()
+    expect(tabs[1].locator(".message.is-last")).to_contain_text("You said: Hello")
+    for tab in tabs:
+        expect(tab.locator(".machine-button")).to_contain_text("two")
+        expect(tab.locator("#model-line")).to_be_hidden()
+    assert site.read(session)["messages"][-1]["model"] == "two"
+
+
+def test_loading_can_be_cancelled_from_the_line_above_the_composer(page, shelf, site):
+    go_to(page)
+    shelf.go_on.clear()
+    shelf.slot.load(shelf.ids["one"])
+    expect(page.locator("#model-line")).to_contain_text("Loading one")
+    page.locator("#model-line").get_by_text("Cancel").click()
+    expect(page.locator("#model-line")).to_contain_text("No model is loaded.")
+    expect(page.locator(".toast")).to_contain_text("Loading was cancelled.")
+
+
+def test_a_reply_that_is_being_written_is_asked_about(page, shelf, site, watch):
+    watch.expected = ("409",)
+    load(shelf)
+    shelf.models[0].gate.clear()
+    go_to(page, site.session(MARLOW))
+    say(page, "Hello")
+    open_menu(page)
+    page.get_by_label("Load two").click()
+    question = page.locator("dialog", has_text="A reply is being written")
+    question.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".models-now")).to_contain_text("one is loaded.")
+    page.get_by_label("Load two").click()
+    question.get_by_role("button", name="Stop it").click()
+    expect(page.locator(".models-now")).to_contain_text("two is loaded.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#model-line")).to_contain_text("Written with one; two is loaded now.")
+
+
+def test_a_session_says_which_model_it_was_written_with(page, shelf, site):
+    load(shelf)
+    session = site.session(MARLOW)
+    go_to(page, session)
+    say(page, "Hello")
+    wait_until_quiet(page)
+    load(shelf, "two")
+    expect(page.locator("#model-line")).to_contain_text("Written with one; two is loaded now.")
+    page.get_by_text("Load that one").click()
+    expect(page.locator(".machine-button")).to_contain_text("one")
+    expect(page.locator("#model-line")).to_be_hidden()
+
+
+def test_unloading_leaves_the_page_and_its_drafts_and_says_so(page, shelf, site, watch):
+    watch.expected = ("409",)
+    load(shelf)
+    go_to(page, site.session(MARLOW))
+    open_menu(page)
+    page.locator("dialog").get_by_text("Unload").click()
+    expect(page.locator(".models-now")).to_contain_text("No model is loaded.")
+    page.keyboard.press("Escape")
+    page.fill("#text", "Hello?")
+    page.press("#text", "Enter")
+    expect(page.locator(".toast")).to_contain_text("No model is loaded. Choose one")
+    expect(page.locator("#text")).to_have_value("Hello?")
+    page.click("#open-right") if page.locator("#right").is_hidden() else None
+    page.click("#tab-model")
+    page.get_by_text("Choose a model").click()
+    expect(page.get_by_label("Search models")).to_be_focused()
+
+
+def test_what_cannot_be_loaded_says_why_and_errors_are_told_in_every_tab(context, page, shelf, site):
+    load(shelf)
+    go_to(page)
+    other = context.new_page()
+    go_to(other)
+    open_menu(page)
+    page.locator("dialog summary").click()
+    expect(row(page, "broken")).to_contain_text("broken.gguf: the header goes on behind the file's end")
+    expect(row(page, "broken").locator("button")).to_have_count(0)
+    shelf.error = ValueError("the file is cut off")
+    page.get_by_label("Load two").click()
+    expect(page.locator("dialog [role=alert]")).to_have_text("two was not loaded: the file is cut off")
+    expect(page.locator(".toast")).to_have_count(0)
+    expect(other.locator(".toast")).to_contain_text("two was not loaded: the file is cut off")
+
+
+def test_what_does_not_fit_says_what_would(page, shelf, site, monkeypatch):
+    monkeypatch.setattr(shelf.slot.catalogue, "free_bytes", lambda: 1 << 20)
+    go_to(page)
+    open_menu(page)
+    expect(row(page, "one")).to_contain_text("Does not fit. one: the weights need")
+    expect(page.get_by_label("Load one")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (360, 640))])
+def test_nothing_in_it_hinders_anybody(new_context, shelf, site, theme, size):
+    width, height = size
+    page = new_context(viewport={"width": width, "height": height}, color_scheme=theme).new_page()
+    go_to(page)
+    assert_accessible(page, "no model")
+    page.locator("#model-line button").click()
+    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    page.locator("dialog summary").click()
+    assert_accessible(page, "the menu")
+    shelf.go_on.clear()
+    page.get_by_label("Load one").click()
+    expect(page.locator("dialog [role=progressbar]")).to_be_visible()
+    assert_accessible(page, "loading")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.querySelector('.dialog-body').scrollWidth <= "
+                         "document.querySelector('.dialog-body').clientWidth")
+    page.keyboard.press("Escape")
+    assert_accessible(page, "the line")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shelf.go_on.set()
+    wait_until(lambda: shelf.slot.state.phase == "ready", 60)

@@ -1,0 +1,289 @@
+// @ts-check
+/**
+ * The menu of models: what is loaded or on its way, and all models of this machine with what each would take.
+ * Loaded when it is first opened.
+ * @import { Model, Slot } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ */
+
+import { h, icon, setText } from "../base/dom.js";
+import { bytes, count, plural } from "../base/format.js";
+import { get, post } from "../server/api.js";
+import { chooseDialog, openDialog } from "../overlays/dialogs.js";
+import { toastError } from "../overlays/toast.js";
+import { comingText, createProgress, isComing } from "../chat/model-line.js";
+
+const LOOK_AGAIN_MS = 700;
+
+/**
+ * @param {Store} store
+ * @param {{took: (slot: Slot) => void}} page `took` hears what the server says after each request
+ */
+export function createModels(store, page) {
+  /** @type {HTMLDialogElement | null} */
+  let dialog = null;
+  /** @type {Model[] | null} */
+  let models = null;
+  let looking = true;
+  let timer = 0;
+  let version = -1;
+
+  const search = /** @type {HTMLInputElement} */ (
+    h("input", {
+      type: "search",
+      class: "text-input",
+      placeholder: "Search",
+      "aria-label": "Search models",
+      autocomplete: "off",
+      spellcheck: "false",
+      "data-autofocus": true,
+      on: { input: showList, keydown: (event) => intoList(event) },
+    })
+  );
+  const progress = createProgress("How much of the model is loaded");
+  const nowText = h("p", { class: "models-now-text" });
+  const cancelButton = button("Cancel", () => change("/api/models/cancel"));
+  const unloadButton = button("Unload", () => changeAsking("/api/models/unload", "Unload the model"));
+  const problem = h("p", { class: "help wrong", role: "alert" });
+  const now = h(
+    "div",
+    { class: "models-now" },
+    h("div", { class: "models-now-row" }, nowText, cancelButton, unloadButton),
+    progress.element,
+  );
+  const list = h("ul", { class: "models" });
+  const found = h("p", { class: "help", role: "status" });
+  const useless = h("ul", { class: "models" });
+  const uselessTitle = h("summary", { class: "group-label" });
+  const uselessPart = h("details", {}, uselessTitle, useless);
+  const foot = h("p", {
+    class: "help",
+    text:
+      "GGUF files and folders from a model hub that lie in Parlor's models folder are listed here, " +
+      "and those that Hugging Face's tools, LM Studio and Ollama have brought.",
+  });
+
+  /** @param {string} text @param {() => void} onClick */
+  function button(text, onClick) {
+    return h("button", { type: "button", class: "button small", text, on: { click: onClick } });
+  }
+
+  /** Ask the server for a change; true if it agreed. @param {string} path @param {any} [body] */
+  async function change(path, body) {
+    showProblem("");
+    try {
+      page.took((await post(path, body)).model);
+      return true;
+    } catch (error) {
+      if (/** @type {any} */ (error).code === "writing") throw error;
+      tell(error);
+      return false;
+    }
+  }
+
+  /** @param {string} text */
+  function showProblem(text) {
+    problem.hidden = !text;
+    setText(problem, text);
+  }
+
+  /** @param {any} error */
+  function tell(error) {
+    if (dialog) showProblem([error.message, error.hint].filter(Boolean).join(" "));
+    else toastError(error);
+  }
+
+  /**
+   * The same, after asking what becomes of replies that are being written.
+   * @param {string} path @param {string} what
+   */
+  async function changeAsking(path, what) {
+    try {
+      return await change(path);
+    } catch (error) {
+      const number = /** @type {any} */ (error).body?.replies || 1;
+      const running = await chooseDialog(
+        number === 1 ? "A reply is being written" : `${count(number)} replies are being written`,
+        `${what} when that is done, or stop it now? What is written is kept either way.`,
+        [
+          ["stop", "Stop it"],
+          ["wait", "Wait for it"],
+        ],
+      );
+      return running ? change(path, { running }).catch(tell) : false;
+    }
+  }
+
+  /** @param {Model} model */
+  const load = (model) => changeAsking(`/api/models/${model.id}/load`, `Load ${model.name}`);
+
+  /** Read the list, and again while the server still looks. */
+  async function read() {
+    clearTimeout(timer);
+    const body = await get("/api/models").catch(tell);
+    if (!body) return;
+    models = body.models;
+    looking = body.looking;
+    version = body.model.version;
+    page.took(body.model);
+    if (!dialog) return;
+    showList();
+    if (looking) timer = window.setTimeout(read, LOOK_AGAIN_MS);
+  }
+
+  function showNow() {
+    const { slot } = store.state;
+    if (!dialog || !slot) return;
+    const coming = isComing(slot);
+    const loaded = {
+      ready: `${slot.name} is loaded.`,
+      asleep: `${slot.name} is loaded again with the next message.`,
+    };
+    setText(nowText, coming ? `${comingText(slot)}.` : loaded[slot.phase] || "No model is loaded.");
+    progress.element.hidden = !coming;
+    progress.set(slot.share);
+    keepFocus(cancelButton, !coming);
+    keepFocus(unloadButton, slot.phase !== "ready");
+    if (slot.problem) showProblem(slot.problem);
+    if (slot.version !== version) {
+      version = slot.version;
+      read();
+    }
+    showList();
+  }
+
+  /**
+   * Hide a button, and let the focus not be lost with it.
+   * @param {HTMLElement} element @param {boolean} hide
+   */
+  function keepFocus(element, hide) {
+    if (hide && document.activeElement === element) search.focus();
+    element.hidden = hide;
+  }
+
+  function showList() {
+    if (!dialog) return;
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const shown = (models || []).filter((model) => {
+      const { name, family, quantization, place, where } = model;
+      const text = [name, family, quantization, place, where].join(" ").toLowerCase();
+      return words.every((word) => text.includes(word));
+    });
+    const good = shown.filter((model) => !model.problem);
+    const bad = shown.filter((model) => model.problem);
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.model;
+    list.replaceChildren(...good.map(row));
+    useless.replaceChildren(...bad.map(row));
+    uselessPart.hidden = !bad.length;
+    setText(uselessTitle, `Cannot be loaded (${count(bad.length)})`);
+    const none = words.length ? "No model is called that." : "There is no model yet.";
+    const many = good.length ? plural(good.length, "model") : looking ? "" : none;
+    setText(found, [many, looking && "Looking for models …"].filter(Boolean).join(" · "));
+    if (!focused) return;
+    const same = dialog.querySelector(`button:enabled[data-model="${focused}"]`);
+    /** @type {any} */ (same || (cancelButton.hidden ? search : cancelButton)).focus();
+  }
+
+  /** @param {Model} model */
+  function row(model) {
+    const { slot } = store.state;
+    const isLoaded = slot?.phase === "ready" && slot.id === model.id;
+    const may = model.fits && !isLoaded;
+    const facts = [
+      model.family,
+      model.num_parameters && `${parameters(model.num_parameters)} parameters`,
+      model.quantization,
+      model.size_bytes && bytes(model.size_bytes),
+      model.max_positions && `context ${count(model.max_positions)}`,
+      model.place,
+    ];
+    return h(
+      "li",
+      { class: "model", title: model.where },
+      h(
+        "div",
+        { class: "model-text" },
+        h("p", { class: "model-name", dir: "auto", text: model.name }),
+        h("p", { class: "help tabular", text: facts.filter(Boolean).join(" · ") }),
+        isLoaded ? h("p", { class: "help fits" }, icon("check"), "Loaded") : fit(model),
+      ),
+      may &&
+        h("button", {
+          type: "button",
+          class: "button small",
+          text: "Load",
+          "aria-label": `Load ${model.name}`,
+          disabled: isComing(slot),
+          data: { model: model.id },
+          on: { click: () => load(model), keydown: (event) => alongList(event) },
+        }),
+    );
+  }
+
+  /** Down from the search goes to the first model. @param {KeyboardEvent} event */
+  function intoList(event) {
+    if (event.key !== "ArrowDown") return;
+    event.preventDefault();
+    /** @type {any} */ (list.querySelector("button:enabled"))?.focus();
+  }
+
+  /** @param {KeyboardEvent} event */
+  function alongList(event) {
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const buttons = /** @type {HTMLElement[]} */ ([...list.querySelectorAll("button:enabled")]);
+    const at = buttons.indexOf(/** @type {any} */ (event.currentTarget)) + by;
+    (buttons[at] || (at < 0 ? search : buttons.at(-1)))?.focus();
+  }
+
+  store.on(["slot"], showNow);
+
+  /** Open it, at models of this name. @param {string} [name] */
+  function open(name = "") {
+    if (dialog) return;
+    search.value = name;
+    showProblem("");
+    dialog = openDialog("Models", [now, problem, search, found, list, uselessPart, foot], {
+      wide: true,
+      onClose: () => {
+        dialog = null;
+        clearTimeout(timer);
+      },
+    });
+    showNow();
+    read();
+  }
+
+  return {
+    open,
+    get isOpen() {
+      return dialog !== null;
+    },
+    cancel: () => change("/api/models/cancel"),
+
+    /** Load the model of this name, or open the menu if that is not one. @param {string} name */
+    async loadNamed(name) {
+      do {
+        await read();
+        if (looking) await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+      } while (looking);
+      const called = (models || []).filter((model) => model.name === name && model.fits);
+      if (called.length === 1) load(called[0]);
+      else open(name);
+    },
+  };
+}
+
+/** Whether it fits, and what would. @param {Model} model */
+function fit(model) {
+  const not = model.problem || (model.fits === false && `Does not fit. ${model.advice}`);
+  if (not) return h("p", { class: "help fits-not" }, icon("triangle-alert"), h("span", { text: not }));
+  if (!model.is_read) return h("p", { class: "help", text: "Its file is being read …" });
+  const cut = (model.max_seq_len || 0) < (model.max_positions || 0);
+  const context = cut ? ` with a context of ${count(model.max_seq_len || 0)} tokens` : "";
+  return h("p", { class: "help fits" }, icon("check"), `Fits: takes ${bytes(model.memory_bytes || 0)}${context}`);
+}
+
+/** @param {number} n */
+const parameters = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : `${(n / 1e6).toFixed(1)} million`);
