@@ -38,6 +38,9 @@ class DraftFolder:
             raise ModelLoadError(f"The draft model {config.name} has {config.spec.vocab_size:,} tokens and "
                                  f"{main.name} has {main.spec.vocab_size:,}; they must be the very same. Use "
                                  "a smaller model of the same family, or none.")
+        if config.spec.has_states:
+            raise ModelLoadError(f"The draft model {config.name} has layers with a state, which cannot take "
+                                 "guesses back; use one whose layers are all attention, or none.")
         return cls(config, reader)
 
     def nbytes(self, engine: EngineConfig, max_seq_len: int, max_tokens: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from model.engine.job import Job
 from model.engine.kv_cache import PagePool
 from model.engine.runner import Sampler
-from model.engine.scheduler import Chunk, TokenSequence
+from model.engine.sequences import Chunk, TokenSequence
 from model.engine.step_tensors import recorded_steps
 from model.network.transformer import Transformer
 from model.sizes import LOGIT_ROWS, PAGE_SIZE

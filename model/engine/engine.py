@@ -37,8 +37,11 @@ from model.engine.request import (
     TokenLogprob,
 )
 from model.engine.runner import Runner, Sampled
-from model.engine.scheduler import Batch, Scheduler, TokenSequence
+from model.engine.scheduler import Scheduler
+from model.engine.sequence_states import SequenceStates
+from model.engine.sequences import Batch, TokenSequence
 from model.engine.speculation import Drafter, Speculator
+from model.engine.state_pool import StatePool
 from model.memory.plan import MemoryPlan
 from model.network.transformer import Transformer
 
@@ -62,8 +65,10 @@ class Engine:
         self._places = [stage.place for stage in transformer.stages]
         self._weight_bytes, self._step_bytes = transformer.weights.nbytes, transformer.weights.step_bytes
         self._pool = PagePool(plan.num_pages)
-        self._scheduler: Scheduler[Job] = Scheduler(self._pool, prefill_chunk,
-                                                    long_beyond=transformer.config.spec.long_beyond)
+        states: SequenceStates[Job] | None = SequenceStates(StatePool(plan.num_slots)) \
+            if plan.num_slots else None
+        self._scheduler: Scheduler[Job] = Scheduler(
+            self._pool, prefill_chunk, long_beyond=transformer.config.spec.long_beyond, states=states)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._speculator = Speculator(drafter) if drafter is not None else None
         self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()
@@ -280,7 +285,7 @@ class Engine:
             error = str(problem)
         accepted = min(len(sequence.token_ids) - before, len(sampled.tokens) - 1)
         sequence.owner.num_accepted += accepted
-        self._scheduler.advance(sequence, accepted)
+        self._scheduler.accept(sampled.chunk, accepted)
         if error:
             self._fail(sequence, error)
         elif end:

@@ -19,8 +19,11 @@ from model.engine.request import (
     TokenEvent,
     TokenLogprob,
 )
-from model.engine.scheduler import TokenSequence
+from model.engine.sequences import TokenSequence
 from model.kernels.sampling import SamplingRow
+
+_MAX_TURNS = 8
+"""Ends of a prompt's messages, the last ones, where others are expected to go on differently."""
 
 
 @dataclass(eq=False)
@@ -111,7 +114,9 @@ def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | Non
     row = SamplingRow(params, history=history, num_tokens=len(prompt), prompt_length=len(prompt),
                       seed=request.seed, eos_token_ids=request.eos_token_ids)
     job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint)
-    return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1)
+    turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in request.eos_token_ids]
+    return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1,
+                         turns=tuple(turns[-_MAX_TURNS:]))
 
 
 def scored_sequence(request: Request, scores: Scores) -> TokenSequence[Job]:

@@ -36,9 +36,18 @@ class Match:
     """What of a prompt is in the cache: whole pages to share, and a page of which the first tokens fit."""
 
     pages: list[int] = field(default_factory=list)
-    chain: int = ROOT
+    chains: list[int] = field(default_factory=lambda: [ROOT])  # before the first page, and after each
     partial_page: int = -1
     partial_tokens: int = 0
+    state: int = -1  # the slot of a snapshot, see state_pool.py
+
+    @property
+    def chain(self) -> int:
+        return self.chains[-1]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.pages) * PAGE_SIZE + self.partial_tokens
 
 
 class PagePool:
@@ -64,7 +73,7 @@ class PagePool:
 
     def match(self, token_ids: Sequence[int], limit: int, root: int = ROOT) -> Match:
         """The longest known beginning of `token_ids`, at most `limit` tokens. Takes nothing into use."""
-        match = Match(chain=root)
+        match = Match(chains=[root])
         position = 0
         while position < limit:
             children = self._children.get(match.chain)
@@ -78,7 +87,7 @@ class PagePool:
                 match.partial_page = best.page if match.partial_tokens else -1
                 break
             match.pages.append(entry.page)
-            match.chain = entry.chain
+            match.chains.append(entry.chain)
             position += PAGE_SIZE
         return match
 

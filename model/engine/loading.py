@@ -90,7 +90,8 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
         lines.append(f"the weights take {widening:.2f} times their size in the file")
     for line in lines if report else ():
         report(line)
-    sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache)
+    sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache,
+                  plan.num_slots)
     with told_as_load_errors(places), \
             torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
         transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from model.engine.job import Job
-from model.engine.scheduler import Chunk
+from model.engine.sequences import Chunk
 
 ORDER = 3
 """Tokens that must be the same."""

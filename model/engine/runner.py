@@ -18,7 +18,7 @@ from model.devices import failure_text
 from model.engine.job import Job
 from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
-from model.engine.scheduler import Batch, Chunk
+from model.engine.sequences import Batch, Chunk
 from model.engine.step_tensors import recorded_steps
 from model.kernels.sampling import SamplingRow
 from model.network.place import Place
@@ -81,6 +81,9 @@ class Runner:
         if batch.copies:
             source, target = torch.tensor(batch.copies, dtype=torch.int32).t().contiguous()
             self._transformer.copy_pages(source, target)
+        if batch.state_copies:
+            source, target = torch.tensor(batch.state_copies).t().contiguous()
+            self._transformer.copy_states(source, target)
         chunks = self._step.in_order(batch.chunks)
         hidden = self._transformer.forward(self._step.fill(chunks))
         places: list[int] = []             # rows of hidden after which a token is wanted

@@ -4,101 +4,29 @@ Waiting requests are admitted in the order they came, as many as the pages hold.
 being computed for another waits for that, and shares its pages. Every step decodes all running sequences and
 spends a bounded number of tokens on prompts, so that neither a long prompt stalls the streams nor a short
 prompt waits for a long one. When the pages run out, the latest comer goes back to waiting and is computed
-again later. Lists and integers only: no tensors, no clock.
+again later. Where layers keep a state, a sequence has a slot for it, and snapshots of it are made within its
+prompt, so that others can begin there. Lists and integers only: no tensors, no clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from model.engine.kv_cache import LONG_ROOT, ROOT, Match, PagePool
+from model.engine.sequence_states import SequenceStates
+from model.engine.sequences import Batch, Chunk, Owner, TokenSequence
 from model.sizes import MAX_RUNNING, PAGE_SIZE, pages_for, step_tokens
-
-Owner = TypeVar("Owner")
-
-
-@dataclass(eq=False)
-class TokenSequence(Generic[Owner]):
-    """Tokens of one request, and how far they are computed. `owner` is the engine's; not looked at here."""
-
-    owner: Owner
-    token_ids: list[int]
-    prompt_length: int
-    reuse_limit: int                      # tokens that may come from the cache; at most prompt_length - 1
-    num_computed: int = 0                 # tokens whose keys and values are in the cache
-    num_cached: int = 0                   # of the prompt, found there at the first admission
-    pages: list[int] = field(default_factory=list)
-    chain: int = ROOT                     # of the pages that are known to the pool
-    num_known: int = 0                    # pages known to the pool
-    is_long: bool = False                 # its keys are rotated as those of long sequences
-    arrival: int = -1
-    was_admitted: bool = False
-
-    @property
-    def num_remaining(self) -> int:
-        """Tokens still to compute before the next one can be sampled."""
-        return len(self.token_ids) - self.num_computed
-
-    @property
-    def num_alike(self) -> int:
-        """Of the tokens still to compute those of one kind, the prompt's or the reply's: a device may compute
-        the two in different ways, and a reply that is computed again is to come out as before."""
-        in_prompt = self.prompt_length - self.num_computed
-        return in_prompt if 0 < in_prompt < self.num_remaining else self.num_remaining
-
-    @property
-    def num_reusable(self) -> int:
-        """Tokens that may come from the cache: the last one is computed, for the logits after it."""
-        return min(self.reuse_limit, len(self.token_ids) - 1)
-
-
-@dataclass(eq=False)
-class Chunk(Generic[Owner]):
-    """Tokens start .. start + count - 1 of a sequence are computed in this step, and after them `draft`: a
-    guess at those that will follow, whose keys and values count only as far as it proves right."""
-
-    sequence: TokenSequence[Owner]
-    start: int
-    count: int
-    draft: list[int] = field(default_factory=list)
-
-    @property
-    def num_rows(self) -> int:
-        return self.count + len(self.draft)
-
-    @property
-    def is_of_prompt(self) -> bool:
-        """Chunks end where the prompt does."""
-        return self.start < self.sequence.prompt_length
-
-    @property
-    def is_last(self) -> bool:
-        """After this chunk the next token can be sampled."""
-        return self.start + self.count == len(self.sequence.token_ids)
-
-
-@dataclass
-class Batch(Generic[Owner]):
-    """One step. `copies` (source page, target page) come first, all read before any is written."""
-
-    chunks: list[Chunk[Owner]]
-    copies: list[tuple[int, int]]
-
-    @property
-    def num_rows(self) -> int:
-        return sum(chunk.num_rows for chunk in self.chunks)
 
 
 class Scheduler(Generic[Owner]):
     """Waiting and running sequences over one pool of pages."""
 
     def __init__(self, pool: PagePool, prefill_chunk: int, max_running: int = MAX_RUNNING,
-                 long_beyond: int | None = None) -> None:
+                 long_beyond: int | None = None, states: SequenceStates[Owner] | None = None) -> None:
         """`long_beyond`: longer sequences are rotated differently from their first position on; one that
-        grows beyond it is computed again."""
-        self.pool, self.long_beyond = pool, long_beyond
+        grows beyond it is computed again. `states`: for models that keep some."""
+        self.pool, self.states, self.long_beyond = pool, states, long_beyond
         self.prefill_chunk = prefill_chunk
         self.max_running = max_running
         self.max_tokens = step_tokens(prefill_chunk, max_running)
@@ -135,11 +63,15 @@ class Scheduler(Generic[Owner]):
     def discard(self, sequence: TokenSequence[Owner]) -> None:
         """As `remove`, for a sequence whose step failed: a page that is not known yet will not be reused."""
         sequence.num_computed = sequence.num_known * PAGE_SIZE
+        if self.states is not None:
+            self.states.drop(sequence)
         self.remove(sequence)
 
     def next_batch(self) -> Batch[Owner]:
         """Choose the next step's work. Call only while there is work; then it is never empty."""
         self._copies = []
+        if self.states is not None:
+            self.states.copies = []
         for sequence in [s for s in self.running if s.is_long != self._should_be_long(s)]:
             self._preempt(sequence)
         self._admit()
@@ -152,18 +84,29 @@ class Scheduler(Generic[Owner]):
         chunks += self._prompt_chunks(prefilling, min(budget, self.max_tokens - len(chunks)))
         if not chunks:  # everything was preempted for want of pages: the first to come gets them all
             return self.next_batch()
-        return Batch(chunks, self._copies)
+        if self.states is None:
+            return Batch(chunks, self._copies)
+        self.states.plan_snapshots(chunks)
+        return Batch(chunks, self._copies, self.states.copies)
 
     def computed(self, batch: Batch[Owner]) -> None:
         """The batch's keys and values are in the cache; full pages can be used by others from now on."""
         for chunk in batch.chunks:
             sequence = chunk.sequence
             sequence.num_computed = chunk.start
-            self.advance(sequence, chunk.count)
+            self._advance(sequence, chunk.count)
+            if self.states is not None and chunk.is_of_prompt:
+                self.states.keep_snapshots(sequence)
             if sequence.num_computed == sequence.prompt_length:
                 self._know_part(sequence)  # whoever has the same prompt may copy the rest of it
 
-    def advance(self, sequence: TokenSequence[Owner], count: int) -> None:
+    def accept(self, chunk: Chunk[Owner], count: int) -> None:
+        """The first `count` tokens of the chunk's draft are in the cache as well; the others are wrong."""
+        if self.states is not None:
+            self.states.accept(chunk, count)
+        self._advance(chunk.sequence, count)
+
+    def _advance(self, sequence: TokenSequence[Owner], count: int) -> None:
         """The next `count` of its tokens are in the cache as well."""
         sequence.num_computed += count
         while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
@@ -177,56 +120,70 @@ class Scheduler(Generic[Owner]):
             end = max(chunk.start + chunk.count, min(end, self.long_beyond))
         while len(pages) * PAGE_SIZE < end and (page := self.pool.allocate()) is not None:
             pages.append(page)
-        return min(end, len(pages) * PAGE_SIZE) - chunk.start - chunk.count
+        room = min(end, len(pages) * PAGE_SIZE) - chunk.start - chunk.count
+        return room if self.states is None else self.states.save_rows(chunk, room)
 
     def _know_page(self, sequence: TokenSequence[Owner]) -> None:
-        sequence.chain = self._know_part(sequence)
-        sequence.num_known += 1
+        sequence.chains.append(self._know_part(sequence))
 
     def _know_part(self, sequence: TokenSequence[Owner]) -> int:
         """Tell the pool what the first page that it does not know yet holds so far; the chain up to there."""
         first = sequence.num_known * PAGE_SIZE
         tokens = tuple(sequence.token_ids[first:min(first + PAGE_SIZE, sequence.num_computed)])
         if not tokens:
-            return sequence.chain
-        return self.pool.know(sequence.pages[sequence.num_known], sequence.chain, tokens)
+            return sequence.chains[-1]
+        return self.pool.know(sequence.pages[sequence.num_known], sequence.chains[-1], tokens)
 
     def _admit(self) -> None:
         held: list[TokenSequence[Owner]] = []
         while self.waiting and len(self.running) < self.max_running:
             sequence = self.waiting[0]
             sequence.is_long = self._should_be_long(sequence)
-            match = self.pool.match(sequence.token_ids, sequence.num_reusable,
+            known = self.pool.match(sequence.token_ids, sequence.num_reusable,
                                     LONG_ROOT if sequence.is_long else ROOT)
-            if self._is_coming(sequence, len(match.pages)):
+            match = known if self.states is None else self.states.pool.longest(
+                known, sequence.token_ids, sequence.num_reusable)
+            if self._is_coming(sequence, match):
                 held.append(self.waiting.popleft())
-            elif self._start(sequence, match):
+            elif self._start(sequence, match, known):
                 self.running.append(self.waiting.popleft())
             else:
                 break
         self.waiting.extendleft(reversed(held))
 
-    def _is_coming(self, sequence: TokenSequence[Owner], num_pages: int) -> bool:
-        """Whether the page after these `num_pages` is just being computed in the prompt of another."""
-        end = (num_pages + 1) * PAGE_SIZE
-        if end > sequence.num_reusable:
-            return False
-        return any(other.token_ids[:end] == sequence.token_ids[:end] for other in self.running
-                   if other.num_computed < end <= other.prompt_length and other.is_long == sequence.is_long)
+    def _is_coming(self, sequence: TokenSequence[Owner], match: Match) -> bool:
+        """Whether the page after these is just being computed in the prompt of another; with states, a
+        snapshot further on."""
+        next_page = [(len(match.pages) + 1) * PAGE_SIZE]
+        for other in self.running:
+            for end in next_page if self.states is None else reversed(other.marks):
+                if (match.num_tokens < end <= sequence.num_reusable
+                        and other.num_computed < end <= other.prompt_length
+                        and other.is_long == sequence.is_long
+                        and other.token_ids[:end] == sequence.token_ids[:end]):
+                    return True
+        return False
 
     def _should_be_long(self, sequence: TokenSequence[Owner]) -> bool:
         return self.long_beyond is not None and len(sequence.token_ids) > self.long_beyond
 
-    def _start(self, sequence: TokenSequence[Owner], match: Match) -> bool:
-        """Reserve the pages of all its tokens; False, and nothing changes, if there are too few."""
+    def _start(self, sequence: TokenSequence[Owner], match: Match, known: Match) -> bool:
+        """Reserve the pages of all its tokens, and a slot; False, and nothing changes, if there are too few.
+
+        known  what the pages alone would give
+        """
         self.pool.take(match.pages)
         num_new = pages_for(len(sequence.token_ids)) - len(match.pages)
         # two pages for each that runs, so that the newcomer is not thrown out again at once
         spare = self.pool.num_available - num_new - 2 * len(self.running)
-        if spare < 0:
+        if match.partial_tokens and spare < 1 and self.states is not None:
+            self.pool.release(match.pages)
+            match = self.states.pool.longest(match, sequence.token_ids, match.num_tokens, whole_pages=True)
+            return self._start(sequence, match, known)
+        if spare < 0 or (self.states is not None and not self.states.give(sequence, match, known)):
             self.pool.release(match.pages)
             return False
-        sequence.num_known, sequence.chain = len(match.pages), match.chain
+        sequence.chains = list(match.chains)
         sequence.num_computed = len(match.pages) * PAGE_SIZE
         if match.partial_tokens and spare:
             self.pool.take([match.partial_page])  # nobody may get it before it is copied; next_batch lets go
@@ -267,15 +224,19 @@ class Scheduler(Generic[Owner]):
         if len(kept) < len(self._copies):  # admitted in this very step: the part of a page is not copied yet
             sequence.num_computed = sequence.num_known * PAGE_SIZE
             self._copies = kept
+        if self.states is not None:
+            self.states.uncopy(sequence)
         sequence.reuse_limit = max(sequence.reuse_limit, sequence.num_computed)
         self._release(sequence)
         self.waiting.appendleft(sequence)
 
     def _release(self, sequence: TokenSequence[Owner]) -> None:
         self._know_part(sequence)
+        if self.states is not None:
+            self.states.keep(sequence)
         self.pool.release(sequence.pages)
-        sequence.pages, sequence.chain = [], ROOT
-        sequence.num_known = sequence.num_computed = 0
+        sequence.pages, sequence.chains = [], [ROOT]
+        sequence.num_computed = 0
 
     def _prompt_chunks(self, prefilling: list[TokenSequence[Owner]], budget: int) -> list[Chunk[Owner]]:
         """Half of the budget to the first to come, the rest evenly to all; what short prompts leave goes to

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from model.engine.draft_record import StepCosts
 from model.engine.job import Job
-from model.engine.scheduler import Batch, Chunk, Scheduler
+from model.engine.scheduler import Scheduler
+from model.engine.sequences import Batch, Chunk
 
 MAX_DRAFT = 16
 """Tokens of a draft at most."""

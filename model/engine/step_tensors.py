@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.engine.scheduler import Chunk
+from model.engine.sequences import Chunk
 from model.network.step import PromptRows, StepInput
 from model.network.step_layout import Layout
 from model.network.transformer import Transformer
@@ -29,8 +29,8 @@ class HostBuffer:
     def __init__(self, layout: Layout, is_pinned: bool) -> None:
         self.memory = torch.zeros(layout.nbytes, dtype=torch.uint8, pin_memory=is_pinned)
         self.tensors = layout.tensors(self.memory)
-        (self.token_ids, self.positions, self.slots, self.cu_seqlens, self.seq_lens,
-         self.block_table) = (tensor.numpy() for tensor in self.tensors)
+        (self.token_ids, self.positions, self.slots, self.cu_seqlens, self.seq_lens, self.state_slots,
+         self.row_slots, self.block_table) = (tensor.numpy() for tensor in self.tensors)
         self.sent: list[Any] = []  # events after the copies to the devices
 
     def wait(self) -> None:
@@ -47,14 +47,17 @@ class StepTensors:
     recorded_sizes  of the model (see Recorder.sizes): steps of few tokens are filled up to one of them, and
                     every token is a sequence of its own there, so that their shape is the size alone
     least_prompt_rows  a chunk of a prompt with fewer rows is computed as rows that decode
+    has_states      of the model: the rows of one sequence belong together
     """
 
     def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int, devices: Sequence[torch.device],
-                 recorded_sizes: tuple[int, ...] = (), least_prompt_rows: int = _FEW_ROWS + 1) -> None:
+                 recorded_sizes: tuple[int, ...] = (), least_prompt_rows: int = _FEW_ROWS + 1,
+                 has_states: bool = False) -> None:
         rows = max(max_sequences, *recorded_sizes, 1)
         self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len))
         self._stages, self._sizes = list(devices), recorded_sizes
         self._least_prompt_rows = least_prompt_rows
+        self._few_rows = 1 if has_states else _FEW_ROWS
         self._long_offset = max_seq_len  # rows of the RoPE tables before those of long sequences
         others = {device for device in devices if device.type != "cpu"}
         # two in turn: the next step is written while the copy of the last one may still wait for its device
@@ -122,13 +125,17 @@ class StepTensors:
 
     def _recorded_size(self, chunks: Sequence[Chunk[Any]]) -> int | None:
         num_tokens = sum(chunk.num_rows for chunk in chunks)
-        if not self._sizes or any(chunk.num_rows > _FEW_ROWS for chunk in chunks):
+        if not self._sizes or any(chunk.num_rows > self._few_rows for chunk in chunks):
             return None
         return next((size for size in self._sizes if size >= num_tokens), None)
 
     def _write_tokens(self, buffer: HostBuffer, chunk: Chunk[Any], row: int) -> None:
         sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
         offset = self._long_offset if sequence.is_long else 0
+        buffer.row_slots[row:row + chunk.num_rows] = -1
+        for position, slot in sequence.saves.items():
+            if start < position <= end:
+                buffer.row_slots[row + position - start - 1] = slot
         if chunk.num_rows == 1:
             buffer.token_ids[row] = sequence.token_ids[start]
             buffer.positions[row] = start + offset
@@ -147,12 +154,15 @@ class StepTensors:
         buffer.block_table[index, :len(pages)] = pages
         buffer.cu_seqlens[index + 1] = end_row
         buffer.seq_lens[index] = num_keys
+        buffer.state_slots[index] = chunk.sequence.slot
 
     def _pad(self, buffer: HostBuffer, row: int, size: int) -> None:
         """Rows row .. size - 1: a token that is not written and looks at the first key of some page."""
         buffer.token_ids[row:size] = 0
         buffer.positions[row:size] = 0
         buffer.slots[row:size] = -1
+        buffer.row_slots[row:size] = -1
+        buffer.state_slots[row:size] = -1
         buffer.block_table[row:size, 0] = 0
         buffer.cu_seqlens[row + 1:size + 1] = self._offsets[row + 1:size + 1]
         buffer.seq_lens[row:size] = 1
@@ -182,7 +192,7 @@ def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: in
     """
     sizes = tuple(size for size in transformer.recorded_sizes if size <= len(logits))
     steps = StepTensors(transformer.max_tokens, max_sequences, max_seq_len, transformer.devices, sizes,
-                        least_prompt_rows)
+                        least_prompt_rows, transformer.config.spec.has_states)
     for size in sizes:
         transformer.logits(transformer.forward(steps.blank(size)), logits[:size])
     transformer.seal()
@@ -190,6 +200,7 @@ def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: in
 
 
 def _step_input(tensors: list[Tensor], num_tokens: int, num_sequences: int) -> StepInput:
-    token_ids, positions, slots, cu_seqlens, seq_lens, block_table = tensors
+    token_ids, positions, slots, cu_seqlens, seq_lens, state_slots, row_slots, block_table = tensors
     return StepInput(token_ids[:num_tokens], positions[:num_tokens], slots[:num_tokens],
-                     block_table[:num_sequences], cu_seqlens[:num_sequences + 1], seq_lens[:num_sequences])
+                     block_table[:num_sequences], cu_seqlens[:num_sequences + 1], seq_lens[:num_sequences],
+                     state_slots[:num_sequences], row_slots[:num_tokens])

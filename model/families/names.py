@@ -30,6 +30,15 @@ class Names:
     key_norm: str = "self_attn.k_norm"
     sinks: str = "self_attn.sinks"                   # the tensor itself
 
+    state_in: tuple[str, ...] = ("mamba.in_proj",)   # of layers with a state, all inputs in their order
+    state_heads: tuple[str, ...] = ()                # a number or two for each head, in the delta rule
+    state_conv: str = "mamba.conv1d"
+    state_norm: str = "mamba.norm"
+    state_out: str = "mamba.out_proj"
+    decay: str = "mamba.A_log"                       # these three are the tensors themselves
+    step_bias: str = "mamba.dt_bias"
+    skip: str = "mamba.D"
+
     router: str = "mlp.gate"
     router_correction: str = "mlp.gate.e_score_correction_bias"  # the tensor itself
     router_norm: str = "router.scale"                # the same
@@ -51,6 +60,10 @@ class Names:
     input_out: str = "per_layer_projection"
     input_norm: str = "post_per_layer_input_norm"
 
+    decay_is_log: bool = True
+    """The decays of heads are -exp of what is stored."""
+    fuses_delta_heads: bool = False
+    """The delta rule's inputs lie together for each key head: q, k, v, z, and beta, decay."""
     norm_offset: float = 0.0
     """What is to be added to the weights of norms (not their biases); those of queries and keys, too."""
 
@@ -61,6 +74,8 @@ GGUF = Names(
     qkv=("attn_q", "attn_k", "attn_v"), o_proj="attn_output", gate_up=("ffn_gate", "ffn_up"),
     down_proj="ffn_down", attention_norm="attn_norm", mlp_norm="ffn_norm",
     attention_out_norm="post_attention_norm", mlp_out_norm="post_ffw_norm",
+    state_in=("ssm_in",), state_conv="ssm_conv1d", state_norm="ssm_norm", state_out="ssm_out",
+    decay="ssm_a", step_bias="ssm_dt.bias", skip="ssm_d", decay_is_log=False,
     query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight",
     router="ffn_gate_inp", router_correction="exp_probs_b.bias", router_norm="ffn_gate_inp.scale",
     expert_scale="ffn_down_exps.scale", experts_norm="pre_ffw_norm_2", experts_out_norm="post_ffw_norm_2",

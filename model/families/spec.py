@@ -5,6 +5,7 @@ Knows sizes and arithmetic; no names of tensors, no files, no tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -85,6 +86,8 @@ class Attention:
     keys_as_values: bool = False          # values are the keys as they are before norm and rotation
     value_norm: Norm | None = None        # of a head's values, without weights
     reads_cache_of: int | None = None     # the earlier layer whose keys and values are attended to
+    output_gate: bool = False             # what is attended to, times the sigmoid of as many numbers
+    out_scale: float = 1.0                # the result is multiplied by it
 
     @property
     def query_size(self) -> int:
@@ -96,6 +99,7 @@ class Attention:
 
     @property
     def qkv_size(self) -> int:
+        """Queries, keys and values."""
         return self.query_size + 2 * self.key_size
 
     @property
@@ -106,9 +110,18 @@ class Attention:
         return (self.query_size, self.key_size) + (() if self.keys_as_values else (self.key_size,))
 
     @property
-    def products_size(self) -> int:
-        """Inputs and outputs of the products with hidden_size on their other side."""
-        return sum(self.projected) + self.query_size
+    def gate_size(self) -> int:
+        return self.query_size if self.output_gate else 0
+
+    @property
+    def input_size(self) -> int:
+        """Outputs of the product with the hidden state."""
+        return sum(self.projected) + self.gate_size
+
+    @property
+    def output_size(self) -> int:
+        """Inputs of the product that gives the result."""
+        return self.query_size
 
 
 @dataclass(frozen=True)
@@ -119,10 +132,17 @@ class ShortConv:
     size: int
     kernel: int
     bias: bool = False                    # of both products and of the convolution
+    out_scale: float = 1.0
 
     @property
-    def products_size(self) -> int:
-        return 4 * self.size
+    def input_size(self) -> int:
+        """Outputs of the product with the hidden state."""
+        return 3 * self.size
+
+    @property
+    def output_size(self) -> int:
+        """Inputs of the product that gives the result."""
+        return self.size
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -130,10 +150,79 @@ class ShortConv:
         return ((self.kernel - 1, self.size),)
 
 
-Mixer = Attention | ShortConv
-"""How tokens of a sequence see those before them."""
-StateMixer = ShortConv
+@dataclass(frozen=True)
+class GatedDelta:
+    """out(norm(delta(q, k, v)) * silu(z)): q, k and v through a convolution and silu first. See gated_delta
+    in model/kernels; beta = sigmoid(b), decay = exp(a * softplus(d + bias)): b and d are a number a head."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+    norm: Norm                            # of each value head
+    tiled: bool = False                   # value heads h, h + num_key_heads ... share a key head
+    out_scale: float = 1.0
+
+    @property
+    def conv_size(self) -> int:
+        return 2 * self.num_key_heads * self.key_dim + self.output_size
+
+    @property
+    def output_size(self) -> int:
+        return self.num_value_heads * self.value_dim
+
+    @property
+    def input_size(self) -> int:
+        return self.conv_size + self.output_size
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The last inputs of the convolution, and what each value head knows."""
+        return ((self.kernel - 1, self.conv_size), (self.num_value_heads, self.key_dim, self.value_dim))
+
+
+@dataclass(frozen=True)
+class Mamba2:
+    """out(norm(ssm(x, b, c, dt) * silu(z))): x, b and c through a convolution and silu first. See mamba2 in
+    model/kernels; dt = softplus(d + bias) within `step_limits`, d being a number a head."""
+
+    num_heads: int
+    head_dim: int
+    num_groups: int                       # of heads: each has a b and a c
+    state_size: int
+    kernel: int
+    norm: Norm | None                     # of each group of heads
+    norm_before_gate: bool = False
+    conv_bias: bool = True
+    in_bias: bool = False
+    out_bias: bool = False
+    step_limits: tuple[float, float] = (0.0, math.inf)
+    scales: tuple[float, ...] = (1.0,) * 5  # what z, x, b, c and d are multiplied by
+    out_scale: float = 1.0
+
+    @property
+    def conv_size(self) -> int:
+        return self.output_size + 2 * self.num_groups * self.state_size
+
+    @property
+    def output_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def input_size(self) -> int:
+        return self.output_size + self.conv_size + self.num_heads
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The last inputs of the convolution, and what each head knows."""
+        return ((self.kernel - 1, self.conv_size), (self.num_heads, self.state_size, self.head_dim))
+
+
+StateMixer = ShortConv | GatedDelta | Mamba2
 """Those that keep a state of one size instead of all keys and values."""
+Mixer = Attention | StateMixer
+"""How tokens of a sequence see those before them. `out_scale`: what the result is multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +233,8 @@ class Dense:
     activation: Activation = "silu"
     gated: bool = True
     bias: bool = False
+    gate_scale: float = 1.0               # of what the activation is applied to
+    out_scale: float = 1.0
 
     @property
     def up_size(self) -> int:
@@ -153,7 +244,7 @@ class Dense:
     @property
     def is_fused(self) -> bool:
         """The product with gate and up applies the activation, too."""
-        return self.gated and self.activation == "silu"
+        return self.gated and self.activation == "silu" and self.gate_scale == 1
 
 
 @dataclass(frozen=True)
@@ -273,6 +364,15 @@ class Spec:
         return [layer.attention for layer in self.layers if layer.attention is not None]
 
     @property
+    def states(self) -> list[StateMixer]:
+        """Mixers that keep a state."""
+        return [mixer for layer in self.layers for mixer in layer.mixers if isinstance(mixer, StateMixer)]
+
+    @property
+    def has_states(self) -> bool:
+        return bool(self.states)
+
+    @property
     def num_layers(self) -> int:
         return len(self.layers)
 
@@ -296,5 +396,5 @@ class Spec:
             mlps = [layer.mlp.expert] * layer.mlp.num_experts
             mlps += [layer.mlp.shared] if layer.mlp.shared is not None else []
         inner = sum(each.up_size + each.intermediate_size for each in mlps)
-        mixers = sum(mixer.products_size for mixer in layer.mixers)
+        mixers = sum(mixer.input_size + mixer.output_size for mixer in layer.mixers)
         return self.hidden_size * (mixers + norms + inner + router)

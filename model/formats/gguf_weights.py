@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -79,6 +80,16 @@ class GgufReader:
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         tensor = self._checked(name, (n,))
         return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(n)).to(device)
+
+    def numbers_of(self, name: str, count: int, device: torch.device = CPU) -> Tensor:
+        shape = self.gguf.tensor(name).shape
+        tensor = self._checked(name, shape if math.prod(shape) == count else (count,))
+        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).flatten()).to(device)
+
+    def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
+        shape = (channels, taps) if len(self.gguf.tensor(name).shape) == 2 else (channels, 1, taps)
+        tensor = self._checked(name, shape)
+        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(channels, taps)).to(device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         tensor = self._checked(name, (rows, columns))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,16 @@ class PlainReader:
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         self.folder.check(name, (n,), tuple(FLOATS))
         return self.folder.read(name).float().to(device)
+
+    def numbers_of(self, name: str, count: int, device: torch.device = CPU) -> Tensor:
+        shape = self.folder.info(name).shape
+        self.folder.check(name, shape if math.prod(shape) == count else (count,), tuple(FLOATS))
+        return self.folder.read(name).float().flatten().to(device)
+
+    def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
+        shape = (channels, taps) if len(self.folder.info(name).shape) == 2 else (channels, 1, taps)
+        self.folder.check(name, shape, tuple(FLOATS))
+        return self.folder.read(name).float().view(channels, taps).to(device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         info = self.folder.check(name, (rows, columns), tuple(FLOATS))

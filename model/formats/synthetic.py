@@ -87,6 +87,12 @@ class SyntheticReader:
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         return torch.ones(n, device=device)
 
+    def numbers_of(self, name: str, count: int, device: torch.device = CPU) -> Tensor:
+        return torch.ones(count, device=device)
+
+    def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
+        return torch.ones(channels, taps, device=device) / taps
+
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         return MatrixInfo("f16", rows * columns * 2)
 

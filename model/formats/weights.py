@@ -6,6 +6,7 @@ nothing of files or kernels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -132,6 +133,12 @@ class WeightReader(Protocol):
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         """float32 [n]."""
 
+    def numbers_of(self, name: str, count: int, device: torch.device = CPU) -> Tensor:
+        """float32 [count]: a small tensor of so many numbers, whatever its shape."""
+
+    def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
+        """float32 [channels, taps]: a convolution's weight, as stored or with an axis of 1 between."""
+
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         """Check that table `name` is there with these sizes. Raises ModelLoadError."""
 
@@ -158,6 +165,34 @@ def rounded_to_8_bits(matrix: DenseMatrix) -> QuantizedMatrix:
         codes[rows] = ((groups / steps).round().clamp(-128, 127) + 128).view(len(weight), -1)[:, :k]
     return QuantizedMatrix(codes, scales, torch.full_like(scales, 128, dtype=torch.uint8),
                            min(HEAD_GROUP_SIZE, k), 8, None, matrix.bias)
+
+
+def select_rows(matrix: Matrix, rows: Sequence[int]) -> Matrix:
+    """These outputs alone, in this order."""
+    index = torch.as_tensor(rows)
+
+    def of(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part[index.to(part.device)]
+
+    if isinstance(matrix, DenseMatrix):
+        return replace(matrix, weight=of(matrix.weight), bias=of(matrix.bias))
+    if isinstance(matrix, QuantizedMatrix):
+        return replace(matrix, codes=of(matrix.codes), scales=of(matrix.scales), zeros=of(matrix.zeros),
+                       bias=of(matrix.bias))
+    if isinstance(matrix, Float8Matrix):
+        float8, blocks = matrix.float8, index.view(-1, OUTPUTS) if len(rows) % OUTPUTS == 0 else None
+        if float8.scales is None:
+            return Float8Matrix(replace(float8, values=of(float8.values), factors=of(float8.factors)),
+                                of(matrix.bias))
+        if blocks is None or (blocks != blocks[:, :1] + torch.arange(OUTPUTS)).any() \
+                or (blocks[:, 0] % OUTPUTS).any():  # blocks of outputs that share scales come apart
+            return DenseMatrix(of(float8.dequantize()), of(matrix.bias))
+        shared = float8.scales[(blocks[:, 0] // OUTPUTS).to(float8.scales.device)]
+        return Float8Matrix(replace(float8, values=of(float8.values), factors=of(float8.factors),
+                                    scales=shared), of(matrix.bias))
+    groups = matrix.groups
+    return GroupMatrix(replace(groups, codes=of(groups.codes), scales=of(groups.scales), mins=of(groups.mins),
+                               steps=of(groups.steps), min_steps=of(groups.min_steps)), of(matrix.bias))
 
 
 def join(matrices: list[Matrix]) -> list[Matrix]:

@@ -5,6 +5,7 @@ A plan that does not fit is an error which names the setting that would. Knows s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ _CONVERSATIONS = 8
 """Of full length, that the cache holds where there is memory; of shorter ones it holds more."""
 _SHARED_CACHE = 0.25
 """Of what is free after the weights, for more than one conversation of full length."""
+_LEAST_SLOTS, _MOST_SLOTS = 4, 320
+"""Of states: one that runs with a guess, and snapshots; and for all that run with as many again for a few."""
 _SPLIT_KEYS = 256
 """kSplitKeys of cpu/attention/tile.h: keys whose sums wait for the merge in scratch memory."""
 _SPLIT_EXTRA = 17
@@ -41,6 +44,8 @@ class MemoryPlan:
     num_pages: int
     cache: str = "fp16"
     max_positions: int = 0  # what the model was made for
+    state_bytes: int = 0
+    num_slots: int = 0      # states of conversations that run, and snapshots of others
 
     @property
     def cache_tokens(self) -> int:
@@ -48,7 +53,7 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + self.scratch_bytes
+        return self.weight_bytes + self.cache_bytes + self.state_bytes + self.scratch_bytes
 
     def lines(self) -> list[str]:
         """As a table for people."""
@@ -57,6 +62,8 @@ class MemoryPlan:
             context += f" of the model's {self.max_positions:,}"
         rows = (("weights", self.weight_bytes, ""),
                 ("cache", self.cache_bytes, f"{self.cache}, {self.cache_tokens:,} tokens, {context}"),
+                *([("states", self.state_bytes, f"fp32, {self.num_slots:,} of conversations and snapshots")]
+                  if self.num_slots else []),
                 ("scratch", self.scratch_bytes, "buffers of a step, logits, rope tables"),
                 ("together", self.total_bytes, f"of {readable_size(self.free_bytes)} that are free"))
         return [f"{name:<9}{readable_size(size):>10}  {note}".rstrip() for name, size, note in rows]
@@ -66,6 +73,17 @@ def cache_bytes_per_token(spec: Spec, cache: str) -> int:
     """Keys and values of one token in all layers, the scales of quantized kinds included."""
     kind = CACHE_KINDS[cache]
     return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in own_caches(spec.layers))
+
+
+def state_bytes(spec: Spec) -> int:
+    """Of one sequence, in all layers that keep a state, float32."""
+    return sum(4 * math.prod(shape) for mixer in spec.states for shape in mixer.state_shapes)
+
+
+def _num_slots(spec: Spec, left: int) -> int:
+    """States that there is memory for, of `left` bytes."""
+    each = state_bytes(spec)
+    return max(_LEAST_SLOTS, min(_MOST_SLOTS, int(left * _SHARED_CACHE) // each)) if each else 0
 
 
 def rope_bytes_per_position(spec: Spec) -> int:
@@ -97,6 +115,9 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
         raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
                              f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
                              "Use a smaller model or one with fewer bits, or close other programs.")
+    num_slots = _num_slots(config.spec, left)
+    states = num_slots * state_bytes(config.spec)
+    left -= states
     fitting = _fitting_tokens(config, engine.cache, left)
     max_seq_len = _max_seq_len(config, engine, fitting, left)
     page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
@@ -106,7 +127,7 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     num_pages = max(least, min(least * _CONVERSATIONS, affordable))
     scratch_bytes += rope_bytes + attention_bytes(config.spec, num_pages * PAGE_SIZE)
     return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages,
-                      engine.cache, config.spec.max_positions)
+                      engine.cache, config.spec.max_positions, states, num_slots)
 
 
 def _fitting_tokens(config: ModelConfig, cache: str, left: int) -> int:
@@ -145,12 +166,13 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
             raise ModelLoadError(f"{share.device}, {share.num_layers} layers: {error}") from None
     max_seq_len = min(plan.max_seq_len for plan in plans)
     num_pages = min(plan.num_pages for plan in plans)
+    num_slots = min((plan.num_slots for plan in plans if plan.num_slots), default=0)
     page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
     scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config.spec)
                   + attention_bytes(config.spec, num_pages * PAGE_SIZE) for share in shares)
     return MemoryPlan(sum(plan.weight_bytes for plan in plans), num_pages * page_bytes, scratch,
                       sum(plan.free_bytes for plan in plans), max_seq_len, num_pages, engine.cache,
-                      config.spec.max_positions)
+                      config.spec.max_positions, num_slots * state_bytes(config.spec), num_slots)
 
 
 def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: int) -> int:

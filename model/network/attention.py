@@ -12,11 +12,11 @@ from torch import Tensor
 from model.families.spec import Attention, HeadNorm, QueryScale, Rope, Spec
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.network.branch import NO_NORM, Branch, normalize
+from model.network.mixer_weights import AttentionWeights
 from model.network.norm_weights import NO_WEIGHTS, NormWeights
 from model.network.place import Place
 from model.network.rope_tables import RopeTables, query_scales, rope_tables
 from model.network.step import Rows, Sizes, StepInput
-from model.network.weights import AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,14 @@ class AttentionMixer:
         """Hidden states to queries, keys and values."""
         prompts, a = self._ops.prompts, self._attention
         of_prompts = of_prompts and prompts is not None and not prompts.rounds_factors
-        qkv = v.of("qkv", a.qkv_size)[:, :sum(a.projected)]
-        self._branch.multiply(self._weights.qkv, v, qkv, of_prompts=of_prompts)
+        whole = v.of("qkv", a.qkv_size + a.gate_size)
+        self._branch.multiply(self._weights.qkv, v, whole[:, :a.input_size], of_prompts=of_prompts)
 
     def mix(self, step: StepInput, v: Rows) -> None:
         ops, a, weights, tables = self._ops, self._attention, self._weights, self._rope
         keys, values = self._keys, self._values
-        qkv, attended = v.of("qkv", a.qkv_size), v.of("attention", a.query_size)
+        whole, attended = v.of("qkv", a.qkv_size + a.gate_size), v.of("attention", a.query_size)
+        qkv = whole[:, :a.qkv_size]
         queries, own_keys, own_values = qkv.split((a.query_size, a.key_size, a.key_size), dim=1)
         has_own = a.reads_cache_of is None
         if has_own and (a.keys_as_values or a.value_norm is not None):
@@ -118,10 +119,12 @@ class AttentionMixer:
             part = slice(prompt.first, prompt.last)
             ops.prompts.prompt_attention(queries[part], keys, values, step.block_table[prompt.index],
                                          prompt.num_keys, attended[part], *rules)
+        if a.output_gate:
+            ops.gate_rows(attended, whole[:, a.qkv_size:], attended, "sigmoid")
 
     def add(self, v: Rows, of_prompts: bool) -> None:
         attended = v.of("attention", self._attention.query_size)
-        self._branch.add(self._weights.out_proj, attended, v, of_prompts)
+        self._branch.add(self._weights.out_proj, attended, v, self._attention, of_prompts=of_prompts)
 
     def _norm_heads(self, norm: HeadNorm, weights: NormWeights | None, heads: Tensor, num_heads: int) -> None:
         assert weights is not None

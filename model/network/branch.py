@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from model.families.spec import Layer, Norm
+from model.families.spec import Dense, Layer, Mixer, Norm
 from model.kernels.operations import Operations
 from model.network.linear import Linear
 from model.network.norm_weights import NO_WEIGHTS, NormWeights
@@ -18,9 +18,9 @@ def norm_is_fused(layer: Layer) -> bool:
     return not layer.norm_before or (layer.norm.kind == "rms" and layer.parallel is None)
 
 
-def adds_directly(layer: Layer) -> bool:
+def adds_directly(layer: Layer, part: Mixer | Dense) -> bool:
     """The last product of a branch adds its result to the hidden state."""
-    return not layer.norm_after and layer.residual_scale == 1
+    return not layer.norm_after and layer.residual_scale * part.out_scale == 1
 
 
 def normalize(ops: Operations, norm: Norm, weights: NormWeights, x: Tensor, out: Tensor, num_groups: int = 1,
@@ -36,7 +36,7 @@ class Branch:
                  after: NormWeights | None) -> None:
         self._ops, self._layer = ops, layer
         self._before, self._after = before, after
-        self._norm_is_fused, self._adds_directly = norm_is_fused(layer), adds_directly(layer)
+        self._norm_is_fused = norm_is_fused(layer)
 
     def multiply(self, linear: Linear, v: Rows, out: Tensor, epilogue: str = "store", *,
                  of_prompts: bool) -> None:
@@ -58,18 +58,19 @@ class Branch:
             v.normed.copy_(v.hidden)
         return v.normed
 
-    def add(self, linear: Linear, x: Tensor, v: Rows, of_prompts: bool) -> None:
-        """The last product; hidden += it, or its norm, times the layer's factor."""
-        if self._adds_directly:
+    def add(self, linear: Linear, x: Tensor, v: Rows, part: Mixer | Dense, *, of_prompts: bool) -> None:
+        """The last product; hidden += it, or its norm, times the factors of the layer and of this part."""
+        if adds_directly(self._layer, part):
             linear(x, v.hidden, epilogue="add", of_prompts=of_prompts)
             return
         linear(x, v.branch, of_prompts=of_prompts)
-        self.add_rows(v)
+        self.add_rows(v, part.out_scale)
 
-    def add_rows(self, v: Rows) -> None:
-        """What lies in v.branch, or its norm, times the layer's factor."""
+    def add_rows(self, v: Rows, scale: float = 1.0) -> None:
+        """What lies in v.branch, or its norm, times `scale` and the layer's factor."""
         kind, weights = (self._layer.norm, self._after) if self._after is not None else (NO_NORM, NO_WEIGHTS)
-        normalize(self._ops, kind, weights, v.branch, v.hidden, add=True, scale=self._layer.residual_scale)
+        normalize(self._ops, kind, weights, v.branch, v.hidden, add=True,
+                  scale=self._layer.residual_scale * scale)
 
     def normalize(self, weights: NormWeights, x: Tensor, out: Tensor) -> None:
         normalize(self._ops, self._layer.norm, weights, x, out)

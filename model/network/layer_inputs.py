@@ -91,7 +91,7 @@ def load_inputs(place: Place, reader: WeightReader, config: ModelConfig,
         return None
     projection = input_projection(spec, inputs, names)
     return InputsWeights(load_table(place, reader, names.layer_inputs, spec.vocab_size, projection.n, exact),
-                         load_linear(place, reader, projection.modules, projection.k, exact),
+                         load_linear(place, reader, projection, exact),
                          load_norm(reader, names.layer_inputs_norm, inputs.norm, inputs.size, names,
                                    place.device))
 
@@ -101,7 +101,7 @@ def load_input(place: Place, reader: WeightReader, config: ModelConfig, prefix: 
     names, inputs, size = config.names, config.spec.layer_inputs, config.spec.hidden_size
     if inputs is None:
         return None
-    gate, out = (load_linear(place, reader, group.modules, group.k, exact)
+    gate, out = (load_linear(place, reader, group, exact)
                  for group in layer_input_modules(inputs, names, prefix, size))
     norm = load_norm(reader, prefix + names.input_norm, inputs.norm, size, names, place.device)
     return InputWeights(gate, out, norm)

@@ -10,8 +10,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.formats.weights import DenseMatrix, Float8Matrix, GroupMatrix, Matrix, WeightReader, join
+from model.formats.weights import (
+    DenseMatrix,
+    Float8Matrix,
+    GroupMatrix,
+    Matrix,
+    WeightReader,
+    join,
+    select_rows,
+)
 from model.kernels.operations import Operations, PackedWeight
+from model.network.modules import Group
 from model.network.place import Place
 
 
@@ -55,9 +64,15 @@ class Linear:
                 multiply(x, part.weight, out[:, part.first:part.last], norm, eps, epilogue)
 
 
-def load_linear(place: Place, reader: WeightReader, modules: dict[str, int], k: int, exact: bool) -> Linear:
-    """Read and pack modules of one input, in order. `modules`: name -> its number of outputs."""
-    return pack(place.ops, [reader.matrix(name, n, k, place.device) for name, n in modules.items()], exact)
+def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool) -> Linear:
+    """Read and pack modules of one input, in order."""
+    matrices = {name: reader.matrix(name, n, group.k, place.device) for name, n in group.modules.items()}
+    parts = [matrices[piece.module] if len(piece.rows) == matrices[piece.module].n
+             and isinstance(piece.rows, range) else select_rows(matrices[piece.module], piece.rows)
+             for piece in group.pieces]
+    parts = parts or list(matrices.values())
+    matrices.clear()
+    return pack(place.ops, parts, exact or group.is_exact)
 
 
 def pack(ops: Operations, matrices: list[Matrix], exact: bool) -> Linear:

@@ -5,7 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.families.names import Names
-from model.families.spec import Attention, Dense, LayerInputs, Mixer, Moe, Spec
+from model.families.spec import (
+    Attention,
+    Dense,
+    GatedDelta,
+    LayerInputs,
+    Mamba2,
+    Mixer,
+    Moe,
+    ShortConv,
+    Spec,
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """These outputs of a module, in this order."""
+
+    module: str
+    rows: tuple[int, ...] | range
 
 
 @dataclass(frozen=True)
@@ -16,6 +34,7 @@ class Group:
     k: int                   # inputs
     has_bias: bool = False   # each of them must have one
     is_exact: bool = False   # never rounded to integers: its errors would weigh too much
+    pieces: tuple[Piece, ...] = ()  # the outputs in another order than the modules have them
 
     @property
     def n(self) -> int:
@@ -32,12 +51,53 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
 
 
 def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[Group]:
-    """Of attention qkv and o."""
-    assert isinstance(mixer, Attention)
-    sizes = mixer.projected
-    qkv = names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)]
-    return [Group(_modules(prefix, qkv, sizes), hidden, mixer.qkv_bias),
-            Group({prefix + names.o_proj: hidden}, mixer.query_size, mixer.o_bias)]
+    """What goes in and what comes out, and of the delta rule between them what goes in for each head."""
+    out = {prefix + (names.o_proj if isinstance(mixer, Attention) else names.state_out): hidden}
+    if isinstance(mixer, ShortConv):
+        return [Group(_modules(prefix, names.state_in, (3 * mixer.size,)), hidden, mixer.bias),
+                Group(out, mixer.output_size, mixer.bias)]
+    if isinstance(mixer, Mamba2):
+        return [Group(_modules(prefix, names.state_in, (mixer.input_size,)), hidden, mixer.in_bias),
+                Group(out, mixer.output_size, mixer.out_bias)]
+    if isinstance(mixer, GatedDelta):
+        return [*_delta_modules(mixer, names, prefix, hidden), Group(out, mixer.output_size)]
+    queries, *others = mixer.projected
+    sizes = (queries + mixer.gate_size, *others)
+    modules = _modules(prefix, names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)], sizes)
+    return [Group(modules, hidden, mixer.qkv_bias, pieces=_gate_last(mixer, modules)),
+            Group(out, mixer.query_size, mixer.o_bias)]
+
+
+def _gate_last(attention: Attention, modules: dict[str, int]) -> tuple[Piece, ...]:
+    """In the file each head's queries stand before its gate."""
+    if not attention.output_gate:
+        return ()
+    (query, _), *others = modules.items()
+    dim = attention.head_dim
+    queries, gate = (Piece(query, tuple(2 * dim * head + first + i for head in range(attention.num_heads)
+                                        for i in range(dim))) for first in (0, dim))
+    return (queries, *(Piece(name, range(size)) for name, size in others), gate)
+
+
+def _delta_modules(delta: GatedDelta, names: Names, prefix: str, hidden: int) -> list[Group]:
+    """q, k, v, z; then the betas and the decays of all heads."""
+    inputs = _modules(prefix, names.state_in, (delta.conv_size, delta.output_size))
+    heads = _modules(prefix, names.state_heads, (delta.num_value_heads,) * 2)
+    if not names.fuses_delta_heads:
+        return [Group(inputs, hidden), Group(heads, hidden, is_exact=True)]
+    share = delta.num_value_heads // delta.num_key_heads
+    values = share * delta.value_dim
+
+    def pieces(modules: dict[str, int], parts: tuple[int, ...]) -> tuple[Piece, ...]:
+        """`parts`: how many rows of each lie together for a key head."""
+        (name,) = modules
+        starts = [sum(parts[:index]) for index in range(len(parts))]
+        rows = [head * sum(parts) + start + i for start, size in zip(starts, parts, strict=True)
+                for head in range(delta.num_key_heads) for i in range(size)]
+        return (Piece(name, tuple(rows)),)
+
+    return [Group(inputs, hidden, pieces=pieces(inputs, (delta.key_dim, delta.key_dim, values, values))),
+            Group(heads, hidden, is_exact=True, pieces=pieces(heads, (share, share)))]
 
 
 def mlp_modules(mlp: Dense | Moe | None, names: Names, prefix: str, hidden: int) -> list[Group]:

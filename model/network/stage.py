@@ -13,12 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.families.spec import Dense, Layer, Moe, Spec, own_caches
+from model.families.spec import Dense, GatedDelta, Layer, Moe, Spec, StateMixer, own_caches
 from model.network.attention import AttentionMixer, KVCache, Tables
 from model.network.branch import Branch, adds_directly, norm_is_fused, normalize
 from model.network.layer_inputs import InputWeights, LayerInputsRows, input_widths
 from model.network.mixture import Mixture, MixtureBuffers
 from model.network.place import Place
+from model.network.states import StateCache, state_mixer
 from model.network.step import Rows, Sizes, StepInput
 from model.network.weights import DenseWeights, LayerWeights, ModelWeights, MoeWeights
 
@@ -55,12 +56,18 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
     mlps = [layer.mlp for layer in spec.layers if isinstance(layer.mlp, Dense)]
     mlps += [each for moe in mixtures for each in (moe.expert, moe.shared) if each is not None]
     widths = {"hidden": spec.hidden_size,
-              "qkv": max((a.qkv_size for a in spec.attentions), default=0),
+              "qkv": max((a.qkv_size + a.gate_size for a in spec.attentions), default=0),
               "attention": max((a.query_size for a in spec.attentions), default=0),
+              "mixer": max((mixer.input_size for mixer in spec.states), default=0),
+              "mixed": max((mixer.output_size for mixer in spec.states), default=0),
+              "heads": max((2 * mixer.num_value_heads for mixer in spec.states
+                            if isinstance(mixer, GatedDelta)), default=0),
               "inner": max((mlp.intermediate_size for mlp in mlps), default=0),
               "wide": max((mlp.up_size for mlp in mlps if not mlp.is_fused), default=0),
               "normed": spec.hidden_size * any(not norm_is_fused(layer) for layer in spec.layers),
-              "branch": spec.hidden_size * any(not adds_directly(layer) for layer in spec.layers),
+              "branch": spec.hidden_size * any(
+                  not adds_directly(layer, part) for layer in spec.layers
+                  for part in (*layer.mixers, *([layer.mlp] if isinstance(layer.mlp, Dense) else []))),
               "scores": max((moe.num_experts for moe in mixtures), default=0)}
     if mixtures:
         widths |= {"normed": spec.hidden_size, "branch": spec.hidden_size, "gathered": spec.hidden_size,
@@ -80,10 +87,12 @@ class Stage:
         self._weights = weights
         self._own_weights = weights.layers[layers.start:layers.stop]
         self.cache = KVCache.allocate(own_caches(own), sizes, place.device)
+        self.states = StateCache.allocate([mixer for layer in own for mixer in layer.mixers
+                                           if isinstance(mixer, StateMixer)], sizes, place.device)
         tables = Tables(place, spec, sizes)
-        caches: dict[int, tuple[Tensor, Tensor]] = {}
-        made = iter(zip(self.cache.keys, self.cache.values, strict=True))
-        self._layers = [self._built(index, layer, of, tables, made, caches)
+        self._caches: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of each layer, or another's
+        made = iter(zip(self.cache.keys, self.cache.values, strict=True)), iter(self.states.of_mixers)
+        self._layers = [self._built(index, layer, of, tables, *made)
                         for index, layer, of in zip(layers, own, self._own_weights, strict=True)]
         self._inputs = None
         if spec.layer_inputs is not None and weights.inputs is not None:
@@ -94,15 +103,16 @@ class Stage:
         self._is_routed = any(isinstance(layer.mlp, Moe) for layer in own)
 
     def _built(self, index: int, layer: Layer, weights: LayerWeights, tables: Tables,
-               made: Iterator[tuple[Tensor, Tensor]], caches: dict[int, tuple[Tensor, Tensor]]) -> BuiltLayer:
-        """`caches`: keys and values of the layers before, by index, to which this layer's are added."""
-        ops = self.place.ops
+               caches: Iterator[tuple[Tensor, Tensor]], states: Iterator[list[Tensor]]) -> BuiltLayer:
+        ops, mixers = self.place.ops, []
         branch = Branch(ops, layer, weights.mixer_norm, weights.mixer_out_norm)
-        if layer.attention is not None:
-            source = layer.attention.reads_cache_of
-            caches[index] = next(made) if source is None else caches[source]
-        mixers: list[Mixer] = [AttentionMixer(self.place, mixer, of, branch, *caches[index], tables)
-                               for mixer, of in zip(layer.mixers, weights.mixers, strict=True)]
+        for mixer, of in zip(layer.mixers, weights.mixers, strict=True):
+            if isinstance(mixer, StateMixer):
+                mixers.append(state_mixer(self.place, mixer, of, branch, next(states)))
+                continue
+            source = mixer.reads_cache_of
+            self._caches[index] = next(caches) if source is None else self._caches[source]
+            mixers.append(AttentionMixer(self.place, mixer, of, branch, *self._caches[index], tables))
         return BuiltLayer(layer, mixers, weights.mlp,
                           Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm), index, weights.input,
                           weights.scale)
@@ -140,6 +150,12 @@ class Stage:
         with self.place.active():
             for keys, values in zip(self.cache.keys, self.cache.values, strict=True):
                 self.place.ops.copy_pages(keys, values, source, target)
+
+    def copy_states(self, source: Tensor, target: Tensor) -> None:
+        """Copy whole slots in every layer; int64 [n] on the host, all read before any is written."""
+        device = self.place.device
+        with self.place.active():
+            self.states.memory[target.to(device)] = self.states.memory[source.to(device)]
 
     def measure(self) -> None:
         """Have the device find out what it must measure with the weights that are here."""
@@ -185,7 +201,7 @@ class Stage:
             if not layer.parallel:
                 self._expand(built, mlp, v, of_prompts)
             inner = v.of("inner", layer.mlp.intermediate_size)
-            built.branch.add(mlp.down_proj, inner, v, of_prompts)
+            built.branch.add(mlp.down_proj, inner, v, layer.mlp, of_prompts=of_prompts)
         if self._inputs is not None and built.input is not None:
             self._inputs.add(built.index, built.input, v, of_prompts)
         if built.scale != 1:
@@ -200,6 +216,8 @@ class Stage:
             return
         wide = v.of("wide", mlp.up_size)
         built.branch.multiply(of.gate_up, v, wide, of_prompts=of_prompts)
+        if mlp.gate_scale != 1:
+            self.place.ops.cap_rows(wide[:, :mlp.intermediate_size], mlp.gate_scale)
         self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
 
     def _route(self, built: BuiltLayer, mlp: MoeWeights, v: Rows, of_prompts: bool) -> None:

@@ -30,6 +30,8 @@ class StepInput:
     block_table: Tensor   # int32 [S, max_pages]
     cu_seqlens: Tensor    # int32 [S + 1]
     seq_lens: Tensor      # int32 [S]
+    state_slots: Tensor   # int32 [S]: where each sequence's state lies; negative: it is padding
+    row_slots: Tensor     # int32 [T]: where the state after a row is to lie as well; negative: nowhere
     prompts: tuple[PromptRows, ...] = ()  # the last sequences, if they have many rows: known on the host
 
 
@@ -42,6 +44,7 @@ class Sizes:
     num_pages: int
     page_size: int
     cache: str         # a key of CACHE_KINDS
+    num_slots: int = 0  # states, of layers that keep one
 
 
 @dataclass(frozen=True)

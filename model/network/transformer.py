@@ -87,3 +87,9 @@ class Transformer:
         """Copy whole pages in every layer; int32 [n] on the host, all read before any is written."""
         for stage in self.stages:
             stage.copy_pages(source, target)
+
+    def copy_states(self, source: Tensor, target: Tensor) -> None:
+        """Copy whole slots in every layer that keeps a state; int64 [n] on the host, all read before any is
+        written."""
+        for stage in self.stages:
+            stage.copy_states(source, target)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from model.families.names import Names
-from model.families.spec import Attention, Dense, Layer, Mixer
+from model.families.spec import Dense, Layer
 from model.files import ModelLoadError
 from model.formats.weights import (
     HEAD_GROUP_SIZE,
@@ -21,29 +21,12 @@ from model.kernels.operations import PackedWeight
 from model.model_config import ModelConfig
 from model.network.layer_inputs import InputsWeights, InputWeights, load_input, load_inputs
 from model.network.linear import Linear, load_linear, pack
+from model.network.mixer_weights import MixerWeights, load_mixer
 from model.network.modules import Group, input_projection, layer_modules, mixer_modules, mlp_modules
-from model.network.norm_weights import NormWeights, load_head_norm, load_norm
+from model.network.norm_weights import NormWeights, load_norm
 from model.network.place import Place
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class AttentionWeights:
-    """What its Spec does not have is None."""
-
-    qkv: Linear             # hidden_size -> query_size + 2 * key_size
-    out_proj: Linear
-    query_norm: NormWeights | None
-    key_norm: NormWeights | None
-    sinks: Tensor | None    # float32 [num_heads]
-
-    @property
-    def linears(self) -> list[Linear]:
-        return [self.qkv, self.out_proj]
-
-
-MixerWeights = AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -257,8 +240,7 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
     size = config.spec.hidden_size
 
     def linears(groups: list[Group]) -> list[Linear]:
-        return [load_linear(place, reader, group.modules, group.k, exact or group.is_exact)
-                for group in groups]
+        return [load_linear(place, reader, group, exact) for group in groups]
 
     def norm(is_there: bool, name: str) -> NormWeights | None:
         return load_norm(reader, prefix + name, layer.norm, size, names, place.device) if is_there else None
@@ -266,8 +248,8 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
     has_mixer, has_mlp = bool(layer.mixers), layer.mlp is not None
     has_mlp_norm = layer.norm_before and layer.parallel != "one norm" and has_mlp
     return LayerWeights(
-        [_load_mixer(place, reader, config, prefix, mixer, linears(mixer_modules(mixer, names, prefix, size)))
-         for mixer in layer.mixers],
+        [load_mixer(reader, names, prefix, mixer, linears(mixer_modules(mixer, names, prefix, size)),
+                    place.device) for mixer in layer.mixers],
         _mlp_weights(place, reader, names, prefix, layer, size,
                      linears(mlp_modules(layer.mlp, names, prefix, size))),
         norm(layer.norm_before and has_mixer, names.attention_norm), norm(has_mlp_norm, names.mlp_norm),
@@ -275,21 +257,6 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
         norm(layer.norm_after and has_mlp, names.mlp_out_norm),
         load_input(place, reader, config, prefix, exact),
         float(reader.vector(prefix + names.layer_scale, 1)) if layer.has_scale else 1.0)
-
-
-def _load_mixer(place: Place, reader: WeightReader, config: ModelConfig, prefix: str, mixer: Mixer,
-                linears: list[Linear]) -> MixerWeights:
-    """`linears` in the order of mixer_modules()."""
-    names, device = config.names, place.device
-    assert isinstance(mixer, Attention)
-
-    def head_norm(name: str, num_heads: int) -> NormWeights | None:
-        return load_head_norm(reader, prefix + name, mixer.qk_norm, num_heads, mixer.head_dim, names, device)
-
-    sinks = reader.vector(prefix + names.sinks, mixer.num_heads, device) if mixer.sinks else None
-    has_keys = mixer.reads_cache_of is None
-    return AttentionWeights(*linears, head_norm(names.query_norm, mixer.num_heads),
-                            head_norm(names.key_norm, mixer.num_kv_heads) if has_keys else None, sinks)
 
 
 def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, layer: Layer, hidden: int,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from model.engine.kv_cache import PagePool
-from model.engine.scheduler import Batch, Scheduler, TokenSequence
+from model.engine.scheduler import Scheduler
+from model.engine.sequences import Batch, TokenSequence
 from model.sizes import PAGE_SIZE, pages_for
 
 

@@ -16,7 +16,7 @@ from model.engine.engine import Engine
 from model.engine.job import Job
 from model.engine.ngram import NgramDrafter, NgramIndex
 from model.engine.request import FinishedEvent, Request, SamplingParams
-from model.engine.scheduler import Chunk
+from model.engine.sequences import Chunk
 from model.engine.speculation import Speculator
 from model.files import ModelLoadError
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model

@@ -16,7 +16,7 @@ import torch
 
 from model.config import EngineConfig
 from model.engine.loading import load_engine
-from model.engine.scheduler import Chunk, TokenSequence
+from model.engine.sequences import Chunk, TokenSequence
 from model.engine.step_tensors import StepTensors
 from model.files import ModelLoadError
 from model.formats.checkpoint import open_checkpoint

@@ -1,0 +1,92 @@
+"""Sequences of tokens, and what of them is computed in a step. Lists and integers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from model.engine.kv_cache import ROOT
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(eq=False)
+class TokenSequence(Generic[Owner]):
+    """Tokens of one request, and how far they are computed. `owner` is the engine's; not looked at here."""
+
+    owner: Owner
+    token_ids: list[int]
+    prompt_length: int
+    reuse_limit: int                      # tokens that may come from the cache; at most prompt_length - 1
+    num_computed: int = 0                 # tokens whose keys and values are in the cache
+    num_cached: int = 0                   # of the prompt, found there at the first admission
+    pages: list[int] = field(default_factory=list)
+    chains: list[int] = field(default_factory=lambda: [ROOT])  # before and after pages the pool knows
+    turns: tuple[int, ...] = ()           # tokens of the prompt after which a message ends
+    slot: int = -1                        # of its state, if there is one
+    marks: list[int] = field(default_factory=list)  # tokens of the prompt after which it may be of use again
+    saves: dict[int, int] = field(default_factory=dict)  # tokens -> slot for the state after them, this step
+    is_long: bool = False                 # its keys are rotated as those of long sequences
+    arrival: int = -1
+    was_admitted: bool = False
+
+    @property
+    def num_known(self) -> int:
+        """Pages known to the pool."""
+        return len(self.chains) - 1
+
+    @property
+    def num_remaining(self) -> int:
+        """Tokens still to compute before the next one can be sampled."""
+        return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_alike(self) -> int:
+        """Of the tokens still to compute those of one kind, the prompt's or the reply's: a device may compute
+        the two in different ways, and a reply that is computed again is to come out as before."""
+        in_prompt = self.prompt_length - self.num_computed
+        return in_prompt if 0 < in_prompt < self.num_remaining else self.num_remaining
+
+    @property
+    def num_reusable(self) -> int:
+        """Tokens that may come from the cache: the last one is computed, for the logits after it."""
+        return min(self.reuse_limit, len(self.token_ids) - 1)
+
+
+@dataclass(eq=False)
+class Chunk(Generic[Owner]):
+    """Tokens start .. start + count - 1 of a sequence are computed in this step, and after them `draft`: a
+    guess at those that will follow, whose keys and values count only as far as it proves right."""
+
+    sequence: TokenSequence[Owner]
+    start: int
+    count: int
+    draft: list[int] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        return self.count + len(self.draft)
+
+    @property
+    def is_of_prompt(self) -> bool:
+        """Chunks end where the prompt does."""
+        return self.start < self.sequence.prompt_length
+
+    @property
+    def is_last(self) -> bool:
+        """After this chunk the next token can be sampled."""
+        return self.start + self.count == len(self.sequence.token_ids)
+
+
+@dataclass
+class Batch(Generic[Owner]):
+    """One step. `copies` (source page, target page), and those of slots, come first, all read before any is
+    written."""
+
+    chunks: list[Chunk[Owner]]
+    copies: list[tuple[int, int]]
+    state_copies: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(chunk.num_rows for chunk in self.chunks)
