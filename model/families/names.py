@@ -29,6 +29,11 @@ class Names:
     query_norm: str = "self_attn.q_norm"
     key_norm: str = "self_attn.k_norm"
     sinks: str = "self_attn.sinks"                   # the tensor itself
+    latents: tuple[str, ...] = ("self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa")
+    query_latent_norm: str = "self_attn.q_a_layernorm"
+    query_up: str = "self_attn.q_b_proj"
+    latent_norm: str = "self_attn.kv_a_layernorm"
+    heads_up: tuple[str, ...] = ("self_attn.kv_b_proj",)  # of all heads; or of each: keys' turned, values'
 
     state_in: tuple[str, ...] = ("mamba.in_proj",)   # of layers with a state, all inputs in their order
     state_heads: tuple[str, ...] = ()                # a number or two for each head, in the delta rule
@@ -77,6 +82,8 @@ GGUF = Names(
     state_in=("ssm_in",), state_conv="ssm_conv1d", state_norm="ssm_norm", state_out="ssm_out",
     decay="ssm_a", step_bias="ssm_dt.bias", skip="ssm_d", decay_is_log=False,
     query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight",
+    latents=("attn_q_a", "attn_kv_a_mqa"), query_latent_norm="attn_q_a_norm", query_up="attn_q_b",
+    latent_norm="attn_kv_a_norm", heads_up=("attn_k_b#{}", "attn_v_b#{}"),
     router="ffn_gate_inp", router_correction="exp_probs_b.bias", router_norm="ffn_gate_inp.scale",
     expert_scale="ffn_down_exps.scale", experts_norm="pre_ffw_norm_2", experts_out_norm="post_ffw_norm_2",
     shared_out_norm="post_ffw_norm_1", expert_gate_up=("ffn_gate_exps#{}", "ffn_up_exps#{}"),

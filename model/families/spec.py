@@ -125,6 +125,59 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class LatentAttention:
+    """Attention that keeps of a token a latent and one rotated key for all heads.
+
+    A head's key is (up(latent), rotated), its value another product of the latent; queries are a product of
+    the hidden state, or of a normed latent of their own. Computed with these products at the queries and
+    behind the sums, so that all heads share one key, (rotated, latent), which is the value as well.
+    """
+
+    num_heads: int
+    rank: int                             # of the latent
+    plain_dim: int                        # of a head's key: what is a product of the latent
+    value_dim: int
+    rope: Rope                            # of the rotated key, all of it
+    scale: float
+    norm: Norm                            # of latents
+    query_rank: int | None = None
+    has_bias: bool = False                # products that make latents, and the last one
+    out_scale: float = 1.0
+
+    @property
+    def kept(self) -> Attention:
+        """The same as attention over what is kept."""
+        return Attention(self.num_heads, 1, self.rope.dim + self.rank, self.rope, self.scale)
+
+    @property
+    def query_dim(self) -> int:
+        """Of a head, before it meets the latent."""
+        return self.plain_dim + self.rope.dim
+
+    @property
+    def latents_size(self) -> int:
+        """Of both latents and the key to be rotated."""
+        return (self.query_rank or 0) + self.rank + self.rope.dim
+
+    @property
+    def input_size(self) -> int:
+        """Outputs of the products with the hidden state."""
+        queries = 0 if self.query_rank is not None else self.num_heads * self.query_dim
+        return queries + self.latents_size
+
+    @property
+    def output_size(self) -> int:
+        """Inputs of the product that gives the result."""
+        return self.num_heads * self.value_dim
+
+    @property
+    def num_inner_weights(self) -> int:
+        """Of the products between those."""
+        queries = (self.query_rank or 0) * self.num_heads * self.query_dim
+        return queries + self.rank * self.num_heads * (self.plain_dim + self.value_dim)
+
+
+@dataclass(frozen=True)
 class ShortConv:
     """out(c * conv(b * x)): b, c and x are `size` outputs each of one product, and the convolution is over
     the last `kernel` tokens, each number by itself."""
@@ -221,7 +274,7 @@ class Mamba2:
 
 StateMixer = ShortConv | GatedDelta | Mamba2
 """Those that keep a state of one size instead of all keys and values."""
-Mixer = Attention | StateMixer
+Mixer = Attention | LatentAttention | StateMixer
 """How tokens of a sequence see those before them. `out_scale`: what the result is multiplied by."""
 
 
@@ -307,12 +360,14 @@ class Layer:
 
     @property
     def attention(self) -> Attention | None:
-        return next((mixer for mixer in self.mixers if isinstance(mixer, Attention)), None)
+        """Over what is kept of tokens, whichever kind it is."""
+        return next((mixer.kept if isinstance(mixer, LatentAttention) else mixer for mixer in self.mixers
+                     if isinstance(mixer, Attention | LatentAttention)), None)
 
     def with_attention(self, **changes: Any) -> Layer:
         """The same with these fields of its attention; a layer without one as it is."""
         def changed(mixer: Mixer | None) -> Mixer | None:
-            return replace(mixer, **changes) if isinstance(mixer, Attention) else mixer
+            return replace(mixer, **changes) if isinstance(mixer, Attention | LatentAttention) else mixer
 
         return replace(self, mixer=changed(self.mixer), beside=changed(self.beside))
 
@@ -397,4 +452,5 @@ class Spec:
             mlps += [layer.mlp.shared] if layer.mlp.shared is not None else []
         inner = sum(each.up_size + each.intermediate_size for each in mlps)
         mixers = sum(mixer.input_size + mixer.output_size for mixer in layer.mixers)
-        return self.hidden_size * (mixers + norms + inner + router)
+        within = sum(mixer.num_inner_weights for mixer in layer.mixers if isinstance(mixer, LatentAttention))
+        return within + self.hidden_size * (mixers + norms + inner + router)

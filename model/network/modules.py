@@ -9,6 +9,7 @@ from model.families.spec import (
     Attention,
     Dense,
     GatedDelta,
+    LatentAttention,
     LayerInputs,
     Mamba2,
     Mixer,
@@ -35,6 +36,7 @@ class Group:
     has_bias: bool = False   # each of them must have one
     is_exact: bool = False   # never rounded to integers: its errors would weigh too much
     pieces: tuple[Piece, ...] = ()  # the outputs in another order than the modules have them
+    is_of_heads: bool = False  # each module, or each head's part of the one, is a Linear of its own
 
     @property
     def n(self) -> int:
@@ -51,7 +53,10 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
 
 
 def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[Group]:
-    """What goes in and what comes out, and of the delta rule between them what goes in for each head."""
+    """What goes in and what comes out, and of the delta rule between them what goes in for each head; of
+    latent attention queries, what makes latents, what comes out, and what is of heads."""
+    if isinstance(mixer, LatentAttention):
+        return _latent_modules(mixer, names, prefix, hidden)
     out = {prefix + (names.o_proj if isinstance(mixer, Attention) else names.state_out): hidden}
     if isinstance(mixer, ShortConv):
         return [Group(_modules(prefix, names.state_in, (3 * mixer.size,)), hidden, mixer.bias),
@@ -98,6 +103,26 @@ def _delta_modules(delta: GatedDelta, names: Names, prefix: str, hidden: int) ->
 
     return [Group(inputs, hidden, pieces=pieces(inputs, (delta.key_dim, delta.key_dim, values, values))),
             Group(heads, hidden, is_exact=True, pieces=pieces(heads, (share, share)))]
+
+
+def _latent_modules(latent: LatentAttention, names: Names, prefix: str, hidden: int) -> list[Group]:
+    heads, kept_size = latent.num_heads, latent.rank + latent.rope.dim
+    queries = heads * latent.query_dim
+    query_down, down = names.latents
+    if latent.query_rank is None:
+        groups = [Group({prefix + names.qkv[0]: queries}, hidden),
+                  Group({prefix + down: kept_size}, hidden, latent.has_bias)]
+    else:
+        both = {prefix + query_down: latent.query_rank, prefix + down: kept_size}
+        groups = [Group({prefix + names.query_up: queries}, latent.query_rank),
+                  Group(both, hidden, latent.has_bias)]
+    groups.append(Group({prefix + names.o_proj: hidden}, latent.output_size, latent.has_bias))
+    if len(names.heads_up) == 1:
+        whole = {prefix + names.heads_up[0]: heads * (latent.plain_dim + latent.value_dim)}
+        return [*groups, Group(whole, latent.rank, is_of_heads=True)]
+    keys, values = ([prefix + name.format(head) for head in range(heads)] for name in names.heads_up)
+    return [*groups, Group(dict.fromkeys(keys, latent.rank), latent.plain_dim, is_of_heads=True),
+            Group(dict.fromkeys(values, latent.value_dim), latent.rank, is_of_heads=True)]
 
 
 def mlp_modules(mlp: Dense | Moe | None, names: Names, prefix: str, hidden: int) -> list[Group]:

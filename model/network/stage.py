@@ -13,10 +13,23 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.families.spec import Dense, GatedDelta, Layer, Moe, Spec, StateMixer, own_caches
+from model.families.spec import (
+    Attention,
+    Dense,
+    GatedDelta,
+    LatentAttention,
+    Layer,
+    Moe,
+    Spec,
+    StateMixer,
+    own_caches,
+)
 from model.network.attention import AttentionMixer, KVCache, Tables
 from model.network.branch import Branch, adds_directly, norm_is_fused, normalize
+from model.network.latent_attention import LatentMixer, latent_widths
+from model.network.latent_weights import LatentWeights
 from model.network.layer_inputs import InputWeights, LayerInputsRows, input_widths
+from model.network.mixer_weights import AttentionWeights
 from model.network.mixture import Mixture, MixtureBuffers
 from model.network.place import Place
 from model.network.states import StateCache, state_mixer
@@ -74,7 +87,7 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
                    "given": spec.hidden_size, "gate": 1}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
-    widths |= input_widths(spec)
+    widths |= input_widths(spec) | latent_widths(spec)
     return {name: width for name, width in widths.items() if width}
 
 
@@ -110,12 +123,20 @@ class Stage:
             if isinstance(mixer, StateMixer):
                 mixers.append(state_mixer(self.place, mixer, of, branch, next(states)))
                 continue
-            source = mixer.reads_cache_of
+            source = None if isinstance(mixer, LatentAttention) else mixer.reads_cache_of
             self._caches[index] = next(caches) if source is None else self._caches[source]
-            mixers.append(AttentionMixer(self.place, mixer, of, branch, *self._caches[index], tables))
+            mixers.append(self._attention(mixer, of, branch, self._caches[index], tables))
         return BuiltLayer(layer, mixers, weights.mlp,
                           Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm), index, weights.input,
                           weights.scale)
+
+    def _attention(self, mixer: Attention | LatentAttention, weights: AttentionWeights | LatentWeights,
+                   branch: Branch, cache: tuple[Tensor, Tensor], tables: Tables) -> Mixer:
+        if isinstance(mixer, Attention):
+            return AttentionMixer(self.place, mixer, weights, branch, *cache, tables)
+        own = AttentionWeights(weights.latents, weights.out_proj, None, None, None)
+        return LatentMixer(self.place, mixer, weights, branch,
+                           AttentionMixer(self.place, mixer.kept, own, branch, *cache, tables))
 
     @property
     def recorded_sizes(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from model.families.names import Names
-from model.families.spec import Dense, Layer
+from model.families.spec import Dense, LatentAttention, Layer
 from model.files import ModelLoadError
 from model.formats.weights import (
     HEAD_GROUP_SIZE,
@@ -19,6 +19,7 @@ from model.formats.weights import (
 )
 from model.kernels.operations import PackedWeight
 from model.model_config import ModelConfig
+from model.network.latent_weights import LatentWeights, load_latent
 from model.network.layer_inputs import InputsWeights, InputWeights, load_input, load_inputs
 from model.network.linear import Linear, load_linear, pack
 from model.network.mixer_weights import MixerWeights, load_mixer
@@ -57,7 +58,7 @@ class MoeWeights:
 class LayerWeights:
     """One decoder layer; what its Spec does not have is None."""
 
-    mixers: list[MixerWeights]
+    mixers: list[MixerWeights | LatentWeights]
     mlp: DenseWeights | MoeWeights | None
     mixer_norm: NormWeights | None
     mlp_norm: NormWeights | None
@@ -126,7 +127,8 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
                   *(reader.matrix_info(name, n, projection.k) for name, n in projection.modules.items())]
     for index in range(spec.num_layers):
         for group in layer_modules(spec, names, index):
-            infos += [reader.matrix_info(name, n, group.k) for name, n in group.modules.items()]
+            infos += [_kept(group, n, reader.matrix_info(name, n, group.k))
+                      for name, n in group.modules.items()]
             for name in group.modules if group.has_bias else ():
                 if not reader.has_tensor(name + ".bias"):
                     raise ModelLoadError(f"the model has no tensor {name}.bias, but its config says that it "
@@ -139,6 +141,13 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     if _rounds_head(reader, config, exact):
         infos[-1] = MatrixInfo("q8", vocab * (hidden + 2 * -(-hidden // HEAD_GROUP_SIZE)))
     return infos if keeps_groups else [info.widened or info for info in infos]
+
+
+def _kept(group: Group, n: int, info: MatrixInfo) -> MatrixInfo:
+    """What of a matrix is kept: numbers, where it is quantized and taken apart."""
+    if not group.is_of_heads or len(group.modules) > 1 or info.kind in ("f16", "bf16", "f32"):
+        return info
+    return MatrixInfo("f16", 2 * n * group.k)
 
 
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
@@ -248,7 +257,9 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
     has_mixer, has_mlp = bool(layer.mixers), layer.mlp is not None
     has_mlp_norm = layer.norm_before and layer.parallel != "one norm" and has_mlp
     return LayerWeights(
-        [load_mixer(reader, names, prefix, mixer, linears(mixer_modules(mixer, names, prefix, size)),
+        [load_latent(place, reader, names, prefix, mixer, mixer_modules(mixer, names, prefix, size), exact)
+         if isinstance(mixer, LatentAttention) else
+         load_mixer(reader, names, prefix, mixer, linears(mixer_modules(mixer, names, prefix, size)),
                     place.device) for mixer in layer.mixers],
         _mlp_weights(place, reader, names, prefix, layer, size,
                      linears(mlp_modules(layer.mlp, names, prefix, size))),

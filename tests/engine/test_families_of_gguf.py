@@ -19,6 +19,15 @@ GEMMA4 = SIZES | {
     "rope.freq_base": 1e6, "rope.freq_base_swa": 1e4, "rope.dimension_count": 32,
     "attention.shared_kv_layers": 0, "final_logit_softcapping": 4.0, "embedding_length_per_layer_input": 0,
     "attention.sliding_window_pattern": [True, True, True, False]}
+DEEPSEEK = SIZES | {
+    "attention.head_count_kv": 1, "attention.key_length": 40, "attention.value_length": 32,
+    "attention.key_length_mla": 24, "attention.value_length_mla": 12, "attention.q_lora_rank": 24,
+    "attention.kv_lora_rank": 32, "rope.dimension_count": 8, "rope.freq_base": 1e4,
+    "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32,
+    "rope.scaling.yarn_log_multiplier": 0.1, "leading_dense_block_count": 1, "expert_count": 8,
+    "expert_used_count": 2, "expert_feed_forward_length": 24, "expert_shared_count": 1,
+    "expert_weights_scale": 2.5, "expert_weights_norm": True, "expert_group_count": 4,
+    "expert_group_used_count": 2, "expert_gating_func": 2}
 SMALL = GEMMA4 | {
     "block_count": 6, "feed_forward_length": [80, 80, 80, 80, 160, 160], "attention.shared_kv_layers": 2,
     "attention.sliding_window_pattern": [True, False] * 3, "embedding_length_per_layer_input": 8}
@@ -45,6 +54,29 @@ def of_router(tensors: Tensors) -> Tensors:
                     ".".join(name.split(".")[-2:]), name)
 
     return {renamed(name): tensor for name, tensor in tensors.items()}
+
+
+def of_latents(tensors: Tensors) -> Tensors:
+    """What a head makes of the latent lies apart for keys, turned, and for values; gate and up, too."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        part = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
+        if name.endswith("kv_b_proj.weight"):
+            keys, values = tensor.view(4, 28, 32).split((16, 12), dim=1)
+            made |= {part + "attn_k_b.weight": keys.transpose(1, 2), part + "attn_v_b.weight": values}
+        elif name.endswith("experts.gate_up_proj"):
+            gate, up = tensor.chunk(2, dim=1)
+            made |= {part + "ffn_gate_exps.weight": gate, part + "ffn_up_exps.weight": up}
+        else:
+            made[part + "exp_probs_b.bias" if name.endswith("correction_bias") else name] = tensor
+    return made
+
+
+def test_deepseek_3_has_the_logits_of_transformers(tmp_path: Path):
+    """Latents, groups of experts, a correction, YaRN's magnitude in the scores."""
+    model = write_family(tmp_path / "folder", "deepseek 3")
+    file = write_gguf_family(tmp_path / "m.gguf", model, "deepseek2", DEEPSEEK, of_latents)
+    assert_same_logits(file, model)
 
 
 @pytest.mark.parametrize(("variant", "keys"), [

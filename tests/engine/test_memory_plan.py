@@ -43,6 +43,24 @@ def test_cache_of_a_token_by_hand():
     assert cache_bytes_per_token(MODEL.spec, "q4") == 2 * 32 * 32 * 128 * 0.5625
 
 
+def test_layers_that_read_what_others_keep_take_no_cache():
+    """Four of six layers keep keys and values: two of 16 numbers, two of 32; one head each."""
+    config = {**TINY, "architectures": ["Gemma4ForCausalLM"], "num_hidden_layers": 6,
+              "num_key_value_heads": 1, "head_dim": 16, "global_head_dim": 32, "num_kv_shared_layers": 2,
+              "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 3}
+    spec = ModelConfig.from_dict(config, {}, "small").spec
+    assert cache_bytes_per_token(spec, "fp16") == 2 * 2 * (16 + 32) * 2
+
+
+def test_latent_attention_keeps_latents_for_all_heads_together():
+    """Twice: as the key, and as the value."""
+    config = {**TINY, "architectures": ["DeepseekV3ForCausalLM"], "num_hidden_layers": 3, "kv_lora_rank": 512,
+              "qk_rope_head_dim": 64, "n_routed_experts": 8, "moe_intermediate_size": 32,
+              "num_attention_heads": 128}
+    spec = ModelConfig.from_dict(config, {}, "latent").spec
+    assert cache_bytes_per_token(spec, "fp16") == 3 * 2 * (512 + 64) * 2
+
+
 def test_with_much_memory_the_model_decides_and_others_get_pages_too():
     made = plan(64_000 * MB)
     assert made.max_seq_len == 4096

@@ -67,6 +67,21 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
          "attention.head_count_kv": 2, "attention.sliding_window": 16, "attention.shared_kv_layers": 2,
          "attention.sliding_window_pattern": [True, False] * 3, "embedding_length_per_layer_input": 8,
          "feed_forward_length": [96, 96, 96, 96, 192, 192]}),
+    "deepseek2": ({
+        "architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 32, "q_lora_rank": 24, "n_group": 4,
+        "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 8,
+        "topk_group": 2, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "rope_scaling": {
+            "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0,
+            "mscale_all_dim": 1.0}},
+        {"attention.head_count_kv": 1, "attention.key_length": 40, "attention.key_length_mla": 24,
+         "attention.value_length_mla": 16, "attention.q_lora_rank": 24, "attention.kv_lora_rank": 32,
+         "rope.dimension_count": 8, "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+         "rope.scaling.original_context_length": 32, "rope.scaling.yarn_log_multiplier": 0.1,
+         "leading_dense_block_count": 1, "expert_count": 8, "expert_used_count": 2,
+         "expert_feed_forward_length": 24, "expert_shared_count": 1, "expert_weights_scale": 2.5,
+         "expert_weights_norm": True, "expert_group_count": 4, "expert_group_used_count": 2,
+         "expert_gating_func": 2}),
     "smollm3": ({"architectures": ["SmolLM3ForCausalLM"]}, {"rope.dimension_count": 32}),
 }
 
@@ -92,7 +107,8 @@ def test_a_gguf_file_and_a_folder_of_one_model_give_one_spec(architecture: str):
     assert theirs.tied_head is None
     reorders = architecture in ("llama", "mistral3", "smollm3")
     for layer in theirs.layers:
-        assert layer.attention.rope is None or layer.attention.rope.interleaved == reorders
+        assert layer.attention.rope is None or layer.attention.rope.interleaved == (
+            reorders or architecture == "deepseek2")
     assert repr(spec).replace("interleaved=False", f"interleaved={reorders}") == repr(theirs).replace(
         "tied_head=None", f"tied_head={spec.tied_head}")
 

@@ -23,6 +23,9 @@ _WINDOWS = {"sliding_window": 20}
 _GEMMA4 = {**_WINDOWS, "head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 0,
            "tie_word_embeddings": True, "final_logit_softcapping": 4.0, "layer_types": [
                "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}
+_LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 24, "qk_nope_head_dim": 16,
+           "qk_rope_head_dim": 8, "v_head_dim": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+           "first_k_dense_replace": 1}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn": ("Llama", {"rope_parameters": _YARN}),
     "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
@@ -72,9 +75,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
                                 "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
     "qwen 3 moe": ("Qwen3Moe", {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                                 "norm_topk_prob": True, "head_dim": 24}),
+    "deepseek 2": ("DeepseekV2", {
+        **_LATENT, "n_routed_experts": 5, "n_shared_experts": 2, "q_lora_rank": None,
+        "rope_parameters": {**_YARN, "mscale": 0.7, "mscale_all_dim": 0.7}, "n_group": 1, "topk_group": 1}),
+    "deepseek 3": ("DeepseekV3", {
+        **_LATENT, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
+        "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0}, "routed_scaling_factor": 2.5}),
+    "glm 4.7 flash": ("Glm4MoeLite", {**_LATENT, "n_routed_experts": 5}),
 }
 
-MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture")
+MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
+            "glm 4.7 flash")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
@@ -95,5 +106,7 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
     for buffer_name, buffer in model.named_buffers():
         if buffer_name.endswith("layer_scalar"):
             buffer.data += torch.rand_like(buffer) * 0.4 - 0.2
+        if buffer_name.endswith("correction_bias"):
+            buffer.data += torch.randn_like(buffer) * 0.3
     model.save_pretrained(folder, max_shard_size="60KB")
     return model

@@ -95,7 +95,8 @@ def test_the_layout_of_a_block_by_hand():
 # ---- writing -----------------------------------------------------------------------------------------------
 
 
-ROPE_SHAPES = [(2, 1, 8), (4, 2, 40), (3, 3, 72), (8, 1, 128), (2, 2, 256), (1, 1, 2), (5, 1, 34)]
+ROPE_SHAPES = [(2, 1, 8), (4, 2, 40), (3, 3, 72), (8, 1, 128), (2, 2, 256), (1, 1, 2), (5, 1, 34),
+               (3, 1, 576)]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), ROPE_SHAPES)
@@ -211,7 +212,7 @@ def test_to_copy_no_pages_is_allowed(any_ops):
 
 MIXED = [(1, 1), (1, 32), (1, 33), (0, 0), (5, 5), (1, 31), (40, 97), (3, 600), (1, 700), (0, 64), (33, 33)]
 HEADS = [(4, 4, 32), (8, 2, 64), (6, 1, 80), (2, 1, 128), (3, 3, 256), (71, 1, 64), (12, 4, 40), (2, 2, 8),
-         (9, 3, 72), (4, 2, 36)]
+         (9, 3, 72), (4, 2, 36), (20, 1, 576)]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), HEADS)
@@ -222,7 +223,7 @@ def test_attention_over_head_sizes_and_groups(ops, heads, kv_heads, head_dim):
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
     (4, 4, 16), (8, 2, 64), (4, 1, 80), (8, 1, 96), (4, 4, 128), (8, 1, 256), (6, 2, 40), (3, 1, 112),
-    (71, 1, 64), (2, 2, 8)])
+    (71, 1, 64), (2, 2, 8), (20, 1, 576)])
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_attention_to_a_rounded_cache_over_head_sizes_and_groups(ops, kind, heads, kv_heads, head_dim):
     batch = Batch(MIXED, heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)
@@ -305,7 +306,8 @@ FEW = [(1, 1), (1, 32), (1, 33), (0, 0), (4, 97), (1, 300), (0, 64), (3, 130)]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
-    (4, 4, 32), (8, 2, 64), (3, 1, 80), (2, 1, 128), (3, 3, 256), (19, 1, 40), (2, 2, 8), (1, 1, 320)])
+    (4, 4, 32), (8, 2, 64), (3, 1, 80), (2, 1, 128), (3, 3, 256), (19, 1, 40), (2, 2, 8), (1, 1, 320),
+    (9, 1, 576)])
 @pytest.mark.parametrize("kind", CACHE_KINDS)
 def test_a_gpu_attends_over_head_sizes_and_groups(gpu, kind, heads, kv_heads, head_dim):
     batch = Batch(FEW, heads=heads, kv_heads=kv_heads, head_dim=head_dim, kind=kind)

@@ -1,0 +1,119 @@
+"""DeepSeek V2 and V3 (R1), and GLM-4.7-Flash: attention to latents, and after some dense layers experts with
+a shared one. V2 takes the softmax of all scores; the others sigmoids, corrected for the choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from model.families.family import Family, Gguf
+from model.families.fields import Fields, dense, grouped_routing, moe, num_layers, rms_norm, rope, spec
+from model.families.names import GGUF, HUGGING_FACE
+from model.families.rope import yarn_magnitude
+from model.families.spec import LatentAttention, Layer, Moe, Norm, Spec
+
+_LATENT_NORM = Norm("rms", 1e-6)
+"""Of latents it is this, whatever rms_norm_eps is."""
+
+
+def from_config(fields: Fields) -> Spec:
+    fields = fields.with_defaults(
+        kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, rms_norm_eps=1e-6,
+        n_shared_experts=1, num_experts_per_tok=8, moe_layer_freq=1, norm_topk_prob=True)
+    norm, attends = rms_norm(fields), _attention(fields)
+    own, experts = dense(fields), _experts(fields)
+    return spec(fields, [Layer(attends, experts if is_mixture else own, norm)
+                         for is_mixture in _are_mixtures(fields)], norm)
+
+
+def second_from_config(fields: Fields) -> Spec:
+    return from_config(fields.with_defaults(topk_method="greedy", n_shared_experts=2))
+
+
+def _attention(fields: Fields) -> LatentAttention:
+    plain, rotated = (fields.integer(f"qk_{part}_head_dim", 8, 512) for part in ("nope", "rope"))
+    of_rotated = replace(fields, raw={**fields.raw, "head_dim": rotated, "partial_rotary_factor": 1.0})
+    turned = rope(of_rotated, interleaved=fields.boolean("rope_interleave", True))
+    query_rank = None
+    if fields.raw.get("q_lora_rank") is not None:
+        query_rank = fields.integer("q_lora_rank", 8, 1 << 16)
+    rank = fields.integer("kv_lora_rank", 8, 1024 - rotated)
+    if (rank + rotated) % 8:
+        raise fields.error("kv_lora_rank", rank, f"with qk_rope_head_dim, {rotated}, a multiple of 8")
+    return LatentAttention(
+        fields.integer("num_attention_heads", 1, 1024), rank, plain, fields.integer("v_head_dim", 4, 512),
+        turned, (plain + rotated) ** -0.5 * _yarn_scale(fields), _LATENT_NORM, query_rank,
+        fields.boolean("attention_bias"))
+
+
+def _yarn_scale(fields: Fields) -> float:
+    """Scores are multiplied by the square of YaRN's magnitude, as it is for all dimensions."""
+    block = fields.object("rope_parameters") or fields.object("rope_scaling")
+    if block is None or block.raw.get("rope_type", block.raw.get("type")) != "yarn":
+        return 1.0
+    of_all = block.optional_number("mscale_all_dim", 0.0, 100.0)
+    return yarn_magnitude(block.number("factor", 1.0, 4096.0), of_all) ** 2 if of_all else 1.0
+
+
+def _are_mixtures(fields: Fields) -> list[bool]:
+    """Which layers have experts."""
+    count = num_layers(fields)
+    if fields.raw.get("mlp_layer_types") is not None:
+        return [kind == "sparse" for kind in fields.choices("mlp_layer_types", count, ("dense", "sparse"))]
+    first = fields.integer("first_k_dense_replace", 0, 512, 0 if _is_softmax(fields) else 1)
+    every = fields.integer("moe_layer_freq", 1, 512)
+    return [index >= first and index % every == 0 for index in range(count)]
+
+
+def _is_softmax(fields: Fields) -> bool:
+    method = fields.raw.get("topk_method")
+    return method in ("greedy", "group_limited_greedy") or fields.raw.get("scoring_func") == "softmax"
+
+
+def _experts(fields: Fields) -> Moe:
+    expert = replace(dense(fields), intermediate_size=fields.integer("moe_intermediate_size", 8, 1 << 20))
+    shared = fields.integer("n_shared_experts", 0, 64)
+    parts: dict[str, Any] = {"shared": replace(expert, intermediate_size=shared * expert.intermediate_size)
+                             if shared else None}
+    if not _is_softmax(fields):
+        return moe(fields, expert, "n_routed_experts", grouped_routing(fields, "n_routed_experts"),
+                   correction=True, **parts)
+    rules = grouped_routing(fields, "n_routed_experts", "softmax") | {
+        "renormalized": False, "share_eps": 0.0, "best_of_group": 1}
+    if fields.raw.get("topk_method") == "greedy":
+        rules |= {"num_groups": 1, "top_groups": 1}
+    return moe(fields, expert, "n_routed_experts", rules, **parts)
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """What GGUF says in other words; MLA's keys are those of one head before it meets the latent."""
+    rotated, whole = config.get("rotated_dim"), config.get("query_dim")
+    found: dict[str, Any] = {"qk_rope_head_dim": rotated}
+    if isinstance(whole, int) and isinstance(rotated, int):
+        found["qk_nope_head_dim"] = whole - rotated
+    found["topk_method"] = "noaux_tc" if config.get("gating") == 2 else "group_limited_greedy"
+    scaling = config.get("rope_scaling")
+    if isinstance(scaling, dict):
+        of_all = scaling.get("mscale_all_dim")
+        share = 10 * of_all if isinstance(of_all, float) else None
+        found["rope_parameters"] = {**scaling, "mscale": share, "mscale_all_dim": share}
+    return found
+
+
+_NAMES = replace(HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
+                 shared_down="mlp.shared_experts.down_proj")
+_GGUF = Gguf(("deepseek2",), GGUF, keys={
+    "attention.key_length": "kept_dim", "attention.key_length_mla": "query_dim",
+    "attention.value_length_mla": "v_head_dim", "attention.q_lora_rank": "q_lora_rank",
+    "attention.kv_lora_rank": "kv_lora_rank", "rope.dimension_count": "rotated_dim",
+    "leading_dense_block_count": "first_k_dense_replace", "expert_count": "n_routed_experts",
+    "expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",
+    "expert_weights_norm": "norm_topk_prob", "expert_group_count": "n_group",
+    "expert_group_used_count": "topk_group", "expert_gating_func": "gating"}, complete=completed)
+
+FAMILIES = (
+    Family("deepseek_v2", ("DeepseekV2ForCausalLM",), second_from_config, _NAMES),
+    Family("deepseek_v3", ("DeepseekV3ForCausalLM",), from_config, _NAMES, _GGUF),
+    Family("glm4_moe_lite", ("Glm4MoeLiteForCausalLM",), from_config, _NAMES))
