@@ -40,6 +40,18 @@ struct ActivationArgs {
     int64_t num_rows, size;
 };
 
+struct CombineArgs {
+    const float* given;    // [experts that were computed, size]
+    int64_t given_stride;
+    const int32_t* place;  // [num_rows, top_k] rows of given
+    const float* shares;   // [num_rows, top_k] or null: 1
+    int64_t top_k;
+    const float* gate;     // [num_rows] or null
+    bool add;
+    float* out;            // [num_rows, size]
+    int64_t out_stride, num_rows, size;
+};
+
 struct CapArgs {
     float* x;  // [num_rows, size]
     int64_t x_stride;
@@ -95,6 +107,7 @@ PARLOR_DECLARE(void, embed_rows, const parlor::EmbedArgs&)
 PARLOR_DECLARE(void, normalize, const parlor::NormArgs&)
 PARLOR_DECLARE(void, activate_rows, const parlor::ActivationArgs&)
 PARLOR_DECLARE(void, cap, const parlor::CapArgs&)
+PARLOR_DECLARE(void, combine_rows, const parlor::CombineArgs&)
 PARLOR_DECLARE(void, rotate_rows, const parlor::RotateArgs&)
 PARLOR_DECLARE(void, rope_rows, const parlor::RopeArgs&)
 PARLOR_DECLARE(void, weigh_logits, double*, int64_t, double, double)

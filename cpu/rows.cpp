@@ -163,6 +163,31 @@ void cap(const CapArgs& a) {
     });
 }
 
+void combine_rows(const CombineArgs& a) {
+    for_rows(a.num_rows, a.size * a.top_k, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            const int32_t* const place = a.place + r * a.top_k;
+            const float* const shares = a.shares ? a.shares + r * a.top_k : nullptr;
+            float* const out = a.out + r * a.out_stride;
+            const Vec factor = set1(a.gate ? 1.0f / (1.0f + std::exp(-a.gate[r])) : 1.0f);
+            const auto with_experts = [&](Vec sum, auto load_given) {
+                for (int64_t j = 0; j < a.top_k; ++j)
+                    sum = fma(load_given(a.given + place[j] * a.given_stride), set1(shares ? shares[j] : 1.0f), sum);
+                return sum;
+            };
+            for_lanes(a.size,
+                      [&](int64_t i) {
+                          store(out + i, with_experts(a.add || a.gate ? load(out + i) * factor : zero(),
+                                                      [i](const float* given) { return load(given + i); }));
+                      },
+                      [&](int64_t i, int64_t n) {
+                          store_n(out + i, with_experts(a.add || a.gate ? load_n(out + i, n) * factor : zero(),
+                                                        [i, n](const float* given) { return load_n(given + i, n); }), n);
+                      });
+        }
+    });
+}
+
 void embed_rows(const EmbedArgs& a) {
     if (a.table_dtype == PARLOR_F32) embed_as<float>(a);
     else if (a.table_dtype == PARLOR_F16) embed_as<half_t>(a);

@@ -55,6 +55,23 @@ thread_local Role role = Role::kOutside;
 
 constexpr uint64_t kOpen = 1 << 15, kWithin = kOpen - 1, kRegion = kOpen << 1;  // of State::gate
 
+// Memory that grows.
+struct Scratch {
+    char* start = nullptr;
+    size_t bytes = 0;
+
+    ~Scratch() { ::operator delete(start, std::align_val_t{kAlignment}); }
+
+    bool grow(size_t wanted) {
+        if (wanted <= bytes) return true;
+        wanted = std::max(wanted, bytes * 2);
+        ::operator delete(start, std::align_val_t{kAlignment});
+        start = static_cast<char*>(::operator new(wanted, std::align_val_t{kAlignment}, std::nothrow));
+        bytes = start ? wanted : 0;
+        return start != nullptr;
+    }
+};
+
 struct State {
     std::mutex one_caller;  // two Python threads take turns
     std::vector<std::thread> threads;
@@ -69,8 +86,7 @@ struct State {
     ThreadTeam::Body body = nullptr;
     void* context = nullptr;
 
-    char* scratch = nullptr;
-    size_t scratch_bytes = 0;
+    Scratch scratch;
 };
 
 // Never destroyed: the threads end with the process, after every destructor.
@@ -142,15 +158,6 @@ void run_region(State& s, ThreadTeam::Body body, void* context) {
     wait_until([&] { return (s.gate.load(std::memory_order_acquire) & kWithin) == 0; });
 }
 
-bool grow_scratch(State& s, size_t bytes) {
-    if (bytes <= s.scratch_bytes) return true;
-    bytes = std::max(bytes, s.scratch_bytes * 2);
-    ::operator delete(s.scratch, std::align_val_t{kAlignment});
-    s.scratch = static_cast<char*>(::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow));
-    s.scratch_bytes = s.scratch ? bytes : 0;
-    return s.scratch != nullptr;
-}
-
 }  // namespace
 
 Work::Work(int64_t count, int64_t grain, int num_threads) : count_(count), grain_(grain), num_threads_(num_threads) {}
@@ -198,8 +205,9 @@ void ThreadTeam::run_body(Body body, void* context) {
 }
 
 void* ThreadTeam::scratch(size_t bytes) {
-    State& s = state();
-    return grow_scratch(s, std::max<size_t>(bytes, 1)) ? s.scratch : nullptr;  // null means that it failed
+    static thread_local Scratch own;
+    Scratch& scratch = role == Role::kOutside ? state().scratch : own;
+    return scratch.grow(std::max<size_t>(bytes, 1)) ? scratch.start : nullptr;  // null means that it failed
 }
 
 }  // namespace parlor

@@ -58,8 +58,8 @@ class ThreadTeam {
         });
     }
 
-    // At least `bytes`, 64-byte aligned, the same memory for every thread, contents undefined; valid until the
-    // next scratch() call. nullptr: out of memory. Call it outside of run(). Grows only.
+    // At least `bytes`, 64-byte aligned, contents undefined; valid until the next scratch() call. nullptr: out of memory.
+    // Grows only. Outside of bodies the same memory for every thread; from within a body the calling thread's own.
     void* scratch(size_t bytes);
 
   private:

@@ -10,8 +10,8 @@
 #include "linear.h"
 
 #include <atomic>
-#include <new>
 
+#include "product.h"
 #include "prompt.h"
 #include "thread_team.h"
 
@@ -65,11 +65,15 @@ Output rows_from(Output output, int64_t row, int64_t rows) {
     return output;
 }
 
-// What becomes of the product, see PARLOR_EPILOGUE_*.
+// What becomes of the product, see PARLOR_EPILOGUE_*, and which row blocks of out are wanted.
 struct Epilogue {
     int kind;
     int64_t n;  // outputs of the weight
+    int64_t first, last;
 
+    Epilogue(int kind, int64_t n) : kind(kind), n(n), first(0), last(row_blocks()) {}
+
+    int64_t wanted() const { return last - first; }
     int64_t columns() const { return kind == PARLOR_EPILOGUE_SILU_MUL ? n / 2 : n; }  // of out
     int64_t row_blocks() const { return (columns() + kLanes - 1) / kLanes; }          // of out
     bool is_direct() const { return kind == PARLOR_EPILOGUE_STORE || kind == PARLOR_EPILOGUE_ADD; }
@@ -82,7 +86,7 @@ struct Epilogue {
     int64_t bytes(int64_t run, int64_t rows) const { return width(run) * rows * static_cast<int64_t>(sizeof(float)); }
 };
 
-// Row blocks [begin, end) of out, `run` at a time. multiply(first, last, output) stores or adds the product's; `memory`
+// Row blocks [begin, end) of those of out that are wanted, `run` at a time. multiply(first, last, output) stores or adds the product's; `memory`
 // has epilogue.bytes(run, output.rows).
 template <class Multiply>
 void multiply_runs(const Epilogue& epilogue, const Output& output, int64_t begin, int64_t end, int64_t run, char* memory,
@@ -92,8 +96,8 @@ void multiply_runs(const Epilogue& epilogue, const Output& output, int64_t begin
     const auto keep = [&](int64_t first, int64_t last, float* target) {
         multiply(first, last, Output{target - first * kLanes, width, output.rows, false});
     };
-    for (int64_t first = begin; first < end; first += run) {
-        const int64_t last = first + run < end ? first + run : end;
+    for (int64_t first = epilogue.first + begin; first < epilogue.first + end; first += run) {
+        const int64_t last = first + run < epilogue.first + end ? first + run : epilogue.first + end;
         if (epilogue.is_direct()) {
             multiply(first, last, output);
             continue;
@@ -115,33 +119,17 @@ void multiply_runs(const Epilogue& epilogue, const Output& output, int64_t begin
     }
 }
 
-// Memory of the calling thread alone, kept for the next call: unlike team().scratch() it needs no agreement.
-char* own_memory(int64_t bytes) {
-    struct Memory {
-        char* start = nullptr;
-        int64_t size = 0;
-
-        ~Memory() { ::operator delete(start, std::align_val_t{kAlignment}); }
-    };
-    static thread_local Memory memory;
-    if (memory.size < bytes) {
-        ::operator delete(memory.start, std::align_val_t{kAlignment});
-        memory.start = static_cast<char*>(::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow));
-        memory.size = memory.start ? bytes : 0;
-    }
-    return memory.start;
-}
-
 int quantized_few(const linear_weight& w, const LinearKernels& kernels, const Input& input, const Output& output,
                   const Epilogue& epilogue) {
     const int rows = kernels.tile_rows(static_cast<int>(input.rows));
     const int64_t bytes = TileLayout(w, rows).bytes();
     std::atomic<bool> failed{false};
-    Work work(epilogue.row_blocks(), kStreamedRowBlocks, team().size());
+    Work work(epilogue.wanted(), kStreamedRowBlocks, team().size());
     team().run([&](int) {
         int64_t begin, end;
         if (!work.take(&begin, &end)) return;
-        char* const memory = own_memory(bytes + epilogue.bytes(work.largest(), input.rows));
+        char* const memory =
+            static_cast<char*>(team().scratch(bytes + epilogue.bytes(work.largest(), input.rows)));
         if (!memory) {
             failed = true;
             return;
@@ -212,7 +200,7 @@ int quantized_chunk(const linear_weight& w, const LinearKernels& few, const Inpu
         };
         multiply_runs(epilogue, output, begin, end, many.row_blocks, products, multiply);
     };
-    team().parallel_for(epilogue.row_blocks(), multiply_blocks, many.row_blocks);
+    team().parallel_for(epilogue.wanted(), multiply_blocks, many.row_blocks);
     return PARLOR_OK;
 }
 
@@ -238,7 +226,7 @@ int dense_chunk(const linear_weight& w, const LinearKernels& few, const Input& i
                 const Epilogue& epilogue) {
     const bool is_few = input.rows <= few.max_rows;
     const ManyRowKernels many = many_rows(w, few);
-    Work work(epilogue.row_blocks(), is_few ? kStreamedRowBlocks : many.row_blocks, team().size());
+    Work work(epilogue.wanted(), is_few ? kStreamedRowBlocks : many.row_blocks, team().size());
     const int64_t run = is_few ? work.largest() : many.row_blocks;
     const int64_t normed_bytes = input.norm ? TileLayout::aligned(input.rows * w.k * 4) : 0;
     const int64_t product_bytes = TileLayout::aligned(epilogue.bytes(run, input.rows));
@@ -274,7 +262,7 @@ int dense(const linear_weight& w, const LinearKernels& few, const Input& input, 
 
 #if PARLOR_BUILT_ISA >= 3
 // At most kPromptChunk rows.
-int prompt_chunk(const linear_weight& w, const Input& input, const PromptOutput& output) {
+int prompt_chunk(const linear_weight& w, const Input& input, const PromptOutput& output, const Epilogue& epilogue) {
     const int64_t staged_bytes = amx::prompt_staged_bytes(w, input.rows);
     const int64_t own_bytes = amx::prompt_own_bytes(w, input.rows);
     char* const staged = static_cast<char*>(team().scratch(staged_bytes + own_bytes * team().size()));
@@ -283,52 +271,79 @@ int prompt_chunk(const linear_weight& w, const Input& input, const PromptOutput&
         for (int64_t pair = begin; pair < end; ++pair) amx::prompt_stage(w, input, pair, staged);
     });
     const auto multiply_blocks = [&](int64_t begin, int64_t end, int part) {
-        amx::prompt_multiply(w, staged, begin, end, output, staged + staged_bytes + own_bytes * part);
+        amx::prompt_multiply(w, staged, epilogue.first + begin, epilogue.first + end, output,
+                             staged + staged_bytes + own_bytes * part);
     };
-    team().parallel_for(Epilogue{output.epilogue, w.n}.row_blocks(), multiply_blocks,
-                        amx::prompt_row_blocks(output.epilogue));
+    team().parallel_for(epilogue.wanted(), multiply_blocks, amx::prompt_row_blocks(output.epilogue));
     return PARLOR_OK;
 }
 #endif
 
-int check(const float* x, int64_t x_stride, int64_t m, const linear_weight* w, const float* out, int64_t out_stride,
-          int epilogue) {
+int few_or_many(const Product& p, const Epilogue& epilogue) {
+    const linear_weight& w = *p.weight;
+    const LinearKernels kernels = is_grouped(w) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();
+    const Output output{p.out, p.out_stride, static_cast<int>(p.input.rows), p.epilogue == PARLOR_EPILOGUE_ADD};
+    return (is_quantized(w) ? quantized : dense)(w, kernels, p.input, output, epilogue);
+}
+
+bool has_own_way(const Product& p) {
+#if PARLOR_BUILT_ISA >= 3
+    return p.of_prompts && selected_isa() >= Isa::kAmx && amx::takes_prompts(*p.weight, p.epilogue);
+#else
+    (void)p;
+    return false;
+#endif
+}
+
+int by_prompt_chunks(const Product& p, const Epilogue& epilogue) {
+#if PARLOR_BUILT_ISA >= 3
+    for (int64_t row = 0; row < p.input.rows; row += kPromptChunk) {
+        const Input rows = rows_from(p.input, row, kPromptChunk);
+        const PromptOutput output{p.out + row * p.out_stride, p.out_stride, rows.rows, p.epilogue};
+        if (const int error = prompt_chunk(*p.weight, rows, output, epilogue)) return error;
+    }
+    return PARLOR_OK;
+#else
+    return few_or_many(p, epilogue);
+#endif
+}
+
+int multiply_wanted(const Product& p, const Epilogue& epilogue) {
+    return has_own_way(p) ? by_prompt_chunks(p, epilogue) : few_or_many(p, epilogue);
+}
+
+int checked(const Product& p) {
+    const linear_weight* const w = p.weight;
+    const int64_t m = p.input.rows;
     if (!w || !w->codes) return PARLOR_ERROR_POINTER;
-    if (epilogue < PARLOR_EPILOGUE_STORE || epilogue > PARLOR_EPILOGUE_GATE) return PARLOR_ERROR_VALUE;
-    if (epilogue == PARLOR_EPILOGUE_SILU_MUL && w->n % 2 != 0) return PARLOR_ERROR_SIZE;
-    const int64_t columns = Epilogue{epilogue, w->n}.columns();
-    if (m < 0 || m > kMaxRows || (m > 1 && (x_stride < w->k || out_stride < columns))) return PARLOR_ERROR_SIZE;
-    return m == 0 || (x && out) ? PARLOR_OK : PARLOR_ERROR_POINTER;
+    if (p.epilogue < PARLOR_EPILOGUE_STORE || p.epilogue > PARLOR_EPILOGUE_GATE) return PARLOR_ERROR_VALUE;
+    if (p.epilogue == PARLOR_EPILOGUE_SILU_MUL && w->n % 2 != 0) return PARLOR_ERROR_SIZE;
+    const Epilogue epilogue(p.epilogue, w->n);
+    if (m < 0 || m > kMaxRows || (m > 1 && (p.input.stride < w->k || p.out_stride < epilogue.columns())))
+        return PARLOR_ERROR_SIZE;
+    if (m == 0) return PARLOR_OK;
+    return p.input.x && p.out ? multiply_wanted(p, epilogue) : PARLOR_ERROR_POINTER;
 }
 
 }  // namespace
+
+int64_t Product::row_blocks() const { return Epilogue(epilogue, weight->n).row_blocks(); }
+
+int multiply(const Product& product, int64_t first, int64_t last) {
+    Epilogue epilogue(product.epilogue, product.weight->n);
+    epilogue.first = first;
+    epilogue.last = last;
+    return multiply_wanted(product, epilogue);
+}
+
 }  // namespace parlor
 
 extern "C" int linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
                       const linear_weight* weight, float* out, int64_t out_stride, int epilogue, void*) {
-    using namespace parlor;
-    if (const int error = check(x, x_stride, m, weight, out, out_stride, epilogue)) return error;
-    if (m == 0) return PARLOR_OK;
-    const LinearKernels kernels = is_grouped(*weight) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();
-    const Input input{x, x_stride, m, norm_weight, eps};
-    const Output output{out, out_stride, static_cast<int>(m), epilogue == PARLOR_EPILOGUE_ADD};
-    return (is_quantized(*weight) ? quantized : dense)(*weight, kernels, input, output, {epilogue, weight->n});
+    return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, false});
 }
 
 extern "C" int prompt_linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
-                             const linear_weight* weight, float* out, int64_t out_stride, int epilogue, void* stream) {
-    using namespace parlor;
-#if PARLOR_BUILT_ISA >= 3
-    if (const int error = check(x, x_stride, m, weight, out, out_stride, epilogue)) return error;
-    if (selected_isa() >= Isa::kAmx && amx::takes_prompts(*weight, epilogue)) {
-        for (int64_t row = 0; row < m; row += kPromptChunk) {
-            const int64_t rows = m - row < kPromptChunk ? m - row : kPromptChunk;
-            const Input input{x + row * x_stride, x_stride, rows, norm_weight, eps};
-            if (const int error = prompt_chunk(*weight, input, {out + row * out_stride, out_stride, rows, epilogue}))
-                return error;
-        }
-        return PARLOR_OK;
-    }
-#endif
-    return linear(x, x_stride, m, norm_weight, eps, weight, out, out_stride, epilogue, stream);
+                             const linear_weight* weight, float* out, int64_t out_stride, int epilogue, void*) {
+    return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, true});
 }

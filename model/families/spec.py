@@ -330,12 +330,6 @@ class Moe:
         """Of the widest expert."""
         return max(self.expert.intermediate_size, 0 if self.shared is None else self.shared.intermediate_size)
 
-    @property
-    def wide_size(self) -> int:
-        """Of gate and up of the widest expert whose activation is a step of its own; 0: there is none."""
-        both = [mlp for mlp in (self.expert, self.shared) if mlp is not None]
-        return max((mlp.up_size for mlp in both if not mlp.is_fused), default=0)
-
 
 @dataclass(frozen=True)
 class Layer:

@@ -17,6 +17,7 @@ from torch import Tensor
 from model.kernels.binding import Library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cache_kinds import kind_of
+from model.kernels.experts import ExpertOperations, PackedExperts
 from model.kernels.linear import LinearOperations, LinearWeight
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow, SamplingStruct
@@ -86,6 +87,11 @@ class CpuPrompts:
         """As `linear`, both factors of a product rounded to bfloat16."""
         self._kernels.multiply("prompt_linear", x, weight, out, norm, eps, epilogue)
 
+    def prompt_experts(self, x: Tensor, experts: PackedExperts, chosen: Tensor, shares: Tensor, out: Tensor,
+                       add: bool = False, gate: Tensor | None = None) -> None:
+        """As `experts`, both factors of a product rounded to bfloat16."""
+        self._kernels.compute_experts("prompt_experts", x, experts, chosen, shares, out, add, gate)
+
     def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
                          out: Tensor, num_heads: int, scale: float, window: int | None = None,
                          softcap: float | None = None, sinks: Tensor | None = None) -> None:
@@ -106,8 +112,8 @@ class CpuPrompts:
         """There is one way for each weight, whatever the number of rows."""
 
 
-class CpuKernels(LinearOperations):
-    """What `load_kernels("cpu")` returns; the linear operations come from linear.py."""
+class CpuKernels(LinearOperations, ExpertOperations):
+    """What `load_kernels("cpu")` returns; linear layers come from linear.py, mixtures from experts.py."""
 
     def __init__(self, library: Library) -> None:
         self.library = library

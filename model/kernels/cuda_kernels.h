@@ -41,6 +41,10 @@ PARLOR_API int linear_finish(
     float* out,                /* [m, n], with SILU_MUL [m, n / 2], rows out_stride apart */
     int64_t out_stride, int epilogue, void* stream);
 
+/* What experts() looks weights up in: *nbytes of it to `table`, which lies on the host and is then to be copied to the GPU;
+ * with null only the size is told. */
+PARLOR_API int expert_table(const expert_weights* weights, void* table, int64_t* nbytes);
+
 /* The cache of one sequence as plain tensors, for the attention of a prompt by another library. Keys of PARLOR_Q8 and
  * _Q4 stay multiplied by the Hadamard matrix, as the queries of rope_write_kv are; values are not. */
 PARLOR_API int gather_pages(

@@ -19,7 +19,7 @@ from model.kernels import cpu_kernels
 from model.kernels.binding import Library
 from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_code
 from model.kernels.crossover import Crossovers
-from model.kernels.cuda_linear import CudaLinearOperations
+from model.kernels.cuda_experts import CudaExpertOperations
 from model.kernels.cuda_sampling import rows_on_device
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow
@@ -78,8 +78,9 @@ def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: floa
     return mixed
 
 
-class CudaKernels(CudaLinearOperations):
-    """What `load_kernels("cuda")` returns; the linear operations come from cuda_linear.py.
+class CudaKernels(CudaExpertOperations):
+    """What `load_kernels("cuda")` returns; linear layers come from cuda_linear.py, mixtures
+    from cuda_experts.py.
 
     device      where every tensor lies; "cpu" in tests that run the kernels without a GPU
     crossovers  what is known of products of many rows on this GPU

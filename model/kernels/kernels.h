@@ -360,6 +360,68 @@ PARLOR_API int prompt_linear(const float* x, int64_t x_stride, int64_t m, const 
                              const struct linear_weight* weight, float* out, int64_t out_stride, int epilogue,
                              void* stream);
 
+/* ---- mixtures of experts --------------------------------------------------------------------------- */
+
+/* Values of the router's scores: softmax over all experts, the scores themselves (of the chosen ones the softmax is taken),
+ * or 1 / (1 + exp(-score)). */
+enum { PARLOR_ROUTE_SOFTMAX = 0, PARLOR_ROUTE_SOFTMAX_OF_CHOSEN = 1, PARLOR_ROUTE_SIGMOID = 2 };
+
+/* How scores become a choice. Lies on the host; what it points to where the library computes. */
+typedef struct {
+    int64_t num_experts;           /* at most 4,096 */
+    int64_t top_k;                 /* at most 64 */
+    int64_t num_groups;            /* divides num_experts, at most 1,024; 1: no groups */
+    int64_t top_groups;            /* experts are chosen within these */
+    int64_t best_of_group;         /* 1 or 2: the sum of so many values is what a group counts */
+    int32_t scoring;               /* PARLOR_ROUTE_* */
+    int32_t is_renormalized;       /* 1: shares are divided by their sum + share_eps */
+    float share_eps;
+    float scale;                   /* of shares */
+    const float* correction;       /* [num_experts] added to values for the choice alone, or null */
+    const float* expert_scale;     /* [num_experts] of an expert's shares, or null */
+} routing_rules;
+
+/* The top_k experts of each row, the best first, of equal ones the lower index, and their shares. */
+PARLOR_API int route(
+    const float* scores,           /* [num_rows, num_experts], rows scores_stride apart */
+    int64_t scores_stride,
+    const routing_rules* rules,
+    int32_t* chosen,               /* [num_rows, top_k] */
+    float* shares,                 /* [num_rows, top_k] */
+    int64_t num_rows, void* stream);
+
+/* The experts of a layer, whose weights may be of different kinds. Lies on the host, its arrays too. */
+typedef struct {
+    int64_t num_experts, hidden_size, intermediate_size;
+    int32_t activation;            /* PARLOR_ACTIVATION_* */
+    int32_t is_gated;
+    int32_t scales_input;          /* 1: shares multiply what an expert reads, 0: what it gives */
+    const struct linear_weight* const* gate_up;  /* [num_experts] hidden_size -> intermediate_size, or gate and up together */
+    const struct linear_weight* const* up;       /* [num_experts] where up is a weight of its own; null where not */
+    const struct linear_weight* const* down;     /* [num_experts] intermediate_size -> hidden_size */
+    const void* table;             /* on a GPU: what expert_table() wrote, there; else null */
+} expert_weights;
+
+/* out = sum over a row's chosen experts, in their order, of share * down(activation(gate_up(x))). A row's result depends
+ * on no other row. */
+PARLOR_API int experts(
+    const float* x,                /* [m, hidden_size], rows x_stride apart */
+    int64_t x_stride,
+    int64_t m,
+    const int32_t* chosen,         /* [m, top_k], within 0 .. num_experts - 1 */
+    const float* shares,           /* [m, top_k] */
+    int64_t top_k,                 /* 1 .. 64 */
+    const expert_weights* weights,
+    const float* gate,             /* [m]: out = out / (1 + exp(-gate)) + the sum; or null */
+    int add,                       /* 1: out += the sum; with a gate always */
+    float* out,                    /* [m, hidden_size], rows out_stride apart; may be x */
+    int64_t out_stride, void* stream);
+
+/* The same for rows of prompts, on the CPU alone: see prompt_linear(). */
+PARLOR_API int prompt_experts(const float* x, int64_t x_stride, int64_t m, const int32_t* chosen, const float* shares,
+                              int64_t top_k, const expert_weights* weights, const float* gate, int add, float* out,
+                              int64_t out_stride, void* stream);
+
 /* The machine's limits, for tools/benchmark: read `bytes` of memory with all threads; make products in registers
  * (int8; bfloat16 with AMX; int16 with AVX2; float32 in plain code), `rounds` of them among all threads, and say how many operations that
  * was. */

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.kernels.float8 import Float8
 from model.kernels.groups import Groups
+from model.kernels.routing import Routing
 from model.kernels.sampling import SamplingRow
 
 NORMS = ("none", "rms", "layer")
@@ -62,6 +63,9 @@ class PromptOperations(Protocol):
 
     def prompt_linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None,
                       eps: float = 0.0, epilogue: str = "store") -> None: ...
+
+    def prompt_experts(self, x: Tensor, experts: Any, chosen: Tensor, shares: Tensor, out: Tensor,
+                       add: bool = False, gate: Tensor | None = None) -> None: ...
 
     def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
                          out: Tensor, num_heads: int, scale: float, window: int | None = None,
@@ -151,3 +155,12 @@ class Operations(Protocol):
 
     def linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
                epilogue: str = "store") -> None: ...
+
+    def route(self, scores: Tensor, routing: Routing, correction: Tensor | None,
+              expert_scale: Tensor | None, chosen: Tensor, shares: Tensor) -> None: ...
+
+    def pack_experts(self, gate_up: Sequence[Sequence[Any]], down: Sequence[Any], activation: str,
+                     gated: bool, scales_input: bool = False) -> Any: ...
+
+    def experts(self, x: Tensor, experts: Any, chosen: Tensor, shares: Tensor, out: Tensor,
+                add: bool = False, gate: Tensor | None = None) -> None: ...

@@ -55,7 +55,7 @@ class Branch:
         if self._before is not None:
             self.normalize(self._before, v.hidden, v.normed)
         elif not self._layer.norm_before:
-            v.normed.copy_(v.hidden)
+            normalize(self._ops, NO_NORM, NO_WEIGHTS, v.hidden, v.normed)
         return v.normed
 
     def add(self, linear: Linear, x: Tensor, v: Rows, part: Mixer | Dense, *, of_prompts: bool) -> None:

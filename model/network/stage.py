@@ -30,7 +30,7 @@ from model.network.latent_attention import LatentMixer, latent_widths
 from model.network.latent_weights import LatentWeights
 from model.network.layer_inputs import InputWeights, LayerInputsRows, input_widths
 from model.network.mixer_weights import AttentionWeights
-from model.network.mixture import Mixture, MixtureBuffers
+from model.network.mixture import Mixture, mixture_widths
 from model.network.place import Place
 from model.network.states import StateCache, state_mixer
 from model.network.step import Rows, Sizes, StepInput
@@ -56,7 +56,7 @@ class BuiltLayer:
 
     layer: Layer
     mixers: list[Mixer]
-    mlp: DenseWeights | MoeWeights | None
+    mlp: DenseWeights | Mixture | None
     branch: Branch  # of the mlp
     index: int      # of the whole model's layers
     input: InputWeights | None
@@ -65,9 +65,9 @@ class BuiltLayer:
 
 def buffer_widths(spec: Spec) -> dict[str, int]:
     """Numbers of a token in each buffer of a step; none of those that no layer needs."""
-    mixtures = [layer.mlp for layer in spec.layers if isinstance(layer.mlp, Moe)]
+    mixtures = [mixture_widths(layer.mlp, layer, spec.hidden_size) for layer in spec.layers
+                if isinstance(layer.mlp, Moe)]
     mlps = [layer.mlp for layer in spec.layers if isinstance(layer.mlp, Dense)]
-    mlps += [each for moe in mixtures for each in (moe.expert, moe.shared) if each is not None]
     widths = {"hidden": spec.hidden_size,
               "qkv": max((a.qkv_size + a.gate_size for a in spec.attentions), default=0),
               "attention": max((a.query_size for a in spec.attentions), default=0),
@@ -80,11 +80,9 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
               "normed": spec.hidden_size * any(not norm_is_fused(layer) for layer in spec.layers),
               "branch": spec.hidden_size * any(
                   not adds_directly(layer, part) for layer in spec.layers
-                  for part in (*layer.mixers, *([layer.mlp] if isinstance(layer.mlp, Dense) else []))),
-              "scores": max((moe.num_experts for moe in mixtures), default=0)}
-    if mixtures:
-        widths |= {"normed": spec.hidden_size, "branch": spec.hidden_size, "gathered": spec.hidden_size,
-                   "given": spec.hidden_size, "gate": 1}
+                  for part in (*layer.mixers, *([layer.mlp] if isinstance(layer.mlp, Dense) else [])))}
+    for mixture in mixtures:
+        widths |= {name: max(width, widths.get(name, 0)) for name, width in mixture.items()}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
     widths |= input_widths(spec) | latent_widths(spec)
@@ -113,7 +111,6 @@ class Stage:
         self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
                          for name, width in buffer_widths(spec).items()}
         self._recorder = place.new_recorder()
-        self._is_routed = any(isinstance(layer.mlp, Moe) for layer in own)
 
     def _built(self, index: int, layer: Layer, weights: LayerWeights, tables: Tables,
                caches: Iterator[tuple[Tensor, Tensor]], states: Iterator[list[Tensor]]) -> BuiltLayer:
@@ -126,9 +123,11 @@ class Stage:
             source = None if isinstance(mixer, LatentAttention) else mixer.reads_cache_of
             self._caches[index] = next(caches) if source is None else self._caches[source]
             mixers.append(self._attention(mixer, of, branch, self._caches[index], tables))
-        return BuiltLayer(layer, mixers, weights.mlp,
-                          Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm), index, weights.input,
-                          weights.scale)
+        of_mlp = Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm)
+        mlp = weights.mlp
+        return BuiltLayer(layer, mixers,
+                          Mixture(ops, layer, mlp, of_mlp) if isinstance(mlp, MoeWeights) else mlp, of_mlp,
+                          index, weights.input, weights.scale)
 
     def _attention(self, mixer: Attention | LatentAttention, weights: AttentionWeights | LatentWeights,
                    branch: Branch, cache: tuple[Tensor, Tensor], tables: Tables) -> Mixer:
@@ -153,8 +152,8 @@ class Stage:
     def run(self, step: StepInput) -> None:
         """Compute the new tokens in these layers and put their keys and values into the cache."""
         with self.place.active():
-            # experts, and how many keys a prompt has, are arguments, which a recording would keep
-            if self._is_routed or (step.prompts and self.place.ops.prompts is not None):
+            # how many keys a prompt has is an argument, which a recording would keep
+            if step.prompts and self.place.ops.prompts is not None:
                 self._run(step)
             else:
                 self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._run(step))
@@ -216,8 +215,8 @@ class Stage:
             self._expand(built, mlp, v, of_prompts)
         for mixer in built.mixers:
             mixer.add(v, of_prompts)
-        if isinstance(mlp, MoeWeights):
-            self._route(built, mlp, v, of_prompts)
+        if isinstance(mlp, Mixture):
+            mlp.add(v, of_prompts)
         elif mlp is not None:
             if not layer.parallel:
                 self._expand(built, mlp, v, of_prompts)
@@ -240,17 +239,6 @@ class Stage:
         if mlp.gate_scale != 1:
             self.place.ops.cap_rows(wide[:, :mlp.intermediate_size], mlp.gate_scale)
         self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
-
-    def _route(self, built: BuiltLayer, mlp: MoeWeights, v: Rows, of_prompts: bool) -> None:
-        """A mixture, which reads the normed hidden states, into these."""
-        moe, hidden = built.layer.mlp, self.spec.hidden_size
-        assert isinstance(moe, Moe)
-        normed = built.branch.read(v)
-        buffers = MixtureBuffers(v.of("scores", moe.num_experts), v.of("gate", 1), v.of("gathered", hidden),
-                                 v.of("given", hidden), v.of("inner", moe.intermediate_size).flatten(),
-                                 v.of("wide", moe.wide_size).flatten())
-        Mixture(self.place.ops, moe, mlp, built.layer.norm)(v.hidden, normed, v.branch, buffers, of_prompts)
-        built.branch.add_rows(v)
 
     def _head(self, hidden: Tensor, out: Tensor) -> None:
         spec, norm = self.spec, self._weights.norm

@@ -15,6 +15,7 @@ from model.kernels.binding import Library
 from model.kernels.build.cuda import HEADERS
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.kernels.cuda_kernels import CudaKernels
+from model.kernels.routing import Routing
 from model.kernels.sampling import SamplingRow
 from tests.helpers.attention_batch import Batch, empty_caches
 from tests.host_cuda.build import HostDevice, cuda_on_host
@@ -45,10 +46,31 @@ def run_all(ops: CudaKernels) -> None:
                               norm=torch.ones(weight.k))
     dense = ops.pack_dense(torch.randn(18, 33))
     ops.linear(torch.randn(5, 33), dense, torch.empty(5, 9), epilogue="silu_mul")
+    run_mixtures(ops)
     history = torch.tensor([1, 2, 2, 9], dtype=torch.int32)
     rows = [SamplingRow(EVERY_STEP, history=history, num_tokens=count, prompt_length=1, seed=7,
                         eos_token_ids=(2,)) for count in (1, 4)]
     assert (ops.sample(torch.randn(2, 37), rows) >= 0).all()
+
+
+def run_mixtures(ops: CudaKernels) -> None:
+    """Experts of several kinds, gate and up together and apart; the last row's choice does not exist."""
+    rows, top_k = 3, 2
+    chosen, shares = torch.empty(rows, top_k, dtype=torch.int32), torch.empty(rows, top_k)
+    ops.route(torch.randn(rows, 6), Routing(top_k, "sigmoid", num_groups=3, top_groups=2, best_of_group=2),
+              torch.randn(6), torch.randn(6), chosen, shares)
+    chosen %= 3
+    chosen[-1, -1] = 7
+    kinds = ((40, 33, 32, 4, "bytes"), (20, 33, 11, 8, "one"), (20, 33, 33, 4, "halves"),
+             (33, 20, 20, 8, "halves"))
+    quantized = [ops.pack_linear(**quantized_parts(*options)) for options in kinds]
+    dense = [ops.pack_dense(torch.randn(*shape)) for shape in ((40, 33), (33, 20))]
+    for activation in ("silu", "clamped"):
+        packed = ops.pack_experts([[quantized[0]], [quantized[1], quantized[2]], [dense[0]]],
+                                  [quantized[3], dense[1], quantized[3]], activation, True)
+        out = torch.empty(rows, 33)
+        ops.experts(torch.randn(rows, 33), packed, chosen, shares, out, gate=None)
+        assert out[:2].isfinite().all() and out[2].isnan().all()
 
 
 def main() -> None:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from model.kernels.reference import experts as reference
+from model.kernels.errors import KernelError
+from model.kernels.reference import operations as reference
 from model.kernels.routing import Routing
+from tests.helpers.kernel_libraries import LIBRARIES, opened
 
 HIDDEN, EXPERTS, ROWS = 24, 12, 200
 
 
-def routed(scores: Tensor, routing: Routing, correction: Tensor | None = None,
+@pytest.fixture(params=[*LIBRARIES, "reference"])
+def ops(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "reference":
+        yield reference
+        return
+    with opened(request) as one:
+        yield one
+
+
+def routed(ops: Any, scores: Tensor, routing: Routing, correction: Tensor | None = None,
            expert_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(chosen, shares)."""
     chosen = torch.full((len(scores), routing.top_k), -1, dtype=torch.int32)
     shares = torch.full((len(scores), routing.top_k), torch.nan)
-    reference.route(scores, routing, correction, expert_scale, chosen, shares)
+    ops.route(scores, routing, correction, expert_scale, chosen, shares)
     return chosen, shares
 
 
@@ -67,7 +79,7 @@ ROUTERS: dict[str, tuple[tuple[str, str, str], dict[str, Any], Routing]] = {
 
 
 @pytest.mark.parametrize("name", ROUTERS)
-def test_experts_and_shares_are_those_of_transformers(name: str):
+def test_experts_and_shares_are_those_of_transformers(ops: Any, name: str):
     """The scores are theirs, too: what is compared is what becomes of these."""
     place, settings, routing = ROUTERS[name]
     torch.manual_seed(3)
@@ -90,38 +102,63 @@ def test_experts_and_shares_are_those_of_transformers(name: str):
         scores = first.log() if name == "gemma 4" else first  # theirs gives the softmax
         if name in ("qwen 2", "qwen 3"):
             scores = x @ router.weight.T
-        got = routed(scores, routing, correction, scale)
+        got = routed(ops, scores, routing, correction, scale)
     torch.testing.assert_close(by_expert(*got), by_expert(chosen, shares), rtol=1e-5, atol=1e-6)
 
 
-def test_llama_4_takes_the_sigmoid_of_the_best_score():
+def test_llama_4_takes_the_sigmoid_of_the_best_score(ops: Any):
     router = router_of("llama4", "Llama4", "Router")(small("Llama4Text", num_local_experts=EXPERTS))
     x = torch.randn(ROWS, HIDDEN)
     with torch.no_grad():
         want, scores = router(x)
-        got = routed(scores, Routing(3, "sigmoid"))
+        got = routed(ops, scores, Routing(3, "sigmoid"))
     torch.testing.assert_close(by_expert(*got), want)
 
 
-def test_of_equal_experts_the_first_is_chosen():
+def test_of_equal_experts_the_first_is_chosen(ops: Any):
     scores = torch.tensor([[1.0, 3.0, 3.0, 3.0, 0.0, 1.0]])
     for scoring in ("softmax", "softmax of chosen", "sigmoid"):
-        chosen, shares = routed(scores, Routing(4, scoring))
+        chosen, shares = routed(ops, scores, Routing(4, scoring))
         assert chosen.tolist() == [[1, 2, 3, 0]]
         assert torch.equal(shares[0, 0], shares[0, 1])
 
 
-def test_a_correction_changes_who_is_chosen_but_no_share():
+def test_a_correction_changes_who_is_chosen_but_no_share(ops: Any):
     scores = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
-    chosen, shares = routed(scores, Routing(2, "sigmoid"), correction=torch.tensor([5.0, 0.0, 0.0, 0.0]))
+    chosen, shares = routed(ops, scores, Routing(2, "sigmoid"), correction=torch.tensor([5.0, 0.0, 0.0, 0.0]))
     assert chosen.tolist() == [[0, 3]]
     torch.testing.assert_close(shares, torch.tensor([[0.5, 1 / (1 + 2.718281828 ** -3)]]))
 
 
-def test_shares_are_renormalized_scaled_and_multiplied_by_the_experts_own_numbers():
+def test_shares_are_renormalized_scaled_and_multiplied_by_the_experts_own_numbers(ops: Any):
     scores = torch.tensor([[1.0, 3.0]]).log()
     own = torch.tensor([7.0, 3.0])
-    _, shares = routed(scores, Routing(1, renormalized=True, scale=2.0), expert_scale=own)
+    _, shares = routed(ops, scores, Routing(1, renormalized=True, scale=2.0), expert_scale=own)
     assert shares.tolist() == [[6.0]]
-    _, shares = routed(scores, Routing(2))
+    _, shares = routed(ops, scores, Routing(2))
     torch.testing.assert_close(shares, torch.tensor([[0.75, 0.25]]))
+
+
+def test_scores_that_are_no_numbers_choose_experts_that_exist(ops: Any):
+    scores = torch.randn(4, EXPERTS)
+    scores[0, 3], scores[1] = torch.nan, torch.nan
+    chosen, shares = routed(ops, scores, Routing(3))
+    assert ((chosen >= 0) & (chosen < EXPERTS)).all()
+    assert all(len(set(row)) == 3 for row in chosen.tolist())
+    assert shares[1].isnan().all() and not shares[2:].isnan().any()
+
+
+def test_many_experts_of_many_rows_are_chosen_as_the_reference_chooses(ops: Any):
+    scores, correction = torch.randn(64, 512), torch.randn(512)
+    for routing in (Routing(10), Routing(16, "sigmoid", True, 1e-20, 2.5, 8, 3, 2)):
+        got, want = (routed(each, scores, routing, correction) for each in (ops, reference))
+        assert torch.equal(got[0], want[0])
+        torch.testing.assert_close(got[1], want[1])
+
+
+def test_rules_that_do_not_fit_are_refused(ops: Any):
+    if ops is reference:
+        pytest.skip("the reference takes what it is given")
+    for routing in (Routing(EXPERTS + 1), Routing(2, num_groups=5), Routing(5, num_groups=4, top_groups=1)):
+        with pytest.raises(KernelError):
+            routed(ops, torch.randn(1, EXPERTS), routing)

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.kernels.reference.activations import activate, activated
 from model.kernels.reference.cache import cache_kind, hadamard, read_keys, read_values, write
+from model.kernels.reference.experts import experts, pack_experts, route
 from model.kernels.reference.linear import (
     LinearWeight,
     linear,
@@ -62,36 +64,6 @@ def norm_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float,
         groups = groups + bias.view(-1, n)
     y = groups.flatten(1) * scale
     out.copy_(out + y if add else y)
-
-
-def activate(x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
-    """out = f(x), or f(x[:, :n]) * x[:, n:] where gated.
-
-    x     float32 [T, n], gated [T, 2 * n], any row stride
-    kind  silu       a / (1 + exp(-a))
-          gelu       a / 2 * (1 + erf(a / sqrt(2)))
-          gelu_tanh  a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3)))
-          relu2      max(a, 0)^2
-          clamped    a / (1 + exp(-1.702 * a)) of min(a, 7), and what it gates is kept within -7 and 7, plus 1
-          sigmoid    1 / (1 + exp(-a))
-          none       a
-    out   float32 [T, n], any row stride
-    """
-    gate, up = x.chunk(2, dim=-1) if gated else (x, None)
-    y = activated(gate, kind)
-    if up is not None and kind == "clamped":
-        up = up.clamp(-7, 7) + 1
-    out.copy_(y if up is None else y * up)
-
-
-def activated(a: Tensor, kind: str) -> Tensor:
-    """f(a) of `activate`."""
-    functional = torch.nn.functional
-    return {"silu": functional.silu, "gelu": functional.gelu,
-            "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
-            "relu2": lambda a: functional.relu(a).square(),
-            "clamped": lambda a: a.clamp(max=7) * torch.sigmoid(1.702 * a.clamp(max=7)),
-            "sigmoid": torch.sigmoid, "none": lambda a: a}[kind](a)
 
 
 def gate_rows(x: Tensor, gate: Tensor, out: Tensor, kind: str) -> None:
@@ -401,6 +373,9 @@ class ReferenceOperations:
     pack_float8 = staticmethod(pack_float8)
     looks_up_packed = True
     linear = staticmethod(linear)
+    route = staticmethod(route)
+    pack_experts = staticmethod(pack_experts)
+    experts = staticmethod(experts)
 
     def call(self, name: str, *arguments: object) -> None:
         raise NotImplementedError(f"{name}: plain torch has no compiled functions")
