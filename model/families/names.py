@@ -65,6 +65,8 @@ class Names:
     input_out: str = "per_layer_projection"
     input_norm: str = "post_per_layer_input_norm"
 
+    fuses_heads: bool = False
+    """Each head's query, key and value lie together."""
     decay_is_log: bool = True
     """The decays of heads are -exp of what is stored."""
     fuses_delta_heads: bool = False

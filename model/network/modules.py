@@ -69,8 +69,16 @@ def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[
     queries, *others = mixer.projected
     sizes = (queries + mixer.gate_size, *others)
     modules = _modules(prefix, names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)], sizes)
-    return [Group(modules, hidden, mixer.qkv_bias, pieces=_gate_last(mixer, modules)),
+    pieces = _by_kind(mixer, modules) if names.fuses_heads else _gate_last(mixer, modules)
+    return [Group(modules, hidden, mixer.qkv_bias, pieces=pieces),
             Group(out, mixer.query_size, mixer.o_bias)]
+
+
+def _by_kind(attention: Attention, modules: dict[str, int]) -> tuple[Piece, ...]:
+    """All queries, all keys, all values, where the file has them head by head."""
+    (name,), dim = modules, attention.head_dim
+    return (Piece(name, tuple(3 * dim * head + first + i for first in (0, dim, 2 * dim)
+                              for head in range(attention.num_heads) for i in range(dim))),)
 
 
 def _gate_last(attention: Attention, modules: dict[str, int]) -> tuple[Piece, ...]:

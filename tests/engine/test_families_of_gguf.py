@@ -28,6 +28,8 @@ DEEPSEEK = SIZES | {
     "expert_used_count": 2, "expert_feed_forward_length": 24, "expert_shared_count": 1,
     "expert_weights_scale": 2.5, "expert_weights_norm": True, "expert_group_count": 4,
     "expert_group_used_count": 2, "expert_gating_func": 2}
+NEOX = SIZES | {"attention.head_count_kv": 4, "attention.layer_norm_epsilon": 1e-5, "rope.dimension_count": 8,
+                "use_parallel_residual": True}
 SMALL = GEMMA4 | {
     "block_count": 6, "feed_forward_length": [80, 80, 80, 80, 160, 160], "attention.shared_kv_layers": 2,
     "attention.sliding_window_pattern": [True, False] * 3, "embedding_length_per_layer_input": 8}
@@ -76,6 +78,18 @@ def test_deepseek_3_has_the_logits_of_transformers(tmp_path: Path):
     """Latents, groups of experts, a correction, YaRN's magnitude in the scores."""
     model = write_family(tmp_path / "folder", "deepseek 3")
     file = write_gguf_family(tmp_path / "m.gguf", model, "deepseek2", DEEPSEEK, of_latents)
+    assert_same_logits(file, model)
+
+
+def of_fused_heads(tensors: Tensors) -> Tensors:
+    """All queries, then all keys, then all values, instead of head by head."""
+    return {name: tensor.view(4, 3, 16, -1).transpose(0, 1).reshape(tensor.shape)
+            if "query_key_value" in name else tensor for name, tensor in tensors.items()}
+
+
+def test_gpt_neox_has_the_logits_of_transformers(tmp_path: Path):
+    model = write_family(tmp_path / "folder", "gpt-neox")
+    file = write_gguf_family(tmp_path / "m.gguf", model, "gptneox", NEOX, of_fused_heads)
     assert_same_logits(file, model)
 
 

@@ -70,6 +70,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm": ("StableLm", {"use_qkv_bias": True}),
     "stablelm, parallel": ("StableLm", {"use_parallel_residual": True, "qk_layernorm": True}),
     "nemotron": ("Nemotron", {}),
+    "gpt-neox": ("GPTNeoX", {"num_key_value_heads": 4, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    "gpt-neox, one after the other": ("GPTNeoX", {
+        "num_key_value_heads": 4, "use_parallel_residual": False}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen 2 moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                                 "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
