@@ -17,12 +17,13 @@ from pathlib import Path
 from model import (
     Catalogue,
     ChatModel,
-    Found,
+    Downloads,
     ModelLoadError,
     ModelSlot,
     found_at,
     known_places,
     load_model,
+    parse_source,
 )
 from model.kernels.errors import KernelBuildError
 from model.options import add_engine_options, engine_config, path_option
@@ -36,6 +37,7 @@ from webui.storage.store import Store
 
 HERE = Path(__file__).resolve().parent
 STARTER = HERE / "starter"
+GIVEN = "Given with -d"
 SHIPPED_BOTS = HERE / "starter" / "bots"
 
 
@@ -47,6 +49,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     which.add_argument("-d", "--model", type=path_option, default=STARTER, metavar="PATH",
                        help="a GGUF file, or the folder of a model; default: the small one that ships, "
                             "starter/")
+    which.add_argument("--hub", metavar="OWNER/NAME[:FILE]",
+                       help="get a model from Hugging Face's hub into --models-dir and load it; FILE is a "
+                            "file, or a quantization such as Q8_0 (default: Q4_K_M, or what fits)")
     which.add_argument("--no-model", action="store_true",
                        help="start without a model: one is chosen in the page")
     parser.add_argument("--models-dir", type=path_option, default=HERE / "models", metavar="FOLDER",
@@ -107,7 +112,9 @@ def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_b
     programs = Programs(_read_keys(arguments.api_key), arguments.allow_origin)
     guard = Guard(arguments.host, _read_password(arguments.password), names=arguments.allow_host,
                   programs=programs)
-    if not arguments.no_model and not arguments.model.exists():
+    if arguments.hub is not None:
+        parse_source(arguments.hub)
+    elif not arguments.no_model and not arguments.model.exists():
         raise ModelLoadError(f"there is no {arguments.model}. Give a GGUF file or a model's folder with -d.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
     try:
@@ -121,11 +128,13 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     listener = open_socket(arguments.host, arguments.port)
     address = address_of(listener, arguments.host)
     store.lock.describe(address)
-    slot, found = make_slot(arguments, load)
-    if found is not None:
-        slot.load_now(found, Progress(), print)
+    slot, downloads = make_slot(arguments, load)
+    if arguments.hub is not None:
+        slot.load_now(downloads.get_now(arguments.hub, Progress()), Progress(), print)
+    elif not arguments.no_model:
+        slot.load_now(found_at(arguments.model, GIVEN), Progress(), print)
     store.begin_indexing()
-    app = create_app(slot, store, guard=guard)
+    app = create_app(slot, store, guard=guard, downloads=downloads)
 
     def ready() -> None:
         print(f"\nParlor is ready: {address}   (Ctrl+C ends it)", flush=True)
@@ -142,17 +151,18 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
 
 
 def make_slot(arguments: argparse.Namespace,
-              load: Callable[..., ChatModel]) -> tuple[ModelSlot, Found | None]:
-    """The place of the model, empty, with all that may come into it, and what comes first."""
+              load: Callable[..., ChatModel]) -> tuple[ModelSlot, Downloads]:
+    """The place of the model, empty, with all that may come into it, and what gets more of them."""
     with contextlib.suppress(OSError):  # where nothing may be written there are other programs' models
         arguments.models_dir.mkdir(parents=True, exist_ok=True)
     starter = found_at(STARTER, "Comes with Parlor")
-    given = starter if arguments.model == STARTER else found_at(arguments.model, "Given with -d")
-    known = [starter] if arguments.no_model else list({given.path: given, STARTER: starter}.values())
+    known = [starter] if arguments.model == STARTER else [found_at(arguments.model, GIVEN), starter]
     catalogue = Catalogue(known_places(arguments.models_dir), arguments.engine, known)
     idle = arguments.idle_unload
     slot = ModelSlot(load, catalogue, arguments.engine, idle_seconds=None if idle is None else 60 * idle)
-    return slot, None if arguments.no_model else given
+    downloads = Downloads(arguments.models_dir, lambda: catalogue.free_bytes() + slot.held_bytes,
+                          done=catalogue.add)
+    return slot, downloads
 
 
 def _read_password(source: str | None) -> Password | None:

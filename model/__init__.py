@@ -20,6 +20,8 @@ from model.engine.request import (
     check_parameter,
 )
 from model.files import ModelLoadError
+from model.hub.downloads import DownloadBusy, Downloads
+from model.hub.source import HubError, parse_source
 from model.loading import load_model
 from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
 from model.slot import Lease, LeaseGivenUp, ModelSlot, NoModel, SlotBusy, SlotState
@@ -29,7 +31,8 @@ from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage
 
 __all__ = ["PARAMETER_SPECS", "Catalogue", "ChatMessage", "ChatModel", "Completion", "Constraint",
-           "ContextFit", "EngineClosed", "Entry", "Found", "Lease", "LeaseGivenUp", "ModelLoadError",
-           "ModelSlot", "NoModel", "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone",
-           "ReplyFailed", "RequestStats", "SamplingParams", "ScoredToken", "SlotBusy", "SlotState",
-           "TemplateError", "TextDelta", "check_parameter", "found_at", "known_places", "load_model"]
+           "ContextFit", "DownloadBusy", "Downloads", "EngineClosed", "Entry", "Found", "HubError", "Lease",
+           "LeaseGivenUp", "ModelLoadError", "ModelSlot", "NoModel", "PromptProgress", "PromptTooLongError",
+           "Reply", "ReplyDone", "ReplyFailed", "RequestStats", "SamplingParams", "ScoredToken", "SlotBusy",
+           "SlotState", "TemplateError", "TextDelta", "check_parameter", "found_at", "known_places",
+           "load_model", "parse_source"]

@@ -16,8 +16,10 @@ from model.config import EngineConfig
 from tests.helpers.api import MARLOW, Page, parse_events, wait_until
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
+from tests.helpers.gguf_models import write_llama
 from tests.helpers.server_process import ROOT, EventSocket, Server
-from tests.helpers.tiny_models import write_model
+from tests.helpers.stand_in_hub import StandInHub
+from tests.helpers.tiny_models import TINY, random_tensors, write_model
 from tests.load_streams import cpu_seconds
 from webui.storage.store import Store
 
@@ -50,7 +52,7 @@ def test_help_names_every_option():
     ["--port", "65536"], ["--port", "x"], ["--max-seq-len", "0"], ["--threads", "-1"], ["--device", "tpu"],
     ["--gpu-split", "20,x"], ["--gpu-split", "0"], ["--threads", "257"], ["--max-seq-len", "31"],
     ["--gpu-split", "20", "--device", "cpu"], ["--draft", "small", "--no-speculation"],
-    ["--idle-unload", "0"], ["--idle-unload", "soon"], ["--no-model", "-d", "x"],
+    ["--idle-unload", "0"], ["--idle-unload", "soon"], ["--no-model", "-d", "x"], ["--hub", "a/b", "-d", "x"],
     ["--cache", "q1"], ["--nonsense"], ["--max-seq-len", "1e3"]])
 def test_arguments_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
@@ -94,6 +96,31 @@ def test_it_starts_without_a_model_and_lists_those_of_its_folder(tmp_path):
         page = Page(client, MARLOW)
         assert page.say("hello")[0]["text"]
         assert server.end()[0] == 0
+
+
+def test_a_model_of_a_hub_is_got_before_the_start_and_what_is_wrong_is_one_sentence(tmp_path):
+    hub = StandInHub()
+    write_llama(tmp_path / "made.gguf", TINY, random_tensors(TINY))
+    hub.repos["owner/Tiny"] = {"Tiny-Q4_0.gguf": (tmp_path / "made.gguf").read_bytes()}
+    hub.break_after = [1000]
+    script = ("import app, sys\n"
+              "def load(path, config, name, report, progress):\n"
+              "    raise ValueError(f'{name} would be loaded from {path}')\n"
+              "sys.exit(app.main(sys.argv[1:], load))")
+
+    def said(source):
+        rest = ["--port", "0", "--models-dir", tmp_path / "models", "--sessions-dir", tmp_path / "s"]
+        ended = subprocess.run([sys.executable, "-c", script, "--hub", source, *rest], cwd=ROOT, text=True,
+                               capture_output=True, env={**os.environ, "HF_ENDPOINT": address})
+        assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
+        return ended.stderr, ended.stdout
+
+    with hub.running() as address:
+        assert "has no Q8_0; it has Q4_0" in said("owner/Tiny:Q8_0")[0]
+        told, progress = said("owner/Tiny")
+        assert f"Tiny-Q4_0 would be loaded from {tmp_path / 'models' / 'owner' / 'Tiny'}" in told
+        assert "Downloading Tiny-Q4_0.gguf" in progress
+        assert "owner/name" in said("nonsense")[0]
 
 
 def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):

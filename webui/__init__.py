@@ -14,7 +14,7 @@ from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from model import ModelSlot
+from model import Downloads, ModelSlot
 
 from .api import openai
 from .api.errors import protocol_error
@@ -35,15 +35,15 @@ log = logging.getLogger("parlor")
 
 
 def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
-               max_streams: int = MAX_STREAMS) -> Flask:
+               downloads: Downloads | None = None, max_streams: int = MAX_STREAMS) -> Flask:
     """The application. The caller owns `slot` and `store` and closes them after parlor(app).close()."""
     here = Path(__file__).parent
     app = _App(__name__, root_path=str(here), static_folder=None)
     files = StaticFiles(here / "static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     chat = Chat(slot, store)
-    app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains), guard or Guard(),
-                                 Streams(max_streams))
+    app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads),
+                                 guard or Guard(), Streams(max_streams))
     for module in (sessions, replies, bots, models, settings, transfer, openai):
         app.register_blueprint(module.bp)
     with app.app_context():

@@ -91,5 +91,9 @@ class TooMany(Problem, status=503, code="too_many"):
     """More at once than can be served."""
 
 
+class HubProblem(Problem, status=502, code="hub"):
+    """A model hub does not give what was asked for."""
+
+
 class NotSaved(Problem, status=507, code="not_saved"):
     """The disk refused."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from model.catalogue.places import Found, Place, models_in
 from model.config import EngineConfig
-from model.files import ModelLoadError
+from model.files import ModelLoadError, is_there
 from model.formats.gguf_parts import is_gguf, parts_of
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ class Catalogue:
 
     def _run(self) -> None:
         try:
-            found = {one.id: one for one in self._extra}
-            paths = {one.path for one in self._extra}
+            found = {one.id: one for one in self._extra if is_there(one.path)}
+            paths = {one.path for one in found.values()}
             for place in self._places:
                 found |= {one.id: one for one in models_in(place) if one.path not in paths}
             with self._lock:

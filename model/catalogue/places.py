@@ -17,6 +17,7 @@ from model.files import ModelLoadError, is_there, read_json
 from model.formats.gguf_parts import find_gguf, first_part, is_gguf, stem
 from model.model_path import find_model, model_name
 
+OWN_FOLDER = "Models folder"
 MAX_DEPTH = 4
 MAX_ENTRIES = 20_000
 """Of one place, files that are no model's counted."""
@@ -57,7 +58,7 @@ def known_places(models: Path, home: Path | None = None) -> list[Place]:
               Place("LM Studio", home / ".lmstudio" / "models"),
               Place("LM Studio", home / ".cache" / "lm-studio" / "models"),
               Place("Ollama", home / ".ollama" / "models", "ollama")]
-    return [Place("Models folder", models), *(place for place in others if _is_folder(place.path))]
+    return [Place(OWN_FOLDER, models), *(place for place in others if _is_folder(place.path))]
 
 
 def models_in(place: Place) -> list[Found]:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from model.files import ModelLoadError
 
 MAX_FILES = 1024
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 """What Ollama calls the files that it downloads; those of models are GGUF."""
 
 
-def is_gguf(path: Path) -> bool:
+def is_gguf(path: PurePath) -> bool:
     """Whether a file of this name is taken for GGUF."""
     return path.suffix == ".gguf" or _BLOB.fullmatch(path.name) is not None
 
 
-def stem(path: Path) -> str:
+def stem(path: PurePath) -> str:
     """A model's name by its file: without the suffix, and without the number of a part."""
     match = _PART.fullmatch(path.name)
     return match[1] if match else path.name.removesuffix(".gguf")
 
 
-def first_part(path: Path) -> Path:
+def first_part(path: AnyPath) -> AnyPath:
     """Of a split model; of any other one the file itself. It need not be there."""
     match = _PART.fullmatch(path.name)
     return path.with_name(f"{match[1]}-00001-of-{match[3]}.gguf") if match else path

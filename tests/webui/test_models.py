@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from model import ModelLoadError
+from model import Downloads, ModelLoadError
 from tests.helpers.api import MARLOW, Page, parse_events, wait_until
+from tests.helpers.gguf_models import write_llama
 from tests.helpers.shelf import Shelf
+from tests.helpers.stand_in_hub import StandInHub
+from tests.helpers.tiny_models import TINY, random_tensors
 
 SECRET = "somebodys-folder"
 
@@ -182,7 +185,9 @@ def test_the_menus_routes_are_guarded_like_all_others(shelf, store):
 
     guard = Guard("0.0.0.0", Password("long enough", cost=16))
     client = create_app(shelf.slot, store, guard=guard).test_client()
-    paths = ["/api/models/unload", "/api/models/cancel", f"/api/models/{shelf.ids['one']}/load"]
+    paths = ["/api/models/unload", "/api/models/cancel", "/api/models/downloads",
+             "/api/models/downloads/look", "/api/models/downloads/cancel",
+             f"/api/models/{shelf.ids['one']}/load"]
     assert client.get("/api/models").status_code == 401
     for path in paths:
         assert client.post(path, json={}).status_code == 401
@@ -217,3 +222,68 @@ def test_what_a_models_authors_advise_is_a_preset_of_that_model(client, shelf):
     assert "temperature 0.6 top_p 0.5" in message["text"]
     assert message["sampling"]["min_p"] == 0.0
     assert client.delete("/api/presets/advised").status_code == 404
+
+
+@pytest.fixture
+def hub(shelf, tmp_path):
+    hub = StandInHub()
+    write_llama(tmp_path / "made.gguf", TINY, random_tensors(TINY))
+    hub.repos["owner/Tiny"] = {"Tiny-Q4_K_M.gguf": (tmp_path / "made.gguf").read_bytes(),
+                               "Tiny-Q8_0.gguf": b"GGUF" * 5000}
+    with hub.running() as hub.address:
+        yield hub
+
+
+@pytest.fixture
+def hub_client(hub, shelf, store, tmp_path):
+    from webui import create_app
+    from webui.routes.parlor import parlor
+
+    downloads = Downloads(tmp_path / SECRET, lambda: 1 << 40, hub.address, done=shelf.slot.catalogue.add)
+    app = create_app(shelf.slot, store, downloads=downloads)
+    client = app.test_client()
+    client.downloads = downloads
+    yield client
+    downloads.cancel()
+    downloads.wait()
+    parlor(app).close("the test is over", 1.0)
+
+
+def test_a_model_is_got_from_a_hub_and_can_be_loaded_at_once(hub, hub_client, shelf):
+    client = hub_client
+    assert now(client)["download"] is None and hub.requests == []
+    seen = client.post("/api/models/downloads/look", json={"source": "owner/Tiny"}).json
+    assert [one["label"] for one in seen["variants"]] == ["Q8_0", "Q4_K_M"] and seen["chosen"] == "Q4_K_M"
+    hub.break_after = [1000]
+    assert client.post("/api/models/downloads", json={"source": "owner/Tiny:Q4_K_M"}).status_code == 202
+    assert client.downloads.wait().phase == "done"
+    told = now(client)["download"]
+    assert told["phase"] == "done" and told["done_bytes"] == told["total_bytes"] > 0
+    assert told["name"] == "Tiny-Q4_K_M"
+    assert client.post(f"/api/models/{told['id']}/load", json={}).status_code == 202
+    assert shelf.slot.wait().name == "Tiny-Q4_K_M"
+    assert [one["name"] for one in client.get("/api/models").json["models"]].count("Tiny-Q4_K_M") == 1
+
+
+def test_what_a_hub_refuses_is_a_sentence_and_one_download_goes_on_at_a_time(hub, hub_client):
+    client = hub_client
+    for path in ("downloads", "downloads/look"):
+        refused = client.post(f"/api/models/{path}", json={"source": "../../etc"})
+        assert refused.status_code == 400 and "owner/name" in refused.json["error"]["message"]
+    missing = client.post("/api/models/downloads/look", json={"source": "owner/none"})
+    assert missing.status_code == 502 and "The hub has no owner/none" in missing.json["error"]["message"]
+    hub.go_on.clear()
+    client.post("/api/models/downloads", json={"source": "owner/Tiny"})
+    wait_until(lambda: now(client)["download"]["done_bytes"] > 0)
+    again = client.post("/api/models/downloads", json={"source": "owner/Tiny"})
+    assert again.status_code == 409 and again.json["error"]["code"] == "busy"
+    assert client.post("/api/models/downloads/cancel", json={}).status_code == 202
+    hub.go_on.set()
+    client.downloads.wait()
+    assert now(client)["download"]["phase"] == "cancelled"
+
+
+def test_without_a_folder_for_them_nothing_is_downloaded(client):
+    for path in ("downloads", "downloads/look"):
+        assert client.post(f"/api/models/{path}", json={"source": "owner/Tiny"}).status_code == 400
+    assert client.post("/api/models/downloads/cancel", json={}).status_code == 202

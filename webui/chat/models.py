@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from model import Entry, ModelLoadError, ModelSlot, SlotBusy
+from model import (
+    DownloadBusy,
+    Downloads,
+    Entry,
+    HubError,
+    ModelLoadError,
+    ModelSlot,
+    SlotBusy,
+    parse_source,
+)
 
-from ..errors import Busy, NotFound
+from ..errors import BadRequest, Busy, HubProblem, NotFound
 from .chains import Chains
 
 STOP, WAIT = "stop", "wait"
@@ -16,8 +25,10 @@ STOP, WAIT = "stop", "wait"
 class Models:
     """What the page's menu of models shows and does."""
 
-    def __init__(self, slot: ModelSlot, chains: Chains) -> None:
+    def __init__(self, slot: ModelSlot, chains: Chains, downloads: Downloads | None) -> None:
+        """downloads: None where nothing may be got from a hub."""
         self._slot = slot
+        self._downloads = downloads
         self._chains = chains
 
     def state(self) -> dict[str, Any]:
@@ -25,7 +36,7 @@ class Models:
         state = self._slot.state
         return {"phase": state.phase, "id": state.id, "name": state.name, "coming_id": state.coming_id,
                 "coming_name": state.coming_name, "what": state.what, "share": round(state.share, 3),
-                "problem": state.problem, "version": state.version}
+                "problem": state.problem, "version": state.version, "download": self._download()}
 
     def listed(self) -> list[dict[str, Any]]:
         """All models that are known, with what each would take if it took the present one's place."""
@@ -65,6 +76,42 @@ class Models:
     def cancel(self) -> None:
         """Stop what is on its way."""
         self._slot.cancel()
+
+    def look(self, source: str) -> dict[str, Any]:
+        """What a hub has of a model, and what would be taken. Raises BadRequest, HubProblem."""
+        downloads = self._for(source)
+        try:
+            found, chosen = downloads.look(source)
+        except HubError as error:
+            raise HubProblem(str(error)) from None
+        free = self._slot.catalogue.free_bytes() + self._slot.held_bytes
+        return {"source": parse_source(source).repo, "chosen": chosen.label if chosen else None,
+                "variants": [{"label": one.label, "size_bytes": one.size, "files": len(one.files),
+                              "fits": one.fits(free)} for one in found]}
+
+    def download(self, source: str) -> None:
+        """Begin to get a model from a hub. Raises BadRequest, Busy."""
+        try:
+            self._for(source).begin(source)
+        except DownloadBusy as error:
+            raise Busy(str(error), hint="Wait until it is done, or cancel it.") from None
+
+    def cancel_download(self) -> None:
+        if self._downloads is not None:
+            self._downloads.cancel()
+
+    def _for(self, source: str) -> Downloads:
+        if self._downloads is None:
+            raise BadRequest("This Parlor downloads nothing.")
+        try:
+            parse_source(source)
+        except HubError as error:
+            raise BadRequest(f"{error}.") from None
+        return self._downloads
+
+    def _download(self) -> dict[str, Any] | None:
+        state = self._downloads.state if self._downloads is not None else None
+        return None if state is None else vars(state).copy()
 
     def _make_way(self, running: str) -> None:
         number = self._chains.number

@@ -11,6 +11,8 @@ from ..ids import check_id
 from .body import Body, read_body
 from .parlor import parlor
 
+MAX_SOURCE = 400
+
 bp = Blueprint("models", __name__, url_prefix="/api/models")
 
 
@@ -45,6 +47,32 @@ def cancel() -> ResponseReturnValue:
     with read_body():
         pass
     parlor().models.cancel()
+    return _state()
+
+
+@bp.post("/downloads/look")
+def look() -> ResponseReturnValue:
+    """What a hub has of a model; nothing is downloaded."""
+    with read_body() as body:
+        source = body.text("source", most=MAX_SOURCE)
+    return parlor().models.look(source)
+
+
+@bp.post("/downloads")
+def download() -> ResponseReturnValue:
+    """Begin to get a model from a hub. 202; how far it is stands in /api/changes."""
+    with read_body() as body:
+        source = body.text("source", most=MAX_SOURCE)
+    parlor().models.download(source)
+    return _state()
+
+
+@bp.post("/downloads/cancel")
+def cancel_download() -> ResponseReturnValue:
+    """Stop the download; what is there of it is kept, so that it can go on."""
+    with read_body():
+        pass
+    parlor().models.cancel_download()
     return _state()
 
 
