@@ -204,17 +204,9 @@ inline Vec times_power_of_2(Vec a, Vec exponent) {
 
 #endif
 
-// exp(x), relative error below 2e-7; x below -87.3 counts as -87.3, above 88 as 88.
+// exp(x), relative error below 2e-7, for -87.3 <= x <= 88.
 // Cody-Waite reduction and the polynomial of Cephes' expf.
-inline Vec exp(Vec x) {
-#if defined(__AVX512F__)
-    x = _mm512_min_ps(max(x, set1(-87.3f)), set1(88.0f));
-#elif defined(__AVX2__)
-    x = _mm256_min_ps(max(x, set1(-87.3f)), set1(88.0f));
-#else
-    x = max(x, set1(-87.3f));
-    x = x < set1(88.0f) ? x : set1(88.0f);
-#endif
+inline Vec exp_within(Vec x) {
     const Vec n = round_to_int(x * set1(1.44269504088896341f));
     Vec r = fma(n, set1(-0.693359375f), x);
     r = fma(n, set1(2.12194440e-4f), r);
@@ -228,12 +220,24 @@ inline Vec exp(Vec x) {
     return times_power_of_2(p, n);
 }
 
+// The same of any x: below -87.3 counts as -87.3, above 88 as 88.
+inline Vec exp(Vec x) {
+#if defined(__AVX512F__)
+    return exp_within(_mm512_min_ps(max(x, set1(-87.3f)), set1(88.0f)));
+#elif defined(__AVX2__)
+    return exp_within(_mm256_min_ps(max(x, set1(-87.3f)), set1(88.0f)));
+#else
+    x = max(x, set1(-87.3f));
+    return exp_within(x < set1(88.0f) ? x : set1(88.0f));
+#endif
+}
+
 // exp(x) for x <= 0, exactly zero below -87.3 and for -inf.
 inline Vec exp_or_zero(Vec x) {
 #if defined(__AVX512F__)
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, set1(-87.3f), _CMP_GE_OQ), exp(x));
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, set1(-87.3f), _CMP_GE_OQ), exp_within(x));
 #elif defined(__AVX2__)
-    return _mm256_and_ps(_mm256_cmp_ps(x, set1(-87.3f), _CMP_GE_OQ), exp(x));
+    return _mm256_and_ps(_mm256_cmp_ps(x, set1(-87.3f), _CMP_GE_OQ), exp_within(x));
 #else
     return x >= set1(-87.3f) ? exp(x) : zero();
 #endif

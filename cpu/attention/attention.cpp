@@ -8,6 +8,10 @@
 // among the threads, many rows go through them one after the other; neither the batch nor the number of
 // threads nor the size of the prompt's chunk changes a bit of the result.
 // Reference: paged_attention() in model/kernels/reference/operations.py.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include "codes.h"
 #include "numbers.h"
 #include "thread_team.h"

@@ -56,6 +56,12 @@ inline void hadamard(float* x, int64_t n) {
                     store(low + i, a + b);
                     store(high + i, a - b);
                 }
+#if defined(__AVX2__)
+            } else if (step == 8) {
+                const __m256 a = _mm256_loadu_ps(low), b = _mm256_loadu_ps(high);
+                _mm256_storeu_ps(low, _mm256_add_ps(a, b));
+                _mm256_storeu_ps(high, _mm256_sub_ps(a, b));
+#endif
             } else {
                 for (int64_t i = 0; i < step; ++i) {
                     const float a = low[i], b = high[i];

@@ -77,17 +77,19 @@ class NumberBlocks {
     // What is prefetched into L1 while a page is worked on, a little in each step: all at once holds up the loads.
     struct Fetch {
         const char* at;
-        int64_t step;  // bytes; 0: nothing to fetch
+        int64_t step;  // bytes; 0: nothing is to be fetched, and `at` lies in the cache
 
         void one_step() { __builtin_prefetch(at, 0, 3), at += step; }
     };
 
     // Page `index`, in as many steps as the rows from first_row on take, `steps` for each run of them.
     Fetch fetch(const void* cache, int64_t index, int64_t first_row, int64_t steps) const {
-        if (index >= view_.num_pages() || steps == 0) return {nullptr, 0};
+        if (index >= view_.num_pages() || steps == 0) return no_fetch();
         const int64_t num_steps = steps * ((view_.rows - first_row + kMaxRows - 1) / kMaxRows);
         return {reinterpret_cast<const char*>(page(cache, index)), (view_.plan.block_bytes + num_steps - 1) / num_steps};
     }
+
+    Fetch no_fetch() const { return {reinterpret_cast<const char*>(q_), 0}; }
 
     const float* widen(const Element* numbers) {
         for_lanes(n_ * view_.a.head_dim, [&](int64_t i) { store(widened_ + i, load(numbers + i)); },
@@ -116,7 +118,7 @@ class NumberBlocks {
     // lies there and replaced in exponentiate().
     template <class Number>
     void compute_scores(const Number* keys, Fetch& next, int64_t first_row, float* scores) {
-        Fetch none{nullptr, 0};
+        Fetch none = no_fetch();
         for_rows(first_row, [&](auto rows, int64_t r) {
             constexpr int kRows = decltype(rows)::value;
             int64_t j = 0;
@@ -141,8 +143,9 @@ class NumberBlocks {
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) sums[row][v] = zero();
         Fetch next = fetches;
+#pragma GCC unroll 4
         for (int64_t d = 0; d < head_dim; ++d) {
-            if (next.step) next.one_step();
+            next.one_step();
             Vec key[kVectors];
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) key[v] = keys(d, v);
@@ -165,7 +168,8 @@ class NumberBlocks {
     // are scaled to the new maximum.
     void exponentiate(State& state, int64_t r, int64_t hidden, int64_t visible, int64_t pages) {
         float* const scores = scores_ + r * score_stride_;
-        for (int64_t i = 0; i < pages; ++i) {
+        const bool sees_all = hidden <= 0 && visible == pages * padded_page_;
+        for (int64_t i = 0; !sees_all && i < pages; ++i) {
             const int64_t in_page = std::max<int64_t>(0, std::min(visible - i * n_, n_));
             std::fill(scores + i * padded_page_ + in_page, scores + (i + 1) * padded_page_, kMinusInfinity);
             const int64_t too_old = std::min(std::max<int64_t>(0, hidden - i * n_), n_);
@@ -202,7 +206,7 @@ class NumberBlocks {
     void add_values(State& state, const Number* values, Fetch& next, int64_t first_row, int64_t count,
                     const float* p) {
         const int64_t n = view_.a.head_dim;
-        Fetch none{nullptr, 0};
+        Fetch none = no_fetch();
         for_rows(first_row, [&](auto rows, int64_t r) {
             constexpr int kRows = decltype(rows)::value;
             int64_t i = 0;
@@ -230,8 +234,9 @@ class NumberBlocks {
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) sums[row][v] = load(to + row * padded_dim + v * kLanes);
         Fetch next = fetches;
+#pragma GCC unroll 4
         for (int64_t j = 0; j < count; ++j) {
-            if (next.step) next.one_step();
+            next.one_step();
             Vec values[kVectors];
 #pragma GCC unroll 16
             for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);

@@ -340,16 +340,16 @@ class Item {
             _tile_zero(2);
             _tile_zero(3);
             for (int64_t s = 0; s < sizes_.steps * 2 * kWords; s += 2 * kWords) {
-                _tile_loadd(4, k0 + s, 64);
-                _tile_loadd(5, k1 + s, 64);
+                _tile_stream_loadd(4, k0 + s, 64);
+                _tile_stream_loadd(5, k1 + s, 64);
                 _tile_loadd(6, q0 + s + kWords, 64);
                 _tile_loadd(7, q1 + s + kWords, 64);
                 multiply();  // high * low
                 _tile_loadd(6, q0 + s, 64);
                 _tile_loadd(7, q1 + s, 64);
                 multiply();  // high * high
-                _tile_loadd(4, k0 + s + kWords, 64);
-                _tile_loadd(5, k1 + s + kWords, 64);
+                _tile_stream_loadd(4, k0 + s + kWords, 64);
+                _tile_stream_loadd(5, k1 + s + kWords, 64);
                 multiply();  // low * high
             }
             _tile_stored(0, scores_ + i * 16, 64);
@@ -432,16 +432,16 @@ class Item {
                 const uint16_t* const p1 = p0 + kBlockKeys * 16 * 2;
                 const uint16_t* const v0 = values_ + ((place + j) / 32 * sizes_.dim_tiles + d) * 2 * kWords;
                 const uint16_t* const v1 = v0 + 2 * kWords;
-                _tile_loadd(4, v0, 64);
-                _tile_loadd(5, v1, 64);
+                _tile_stream_loadd(4, v0, 64);
+                _tile_stream_loadd(5, v1, 64);
                 _tile_loadd(6, p0 + kWords, 64);
                 _tile_loadd(7, p1 + kWords, 64);
                 multiply();  // high * low
                 _tile_loadd(6, p0, 64);
                 _tile_loadd(7, p1, 64);
                 multiply();  // high * high
-                _tile_loadd(4, v0 + kWords, 64);
-                _tile_loadd(5, v1 + kWords, 64);
+                _tile_stream_loadd(4, v0 + kWords, 64);
+                _tile_stream_loadd(5, v1 + kWords, 64);
                 multiply();  // low * high
             }
             _tile_stored(0, sums, 64);
@@ -455,7 +455,7 @@ class Item {
         for (int64_t t = 0; t < 2; ++t) {
             const int64_t first = tile * kTileRows + t * 16, rows = std::min<int64_t>(16, num_rows() - first);
             Vec weight = load(tops(slot) + (2 + t) * 16);
-            if (a_.sinks) weight = weight + power_of_2(sinks(first) - load(tops(slot) + t * 16));
+            if (a_.sinks) weight = weight + power_of_2(fma(sinks(first), set1(kPerLn2), zero() - load(tops(slot) + t * 16)));
             const Vec factor = set1(1.0f) / weight;
             for (int64_t d = 0; d < a_.head_dim / 16; ++d) {
                 __m512i lanes[16];
@@ -471,7 +471,7 @@ class Item {
     // Of the rows from `first` on: a score more for each, of a value of zero.
     Vec sinks(int64_t first) const {
         alignas(64) float scores[16];
-        for (int64_t i = 0; i < 16; ++i) scores[i] = a_.sinks[head_ * group_ + (first + i) % group_] * kPerLn2;
+        for (int64_t i = 0; i < 16; ++i) scores[i] = a_.sinks[head_ * group_ + (first + i) % group_];
         return load(scores);
     }
 

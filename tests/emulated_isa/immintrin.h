@@ -159,6 +159,9 @@ EMULATED_CALL __m512 _mm512_maskz_loadu_ps(__mmask16 mask, const void* p) {
     return emulated::each_lane<emulated::Floats>(
         [&](int i) { return emulated::bit(mask, i) ? emulated::load<float>(source + 4 * i) : 0.0f; });
 }
+EMULATED_CALL __m512i _mm512_maskz_loadu_epi32(__mmask16 mask, const void* p) {
+    return emulated::load<__m512i>(emulated::Floats(_mm512_maskz_loadu_ps(mask, p)).lane);
+}
 EMULATED_CALL __m256i _mm256_maskz_loadu_epi16(__mmask16 mask, const void* p) {
     const char* const source = static_cast<const char*>(p);
     return emulated::each_lane<emulated::Halves>(
@@ -260,6 +263,15 @@ inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
     const emulated::Words x(a), y(b);
     return emulated::each_lane<emulated::Words>([&](int i) { return x[i] + y[i]; });
 }
+EMULATED_CALL __m512i _mm512_sub_epi32(__m512i a, __m512i b) {
+    const emulated::Words x(a), y(b);
+    return emulated::each_lane<emulated::Words>([&](int i) { return x[i] - y[i]; });
+}
+EMULATED_CALL int _mm512_reduce_add_epi32(__m512i a) {
+    uint32_t sum = 0;
+    for (const uint32_t lane : emulated::Words(a).lane) sum += lane;
+    return static_cast<int>(sum);
+}
 EMULATED_CALL __mmask16 _mm512_cmpgt_epi32_mask(__m512i a, __m512i b) {
     const emulated::Lanes<int32_t, __m512i> x(a), y(b);
     unsigned mask = 0;
@@ -306,6 +318,14 @@ EMULATED_CALL __m512i _mm512_permutex2var_epi16(__m512i a, __m512i order, __m512
     const emulated::Shorts x(a), place(order), y(b);
     return emulated::each_lane<emulated::Shorts>(
         [&](int i) { return place[i] & 32 ? y[place[i] & 31] : x[place[i] & 31]; });
+}
+EMULATED_CALL __m512i _mm512_permutexvar_epi32(__m512i order, __m512i a) {
+    const emulated::Words place(order), x(a);
+    return emulated::each_lane<emulated::Words>([&](int i) { return x[place[i] & 15]; });
+}
+EMULATED_CALL __m512i _mm512_permutexvar_epi64(__m512i order, __m512i a) {
+    const emulated::Lanes<uint64_t, __m512i> place(order), x(a);
+    return emulated::each_lane<emulated::Lanes<uint64_t, __m512i>>([&](int i) { return x[place[i] & 7]; });
 }
 EMULATED_CALL __m512i _mm512_shuffle_epi8(__m512i a, __m512i order) {
     const emulated::Lanes<uint8_t, __m512i> x(a), place(order);
@@ -382,6 +402,14 @@ EMULATED_CALL __m512i _mm512_dpbusd_epi32(__m512i sums, __m512i a, __m512i b) {
 EMULATED_CALL __m512 _mm512_cvtepi32_ps(__m512i a) {
     const emulated::Lanes<int32_t, __m512i> x(a);
     return emulated::each_lane<emulated::Floats>([&](int i) { return static_cast<float>(x[i]); });
+}
+// To the nearest, ties to even; what does not fit is the smallest integer.
+EMULATED_CALL __m512i _mm512_cvtps_epi32(__m512 a) {
+    const emulated::Floats x(a);
+    return emulated::each_lane<emulated::Lanes<int32_t, __m512i>>([&](int i) {
+        const float rounded = __builtin_nearbyintf(x[i]);
+        return rounded >= -0x1p31f && rounded < 0x1p31f ? static_cast<int32_t>(rounded) : INT32_MIN;
+    });
 }
 EMULATED_CALL __m512i _mm512_cvtepu16_epi32(__m256i a) {
     const emulated::Halves x(a);

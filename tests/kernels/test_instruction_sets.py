@@ -116,6 +116,10 @@ def products(kernels: CpuKernels, isa: str) -> list[torch.Tensor]:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         weight = kernels.pack_dense(torch.randn(50, 77).to(dtype))
         outputs.append(multiply(kernels, weight, torch.randn(9, 77)))
+    for kind, head_dim, page_size in (("fp16", 80, 32), ("q8", 72, 24), ("q4", 128, 32)):
+        batch = Batch([(1, 300), (3, 40)], heads=8, kv_heads=2, head_dim=head_dim, page_size=page_size,
+                      kind=kind)
+        outputs.append(batch.run(kernels))
     if isa == "amx":
         for bits, zeros in [(b, z) for b in (4, 8) for z in ZEROS]:
             weight = kernels.pack_linear(**quantized_parts(64, 1090, 100, bits, zeros, perm=True))
