@@ -23,16 +23,17 @@ from model.files import ModelLoadError
 from model.hub.downloads import DownloadBusy, Downloads
 from model.hub.source import HubError, parse_source
 from model.loading import load_model
-from model.reply import Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
+from model.reply import CallDelta, Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
 from model.slot import Lease, LeaseGivenUp, ModelSlot, NoModel, SlotBusy, SlotState
+from model.text.calls.toolbox import AUTO, REQUIRED, Tool, Toolbox, ToolCall
 from model.text.constraint import Constraint
 from model.text.context import ContextFit
 from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage
 
-__all__ = ["PARAMETER_SPECS", "Catalogue", "ChatMessage", "ChatModel", "Completion", "Constraint",
-           "ContextFit", "DownloadBusy", "Downloads", "EngineClosed", "Entry", "Found", "HubError", "Lease",
-           "LeaseGivenUp", "ModelLoadError", "ModelSlot", "NoModel", "PromptProgress", "PromptTooLongError",
-           "Reply", "ReplyDone", "ReplyFailed", "RequestStats", "SamplingParams", "ScoredToken", "SlotBusy",
-           "SlotState", "TemplateError", "TextDelta", "check_parameter", "found_at", "known_places",
-           "load_model", "parse_source"]
+__all__ = ["AUTO", "PARAMETER_SPECS", "REQUIRED", "CallDelta", "Catalogue", "ChatMessage", "ChatModel",
+           "Completion", "Constraint", "ContextFit", "DownloadBusy", "Downloads", "EngineClosed", "Entry",
+           "Found", "HubError", "Lease", "LeaseGivenUp", "ModelLoadError", "ModelSlot", "NoModel",
+           "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed", "RequestStats",
+           "SamplingParams", "ScoredToken", "SlotBusy", "SlotState", "TemplateError", "TextDelta", "Tool",
+           "ToolCall", "Toolbox", "check_parameter", "found_at", "known_places", "load_model", "parse_source"]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.engine.request import SamplingParams
 from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
+from model.text.calls.reading import CallReader
+from model.text.calls.toolbox import Toolbox
 from model.text.context import ContextFit, first_kept, token_budget
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
 from model.text.messages import LEFT_OUT, ChatMessage, Prompt, as_messages, joined, shortened
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     import torch
 
     from model.engine.engine import Engine
-    from model.engine.request import Request, TokenConstraint
+    from model.engine.request import Request
     from model.text.chat_template import PromptFormat
-    from model.text.constraint import Constraint, ConstraintCompiler
+    from model.text.constraint import Constraint
+    from model.text.forms import Form, Forms
     from model.text.tokenizer import Tokenizer
 
 Message = ChatMessage | Mapping[str, Any]
@@ -60,14 +63,14 @@ class ChatModel:
         self._overhead = self._message_overhead()
         bytes_per_token = len(_SAMPLE) / max(1, tokenizer.count(_SAMPLE))
         self._step = max(1, int(engine.max_seq_len / 4 * bytes_per_token))
-        self._compiler: ConstraintCompiler | None = None
+        self._forms: Forms | None = None
         self._closed = threading.Event()
 
     # -- talking
 
     def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
-              whole: bool = False, variables: Mapping[str, Any] | None = None,
+              whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already, and
         `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
@@ -77,6 +80,7 @@ class ChatModel:
         shorten     where even the last message alone is too long, the model sees its beginning and its end
         whole       the model sees every message, or PromptTooLongError is raised
         variables   what the chat template is given besides the messages, such as enable_thinking
+        tools       what the model may call; its calls come as CallDelta, with arguments of their schemas
 
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
         chat template refuses the conversation; a constraint that cannot be used.
@@ -84,17 +88,22 @@ class ChatModel:
         params = params or SamplingParams()
         turns = as_messages(messages)
         if whole:
-            prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables)
+            prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables,
+                                         tools)
             fitted = _Fitted(prompt, self._token_ids(prompt), 0, False)
         else:
             fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking,
-                                  shorten, variables)
+                                  shorten, variables, tools)
         prompt, token_ids = fitted.prompt, fitted.token_ids
         self._check_length(len(token_ids), whole)
-        request = self._submit(token_ids, params, logprobs, constraint, prompt)
+        request = self._submit(token_ids, params, logprobs, constraint, prompt, tools)
+        calls, marks = None, ()
+        if prompt.calls is not None and tools is not None:
+            calls, marks = CallReader(prompt.calls, tools), prompt.calls.marks
         text = ReplyText([*params.stop, *prompt.stop], prompt.at, bool(reply_prefix or reply_thinking),
-                         prompt.think_format)
-        return Reply(request, self.tokenizer, text, fitted.first_index, len(token_ids), fitted.is_shortened)
+                         prompt.think_format, calls)
+        return Reply(request, self.tokenizer, text, fitted.first_index, len(token_ids), fitted.is_shortened,
+                     marks)
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
               constraint: Constraint | None = None) -> Reply:
@@ -105,9 +114,11 @@ class ChatModel:
         written = ReplyText(params.stop, "text", continues=True)
         return Reply(request, self.tokenizer, written, 0, len(token_ids))
 
-    def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None) -> int:
+    def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None,
+                      tools: Toolbox | None = None) -> int:
         """How many tokens the prompt has in which the model sees every message. Raises as `start` does."""
-        return len(self._token_ids(self._format.prompt(joined(as_messages(messages)), variables=variables)))
+        prompt = self._format.prompt(joined(as_messages(messages)), variables=variables, tools=tools)
+        return len(self._token_ids(prompt))
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "", shorten: bool = False) -> ContextFit:
@@ -221,8 +232,8 @@ class ChatModel:
         if not self._closed.is_set():
             self._closed.set()
             self._format.close()
-            if self._compiler is not None:
-                self._compiler.close()
+            if self._forms is not None:
+                self._forms.close()
             self._engine.close()
 
     def __enter__(self) -> ChatModel:
@@ -235,7 +246,7 @@ class ChatModel:
 
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
                 reply_prefix: str, reply_thinking: str, shorten: bool,
-                variables: Mapping[str, Any] | None = None) -> _Fitted:
+                variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None) -> _Fitted:
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens)
@@ -247,7 +258,7 @@ class ChatModel:
             first = first_kept(lambda index: self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
             prompt = self._format.prompt(joined(system + turns[first:]), reply_name, reply_prefix,
-                                         reply_thinking, variables)
+                                         reply_thinking, variables, tools)
             token_ids = self._token_ids(prompt)
             over = len(token_ids) - budget
             if shorten and first == len(turns) - 1 and len(token_ids) >= self._engine.max_seq_len:
@@ -314,19 +325,20 @@ class ChatModel:
         return [found[first:first + n] for first in range(0, len(found), n)]
 
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
-                constraint: Constraint | None, prompt: Prompt | None = None) -> Request:
-        if constraint is None:
+                constraint: Constraint | None, prompt: Prompt | None = None,
+                tools: Toolbox | None = None) -> Request:
+        if constraint is None and tools is None:
             return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs)
-        if self._compiler is None:
-            from model.text.constraint import ConstraintCompiler
-            self._compiler = ConstraintCompiler(self.tokenizer, self._engine.model_config.spec.vocab_size)
-        matcher: TokenConstraint = self._compiler.matcher(constraint)
-        mark = prompt.think_format.mark_before_answer(prompt.at) if prompt is not None else ""
-        if mark:
-            from model.text.constraint import AfterThought
-            matcher = AfterThought(matcher, mark, self.tokenizer)
+        if self._forms is None:
+            from model.text.forms import Forms
+            self._forms = Forms(self.tokenizer, self._engine.model_config.spec.vocab_size)
+        form: Form | None = None
+        if tools is not None and prompt is not None and prompt.calls is not None:
+            form = self._forms.of_calls(constraint, prompt, prompt.calls, tools)
+        elif constraint is not None:
+            form = self._forms.of(constraint, prompt)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                   constraint=matcher)
+                                   constraint=form)
 
     def _log_probability(self, token_ids: list[int], start: int) -> float:
         """Sum of the log-probabilities of token_ids[start:], each after those before it."""

@@ -5,7 +5,7 @@ One thread reads the events of a reply; any thread may cancel it. Knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,17 @@ class TextDelta:
 
     text: str
     channel: str
+    num_tokens_so_far: int
+
+
+@dataclass(frozen=True)
+class CallDelta:
+    """A call of a tool, the reply's number `index` (from 0): it begins, with the function's `name`, or there
+    is more of its arguments, which are JSON when all has come."""
+
+    index: int
+    name: str
+    arguments: str
     num_tokens_so_far: int
 
 
@@ -71,21 +82,23 @@ class Completion:
     stats: RequestStats
 
 
-ReplyEvent = PromptProgress | ScoredToken | TextDelta | ReplyDone | ReplyFailed
+ReplyEvent = PromptProgress | ScoredToken | TextDelta | CallDelta | ReplyDone | ReplyFailed
 
 
 class Reply:
     """A reply in the making. One thread reads `events`; any thread may `cancel`."""
 
     def __init__(self, request: Request, tokenizer: Tokenizer, text: ReplyText, first_index: int,
-                 prompt_tokens: int, is_shortened: bool = False) -> None:
+                 prompt_tokens: int, is_shortened: bool = False, marks: Iterable[str] = ()) -> None:
+        """`marks`: control tokens that `text` has to see."""
         self.first_index = first_index
         self.prompt_tokens = prompt_tokens
         self.is_shortened = is_shortened  # of the last message the model sees the beginning and the end
         self._request = request
-        self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer()
+        self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer(marks)
         self._text = text
         self._num_tokens = 0
+        self._num_calls = 0
 
     def cancel(self) -> None:
         """End the reply within one step; events then ends with ReplyDone("cancelled")."""
@@ -108,7 +121,7 @@ class Reply:
             else:
                 yield event
 
-    def _take(self, token_id: int) -> Iterator[TextDelta]:
+    def _take(self, token_id: int) -> Iterator[TextDelta | CallDelta]:
         if self._text.stopped:
             return  # tokens of the step in which the stop string came
         self._num_tokens += 1
@@ -116,13 +129,19 @@ class Reply:
         if self._text.stopped:
             self._request.cancel()
 
-    def _finish(self) -> Iterator[TextDelta]:
+    def _finish(self) -> Iterator[TextDelta | CallDelta]:
         yield from self._deltas(self._text.push(self._detokenizer.finish()))
         yield from self._deltas(self._text.finish())
 
-    def _deltas(self, pieces: list[tuple[str, str]]) -> Iterator[TextDelta]:
+    def _deltas(self, pieces: list[tuple[str, str]]) -> Iterator[TextDelta | CallDelta]:
         for channel, text in pieces:
-            yield TextDelta(text, channel, self._num_tokens)
+            if channel == "call":
+                self._num_calls += 1
+                yield CallDelta(self._num_calls - 1, text, "", self._num_tokens)
+            elif channel == "arguments":
+                yield CallDelta(self._num_calls - 1, "", text, self._num_tokens)
+            else:
+                yield TextDelta(text, channel, self._num_tokens)
 
 
 def scored_token(tokenizer: Tokenizer, found: TokenLogprob) -> ScoredToken:

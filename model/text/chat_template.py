@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 from model.files import ModelLoadError
+from model.text.calls.rendering import call_fields, call_id, hidden, in_plain_words, is_plain
+from model.text.calls.styles import HERMES, CallStyle, call_style
+from model.text.calls.toolbox import Tool, Toolbox, ToolCall, as_text
 from model.text.errors import TemplateError
 from model.text.masking import Mask
 from model.text.messages import ChatMessage, Prompt
@@ -32,6 +35,14 @@ class Turn(NamedTuple):
     role: str
     content: str
     thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""  # of the function whose result a tool's message is
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it may be joined with a neighbour."""
+        return not self.calls and self.role != "tool"
 
 
 class PromptFormat(Protocol):
@@ -40,7 +51,8 @@ class PromptFormat(Protocol):
     is_template: bool
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
-               reply_thinking: str = "", variables: Mapping[str, Any] | None = None) -> Prompt: ...
+               reply_thinking: str = "", variables: Mapping[str, Any] | None = None,
+               tools: Toolbox | None = None) -> Prompt: ...
 
     def close(self) -> None: ...
 
@@ -58,6 +70,7 @@ class ChatTemplate:
         self._process = process or TemplateProcess()
         self._format = think_format(source)
         self._thought_keys = thought_keys(source)
+        self._takes_texts = self._short_ids = False  # of calls; _native_style finds out
         try:
             self.takes_system, self.takes_later_system, self.takes_any_order = self._try_out()
         except TemplateError as error:
@@ -66,7 +79,8 @@ class ChatTemplate:
                                  "or remove it to chat in plain `Name: text` lines.") from error
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
-               reply_thinking: str = "", variables: Mapping[str, Any] | None = None) -> Prompt:
+               reply_thinking: str = "", variables: Mapping[str, Any] | None = None,
+               tools: Toolbox | None = None) -> Prompt:
         """The prompt for the assistant's next message, which begins with `reply_prefix`.
 
         `reply_thinking` is what it has thought so far. Without a prefix, it goes on thinking. `variables` are
@@ -75,10 +89,18 @@ class ChatTemplate:
         Raises TemplateError if the template refuses the messages or goes beyond its limits.
         """
         split = [_with_thought_apart(message, self._format) for message in messages]
-        mask = Mask([self._source, reply_prefix, reply_thinking, *(m.content + m.thinking for m in split)],
-                    self._tokenizer)
-        turns = [Turn(m.role, mask.hide(m.content), mask.hide(m.thinking)) for m in split]
-        render = partial(self._render, variables=variables or {})
+        style, given = None, dict(variables or {})
+        if tools is not None or not all(map(is_plain, messages)):
+            style = self._native_style
+            split = split if style else in_plain_words(split, tools)
+        mask = Mask([self._source, reply_prefix, reply_thinking, as_text(tools.as_json() if tools else []),
+                     *(m.content + m.thinking + as_text([call.arguments for call in m.calls])
+                       for m in split)], self._tokenizer)
+        turns = _turns(split, mask.hide)
+        if style and tools:
+            given["tools"] = hidden(tools.as_json(), mask.hide)
+        style = (style or HERMES) if tools else None
+        render = partial(self._render, variables=given)
         if reply_thinking:
             text = self._after_thought(render(turns, True), mask.hide(reply_thinking),
                                        mask.hide(reply_prefix))
@@ -88,8 +110,9 @@ class ChatTemplate:
             text = render(turns, True)
             is_open, is_answered = self._format.is_open(text), self._format.is_answered(text)
             return Prompt(text, mask.hidden, at="think" if is_open else "text" if is_answered else "start",
-                          think_format=self._format)
-        return Prompt(text, mask.hidden, at="text" if reply_prefix else "think", think_format=self._format)
+                          think_format=self._format, calls=style)
+        return Prompt(text, mask.hidden, at="text" if reply_prefix else "think", think_format=self._format,
+                      calls=style)
 
     def close(self) -> None:
         self._process.close()
@@ -128,10 +151,36 @@ class ChatTemplate:
             "messages": [self._as_message(turn) for turn in turns],
             "add_generation_prompt": add_generation_prompt})
 
-    def _as_message(self, turn: Turn) -> dict[str, str]:
+    def _as_message(self, turn: Turn) -> dict[str, Any]:
         """As the template expects it: an old thought where it looks for one."""
         thought = dict.fromkeys(self._thought_keys, turn.thinking) if turn.thinking else {}
-        return {"role": turn.role, "content": turn.content} | thought
+        message = {"role": turn.role, "content": turn.content} | thought
+        if turn.calls:
+            message |= call_fields(turn.calls, as_texts=self._takes_texts, short_ids=self._short_ids)
+        if turn.role == "tool":
+            message |= {"tool_call_id": call_id(turn.call_id, self._short_ids), "name": turn.name}
+        return message
+
+    @cached_property
+    def _native_style(self) -> CallStyle | None:
+        """How the model writes calls, if its template takes tools, calls and their results; tried out."""
+        style = call_style(self._source)
+        if style is None:
+            return None
+        self._short_ids = style.short_ids
+        tools = Toolbox((Tool("probe_tool", "probe-description", PROBE_SCHEMA),))
+        call = ToolCall("probe_tool", {"probe_key": "probe-value"}, "probecall")
+        turns = [Turn("user", "probe-user"), Turn("assistant", "", calls=(call,)),
+                 Turn("tool", "probe-result", call_id=call.id, name=call.name)]
+        for self._takes_texts in (False, True):
+            try:
+                text = self._render_as_is(turns, variables={"tools": tools.as_json()})
+            except TemplateError:
+                continue
+            words = ("probe-description", "probe-user", "probe-value", "probe-result")
+            if all(word in text for word in words):
+                return style
+        return None
 
     def _try_out(self) -> tuple[bool, bool, bool]:
         """(takes a system message, and more of them later, takes messages in any order). Raises TemplateError
@@ -201,7 +250,7 @@ def alternating(turns: list[Turn]) -> list[Turn]:
         expects_user = not found or found[-1].role == "system"
         if turn.role == "assistant" and expects_user:
             found.append(Turn("user", START))
-        if found and found[-1].role == turn.role:
+        if found and found[-1].role == turn.role and found[-1].is_plain and turn.is_plain:
             joined = f"{found[-1].content}\n\n{turn.content}"
             found[-1] = Turn(turn.role, joined, turn.thinking or found[-1].thinking)
         else:
@@ -209,6 +258,22 @@ def alternating(turns: list[Turn]) -> list[Turn]:
     if not found or found[-1].role == "system":
         found.append(Turn("user", START))
     return found
+
+
+PROBE_SCHEMA = {"type": "object", "properties": {"probe_key": {"type": "string", "description": "a word"}},
+                "required": ["probe_key"]}
+
+
+def _turns(messages: list[ChatMessage], hide: Callable[[str], str]) -> list[Turn]:
+    """The messages with nothing in them that could be a control token."""
+    names = {call.id: call.name for message in messages for call in message.calls}
+    turns = []
+    for m in messages:
+        calls = tuple(ToolCall(hide(call.name), hidden(dict(call.arguments), hide), hide(call.id))
+                      for call in m.calls)
+        turns.append(Turn(m.role, hide(m.content), hide(m.thinking), calls, hide(m.call_id),
+                          hide(names.get(m.call_id, m.name))))
+    return turns
 
 
 _ROLE_NAMES = {"user": "User", "assistant": "Assistant"}
@@ -222,11 +287,15 @@ class PlainFormat:
         self._tokenizer = tokenizer
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
-               reply_thinking: str = "", variables: Mapping[str, Any] | None = None) -> Prompt:
+               reply_thinking: str = "", variables: Mapping[str, Any] | None = None,
+               tools: Toolbox | None = None) -> Prompt:
         """System texts, an empty line, one line a message, and `ReplyName:` (with `reply_prefix`).
 
         A thought is not a part of such lines; one that was begun (`reply_thinking`) goes on where it stood.
         """
+        style = HERMES if tools is not None else None
+        if style or not all(map(is_plain, messages)):
+            messages = in_plain_words(messages, tools)
         if not reply_name and not any(message.name for message in messages):
             messages = [ChatMessage(m.role, m.content, _ROLE_NAMES.get(m.role, "")) for m in messages]
             reply_name, others = _ROLE_NAMES["assistant"], {_ROLE_NAMES["user"]}
@@ -245,7 +314,7 @@ class PlainFormat:
         if in_thought:
             text += (" " if last else "") + THINK.opens[0] + mask.hide(reply_thinking)
         return Prompt(text, mask.hidden, add_bos=True, stop=tuple(f"\n{name}:" for name in sorted(others)),
-                      at="think" if in_thought else "text" if reply_prefix else "start")
+                      at="think" if in_thought else "text" if reply_prefix else "start", calls=style)
 
     def close(self) -> None:
         """Nothing to end."""

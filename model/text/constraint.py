@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from model.text.calls.grammar import with_specials
 from model.text.errors import rust_panics_as
 from model.text.limited_process import Gone, LimitedProcess, OverTime, ProcessLimits
 
 if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
-_MAX_SOURCE = 1 << 16  # characters of a schema, a pattern, or all choices together
+_MAX_SOURCE = 1 << 16   # characters of a schema, a pattern, or all choices together
+_MAX_GRAMMAR = 1 << 20  # of our own grammars, which hold many schemas
 _CACHED = 16           # compiled constraints
 
 # What a constraint may use, in llguidance's fuel: about 2 to 5 us a unit. `(a{1000}){1000}` takes millions.
@@ -31,7 +33,8 @@ _TRIAL = ProcessLimits(seconds=5.0, memory_bytes=1 << 30)
 
 @dataclass(frozen=True)
 class Constraint:
-    """Made by `json_schema`, `regex` or `choice`; whether it makes sense shows when it is used."""
+    """Made by `json_schema`, `regex` or `choice`; whether it makes sense shows when it is used. The kind
+    "grammar" is that of calls/grammar.py."""
 
     kind: str
     source: str
@@ -88,6 +91,17 @@ class ConstraintCompiler:
         with self._lock, _panics():
             return TokenMatcher(self._compiled(constraint).deep_copy())
 
+    def problem(self, constraint: Constraint) -> str:
+        """Why it cannot be used, as far as its beginning tells; "" if it can."""
+        if len(constraint.source) > _MAX_GRAMMAR:
+            return f"it has {len(constraint.source):,} characters; at most {_MAX_GRAMMAR:,} are possible"
+        try:
+            return self._trial.ask({"kind": constraint.kind, "source": constraint.source})
+        except OverTime as error:
+            return str(error)
+        except Gone:
+            return "it needs more memory than constraints get"
+
     def close(self) -> None:
         """End the process in which constraints are tried, and let go of what was compiled."""
         self._trial.close()
@@ -97,33 +111,37 @@ class ConstraintCompiler:
 
     def _compile(self, constraint: Constraint) -> Any:
         """The grammar, which has been tried in a process with limits: some take minutes and gigabytes."""
-        try:
-            problem = self._trial.ask({"kind": constraint.kind, "source": constraint.source})
-        except OverTime as error:
-            problem = str(error)
-        except Gone:
-            problem = "it needs more memory than constraints get"
+        problem = self.problem(constraint)
         if not problem:
             from llguidance import LLTokenizer
 
             if self._tokens is None:
                 self._tokens = LLTokenizer(_TokenTable(self._tokenizer, self._vocab_size),
                                            eos_token=sorted(self._tokenizer.eos_ids) or None)
-            matcher = compiled(constraint, self._tokens)
+            matcher = compiled(constraint, self._tokens, self._spelt)
             problem = matcher.get_error() if matcher.is_error() else first_problem(matcher)
         if problem:
             raise ValueError(f"the {constraint.kind} constraint cannot be used: {_one_line(problem)}")
         return matcher
 
 
-def compiled(constraint: Constraint, tokens: Any) -> Any:
-    """A new LLMatcher; what is wrong with the constraint is told by its `get_error`."""
+    def _spelt(self, text: str) -> str:
+        """A control token in a grammar: by its id, or by its letters where the vocabulary has none."""
+        token_id = self._tokenizer.token_id(text)
+        return f"<[{token_id}]>" if token_id in self._tokenizer.control_ids else json.dumps(text)
+
+
+def compiled(constraint: Constraint, tokens: Any, spelt: Callable[[str], str] = json.dumps) -> Any:
+    """A new LLMatcher; what is wrong with the constraint is told by its `get_error`. `spelt`: control tokens
+    as grammars have them."""
     from llguidance import LLMatcher, LLParserLimits
 
     if constraint.kind == "json_schema":
         grammar = LLMatcher.grammar_from_json_schema(constraint.source)
     elif constraint.kind == "regex":
         grammar = LLMatcher.grammar_from_regex(constraint.source)
+    elif constraint.kind == "grammar":
+        grammar = LLMatcher.grammar_from_lark(with_specials(constraint.source, spelt))
     else:
         texts = " | ".join(map(json.dumps, json.loads(constraint.source)))
         grammar = LLMatcher.grammar_from_lark(f"start: {texts}")

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from model.text.calls.styles import CallStyle
+from model.text.calls.toolbox import ToolCall
 from model.text.reply_text import Part
 from model.text.thinking import THINK, ThinkFormat
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 LEFT_OUT = "\n[...]\n"
 """What stands in a message in place of what did not fit into the context."""
 
@@ -21,6 +23,7 @@ class ChatMessage:
 
     follows  it is more of the turn before it: both go to the template as one message, with a line break
              between them, if the context has room for both
+    calls    what an assistant called after that; call_id: the call of which a tool's message is the result
     """
 
     role: str
@@ -28,11 +31,13 @@ class ChatMessage:
     name: str = ""
     thinking: str = ""
     follows: bool = False
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ValueError(f"role is {self.role!r}; expected one of {', '.join(ROLES)}")
-        for field_name in ("content", "name", "thinking"):
+        for field_name in ("content", "name", "thinking", "call_id"):
             text = getattr(self, field_name)
             if not isinstance(text, str):
                 raise ValueError(f"{field_name} is {type(text).__name__}; expected text")
@@ -48,6 +53,7 @@ class Prompt:
     stop: tuple[str, ...] = ()                               # what ends a reply of this format
     at: Part = "start"                                       # where the reply goes on
     think_format: ThinkFormat = THINK
+    calls: CallStyle | None = None                           # how calls of tools are written
 
 
 def as_messages(messages: Iterable[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:

@@ -7,15 +7,18 @@ However the text is cut into pieces, what comes out, joined, is the same. Knows 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from model.text.thinking import THINK, ThinkFormat
+
+if TYPE_CHECKING:
+    from model.text.calls.reading import CallReader
 
 Part = Literal["start", "think", "text"]
 """Where a reply goes on: at its start, inside a thought, or in the answer."""
 
 
-def _held(text: str, targets: Sequence[str]) -> int:
+def held(text: str, targets: Sequence[str]) -> int:
     """Length of the longest end of `text` that begins one of `targets` without completing it."""
     longest = max(map(len, targets), default=1) - 1
     for size in range(min(longest, len(text)), 0, -1):
@@ -44,7 +47,7 @@ class StopFilter:
             self.stopped = True
             shown, self._buffer = self._buffer[:min(found)[1]], ""
             return shown
-        cut = len(self._buffer) - _held(self._buffer, self._stop)
+        cut = len(self._buffer) - held(self._buffer, self._stop)
         shown, self._buffer = self._buffer[:cut], self._buffer[cut:]
         return shown
 
@@ -123,7 +126,7 @@ class ThinkSplitter:
             if not self._format.answers:  # it begins here
                 self._ends = StopFilter(self._format.ends)
         else:
-            cut = len(thought) - _held(thought, [self._format.close])
+            cut = len(thought) - held(thought, [self._format.close])
             thought, self._buffer = thought[:cut], thought[cut:]
         pieces.append(("think", thought))
         return bool(closed)
@@ -133,17 +136,18 @@ class ReplyText:
     """The whole way: thinking apart, then stop strings out of the text, then white space off its start."""
 
     def __init__(self, stop: Sequence[str], at: Part = "start", continues: bool = False,
-                 think_format: ThinkFormat = THINK) -> None:
+                 think_format: ThinkFormat = THINK, calls: CallReader | None = None) -> None:
         """`at`: where the prompt ends. `continues`: the text goes on with one already written, so its start
-        is left as it is."""
+        is left as it is. `calls`: takes calls of tools out of the answer."""
         self._think = ThinkSplitter(at, think_format, continues)
         self._stop = StopFilter(stop)
+        self._calls = calls
         self._trim = at != "text" or not continues
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string or the answer's end has come: nothing more will be shown."""
-        return self._stop.stopped or self._think.ended
+        return self._stop.stopped or self._think.ended or (self._calls is not None and self._calls.stopped)
 
     @property
     def reason(self) -> Literal["stop", "eos"]:
@@ -151,15 +155,30 @@ class ReplyText:
         return "stop" if self._stop.stopped else "eos"
 
     def push(self, text: str) -> list[tuple[str, str]]:
-        """(channel, text) pieces that may be shown now."""
-        return self._shown([(channel, self._stop.push(piece) if channel == "text" else piece)
-                            for channel, piece in self._think.push(text)])
+        """(channel, text) pieces that may be shown now; with `calls` the channels "call" (a function's name)
+        and "arguments" (more of its JSON), too."""
+        return self._shown(self._without_stop(self._with_calls(self._think.push(text))))
 
     def finish(self) -> list[tuple[str, str]]:
         """The rest, at the end of the text, however it came."""
-        pieces = [(channel, self._stop.push(piece) if channel == "text" else piece)
-                  for channel, piece in self._think.finish()]
-        return self._shown([*pieces, ("text", self._stop.finish())])
+        pieces = self._with_calls(self._think.finish())
+        if self._calls is not None:
+            pieces += self._calls.finish()
+        return self._shown([*self._without_stop(pieces), ("text", self._stop.finish())])
+
+    def _with_calls(self, pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        if self._calls is None:
+            return pieces
+        return [found for channel, piece in pieces
+                for found in (self._calls.push(piece) if channel == "text" else [(channel, piece)])]
+
+    def _without_stop(self, pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        for channel, piece in pieces:
+            if channel == "call":  # what was held is no stop string: the text goes no further
+                found.append(("text", self._stop.finish()))
+            found.append((channel, self._stop.push(piece) if channel == "text" else piece))
+        return found
 
     def _shown(self, pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
         found = []

@@ -155,9 +155,10 @@ class Tokenizer:
                              self._backend.strips_leading_space)
         return "".join([stream.push(token_id) for token_id in token_ids]) + stream.finish()
 
-    def detokenizer(self) -> Detokenizer:
-        """A stream for text that goes on after a prompt: its leading space stays."""
-        return Detokenizer(self._backend.token_bytes, self._hidden)
+    def detokenizer(self, shown: Iterable[str] = ()) -> Detokenizer:
+        """A stream for text that goes on after a prompt: its leading space stays. `shown`: control tokens
+        that are not hidden in it."""
+        return Detokenizer(self._backend.token_bytes, self._hidden - {self.token_id(text) for text in shown})
 
     def control_spans(self, text: str) -> list[tuple[int, int]]:
         """Where control tokens would be recognised in `text`: (start, end) in characters."""

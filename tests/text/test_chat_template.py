@@ -397,8 +397,8 @@ def test_plain_lines_are_masked_too(tokenizer):
 
 def test_messages_are_checked():
     assert as_messages([{"role": "user", "content": "x", "name": "A"}]) == [ChatMessage("user", "x", "A")]
-    with pytest.raises(ValueError, match="role is 'tool'; expected one of system, user, assistant"):
-        ChatMessage("tool", "x")
+    with pytest.raises(ValueError, match="role is 'king'; expected one of system, user, assistant, tool"):
+        ChatMessage("king", "x")
     with pytest.raises(ValueError, match="content is list; expected text"):
         as_messages([{"role": "user", "content": ["x"]}])
     with pytest.raises(ValueError, match=r"expected .'role'"):

@@ -16,9 +16,19 @@ from typing import Any
 
 from flask import Response, request
 
-from model import PromptProgress, Reply, ReplyDone, ReplyFailed, RequestStats, ScoredToken, TextDelta
+from model import (
+    CallDelta,
+    PromptProgress,
+    Reply,
+    ReplyDone,
+    ReplyFailed,
+    RequestStats,
+    ScoredToken,
+    TextDelta,
+)
 
 from ..errors import Problem
+from ..ids import new_id
 from ..routes.parlor import parlor
 from ..server.streams import Stream, StreamedBody, cut_connection
 from .asking import Begun, NoEngine, ReaderGone, gone_test
@@ -28,8 +38,21 @@ GLANCE_SECONDS = 0.05
 STOPPED = "Parlor was stopped while this was being written."
 
 
+Told = tuple[int, TextDelta | CallDelta | ReplyDone, list[ScoredToken]]
+"""Which reply, what has come of it, the tokens of its text."""
+
+
 class Failed(Problem, status=500, code="engine_failed"):
     """The engine could not go on."""
+
+
+@dataclass
+class WrittenCall:
+    """A call of a tool; `arguments` is JSON when all has come."""
+
+    name: str
+    arguments: str = ""
+    id: str = field(default_factory=lambda: f"call_{new_id()}{new_id()[:8]}")
 
 
 @dataclass
@@ -38,6 +61,7 @@ class Written:
 
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
+    calls: list[WrittenCall] = field(default_factory=list)
     tokens: list[ScoredToken] = field(default_factory=list)  # those of the text
     reason: str = ""
     stats: RequestStats | None = None
@@ -65,7 +89,7 @@ class Answer:
         for index, reply in enumerate(replies):
             threading.Thread(target=self._pump, args=(index, reply), name="api-reply", daemon=True).start()
 
-    def events(self) -> Iterator[tuple[int, TextDelta | ReplyDone, list[ScoredToken]] | None]:
+    def events(self) -> Iterator[Told | None]:
         """(which reply, what has come of it, the tokens of its text), until all are done; None if nothing has
         come for HEARTBEAT_SECONDS.
 
@@ -101,7 +125,7 @@ class Answer:
             pass
         return self.written
 
-    def _take(self, index: int, event: Any) -> tuple[int, TextDelta | ReplyDone, list[ScoredToken]] | None:
+    def _take(self, index: int, event: Any) -> Told | None:
         written, tokens = self.written[index], []
         if isinstance(event, PromptProgress):
             return None
@@ -118,6 +142,11 @@ class Answer:
                     tokens = _tokens_of(event.text, tokens)
                 written.texts.append(event.text)
             written.tokens += tokens
+        if isinstance(event, CallDelta):
+            self._pending[index] = []
+            if event.name:
+                written.calls.append(WrittenCall(event.name))
+            written.calls[-1].arguments += event.arguments
         if isinstance(event, ReplyDone):
             written.reason, written.stats = event.finish_reason, event.stats
         return index, event, tokens

@@ -25,6 +25,7 @@ from model import (
     PromptTooLongError,
     Reply,
     SamplingParams,
+    Toolbox,
 )
 
 from ..errors import Problem
@@ -58,6 +59,7 @@ class Ask:
     logprobs: int | None = None
     constraint: Constraint | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)  # of the chat template
+    tools: Toolbox | None = None
     cut: bool = False  # old messages may be left out where not all of them fit
 
 
@@ -140,7 +142,7 @@ def _begin_one(model: ChatModel, ask: Ask, params: SamplingParams) -> Reply:
     return model.start(before if begun else ask.messages, params, whole=not ask.cut,
                        reply_prefix=begun.content if begun else "",
                        reply_thinking=begun.thinking if begun else "", variables=ask.variables,
-                       logprobs=ask.logprobs, constraint=ask.constraint)
+                       tools=ask.tools, logprobs=ask.logprobs, constraint=ask.constraint)
 
 
 def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],

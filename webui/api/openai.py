@@ -13,7 +13,7 @@ from typing import Any
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
-from model import ChatMessage, Constraint, ReplyDone, RequestStats, ScoredToken
+from model import CallDelta, ChatMessage, Constraint, ReplyDone, RequestStats, ScoredToken
 
 from ..errors import BadRequest, NotFound, Problem
 from ..ids import new_id
@@ -30,8 +30,9 @@ from .asking import (
 )
 from .errors import openai_error
 from .fields import BadField, Fields, Json, as_json, content_text, read_fields
+from .tools import openai_tools, read_call
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 REASONS = {"length": "length", "context": "length"}
 BEAT = b": beat\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -108,7 +109,7 @@ def read_chat(fields: Fields) -> Ask:
     return Ask(messages=read_messages(fields), n=fields.whole("n", 1, least=1, most=MOST_REPLIES),
                params=sampling(fields, None if length == -1 else length, fields.texts("stop")),
                logprobs=fields.whole("top_logprobs", 0, most=20) if fields.flag("logprobs") else None,
-               constraint=response_form(fields.object("response_format")),
+               constraint=response_form(fields.object("response_format")), tools=openai_tools(fields),
                variables=variables | fields.object("chat_template_kwargs").all())
 
 
@@ -124,10 +125,12 @@ def _read_message(fields: Fields) -> ChatMessage:
     if role not in ROLES:
         raise BadField(f"{fields.path('role')} is {role[:40]!r}; expected one of {', '.join(ROLES)}.",
                        fields.path("role"))
-    thinking = ""
+    thinking, calls = "", ()
     if role == "assistant":
         thinking = fields.text("reasoning_content", "") or fields.text("reasoning", "")
-    return ChatMessage(ROLES[role], content_text(fields), thinking=thinking)
+        calls = tuple(map(read_call, fields.objects("tool_calls")))
+    return ChatMessage(ROLES[role], content_text(fields), thinking=thinking, calls=calls,
+                       call_id=fields.text("tool_call_id", "") if role == "tool" else "")
 
 
 def response_form(fields: Fields) -> Constraint | None:
@@ -149,7 +152,7 @@ def response_form(fields: Fields) -> Constraint | None:
 
 
 def finish_reason(written: Written) -> str:
-    return REASONS.get(written.reason, "stop")
+    return REASONS.get(written.reason) or ("tool_calls" if written.calls else "stop")
 
 
 def usage(written: list[Written], replies_to_one: int | None = None) -> Json:
@@ -170,10 +173,22 @@ def _guesses(stats: list[RequestStats]) -> Json:
 
 
 def _message(written: Written) -> Json:
-    message: Json = {"role": "assistant", "content": written.text}
+    message: Json = {"role": "assistant", "content": written.text or (None if written.calls else "")}
+    if written.calls:
+        message["tool_calls"] = [{"id": call.id, "type": "function",
+                                  "function": {"name": call.name, "arguments": call.arguments}}
+                                 for call in written.calls]
     if written.thoughts:
         message |= {"reasoning_content": written.thinking, "reasoning": written.thinking}
     return message
+
+
+def _call_delta(event: CallDelta, written: Written) -> Json:
+    """The first one of a call has its id and name."""
+    if not event.name:
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    return {"index": event.index, "id": written.calls[event.index].id, "type": "function",
+            "function": {"name": event.name, "arguments": ""}}
 
 
 class _ChatStream:
@@ -195,6 +210,8 @@ class _ChatStream:
                 index, event, tokens = told
                 if isinstance(event, ReplyDone):
                     yield self._chunk(index, {}, finish_reason(answer.written[index]))
+                elif isinstance(event, CallDelta):
+                    yield self._chunk(index, {"tool_calls": [_call_delta(event, answer.written[index])]})
                 elif event.channel == "think":
                     yield self._chunk(index, {"reasoning_content": event.text, "reasoning": event.text})
                 else:

@@ -1,0 +1,94 @@
+"""How families of models write calls of tools, read off a chat template's text.
+
+A call is an opening, a head with the function's name, arguments, and a tail. Here is the table; reading.py
+reads calls, grammar.py says what they must look like. Knows nothing of streams or tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_NAME = r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"(?P<name>[^"]+)"\s*,\s*'
+
+
+@dataclass(frozen=True)
+class CallStyle:
+    """The way of one family.
+
+    marks     what belongs to calls: tokens that are hidden in other replies
+    openings  what begins a call; the first is what is asked for where there must be one
+    head      pattern of what is between that and the arguments, with the function's `name`
+    tail      pattern of what ends the call after them
+    body      json: an object; tags: <parameter=key> value </parameter>; pairs: {key:value}, texts in `quote`
+    at_start  an opening counts only where the answer begins
+    kept      the opening is a part of the head
+    between   what leads to a further call under the same opening
+    closing   what may stand after the last one
+    ends      what ends the reply after a call
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    openings: tuple[str, ...]
+    head: str
+    tail: str
+    body: Literal["json", "tags", "pairs"] = "json"
+    at_start: bool = False
+    kept: bool = False
+    between: str = ""
+    closing: str = ""
+    ends: tuple[str, ...] = ()
+    quote: str = ""
+    short_ids: bool = False  # ids of calls have nine letters and digits
+
+
+HERMES = CallStyle("hermes", ("<tool_call>", "</tool_call>"), ("<tool_call>",), _NAME + r'"arguments"\s*:',
+                   r"\s*\}\s*</tool_call>")
+TAGS = CallStyle("tags", HERMES.marks, HERMES.openings, r"\s*<function=(?P<name>[^>]+)>",
+                 r"\s*</function>\s*</tool_call>", body="tags")
+LLAMA = CallStyle(  # Llama 3.1 to 3.3
+    "llama", ("<|python_tag|>",), ('{"name"', '{ "name"', '{"type"', "<|python_tag|>"),
+    r"(?:<\|python_tag\|>)?" + _NAME + r'"parameters"\s*:', r"\s*\}", at_start=True, kept=True)
+MISTRAL_LIST = CallStyle(  # up to the tokenizers of version 7
+    "mistral list", ("[TOOL_CALLS]",), ("[TOOL_CALLS]",), r"\s*\[?" + _NAME + r'"arguments"\s*:',
+    r'\s*(?:,\s*"id"\s*:\s*"[^"]*"\s*)?\}', between=",", closing="]", short_ids=True)
+MISTRAL = CallStyle(
+    "mistral", ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"), ("[TOOL_CALLS]",),
+    r"\s*(?P<name>[^\[\s]+)\s*(?:\[CALL_ID\][^\[]*)?\[ARGS\]", "", short_ids=True)
+HARMONY = CallStyle(  # https://cookbook.openai.com/articles/openai-harmony
+    "harmony", ("<|channel|>", "<|message|>", "<|constrain|>"),
+    ("<|channel|>commentary to=functions.", "<|channel|>analysis to=functions.", "to=functions."),
+    r"(?P<name>[^<\s]+)\s*(?:<\|channel\|>(?:commentary|analysis))?\s*(?:<\|constrain\|>)?\s*(?:json)?\s*"
+    r"<\|message\|>", "", at_start=True)
+GEMMA = CallStyle(  # Gemma 4
+    "gemma", ("<|tool_call>", "<tool_call|>", '<|"|>', "<|tool_response>"), ("<|tool_call>",),
+    r"\s*call:(?P<name>[^\{\s]+)(?=\s*\{)", r"\s*<tool_call\|>", body="pairs", ends=("<|tool_response>",),
+    quote='<|"|>')
+FUNCTION_GEMMA = CallStyle(
+    "function gemma", ("<start_function_call>", "<end_function_call>", "<escape>",
+                       "<start_function_response>"),
+    ("<start_function_call>",), GEMMA.head, r"\s*<end_function_call>", body="pairs",
+    ends=("<start_function_response>",), quote="<escape>")
+
+# What a template must contain, all of it, and what it must not -> the style. The first that fits counts.
+_STYLES: tuple[tuple[tuple[str, ...], tuple[str, ...], CallStyle], ...] = (
+    (("<|channel|>", "<|message|>", "functions"), (), HARMONY),
+    (("<|tool_call>", "<tool_call|>"), (), GEMMA),
+    (("<start_function_call>",), (), FUNCTION_GEMMA),
+    (("[TOOL_CALLS]", "[ARGS]"), (), MISTRAL),
+    (("[TOOL_CALLS]",), (), MISTRAL_LIST),
+    (("<tool_call>", "<function=", "<parameter="), (), TAGS),
+    (("<tool_call>", "arguments"), ("<arg_key>",), HERMES),
+    (("<|start_header_id|>", '"parameters"'), ("<tool_call>",), LLAMA),
+)
+
+
+def call_style(template: str) -> CallStyle | None:
+    """The style of a model by its chat template's text; None where that has no tools, or in a way not
+    known."""
+    if not re.search(r"\btools\b", template):
+        return None
+    return next((style for parts, others, style in _STYLES if all(part in template for part in parts)
+                 and not any(part in template for part in others)), None)

@@ -1,0 +1,180 @@
+"""Chat templates with tools in the style of the families that have them, written for these tests, and replies
+with calls as such models write them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.helpers.text_samples import qwen_folder
+
+_CHATML_CALL = """\\n<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments |
+tojson +
+    '}\\n</tool_call>"""
+_CHATML = """
+{%- if tools %}{{- '<|im_start|>system\\n' }}{%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}
+{{- '<|im_end|>\\n' }}{%- endif %}
+{%- for m in messages %}
+    {%- if m.role == 'tool' %}{{- '<|im_start|>user\\n<tool_response>' + m.content + '</tool_response>' }}
+    {%- else %}{{- '<|im_start|>' + m.role + '\\n' + m.content }}{%- endif %}
+    {%- for c in m.tool_calls or [] %}{{- 'CALL' }}{%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+HERMES = _CHATML.replace("CALL", _CHATML_CALL)
+TAGS = _CHATML.replace("{{- 'CALL' }}", """{{- '\\n<tool_call>\\n<function=' + c.function.name + '>\\n' }}
+    {%- for key, value in c.function.arguments | items %}
+        {{- '<parameter=' + key + '>\\n' + (value if value is string else value | tojson) +
+        '\\n</parameter>\\n' }}
+    {%- endfor %}{{- '</function>\\n</tool_call>' }}""")
+LLAMA = """{{- bos_token }}{%- for m in messages %}
+    {{- '<|start_header_id|>' + ('ipython' if m.role == 'tool' else m.role) + '<|end_header_id|>\\n\\n' }}
+    {%- if loop.first and tools %}
+        {{- 'Answer with {"name": function name, "parameters": dictionary of argument name and its value}.\\n'
+        }} {%- for tool in tools %}{{- tool | tojson(indent=4) + '\\n\\n' }}{%- endfor %}
+    {%- endif %}
+    {%- if m.tool_calls %}{%- set c = m.tool_calls[0].function %}
+        {{- '{"name": "' + c.name + '", "parameters": ' + c.arguments | tojson + '}' }}
+    {%- else %}{{- m.content | trim }}{%- endif %}{{- '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"""
+_MISTRAL = """{{- bos_token }}{%- if tools %}{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]'
+}}{%- endif %} {%- for m in messages %}
+    {%- if m.role == 'user' %}{{- '[INST]' + m.content + '[/INST]' }}
+    {%- elif m.role == 'tool' %}
+        {%- if m.tool_call_id | length != 9 %}{{- raise_exception('ids have nine letters') }}{%- endif %}
+        {{- '[TOOL_RESULTS]' + m.tool_call_id + m.content + '[/TOOL_RESULTS]' }}
+    {%- elif m.tool_calls %}{{- CALLS + eos_token }}
+    {%- elif m.role == 'assistant' %}{{- m.content + eos_token }}
+    {%- else %}{{- raise_exception('no such role') }}{%- endif %}
+{%- endfor %}"""
+MISTRAL_LIST = _MISTRAL.replace("{{- CALLS + eos_token }}", """{{- '[TOOL_CALLS][' }}{%- for c in m.tool_calls
+%}
+    {{- '{"name": "' + c.function.name + '", "arguments": ' + c.function.arguments | tojson + ', "id": "' +
+    c.id + '"}' }} {%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ']' + eos_token }}""")
+MISTRAL = _MISTRAL.replace("CALLS", "'[TOOL_CALLS]' + m.tool_calls[0].function.name + '[ARGS]' + "
+                                    "m.tool_calls[0].function.arguments | tojson")
+HARMONY = """{{- '<|start|>system<|message|># Valid channels: analysis, commentary, final.<|end|>' }}
+{%- if tools %}{{- '<|start|>developer<|message|>namespace functions {' }}
+    {%- for tool in tools %}{{- '\\n// ' + tool.function.description + '\\ntype ' + tool.function.name + ' = '
+    }} {{- tool.function.parameters | tojson }}{%- endfor %}{{- '}<|end|>' }}{%- endif %}
+{%- for m in messages %}
+    {%- if m.role == 'tool' %}{{- '<|start|>functions.' + m.name + ' to=assistant<|message|>' + m.content +
+    '<|end|>' }} {%- elif m.tool_calls %}{%- set c = m.tool_calls[0].function %}
+        {{- '<|start|>assistant<|channel|>commentary to=functions.' + c.name + ' <|constrain|>json<|message|>'
+        }} {{- c.arguments | tojson + '<|call|>' }}
+    {%- elif m.role == 'assistant' %}{{- '<|start|>assistant<|channel|>final<|message|>' + m.content +
+    '<|end|>' }} {%- else %}{{- '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start|>assistant' }}{%- endif %}"""
+_GEMMA = """
+{%- macro shown(value) -%}
+    {%- if value is string -%}{{ 'QUOTE' + value + 'QUOTE' }}
+    {%- elif value is boolean -%}{{ 'true' if value else 'false' }}
+    {%- elif value is mapping -%}{{ '{' }}{%- for key, inner in value | dictsort -%}
+        {{ key + ':' + shown(inner) }}{{ ',' if not loop.last else '' }}{%- endfor -%}{{ '}' }}
+    {%- elif value is iterable -%}{{ '[' }}{%- for inner in value -%}{{ shown(inner) }}
+        {{- ',' if not loop.last else '' }}{%- endfor -%}{{ ']' }}
+    {%- else -%}{{ value }}{%- endif -%}
+{%- endmacro -%}
+{{- bos_token }}{%- for tool in tools or [] %}{{- 'DECLARE' + tool.function.name + tool.function.description
+}}
+    {{- shown(tool.function.parameters) + 'DECLARED' }}{%- endfor %}
+{%- for m in messages %}{%- set role = 'model' if m.role == 'assistant' else m.role %}
+    {{- 'TURN' + role + '\\n' + m.content }}
+    {%- for c in m.tool_calls or [] %}
+        {{- 'OPENcall:' + c.function.name + shown(c.function.arguments) + 'CLOSE' }}
+    {%- endfor %}{{- 'ENDTURN\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- 'TURNmodel\\n' }}{%- endif %}"""
+
+
+def _gemma(**marks: str) -> str:
+    text = _GEMMA
+    for name in sorted(marks, key=len, reverse=True):
+        text = text.replace(name, marks[name])
+    return text
+
+
+GEMMA = _gemma(DECLARED="<tool|>", DECLARE="<|tool>", ENDTURN="<turn|>", TURN="<|turn>", OPEN="<|tool_call>",
+               CLOSE="<tool_call|>", QUOTE='<|"|>')
+FUNCTION_GEMMA = _gemma(
+    DECLARED="<end_function_declaration>", DECLARE="<start_function_declaration>", ENDTURN="<end_of_turn>",
+    TURN="<start_of_turn>", OPEN="<start_function_call>", CLOSE="<end_function_call>", QUOTE="<escape>")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`reply` says "Let me look." where the style can say something first, and calls look(place="Rome",
+    days=3, tags=["a", "b"]), and then again(deep={"x": true}) where it can make two calls."""
+
+    template: str
+    special: tuple[str, ...]
+    reply: str
+    eos: str
+    says: bool = True
+    calls_twice: bool = True
+
+
+_LOOK = '{"place": "Rome", "days": 3, "tags": ["a", "b"]}'
+_AGAIN = '{"deep": {"x": true}}'
+_IM = ("<|im_start|>", "<|im_end|>")
+_INST = ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+         "[/TOOL_RESULTS]", "</s>")
+_FIRST, _SECOND = (f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+                   for name, arguments in (("look", _LOOK), ("again", _AGAIN)))
+CALLERS = {
+    "hermes": Caller(HERMES, (*_IM, "<tool_call>", "</tool_call>"), f"Let me look.\n{_FIRST}\n{_SECOND}",
+                     "<|im_end|>"),
+    "tags": Caller(
+        TAGS, (*_IM, "<tool_call>", "</tool_call>"),
+        "Let me look.\n<tool_call>\n<function=look>\n<parameter=place>\nRome\n</parameter>\n"
+        "<parameter=days>\n3\n</parameter>\n<parameter=tags>\n[\"a\", \"b\"]\n</parameter>\n</function>\n"
+        "</tool_call>\n<tool_call>\n<function=again>\n<parameter=deep>\n{\"x\": true}\n</parameter>\n"
+        "</function>\n</tool_call>", "<|im_end|>"),
+    "llama": Caller(
+        LLAMA, ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"),
+        f'{{"name": "look", "parameters": {_LOOK}}}', "<|eot_id|>", says=False, calls_twice=False),
+    "mistral list": Caller(
+        MISTRAL_LIST, (*_INST, "[TOOL_CALLS]"),
+        f'Let me look.[TOOL_CALLS][{{"name": "look", "arguments": {_LOOK}}}, '
+        f'{{"name": "again", "arguments": {_AGAIN}, "id": "abcdefghi"}}]', "</s>"),
+    "mistral": Caller(
+        MISTRAL, (*_INST, "[TOOL_CALLS]", "[ARGS]"),
+        f"Let me look.[TOOL_CALLS]look[ARGS]{_LOOK}[TOOL_CALLS]again[ARGS]{_AGAIN}", "</s>"),
+    "harmony": Caller(
+        HARMONY, ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>",
+                  "<|return|>"),
+        f"<|channel|>commentary to=functions.look <|constrain|>json<|message|>{_LOOK}", "<|call|>",
+        says=False, calls_twice=False),
+    "gemma": Caller(
+        GEMMA, ("<|turn>", "<turn|>", "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", '<|"|>',
+                "<|tool_response>"),
+        'Let me look.<|tool_call>call:look{days:3,place:<|"|>Rome<|"|>,tags:[<|"|>a<|"|>,<|"|>b<|"|>]}'
+        "<tool_call|><|tool_call>call:again{deep:{x:true}}<tool_call|><|tool_response>", "<turn|>"),
+    "function gemma": Caller(
+        FUNCTION_GEMMA, ("<start_of_turn>", "<end_of_turn>", "<start_function_call>", "<end_function_call>",
+                         "<escape>", "<start_function_declaration>", "<end_function_declaration>",
+                         "<start_function_response>"),
+        "Let me look.<start_function_call>call:look{days:3,place:<escape>Rome<escape>,tags:["
+        "<escape>a<escape>,<escape>b<escape>]}<end_function_call><start_function_call>call:again{deep:{x:true}}"
+        "<end_function_call>",
+        "<end_of_turn>"),
+}
+
+
+def caller_folder(folder: Path, name: str) -> Path:
+    """A byte-level tokenizer with the family's control tokens, and its template."""
+    caller = CALLERS[name]
+    qwen_folder(folder, caller.template)
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    first = spec["added_tokens"][0]
+    spec["added_tokens"] = [first] + [{**first, "id": first["id"] + 1 + index, "content": text}
+                                      for index, text in enumerate(caller.special)]
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["eos_token"] = caller.eos
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder

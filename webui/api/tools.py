@@ -1,0 +1,74 @@
+"""Tools as programs name them, as what the model takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from model import AUTO, REQUIRED, Tool, Toolbox, ToolCall
+
+from .fields import BadField, Fields, Json
+
+NO_TOOLS = "none"
+
+
+def read_tool(fields: Fields, schema: str = "parameters") -> Tool:
+    """A function with its name, description and JSON schema."""
+    try:
+        return Tool(fields.text("name"), fields.text("description", ""), fields.object(schema).all(),
+                    fields.flag("strict"))
+    except ValueError as error:
+        raise BadField(f"{error}.", fields.path("name")) from None
+
+
+def toolbox(tools: list[Tool], choice: str, parallel: bool) -> Toolbox | None:
+    """None where there is nothing to call. `choice`: auto, none, required, or a function's name."""
+    if not tools or choice == NO_TOOLS:
+        if not tools and choice not in (AUTO, NO_TOOLS):
+            raise BadField("tool_choice wants a call, and there are no tools.", "tool_choice")
+        return None
+    try:
+        return Toolbox(tuple(tools), choice, parallel)
+    except ValueError as error:
+        raise BadField(f"{error}.", "tools") from None
+
+
+def openai_tools(fields: Fields) -> Toolbox | None:
+    """`tools`, `tool_choice` and `parallel_tool_calls` of OpenAI's protocols: a function stands in
+    "function", or, in the newer ones, beside its type."""
+    tools = []
+    for entry in fields.objects("tools"):
+        kind = entry.text("type", "function")
+        if kind != "function":
+            raise BadField(f"{entry.path('type')} is {kind[:40]!r}; only functions can be called here.",
+                           entry.path("type"))
+        tools.append(read_tool(entry.object("function") if entry.has("function") else entry))
+    return toolbox(tools, _choice(fields), fields.flag("parallel_tool_calls", True))
+
+
+def _choice(fields: Fields) -> str:
+    value = fields.value("tool_choice", AUTO)
+    if value in (AUTO, REQUIRED, NO_TOOLS):
+        return value
+    chosen = fields.object("tool_choice")
+    if chosen.text("type") != "function":
+        raise BadField("tool_choice.type is not function.", "tool_choice.type")
+    return (chosen.object("function") if chosen.has("function") else chosen).text("name")
+
+
+def read_call(fields: Fields) -> ToolCall:
+    """One of an assistant's earlier calls, as OpenAI's chat has it."""
+    function = fields.object("function")
+    return ToolCall(function.text("name"), arguments(function, "arguments"), fields.text("id", ""))
+
+
+def arguments(fields: Fields, name: str) -> Json:
+    """An object, or its text; nothing is an empty one."""
+    value: Any = fields.value(name, {})
+    try:
+        value = json.loads(value or "{}") if isinstance(value, str) else value
+    except ValueError:
+        raise BadField(f"{fields.path(name)} is no JSON.", fields.path(name)) from None
+    if not isinstance(value, dict):
+        raise BadField(f"{fields.path(name)} is no JSON object.", fields.path(name))
+    return value
