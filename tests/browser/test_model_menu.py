@@ -6,14 +6,20 @@ import pytest
 from playwright.sync_api import expect
 from waitress.server import create_server
 
+from model import Downloads
 from tests.helpers.api import wait_until
 from tests.helpers.fake_server import write_bots
+from tests.helpers.gguf_models import write_llama
 from tests.helpers.shelf import Shelf
+from tests.helpers.stand_in_hub import StandInHub
+from tests.helpers.tiny_models import TINY, random_tensors
 
 from .conftest import MARLOW, HeldModel, Site, go_to, say, wait_until_quiet
 from .test_accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
+
+NOW = ".dialog-body > .models-now"
 
 
 @pytest.fixture
@@ -25,14 +31,25 @@ def shelf(tmp_path):
 
 
 @pytest.fixture
-def site(shelf, tmp_path):
+def hub(tmp_path):
+    hub = StandInHub()
+    write_llama(tmp_path / "made.gguf", TINY, random_tensors(TINY))
+    model = (tmp_path / "made.gguf").read_bytes()
+    hub.repos["owner/Tiny-GGUF"] = {"Tiny-Q4_K_M.gguf": model, "Tiny-Q8_0.gguf": model + b"\0" * 64}
+    with hub.running() as hub.address:
+        yield hub
+
+
+@pytest.fixture
+def site(shelf, hub, tmp_path):
     from webui import create_app
     from webui.routes.parlor import parlor
     from webui.storage.store import Store
 
     write_bots(tmp_path / "sessions" / "bots")
     store = Store(tmp_path / "sessions")
-    app = create_app(shelf.slot, store)
+    downloads = Downloads(tmp_path / "models", lambda: 1 << 40, hub.address, done=shelf.slot.catalogue.add)
+    app = create_app(shelf.slot, store, downloads=downloads)
     server = create_server(app, host="127.0.0.1", port=0, threads=24, channel_request_lookahead=1)
     threading.Thread(target=server.run, daemon=True).start()
     yield Site(f"http://127.0.0.1:{server.effective_port}", HeldModel())
@@ -47,8 +64,12 @@ def load(shelf, name="one"):
 
 
 def open_menu(page):
+    open_menu_of(page, 2)
+
+
+def open_menu_of(page, number):
     page.click(".machine-button")
-    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.locator("dialog [role=status]")).to_have_text(f"{number} models")
 
 
 def row(page, name):
@@ -68,11 +89,11 @@ def test_without_a_model_one_is_chosen_by_keys_alone(page, shelf, site):
     page.keyboard.press("ArrowDown")
     expect(page.get_by_label("Load two")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator(".models-now")).to_contain_text("Loading two.")
-    expect(page.locator("dialog [role=progressbar]")).to_have_attribute("aria-valuenow", "50")
-    expect(page.locator(".models-now").get_by_text("Cancel")).to_be_focused()
+    expect(page.locator(NOW)).to_contain_text("Loading two.")
+    expect(page.locator(f"{NOW} [role=progressbar]")).to_have_attribute("aria-valuenow", "50")
+    expect(page.locator(NOW).get_by_text("Cancel")).to_be_focused()
     shelf.go_on.set()
-    expect(page.locator(".models-now")).to_contain_text("two is loaded.")
+    expect(page.locator(NOW)).to_contain_text("two is loaded.")
     expect(page.get_by_label("Search models")).to_be_focused()  # there is nothing to cancel any more
     expect(row(page, "two")).to_contain_text("Loaded")
     page.keyboard.press("Escape")
@@ -124,10 +145,10 @@ def test_a_reply_that_is_being_written_is_asked_about(page, shelf, site, watch):
     page.get_by_label("Load two").click()
     question = page.locator("dialog", has_text="A reply is being written")
     question.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".models-now")).to_contain_text("one is loaded.")
+    expect(page.locator(NOW)).to_contain_text("one is loaded.")
     page.get_by_label("Load two").click()
     question.get_by_role("button", name="Stop it").click()
-    expect(page.locator(".models-now")).to_contain_text("two is loaded.")
+    expect(page.locator(NOW)).to_contain_text("two is loaded.")
     page.keyboard.press("Escape")
     expect(page.locator("#model-line")).to_contain_text("Written with one; two is loaded now.")
 
@@ -151,7 +172,7 @@ def test_unloading_leaves_the_page_and_its_drafts_and_says_so(page, shelf, site,
     go_to(page, site.session(MARLOW))
     open_menu(page)
     page.locator("dialog").get_by_text("Unload").click()
-    expect(page.locator(".models-now")).to_contain_text("No model is loaded.")
+    expect(page.locator(NOW)).to_contain_text("No model is loaded.")
     page.keyboard.press("Escape")
     page.fill("#text", "Hello?")
     page.press("#text", "Enter")
@@ -174,7 +195,7 @@ def test_what_cannot_be_loaded_says_why_and_errors_are_told_in_every_tab(context
     expect(row(page, "broken").locator("button")).to_have_count(0)
     shelf.error = ValueError("the file is cut off")
     page.get_by_label("Load two").click()
-    expect(page.locator("dialog [role=alert]")).to_have_text("two was not loaded: the file is cut off")
+    expect(page.locator(".dialog-body > .wrong")).to_have_text("two was not loaded: the file is cut off")
     expect(page.locator(".toast")).to_have_count(0)
     expect(other.locator(".toast")).to_contain_text("two was not loaded: the file is cut off")
 
@@ -187,6 +208,51 @@ def test_what_does_not_fit_says_what_would(page, shelf, site, monkeypatch):
     expect(page.get_by_label("Load one")).to_have_count(0)
 
 
+def test_a_model_is_got_from_a_hub_by_keys_alone_and_loaded(page, shelf, hub, site):
+    go_to(page)
+    open_menu(page)
+    page.get_by_text("Get more").press("Enter")
+    expect(page.get_by_label("Get a model from Hugging Face's hub")).to_be_focused()
+    assert hub.requests == []
+    page.keyboard.type("owner/Tiny-GGUF")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Q4_K_M")).to_be_checked()
+    expect(page.get_by_label("Q4_K_M")).to_be_focused()
+    hub.break_after = [1000]
+    hub.go_on.clear()
+    page.get_by_role("button", name="Download").press("Enter")
+    running = page.locator(".models-now", has_text="Downloading Tiny-Q4_K_M.gguf")
+    expect(running.locator("[role=progressbar]")).not_to_have_attribute("aria-valuenow", "0")
+    page.keyboard.press("Escape")
+    expect(page.locator("#model-line")).to_contain_text("Downloading Tiny-Q4_K_M.gguf")
+    hub.go_on.set()
+    page.locator(".toast", has_text="Tiny-Q4_K_M is downloaded.").get_by_text("Load it").click()
+    expect(page.locator(".machine-button")).to_contain_text("Tiny-Q4_K_M")
+    open_menu_of(page, 3)
+    expect(row(page, "Tiny-Q4_K_M")).to_contain_text("Loaded")
+
+
+def test_what_a_hub_does_not_give_is_told_and_a_download_can_be_cancelled(page, shelf, hub, site, watch):
+    watch.expected = ("400", "502")
+    go_to(page)
+    open_menu(page)
+    source = page.get_by_label("Get a model from Hugging Face's hub")
+    for text, told in (("nonsense", "names no model of a hub"), ("owner/none", "The hub has no owner/none")):
+        source.fill(text)
+        page.get_by_role("button", name="Look", exact=True).click()
+        expect(page.locator("dialog section [role=alert]")).to_contain_text(told)
+    source.fill("owner/Tiny-GGUF:Q8_0")
+    source.press("Enter")
+    expect(page.get_by_label("Q8_0")).to_be_checked()
+    hub.go_on.clear()
+    page.get_by_role("button", name="Download").click()
+    running = page.locator(".models-now", has_text="Downloading Tiny-Q8_0.gguf")
+    running.get_by_role("button", name="Cancel").click()
+    hub.go_on.set()
+    expect(running).to_be_hidden()
+    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+
+
 @pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (360, 640))])
 def test_nothing_in_it_hinders_anybody(new_context, shelf, site, theme, size):
     width, height = size
@@ -196,10 +262,13 @@ def test_nothing_in_it_hinders_anybody(new_context, shelf, site, theme, size):
     page.locator("#model-line button").click()
     expect(page.locator("dialog [role=status]")).to_have_text("2 models")
     page.locator("dialog summary").click()
+    page.get_by_label("Get a model from Hugging Face's hub").fill("owner/Tiny-GGUF")
+    page.get_by_role("button", name="Look", exact=True).click()
+    expect(page.get_by_label("Q4_K_M")).to_be_checked()
     assert_accessible(page, "the menu")
     shelf.go_on.clear()
     page.get_by_label("Load one").click()
-    expect(page.locator("dialog [role=progressbar]")).to_be_visible()
+    expect(page.locator(f"{NOW} [role=progressbar]")).to_be_visible()
     assert_accessible(page, "loading")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.querySelector('.dialog-body').scrollWidth <= "

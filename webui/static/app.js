@@ -2,7 +2,7 @@
 /**
  * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each
  * part knows only the store, the room and the few functions that it is given here.
- * @import { Slot } from "./types.js"
+ * @import { Download, Slot } from "./types.js"
  */
 
 import { announce } from "./base/announce.js";
@@ -87,6 +87,7 @@ createModelLine(store, room, {
   openModels,
   loadNamed: async (name) => (await modelMenu()).loadNamed(name),
   cancel: async () => (await modelMenu()).cancel(),
+  cancelDownload: async () => (await modelMenu()).cancelDownload(),
 });
 
 /** @type {Promise<{choose: (id: string) => void}> | null} */
@@ -294,6 +295,7 @@ async function takeChanges(news) {
 async function takeSlot(before, now) {
   if (now.problem && now.problem !== before.problem && !(await models)?.isOpen)
     toast(now.problem, { serious: true });
+  tellDownload(before.download, now.download);
   if (now.version === before.version) return;
   if (now.phase === "ready") announce(`${now.name} is loaded.`);
   if (now.phase === "empty") announce("No model is loaded.");
@@ -301,6 +303,16 @@ async function takeSlot(before, now) {
   if (status) store.set({ status });
   await reloadSettings();
   room.refresh();
+}
+
+/** @param {Download | null} before @param {Download | null} now */
+async function tellDownload(before, now) {
+  if (!now || now.phase === before?.phase) return;
+  if (now.phase === "done") {
+    const load = async () => (await modelMenu()).loadNew(now.id, now.name);
+    toast(`${now.name} is downloaded.`, { action: "Load it", onAction: load });
+    announce(`${now.name} is downloaded.`);
+  } else if (now.phase === "failed" && !(await models)?.isOpen) toast(now.problem, { serious: true });
 }
 
 /** @param {any} summary */

@@ -55,7 +55,10 @@
  * What is loaded, or on its way.
  * @typedef {{phase: "empty" | "asleep" | "checking" | "waiting" | "loading" | "ready", id: string,
  *   name: string, coming_id: string, coming_name: string, what: string, share: number, problem: string,
- *   version: number}} Slot
+ *   version: number, download: Download | null}} Slot
+ *
+ * @typedef {{source: string, phase: "asking" | "fetching" | "done" | "failed" | "cancelled", file: string,
+ *   done_bytes: number, total_bytes: number, problem: string, id: string, name: string}} Download
  *
  * @typedef {{id: string, name: string, place: string, where: string, size_bytes: number, is_read: boolean,
  *   problem: string, fits: boolean | null, advice: string, family?: string, quantization?: string,

@@ -3,7 +3,7 @@
  * What there is to say of the model: a line above the composer while none is loaded, one is on its way, or
  * another one than the session was written with; and the button at the foot of the left panel that opens the
  * menu of models.
- * @import { Slot } from "../types.js"
+ * @import { Download, Slot } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
@@ -20,6 +20,14 @@ export function comingText(slot) {
   if (slot.phase === "waiting") return `${slot.coming_name} waits for the reply that is being written`;
   const compiles = slot.what && !slot.what.startsWith("Loading");
   return compiles ? slot.what : `Loading ${slot.coming_name}`;
+}
+
+/** @param {Download | null | undefined} download */
+export const isDownloading = (download) => Boolean(download && ["asking", "fetching"].includes(download.phase));
+
+/** How far it is. @param {Download} download */
+export function downloadText({ file, source, done_bytes: done, total_bytes: total }) {
+  return `Downloading ${file || source}${total ? `: ${bytes(done)} of ${bytes(total)}` : ""}`;
 }
 
 /** @param {string} label */
@@ -42,12 +50,13 @@ export function createProgress(label) {
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{openModels: () => void, loadNamed: (name: string) => void, cancel: () => void}} page
+ * @param {{openModels: () => void, loadNamed: (name: string) => void, cancel: () => void,
+ *   cancelDownload: () => void}} page
  */
 export function createModelLine(store, room, page) {
   const line = byId("model-line");
   const text = h("span", { class: "model-line-text" });
-  const progress = createProgress("How much of the model is loaded");
+  const progress = createProgress("How far it is");
   const action = h("button", { type: "button", class: "text-button", on: { click: () => act() } });
   let act = () => {};
   line.append(progress.element, text, action);
@@ -70,7 +79,11 @@ export function createModelLine(store, room, page) {
     line.hidden = false;
     if (!slot || loading) line.hidden = true;
     else if (isComing(slot)) show(comingText(slot), "Cancel", page.cancel, slot.share);
-    else if (slot.phase === "empty") show("No model is loaded.", "Choose one", page.openModels);
+    else if (isDownloading(slot.download)) {
+      const download = /** @type {Download} */ (slot.download);
+      const share = download.total_bytes ? download.done_bytes / download.total_bytes : 0;
+      show(downloadText(download), "Cancel", page.cancelDownload, share);
+    } else if (slot.phase === "empty") show("No model is loaded.", "Choose one", page.openModels);
     else if (before && before !== slot.name)
       show(`Written with ${before}; ${slot.name} is loaded now.`, "Load that one", () => page.loadNamed(before));
     else line.hidden = true;

@@ -12,6 +12,7 @@ import { get, post } from "../server/api.js";
 import { chooseDialog, openDialog } from "../overlays/dialogs.js";
 import { toastError } from "../overlays/toast.js";
 import { comingText, createProgress, isComing } from "../chat/model-line.js";
+import { createGetModel } from "./get-model.js";
 
 const LOOK_AGAIN_MS = 700;
 
@@ -26,7 +27,8 @@ export function createModels(store, page) {
   let models = null;
   let looking = true;
   let timer = 0;
-  let version = -1;
+  /** What was loaded and downloaded when the list was read. */
+  let shown = "";
 
   const search = /** @type {HTMLInputElement} */ (
     h("input", {
@@ -56,6 +58,8 @@ export function createModels(store, page) {
   const useless = h("ul", { class: "models" });
   const uselessTitle = h("summary", { class: "group-label" });
   const uselessPart = h("details", {}, uselessTitle, useless);
+  const hub = createGetModel(store, change);
+  const searchRow = h("div", { class: "models-now-row" }, search, button("Get more", () => hub.focus()));
   const foot = h("p", {
     class: "help",
     text:
@@ -124,7 +128,6 @@ export function createModels(store, page) {
     if (!body) return;
     models = body.models;
     looking = body.looking;
-    version = body.model.version;
     page.took(body.model);
     if (!dialog) return;
     showList();
@@ -145,8 +148,10 @@ export function createModels(store, page) {
     keepFocus(cancelButton, !coming);
     keepFocus(unloadButton, slot.phase !== "ready");
     if (slot.problem) showProblem(slot.problem);
-    if (slot.version !== version) {
-      version = slot.version;
+    hub.show();
+    const has = `${slot.version} ${slot.download?.phase} ${slot.download?.id}`;
+    if (has !== shown) {
+      shown = has;
       read();
     }
     showList();
@@ -164,13 +169,13 @@ export function createModels(store, page) {
   function showList() {
     if (!dialog) return;
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown = (models || []).filter((model) => {
+    const matching = (models || []).filter((model) => {
       const { name, family, quantization, place, where } = model;
       const text = [name, family, quantization, place, where].join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     });
-    const good = shown.filter((model) => !model.problem);
-    const bad = shown.filter((model) => model.problem);
+    const good = matching.filter((model) => !model.problem);
+    const bad = matching.filter((model) => model.problem);
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.model;
     list.replaceChildren(...good.map(row));
     useless.replaceChildren(...bad.map(row));
@@ -244,15 +249,15 @@ export function createModels(store, page) {
     if (dialog) return;
     search.value = name;
     showProblem("");
-    dialog = openDialog("Models", [now, problem, search, found, list, uselessPart, foot], {
+    dialog = openDialog("Models", [now, problem, searchRow, found, list, uselessPart, hub.element, foot], {
       wide: true,
       onClose: () => {
         dialog = null;
         clearTimeout(timer);
       },
     });
+    shown = "";
     showNow();
-    read();
   }
 
   return {
@@ -261,6 +266,10 @@ export function createModels(store, page) {
       return dialog !== null;
     },
     cancel: () => change("/api/models/cancel"),
+    cancelDownload: () => change("/api/models/downloads/cancel"),
+
+    /** @param {string} id @param {string} name */
+    loadNew: (id, name) => changeAsking(`/api/models/${id}/load`, `Load ${name}`),
 
     /** Load the model of this name, or open the menu if that is not one. @param {string} name */
     async loadNamed(name) {
