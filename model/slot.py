@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from model.catalogue.listing import Catalogue
+from model.catalogue.listing import Catalogue, Entry
 from model.catalogue.places import Found
 from model.chat_model import ChatModel
 from model.config import EngineConfig
@@ -88,7 +88,8 @@ class ModelSlot:
 
     def __init__(self, load: Loader, catalogue: Catalogue, engine: EngineConfig, *,
                  idle_seconds: float | None = None) -> None:
-        self.catalogue, self.engine = catalogue, engine
+        self.catalogue, self._engine = catalogue, engine
+        self._first: Found | None = None  # the model that the engine's options were given for
         self._load = load
         self._changed = threading.Condition()
         self._state = SlotState()
@@ -134,6 +135,25 @@ class ModelSlot:
         info = model.info() if model is not None else {}
         return info.get("weight_bytes", 0) + info.get("cache_bytes", 0)
 
+    def config_for(self, entry: Entry) -> EngineConfig:
+        """How a model would run: as was asked for at the start. But the draft model is the first one's, and
+        no other is asked for a longer context than it was made for."""
+        engine = self._engine
+        if self._first is not None and entry.found.id == self._first.id:
+            return engine
+        if engine.max_seq_len is not None and entry.headers is not None:
+            most = entry.headers.config.spec.max_positions
+            engine = replace(engine, max_seq_len=min(engine.max_seq_len, most))
+        return replace(engine, draft=None)
+
+    def check_free(self) -> None:
+        """Raises SlotBusy while a change goes on."""
+        with self._changed:
+            if self._worker is not None:
+                coming = self._state.coming_name
+                what = f"{coming} is being loaded" if coming else "the present one is being unloaded"
+                raise SlotBusy(f"Another model cannot be taken now: {what}. Cancel that first, or wait.")
+
     @property
     def will_answer(self) -> bool:
         """Whether a lease gets a model, now or after some waiting."""
@@ -172,7 +192,8 @@ class ModelSlot:
     def load_now(self, found: Found, progress: Callable[[str, float], None],
                  report: Callable[[str], None]) -> None:
         """Load the first model in the calling thread. Raises what the loader raises."""
-        self._take(self._loaded(found, progress, report), found)
+        self._first = found
+        self._take(self._loaded(found, self._engine, progress, report), found)
 
     def cancel(self) -> None:
         """Stop what is on its way: in front of the loading the old model stays, after that there is none."""
@@ -260,10 +281,7 @@ class ModelSlot:
     def _start_locked(self, work: Callable[[], None], phase: str, **told: str) -> None:
         if self._closed:
             raise SlotBusy("Parlor is shutting down.")
-        if self._worker is not None:
-            coming = self._state.coming_name
-            what = f"{coming} is being loaded" if coming else "the present one is being unloaded"
-            raise SlotBusy(f"Another model cannot be taken now: {what}. Cancel that first, or wait.")
+        self.check_free()
         before = self._state
         self._cancelled = False
         self._tell(phase=phase, what="", share=0.0, problem="", **told)
@@ -315,11 +333,12 @@ class ModelSlot:
         entry = self.catalogue.read(found.id)
         if entry is None:
             raise ModelLoadError("it is not there any more")
-        entry.plan(self.engine, self.catalogue.free_bytes() + self.held_bytes)
+        config = self.config_for(entry)
+        entry.plan(config, self.catalogue.free_bytes() + self.held_bytes)
         self._drain()
         self._let_go(None)
         self._tell(phase=LOADING)
-        model = self._loaded(found, self._progress, lambda _line: None)
+        model = self._loaded(found, config, self._progress, lambda _line: None)
         if self._cancelled:
             _closed(model)
             del model
@@ -348,12 +367,12 @@ class ModelSlot:
             del model
             _clean()
 
-    def _loaded(self, found: Found, progress: Callable[[str, float], None],
+    def _loaded(self, found: Found, config: EngineConfig, progress: Callable[[str, float], None],
                 report: Callable[[str], None]) -> ChatModel:
         """What is loaded stays for long: never look for garbage in it, which takes 0.2 s each time."""
         gc.disable()
         try:
-            model = self._load(found.path, self.engine, name=found.name, progress=progress, report=report)
+            model = self._load(found.path, config, name=found.name, progress=progress, report=report)
             gc.freeze()
             return model
         except BaseException as error:

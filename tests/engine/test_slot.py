@@ -13,7 +13,7 @@ from model import load_model
 from model.catalogue.listing import Catalogue
 from model.catalogue.places import Place, found_at
 from model.config import EngineConfig
-from model.engine.request import EngineClosed
+from model.engine.request import EngineClosed, SamplingParams
 from model.files import ModelLoadError
 from model.machine import resident_memory
 from model.slot import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, ModelSlot, NoModel, SlotBusy
@@ -34,9 +34,11 @@ class Loads:
         self.began = threading.Event()
         self.error: BaseException | None = None
         self.models: list[FakeModel] = []
+        self.configs: list[EngineConfig] = []
 
     def __call__(self, path, config, *, name, progress, report):
         self.began.set()
+        self.configs.append(config)
         progress("Loading", 0.25)
         while not self.go_on.wait(0.005):
             progress("Loading", 0.5)
@@ -187,6 +189,22 @@ def test_a_model_that_does_not_fit_into_what_the_old_one_gives_back_is_refused(s
     assert loaded(slot, "two").name == "two"
 
 
+def test_options_of_the_start_hold_for_the_first_model_and_suit_the_others(tmp_path, loads):
+    write_model(tmp_path / "one")
+    write_model(tmp_path / "short", max_position_embeddings=64)
+    engine = EngineConfig(device="cpu", threads=1, max_seq_len=128, draft=tmp_path / "small")
+    slot = ModelSlot(loads, Catalogue([Place("x", tmp_path)], engine), engine)
+    by_name = {entry.found.name: entry for entry in slot.catalogue.look()}
+    slot.load_now(by_name["one"].found, lambda what, share: None, print)
+    slot.load(by_name["short"].found.id)
+    assert slot.wait().name == "short"
+    slot.load(by_name["one"].found.id)
+    assert slot.wait().name == "one"
+    assert [config.max_seq_len for config in loads.configs] == [128, 64, 128]
+    assert [config.draft for config in loads.configs] == [engine.draft, None, engine.draft]
+    slot.close()
+
+
 def test_one_change_at_a_time(slot, loads):
     loads.go_on.clear()
     slot.load(slot.ids["one"])
@@ -269,7 +287,8 @@ def test_loading_and_unloading_twenty_times_gives_all_memory_back(tmp_path: Path
         slot.load(entry.found.id)
         assert slot.wait().phase == READY, slot.state.problem
         lease = slot.lease()
-        for _event in lease.wait().start([{"role": "user", "content": "Hello"}]).events():
+        few = SamplingParams(max_new_tokens=4)
+        for _event in lease.wait().start([{"role": "user", "content": "Hello"}], few).events():
             pass
         lease.release()
         slot.unload()

@@ -136,6 +136,17 @@ def test_a_reply_that_is_asked_for_meanwhile_waits_for_the_new_model(client, she
     assert events[-1].name == "done" and events[-1].data["message"]["model"] == "two"
 
 
+def test_while_one_is_on_its_way_another_ends_no_reply(client, shelf):
+    shelf.go_on.clear()
+    client.post(f"/api/models/{shelf.ids['one']}/load", json={})
+    page = Page(client, MARLOW)
+    reply = page.send("POST", "/messages", text="hello")["reply"]
+    refused = client.post(f"/api/models/{shelf.ids['two']}/load", json={"running": "stop"})
+    assert refused.status_code == 409 and refused.json["error"]["code"] == "busy"
+    shelf.go_on.set()
+    assert page.finish(reply)[0]["finish_reason"] == "eos"
+
+
 @pytest.mark.parametrize("end", ["stop", "cancel", "error"])
 def test_whoever_waits_for_a_model_that_does_not_come_is_answered(client, shelf, end):
     shelf.go_on.clear()

@@ -114,6 +114,10 @@ class Models:
         return None if state is None else vars(state).copy()
 
     def _make_way(self, running: str) -> None:
+        try:
+            self._slot.check_free()
+        except SlotBusy as error:
+            raise Busy(str(error)) from None
         number = self._chains.number
         if number and running not in (STOP, WAIT):
             what = "A reply is" if number == 1 else f"{number} replies are"
@@ -133,7 +137,7 @@ class Models:
         shown |= {"family": headers.config.architecture, "quantization": headers.quantization,
                   "num_parameters": spec.num_parameters, "max_positions": spec.max_positions}
         try:
-            plan = entry.plan(self._slot.engine, free)
+            plan = entry.plan(self._slot.config_for(entry), free)
         except ModelLoadError as error:
             return shown | {"fits": False, "advice": str(error)}
         return shown | {"fits": True, "memory_bytes": plan.total_bytes, "max_seq_len": plan.max_seq_len}
