@@ -46,10 +46,11 @@ class CallDelta:
 
 @dataclass(frozen=True)
 class ReplyDone:
-    """The end of a reply: "eos", "stop", "length", "cancelled" or "context"."""
+    """The end of a reply: "eos", "stop" (and by which string), "length", "cancelled" or "context"."""
 
     finish_reason: str
     stats: RequestStats
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class Reply:
                 yield from self._take(event.token_id)
             elif isinstance(event, FinishedEvent):
                 yield from self._finish()
-                yield ReplyDone(self._text.reason if self._text.stopped else event.reason, event.stats)
+                reason = self._text.reason if self._text.stopped else event.reason
+                yield ReplyDone(reason, event.stats, self._text.stop_string)
             elif isinstance(event, FailedEvent):
                 yield from self._finish()
                 yield ReplyFailed(event.message)

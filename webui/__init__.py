@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from model import Downloads, ModelSlot
 
-from .api import openai
+from .api import anthropic, ollama, openai, responses
 from .api.errors import protocol_error
 from .chat.chat import Chat
 from .chat.models import Models
@@ -44,7 +44,8 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     chat = Chat(slot, store)
     app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads),
                                  guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, bots, models, settings, transfer, openai):
+    for module in (sessions, replies, bots, models, settings, transfer, openai, responses, anthropic,
+                   ollama):
         app.register_blueprint(module.bp)
     with app.app_context():
         files.set_page(render_template("index.html", static=files.url, icons=files.icons))

@@ -34,6 +34,7 @@ class StopFilter:
         self._stop = tuple(dict.fromkeys(stop))
         self._buffer = ""
         self.stopped = False
+        self.found = ""  # what stopped it
 
     def push(self, text: str) -> str:
         """What is certain to come before any stop string. The stop string completed first counts; of
@@ -45,7 +46,9 @@ class StopFilter:
                  if stop in self._buffer]
         if found:
             self.stopped = True
-            shown, self._buffer = self._buffer[:min(found)[1]], ""
+            end, start = min(found)
+            self.found = self._buffer[start:end]
+            shown, self._buffer = self._buffer[:start], ""
             return shown
         cut = len(self._buffer) - held(self._buffer, self._stop)
         shown, self._buffer = self._buffer[:cut], self._buffer[cut:]
@@ -148,6 +151,11 @@ class ReplyText:
     def stopped(self) -> bool:
         """Whether a stop string or the answer's end has come: nothing more will be shown."""
         return self._stop.stopped or self._think.ended or (self._calls is not None and self._calls.stopped)
+
+    @property
+    def stop_string(self) -> str:
+        """The one that stopped it; "" if none did."""
+        return self._stop.found
 
     @property
     def reason(self) -> Literal["stop", "eos"]:

@@ -150,7 +150,9 @@ def test_no_body_makes_any_route_fail(app, client, body):
             for real in (path, path.replace(SOME_ID, page.session["id"], 1)):
                 response = client.open(real, method=method, data=body, content_type="application/json")
                 assert 400 <= response.status_code < 500, (method, real)
-                assert response.json["error"]["message"] and "Traceback" not in response.text
+                error = response.json["error"]  # Ollama has but a sentence
+                assert error if isinstance(error, str) else error["message"]
+                assert "Traceback" not in response.text
 
 
 def test_a_body_beyond_its_routes_limit_is_refused(app):
@@ -161,7 +163,7 @@ def test_a_body_beyond_its_routes_limit_is_refused(app):
             body = b" " * (most + 1)
             response = client.open(path, method=method, data=body, content_type="application/json")
             assert response.status_code == 413, (method, path)
-            assert f"{most >> 20} MiB" in response.json["error"]["message"]
+            assert f"{most >> 20} MiB" in str(response.json["error"])
 
 
 def test_only_an_import_takes_more_than_the_usual_limit():

@@ -6,6 +6,7 @@ drops its request at the next step. Knows no protocol.
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
@@ -54,6 +55,14 @@ class WrittenCall:
     arguments: str = ""
     id: str = field(default_factory=lambda: f"call_{new_id()}{new_id()[:8]}")
 
+    def parsed(self) -> dict[str, Any]:
+        """The arguments; what was cut off in their middle is none."""
+        try:
+            found = json.loads(self.arguments)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
 
 @dataclass
 class Written:
@@ -64,6 +73,7 @@ class Written:
     calls: list[WrittenCall] = field(default_factory=list)
     tokens: list[ScoredToken] = field(default_factory=list)  # those of the text
     reason: str = ""
+    stop: str = ""  # the string that stopped it
     stats: RequestStats | None = None
     thought_tokens: int = 0
 
@@ -148,7 +158,7 @@ class Answer:
                 written.calls.append(WrittenCall(event.name))
             written.calls[-1].arguments += event.arguments
         if isinstance(event, ReplyDone):
-            written.reason, written.stats = event.finish_reason, event.stats
+            written.reason, written.stats, written.stop = event.finish_reason, event.stats, event.stop
         return index, event, tokens
 
     def _pump(self, index: int, reply: Reply) -> None:

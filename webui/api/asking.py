@@ -104,6 +104,14 @@ def begin(*asks: Ask) -> Begun:
         return begun
 
 
+def count_tokens(ask: Ask) -> int:
+    """Of the prompt. Raises as `begin` does."""
+    with leased() as (model, lease):
+        count = model.prompt_tokens(ask.messages, ask.variables, ask.tools)
+        lease.release()
+    return count
+
+
 @contextmanager
 def leased() -> Iterator[tuple[ChatModel, Lease]]:
     """The model; it is let go here only if something goes wrong. Tells what that is as the caller's fault or
@@ -172,6 +180,14 @@ def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],
         return SamplingParams(**values, stop=stop)
     except ValueError as error:
         raise BadField(f"{error}.", f"{error}".partition(" ")[0]) from None
+
+
+def response_schema(schema: Mapping[str, Any]) -> Constraint:
+    """A reply that is JSON of this schema."""
+    try:
+        return Constraint.json_schema(schema)
+    except ValueError as error:
+        raise BadField(f"{error}.", "response_format") from None
 
 
 def _biases(fields: Fields) -> dict[int, float]:

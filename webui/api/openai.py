@@ -25,6 +25,7 @@ from .asking import (
     Ask,
     begin,
     loaded,
+    response_schema,
     sampling,
     thinking_variables,
 )
@@ -43,7 +44,9 @@ bp = Blueprint("openai", __name__, url_prefix="/v1")
 @bp.get("/models")
 def list_models() -> ResponseReturnValue:
     model = loaded()
-    return {"object": "list", "data": [_model(model)] if model else []}
+    entries = [_model(model)] if model else []
+    names = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
+    return {"object": "list", "data": entries, "has_more": False, **names}
 
 
 @bp.get("/models/<path:name>")
@@ -145,10 +148,7 @@ def response_form(fields: Fields) -> Constraint | None:
     if kind == "json_schema":
         inner = fields.object("json_schema") if fields.has("json_schema") else fields
         schema = inner.object("schema").all()
-    try:
-        return Constraint.json_schema(schema)
-    except ValueError as error:
-        raise BadField(f"{error}.", "response_format") from None
+    return response_schema(schema)
 
 
 def finish_reason(written: Written) -> str:
@@ -325,6 +325,7 @@ def _text_logprobs(tokens: list[ScoredToken], start: int) -> Json:
 def _model(model: Json) -> Json:
     name, length = model["name"], model["max_seq_len"]
     return {"id": name, "object": "model", "created": 0, "owned_by": "parlor", "root": name,
+            "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z",  # Anthropic's words
             "max_model_len": length, "context_length": length, "max_context_length": length}
 
 
