@@ -26,6 +26,8 @@ _SCALING = {
     "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "attn_factor": "attention_factor",
     "yarn_log_multiplier": "mscale_all_dim"}
 
+_QUERY_NORM = "blk.0.attn_q_norm.weight"
+
 Numbers = Callable[[str], Sequence[float] | None]
 """The numbers of a small tensor; None where the file has none of that name."""
 
@@ -49,6 +51,8 @@ def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source:
     scaling = {ours: plain(metadata[f"{prefix}rope.scaling.{theirs}"]) for theirs, ours in _SCALING.items()
                if f"{prefix}rope.scaling.{theirs}" in metadata}
     config["rope_scaling"] = _scaling(scaling, numbers)
+    if numbers(_QUERY_NORM) is not None:
+        config["use_qk_norm"] = True  # no key says so
     return gguf.complete(config) | config
 
 

@@ -52,7 +52,8 @@ class Names:
     experts_out_norm: str = "post_feedforward_layernorm_2"
     shared_out_norm: str = "post_feedforward_layernorm_1"
     expert_gate_up: tuple[str, ...] = ("mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj")
-    expert_down: str = "mlp.experts.{}.down_proj"    # name#3: number 3 of those that lie in one tensor
+    expert_down: str = "mlp.experts.{}.down_proj"
+    """name#3: number 3 of those that lie in one tensor; name~#3: of those that lie there inputs first."""
     shared_gate_up: tuple[str, ...] = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj")
     shared_down: str = "mlp.shared_expert.down_proj"
     shared_gate: str = "mlp.shared_expert_gate"
@@ -65,6 +66,8 @@ class Names:
     input_out: str = "per_layer_projection"
     input_norm: str = "post_per_layer_input_norm"
 
+    alternates_gate_up: bool = False
+    """Outputs of an expert's gate and up come in turn."""
     fuses_heads: bool = False
     """Each head's query, key and value lie together."""
     decay_is_log: bool = True

@@ -17,13 +17,14 @@ from model.formats.gguf import GgufFile
 from model.formats.gguf_parts import find_gguf
 from model.formats.gguf_weights import GgufReader
 from model.formats.gptq import GptqReader
+from model.formats.mxfp4 import Mxfp4Reader
 from model.formats.plain import PlainReader
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import WeightReader
 from model.model_config import ModelConfig
 
 SUPPORTED = ("GGUF files, GPTQ with 2, 3, 4 or 8 bits, AWQ, compressed-tensors, FP8, bitsandbytes, NVFP4 of "
-             "ModelOpt, and float16, bfloat16 or float32 without quantization")
+             "ModelOpt, MXFP4 of gpt-oss, and float16, bfloat16 or float32 without quantization")
 
 
 def open_model(path: Path, exact: bool = False) -> tuple[ModelConfig, WeightReader]:
@@ -73,6 +74,8 @@ def _quantized_reader(tensors: TensorFolder, settings: dict[str, Any], exact: bo
         return Fp8Reader(tensors, settings, exact)
     if method in ("compressed-tensors", "modelopt"):
         return CompressedTensorsReader(tensors, settings, exact)
+    if method == "mxfp4":
+        return Mxfp4Reader(tensors)
     if method == "bitsandbytes":
         return BitsAndBytesReader(tensors, exact)
     raise ModelLoadError(f"config.json: the weights are quantized by {shown(method)}; supported: {SUPPORTED}")

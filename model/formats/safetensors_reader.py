@@ -42,6 +42,7 @@ class TensorInfo:
     offset: int
     nbytes: int
     path: Path
+    is_turned: bool = False  # a matrix whose columns follow each other in the file
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -123,7 +124,7 @@ def _check_layout(tensors: dict[str, TensorInfo], data_start: int, file_size: in
 
 def read_tensor(info: TensorInfo) -> Tensor:
     """The tensor in memory of its own. Raises ModelLoadError if the file has changed since."""
-    tensor = torch.empty(info.shape, dtype=info.dtype)
+    tensor = torch.empty(info.shape[::-1] if info.is_turned else info.shape, dtype=info.dtype)
     if not info.nbytes:
         return tensor
     buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy())
@@ -138,7 +139,7 @@ def read_tensor(info: TensorInfo) -> Tensor:
                 done += count
     except OSError as error:
         raise ModelLoadError(f"{info.path.name} cannot be read: {error.strerror}") from error
-    return tensor
+    return tensor.T.contiguous() if info.is_turned else tensor
 
 
 class TensorFolder:
@@ -167,16 +168,22 @@ class TensorFolder:
 
     def _part(self, name: str) -> TensorInfo | None:
         """Number 3 of the matrices that lie in one tensor, for "experts.down_proj#3.weight": the tensor is
-        experts.down_proj or experts.down_proj.weight. None if it is no such name, or not there."""
+        experts.down_proj or experts.down_proj.weight; "experts.down_proj~#3.weight": each lies there turned.
+        Of .bias it is experts.down_proj_bias, too. None if it is no such name, or not there."""
         module, mark, rest = name.partition("#")
+        is_turned, module = module.endswith("~"), module.removesuffix("~")
         if not mark:
             return None
         number, _, end = rest.partition(".")
-        whole = self.tensors.get(f"{module}.{end}", self.tensors.get(module) if end == "weight" else None)
+        names = (f"{module}.{end}", module if end == "weight" else f"{module}_{end}")
+        whole = next((self.tensors[found] for found in names if found in self.tensors), None)
         if whole is None or len(whole.shape) < 2 or not number.isdecimal() or int(number) >= whole.shape[0]:
             return None
         size = whole.nbytes // whole.shape[0]
-        return replace(whole, shape=whole.shape[1:], offset=whole.offset + int(number) * size, nbytes=size)
+        is_turned = is_turned and end == "weight" and len(whole.shape) == 3
+        shape = whole.shape[:0:-1] if is_turned else whole.shape[1:]
+        return replace(whole, shape=shape, offset=whole.offset + int(number) * size, nbytes=size,
+                       is_turned=is_turned)
 
     def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> TensorInfo:
         """The tensor's place. Raises ModelLoadError if shape or type differ from what is expected."""

@@ -192,7 +192,8 @@ def select_rows(matrix: Matrix, rows: Sequence[int]) -> Matrix:
                                     scales=shared), of(matrix.bias))
     groups = matrix.groups
     return GroupMatrix(replace(groups, codes=of(groups.codes), scales=of(groups.scales), mins=of(groups.mins),
-                               steps=of(groups.steps), min_steps=of(groups.min_steps)), of(matrix.bias))
+                               steps=of(groups.steps), min_steps=of(groups.min_steps),
+                               factors=of(groups.factors)), of(matrix.bias))
 
 
 def join(matrices: list[Matrix]) -> list[Matrix]:

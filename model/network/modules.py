@@ -138,7 +138,10 @@ def mlp_modules(mlp: Dense | Moe | None, names: Names, prefix: str, hidden: int)
     its gate."""
     def dense(of: Dense, gate_up: tuple[str, ...], down: str) -> list[Group]:
         up = (of.intermediate_size,) * (of.up_size // of.intermediate_size)
-        return [Group(_modules(prefix, gate_up, up), hidden, of.bias),
+        modules, pieces = _modules(prefix, gate_up, up), ()
+        if names.alternates_gate_up and of is not mlp and len(modules) == 1 and of.gated:
+            pieces = tuple(Piece(*modules, range(first, of.up_size, 2)) for first in (0, 1))
+        return [Group(modules, hidden, of.bias, pieces=pieces),
                 Group({prefix + down: hidden}, of.intermediate_size, of.bias)]
 
     if mlp is None:

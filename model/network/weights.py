@@ -284,7 +284,7 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
     shared = pairs.pop() if moe.shared is not None else None
 
     def numbers(is_there: bool, name: str, size: int) -> Tensor | None:
-        return reader.vector(prefix + name, size, place.device) if is_there else None
+        return reader.numbers_of(prefix + name, size, place.device) if is_there else None
 
     def norm(name: str) -> NormWeights | None:
         return load_norm(reader, prefix + name, layer.norm, hidden, names, place.device) if moe.apart \

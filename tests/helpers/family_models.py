@@ -79,6 +79,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
                                 "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
     "qwen 3 moe": ("Qwen3Moe", {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                                 "norm_topk_prob": True, "head_dim": 24}),
+    "gpt-oss": ("GptOss", {
+        **_WINDOWS, "head_dim": 16, "intermediate_size": 24, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "rope_parameters": {**_YARN, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}}),
+    "glm 4 moe": ("Glm4Moe", {
+        "head_dim": 16, "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "n_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "use_qk_norm": True,
+        "attention_bias": True, "n_group": 1, "topk_group": 1}),
+    "ernie 4.5 moe": ("Ernie4_5_Moe", {
+        "head_dim": 16, "moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 24,
+        "moe_num_shared_experts": 2}),
+    "hunyuan moe": ("HunYuanMoEV1", {"head_dim": 16, "num_experts": 5, "moe_topk": 2}),
     "deepseek 2": ("DeepseekV2", {
         **_LATENT, "n_routed_experts": 5, "n_shared_experts": 2, "q_lora_rank": None,
         "rope_parameters": {**_YARN, "mscale": 0.7, "mscale_all_dim": 0.7}, "n_group": 1, "topk_group": 1}),
@@ -89,7 +100,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
-            "glm 4.7 flash")
+            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
