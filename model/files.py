@@ -20,6 +20,11 @@ class ModelLoadError(ValueError):
     """A model cannot be loaded; the message says what is, what was expected and what to do."""
 
 
+def readable(text: str) -> str:
+    """A file's name, or what is said of one, as text that can be sent: Linux's names may hold any bytes."""
+    return text.encode(errors="replace").decode()
+
+
 def is_there(path: Path) -> bool:
     """Whether there is anything under that name, if only a link that leads nowhere: reading it says what."""
     return os.path.lexists(path)

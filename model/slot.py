@@ -23,7 +23,7 @@ from model.catalogue.places import Found
 from model.chat_model import ChatModel
 from model.config import EngineConfig
 from model.engine.request import EngineClosed
-from model.files import ModelLoadError
+from model.files import ModelLoadError, readable
 from model.kernels.errors import KernelBuildError
 from model.machine import return_freed_memory
 
@@ -307,9 +307,10 @@ class ModelSlot:
             problem = "Something broke while it was loaded; Parlor's log says more."
         finally:
             if problem:
-                _clean()
+                with contextlib.suppress(MemoryError):
+                    _clean()
             with self._changed:
-                self._settle(problem)
+                self._settle(readable(problem))
                 self._worker = None
                 self._changed.notify_all()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from model.catalogue.places import Found, Place, models_in
 from model.config import EngineConfig
-from model.files import ModelLoadError, is_there
+from model.files import ModelLoadError, is_there, readable
 from model.formats.gguf_parts import is_gguf, parts_of
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class Catalogue:
             for place in self._places:
                 found |= {one.id: one for one in models_in(place) if one.path not in paths}
             with self._lock:
+                found |= {one.id: one for one in self._extra if is_there(one.path)}  # one that came meanwhile
                 known = {key: self._entries.get(key) or Entry(one) for key, one in found.items()}
                 if known.keys() != self._entries.keys():
                     self.version += 1
@@ -165,7 +166,7 @@ class Catalogue:
         try:
             entry = Entry(found, size, self._known_machine().headers(found.path))
         except ModelLoadError as error:
-            entry = Entry(found, size, problem=str(error))
+            entry = Entry(found, size, problem=readable(str(error)))
         except Exception as error:  # one odd file must not hide the others
             log.exception("%s could not be read", found.path)
             entry = Entry(found, size, problem=f"{found.name} cannot be read: {type(error).__name__}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.files import ModelLoadError, is_there, read_json
+from model.files import ModelLoadError, is_there, read_json, readable
 from model.formats.gguf_parts import find_gguf, first_part, is_gguf, stem
 from model.model_path import find_model, model_name
 
@@ -44,6 +44,10 @@ class Found:
     path: Path
     where: str  # its path below the place, for people
     problem: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "where", "problem"):
+            object.__setattr__(self, name, readable(getattr(self, name)))
 
     @property
     def id(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.catalogue.places import OWN_FOLDER, Found, found_at
+from model.files import readable
 from model.hub.choice import Variant, choose, variants
 from model.hub.client import Hub
 from model.hub.source import HubError, Source, parse_source
@@ -125,7 +126,7 @@ class Downloads:
             self._end(phase=CANCELLED)
         except (HubError, OSError) as error:
             written = f"It cannot be written: {getattr(error, 'strerror', None) or error}"
-            self._end(phase=FAILED, problem=str(error) if isinstance(error, HubError) else written)
+            self._end(phase=FAILED, problem=readable(str(error) if isinstance(error, HubError) else written))
         except BaseException:
             log.exception("a download failed")
             self._end(phase=FAILED, problem="Something broke meanwhile; Parlor's log says more.")

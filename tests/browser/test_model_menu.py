@@ -166,6 +166,18 @@ def test_a_session_says_which_model_it_was_written_with(page, shelf, site):
     expect(page.locator("#model-line")).to_be_hidden()
 
 
+def test_a_model_that_sleeps_is_loaded_again_by_the_next_message(page, shelf, site):
+    load(shelf)
+    go_to(page, site.session(MARLOW))
+    shelf.slot.unload(sleep=True)
+    expect(page.locator(".machine-button")).to_contain_text("one · asleep")
+    expect(page.locator("#model-line")).to_be_hidden()
+    say(page, "Are you there?")
+    expect(page.locator(".message.is-last")).to_contain_text("You said: Are you there?")
+    expect(page.locator(".machine-button")).not_to_contain_text("asleep")
+    assert len(shelf.models) == 2
+
+
 def test_unloading_leaves_the_page_and_its_drafts_and_says_so(page, shelf, site, watch):
     watch.expected = ("409",)
     load(shelf)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -171,6 +173,31 @@ def test_hostile_places_are_looked_through_and_told(tmp_path):
         assert (entry.problem == "") == (name == "Good"), entry.problem
         assert "\n" not in entry.problem and "Traceback" not in entry.problem
     assert not catalogue.is_looking
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where names may hold any bytes")
+def test_names_that_are_no_text_are_listed_as_text(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xff\xfe.gguf"))
+    path.write_bytes(b"GGUF\0\0\0\0")
+    (tmp_path / "Other.gguf").write_bytes(b"GGUF\0\0\0\0")
+    _, entries = looked(Place("x", tmp_path))
+    assert set(entries) == {"M??", "Other"} and "M??.gguf: is GGUF version 0" in entries["M??"].problem
+    for entry in entries.values():
+        json.dumps([entry.found.name, entry.found.where, entry.problem], ensure_ascii=False).encode()
+
+
+def test_a_model_that_comes_while_places_are_looked_through_stays(tmp_path, monkeypatch):
+    write_file(tmp_path / "Late.gguf")
+    catalogue = Catalogue([Place("x", tmp_path / "nowhere")], ENGINE)
+    late = []
+
+    def meanwhile(_place):
+        late.append(catalogue.add(found_at(tmp_path / "Late.gguf", "x")))
+        return []
+
+    monkeypatch.setattr("model.catalogue.listing.models_in", meanwhile)
+    assert [entry.found.name for entry in catalogue.look()] == ["Late"]
+    assert catalogue.entry(late[0].found.id).is_read
 
 
 def test_a_place_that_fails_in_an_unforeseen_way_keeps_nobody_waiting(tmp_path, monkeypatch):

@@ -121,17 +121,18 @@ export function createModels(store, page) {
   /** @param {Model} model */
   const load = (model) => changeAsking(`/api/models/${model.id}/load`, `Load ${model.name}`);
 
-  /** Read the list, and again while the server still looks. */
+  /** Read the list, and again while the server still looks. Whether it answered. */
   async function read() {
     clearTimeout(timer);
     const body = await get("/api/models").catch(tell);
-    if (!body) return;
+    if (!body) return false;
     models = body.models;
     looking = body.looking;
     page.took(body.model);
-    if (!dialog) return;
+    if (!dialog) return true;
     showList();
     if (looking) timer = window.setTimeout(read, LOOK_AGAIN_MS);
+    return true;
   }
 
   function showNow() {
@@ -274,7 +275,7 @@ export function createModels(store, page) {
     /** Load the model of this name, or open the menu if that is not one. @param {string} name */
     async loadNamed(name) {
       do {
-        await read();
+        if (!(await read())) return;
         if (looking) await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
       } while (looking);
       const called = (models || []).filter((model) => model.name === name && model.fits);
