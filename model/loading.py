@@ -84,8 +84,9 @@ def _tokenizer_and_advice(path: Path) -> tuple[Tokenizer, Advice]:
     file = find_gguf(path)
     if file is not None:
         from model.formats.gguf import GgufFile
-        from model.gguf_text import tokenizer_of
+        from model.gguf_text import check_gguf_tokenizer, tokenizer_of
         gguf = GgufFile(file)
+        check_gguf_tokenizer(gguf)
         return tokenizer_of(gguf), advice_of_gguf(gguf.metadata)
     from model.text.settings import TextSettings
     from model.text.tokenizer import Tokenizer

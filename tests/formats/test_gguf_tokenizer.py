@@ -10,7 +10,8 @@ from model.files import ModelLoadError
 from model.formats.gguf import GgufFile
 from model.formats.gguf_split import SUPPORTED, split_named
 from model.formats.gguf_tokenizer import read_text
-from model.gguf_text import tokenizer_of
+from model.gguf_text import check_gguf_tokenizer, tokenizer_of
+from model.text.limited_process import ProcessLimits
 from model.text.tokenizer import Tokenizer
 from tests.helpers.gguf_files import write_gguf
 from tests.helpers.gguf_vocabularies import bpe_metadata, sentencepiece_metadata
@@ -169,3 +170,20 @@ def test_json_of_a_vocabulary_is_read_by_tokenizers_itself(tmp_path):
     text = read_text(GgufFile(path))
     assert tokenizers.Tokenizer.from_str(json.dumps(text.json)).encode("Hello world").ids
     assert text.sentencepiece is None
+
+
+def test_what_sentencepiece_reads_is_tried_in_a_process_with_limits(tmp_path):
+    """A map of characters that is none, a number of MiB in which nothing starts, and a good one."""
+    vocabulary = sentencepiece_metadata(LLAMA_SP)
+    good = GgufFile(write_gguf(tmp_path / "good.gguf", vocabulary, {}))
+    check_gguf_tokenizer(good)
+    with pytest.raises(ModelLoadError, match=r"good\.gguf: its tokenizer needs more than 1 MiB"):
+        check_gguf_tokenizer(good, ProcessLimits(seconds=60.0, memory_bytes=1 << 20))
+    spoiled = vocabulary | {"tokenizer.ggml.precompiled_charsmap": np.frombuffer(b"\xff" * 64, np.uint8)}
+    with pytest.raises(ModelLoadError, match=r"bad\.gguf"):
+        check_gguf_tokenizer(GgufFile(write_gguf(tmp_path / "bad.gguf", spoiled, {})))
+
+
+def test_a_vocabulary_for_rules_of_our_own_takes_no_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr("model.gguf_text.check_tokenizer", lambda *_: pytest.fail("it was tried"))
+    check_gguf_tokenizer(GgufFile(write_gguf(tmp_path / "m.gguf", bpe_metadata(CHATML_BYTES, "gpt-2"), {})))
