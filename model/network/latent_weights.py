@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from model.families.names import Names
 from model.families.spec import LatentAttention
-from model.formats.weights import DenseMatrix, Matrix, QuantizedMatrix, WeightReader
+from model.formats.weights import (
+    DenseMatrix,
+    Float8Matrix,
+    Matrix,
+    QuantizedMatrix,
+    RoundedMatrix,
+    WeightReader,
+)
 from model.kernels.reference.linear import dequantize
 from model.network.linear import Linear, load_linear, pack
 from model.network.modules import Group
@@ -62,7 +70,10 @@ def _numbers(matrix: Matrix) -> Tensor:
     """Inputs of a head are outputs of the stored matrix, so that groups of these would not do: float16."""
     if isinstance(matrix, DenseMatrix):
         return matrix.weight
+    if isinstance(matrix, RoundedMatrix):
+        return torch.cat(matrix.weights)
     if not isinstance(matrix, QuantizedMatrix):
-        return matrix.groups.dequantize().half()
+        parts = matrix.float8 if isinstance(matrix, Float8Matrix) else matrix.groups
+        return parts.dequantize().half()
     weight = dequantize(matrix.codes, matrix.scales, matrix.zeros, matrix.group_size).half()
     return weight if matrix.perm is None else weight[:, matrix.perm.long().argsort()]

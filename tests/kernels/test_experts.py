@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from model.kernels.errors import KernelError
+from model.kernels.float8 import Float8
 from model.kernels.groups import Groups
 from model.kernels.reference import operations as reference
 from model.kernels.routing import Routing
 from tests.helpers.kernel_libraries import LIBRARIES, is_gpu, opened
 
 HIDDEN, INNER, EXPERTS, TOP_K = 96, 40, 6, 3
-KINDS = ("q4", "q8", "f16", "bf16", "f32", "groups", "two", "act-order")
+KINDS = ("q4", "q8", "f16", "bf16", "f32", "groups", "float8", "two", "act-order")
 """two: gate and up are weights of their own, of different kinds; of some experts only."""
 
 
@@ -37,6 +38,9 @@ def packed(ops: Any, kind: str, n: int, k: int, exact: bool, bias: Tensor | None
         dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[kind]
         weight = (random(n, k) * 0.1).to(dtype)
         return [each.pack_dense(weight, bias=bias, exact=exact) for each in (ops, reference)]
+    if kind == "float8":
+        weight = Float8((random(n, k) * 0.1).to(torch.float8_e4m3fn), torch.rand(n) + 0.5, None, k)
+        return [each.pack_float8(weight, bias=bias, exact=exact) for each in (ops, reference)]
     if kind == "groups":
         codes = torch.randint(0, 16, (n, k), dtype=torch.uint8)
         scales = (torch.rand(n, k // 32) * 0.02 + 0.005).half()
