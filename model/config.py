@@ -22,6 +22,7 @@ class EngineConfig:
     threads: int | None = None        # None: the physical cores
     prefill_chunk: int | None = None  # most prompt tokens a step; None: what suits the device
     gpu_split: Sequence[float] | None = None    # GiB of each GPU to use; None: all of the first GPU
+    quantize: int | None = None       # 4 | 8: bits that plain weights are rounded to while they are loaded
     exact: bool = False               # float32 activations throughout instead of int8
     speculation: bool = True          # guess ahead by looking up what followed the same tokens before
     draft: Path | None = None         # folder of a smaller model of the same tokens that guesses instead
@@ -35,6 +36,8 @@ class EngineConfig:
                                 ("prefill_chunk", 32, 8192)):
             if getattr(self, name) is not None:
                 _in_range(name, getattr(self, name), low, high)
+        if self.quantize not in (None, 4, 8) or isinstance(self.quantize, bool):
+            raise ValueError(f"quantize is {self.quantize!r}; expected 4 or 8 bits, or nothing")
         if self.draft is not None and not self.speculation:
             raise ValueError("a draft model was given and speculation is off; expected one of the two")
         if self.gpu_split is not None:

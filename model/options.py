@@ -28,6 +28,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
                         help="how the context is kept in memory: q8 takes 53%% of fp16, q4 28%% "
                              "(default: fp16; fp32 with --exact)")
     parser.add_argument("--threads", type=_whole, help="CPU threads; default: one for each physical core")
+    parser.add_argument("--quantize", type=int, choices=(4, 8), metavar="BITS",
+                        help="round plain float weights to 4 or 8 bits while they are loaded; default: they "
+                             "stay as they are")
     parser.add_argument("--exact", action="store_true",
                         help="float32 arithmetic throughout: slower, no rounding")
     parser.add_argument("--draft", type=path_option, metavar="FOLDER",

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "groups.h"
+#include "rounding.h"
 #include "thread_team.h"
 
 #if defined(__linux__)
@@ -128,17 +129,30 @@ uint32_t load_bytes(const uint8_t* source, int64_t count) {
     return word;
 }
 
+// Which rows of a weight a source has.
+struct Rows {
+    int64_t first, count;
+
+    int64_t first_block() const { return first / kLanes; }
+    int64_t last_block() const { return (first + count + kLanes - 1) / kLanes; }
+    // The source's row of an output, or -1 if there is none.
+    int64_t of(int64_t row_block, int64_t lane) const {
+        const int64_t row = row_block * kLanes + lane - first;
+        return row < count ? row : -1;
+    }
+};
+
 // One row block: a word of four codes for each output in turn; the layout is little-endian like every machine here.
-void pack_codes(const linear_weight& w, const uint8_t* codes, int64_t row_block, uint32_t* packed) {
+void pack_codes(const linear_weight& w, const uint8_t* codes, const Rows& rows, int64_t row_block, uint32_t* packed) {
     const Block* blocks = blocks_of(w);
     const int columns = w.kind == PARLOR_LINEAR_Q4 ? 8 : 4;
     for (int64_t b = 0; b < w.num_blocks; ++b) {
         for (int column = 0; column < blocks[b].length; column += columns) {
             const int64_t left = blocks[b].filled - column;
             for (int64_t lane = 0; lane < kLanes; ++lane) {
-                const int64_t row = row_block * kLanes + lane;
+                const int64_t row = rows.of(row_block, lane);
                 uint32_t word = 0;
-                if (row < w.n) {
+                if (row >= 0) {
                     const uint8_t* source = codes + row * w.k + blocks[b].source + column;
                     word = load_bytes(source, left);
                     if (columns == 8) word |= load_bytes(source + 4, left - 4) << 4;
@@ -149,39 +163,40 @@ void pack_codes(const linear_weight& w, const uint8_t* codes, int64_t row_block,
     }
 }
 
-// [n, groups] -> [row blocks][groups][16]
+// [rows, groups] -> [row blocks][groups][16]
 template <class T>
-void pack_groups(const linear_weight& w, const T* source, int64_t groups, int64_t row_block, T* packed) {
+void pack_groups(const T* source, int64_t groups, const Rows& rows, int64_t row_block, T* packed) {
     T* target = packed + row_block * groups * kLanes;
     for (int64_t group = 0; group < groups; ++group) {
         for (int64_t lane = 0; lane < kLanes; ++lane) {
-            const int64_t row = row_block * kLanes + lane;
-            *target++ = row < w.n ? source[row * groups + group] : T{0};
+            const int64_t row = rows.of(row_block, lane);
+            *target++ = row >= 0 ? source[row * groups + group] : T{0};
         }
     }
 }
 
-// One row block of groups.h.
-void pack_units(const linear_weight& w, const uint8_t* codes, int64_t row_block, uint8_t* packed) {
-    const int64_t bytes = unit_lines(w.kind) * 64;
+// One row block of groups.h, four codes of an output at a time: a word of each line has them in its bytes.
+void pack_units(const linear_weight& w, const uint8_t* codes, const Rows& rows, int64_t row_block, uint8_t* packed) {
+    const int64_t lines = unit_lines(w.kind);
     std::memset(packed, 0, row_block_bytes(w));
-    for (int64_t lane = 0; lane < kLanes && row_block * kLanes + lane < w.n; ++lane) {
-        const uint8_t* const row = codes + (row_block * kLanes + lane) * w.k;
-        for (int64_t k = 0; k < w.k; ++k) {
-            uint8_t* line = packed + k / kGroupUnit * bytes + lane * 4 + k % 4;
-            const int quad = static_cast<int>(k % kGroupUnit) / 4;
-            int rest = row[k];
+    for (int64_t unit = 0; unit < w.k / kGroupUnit; ++unit, packed += lines * 64) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const int64_t row = rows.of(row_block, lane);
+            if (row < 0) continue;
+            uint32_t quads[kGroupUnit / 4], words[7] = {};
+            std::memcpy(quads, codes + row * w.k + unit * kGroupUnit, kGroupUnit);
+            int line = 0, shift = 0;
             if (has_nibbles(w.kind)) {
-                line[quad / 2 * 64] = static_cast<uint8_t>(line[quad / 2 * 64] | (rest & 15) << quad % 2 * 4);
-                line += 4 * 64;
-                rest >>= 4;
+                for (int q = 0; q < 8; ++q) words[line + q / 2] |= (quads[q] & 0x0F0F0F0F) << q % 2 * 4;
+                line = 4, shift = 4;
             }
             if (has_pairs(w.kind)) {
-                line[quad / 4 * 64] = static_cast<uint8_t>(line[quad / 4 * 64] | (rest & 3) << quad % 4 * 2);
-                line += 2 * 64;
-                rest >>= 2;
+                for (int q = 0; q < 8; ++q) words[line + q / 4] |= (quads[q] >> shift & 0x03030303) << q % 4 * 2;
+                line += 2, shift += 2;
             }
-            if (has_bits(w.kind)) *line = static_cast<uint8_t>(*line | (rest & 1) << quad);
+            if (has_bits(w.kind))
+                for (int q = 0; q < 8; ++q) words[line] |= (quads[q] >> shift & 0x01010101) << q;
+            for (int i = 0; i < lines; ++i) std::memcpy(packed + i * 64 + lane * 4, words + i, 4);
         }
     }
 }
@@ -197,14 +212,44 @@ void pack_values(const linear_weight& w, const T* source, int64_t row_block, int
     }
 }
 
-// Write blocks and spans to `memory`.
-void place_blocks(linear_weight& w, void* memory, const Sections& bytes) {
-    Block* block = static_cast<Block*>(memory);
-    Span* span = reinterpret_cast<Span*>(static_cast<char*>(memory) + bytes.blocks);
+// Where the parts of a quantized weight lie within `buffer`; writes its blocks and spans.
+void place_sections(linear_weight& w, const Sections& bytes, void* buffer) {
+    char* const base = static_cast<char*>(buffer);
+    char* const zeros = base + bytes.codes + bytes.scales;
+    char* const memory = zeros + bytes.zeros;
+    char* const steps = memory + bytes.blocks + bytes.spans;
+    w.codes = base;
+    w.scales = reinterpret_cast<uint16_t*>(base + bytes.codes);
+    w.zeros = zeros;
+    w.steps = bytes.steps ? reinterpret_cast<uint16_t*>(steps) : nullptr;
+    w.min_steps = bytes.min_steps ? reinterpret_cast<uint16_t*>(steps + bytes.steps) : nullptr;
+    w.factors = bytes.factors ? reinterpret_cast<float*>(steps + bytes.steps + bytes.min_steps) : nullptr;
+    w.block_scales = nullptr;
+    Block* block = reinterpret_cast<Block*>(memory);
+    Span* span = reinterpret_cast<Span*>(memory + bytes.blocks);
     w.blocks = block;
     w.spans = span;
     for_each_block(w, [&](const Block& next) { *block++ = next; });
     for_each_span(w, [&](const Span& next) { *span++ = next; });
+}
+
+void pack_quantized_rows(const linear_weight& w, const Sections& bytes, const uint8_t* codes, const uint16_t* scales,
+                         const void* zeros, const Rows& rows, void* buffer) {
+    char* const base = static_cast<char*>(buffer);
+    uint16_t* const packed_scales = reinterpret_cast<uint16_t*>(base + bytes.codes);
+    char* const packed_zeros = base + bytes.codes + bytes.scales;
+    team().parallel_for(rows.last_block() - rows.first_block(), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = rows.first_block() + begin; i < rows.first_block() + end; ++i) {
+            pack_codes(w, codes, rows, i, reinterpret_cast<uint32_t*>(base + i * row_block_bytes(w)));
+            pack_groups(scales, w.num_groups, rows, i, packed_scales);
+            if (w.zero_kind == PARLOR_ZERO_U8)
+                pack_groups(static_cast<const uint8_t*>(zeros), w.num_groups, rows, i,
+                            reinterpret_cast<uint8_t*>(packed_zeros));
+            if (w.zero_kind == PARLOR_ZERO_F16)
+                pack_groups(static_cast<const uint16_t*>(zeros), w.num_groups, rows, i,
+                            reinterpret_cast<uint16_t*>(packed_zeros));
+        }
+    });
 }
 
 }  // namespace
@@ -240,73 +285,69 @@ extern "C" int linear_pack_quantized(linear_weight* weight, const uint8_t* codes
     if (const int error = check_buffer(w, codes, buffer)) return error;
     if (!is_quantized(w) || is_grouped(w)) return PARLOR_ERROR_DTYPE;
     if (w.zero_kind != PARLOR_ZERO_ONE && !zeros) return PARLOR_ERROR_POINTER;
+    const Sections bytes = section_bytes(w);
+    place_sections(w, bytes, buffer);
+    pack_quantized_rows(w, bytes, codes, scales, zeros, {0, w.n}, buffer);
+    return PARLOR_OK;
+}
+
+extern "C" int linear_pack_groups(linear_weight* weight, int64_t first_row, int64_t num_rows, const uint8_t* codes,
+                                  const void* scales, const void* mins, const uint16_t* steps, const uint16_t* min_steps,
+                                  const float* factors, void* buffer, void*) {
+    if (!weight || !scales) return PARLOR_ERROR_POINTER;
+    linear_weight& w = *weight;
+    if (const int error = check(w)) return error;
+    if (const int error = check_buffer(w, codes, buffer)) return error;
+    if (!is_quantized(w) || (!is_grouped(w) && w.zero_kind != PARLOR_ZERO_ONE)) return PARLOR_ERROR_DTYPE;
+    const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
+    if ((has_mins && !mins) || (has_steps(w) && (!steps || (has_mins && !min_steps)))) return PARLOR_ERROR_POINTER;
+    if (is_grouped(w) && has_factors(w) && !factors) return PARLOR_ERROR_POINTER;
+    if (first_row < 0 || first_row % kLanes || num_rows < 1 || num_rows > w.n - first_row ||
+        (num_rows % kLanes && first_row + num_rows != w.n))
+        return PARLOR_ERROR_SIZE;
 
     const Sections bytes = section_bytes(w);
-    char* const base = static_cast<char*>(buffer);
-    uint16_t* const packed_scales = reinterpret_cast<uint16_t*>(base + bytes.codes);
-    char* const packed_zeros = base + bytes.codes + bytes.scales;
-    place_blocks(w, packed_zeros + bytes.zeros, bytes);
-    w.codes = base;
-    w.scales = packed_scales;
-    w.zeros = packed_zeros;
-    w.steps = w.min_steps = nullptr;
-    w.factors = w.block_scales = nullptr;
-    team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-            pack_codes(w, codes, i, reinterpret_cast<uint32_t*>(base + i * row_block_bytes(w)));
-            pack_groups(w, scales, w.num_groups, i, packed_scales);
-            if (w.zero_kind == PARLOR_ZERO_U8)
-                pack_groups(w, static_cast<const uint8_t*>(zeros), w.num_groups, i, reinterpret_cast<uint8_t*>(packed_zeros));
-            if (w.zero_kind == PARLOR_ZERO_F16)
-                pack_groups(w, static_cast<const uint16_t*>(zeros), w.num_groups, i,
-                            reinterpret_cast<uint16_t*>(packed_zeros));
+    const Rows rows{first_row, num_rows};
+    place_sections(w, bytes, buffer);
+    if (!is_grouped(w)) {
+        pack_quantized_rows(w, bytes, codes, static_cast<const uint16_t*>(scales), nullptr, rows, buffer);
+        return PARLOR_OK;
+    }
+    uint8_t* const base = static_cast<uint8_t*>(buffer);
+    uint8_t* const packed_scales = base + bytes.codes;
+    uint8_t* const packed_mins = packed_scales + bytes.scales;
+    uint16_t* const packed_steps = reinterpret_cast<uint16_t*>(packed_mins + bytes.zeros + bytes.blocks + bytes.spans);
+    uint16_t* const packed_min_steps = packed_steps + bytes.steps / 2;
+    float* const packed_factors = reinterpret_cast<float*>(packed_min_steps + bytes.min_steps / 2);
+    const float unit = w.scale_kind == PARLOR_SCALE_E4M3 ? kE4M3Factor : 1.0f;
+    const auto pack = [&](const void* source, uint8_t* packed, int64_t i) {
+        if (w.scale_kind != PARLOR_SCALE_F16)
+            return pack_groups(static_cast<const uint8_t*>(source), w.num_groups, rows, i, packed);
+        pack_groups(static_cast<const uint16_t*>(source), w.num_groups, rows, i, reinterpret_cast<uint16_t*>(packed));
+    };
+    team().parallel_for(rows.last_block() - rows.first_block(), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = rows.first_block() + begin; i < rows.first_block() + end; ++i) {
+            pack_units(w, codes, rows, i, base + i * row_block_bytes(w));
+            pack(scales, packed_scales, i);
+            if (has_mins) pack(mins, packed_mins, i);
+            if (has_steps(w)) pack_groups(steps, num_steps_of(w), rows, i, packed_steps);
+            if (has_steps(w) && has_mins) pack_groups(min_steps, num_steps_of(w), rows, i, packed_min_steps);
+            for (int64_t lane = 0; has_factors(w) && lane < kLanes; ++lane) {
+                const int64_t row = rows.of(i, lane);
+                packed_factors[i * kLanes + lane] = row >= 0 ? factors[row] * unit : 0.0f;
+            }
         }
     });
     return PARLOR_OK;
 }
 
-extern "C" int linear_pack_groups(linear_weight* weight, const uint8_t* codes, const void* scales, const void* mins,
-                                  const uint16_t* steps, const uint16_t* min_steps, const float* factors, void* buffer,
-                                  void*) {
-    if (!weight || !scales) return PARLOR_ERROR_POINTER;
-    linear_weight& w = *weight;
-    if (const int error = check(w)) return error;
-    if (const int error = check_buffer(w, codes, buffer)) return error;
-    if (!is_grouped(w)) return PARLOR_ERROR_DTYPE;
-    const bool has_mins = w.zero_kind == PARLOR_ZERO_MIN;
-    if ((has_mins && !mins) || (has_steps(w) && (!steps || (has_mins && !min_steps)))) return PARLOR_ERROR_POINTER;
-    if (has_factors(w) && !factors) return PARLOR_ERROR_POINTER;
-
-    const Sections bytes = section_bytes(w);
-    uint8_t* const base = static_cast<uint8_t*>(buffer);
-    uint8_t* const packed_scales = base + bytes.codes;
-    uint8_t* const packed_mins = packed_scales + bytes.scales;
-    place_blocks(w, packed_mins + bytes.zeros, bytes);
-    uint16_t* const packed_steps = reinterpret_cast<uint16_t*>(packed_mins + bytes.zeros + bytes.blocks + bytes.spans);
-    uint16_t* const packed_min_steps = packed_steps + bytes.steps / 2;
-    float* const packed_factors = reinterpret_cast<float*>(packed_min_steps + bytes.min_steps / 2);
-    w.codes = base;
-    w.scales = reinterpret_cast<uint16_t*>(packed_scales);
-    w.zeros = packed_mins;
-    w.steps = packed_steps;
-    w.min_steps = packed_min_steps;
-    w.factors = has_factors(w) ? packed_factors : nullptr;
-    w.block_scales = nullptr;
-    const float unit = w.scale_kind == PARLOR_SCALE_E4M3 ? kE4M3Factor : 1.0f;
-    const auto pack = [&](const void* source, uint8_t* packed, int64_t i) {
-        if (w.scale_kind != PARLOR_SCALE_F16) return pack_groups(w, static_cast<const uint8_t*>(source), w.num_groups, i, packed);
-        pack_groups(w, static_cast<const uint16_t*>(source), w.num_groups, i, reinterpret_cast<uint16_t*>(packed));
-    };
-    team().parallel_for(row_blocks_of(w), [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-            pack_units(w, codes, i, base + i * row_block_bytes(w));
-            pack(scales, packed_scales, i);
-            if (has_mins) pack(mins, packed_mins, i);
-            if (has_steps(w)) pack_groups(w, steps, num_steps_of(w), i, packed_steps);
-            if (has_steps(w) && has_mins) pack_groups(w, min_steps, num_steps_of(w), i, packed_min_steps);
-            for (int64_t row = i * kLanes; has_factors(w) && row < (i + 1) * kLanes; ++row)
-                packed_factors[row] = row < w.n ? factors[row] * unit : 0.0f;
-        }
+extern "C" int linear_round(const float* values, int64_t num_groups, int bits, uint8_t* codes, float* scales, void*) {
+    if (num_groups < 0) return PARLOR_ERROR_SIZE;
+    if (bits != 4 && bits != 8) return PARLOR_ERROR_VALUE;
+    if (num_groups && (!values || !codes || !scales)) return PARLOR_ERROR_POINTER;
+    team().parallel_for(num_groups, [&](int64_t begin, int64_t end, int) {
+        PARLOR_PICK(round_groups)(values + begin * kRoundedGroup, end - begin, bits, codes + begin * kRoundedGroup,
+                                  scales + begin);
     });
     return PARLOR_OK;
 }

@@ -14,12 +14,12 @@ import torch
 from model.config import EngineConfig
 from model.devices import cuda_problem, default_prefill_chunk
 from model.files import ModelLoadError
-from model.formats.checkpoint import open_model
 from model.machine import free_memory
 from model.memory.plan import MemoryPlan, plan_memory
 from model.memory.spread import scratch_bytes
 from model.model_config import ModelConfig
 from model.model_path import find_model
+from model.network.opening import open_for
 from model.network.place import Place
 from model.network.weights import weight_infos
 
@@ -63,7 +63,7 @@ class Machine:
         engine = self._engine
         path = find_model(path)
         try:
-            config, reader = open_model(path, engine.exact)
+            config, reader = open_for(path, engine)
             infos = weight_infos(reader, config, engine.exact, keeps_groups=not self._gpus)
         except ModelLoadError:
             raise

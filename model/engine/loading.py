@@ -18,12 +18,12 @@ from model.engine.draft_loading import DraftFolder
 from model.engine.engine import Engine
 from model.engine.ngram import NgramDrafter
 from model.engine.speculation import Drafter
-from model.formats.checkpoint import open_model
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
 from model.machine import physical_cores, return_freed_memory
 from model.memory.spread import spread
 from model.model_config import ModelConfig
+from model.network.opening import open_for
 from model.network.place import Place
 from model.network.step import Sizes
 from model.network.transformer import Transformer
@@ -59,7 +59,7 @@ def load_engine(path: Path, config: EngineConfig | None = None, progress: Progre
     Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
     """
     config = config or EngineConfig()
-    model, reader = open_model(path, config.exact)
+    model, reader = open_for(path, config)
     model = replace(model, name=name or model.name)
     return _assembled(reader, model, config, progress, places, report)
 
@@ -85,6 +85,8 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     draft_bytes = draft.nbytes(config, config.max_seq_len or model.spec.max_positions, chunk) if draft else 0
     plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
     lines = [*plan.lines(), *(["of this model its text part alone is loaded"] if model.is_text_part else [])]
+    if config.quantize is not None:
+        lines.append(f"float weights are rounded to {config.quantize} bits while they are loaded")
     widening = sum(info.nbytes for info in infos) / max(1, reader.stored_bytes)
     if reader.stored_bytes and widening > _TOLD_WIDENING:
         lines.append(f"the weights take {widening:.2f} times their size in the file")

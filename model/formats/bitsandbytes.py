@@ -23,7 +23,7 @@ from model.formats.plain import FLOATS
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import CPU, GroupMatrix, Matrix, MatrixInfo, QuantizedMatrix
 from model.formats.widened import WideningReader
-from model.kernels.groups import TABLE_ZEROS, Groups
+from model.kernels.groups import TABLE_ZEROS, GroupRows, Groups
 
 _STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
 _MAX_STATE = 4096
@@ -132,8 +132,8 @@ class BitsAndBytesReader(WideningReader):
             largest = float(factors.abs().max()) or 1.0  # so that none is too small for float16
             scales = (factors / largest).to(torch.float16).view(n, k // size)
             outputs = torch.full((n,), step * largest, device=device)
-            return GroupMatrix(Groups(codes, 4, size, scales, table=table, factors=outputs),
-                               self.bias(name, n, device))
+            groups = Groups(codes, 4, size, scales, table=table, factors=outputs)
+            return GroupMatrix(GroupRows.of(groups), self.bias(name, n, device))
         values = values.to(device)
 
         def numbers(first: int, last: int) -> Tensor:

@@ -25,7 +25,7 @@ from model.formats.plain import FLOATS
 from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import CPU, GroupMatrix, Matrix, MatrixInfo, QuantizedMatrix
 from model.formats.widened import WideningReader
-from model.kernels.groups import Groups
+from model.kernels.groups import GroupRows, Groups
 
 _BLOCK = (128, 128)
 _FP4_GROUP = 16
@@ -176,5 +176,6 @@ class CompressedTensorsReader(WideningReader):
         packed = self.folder.read(codes_name).to(device)
         codes = torch.stack((packed & 15, packed >> 4), -1).view(n, k)
         factors = torch.full((n,), factor / 2, device=device)  # 2: the table has twice the numbers
-        return GroupMatrix(Groups(codes, 4, _FP4_GROUP, self.folder.read(name + ".weight_scale").to(device),
-                                  table=FP4_VALUES, factors=factors), self.bias(name, n, device))
+        scales = self.folder.read(name + ".weight_scale").to(device)
+        groups = Groups(codes, 4, _FP4_GROUP, scales, table=FP4_VALUES, factors=factors)
+        return GroupMatrix(GroupRows.of(groups), self.bias(name, n, device))

@@ -57,9 +57,11 @@ class GgufTensor:
     def nbytes(self) -> int:
         return self.rows * self.row_bytes
 
-    def read(self) -> Tensor:
-        """uint8 [rows, row_bytes]: the blocks as they are in the file."""
-        return read_tensor(TensorInfo(torch.uint8, (self.rows, self.row_bytes), self.offset, self.nbytes,
+    def read(self, first: int = 0, last: int | None = None) -> Tensor:
+        """uint8 [last - first, row_bytes]: the blocks of these rows, or of all, as they are in the file."""
+        count = (self.rows if last is None else last) - first
+        offset = self.offset + first * self.row_bytes
+        return read_tensor(TensorInfo(torch.uint8, (count, self.row_bytes), offset, count * self.row_bytes,
                                       self.path))
 
 

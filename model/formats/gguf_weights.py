@@ -13,6 +13,7 @@ from model.files import ModelLoadError
 from model.formats.ggml_types import SUPPORTED
 from model.formats.gguf import GgufFile, GgufTensor
 from model.formats.weights import CPU, DenseMatrix, GroupMatrix, Matrix, MatrixInfo
+from model.kernels.groups import GroupRows, Groups
 
 _DENSE_KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -58,24 +59,33 @@ class GgufReader:
         tensor = self._checked(name + ".weight", (n, k))
         if tensor.type.dtype is not None:
             return MatrixInfo(_DENSE_KINDS[tensor.type.dtype], tensor.nbytes)
-        one_row = tensor.type.groups(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8))
-        info = GroupMatrix(one_row, None).info
+        info = GroupMatrix(self._group_rows(tensor, name), None).info
         assert info.widened is not None
-        return MatrixInfo(info.kind, n * info.nbytes, MatrixInfo(info.widened.kind, n * info.widened.nbytes))
+        return info
 
     def matrix(self, name: str, n: int, k: int, device: torch.device = CPU) -> Matrix:
         tensor = self._checked(name + ".weight", (n, k))
-        raw = tensor.read().to(device)
         bias = self._bias(name, n, device)
         if tensor.type.dtype is not None:
-            return DenseMatrix(_check_finite(tensor, raw.view(tensor.type.dtype)), bias)
-        groups = tensor.type.groups(raw)
-        if groups.factors is not None and self.has_tensor(name + ".scale"):
-            groups = replace(groups, factors=groups.factors * self._factor(name + ".scale").to(device))
-        for part in groups.numbers:
-            if part.is_floating_point():
-                _check_finite(tensor, part)
-        return GroupMatrix(groups, bias)
+            return DenseMatrix(_check_finite(tensor, tensor.read().to(device).view(tensor.type.dtype)), bias)
+        return GroupMatrix(self._group_rows(tensor, name, device), bias)
+
+    def _group_rows(self, tensor: GgufTensor, name: str, device: torch.device = CPU) -> GroupRows:
+        """Reads nothing of the weights before they are asked for."""
+        factor = self._factor(name + ".scale")
+
+        def unpacked(raw: Tensor) -> Groups:
+            groups = tensor.type.groups(raw)
+            return groups if groups.factors is None else replace(groups, factors=groups.factors * factor)
+
+        def read(first: int, last: int) -> Groups:
+            groups = unpacked(tensor.read(first, last).to(device))
+            for part in groups.numbers:
+                if part.is_floating_point():
+                    _check_finite(tensor, part)
+            return groups
+
+        return GroupRows(tensor.rows, unpacked(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8)), read)
 
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         tensor = self._checked(name, (n,))
@@ -99,13 +109,13 @@ class GgufReader:
     def table(self, name: str, rows: int, columns: int, device: torch.device = CPU) -> Tensor:
         """Blocks become numbers, a part at a time."""
         tensor = self._checked(name, (rows, columns))
-        raw = tensor.read()
         if tensor.type.dtype is not None:
-            return raw.view(tensor.type.dtype).to(device)
+            return tensor.read().view(tensor.type.dtype).to(device)
         table = torch.empty(rows, columns, dtype=self._table_dtype, device=device)
         step = max(1, (8 << 20) // columns)
         for first in range(0, rows, step):
-            table[first:first + step] = tensor.type.dequantize(raw[first:first + step])
+            last = min(rows, first + step)
+            table[first:last] = tensor.type.dequantize(tensor.read(first, last))
         return table
 
     def _checked(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
@@ -117,10 +127,12 @@ class GgufReader:
             raise ModelLoadError(f"{where} is {list(tensor.shape)}; expected {list(shape)}")
         return tensor
 
-    def _factor(self, name: str) -> Tensor:
+    def _factor(self, name: str) -> float:
         """What all weights of a matrix are multiplied by, beside the scales of NVFP4."""
+        if not self.has_tensor(name):
+            return 1.0
         tensor = self._checked(name, (1,))
-        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(1))
+        return float(_check_finite(tensor, tensor.type.dequantize(tensor.read())))
 
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         bias = name + ".bias"

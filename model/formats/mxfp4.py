@@ -15,7 +15,7 @@ from model.files import ModelLoadError
 from model.formats.ggml_types import FP4_VALUES
 from model.formats.plain import PlainReader
 from model.formats.weights import CPU, GroupMatrix, Matrix, MatrixInfo
-from model.kernels.groups import Groups
+from model.kernels.groups import GroupRows, Groups
 
 _GROUP = 32
 _NO_NUMBER = 255
@@ -50,8 +50,8 @@ class Mxfp4Reader(PlainReader):
             raise ModelLoadError(f"tensor {_part(name, 'scales')} holds NaN; expected numbers. Download the "
                                  "file again, or convert the model anew.")
         halves = torch.full((n,), 0.5, device=device)  # the table has twice the numbers
-        return GroupMatrix(Groups(codes, 4, _GROUP, scales.view(torch.float8_e8m0fnu), table=FP4_VALUES,
-                                  factors=halves), self.bias(name, n, device))
+        groups = Groups(codes, 4, _GROUP, scales.view(torch.float8_e8m0fnu), table=FP4_VALUES, factors=halves)
+        return GroupMatrix(GroupRows.of(groups), self.bias(name, n, device))
 
     def _check(self, name: str, n: int, k: int) -> None:
         if k % _GROUP:

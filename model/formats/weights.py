@@ -6,7 +6,7 @@ nothing of files or kernels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.float8 import OUTPUTS, Float8
-from model.kernels.groups import Groups
+from model.kernels.groups import GroupRows, Groups, stacked
 
 CPU = torch.device("cpu")
 _PADDED_GROUP = 32     # columns that a smaller group takes where it is widened
@@ -52,23 +52,28 @@ class QuantizedMatrix:
 
 @dataclass(frozen=True)
 class GroupMatrix:
-    """A weight in small groups; bias float32 [n] or None."""
+    """A weight in small groups, read as it is packed; bias float32 [n] or None."""
 
-    groups: Groups
+    rows: GroupRows
     bias: Tensor | None
 
     @property
     def n(self) -> int:
-        return len(self.groups.codes)
+        return self.rows.n
+
+    @property
+    def groups(self) -> Groups:
+        """All of it."""
+        return self.rows.read(0, self.n)
 
     @property
     def kind(self) -> str:
         """As the kernels name it."""
-        return self.groups.kind
+        return self.rows.first.kind
 
     @property
     def info(self) -> MatrixInfo:
-        groups, k = self.groups, self.groups.codes.shape[1]
+        groups, k = self.rows.first, self.rows.k
         bits, count = groups.widened_bits, k // groups.size
         if bits == 16:
             return MatrixInfo(groups.kind, self.n * self.row_bytes, MatrixInfo("f16", self.n * k * 2))
@@ -79,9 +84,8 @@ class GroupMatrix:
     @property
     def row_bytes(self) -> int:
         """What a row takes in memory, once it is packed."""
-        groups = self.groups
-        numbers = sum(part.nbytes for part in groups.numbers)
-        return (groups.codes.shape[1] * groups.bits // 8) + numbers // self.n
+        groups = self.rows.first
+        return self.rows.k * groups.bits // 8 + sum(part.nbytes for part in groups.numbers)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,29 @@ class Float8Matrix:
         return len(self.float8.values)
 
 
-Matrix = DenseMatrix | QuantizedMatrix | GroupMatrix | Float8Matrix
+@dataclass(frozen=True)
+class RoundedMatrix:
+    """Dense weights [., k], one above the other, that will be codes of `bits`; bias float32 [n] or None."""
+
+    weights: tuple[Tensor, ...]
+    bits: int
+    bias: Tensor | None
+
+    @property
+    def n(self) -> int:
+        return sum(len(weight) for weight in self.weights)
+
+    def rows(self, round_groups: Callable[[Tensor, int], Groups]) -> GroupRows:
+        """round_groups(float32 [m, k], bits): some rows of it."""
+        def rows_of(weight: Tensor) -> GroupRows:
+            first = round_groups(weight[:1].float(), self.bits)
+            return GroupRows(len(weight), first,
+                             lambda first, last: round_groups(weight[first:last].float(), self.bits))
+
+        return stacked([rows_of(weight) for weight in self.weights])
+
+
+Matrix = DenseMatrix | QuantizedMatrix | GroupMatrix | Float8Matrix | RoundedMatrix
 
 
 @dataclass(frozen=True)
@@ -190,10 +216,9 @@ def select_rows(matrix: Matrix, rows: Sequence[int]) -> Matrix:
         shared = float8.scales[(blocks[:, 0] // OUTPUTS).to(float8.scales.device)]
         return Float8Matrix(replace(float8, values=of(float8.values), factors=of(float8.factors),
                                     scales=shared), of(matrix.bias))
-    groups = matrix.groups
-    return GroupMatrix(replace(groups, codes=of(groups.codes), scales=of(groups.scales), mins=of(groups.mins),
-                               steps=of(groups.steps), min_steps=of(groups.min_steps),
-                               factors=of(groups.factors)), of(matrix.bias))
+    if isinstance(matrix, RoundedMatrix):
+        return replace(matrix, weights=(of(torch.cat(matrix.weights)),), bias=of(matrix.bias))
+    return GroupMatrix(GroupRows.of(matrix.groups.chosen(index)), of(matrix.bias))
 
 
 def join(matrices: list[Matrix]) -> list[Matrix]:
@@ -215,17 +240,13 @@ def _fits(a: Matrix, b: Matrix) -> bool:
                                           and torch.equal(a.perm, b.perm))
         return same_order and (a.bits, a.group_size) == (b.bits, b.group_size)
     if isinstance(a, GroupMatrix) and isinstance(b, GroupMatrix):
-        return _form(a.groups) == _form(b.groups)
+        return a.rows.first.form == b.rows.first.form
+    if isinstance(a, RoundedMatrix) and isinstance(b, RoundedMatrix):
+        return a.bits == b.bits
     if isinstance(a, Float8Matrix) and isinstance(b, Float8Matrix):
         is_whole = a.float8.scales is None or a.n % OUTPUTS == 0
         return is_whole and a.float8.size == b.float8.size
     return False
-
-
-def _form(groups: Groups) -> tuple[object, ...]:
-    """What must agree between weights that are packed as one."""
-    return (groups.bits, groups.size, groups.zero, groups.table, groups.scales.dtype, groups.mins is None,
-            groups.steps is None)
 
 
 def _stacked(a: Matrix, b: Matrix) -> Matrix:
@@ -233,7 +254,9 @@ def _stacked(a: Matrix, b: Matrix) -> Matrix:
     if isinstance(a, DenseMatrix) and isinstance(b, DenseMatrix):
         return DenseMatrix(torch.cat((a.weight, b.weight)), bias)
     if isinstance(a, GroupMatrix) and isinstance(b, GroupMatrix):
-        return GroupMatrix(_stacked_groups(a.groups, b.groups), bias)
+        return GroupMatrix(stacked((a.rows, b.rows)), bias)
+    if isinstance(a, RoundedMatrix) and isinstance(b, RoundedMatrix):
+        return RoundedMatrix((*a.weights, *b.weights), a.bits, bias)
     if isinstance(a, Float8Matrix) and isinstance(b, Float8Matrix):
         return Float8Matrix(_stacked_float8(a.float8, b.float8), bias)
     assert isinstance(a, QuantizedMatrix) and isinstance(b, QuantizedMatrix)
@@ -241,19 +264,11 @@ def _stacked(a: Matrix, b: Matrix) -> Matrix:
                            torch.cat((a.zeros, b.zeros)), a.group_size, a.bits, a.perm, bias)
 
 
-def _stacked_groups(a: Groups, b: Groups) -> Groups:
-    return replace(a, codes=torch.cat((a.codes, b.codes)), scales=torch.cat((a.scales, b.scales)),
-                   mins=_both(a.mins, b.mins), steps=_both(a.steps, b.steps),
-                   min_steps=_both(a.min_steps, b.min_steps), factors=_both(a.factors, b.factors))
-
-
 def _stacked_float8(a: Float8, b: Float8) -> Float8:
-    return Float8(torch.cat((a.values, b.values)), torch.cat((a.factors, b.factors)),
-                  _both(a.scales, b.scales), a.size)
-
-
-def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else torch.cat((a, b))
+    scales = None
+    if a.scales is not None and b.scales is not None:
+        scales = torch.cat((a.scales, b.scales))
+    return Float8(torch.cat((a.values, b.values)), torch.cat((a.factors, b.factors)), scales, a.size)
 
 
 def _stacked_bias(a: Matrix, b: Matrix) -> Tensor | None:

@@ -13,7 +13,6 @@ from typing import Any, cast
 from model.config import EngineConfig
 from model.devices import default_prefill_chunk
 from model.files import ModelLoadError
-from model.formats.checkpoint import open_model
 from model.formats.gguf import GgufFile
 from model.formats.gguf_parts import find_gguf
 from model.formats.gguf_weights import GgufReader
@@ -24,6 +23,7 @@ from model.machine import free_memory, readable_size
 from model.memory.spread import spread
 from model.model_config import ModelConfig
 from model.model_path import find_model
+from model.network.opening import open_for
 from model.network.place import Place
 from model.network.weights import weight_infos
 from model.text.tokenizer import Tokenizer
@@ -70,7 +70,7 @@ def inspect_model(path: Path, engine: EngineConfig | None = None) -> Report:
         if advice:
             report.add("sampling", f"as the model's authors advise: {', '.join(advice)}")
     try:
-        config, reader = open_model(path, engine.exact)
+        config, reader = open_for(path, engine)
         _tell_config(report, config)
         _tell_weights(report, config, reader, engine)
     except ModelLoadError as error:

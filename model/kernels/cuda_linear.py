@@ -19,9 +19,10 @@ from torch import Tensor
 
 from model.kernels.crossover import ROWS, Crossovers, find_crossover
 from model.kernels.float8 import Float8, check_float8
-from model.kernels.groups import Groups, check_groups
+from model.kernels.groups import GroupRows, Groups, check_groups
 from model.kernels.linear import LinearOperations, LinearWeight, WeightStruct
 from model.kernels.linear_checks import EPILOGUES, check_linear
+from model.kernels.rounding import round_groups
 
 SCRATCH_BYTES = 256 << 20
 """Of a weight that is dequantized, this much at a time."""
@@ -53,6 +54,13 @@ class CudaLinearOperations(LinearOperations):
             return self.pack_dense(wide, bias, exact)
         codes, scales, zeros, bits = wide
         return self.pack_linear(codes, scales, zeros, groups.size, bits, None, bias, exact)
+
+    def round_groups(self, values: Tensor, bits: int) -> Groups:
+        return round_groups(values, bits)
+
+    def pack_group_rows(self, rows: GroupRows, bias: Tensor | None = None,
+                        exact: bool = False) -> LinearWeight:
+        return self.pack_groups(rows.read(0, rows.n), bias, exact)
 
     def pack_float8(self, weight: Float8, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
         """They become float16, or float32 if that is exact."""

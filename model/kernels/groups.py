@@ -6,7 +6,8 @@ them, or codes into a table, as FP4 and NF4 have them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ TABLE_ZEROS = {"t4": 1 << 7, "w4": 1 << 14}
 """Added to the values of a table, so that none is negative: of 8 bits, and of 15."""
 SCALE_KINDS = (torch.float16, torch.int8, torch.float8_e8m0fnu, torch.float8_e4m3fn)
 """In the order of PARLOR_SCALE_* in kernels.h."""
+_PARTS = ("codes", "scales", "mins", "steps", "min_steps", "factors")
+"""Of Groups, a row for each output."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class Groups:
         """All that is kept beside the codes."""
         parts = (self.scales, self.mins, self.steps, self.min_steps, self.factors)
         return tuple(part for part in parts if part is not None)
+
+    def rows(self, first: int, last: int) -> Groups:
+        """The outputs first .. last - 1."""
+        return self._each(lambda part: part[first:last])
+
+    def chosen(self, outputs: Tensor) -> Groups:
+        """These outputs, in this order. outputs: int64 [m]"""
+        return self._each(lambda part: part[outputs.to(part.device)])
+
+    def _each(self, of: Callable[[Tensor], Tensor]) -> Groups:
+        return replace(self, **{name: of(part) for name in _PARTS
+                                if (part := getattr(self, name)) is not None})
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What must agree between weights that are packed as one."""
+        return (self.bits, self.size, self.zero, self.table, self.scales.dtype, self.mins is None,
+                self.codes.shape[1])
 
     def dequantize(self) -> Tensor:
         """float32 [n, k], as ggml computes it: scale * step first."""
@@ -110,6 +131,45 @@ class Groups:
         if steps is None:
             return numbers.float()
         return numbers.float() * steps.float().repeat_interleave(STEP_COLUMNS // self.size, 1)
+
+
+@dataclass(frozen=True)
+class GroupRows:
+    """A weight [n, k] that is never there as a whole: its rows are read as they are packed."""
+
+    n: int
+    first: Groups                        # of one row: what all have in common
+    read: Callable[[int, int], Groups]   # read(first, last): those rows
+
+    @property
+    def k(self) -> int:
+        return self.first.codes.shape[1]
+
+    @classmethod
+    def of(cls, groups: Groups) -> GroupRows:
+        return cls(len(groups.codes), groups.rows(0, 1), groups.rows)
+
+
+def stacked(parts: Sequence[GroupRows]) -> GroupRows:
+    """The rows of weights of one form, one after the other."""
+    def read(first: int, last: int) -> Groups:
+        found, start = [], 0
+        for part in parts:
+            begin, end = max(first - start, 0), min(last - start, part.n)
+            if begin < end:
+                found.append(part.read(begin, end))
+            start += part.n
+        return found[0] if len(found) == 1 else _joined(found)
+
+    return GroupRows(sum(part.n for part in parts), parts[0].first, read)
+
+
+def _joined(found: Sequence[Groups]) -> Groups:
+    def all_of(name: str) -> Tensor | None:
+        parts = [part for groups in found if (part := getattr(groups, name)) is not None]
+        return torch.cat(parts) if parts else None
+
+    return replace(found[0], **{name: all_of(name) for name in _PARTS})
 
 
 def check_groups(groups: Groups) -> None:

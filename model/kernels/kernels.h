@@ -305,15 +305,26 @@ PARLOR_API int linear_pack_quantized(
     const uint16_t* scales,        /* float16 [n, groups] */
     const void* zeros,             /* uint8 or float16 [n, groups] by zero_kind; unused for PARLOR_ZERO_ONE */
     void* buffer, void* stream);
+/* Some rows of a weight of PARLOR_LINEAR_G*, _T4 or _W4, or of _Q4 or _Q8 with one zero point; the weight is there once all have
+ * been packed. On the CPU only. */
 PARLOR_API int linear_pack_groups(
-    struct linear_weight* weight,  /* as linear_plan() left it, of PARLOR_LINEAR_G*, _T4 or _W4 */
-    const uint8_t* codes,          /* [n, k] one code a byte */
-    const void* scales,            /* [n, groups], by scale_kind float16 or bytes */
-    const void* mins,              /* float16 or uint8 [n, groups], or null */
-    const uint16_t* steps,         /* float16 [n, k / 256], or null */
+    struct linear_weight* weight,  /* as linear_plan() left it */
+    int64_t first_row,             /* a multiple of 16 */
+    int64_t num_rows,              /* m: another one, but for the last rows */
+    const uint8_t* codes,          /* [m, k] one code a byte */
+    const void* scales,            /* [m, groups], by scale_kind float16 or bytes */
+    const void* mins,              /* float16 or uint8 [m, groups], or null */
+    const uint16_t* steps,         /* float16 [m, k / 256], or null */
     const uint16_t* min_steps,     /* the same */
-    const float* factors,          /* [n], or null */
+    const float* factors,          /* [m], or null */
     void* buffer, void* stream);
+/* Round to codes around 2^(bits - 1) with the scale that loses least, see model/kernels/rounding.py. On the CPU only. */
+PARLOR_API int linear_round(
+    const float* values,           /* [num_groups, 32] */
+    int64_t num_groups, int bits,  /* 4 or 8 */
+    uint8_t* codes,                /* [num_groups, 32] */
+    float* scales,                 /* [num_groups], each a float16 number */
+    void* stream);
 PARLOR_API int linear_pack_dense(
     struct linear_weight* weight,
     const void* values,            /* [n, k] float16, bfloat16 or float32 by kind */

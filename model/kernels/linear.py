@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.kernels.binding import Library
 from model.kernels.float8 import Float8, check_float8
-from model.kernels.groups import SCALE_KINDS, TABLE_ZEROS, Groups, check_groups
+from model.kernels.groups import SCALE_KINDS, TABLE_ZEROS, GroupRows, Groups, check_groups
 from model.kernels.linear_checks import (
     DENSE_KINDS,
     EPILOGUES,
@@ -26,6 +26,7 @@ from model.kernels.linear_checks import (
     check_perm_and_bias,
     check_quantized,
 )
+from model.kernels.rounding import SIZE, check_rounded
 
 KINDS = ("q4", "q8", "f16", "bf16", "f32", "g2", "g3", "g4", "g5", "g6", "t4", "w4", "f8")
 """In the order of PARLOR_LINEAR_* in kernels.h."""
@@ -35,6 +36,10 @@ ALIGNMENT = 64
 HUGE_PAGE = 2 << 20
 ARENA_BYTES = 64 << 20
 """Weights share buffers of this size, so that small ones lie on huge pages too."""
+ROW_UNIT = 16
+"""Rows that are packed together."""
+CODES_AT_A_TIME = 1 << 19
+"""That are unpacked before they are packed: few enough for a cache."""
 
 
 class WeightStruct(ctypes.Structure):
@@ -125,20 +130,36 @@ class LinearOperations:
         Raises ValueError if the parts do not fit together.
         """
         check_groups(groups)
-        codes = groups.codes
-        if groups.is_plain:
-            zeros = torch.full(groups.scales.shape, groups.zero, dtype=torch.uint8, device=codes.device)
-            return self.pack_linear(codes, groups.scales, zeros, groups.size, groups.bits, None, bias, exact)
-        check_perm_and_bias(*codes.shape, None, bias)
-        struct = _new_struct(codes, groups.kind, exact, bias, None)
-        struct.group_size, struct.scale_kind = groups.size, SCALE_KINDS.index(groups.scales.dtype)
-        struct.zero_kind, struct.zero = (ZERO_ONE, groups.zero) if groups.mins is None else (ZERO_MIN, 0)
-        if groups.table is not None:
-            struct.zero = TABLE_ZEROS[groups.kind]
-            struct.table = (ctypes.c_uint16 * 16)(*(value + struct.zero for value in groups.table))
-        parts = (codes, groups.scales, groups.mins, groups.steps, groups.min_steps, groups.factors)
-        sources = [None if part is None else part.contiguous() for part in parts]
-        return self._pack("linear_pack_groups", struct, sources, bias, None)
+        return self._pack_group_rows(GroupRows.of(groups), bias, exact, len(groups.codes))
+
+    def round_groups(self, values: Tensor, bits: int) -> Groups:
+        """As rounding.round_groups."""
+        check_rounded(values, bits)
+        n, k = values.shape
+        codes, scales = torch.empty(n, k, dtype=torch.uint8), torch.empty(n, k // SIZE)
+        self.call("linear_round", values.contiguous(), scales.numel(), bits, codes, scales, self.stream)
+        return Groups(codes, bits, SIZE, scales.to(torch.float16), 1 << bits - 1)
+
+    def pack_group_rows(self, rows: GroupRows, bias: Tensor | None = None,
+                        exact: bool = False) -> LinearWeight:
+        """As pack_groups, of rows that are read some at a time: no more than those are there unpacked."""
+        return self._pack_group_rows(rows, bias, exact, max(ROW_UNIT, CODES_AT_A_TIME // rows.k))
+
+    def _pack_group_rows(self, rows: GroupRows, bias: Tensor | None, exact: bool,
+                         at_once: int) -> LinearWeight:
+        check_perm_and_bias(rows.n, rows.k, None, bias)
+        struct = _group_struct(rows, exact, bias)
+        self.call("linear_plan", ctypes.byref(struct))
+        buffer = self._allocate(struct.nbytes)
+        step = -(-at_once // ROW_UNIT) * ROW_UNIT
+        for first in range(0, rows.n, step):
+            groups = rows.read(first, min(rows.n, first + step))
+            check_groups(groups)
+            parts = (groups.codes, groups.scales, groups.mins, groups.steps, groups.min_steps, groups.factors)
+            sources = [None if part is None else part.contiguous() for part in parts]
+            self.call("linear_pack_groups", ctypes.byref(struct), first, len(groups.codes), *sources, buffer,
+                      self.stream)
+        return LinearWeight(struct, buffer, bias, None)
 
     def pack_dense(self, weight: Tensor, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
         """Pack a weight [n, k] of float16, bfloat16 or float32 in its own dtype. ValueError for others."""
@@ -214,6 +235,18 @@ def _new_struct(
         bias=None if bias is None else bias.data_ptr(),
         perm=None if perm is None else perm.data_ptr(),
     )
+
+
+def _group_struct(rows: GroupRows, exact: bool, bias: Tensor | None) -> WeightStruct:
+    groups = rows.first
+    struct = _new_struct(groups.codes, groups.kind, exact, bias, None)
+    struct.n, struct.group_size = rows.n, groups.size
+    struct.scale_kind = SCALE_KINDS.index(groups.scales.dtype)
+    struct.zero_kind, struct.zero = (ZERO_ONE, groups.zero) if groups.mins is None else (ZERO_MIN, 0)
+    if groups.table is not None:
+        struct.zero = TABLE_ZEROS[groups.kind]
+        struct.table = (ctypes.c_uint16 * 16)(*(value + struct.zero for value in groups.table))
+    return struct
 
 
 def _simplest_zeros(zeros: Tensor) -> tuple[int, int, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from model.kernels.float8 import Float8
-from model.kernels.groups import Groups
+from model.kernels.groups import GroupRows, Groups
 from model.kernels.routing import Routing
 from model.kernels.sampling import SamplingRow
 
@@ -146,6 +146,12 @@ class Operations(Protocol):
 
     def pack_groups(self, groups: Groups, bias: Tensor | None = None,
                     exact: bool = False) -> PackedWeight: ...
+
+    def round_groups(self, values: Tensor, bits: int) -> Groups:
+        """See rounding.round_groups."""
+
+    def pack_group_rows(self, rows: GroupRows, bias: Tensor | None = None,
+                        exact: bool = False) -> PackedWeight: ...
 
     def pack_float8(self, weight: Float8, bias: Tensor | None = None,
                     exact: bool = False) -> PackedWeight: ...

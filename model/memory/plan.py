@@ -26,6 +26,12 @@ _SHARED_CACHE = 0.25
 """Of what is free after the weights, for more than one conversation of full length."""
 _LEAST_SLOTS, _MOST_SLOTS = 4, 320
 """Of states: one that runs with a guess, and snapshots; and for all that run with as many again for a few."""
+_GGUF_BITS = (("Q8_0", 8.5), ("Q6_K", 6.6), ("Q5_K_M", 5.8), ("Q4_K_M", 5.0), ("Q3_K_M", 4.1), ("Q2_K", 3.5))
+"""Bits a weight of the types that people take, as the kernels keep them, embeddings and head among them."""
+_PLAIN_BITS = 15.5
+"""A model that takes more for each number has float weights."""
+_LEAST_CONTEXT = 1024
+"""Tokens without which a model is of no use."""
 _SPLIT_KEYS = 256
 """kSplitKeys of cpu/attention/tile.h: keys whose sums wait for the merge in scratch memory."""
 _SPLIT_EXTRA = 17
@@ -114,7 +120,7 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     if left <= 0:
         raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
                              f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
-                             "Use a smaller model or one with fewer bits, or close other programs.")
+                             f"{_fitting_weights(config, weight_bytes, left + weight_bytes)}")
     num_slots = _num_slots(config.spec, left)
     states = num_slots * state_bytes(config.spec)
     left -= states
@@ -128,6 +134,20 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     scratch_bytes += rope_bytes + attention_bytes(config.spec, num_pages * PAGE_SIZE)
     return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages,
                       engine.cache, config.spec.max_positions, states, num_slots)
+
+
+def _fitting_weights(config: ModelConfig, weight_bytes: int, left: int) -> str:
+    """What to do about weights that need more than the `left` bytes there are for them and the cache."""
+    numbers = config.spec.num_parameters
+    left -= _LEAST_CONTEXT * cache_bytes_per_token(config.spec, "q8")
+    fitting = [f"a GGUF file of it in {name} ({readable_size(int(numbers * bits / 8))})"
+               for name, bits in _GGUF_BITS if numbers * bits <= 8 * left]
+    is_plain = weight_bytes * 8 >= numbers * _PLAIN_BITS
+    rounded = [f"--quantize {bits}" for bits in (8, 4) if is_plain and numbers * (bits + 1) <= 8 * left]
+    settings = rounded[:1] + fitting[:1]
+    if not settings:
+        return "Use a smaller model, or close other programs."
+    return f"Use {' or '.join(settings)}, or a smaller model, or close other programs."
 
 
 def _fitting_tokens(config: ModelConfig, cache: str, left: int) -> int:

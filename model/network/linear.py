@@ -15,6 +15,7 @@ from model.formats.weights import (
     Float8Matrix,
     GroupMatrix,
     Matrix,
+    RoundedMatrix,
     WeightReader,
     join,
     select_rows,
@@ -93,7 +94,9 @@ def _packed(ops: Operations, matrix: Matrix, exact: bool) -> PackedWeight:
         return ops.pack_dense(matrix.weight, bias=matrix.bias, exact=exact)
     if isinstance(matrix, Float8Matrix):
         return ops.pack_float8(matrix.float8, bias=matrix.bias, exact=exact)
+    if isinstance(matrix, RoundedMatrix):
+        return ops.pack_group_rows(matrix.rows(ops.round_groups), bias=matrix.bias, exact=exact)
     if isinstance(matrix, GroupMatrix):
-        return ops.pack_groups(matrix.groups, bias=matrix.bias, exact=exact)
+        return ops.pack_group_rows(matrix.rows, bias=matrix.bias, exact=exact)
     return ops.pack_linear(matrix.codes, matrix.scales, matrix.zeros, matrix.group_size, bits=matrix.bits,
                            perm=matrix.perm, bias=matrix.bias, exact=exact)

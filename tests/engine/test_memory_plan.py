@@ -103,6 +103,17 @@ def test_weights_that_do_not_fit_say_what_they_need():
         plan(8000 * MB, weights=40_000 * MB)
 
 
+def test_weights_that_do_not_fit_say_what_of_the_model_would():
+    """6.7 billion weights: of 16 bits 12.6 GiB, of 8.5 6.7 GiB; what is quantized already is not rounded."""
+    for free, weights, advice in (
+            (8000, 12_900, r"Use --quantize 8 or a GGUF file of it in Q8_0 \(6\.7 GiB\), or"),
+            (5400, 12_900, r"Use --quantize 4 or a GGUF file of it in Q5_K_M \(4\.5 GiB\), or"),
+            (5400, 7_000, r"free\. Use a GGUF file of it in Q5_K_M \(4\.5 GiB\), or a smaller"),
+            (2000, 12_900, r"free\. Use a smaller model, or close other programs")):
+        with pytest.raises(ModelLoadError, match=advice):
+            plan(free * MB, weights=weights * MB)
+
+
 def test_more_context_than_the_model_was_made_for_is_refused():
     with pytest.raises(ModelLoadError, match=r"made for 4,096 tokens.*--max-seq-len 4096"):
         plan(64_000 * MB, max_seq_len=8192)

@@ -18,6 +18,7 @@ from model.formats.gguf_weights import GgufReader
 from model.formats.weights import GroupMatrix
 from model.kernels import load_kernels
 from model.kernels.reference.linear import dequantize
+from model.network.linear import pack
 from tests.formats.test_gguf import BLOCK_TYPES, random_blocks
 from tests.helpers.gguf_files import write_gguf
 from tests.helpers.gguf_models import Type, metadata_of, write_llama
@@ -168,7 +169,7 @@ def test_weights_that_are_no_numbers_are_told_by_their_tensor(kind, at, tmp_path
     raw.view(np.uint8)[1, at:at + 4] = (0, 0x7C, 0xC0, 0x7F)  # infinity in float16, NaN in float32
     reader = GgufReader(GgufFile(write_gguf(tmp_path / "m.gguf", {}, {"m.weight": (kind, raw)})))
     with pytest.raises(ModelLoadError, match=r"tensor m\.weight holds infinity or what is no number"):
-        reader.matrix("m", 4, 512)
+        pack(load_kernels(threads=1), [reader.matrix("m", 4, 512)], False)
 
 
 def test_a_folder_with_one_model_is_that_model_and_several_are_asked_about(tmp_path):

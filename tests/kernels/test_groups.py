@@ -1,13 +1,14 @@
 """Weights in small groups, in every form of GGML's types, on every instruction set, against float64."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
-from model.kernels import load_kernels
+from model.kernels import linear, load_kernels
 from model.kernels.errors import KernelError
-from model.kernels.groups import Groups, check_groups
+from model.kernels.groups import GroupRows, Groups, check_groups, stacked
 from model.kernels.reference import linear as reference
 from tests.emulated_isa import kernels_with
 from tests.helpers.kernel_libraries import LIBRARIES, is_gpu, opened
@@ -198,6 +199,30 @@ def test_rows_are_looked_up_as_they_are_dequantized(form):
     torch.testing.assert_close(out, groups.dequantize()[ids.long()] * 1.5, rtol=1e-6, atol=1e-7)
     with pytest.raises(KernelError):
         kernels.embed(weight, torch.tensor([21], dtype=torch.int32), torch.empty(1, 512))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_that_are_read_some_at_a_time_make_the_same_weight(form, monkeypatch):
+    """Of two weights of one form, the second beginning within what is read at once."""
+    parts = [groups_of(form, n, 512, seed) for n, seed in ((40, 1), (37, 2))]
+    parts[1] = replace(parts[1], table=parts[0].table)
+    assert GroupRows.of(parts[0]).first.form == GroupRows.of(parts[1]).first.form
+    asked = []
+
+    def rows(part):
+        def read(first, last):
+            asked.append((first, last))
+            return part.rows(first, last)
+        return GroupRows(len(part.codes), part.rows(0, 1), read)
+
+    monkeypatch.setattr(linear, "CODES_AT_A_TIME", 32 * 512)
+    kernels, both = load_kernels(threads=2), stacked([rows(part) for part in parts])
+    found = kernels.pack_group_rows(both, torch.arange(77.0))
+    assert asked == [(0, 32), (32, 40), (0, 24), (24, 37)]
+    wanted = kernels.pack_groups(both.read(0, 77), torch.arange(77.0))
+    assert torch.equal(found.buffer[:found.struct.nbytes], wanted.buffer[:wanted.struct.nbytes])
+    assert torch.equal(reference.pack_group_rows(both).weight,
+                       torch.cat([part.dequantize() for part in parts]))
 
 
 def test_parts_that_do_not_fit_are_refused():

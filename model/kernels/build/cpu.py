@@ -82,6 +82,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/stage.cpp", _VECTORISED),
     Source("linear/silu.cpp", _VECTORISED),
     Source("linear/lookup.cpp"),
+    Source("linear/rounding.cpp", _VECTORISED),
     Source("linear/groups_exact.cpp", _VECTORISED),
     Source("linear/groups_plain.cpp"),
     Source("linear/groups_avx2.cpp", ("avx2",)),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.float8 import Float8, check_float8
-from model.kernels.groups import Groups, check_groups
+from model.kernels.groups import GroupRows, Groups, check_groups
 from model.kernels.linear_checks import (
     DENSE_KINDS,
     QUANTIZED_KINDS,
@@ -85,6 +85,11 @@ def pack_groups(groups: Groups, bias: Tensor | None = None, exact: bool = False)
     check_perm_and_bias(*groups.codes.shape, None, bias)
     nbytes = groups.codes.numel() * groups.bits // 8 + sum(part.nbytes for part in groups.numbers)
     return LinearWeight(groups.kind, groups.dequantize(), bias, None, nbytes)
+
+
+def pack_group_rows(rows: GroupRows, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:
+    """pack_groups() of all rows."""
+    return pack_groups(rows.read(0, rows.n), bias, exact)
 
 
 def pack_dense(weight: Tensor, bias: Tensor | None = None, exact: bool = False) -> LinearWeight:

@@ -22,10 +22,12 @@ from model.kernels.reference.linear import (
     linear,
     pack_dense,
     pack_float8,
+    pack_group_rows,
     pack_groups,
     pack_linear,
 )
 from model.kernels.reference.states import gated_delta, mamba2, short_conv
+from model.kernels.rounding import round_groups
 from model.kernels.sampling import SamplingRow
 
 
@@ -370,6 +372,8 @@ class ReferenceOperations:
     pack_linear = staticmethod(pack_linear)
     pack_dense = staticmethod(pack_dense)
     pack_groups = staticmethod(pack_groups)
+    round_groups = staticmethod(round_groups)
+    pack_group_rows = staticmethod(pack_group_rows)
     pack_float8 = staticmethod(pack_float8)
     looks_up_packed = True
     linear = staticmethod(linear)
