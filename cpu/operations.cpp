@@ -1,36 +1,19 @@
 // C entry points of the vectorised operations: every argument is checked here, then the selected set's code runs.
 #include "operations.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "attention/prompt.h"
+#include "checks.h"
 #include "kernels.h"
 #include "thread_team.h"
 
 namespace parlor {
 namespace {
 
-constexpr int64_t kMaxSize = int64_t{1} << 40;  // products of two such sizes are checked where they occur
-
-template <class... Sizes>
-bool all_positive(Sizes... sizes) {
-    return ((sizes > 0 && sizes < kMaxSize) && ...);
-}
-
-template <class T>
-bool aligned(const T* p) {
-    return p != nullptr && reinterpret_cast<uintptr_t>(p) % sizeof(T) == 0;
-}
-
 bool aligned_as(const void* p, int dtype) {
     const bool has_halves = dtype == PARLOR_F16 || dtype == PARLOR_BF16;
     return p != nullptr && reinterpret_cast<uintptr_t>(p) % (has_halves ? 2 : 4) == 0;
-}
-
-template <class T>
-bool all_within(const T* values, int64_t count, int64_t low, int64_t high) {
-    return std::all_of(values, values + count, [&](T v) { return v >= low && v < high; });
 }
 
 bool is_quantized(int dtype) { return dtype == PARLOR_Q8 || dtype == PARLOR_Q4; }
@@ -115,8 +98,30 @@ extern "C" int activate(const float* x, int64_t x_stride, float* out, int64_t ou
     if (!all_positive(num_rows, size) || x_stride < (is_gated ? 2 : 1) * size || out_stride < size)
         return PARLOR_ERROR_SIZE;
     if (!aligned(x) || !aligned(out)) return PARLOR_ERROR_POINTER;
-    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_CLAMPED) return PARLOR_ERROR_VALUE;
-    PARLOR_PICK(activate_rows)({x, x_stride, out, out_stride, kind, is_gated != 0, num_rows, size});
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_NONE) return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(activate_rows)({x, x_stride, is_gated ? x + size : nullptr, x_stride, out, out_stride, kind, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int gate_rows(const float* x, int64_t x_stride, const float* gate, int64_t gate_stride, float* out,
+                         int64_t out_stride, int kind, int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < size || gate_stride < size || out_stride < size)
+        return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(gate) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_NONE || kind == PARLOR_ACTIVATION_CLAMPED)
+        return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(activate_rows)({gate, gate_stride, x, x_stride, out, out_stride, kind, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int softplus_rows(const float* x, int64_t x_stride, const float* bias, const float* scale, float low,
+                             float high, float* out, int64_t out_stride, int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < size || out_stride < size) return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned_or_null(bias) || !aligned_or_null(scale) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    if (!(low <= high)) return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(softplus)({x, x_stride, bias, scale, low, high, out, out_stride, num_rows, size});
     return PARLOR_OK;
 }
 

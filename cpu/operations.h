@@ -31,12 +31,23 @@ struct NormArgs {
 };
 
 struct ActivationArgs {
-    const float* x;  // [num_rows, size] or, gated, [num_rows, 2 * size]
+    const float* x;  // [num_rows, size]
     int64_t x_stride;
-    float* out;  // [num_rows, size]
+    const float* gated;  // [num_rows, size] or null
+    int64_t gated_stride;
+    float* out;  // [num_rows, size], may be one of the others
     int64_t out_stride;
     int kind;
-    bool is_gated;
+    int64_t num_rows, size;
+};
+
+struct SoftplusArgs {
+    const float* x;  // [num_rows, size]
+    int64_t x_stride;
+    const float *bias, *scale;  // [size] or null
+    float low, high;
+    float* out;  // [num_rows, size], may be x
+    int64_t out_stride;
     int64_t num_rows, size;
 };
 
@@ -106,6 +117,7 @@ struct AttentionArgs {
 PARLOR_DECLARE(void, embed_rows, const parlor::EmbedArgs&)
 PARLOR_DECLARE(void, normalize, const parlor::NormArgs&)
 PARLOR_DECLARE(void, activate_rows, const parlor::ActivationArgs&)
+PARLOR_DECLARE(void, softplus, const parlor::SoftplusArgs&)
 PARLOR_DECLARE(void, cap, const parlor::CapArgs&)
 PARLOR_DECLARE(void, combine_rows, const parlor::CombineArgs&)
 PARLOR_DECLARE(void, rotate_rows, const parlor::RotateArgs&)

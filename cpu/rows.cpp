@@ -79,6 +79,8 @@ void normalize_group(const NormArgs& a, const float* x, const float* weight, con
 
 Vec silu(Vec a) { return a / (set1(1.0f) + exp(zero() - a)); }
 
+Vec sigmoid(Vec a) { return set1(1.0f) / (set1(1.0f) + exp(zero() - a)); }
+
 Vec tanh(Vec a) { return set1(1.0f) - set1(2.0f) / (exp(a + a) + set1(1.0f)); }
 
 // a / 2 * (1 + tanh(u)) = a / (1 + exp(-2 * u))
@@ -114,16 +116,16 @@ void activate_with(const ActivationArgs& a, Function f, Up g) {
     for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
             const float* const gate = a.x + r * a.x_stride;
-            const float* const up = gate + a.size;
+            const float* const up = a.gated ? a.gated + r * a.gated_stride : nullptr;
             float* const out = a.out + r * a.out_stride;
             for_lanes(a.size,
                       [&](int64_t i) {
                           const Vec y = f(load(gate + i));
-                          store(out + i, a.is_gated ? y * g(load(up + i)) : y);
+                          store(out + i, up ? y * g(load(up + i)) : y);
                       },
                       [&](int64_t i, int64_t n) {
                           const Vec y = f(load_n(gate + i, n));
-                          store_n(out + i, a.is_gated ? y * g(load_n(up + i, n)) : y, n);
+                          store_n(out + i, up ? y * g(load_n(up + i, n)) : y, n);
                       });
         }
     });
@@ -147,8 +149,23 @@ void activate_rows(const ActivationArgs& a) {
         case PARLOR_ACTIVATION_GELU: return activate_with(a, gelu, as_it_is);
         case PARLOR_ACTIVATION_GELU_TANH: return activate_with(a, gelu_tanh, as_it_is);
         case PARLOR_ACTIVATION_RELU2: return activate_with(a, relu2, as_it_is);
-        default: return activate_with(a, clamped, clamped_up);
+        case PARLOR_ACTIVATION_CLAMPED: return activate_with(a, clamped, clamped_up);
+        case PARLOR_ACTIVATION_SIGMOID: return activate_with(a, sigmoid, as_it_is);
+        default: return activate_with(a, as_it_is, as_it_is);
     }
+}
+
+// A number for each head, so not worth vectors.
+void softplus(const SoftplusArgs& a) {
+    for_rows(a.num_rows, 32 * a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+            for (int64_t i = 0; i < a.size; ++i) {
+                const float x = a.x[r * a.x_stride + i] + (a.bias ? a.bias[i] : 0.0f);
+                const float y = std::log1p(std::exp(-std::fabs(x))) + (x > 0 ? x : 0.0f);
+                const float bounded = y < a.low ? a.low : y > a.high ? a.high : y;
+                a.out[r * a.out_stride + i] = a.scale ? bounded * a.scale[i] : bounded;
+            }
+    });
 }
 
 void cap(const CapArgs& a) {

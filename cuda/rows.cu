@@ -2,7 +2,7 @@
 //
 //   embed       out[t] = table[token_ids[t]] * scale             bytes: 2 or 4 read and 4 written a value
 //   norm_rows   a block for each group of a row                  bytes: 8 read and 4 written a value
-//   activate, cap_rows                                           bytes: 4 or 8 read and 4 written a value
+//   activate, gate_rows, softplus_rows, cap_rows                 bytes: 4 or 8 read and 4 written a value
 //   copy_pages  page dst[i] = page src[i] in both caches         bytes: each read once and written once
 //
 // Bound by memory; the floor is those bytes over the bandwidth (2,048 rows of 4,096 halfs: 50 MB, 12 us at 4.3 TB/s),
@@ -99,7 +99,9 @@ __device__ __forceinline__ float activated(float a, int kind) {
         case PARLOR_ACTIVATION_GELU_TANH:
             return 0.5f * a * (1.0f + tanhf(0.7978845608028654f * (a + 0.044715f * a * a * a)));
         case PARLOR_ACTIVATION_RELU2: return a > 0.0f ? a * a : 0.0f;
-        default: return fminf(a, 7.0f) / (1.0f + expf(-1.702f * fminf(a, 7.0f)));
+        case PARLOR_ACTIVATION_CLAMPED: return fminf(a, 7.0f) / (1.0f + expf(-1.702f * fminf(a, 7.0f)));
+        case PARLOR_ACTIVATION_SIGMOID: return 1.0f / (1.0f + expf(-a));
+        default: return a;
     }
 }
 
@@ -107,15 +109,30 @@ __device__ __forceinline__ float gated(float a, int kind) {
     return kind == PARLOR_ACTIVATION_CLAMPED ? fminf(fmaxf(a, -7.0f), 7.0f) + 1.0f : a;
 }
 
-// Grid: rows, parts of a row.
+// Grid: rows, parts of a row. What is gated may be null; out may be one of the others.
 __global__ void __launch_bounds__(kThreads)
-    activate_kernel(const float* __restrict__ x, int64_t x_stride, float* __restrict__ out, int64_t out_stride, int kind,
-                    bool is_gated, int64_t size) {
+    activate_kernel(const float* x, int64_t x_stride, const float* up, int64_t up_stride, float* out, int64_t out_stride,
+                    int kind, int64_t size) {
     let_next_kernel_start();
     wait_for_previous_kernel();
     const float* const row = x + blockIdx.x * x_stride;
+    const float* const up_row = up ? up + blockIdx.x * up_stride : nullptr;
     for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.y} * kThreads)
-        out[blockIdx.x * out_stride + i] = activated(row[i], kind) * (is_gated ? gated(row[size + i], kind) : 1.0f);
+        out[blockIdx.x * out_stride + i] = activated(row[i], kind) * (up_row ? gated(up_row[i], kind) : 1.0f);
+}
+
+// Grid: rows, parts of a row.
+__global__ void __launch_bounds__(kThreads)
+    softplus_rows_kernel(const float* x, int64_t x_stride, const float* __restrict__ bias, const float* __restrict__ scale,
+                         float low, float high, float* out, int64_t out_stride, int64_t size) {
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.y} * kThreads) {
+        const float a = x[blockIdx.x * x_stride + i] + (bias ? bias[i] : 0.0f);
+        const float y = log1pf(expf(-fabsf(a))) + (a > 0.0f ? a : 0.0f);
+        const float bounded = y < low ? low : y > high ? high : y;
+        out[blockIdx.x * out_stride + i] = scale ? bounded * scale[i] : bounded;
+    }
 }
 
 // Grid: rows, parts of a row.
@@ -207,13 +224,41 @@ extern "C" int activate(const float* x, int64_t x_stride, float* out, int64_t ou
                         int64_t num_rows, int64_t size, void* stream) {
     if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < (is_gated ? 2 : 1) * size || out_stride < size)
         return PARLOR_ERROR_SIZE;
-    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_CLAMPED) return PARLOR_ERROR_VALUE;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_NONE) return PARLOR_ERROR_VALUE;
     if (num_rows == 0) return PARLOR_OK;
     if (!x || !out || !is_aligned(x, 4) || !is_aligned(out, 4)) return PARLOR_ERROR_POINTER;
     Device device;
     if (const int error = device.read()) return error;
-    return launch(device, activate_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride, out,
-                  out_stride, kind, is_gated != 0, size);
+    return launch(device, activate_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride,
+                  is_gated ? x + size : nullptr, x_stride, out, out_stride, kind, size);
+}
+
+extern "C" int gate_rows(const float* x, int64_t x_stride, const float* gate, int64_t gate_stride, float* out,
+                         int64_t out_stride, int kind, int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < size || gate_stride < size || out_stride < size)
+        return PARLOR_ERROR_SIZE;
+    if (kind < PARLOR_ACTIVATION_SILU || kind > PARLOR_ACTIVATION_NONE || kind == PARLOR_ACTIVATION_CLAMPED)
+        return PARLOR_ERROR_VALUE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !gate || !out || !is_aligned(x, 4) || !is_aligned(gate, 4) || !is_aligned(out, 4))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, activate_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, gate, gate_stride, x,
+                  x_stride, out, out_stride, kind, size);
+}
+
+extern "C" int softplus_rows(const float* x, int64_t x_stride, const float* bias, const float* scale, float low,
+                             float high, float* out, int64_t out_stride, int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < size || out_stride < size) return PARLOR_ERROR_SIZE;
+    if (!(low <= high)) return PARLOR_ERROR_VALUE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !out || !is_aligned(x, 4) || !is_aligned(out, 4) || !is_aligned(bias, 4) || !is_aligned(scale, 4))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, softplus_rows_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride,
+                  bias, scale, low, high, out, out_stride, size);
 }
 
 extern "C" int cap_rows(float* x, int64_t x_stride, float scale, float cap, int64_t num_rows, int64_t size, void* stream) {

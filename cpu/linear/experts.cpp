@@ -184,7 +184,8 @@ class Pass {
     void activate(int64_t wide) {
         const expert_weights& e = m_.experts;
         PARLOR_PICK(activate_rows)
-        ({wide_, wide, inner_, e.intermediate_size, e.activation, e.is_gated != 0, m_.pairs(), e.intermediate_size});
+        ({wide_, wide, e.is_gated ? wide_ + e.intermediate_size : nullptr, wide, inner_, e.intermediate_size, e.activation,
+          m_.pairs(), e.intermediate_size});
     }
 
     void reduce(const Grouping& grouping, int64_t column, int64_t count) {

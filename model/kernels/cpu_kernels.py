@@ -7,7 +7,6 @@ The methods' names and arguments are those of `Operations`; reference/ says what
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,41 +16,16 @@ from torch import Tensor
 from model.kernels.binding import Library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cache_kinds import kind_of
+from model.kernels.checks import check, check_dense
 from model.kernels.experts import ExpertOperations, PackedExperts
 from model.kernels.linear import LinearOperations, LinearWeight
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow, SamplingStruct
+from model.kernels.states import StateOperations
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """PARLOR_F32, PARLOR_F16, PARLOR_BF16 of kernels.h."""
-FLOAT32 = (torch.float32,)
 CACHE_DTYPES = (torch.float16, torch.float32, torch.uint8)
-
-
-def check(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Sequence[torch.dtype] = FLOAT32,
-          device: str = "cpu") -> int:
-    """Raise ValueError unless `tensor` lies dense on `device` with this shape (-1: any) and a dtype of these.
-
-    Only rows may be apart. Returns the row stride in elements.
-    """
-    fits = tensor.dim() == len(shape) and all(want in (-1, have)
-                                              for want, have in zip(shape, tensor.shape, strict=True))
-    if not fits or tensor.dtype not in dtypes or tensor.device.type != device:
-        kinds = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
-        raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on "
-                         f"{tensor.device}; expected {kinds} {list(shape)} on {device}")
-    if not (tensor.is_contiguous() or (tensor.dim() == 2 and tensor[0].is_contiguous())):
-        raise ValueError(f"{name} has the strides {tensor.stride()}; expected dense rows")
-    # torch gives a single row any stride.
-    return tensor.stride(0) if tensor.shape[0] > 1 else math.prod(tensor.shape[1:])
-
-
-def check_dense(name: str, tensor: Tensor, shape: Sequence[int],
-                dtypes: Sequence[torch.dtype] = FLOAT32, device: str = "cpu") -> None:
-    """As `check`, without gaps between rows."""
-    check(name, tensor, shape, dtypes, device)
-    if not tensor.is_contiguous():
-        raise ValueError(f"{name} has the strides {tensor.stride()}; expected a contiguous tensor")
 
 
 def cache_code(cache: Tensor, head_dim: int) -> int:
@@ -112,12 +86,16 @@ class CpuPrompts:
         """There is one way for each weight, whatever the number of rows."""
 
 
-class CpuKernels(LinearOperations, ExpertOperations):
-    """What `load_kernels("cpu")` returns; linear layers come from linear.py, mixtures from experts.py."""
+class CpuKernels(LinearOperations, ExpertOperations, StateOperations):
+    """What `load_kernels("cpu")` returns; linear layers come from linear.py, mixtures from experts.py, layers
+    with a state from states.py."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
         self.call = library.call
+
+    def _place(self) -> tuple[str, Any]:
+        return "cpu", None
 
     # ---- control ---------------------------------------------------------------------------------------
 

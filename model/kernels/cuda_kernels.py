@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from model.kernels import cpu_kernels
 from model.kernels.binding import Library
-from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, FLOAT32, cache_code
+from model.kernels.checks import FLOAT32, check, check_dense
+from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, cache_code
 from model.kernels.crossover import Crossovers
 from model.kernels.cuda_experts import CudaExpertOperations
 from model.kernels.cuda_sampling import rows_on_device
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow
+from model.kernels.states import StateOperations
 
 SCORE_BYTES = 64 << 20
 """Of a prompt's scores at a time, where they are not torch's own attention's."""
@@ -78,9 +79,9 @@ def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: floa
     return mixed
 
 
-class CudaKernels(CudaExpertOperations):
+class CudaKernels(CudaExpertOperations, StateOperations):
     """What `load_kernels("cuda")` returns; linear layers come from cuda_linear.py, mixtures
-    from cuda_experts.py.
+    from cuda_experts.py, layers with a state from states.py.
 
     device      where every tensor lies; "cpu" in tests that run the kernels without a GPU
     crossovers  what is known of products of many rows on this GPU
@@ -96,6 +97,9 @@ class CudaKernels(CudaExpertOperations):
     def stream(self) -> Any:
         """The stream that torch uses now, as a number; None without a GPU."""
         return None if self.device == "cpu" else torch.cuda.current_stream().cuda_stream
+
+    def _place(self) -> tuple[str, Any]:
+        return self.device, self.stream
 
     least_rows = 9
     """Fewer are computed as sequences of one token each: each reads all its keys again."""
@@ -118,11 +122,11 @@ class CudaKernels(CudaExpertOperations):
 
     def _rows(self, name: str, tensor: Tensor, shape: Sequence[int],
               dtypes: Sequence[torch.dtype] = FLOAT32) -> int:
-        return cpu_kernels.check(name, tensor, shape, dtypes, self.device)
+        return check(name, tensor, shape, dtypes, self.device)
 
     def _dense(self, name: str, tensor: Tensor, shape: Sequence[int],
                dtypes: Sequence[torch.dtype] = FLOAT32) -> None:
-        cpu_kernels.check_dense(name, tensor, shape, dtypes, self.device)
+        check_dense(name, tensor, shape, dtypes, self.device)
 
     # ---- rows ------------------------------------------------------------------------------------------
 

@@ -94,18 +94,42 @@ enum {
     PARLOR_ACTIVATION_GELU = 1,       /* a / 2 * (1 + erf(a / sqrt(2))) */
     PARLOR_ACTIVATION_GELU_TANH = 2,  /* a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3))) */
     PARLOR_ACTIVATION_RELU2 = 3,      /* max(a, 0)^2 */
-    PARLOR_ACTIVATION_CLAMPED = 4     /* of gpt-oss: a / (1 + exp(-1.702 * a)), a at most 7; what it gates is kept within
+    PARLOR_ACTIVATION_CLAMPED = 4,    /* of gpt-oss: a / (1 + exp(-1.702 * a)), a at most 7; what it gates is kept within
                                          -7 and 7, plus 1 */
+    PARLOR_ACTIVATION_SIGMOID = 5,    /* 1 / (1 + exp(-a)) */
+    PARLOR_ACTIVATION_NONE = 6        /* a */
 };
 
 /* out = f(x), or f(x[:, :size]) * x[:, size:] where is_gated. */
 PARLOR_API int activate(
     const float* x,        /* [num_rows, size], gated [num_rows, 2 * size]; rows x_stride apart */
     int64_t x_stride,
-    float* out,            /* [num_rows, size], rows out_stride apart; must not overlap x */
+    float* out,            /* [num_rows, size], rows out_stride apart; may be x where nothing is gated */
     int64_t out_stride,
     int kind,              /* PARLOR_ACTIVATION_* */
     int is_gated,
+    int64_t num_rows, int64_t size, void* stream);
+
+/* out = x * f(gate). */
+PARLOR_API int gate_rows(
+    const float* x,        /* [num_rows, size], rows x_stride apart */
+    int64_t x_stride,
+    const float* gate,     /* [num_rows, size], rows gate_stride apart */
+    int64_t gate_stride,
+    float* out,            /* [num_rows, size], rows out_stride apart; may be x or gate */
+    int64_t out_stride,
+    int kind,              /* PARLOR_ACTIVATION_*, not _CLAMPED */
+    int64_t num_rows, int64_t size, void* stream);
+
+/* out = clamp(log(1 + exp(x + bias)), low, high) * scale. */
+PARLOR_API int softplus_rows(
+    const float* x,        /* [num_rows, size], rows x_stride apart */
+    int64_t x_stride,
+    const float* bias,     /* [size]; null: 0 */
+    const float* scale,    /* [size]; null: 1 */
+    float low, float high,
+    float* out,            /* [num_rows, size], rows out_stride apart; may be x */
+    int64_t out_stride,
     int64_t num_rows, int64_t size, void* stream);
 
 /* x = x * scale, or cap * tanh(x * scale / cap) where cap > 0. */
@@ -214,6 +238,82 @@ PARLOR_API int copy_pages(
     const int32_t* src,   /* [count] */
     const int32_t* dst,   /* [count] */
     int64_t count, void* stream);
+
+/* ---- layers with a state ------------------------------------------------------------------------------- */
+
+/* Of each of the following functions: a sequence's state lies in a slot, which its rows change one after the other.
+ *
+ *    float* states              [num_slots, ...], slots slot_stride apart, each dense
+ *    const int32_t* slots       [num_sequences] no two the same; negative: padding, of which nothing is read or written
+ *    const int32_t* cu_seqlens  [num_sequences + 1] first row of each sequence; the last is num_rows
+ *    const int32_t* seq_lens    [num_sequences] tokens of each sequence, this step's included. Where there are no others
+ *                               the state begins as zeros, whatever is in the slot
+ *    const int32_t* row_slots   [num_rows] or null: the state after a row goes to this slot, too, unless it is negative;
+ *                               no sequence's slot, and no slot twice
+ *
+ * A GPU passes over sequences and rows whose slots lie outside the table. */
+
+/* out[t] = f(bias + sum over j < size of weight[j] * x[t - (size - 1) + j]), channel by channel. */
+PARLOR_API int short_conv(
+    const float* x,       /* [num_rows, channels], rows x_stride apart */
+    int64_t x_stride,
+    const float* weight,  /* [size, channels] */
+    const float* bias,    /* [channels] or null */
+    float* out,           /* [num_rows, channels], rows out_stride apart; may be x */
+    int64_t out_stride,
+    int activation,       /* PARLOR_ACTIVATION_NONE or _SILU */
+    float* states,        /* a slot: [size - 1, channels] the last inputs, the newest last */
+    int64_t slot_stride, int64_t num_slots,
+    const int32_t* slots, const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_t* row_slots,
+    int64_t num_sequences, int64_t num_rows,
+    int64_t size,         /* 2 .. 16 */
+    int64_t channels, void* stream);
+
+/* The gated delta rule for each value head, with q and k made unit vectors, and q times key_dim^-0.5:
+ * S = exp(log_decay) * S;  S += k (x) (beta * (v - S^T k));  out = S^T q. Value head h uses key head
+ * h / (num_heads / num_key_heads), or h % num_key_heads. */
+PARLOR_API int gated_delta(
+    const float* q,          /* [num_rows, num_key_heads * key_dim], rows q_stride apart */
+    int64_t q_stride,
+    const float* k,          /* the same */
+    int64_t k_stride,
+    const float* v,          /* [num_rows, num_heads * value_dim] */
+    int64_t v_stride,
+    const float* log_decay,  /* [num_rows, num_heads] */
+    int64_t log_decay_stride,
+    const float* beta,       /* [num_rows, num_heads] */
+    int64_t beta_stride,
+    float* out,              /* [num_rows, num_heads * value_dim]; may be v */
+    int64_t out_stride,
+    float* states,           /* a slot: [num_heads, key_dim, value_dim] */
+    int64_t slot_stride, int64_t num_slots,
+    const int32_t* slots, const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_t* row_slots,
+    int64_t num_sequences, int64_t num_rows, int64_t num_key_heads, int64_t num_heads,
+    int is_tiled,            /* 1: % */
+    int64_t key_dim,         /* at most 256 */
+    int64_t value_dim, void* stream);
+
+/* Mamba 2 for each head: S = exp(dt * a) * S + b (x) (dt * x);  out = S^T c + d * x. Head h uses group
+ * h / (num_heads / num_groups). */
+PARLOR_API int mamba2(
+    const float* x,   /* [num_rows, num_heads * head_dim], rows x_stride apart */
+    int64_t x_stride,
+    const float* b,   /* [num_rows, num_groups * state_size] */
+    int64_t b_stride,
+    const float* c,   /* the same */
+    int64_t c_stride,
+    const float* dt,  /* [num_rows, num_heads] */
+    int64_t dt_stride,
+    const float* a,   /* [num_heads] */
+    const float* d,   /* [num_heads] or null */
+    float* out,       /* [num_rows, num_heads * head_dim]; may be x */
+    int64_t out_stride,
+    float* states,    /* a slot: [num_heads, state_size, head_dim] */
+    int64_t slot_stride, int64_t num_slots,
+    const int32_t* slots, const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_t* row_slots,
+    int64_t num_sequences, int64_t num_rows, int64_t num_groups, int64_t num_heads,
+    int64_t state_size,  /* at most 256 */
+    int64_t head_dim, void* stream);
 
 /* ---- sampling (structs and all they point to lie where the library computes) ---------------------------- */
 

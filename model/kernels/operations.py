@@ -18,7 +18,7 @@ from model.kernels.sampling import SamplingRow
 
 NORMS = ("none", "rms", "layer")
 """In the order of PARLOR_NORM_* in kernels.h."""
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "clamped")
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "clamped", "sigmoid", "none")
 """In the order of PARLOR_ACTIVATION_* in kernels.h."""
 ANY_POSITION = 1 << 31
 """As many positions as there are, where no table bounds them."""
@@ -129,13 +129,16 @@ class Operations(Protocol):
     def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None: ...
 
     def short_conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, states: Tensor, slots: Tensor,
-                   cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, activation: str = "none") -> None: ...
+                   cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, activation: str = "none",
+                   row_slots: Tensor | None = None) -> None: ...
 
     def gated_delta(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, states: Tensor,
-                    slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor) -> None: ...
+                    slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor,
+                    row_slots: Tensor | None = None, tiled: bool = False) -> None: ...
 
     def mamba2(self, x: Tensor, b: Tensor, c: Tensor, dt: Tensor, a: Tensor, d: Tensor | None, states: Tensor,
-               slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor) -> None: ...
+               slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor,
+               row_slots: Tensor | None = None) -> None: ...
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
                probabilities: Tensor | None = None) -> Tensor: ...

@@ -25,6 +25,7 @@ from tests.kernels import (
     test_linear,
     test_prompt_attention,
     test_prompt_linear,
+    test_states,
 )
 
 
@@ -68,6 +69,8 @@ def run(kernels: CpuKernels) -> None:
             test_prompt_attention.test_prompts_match_the_reference(kernels, kind, 3, 3, 80)
     for kind in ("fp16", "fp32", "q8", "q4"):
         test_attention.test_attention_over_page_sizes_and_cache_kinds(kernels, kind, 16)
+    for kind, sizes in test_states.SHAPES:
+        test_states.test_layers_match_float64(kernels, kind, sizes)
     for shape in ((4, 2, 40), (3, 3, 72), (5, 1, 34)):
         test_attention.test_rope_write_kv_over_head_sizes(kernels, "fp16", *shape)
 

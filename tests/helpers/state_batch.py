@@ -42,13 +42,3 @@ MIXED = StateStep.of([(1, 9, 2), (5, 5, 0), (0, 3, 5), (1, 1, -1), (7, 30, 4), (
 """Decoding, a prompt, nothing, padding, a later chunk, padding of two rows, a prompt of one token."""
 NUM_SLOTS = 6
 
-
-def gapped(*shape: int, gap: int = 3) -> Tensor:
-    """Random numbers [rows, ...] whose rows are dense and lie apart."""
-    numbers = torch.randn(*shape)
-    row = numbers[0].numel() if len(numbers) else 0
-    memory = torch.full((len(numbers) * (row + gap) + 1,), 12345.0)
-    strides = (row + gap, *numbers.stride()[1:])
-    view = torch.as_strided(memory, shape, strides, 1)
-    view.copy_(numbers)
-    return view

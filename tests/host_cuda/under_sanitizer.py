@@ -18,8 +18,10 @@ from model.kernels.cuda_kernels import CudaKernels
 from model.kernels.routing import Routing
 from model.kernels.sampling import SamplingRow
 from tests.helpers.attention_batch import Batch, empty_caches
+from tests.helpers.state_batch import MIXED
 from tests.host_cuda.build import HostDevice, cuda_on_host
 from tests.kernels.test_linear import quantized_parts
+from tests.kernels.test_states import SHAPES
 
 EVERY_STEP = SamplingParams(
     repetition_penalty=1.1, repetition_range=3, repetition_decay=2, presence_penalty=0.1,
@@ -44,6 +46,9 @@ def run_all(ops: CudaKernels) -> None:
         for m in (1, 9, 65):
             ops.prompt_linear(torch.randn(m, weight.k), weight, torch.empty(m, weight.n),
                               norm=torch.ones(weight.k))
+    for kind, shape in SHAPES:
+        layer = kind(MIXED.num_rows, **shape)
+        layer.run(ops, MIXED, row_slots=torch.arange(-MIXED.num_rows, 0, dtype=torch.int32))
     dense = ops.pack_dense(torch.randn(18, 33))
     ops.linear(torch.randn(5, 33), dense, torch.empty(5, 9), epilogue="silu_mul")
     run_mixtures(ops)

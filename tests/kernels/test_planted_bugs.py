@@ -18,7 +18,9 @@ from model.kernels.build.library import REPOSITORY
 from model.kernels.errors import KernelError
 from model.kernels.reference import operations as reference
 from tests.helpers.attention_batch import Batch
+from tests.helpers.state_batch import MIXED
 from tests.host_cuda.build import CUDA, GPUS, SANITIZER, build_host_library, cuda_on_host
+from tests.kernels.test_states import Delta
 
 BASE = ("library.cu", "workspace.cu")
 
@@ -60,6 +62,31 @@ def test_a_bug_in_attention_is_caught(tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "attention.cu", text, replacement)
     path = build_host_library(tmp_path / "built", folder, (*BASE, "attention.cu"), ("-O1",))
     assert is_caught(path, attend) == (text != replacement)
+
+
+def run_a_delta_layer(ops):
+    outs = []
+    for one in (ops, reference):
+        torch.manual_seed(1)
+        layer = Delta(MIXED.num_rows, key_dim=40)
+        outs.append(torch.cat([part[0] for part in layer.run(one, MIXED)]))
+    return outs
+
+
+STATE = "    part.read(state + of_head, width, %s);\n    Pair<kDepth> inputs;\n    inputs.read(q"
+NEXT = "        if (t + 1 < end) inputs.read(q"
+
+
+@pytest.mark.parametrize(("text", "replacement"), [
+    (f"        __syncthreads();\n{NEXT}", NEXT),
+    ("queries + (t - begin) % 2 * kDepth", "queries"),
+    (STATE % "of.begins(s)", STATE % "false"),
+    ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
+], ids=["a removed barrier", "a row that is overwritten too early", "a state that goes on", "no bug"])
+def test_a_bug_in_a_layer_with_a_state_is_caught(tmp_path, text, replacement):
+    folder = planted(tmp_path / "cuda", "state.cu", text, replacement)
+    path = build_host_library(tmp_path / "built", folder, (*BASE, "state.cu"), ("-O1",))
+    assert is_caught(path, run_a_delta_layer) == (text != replacement)
 
 
 def test_a_kernel_that_leaves_a_barrier_early_is_caught(tmp_path):
@@ -106,4 +133,5 @@ def test_an_access_out_of_bounds_is_named_by_file_and_line(tmp_path):
 def test_every_source_is_run_under_the_sanitizer():
     """A new source needs a line in tests/host_cuda/under_sanitizer.py, then one here."""
     assert set(SOURCES) == {*BASE, "rows.cu", "linear.cu", "linear_dense.cu", "linear_pack.cu", "rope.cu",
-                            "attention.cu", "gather.cu", "sampling.cu", "experts.cu", "routing.cu"}
+                            "state.cu", "attention.cu", "gather.cu", "sampling.cu", "experts.cu",
+                            "routing.cu"}

@@ -85,9 +85,45 @@ def test_activations_over_sizes(any_ops, kind, gated):
 def test_activations_of_large_numbers_are_no_nan(any_ops, kind):
     x, out = torch.tensor([[-1e4, -200.0, -0.0, 0.0, 200.0, 1e4]]), torch.empty(1, 6)
     any_ops.activate(x, out, kind, False)
-    above = {"relu2": [200.0 ** 2, 1e8], "clamped": [7.0, 7.0]}.get(kind, [200.0, 1e4])
-    expected = torch.tensor([[0.0, 0.0, 0.0, 0.0, *above]])
+    expected = {"relu2": [0.0, 0.0, 0.0, 0.0, 200.0 ** 2, 1e8], "clamped": [0.0, 0.0, 0.0, 0.0, 7.0, 7.0],
+                "sigmoid": [0.0, 0.0, 0.5, 0.5, 1.0, 1.0], "none": x[0].tolist()}
+    expected = torch.tensor([expected.get(kind, [0.0, 0.0, 0.0, 0.0, 200.0, 1e4])])
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["out", "x", "gate"])
+@pytest.mark.parametrize("kind", sorted({*ACTIVATIONS} - {"clamped"}))
+def test_rows_are_gated(any_ops, kind, place):
+    for size, tokens in ((1, 2), (7, 1), (24, 3), (300, 2), (5, 0)):
+        parts = {name: strided(tokens, size)[0] for name in ("x", "gate", "out")}
+        wanted = torch.empty(tokens, size)
+        reference.gate_rows(parts["x"], parts["gate"], wanted, kind)
+        any_ops.gate_rows(parts["x"], parts["gate"], parts[place], kind)
+        torch.testing.assert_close(parts[place], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_softplus_over_sizes(any_ops, in_place):
+    """Of small and large numbers, whose exponential is infinite; bounded and scaled."""
+    for size, tokens in ((1, 2), (7, 1), (40, 3), (5, 0)):
+        x, memory = strided(tokens, size)
+        x *= 60
+        for bias, scale, low, high in ((None, None, 0.0, torch.inf),
+                                       (torch.randn(size), -torch.rand(size), 0.01, 9.0)):
+            out = x.clone() if in_place else torch.empty(tokens, size)
+            wanted = torch.empty(tokens, size)
+            reference.softplus_rows(x, bias, wanted, scale, low, high)
+            any_ops.softplus_rows(out if in_place else x, bias, out, scale, low, high)
+            torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-7)
+        assert_gaps_untouched(x, memory)
+
+
+def test_gates_that_do_not_exist_are_refused(ops):
+    x = torch.zeros(1, 4)
+    with pytest.raises(KernelError, match="gate_rows"):
+        ops.gate_rows(x, x, x, "clamped")
+    with pytest.raises(KernelError, match="softplus_rows"):
+        ops.softplus_rows(x, None, x, None, 2.0, 1.0)
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])

@@ -8,6 +8,8 @@ slots       int32 [S]: the slot of each sequence, no two the same. A negative on
 cu_seqlens  int32 [S + 1]: rows of sequence s are cu_seqlens[s] .. cu_seqlens[s + 1]
 seq_lens    int32 [S]: tokens of each sequence, this step's included. Where they are this step's alone the
             state begins as zeros, whatever the slot holds; else it is what the slot holds
+row_slots   int32 [T] or None: the state after row t goes to this slot, too, unless it is negative. No
+            sequence's slot, and no slot twice
 Rows of all other tensors may be strided. Rows are computed one after the other, so that neither chunks nor
 the batch change a bit; after a sequence's last row its state is in the slot.
 """
@@ -36,8 +38,15 @@ def _sequences(states: Tensor, slots: Tensor, cu_seqlens: Tensor,
         yield states[slot], rows
 
 
+def _keep(states: Tensor, row_slots: Tensor | None, t: int, state: Tensor) -> None:
+    """Row t is done."""
+    if row_slots is not None and row_slots[t] >= 0:
+        states[row_slots[t]] = state
+
+
 def short_conv(x: Tensor, weight: Tensor, bias: Tensor | None, states: Tensor, slots: Tensor,
-               cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, activation: str = "none") -> None:
+               cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, activation: str = "none",
+               row_slots: Tensor | None = None) -> None:
     """out[t, c] = f(bias[c] + sum over j of weight[j, c] * x[t - (K - 1) + j, c]), within a sequence.
 
     x           float32 [T, C]
@@ -52,18 +61,22 @@ def short_conv(x: Tensor, weight: Tensor, bias: Tensor | None, states: Tensor, s
         y = torch.stack([(window * weight).sum(0) for window in inputs.unfold(0, len(weight), 1).mT])
         y = y if bias is None else y + bias
         out[rows.start:rows.stop] = torch.nn.functional.silu(y) if activation == "silu" else y
+        for t in rows:
+            first = t - rows.start + 1
+            _keep(states, row_slots, t, inputs[first:first + len(state)])
         state.copy_(inputs[len(rows):])
 
 
 def gated_delta(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, states: Tensor,
-                slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor) -> None:
+                slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor,
+                row_slots: Tensor | None = None, tiled: bool = False) -> None:
     """The gated delta rule: a state S [Dk, Dv] for each value head is corrected towards S^T k = v.
 
     S = exp(log_decay) * S;  S += k (x) (beta * (v - S^T k));  out = S^T q * Dk^-0.5
     with q and k of length 1: x / sqrt(sum(x^2) + 1e-6).
 
     q, k       float32 [T, Hk * Dk]
-    v          float32 [T, Hv * Dv]; value head h uses key head h // (Hv // Hk)
+    v          float32 [T, Hv * Dv]; value head h uses key head h // (Hv // Hk), or h % Hk where tiled
     log_decay  float32 [T, Hv], at most 0
     beta       float32 [T, Hv]
     states     float32 [num_slots, Hv, Dk, Dv]
@@ -76,7 +89,8 @@ def gated_delta(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor
     def unit(x: Tensor) -> Tensor:
         heads = x.unflatten(1, (-1, key_dim))
         heads = heads * torch.rsqrt(heads.square().sum(-1, keepdim=True) + L2_EPS)
-        return heads.repeat_interleave(num_heads // heads.shape[1], dim=1)
+        times = num_heads // heads.shape[1]
+        return heads.repeat(1, times, 1) if tiled else heads.repeat_interleave(times, dim=1)
 
     queries, keys, values = unit(q) * key_dim ** -0.5, unit(k), v.unflatten(1, (num_heads, value_dim))
     for state, rows in _sequences(states, slots, cu_seqlens, seq_lens):
@@ -85,10 +99,12 @@ def gated_delta(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor
             wrong = beta[t, :, None] * (values[t] - (state * keys[t, :, :, None]).sum(1))
             state += keys[t, :, :, None] * wrong[:, None]
             out[t] = (state * queries[t, :, :, None]).sum(1).flatten()
+            _keep(states, row_slots, t, state)
 
 
 def mamba2(x: Tensor, b: Tensor, c: Tensor, dt: Tensor, a: Tensor, d: Tensor | None, states: Tensor,
-           slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor) -> None:
+           slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor,
+           row_slots: Tensor | None = None) -> None:
     """Mamba 2's recurrence: S = exp(dt * a) * S + b (x) (dt * x);  out = S^T c + d * x, for each head.
 
     x       float32 [T, H * P]
@@ -114,3 +130,4 @@ def mamba2(x: Tensor, b: Tensor, c: Tensor, dt: Tensor, a: Tensor, d: Tensor | N
             state += sources[t] * (dt[t, :, None] * inputs[t])[:, None]
             y = (state * readers[t]).sum(1)
             out[t] = (y if d is None else y + d[:, None] * inputs[t]).flatten()
+            _keep(states, row_slots, t, state)

@@ -1,0 +1,207 @@
+// Recurrences whose state is a matrix for each head: the gated delta rule, and Mamba 2.
+//
+// One row is bound by reading and writing the state (32 heads of 128 x 128: 2 MB each way). A prompt is bound by
+// products: the state's columns stay in L1 (tile.h), and a number of it costs four operations a row with the delta
+// rule, three with Mamba (32 heads of 128 x 128 with AVX-512: 65,000 cycles a row).
+//
+// An item is a head of a sequence. All columns of a state are computed alone and rows one after the other, so neither
+// chunks nor the batch nor the number of threads change a bit.
+// Reference: gated_delta() and mamba2() in model/kernels/reference/states.py.
+#include <cmath>
+
+#include "state.h"
+#include "thread_team.h"
+#include "tile.h"
+
+namespace parlor {
+namespace PARLOR_ISA_NS {
+namespace {
+
+// ---- the gated delta rule -------------------------------------------------------------------------------------
+
+// Of a row's query and key of one key head: what makes them unit vectors (and the query's 1 / sqrt(dim)), and their
+// product then.
+struct Factors {
+    float query, key, product;
+};
+
+Factors factors_of(const float* q, const float* k, int64_t dim) {
+    Vec qq = zero(), kk = zero(), qk = zero();
+    const auto add = [&](Vec a, Vec b) { qq = fma(a, a, qq), kk = fma(b, b, kk), qk = fma(a, b, qk); };
+    for_lanes(dim, [&](int64_t i) { add(load(q + i), load(k + i)); },
+              [&](int64_t i, int64_t n) { add(load_n(q + i, n), load_n(k + i, n)); });
+    constexpr float kEps = 1e-6f;
+    const float query = 1.0f / (std::sqrt(sum(qq) + kEps) * std::sqrt(static_cast<float>(dim)));
+    const float key = 1.0f / std::sqrt(sum(kk) + kEps);
+    return {query, key, sum(qk) * query * key};
+}
+
+// A tile of one head's state S. With u = S^T k of the state before a row, decayed, the row adds k (x) w, where
+// w = beta * (v - u), and its result is S^T q + (q . k) * w of that same state: so the state is read once a row, for
+// both products, while the row before is added to it.
+template <int kVectors>
+class DeltaTile {
+  public:
+    DeltaTile(const DeltaArgs& a, const Factors* factors, int64_t s, int64_t head, Tile<kVectors>& tile, int64_t column)
+        : a_(a), factors_(factors), s_(s), head_(head), key_head_(a.key_head(head)), tile_(tile),
+          column_(column) {}
+
+    void run() {
+        const Sequences& of = a_.sequences;
+        const int64_t begin = of.first_row(s_), end = of.last_row(s_);
+        if (begin == end) return;
+        if (of.begins(s_)) tile_.clear();
+        else tile_.read(part(of.state(s_)), a_.value_dim);
+        Vec along_key[kVectors], along_query[kVectors], written[kVectors];
+        multiply(begin, along_key, along_query);
+        for (int64_t t = begin; t < end; ++t) {
+            const float decay = std::exp(a_.log_decay[t * a_.log_decay_stride + head_]);
+            finish(t, decay, along_key, along_query, written);
+            if (t + 1 < end) add_and_multiply(t, decay, written, along_key, along_query);
+            else add(t, decay, written);
+            if (float* const kept = of.kept_state(t)) tile_.write(part(kept), a_.value_dim);
+        }
+        tile_.write(part(of.state(s_)), a_.value_dim);
+    }
+
+  private:
+    float* part(float* state) const { return state + head_ * a_.key_dim * a_.value_dim + column_; }
+    const float* query(int64_t t) const { return a_.q + t * a_.q_stride + key_head_ * a_.key_dim; }
+    const float* key(int64_t t) const { return a_.k + t * a_.k_stride + key_head_ * a_.key_dim; }
+
+    // The products of the state with row t's key and query, as they are in memory.
+    void multiply(int64_t t, Vec (&along_key)[kVectors], Vec (&along_query)[kVectors]) {
+        const float *const q = query(t), *const k = key(t);
+        for (int v = 0; v < kVectors; ++v) along_key[v] = along_query[v] = zero();
+        for (int64_t i = 0; i < a_.key_dim; ++i) {
+            const float* const row = tile_.row(i);
+            for (int v = 0; v < kVectors; ++v) {
+                const Vec value = load(row + v * kLanes);
+                along_key[v] = fma(set1(k[i]), value, along_key[v]);
+                along_query[v] = fma(set1(q[i]), value, along_query[v]);
+            }
+        }
+    }
+
+    // Row t's result, and what is to be added along its key as it is in memory.
+    void finish(int64_t t, float decay, const Vec (&along_key)[kVectors], const Vec (&along_query)[kVectors],
+                Vec (&written)[kVectors]) const {
+        const Factors& f = factors_[t * a_.num_key_heads + key_head_];
+        const Vec beta = set1(a_.beta[t * a_.beta_stride + head_]);
+        const int64_t offset = head_ * a_.value_dim + column_;
+        Vec values[kVectors], results[kVectors];
+        tile_.load_columns(a_.v + t * a_.v_stride + offset, values);
+        for (int v = 0; v < kVectors; ++v) {
+            const Vec wrong = beta * fma(set1(-decay * f.key), along_key[v], values[v]);
+            results[v] = fma(set1(decay * f.query), along_query[v], set1(f.product) * wrong);
+            written[v] = set1(f.key) * wrong;
+        }
+        tile_.store_columns(a_.out + t * a_.out_stride + offset, results);
+    }
+
+    void add(int64_t t, float decay, const Vec (&written)[kVectors]) {
+        const float* const k = key(t);
+        for (int64_t i = 0; i < a_.key_dim; ++i) {
+            float* const row = tile_.row(i);
+            for (int v = 0; v < kVectors; ++v)
+                store(row + v * kLanes, fma(set1(k[i]), written[v], set1(decay) * load(row + v * kLanes)));
+        }
+    }
+
+    // add(t), then multiply(t + 1), at once.
+    void add_and_multiply(int64_t t, float decay, const Vec (&written)[kVectors], Vec (&along_key)[kVectors],
+                          Vec (&along_query)[kVectors]) {
+        const float *const k = key(t), *const next_q = query(t + 1), *const next_k = key(t + 1);
+        const Vec decays = set1(decay);
+        for (int v = 0; v < kVectors; ++v) along_key[v] = along_query[v] = zero();
+        for (int64_t i = 0; i < a_.key_dim; ++i) {
+            float* const row = tile_.row(i);
+            for (int v = 0; v < kVectors; ++v) {
+                const Vec value = fma(set1(k[i]), written[v], decays * load(row + v * kLanes));
+                store(row + v * kLanes, value);
+                along_key[v] = fma(set1(next_k[i]), value, along_key[v]);
+                along_query[v] = fma(set1(next_q[i]), value, along_query[v]);
+            }
+        }
+    }
+
+    const DeltaArgs& a_;
+    const Factors* const factors_;  // [T, num_key_heads]
+    const int64_t s_, head_, key_head_;
+    Tile<kVectors>& tile_;
+    const int64_t column_;
+};
+
+// ---- Mamba 2 --------------------------------------------------------------------------------------------------
+
+template <int kVectors>
+void scan(const MambaArgs& a, int64_t s, int64_t head, Tile<kVectors>& tile, int64_t column) {
+    const Sequences& of = a.sequences;
+    const int64_t begin = of.first_row(s), end = of.last_row(s), offset = head * a.head_dim + column;
+    const int64_t group = head / (a.num_heads / a.num_groups) * a.state_size;
+    const auto part = [&](float* state) { return state + head * a.state_size * a.head_dim + column; };
+    if (begin == end) return;
+    if (of.begins(s)) tile.clear();
+    else tile.read(part(of.state(s)), a.head_dim);
+    const Vec direct = set1(a.d ? a.d[head] : 0.0f);
+    for (int64_t t = begin; t < end; ++t) {
+        const float dt = a.dt[t * a.dt_stride + head];
+        const Vec decay = set1(std::exp(dt * a.a[head]));
+        const float *const b = a.b + t * a.b_stride + group, *const c = a.c + t * a.c_stride + group;
+        Vec inputs[kVectors], steps[kVectors], results[kVectors];
+        tile.load_columns(a.x + t * a.x_stride + offset, inputs);
+        for (int v = 0; v < kVectors; ++v) steps[v] = set1(dt) * inputs[v], results[v] = zero();
+        for (int64_t i = 0; i < a.state_size; ++i) {
+            float* const row = tile.row(i);
+            for (int v = 0; v < kVectors; ++v) {
+                const Vec value = fma(set1(b[i]), steps[v], decay * load(row + v * kLanes));
+                store(row + v * kLanes, value);
+                results[v] = fma(set1(c[i]), value, results[v]);
+            }
+        }
+        for (int v = 0; v < kVectors; ++v) results[v] = fma(direct, inputs[v], results[v]);
+        tile.store_columns(a.out + t * a.out_stride + offset, results);
+        if (float* const kept = of.kept_state(t)) tile.write(part(kept), a.head_dim);
+    }
+    tile.write(part(of.state(s)), a.head_dim);
+}
+
+// visit(sequence, head) for all heads, shared among the threads.
+template <class Visit>
+void for_each_head(const Sequences& sequences, int64_t num_heads, Visit visit) {
+    team().parallel_for(sequences.count * num_heads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i)
+            if (!sequences.is_padding(i / num_heads)) visit(i / num_heads, i % num_heads);
+    });
+}
+
+}  // namespace
+
+int delta_rule(const DeltaArgs& a) {
+    constexpr int64_t kRowsPerShare = 64;  // of all key heads: less is not worth another thread
+    const int64_t pairs = a.num_rows * a.num_key_heads;
+    auto* const factors = static_cast<Factors*>(team().scratch(static_cast<size_t>(pairs) * sizeof(Factors)));
+    if (!factors) return PARLOR_ERROR_MEMORY;
+    team().parallel_for(pairs, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t t = i / a.num_key_heads, offset = i % a.num_key_heads * a.key_dim;
+            factors[i] = factors_of(a.q + t * a.q_stride + offset, a.k + t * a.k_stride + offset, a.key_dim);
+        }
+    }, kRowsPerShare);
+    for_each_head(a.sequences, a.num_heads, [&](int64_t s, int64_t head) {
+        for_each_tile(a.key_dim, a.value_dim, [&](auto&& tile, int64_t column) {
+            DeltaTile(a, factors, s, head, tile, column).run();
+        });
+    });
+    return PARLOR_OK;
+}
+
+void scan_mamba(const MambaArgs& a) {
+    for_each_head(a.sequences, a.num_heads, [&](int64_t s, int64_t head) {
+        for_each_tile(a.state_size, a.head_dim,
+                      [&](auto&& tile, int64_t column) { scan(a, s, head, tile, column); });
+    });
+}
+
+}  // namespace PARLOR_ISA_NS
+}  // namespace parlor
