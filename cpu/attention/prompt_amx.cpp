@@ -19,9 +19,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "cache_block.h"
+#include "prompt_pages.h"
+#include "prompt_tiles.h"
 #include "thread_team.h"
-#include "tiles.h"
 
 namespace parlor {
 namespace amx {
@@ -31,70 +31,12 @@ constexpr int64_t kTileRows = 32;      // two tiles of the unit
 constexpr int64_t kBlockKeys = 128;    // between two looks at the maximum
 constexpr int64_t kSpanKeys = 256;     // that are rewritten at a time
 constexpr int64_t kKeyRun = 32;        // keys that are rewritten together; pages are multiples of it
-constexpr int64_t kWords = 16 * 32;    // bf16 of one of the unit's tiles
 constexpr int64_t kTileStateBytes = 768 << 10;  // of queries and sums of an item's tiles: they stay in the second-level cache
 constexpr int64_t kMaxItemTiles = 16;  // more save little of the rewriting, a twentieth of the work
 constexpr int64_t kItemsPerThread = 4;
 constexpr float kPerLn2 = 1.44269504088896341f;  // scores are kept times this, for powers of 2
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// a[i] lane j <-> a[j] lane i, 32 bits each.
-__attribute__((always_inline)) inline void transpose(__m512i (&a)[16]) {
-    __m512i b[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
-        b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xDD);
-        b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
-        b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xDD);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        a[i] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88);
-        a[i + 8] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0xDD);
-        a[i + 4] = _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0x88);
-        a[i + 12] = _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0xDD);
-    }
-}
-
-inline void store_tile(const __m512i (&rows)[16], uint16_t* tile) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * 32, rows[i]);
-}
-
-// 32 rows of 16 floats, row(0) to row(31) -> high and low tile: lane l becomes row l.
-template <class Row>
-inline void split_and_transpose(Row row, uint16_t* tiles) {
-    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
-    __m512i high[16], low[16];
-    for (int i = 0; i < 16; ++i) {
-        __m512i part[2], rest[2];
-        for (int j = 0; j < 2; ++j) {
-            const __m512 value = row(2 * i + j);
-            part[j] = _mm512_and_si512(_mm512_castps_si512(value), upper);
-            rest[j] = _mm512_castps_si512(_mm512_sub_ps(value, _mm512_castsi512_ps(part[j])));
-        }
-        high[i] = upper_words(part[0], part[1]);
-        low[i] = upper_words(rest[0], rest[1]);
-    }
-    transpose(high);
-    store_tile(high, tiles);
-    transpose(low);
-    store_tile(low, tiles + kWords);
-}
 
 // 2^x, error 1.5e-7 and 1 at 0; zero below -126 and for -infinity.
 __attribute__((always_inline)) inline Vec power_of_2(Vec x) {
@@ -108,63 +50,6 @@ __attribute__((always_inline)) inline Vec power_of_2(Vec x) {
     p = fma(p, r, set1(1.0f));
     return _mm512_maskz_scalef_ps(counts, p, x);  // times 2^floor(x)
 }
-
-// Keys and values of a page and head as floats, 16 lanes at a time: key(d, j) is dimension d of the keys j to j + 15 of the page,
-// value(j, d) the dimensions d to d + 15 of value j. See kernels.h for the layouts.
-struct HalfPage {
-    const half_t *keys, *values;
-    int64_t page_size, head_dim;
-
-    HalfPage(const void* k, const void* v, int64_t size, int64_t dim)
-        : keys(static_cast<const half_t*>(k)), values(static_cast<const half_t*>(v)), page_size(size), head_dim(dim) {}
-
-    static constexpr bool kRotatesHeads = false;
-    static int64_t block_bytes(int64_t size, int64_t dim) { return size * dim * 2; }
-    Vec key(int64_t d, int64_t j) const { return load(keys + d * page_size + j); }
-    Vec value(int64_t j, int64_t d) const { return load(values + j * head_dim + d); }
-};
-
-template <int kBits>
-struct CodePage {
-    static constexpr int64_t kInWord = 32 / kBits;
-    static constexpr bool kRotatesHeads = true;
-
-    CacheBlock layout;
-    const int32_t *keys, *values;
-    const half_t *key_scales, *value_scales;  // [groups, page_size]
-
-    CodePage(const void* k, const void* v, int64_t size, int64_t dim)
-        : layout{kBits, size, dim}, keys(static_cast<const int32_t*>(k)), values(static_cast<const int32_t*>(v)),
-          key_scales(layout.scales(k)), value_scales(layout.scales(v)) {}
-
-    static int64_t block_bytes(int64_t size, int64_t dim) { return CacheBlock{kBits, size, dim}.bytes(); }
-
-    Vec key(int64_t d, int64_t j) const {
-        const Vec scale = load(key_scales + d / kCacheGroup * layout.page_size + j);
-        return code(keys + d / kInWord * layout.page_size + j, d % kInWord) * scale;
-    }
-    Vec value(int64_t j, int64_t d) const {
-        const float scale = half_number(value_scales[d / kCacheGroup * layout.page_size + j]);
-        return code(values + j / kInWord * layout.head_dim + d, j % kInWord) * set1(scale);
-    }
-
-  private:
-    // Code `index` of 16 words.
-    static Vec code(const int32_t* words, int64_t index) {
-        const __m512i word = _mm512_loadu_si512(words);
-        if (kBits == 8) {
-            const unsigned up = static_cast<unsigned>(24 - 8 * index);
-            return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(word, up), 24));
-        }
-        const __m512i nibble = _mm512_srli_epi32(word, static_cast<unsigned>(4 * index));
-        return _mm512_cvtepi32_ps(_mm512_and_si512(nibble, _mm512_set1_epi32(15))) - set1(7.5f);
-    }
-
-    static float half_number(half_t half) {
-        const Vec widened = _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(half)));
-        return _mm512_cvtss_f32(widened);
-    }
-};
 
 // A head's sizes, and the memory of a thread.
 struct Sizes {
