@@ -226,7 +226,7 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
                      panel);
     };
     Codes codes = codes_of(first, 0, panels[0]);
-    codes.finish();
+    unpack_all(codes);
     Drain drain;
     int side = 0, slot = 0;
     for (int64_t block = first; block < last; block += run) {
@@ -259,7 +259,7 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
                     slot = 1 - slot;
                 }
             }
-            codes.finish();
+            unpack_all(codes);
             side = 1 - side;
         }
         drain.all_rows();

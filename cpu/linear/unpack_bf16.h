@@ -11,6 +11,10 @@
 namespace parlor {
 namespace amx {
 
+inline __m512 load_halves(const uint16_t* source) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+}
+
 // Two floats of each output as a pair of bf16, halves rounded up.
 inline __m512i rounded_pair(__m512 first, __m512 second) {
     const __m512i half = _mm512_set1_epi32(0x8000);
@@ -23,6 +27,20 @@ inline __m512i rounded_pair(__m512 first, __m512 second) {
 struct Panel {
     int64_t first, second, count, column, columns;
 };
+
+// The rest of a unit of columns.
+template <class Codes>
+__attribute__((always_inline)) inline void unpack_unit(Codes& codes) {
+    const int64_t count = codes.steps_to_go();
+    const typename Codes::Factors factors = codes.factors();
+    for (int64_t i = 0; i < count; ++i) codes.step(factors);
+    codes.advance(count);
+}
+
+template <class Codes>
+void unpack_all(Codes& codes) {
+    while (codes.steps() > 0) unpack_unit(codes);
+}
 
 // A step is 8 columns of 16 outputs: four rows of a tile. The columns come in the order of kPairOrder.
 template <int kBits>
@@ -86,19 +104,10 @@ class Unpacker {
         if (left_ > 0) seek();
     }
 
-    void finish() {
-        while (left_ > 0) {
-            const Factors f = factors();
-            for (int i = 0; i < kUnitSteps; ++i) step(f);
-            advance(kUnitSteps);
-        }
-    }
+    // Until the present unit of columns is whole.
+    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
 
   private:
-    static __m512 load_halves(const uint16_t* source) {
-        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-    }
-
     // 128 + code is a bf16 number: 0x4300 + code. Of a pair the lower one is shifted up to a float; the upper one is taken
     // with the lower as additional bits, (0x4300 + lower) / 2^16 of a code, of which all but lower / 2^16 is subtracted.
     __attribute__((always_inline)) void step_of_4_bits(const Factors& f) {
@@ -206,14 +215,8 @@ class Float8Unpacker {
         if (left_ > 0) seek();
     }
 
-    void finish() {
-        while (left_ > 0) {
-            const Factors f = factors();
-            const int64_t count = kUnitSteps - step_ % kUnitSteps;
-            for (int64_t i = 0; i < count; ++i) step(f);
-            advance(count);
-        }
-    }
+    // Until the present unit of columns is whole.
+    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
 
   private:
     void seek() {

@@ -92,20 +92,10 @@ class GroupUnpacker {
         if (left_ > 0) seek();
     }
 
-    void finish() {
-        while (left_ > 0) {
-            const Factors f = factors();
-            const int64_t count = kUnitSteps - step_ % kUnitSteps;
-            for (int64_t i = 0; i < count; ++i) step(f);
-            advance(count);
-        }
-    }
+    // Until the present unit of columns is whole.
+    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
 
   private:
-    static __m512 load_halves(const uint16_t* source) {
-        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-    }
-
     // A register of table[code] for each column: of the bits of an index only the lowest four count.
     __attribute__((always_inline)) void step_of_table(__m512 table, __m512 scale) {
         const __m512i line = _mm512_loadu_si512(unit_ + within_ * 64);
