@@ -24,7 +24,8 @@ from model.hub.downloads import DownloadBusy, Downloads
 from model.hub.source import HubError, parse_source
 from model.loading import load_model
 from model.reply import CallDelta, Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
-from model.slot import Lease, LeaseGivenUp, ModelSlot, NoModel, SlotBusy, SlotState
+from model.slot import Lease, ModelSlot
+from model.slot_state import LeaseGivenUp, NoModel, SlotBusy, SlotState
 from model.text.calls.toolbox import AUTO, REQUIRED, Tool, Toolbox, ToolCall
 from model.text.constraint import Constraint
 from model.text.context import ContextFit

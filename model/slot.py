@@ -8,13 +8,12 @@ no session.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,28 +23,26 @@ from model.chat_model import ChatModel
 from model.config import EngineConfig
 from model.engine.request import EngineClosed
 from model.files import ModelLoadError, readable
+from model.heap import close, give_back, nothing_is_garbage
 from model.kernels.errors import KernelBuildError
-from model.machine import return_freed_memory
+from model.slot_state import (
+    ASLEEP,
+    BUSY,
+    CHECKING,
+    EMPTY,
+    LOADING,
+    READY,
+    WAITING,
+    LeaseGivenUp,
+    NoModel,
+    SlotBusy,
+    SlotState,
+)
 
-EMPTY, ASLEEP, CHECKING, WAITING, LOADING, READY = \
-    "empty", "asleep", "checking", "waiting", "loading", "ready"
-_BUSY = (CHECKING, WAITING, LOADING)
 _CANCELLED = "Loading was cancelled."
 _CHOOSE = "No model is loaded. Choose one in the menu of models."
 _NOT_NOW = {EMPTY: "No model is loaded.", ASLEEP: "The model is loaded again with the next message."}
 log = logging.getLogger(__name__)
-
-
-class NoModel(ValueError):
-    """No model is loaded, and none will be unless somebody chooses one."""
-
-
-class SlotBusy(ValueError):
-    """Another model is on its way."""
-
-
-class LeaseGivenUp(Exception):
-    """Nobody waits for the model any more."""
 
 
 class _Cancelled(Exception):
@@ -57,30 +54,6 @@ class Loader(Protocol):
 
     def __call__(self, path: Path, config: EngineConfig, *, name: str,
                  progress: Callable[[str, float], None], report: Callable[[str], None]) -> ChatModel: ...
-
-
-@dataclass(frozen=True)
-class SlotState:
-    """A moment of the slot, as it is told.
-
-    phase    empty | asleep (loaded again when it is asked for) | checking (the old one still answers)
-             | waiting (for those who use the old one) | loading | ready
-    id name  of the model that is loaded or asleep; empty if there is none
-    coming   id and name of the one on its way
-    what     a line of the loader, and the share that is done
-    problem  why the last attempt failed, as a sentence
-    version  counts up whenever another model is there, or none
-    """
-
-    phase: str = EMPTY
-    id: str = ""
-    name: str = ""
-    coming_id: str = ""
-    coming_name: str = ""
-    what: str = ""
-    share: float = 0.0
-    problem: str = ""
-    version: int = 0
 
 
 class ModelSlot:
@@ -198,7 +171,7 @@ class ModelSlot:
     def cancel(self) -> None:
         """Stop what is on its way: in front of the loading the old model stays, after that there is none."""
         with self._changed:
-            if self._state.phase in _BUSY:
+            if self._state.phase in BUSY:
                 self._cancelled = True
                 self._changed.notify_all()
 
@@ -308,7 +281,7 @@ class ModelSlot:
         finally:
             if problem:
                 with contextlib.suppress(MemoryError):
-                    _clean()
+                    give_back()
             with self._changed:
                 self._settle(readable(problem))
                 self._worker = None
@@ -341,7 +314,7 @@ class ModelSlot:
         self._tell(phase=LOADING)
         model = self._loaded(found, config, self._progress, lambda _line: None)
         if self._cancelled:
-            _closed(model)
+            close(model)
             del model
             raise _Cancelled
         self._take(model, found)
@@ -364,23 +337,14 @@ class ModelSlot:
             model, self._model, self._found = self._model, None, asleep
             self._tell(version=self._state.version + 1)
         if model is not None:
-            _closed(model)
+            close(model)
             del model
-            _clean()
+            give_back()
 
     def _loaded(self, found: Found, config: EngineConfig, progress: Callable[[str, float], None],
                 report: Callable[[str], None]) -> ChatModel:
-        """What is loaded stays for long: never look for garbage in it, which takes 0.2 s each time."""
-        gc.disable()
-        try:
-            model = self._load(found.path, config, name=found.name, progress=progress, report=report)
-            gc.freeze()
-            return model
-        except BaseException as error:
-            error.__traceback__ = None  # its frames hold what was loaded so far
-            raise
-        finally:
-            gc.enable()
+        with nothing_is_garbage():
+            return self._load(found.path, config, name=found.name, progress=progress, report=report)
 
     def _take(self, model: ChatModel, found: Found | None) -> None:
         with self._changed:
@@ -440,17 +404,3 @@ class Lease:
         """Let wait() end; what is held already stays held."""
         self.is_given_up = True
         self._slot._wake()
-
-
-def _closed(model: ChatModel) -> None:
-    try:
-        model.close()
-    except BaseException:  # it is let go all the same
-        log.exception("a model could not be closed")
-
-
-def _clean() -> None:
-    """Give back what a model took, its circles of references included."""
-    gc.unfreeze()
-    gc.collect()
-    return_freed_memory()

@@ -16,7 +16,8 @@ from model.config import EngineConfig
 from model.engine.request import EngineClosed, SamplingParams
 from model.files import ModelLoadError
 from model.machine import resident_memory
-from model.slot import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, ModelSlot, NoModel, SlotBusy
+from model.slot import ModelSlot
+from model.slot_state import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, NoModel, SlotBusy
 from tests.engine.test_engine import wait_until
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.text_samples import qwen_folder
@@ -271,6 +272,29 @@ def test_the_first_model_may_be_loaded_where_errors_are_raised(tmp_path, loads):
     with pytest.raises(ModelLoadError):
         slot.load_now(found, lambda what, share: None, print)
     slot.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="memory as Linux counts it")
+def test_what_a_loader_had_when_it_failed_or_was_cancelled_goes(slot, loads):
+    """64 MB each time."""
+    def failing(path, config, *, name, progress, report):
+        held = bytearray(64 << 20)
+        held[::4096] = b"x" * len(held[::4096])
+        loads(path, config, name=name, progress=progress, report=report)
+        raise ModelLoadError("no")
+
+    slot._load = failing
+    loaded(slot)
+    memory = resident_memory()
+    for _ in range(5):
+        assert loaded(slot).phase == EMPTY
+        loads.go_on.clear()
+        slot.load(slot.ids["one"])
+        wait_until(lambda: slot.state.share == 0.5)
+        slot.cancel()
+        assert slot.wait().phase == EMPTY
+        loads.go_on.set()
+    assert resident_memory() - memory < 64 << 20
 
 
 @pytest.mark.slow
