@@ -44,4 +44,9 @@ FAMILIES = (
     Family("ernie4_5_moe", ("Ernie4_5_MoeForCausalLM",), mixture_from_config, replace(
         HUGGING_FACE, router_correction="mlp.moe_statics.e_score_correction_bias",
         shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
-        shared_down="mlp.shared_experts.down_proj")))
+        shared_down="mlp.shared_experts.down_proj"), Gguf(("ernie4_5-moe",), keys={
+            "expert_count": "moe_num_experts", "expert_used_count": "num_experts_per_tok",
+            "expert_feed_forward_length": "moe_intermediate_size",
+            "expert_shared_count": "moe_num_shared_experts",
+            "leading_dense_block_count": "moe_layer_start_index",
+            "interleave_moe_layer_step": "moe_layer_interval"})))

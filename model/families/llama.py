@@ -1,17 +1,22 @@
-"""Llama 1 to 3, and those who publish their models in its form. InternLM3 names its biases differently."""
+"""Llama 1 to 3, and those who publish their models in its form. InternLM3 names its biases differently.
+
+GGUF files call Mixtral a Llama, too, with experts.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from model.families.family import Family, Gguf
-from model.families.fields import Fields, attention, dense, num_layers, rms_norm, rope, spec
+from model.families.fields import Fields, attention, dense, moe, num_layers, rms_norm, rope, spec
 from model.families.spec import Layer, Spec
 
 
 def from_config(fields: Fields) -> Spec:
     bias = fields.boolean("attention_bias")
-    return uniform(fields, qkv_bias=fields.boolean("qkv_bias", bias), o_bias=fields.boolean("bias", bias))
+    found = uniform(fields, qkv_bias=fields.boolean("qkv_bias", bias), o_bias=fields.boolean("bias", bias))
+    return with_experts(fields, found) if fields.raw.get("num_local_experts") else found
 
 
 def uniform(fields: Fields, **parts: Any) -> Spec:
@@ -22,5 +27,12 @@ def uniform(fields: Fields, **parts: Any) -> Spec:
     return spec(fields, [layer] * num_layers(fields), norm)
 
 
-FAMILIES = (Family("llama", ("LlamaForCausalLM", "InternLM3ForCausalLM"), from_config,
-                   gguf=Gguf(("llama",), interleaved=True)),)
+def with_experts(fields: Fields, found: Spec) -> Spec:
+    """Mixtral's in place of each mlp: their chosen shares add up to 1."""
+    experts = moe(fields, dense(fields), "num_local_experts", {"renormalized": True})
+    return replace(found, layers=tuple(replace(layer, mlp=experts) for layer in found.layers))
+
+
+FAMILIES = (Family("llama", ("LlamaForCausalLM", "InternLM3ForCausalLM"), from_config, gguf=Gguf(
+    ("llama",), interleaved=True, keys={"expert_count": "num_local_experts",
+                                        "expert_used_count": "num_experts_per_tok"})),)

@@ -43,4 +43,7 @@ FAMILIES = (
         "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
         "expert_feed_forward_length": "moe_intermediate_size"},
         complete=lambda config: {"norm_topk_prob": True})),
-    Family("qwen2_moe", ("Qwen2MoeForCausalLM",), second_from_config))
+    Family("qwen2_moe", ("Qwen2MoeForCausalLM",), second_from_config, gguf=Gguf(("qwen2moe",), keys={
+        "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
+        "expert_feed_forward_length": "moe_intermediate_size",
+        "expert_shared_feed_forward_length": "shared_expert_intermediate_size"})))

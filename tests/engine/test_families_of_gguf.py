@@ -93,6 +93,38 @@ def test_gpt_neox_has_the_logits_of_transformers(tmp_path: Path):
     assert_same_logits(file, model)
 
 
+def of_neighbours(tensors: Tensors) -> Tensors:
+    """Of Mixtral: queries and keys turn in neighbouring pairs."""
+    return {name: tensor.view(-1, 2, 8, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+            if name.endswith(("q_proj.weight", "k_proj.weight")) else tensor
+            for name, tensor in of_latents(tensors).items()}
+
+
+MIXTURE = SIZES | {"expert_used_count": 2, "expert_feed_forward_length": 24, "rope.freq_base": 1e4,
+                   "attention.key_length": 16}
+GLM = {"expert_count": 6, "expert_shared_count": 2, "leading_dense_block_count": 1,
+       "expert_weights_scale": 1.5, "expert_weights_norm": True, "rope.dimension_count": 8,
+       "block_count": 5, "nextn_predict_layers": 1,
+       "attention.layer_norm_rms_epsilon": 1e-5}
+
+
+@pytest.mark.parametrize(("variant", "architecture", "keys", "prepared"), [
+    ("mixtral", "llama", {"expert_count": 4, "attention.layer_norm_rms_epsilon": 1e-5,
+                          "rope.freq_base": 1e6}, of_neighbours),
+    ("qwen 2 moe", "qwen2moe", {"expert_count": 5, "expert_shared_feed_forward_length": 40}, of_latents),
+    ("qwen 3 moe", "qwen3moe", {"expert_count": 6, "attention.key_length": 24}, of_latents),
+    ("glm 4 moe", "glm4moe", GLM, of_latents),
+    ("ernie 4.5 moe", "ernie4_5-moe", {
+        "expert_count": 6, "expert_shared_count": 2, "leading_dense_block_count": 1, "rope.freq_base": 5e5,
+        "interleave_moe_layer_step": 1, "attention.layer_norm_rms_epsilon": 1e-5}, of_latents)])
+def test_mixtures_have_the_logits_of_transformers(tmp_path: Path, variant: str, architecture: str,
+                                                  keys: dict[str, Any], prepared: Any):
+    changes = {"mlp_only_layers": []} if variant == "qwen 2 moe" else {}
+    model = write_family(tmp_path / "folder", variant, **changes)
+    file = write_gguf_family(tmp_path / "m.gguf", model, architecture, MIXTURE | keys, prepared)
+    assert_same_logits(file, model)
+
+
 @pytest.mark.parametrize(("variant", "keys"), [
     ("gemma 4", GEMMA4 | {"attention.head_count_kv": [2, 2, 2, 1]}),
     ("gemma 4 small", SMALL),

@@ -129,9 +129,9 @@ def test_what_is_not_supported_is_named_with_what_is():
         of_config(architectures=["LlamaForCausalLM"], rope_scaling={"rope_type": "sinc"})
     with pytest.raises(ModelLoadError, match="layer_types is 'mamba'; expected 'attention' only"):
         of_config(architectures=["GraniteMoeHybridForCausalLM"], layer_types=["mamba"] * 6)
-    metadata = {"general.architecture": "llama", "llama.expert_count": 8}
+    metadata = {"general.architecture": "gemma2", "gemma2.expert_count": 8}
     with pytest.raises(ModelLoadError, match="mixture of experts; such are not supported"):
-        config_of(metadata, family_of_gguf("llama", "x")[1], lambda name: None, "x.gguf")
+        config_of(metadata, family_of_gguf("gemma2", "x")[1], lambda name: None, "x.gguf")
 
 
 def test_a_text_model_is_read_out_of_what_also_sees_images():

@@ -154,7 +154,7 @@ def test_what_cannot_be_loaded_is_told_by_tensor_and_key(tmp_path):
     with pytest.raises(ModelLoadError, match=r"tensor output_norm\.weight is \[64\]; expected \[32\]"):
         reader.vector("output_norm.weight", 32)
     for key, value, message in (("llama.embedding_length", "big", "hidden_size is 'big'"),
-                                ("llama.expert_count", 8, "mixture of experts"),
+                                ("llama.expert_count", 8, "num_experts_per_tok is None"),
                                 ("llama.rope.scaling.type", "sinc", "rope_type is 'sinc'"),
                                 ("llama.attention.head_count_kv", 3, "num_key_value_heads is 3")):
         write_gguf(path, metadata_of(TINY) | {key: value}, {})
