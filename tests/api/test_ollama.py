@@ -137,6 +137,14 @@ def test_what_goes_wrong_is_told_in_its_words(client, app):
     assert app.test_client().post("/api/chat", json={**fail, "stream": False}).status_code == 500
 
 
+def test_a_body_need_not_say_that_it_is_json(app):
+    """As `curl -d` and some libraries send it."""
+    for kind in ("application/x-www-form-urlencoded", "text/plain", ""):
+        reply = app.test_client().post("/api/chat", data=json.dumps({"model": "any", "messages": WHO,
+                                                                     "stream": False}), content_type=kind)
+        assert reply.status_code == 200 and reply.json["message"]["content"]
+
+
 def test_a_request_names_a_model(app):
     assert app.test_client().post("/api/chat", json={"messages": WHO}).json == {"error": "model is missing."}
 
