@@ -18,6 +18,8 @@ from model.engine.draft_loading import DraftFolder
 from model.engine.engine import Engine
 from model.engine.ngram import NgramDrafter
 from model.engine.speculation import Drafter
+from model.formats.gguf_weights import GgufReader
+from model.formats.rounded import RoundingReader
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
 from model.machine import physical_cores, return_freed_memory
@@ -35,6 +37,13 @@ _TOLD_WIDENING = 1.05
 """Of weights in memory over those in the file: from there on it is told."""
 _SMALL_MODEL = 256 << 20
 """Bytes of weights below which torch's own threads cost more than they bring while loading."""
+
+
+def _loading_threads(reader: WeightReader, weight_bytes: int) -> int:
+    """Of torch. Its threads wait for each other in a loop: where matrices are read by a few rows, that takes
+    longer than what they are for (17 times as long on two busy cores)."""
+    reads_rows = isinstance(reader, GgufReader | RoundingReader)
+    return 1 if reads_rows or weight_bytes < _SMALL_MODEL else physical_cores()
 
 
 @contextmanager
@@ -95,7 +104,7 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache,
                   plan.num_slots)
     with told_as_load_errors(places), \
-            torch_threads(1 if plan.weight_bytes < _SMALL_MODEL else physical_cores()):
+            torch_threads(_loading_threads(reader, plan.weight_bytes)):
         transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,
                                        progress=progress)
         drafter: Drafter | None = NgramDrafter() if config.speculation else None

@@ -8,6 +8,7 @@ import torch
 
 from model import SamplingParams, load_model
 from model.config import EngineConfig
+from model.engine import loading
 from model.engine.loading import load_engine
 from model.files import ModelLoadError
 from model.formats.checkpoint import open_model
@@ -80,6 +81,24 @@ def test_weights_that_take_more_memory_than_in_the_file_are_told(tmp_path):
         load_engine(path, EngineConfig(device="cpu", threads=1), report=lines[name].append).close()
     assert any(line.startswith("the weights take 1.") for line in lines["fp8"])
     assert not any("times their size" in line for line in lines["gguf"])
+
+
+def test_weights_that_are_read_by_a_few_rows_leave_torch_one_thread(tmp_path, monkeypatch):
+    """Its threads would wait for each other most of the time."""
+    monkeypatch.setattr(loading, "_SMALL_MODEL", 0)
+    monkeypatch.setattr(loading, "physical_cores", lambda: 3)
+    write_llama(tmp_path / "m.gguf", TINY, random_tensors(TINY), Type.Q8_0)
+    folder = write_model(tmp_path / "folder", TINY, random_tensors(TINY))
+    found, load = [], loading.Transformer.load
+
+    def told(*arguments, **options):
+        found.append(torch.get_num_threads())
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(loading.Transformer, "load", told)
+    for path, quantize in ((tmp_path / "m.gguf", None), (folder, 4), (folder, None)):
+        load_engine(path, EngineConfig(device="cpu", threads=1, quantize=quantize)).close()
+    assert found == [1, 1, 3]
 
 
 def test_a_tied_head_of_blocks_is_one_weight_with_the_embeddings(tmp_path):
