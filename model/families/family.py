@@ -18,6 +18,7 @@ class Gguf:
     architectures  of general.architecture
     interleaved    queries and keys were reordered for RoPE of neighbours, whatever config.json says
     keys           further keys: "attention.scale" -> "attention_multiplier"
+    present        keys that are true where the file has a tensor of the name beside them
     complete       from what was found, what config.json says and GGUF does not
     """
 
@@ -25,6 +26,7 @@ class Gguf:
     names: Names = GGUF
     interleaved: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
+    present: Mapping[str, str] = field(default_factory=dict)
     complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: {}
 
 

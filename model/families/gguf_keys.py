@@ -53,7 +53,15 @@ def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source:
     config["rope_scaling"] = _scaling(scaling, numbers)
     if numbers(_QUERY_NORM) is not None:
         config["use_qk_norm"] = True  # no key says so
+    config |= {key: _is_there(name, numbers) for key, name in gguf.present.items()}
     return gguf.complete(config) | config
+
+
+def _is_there(name: str, numbers: Numbers) -> bool:
+    try:
+        return numbers(name) is not None
+    except ModelLoadError:  # it is no single row of numbers
+        return True
 
 
 def plain(value: Any) -> Any:

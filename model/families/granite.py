@@ -1,14 +1,19 @@
-"""Granite 3, and Granite 4 where its layers are all attention: Llama's with multipliers of four kinds."""
+"""Granite 3: Llama's layers with multipliers of four kinds. Granite 4: the same with Mamba 2 on most layers,
+experts beside the mlp in some, and mostly no RoPE.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from model.families.family import Family, Gguf
-from model.families.fields import Fields, num_layers
+from model.families.fields import Fields, moe, num_layers
 from model.families.llama import uniform
+from model.families.mamba import GGUF_KEYS as MAMBA_KEYS
+from model.families.mamba import layers_with_heads, mamba2
 from model.families.names import HUGGING_FACE
-from model.families.spec import Spec
+from model.families.spec import Dense, Moe, Spec
 
 
 def from_config(fields: Fields) -> Spec:
@@ -23,22 +28,53 @@ def from_config(fields: Fields) -> Spec:
 
 def hybrid_from_config(fields: Fields) -> Spec:
     count = num_layers(fields)
-    kinds = fields.choices("layer_types", count, ("attention", "mamba"))
-    if "mamba" in kinds:
-        raise fields.error("layer_types", "mamba", "'attention' only: layers with a state are not supported")
-    if fields.raw.get("num_local_experts"):
-        raise fields.error("num_local_experts", fields.raw["num_local_experts"],
-                           "0: mixtures of experts are not supported")
-    size = fields.integer("shared_intermediate_size", 8, 1 << 20, 1024)
+    kinds = fields.choices("layer_types", count, ("attention", "mamba", "full_attention", "linear_attention"))
+    mlp = _mlp(fields)
     raw = {key: value for key, value in fields.raw.items() if key != "layer_types"}
-    spec = from_config(replace(fields, raw={**raw, "intermediate_size": size}))
-    if fields.raw.get("position_embedding_type") == "rope":
-        return spec
-    return replace(spec, layers=tuple(layer.with_attention(rope=None) for layer in spec.layers))
+    spec = from_config(replace(fields, raw={**raw, "intermediate_size": 8}))
+    if fields.raw.get("position_embedding_type") != "rope":
+        spec = replace(spec, layers=tuple(layer.with_attention(rope=None) for layer in spec.layers))
+    has_state = [kind in ("mamba", "linear_attention") for kind in kinds]
+    mamba = mamba2(fields) if any(has_state) else None
+    return replace(spec, layers=tuple(
+        replace(layer, mlp=mlp, mixer=mamba if is_mamba else layer.mixer)
+        for layer, is_mamba in zip(spec.layers, has_state, strict=True)))
 
+
+def _mlp(fields: Fields) -> Dense | Moe:
+    """One of every token, and beside it experts where there are some."""
+    shared = Dense(fields.integer("shared_intermediate_size", 8, 1 << 20, 1024))
+    if not fields.raw.get("num_local_experts"):
+        return shared
+    return moe(fields, Dense(fields.integer("intermediate_size", 8, 1 << 20)), "num_local_experts",
+               {"scoring": "softmax of chosen"}, shared=shared)
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """GGUF tells layers by their heads, has the width of the one mlp under another key, and says whether RoPE
+    was trained."""
+    attends, completed = layers_with_heads(config), {}
+    if attends is not None:
+        completed["layer_types"] = ["attention" if is_so else "mamba" for is_so in attends]
+    if not config.get("num_local_experts"):
+        completed["shared_intermediate_size"] = config.get("intermediate_size")
+    if config.pop("rope_finetuned", True):
+        completed["position_embedding_type"] = "rope"
+    return completed
+
+
+_HYBRID_NAMES = replace(
+    HUGGING_FACE, gate_up=("shared_mlp.input_linear",), down_proj="shared_mlp.output_linear",
+    shared_gate_up=("shared_mlp.input_linear",), shared_down="shared_mlp.output_linear",
+    router="block_sparse_moe.router.layer", expert_gate_up=("block_sparse_moe.input_linear#{}",),
+    expert_down="block_sparse_moe.output_linear#{}")
+_HYBRID_KEYS = {
+    "logit_scale": "logits_scaling", "rope.scaling.finetuned": "rope_finetuned",
+    "expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok",
+    "expert_shared_feed_forward_length": "shared_intermediate_size", **MAMBA_KEYS}
 
 FAMILIES = (
     Family("granite", ("GraniteForCausalLM",), from_config,
            gguf=Gguf(("granite",), interleaved=True, keys={"logit_scale": "logits_scaling"})),
-    Family("granitemoehybrid", ("GraniteMoeHybridForCausalLM",), hybrid_from_config,
-           replace(HUGGING_FACE, gate_up=("shared_mlp.input_linear",), down_proj="shared_mlp.output_linear")))
+    Family("granitemoehybrid", ("GraniteMoeHybridForCausalLM",), hybrid_from_config, _HYBRID_NAMES,
+           Gguf(("granitehybrid",), interleaved=True, keys=_HYBRID_KEYS, complete=_completed)))

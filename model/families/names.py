@@ -35,8 +35,9 @@ class Names:
     latent_norm: str = "self_attn.kv_a_layernorm"
     heads_up: tuple[str, ...] = ("self_attn.kv_b_proj",)  # of all heads; or of each: keys' turned, values'
 
-    state_in: tuple[str, ...] = ("mamba.in_proj",)   # of layers with a state, all inputs in their order
-    state_heads: tuple[str, ...] = ()                # a number or two for each head, in the delta rule
+    # of layers with a state; in the delta rule one name instead of two: they lie together for each key head
+    state_in: tuple[str, ...] = ("mamba.in_proj",)   # all inputs in their order; in the delta rule q k v, z
+    state_heads: tuple[str, ...] = ()                # beta, decay: a number each for each value head
     state_conv: str = "mamba.conv1d"
     state_norm: str = "mamba.norm"
     state_out: str = "mamba.out_proj"
@@ -72,8 +73,6 @@ class Names:
     """Each head's query, key and value lie together."""
     decay_is_log: bool = True
     """The decays of heads are -exp of what is stored."""
-    fuses_delta_heads: bool = False
-    """The delta rule's inputs lie together for each key head: q, k, v, z, and beta, decay."""
     norm_offset: float = 0.0
     """What is to be added to the weights of norms (not their biases); those of queries and keys, too."""
 

@@ -15,7 +15,7 @@ def from_config(fields: Fields) -> Spec:
     key = "num_experts" if fields.raw.get("num_experts") is not None else "num_local_experts"
     experts = moe(fields, Dense(fields.integer("moe_intermediate_size", 8, 1 << 20, 768)), key,
                   {"renormalized": fields.boolean("norm_topk_prob")})
-    return _with_experts(fields, qwen3.from_config(fields), experts)
+    return with_experts(fields, qwen3.from_config(fields), experts)
 
 
 def second_from_config(fields: Fields) -> Spec:
@@ -25,10 +25,11 @@ def second_from_config(fields: Fields) -> Spec:
     experts = moe(fields, expert, "num_experts", {"renormalized": fields.boolean("norm_topk_prob")},
                   shared=shared, shared_gate=True)
     spec = qwen2.layered(fields, qkv_bias=fields.boolean("qkv_bias", True))
-    return _with_experts(fields, spec, experts)
+    return with_experts(fields, spec, experts)
 
 
-def _with_experts(fields: Fields, spec: Spec, experts: Moe) -> Spec:
+def with_experts(fields: Fields, spec: Spec, experts: Moe) -> Spec:
+    """In all layers but those that config.json leaves out."""
     every = fields.integer("decoder_sparse_step", 1, 512, 1)
     dense = fields.raw.get("mlp_only_layers") or []
     if not isinstance(dense, list):

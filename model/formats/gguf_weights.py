@@ -123,6 +123,8 @@ class GgufReader:
         where = f"{tensor.path.name}: tensor {tensor.name}"
         if not tensor.type.is_supported:
             raise ModelLoadError(f"{where} has type {tensor.type.name}; supported: {', '.join(SUPPORTED)}")
+        if shape == (1, *tensor.shape):
+            tensor = replace(tensor, shape=shape)  # one row may be stored as a vector
         if tensor.shape != shape:
             raise ModelLoadError(f"{where} is {list(tensor.shape)}; expected {list(shape)}")
         return tensor

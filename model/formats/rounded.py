@@ -49,6 +49,12 @@ class RoundingReader:
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         return self.stored.vector(name, n, device)
 
+    def numbers_of(self, name: str, count: int, device: torch.device = CPU) -> Tensor:
+        return self.stored.numbers_of(name, count, device)
+
+    def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
+        return self.stored.filters(name, channels, taps, device)
+
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         return self.stored.table_info(name, rows, columns)
 

@@ -129,8 +129,10 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
     least = -(-max_seq_len // PAGE_SIZE)
     rope_bytes = max_seq_len * rope_bytes_per_position(config.spec)
-    affordable = int((left - rope_bytes) * _SHARED_CACHE) // page_bytes
-    num_pages = max(least, min(least * _CONVERSATIONS, affordable))
+    num_pages = least * _CONVERSATIONS
+    if page_bytes:
+        affordable = int((left - rope_bytes) * _SHARED_CACHE) // page_bytes
+        num_pages = max(least, min(num_pages, affordable))
     scratch_bytes += rope_bytes + attention_bytes(config.spec, num_pages * PAGE_SIZE)
     return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages,
                       engine.cache, config.spec.max_positions, states, num_slots)
@@ -156,6 +158,8 @@ def _fitting_tokens(config: ModelConfig, cache: str, left: int) -> int:
     per_token = (cache_bytes_per_token(config.spec, cache) + rope_bytes_per_position(config.spec)
                  + -(-_split_bytes(config.spec) // _SPLIT_KEYS))
     left -= attention_bytes(config.spec, 0)
+    if not per_token:  # layers that keep states alone
+        return config.spec.max_positions if left > 0 else 0
     return max(0, left // (PAGE_SIZE * per_token)) * PAGE_SIZE
 
 

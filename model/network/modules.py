@@ -96,21 +96,21 @@ def _delta_modules(delta: GatedDelta, names: Names, prefix: str, hidden: int) ->
     """q, k, v, z; then the betas and the decays of all heads."""
     inputs = _modules(prefix, names.state_in, (delta.conv_size, delta.output_size))
     heads = _modules(prefix, names.state_heads, (delta.num_value_heads,) * 2)
-    if not names.fuses_delta_heads:
-        return [Group(inputs, hidden), Group(heads, hidden, is_exact=True)]
     share = delta.num_value_heads // delta.num_key_heads
     values = share * delta.value_dim
 
-    def pieces(modules: dict[str, int], parts: tuple[int, ...]) -> tuple[Piece, ...]:
-        """`parts`: how many rows of each lie together for a key head."""
+    def pieces(modules: dict[str, int], *parts: int) -> tuple[Piece, ...]:
+        """`parts`: how many rows of each lie together for a key head, where they do."""
+        if len(modules) > 1:
+            return ()
         (name,) = modules
         starts = [sum(parts[:index]) for index in range(len(parts))]
         rows = [head * sum(parts) + start + i for start, size in zip(starts, parts, strict=True)
                 for head in range(delta.num_key_heads) for i in range(size)]
         return (Piece(name, tuple(rows)),)
 
-    return [Group(inputs, hidden, pieces=pieces(inputs, (delta.key_dim, delta.key_dim, values, values))),
-            Group(heads, hidden, is_exact=True, pieces=pieces(heads, (share, share)))]
+    return [Group(inputs, hidden, pieces=pieces(inputs, delta.key_dim, delta.key_dim, values, values)),
+            Group(heads, hidden, is_exact=True, pieces=pieces(heads, share, share))]
 
 
 def _latent_modules(latent: LatentAttention, names: Names, prefix: str, hidden: int) -> list[Group]:

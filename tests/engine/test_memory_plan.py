@@ -16,7 +16,7 @@ from model.config import EngineConfig
 from model.files import ModelLoadError
 from model.formats.weights import MatrixInfo
 from model.memory.gpu_scratch import gpu_scratch, product_bytes
-from model.memory.plan import cache_bytes_per_token, plan_memory
+from model.memory.plan import cache_bytes_per_token, plan_memory, state_bytes
 from model.memory.spread import spread
 from model.model_config import ModelConfig
 from model.network.place import Place
@@ -59,6 +59,32 @@ def test_latent_attention_keeps_latents_for_all_heads_together():
               "num_attention_heads": 128}
     spec = ModelConfig.from_dict(config, {}, "latent").spec
     assert cache_bytes_per_token(spec, "fp16") == 3 * 2 * (512 + 64) * 2
+
+
+STATES = ModelConfig.from_dict({
+    "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 1000, "hidden_size": 4096,
+    "intermediate_size": 8192, "num_hidden_layers": 4, "num_attention_heads": 16, "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 4096}, {}, "hybrid")
+
+
+def test_states_are_planned_by_hand():
+    """Three layers of four: 32 heads of 128 x 128 numbers, and the last three of 8,192 inputs."""
+    each = 3 * 4 * (32 * 128 * 128 + 3 * (2 * 2048 + 4096))
+    assert state_bytes(STATES.spec) == each
+    assert cache_bytes_per_token(STATES.spec, "fp16") == 2 * 4 * 256 * 2, "one layer keeps keys and values"
+    made = plan_memory(STATES, EngineConfig(), weight_bytes=100 * MB, scratch_bytes=10 * MB,
+                       free_bytes=1000 * MB)
+    left = (1000 - 256 - 110) * MB
+    assert made.num_slots == left // 4 // each == 25
+    assert made.state_bytes == 25 * each and "states" in made.lines()[2]
+    assert made.total_bytes <= made.free_bytes - 256 * MB
+
+
+def test_a_few_states_come_before_a_long_context():
+    made = plan_memory(STATES, EngineConfig(), weight_bytes=100 * MB, scratch_bytes=10 * MB,
+                       free_bytes=400 * MB)
+    assert made.num_slots == 4 and made.max_seq_len < 4096
 
 
 def test_with_much_memory_the_model_decides_and_others_get_pages_too():

@@ -127,8 +127,9 @@ def test_what_is_not_supported_is_named_with_what_is():
         family_of_gguf("rwkv", "x.gguf")
     with pytest.raises(ModelLoadError, match="rope_type is 'sinc'; expected 'default', 'linear'"):
         of_config(architectures=["LlamaForCausalLM"], rope_scaling={"rope_type": "sinc"})
-    with pytest.raises(ModelLoadError, match="layer_types is 'mamba'; expected 'attention' only"):
-        of_config(architectures=["GraniteMoeHybridForCausalLM"], layer_types=["mamba"] * 6)
+    with pytest.raises(ModelLoadError, match=r"hybrid_override_pattern is 'ME\*'; expected layers of mamba"):
+        of_config(architectures=["NemotronHForCausalLM"], hybrid_override_pattern="ME*", num_hidden_layers=3,
+                  mamba_num_heads=8, mamba_head_dim=16)
     metadata = {"general.architecture": "gemma2", "gemma2.expert_count": 8}
     with pytest.raises(ModelLoadError, match="mixture of experts; such are not supported"):
         config_of(metadata, family_of_gguf("gemma2", "x")[1], lambda name: None, "x.gguf")

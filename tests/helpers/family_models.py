@@ -26,6 +26,11 @@ _GEMMA4 = {**_WINDOWS, "head_dim": 16, "global_head_dim": 32, "hidden_size_per_l
 _LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 24, "qk_nope_head_dim": 16,
            "qk_rope_head_dim": 8, "v_head_dim": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
            "first_k_dense_replace": 1}
+_DELTA = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+          "linear_value_head_dim": 24, "linear_conv_kernel_dim": 4, "layer_types": [
+              "linear_attention", "full_attention", "linear_attention", "linear_attention"]}
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 4,
+          "mamba_expand": 2, "mamba_chunk_size": 32, "mamba_conv_bias": True, "mamba_proj_bias": False}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn": ("Llama", {"rope_parameters": _YARN}),
     "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
@@ -74,6 +79,25 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
     "gpt-neox, one after the other": ("GPTNeoX", {
         "num_key_value_heads": 4, "use_parallel_residual": False}),
+    "lfm 2": ("Lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"],
+                       "block_auto_adjust_ff_dim": False, "conv_bias": True, "tie_word_embeddings": True}),
+    "qwen 3.5": ("Qwen3_5Text", {**_DELTA}),
+    "qwen 3 next": ("Qwen3Next", {**_DELTA, "num_experts": 4, "num_experts_per_tok": 2,
+                                  "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40}),
+    "granite 4": ("GraniteMoeHybrid", {
+        **_MAMBA, "layer_types": ["mamba", "attention", "mamba", "mamba"], "num_local_experts": 0,
+        "shared_intermediate_size": 80, "embedding_multiplier": 3.0, "attention_multiplier": 0.12,
+        "logits_scaling": 0.5, "residual_multiplier": 0.6}),
+    "nemotron h": ("NemotronH", {
+        "layers_block_type": ["mamba", "mlp", "attention", "mamba", "mlp"], "num_hidden_layers": 5,
+        "head_dim": 16, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16,
+        "chunk_size": 32}),
+    "falcon h1": ("FalconH1", {
+        **_MAMBA, "head_dim": 16, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_rms_norm": True,
+        "mamba_norm_before_gate": False, "attention_in_multiplier": 1.1, "attention_out_multiplier": 0.9,
+        "key_multiplier": 0.7, "mlp_multipliers": [0.8, 0.6], "ssm_in_multiplier": 1.3,
+        "ssm_out_multiplier": 0.8, "ssm_multipliers": [0.7, 0.5, 0.8, 0.6, 0.9], "lm_head_multiplier": 0.5,
+        "embedding_multiplier": 3.0}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen 2 moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                                 "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
@@ -100,7 +124,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
-            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe")
+            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
@@ -114,7 +138,7 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
     config._attn_implementation = "eager"
     model = model_class(config).eval()
     for parameter_name, parameter in model.named_parameters():
-        if "norm" in parameter_name or parameter_name.endswith(("bias", "scale")):
+        if "norm" in parameter_name or parameter_name.endswith(("bias", "scale", ".D", "A_log")):
             parameter.data += torch.randn_like(parameter) * 0.3
         if name.startswith("Gemma4") and "q_norm" in parameter_name:
             parameter.data *= 0.3  # nothing else scales the scores

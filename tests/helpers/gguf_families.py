@@ -30,7 +30,7 @@ def write_gguf_family(path: Path, model: torch.nn.Module, architecture: str, key
     for name, tensor in prepared(dict(model.state_dict())).items():
         found = name if name.startswith("blk.") else names.get_name(name, (".weight", ".bias"))
         assert found is not None, name
-        found += "" if found.endswith((".weight", ".bias", ".scale")) else ".weight"
+        found += "" if found.endswith((".weight", ".bias", ".scale", ".ssm_a", ".ssm_d")) else ".weight"
         tensors[found] = (0, tensor.float().contiguous().numpy())
     for name, values in (extra or {}).items():
         tensors[name] = (0, np.array(values, dtype=np.float32))

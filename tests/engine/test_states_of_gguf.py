@@ -1,0 +1,138 @@
+"""GGUF files of families with states, whose tensors the converter renames, reorders or computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.test_families_of_gguf import SIZES, assert_same_logits
+from tests.helpers.family_models import write_family
+from tests.helpers.gguf_families import Tensors, write_gguf_family
+
+LFM2 = SIZES | {"attention.head_count_kv": [0, 2, 0, 2], "shortconv.l_cache": 3, "rope.freq_base": 1e6,
+                "attention.layer_norm_rms_epsilon": 1e-5}
+QWEN = SIZES | {
+    "attention.key_length": 32, "attention.value_length": 32, "rope.dimension_count": 8,
+    "rope.freq_base": 1e4, "ssm.conv_kernel": 4, "ssm.state_size": 16, "ssm.group_count": 2,
+    "ssm.time_step_rank": 4, "ssm.inner_size": 96, "full_attention_interval": 4,
+    "attention.recurrent_layers": [True, False, True, True]}
+NEXT = QWEN | {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 24,
+               "expert_shared_feed_forward_length": 40}
+MAMBA = SIZES | {"ssm.conv_kernel": 4, "ssm.state_size": 16, "ssm.group_count": 2, "ssm.inner_size": 128,
+                 "ssm.time_step_rank": 8}
+GRANITE = MAMBA | {
+    "attention.head_count_kv": [0, 2, 0, 0], "attention.scale": 0.12, "embedding_scale": 3.0,
+    "residual_scale": 0.6, "logit_scale": 0.5, "rope.scaling.finetuned": False,
+    "expert_shared_feed_forward_length": 80}
+NEMOTRON = MAMBA | {
+    "block_count": 5, "attention.head_count_kv": [0, 0, 2, 0, 0], "feed_forward_length": [0, 80, 0, 0, 80],
+    "attention.key_length": 16, "attention.layer_norm_rms_epsilon": 1e-5}
+FALCON = MAMBA | {"ssm.inner_size": 96, "ssm.time_step_rank": 6, "attention.key_length": 16,
+                  "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 1e5}
+
+
+def of_states(tensors: Tensors) -> Tensors:
+    """What all have in common: decays instead of their logarithms, convolutions without an axis of 1."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if name.endswith("A_log"):
+            tensor = -tensor.exp()
+        if name.endswith((".A_log", ".D")) and "linear_attn" not in name:
+            tensor = tensor.unsqueeze(1)
+        if name.endswith(("conv1d.weight", "conv.conv.weight")):
+            tensor = tensor.squeeze(1)
+        if name.endswith(("mixer.norm.weight", "mamba.norm.weight")):
+            tensor = tensor.view(2, -1)
+        made[name.replace(".dt_bias", ".dt_proj.bias")] = tensor
+    return made
+
+
+def of_norms(tensors: Tensors) -> Tensors:
+    """1 is added to norms, but not to those of the delta rule's heads."""
+    return {name: tensor + 1 if name.endswith("norm.weight") and "linear_attn" not in name else tensor
+            for name, tensor in tensors.items()}
+
+
+def of_delta_heads(tensors: Tensors) -> Tensors:
+    """Four value heads of two key heads: 0 1 2 3 become 0 2 1 3."""
+    def tiled(tensor: torch.Tensor, dim: int = 0) -> torch.Tensor:
+        heads = tensor.unflatten(dim, (2, 2, -1))
+        return heads.transpose(dim, dim + 1).flatten(dim, dim + 2)
+
+    made: Tensors = {}
+    for name, tensor in of_states(of_norms(tensors)).items():
+        part = name.rpartition("linear_attn.")[2]
+        if part in ("in_proj_qkv.weight", "conv1d.weight"):
+            tensor = torch.cat((tensor[:64], tiled(tensor[64:])))
+        elif part in ("in_proj_z.weight", "in_proj_a.weight", "in_proj_b.weight", "A_log", "dt_proj.bias"):
+            tensor = tiled(tensor)
+        elif part == "out_proj.weight":
+            tensor = tiled(tensor, 1)
+        made[name] = tensor
+    return made
+
+
+def of_key_heads(tensors: Tensors) -> Tensors:
+    """q, k, v of all heads, then z; experts stacked."""
+    made: Tensors = {}
+    for name, tensor in of_states(of_norms(tensors)).items():
+        block = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
+        if name.endswith("in_proj_qkvz.weight"):
+            parts = tensor.view(2, -1, 64).split((16, 16, 48, 48), dim=1)
+            q, k, v, z = (part.flatten(0, 1) for part in parts)
+            made |= {block + "attn_qkv.weight": torch.cat((q, k, v)), block + "attn_gate.weight": z}
+        elif name.endswith("experts.gate_up_proj"):
+            gate, up = tensor.chunk(2, dim=1)
+            made |= {block + "ffn_gate_exps.weight": gate, block + "ffn_up_exps.weight": up}
+        else:
+            made[name] = tensor[0] if name.endswith("shared_expert_gate.weight") else tensor
+    return made
+
+
+def of_shared_mlp(tensors: Tensors) -> Tensors:
+    made: Tensors = {}
+    for name, tensor in of_states(tensors).items():
+        block = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
+        if name.endswith("shared_mlp.input_linear.weight"):
+            gate, up = tensor.chunk(2)
+            made |= {block + "ffn_gate.weight": gate, block + "ffn_up.weight": up}
+        elif name.endswith("shared_mlp.output_linear.weight"):
+            made[block + "ffn_down.weight"] = tensor
+        else:
+            made[name] = tensor
+    return made
+
+
+def of_backbone(tensors: Tensors) -> Tensors:
+    """transformers has other names for them than its files."""
+    return of_states({name.replace("model.", "backbone.", 1): tensor for name, tensor in tensors.items()})
+
+
+def of_multipliers(tensors: Tensors) -> Tensors:
+    """Falcon-H1's are in the weights."""
+    factors = {"down_proj": 0.6, "gate_proj": 0.8, "k_proj": 0.7 * 1.1, "q_proj": 1.1, "v_proj": 1.1,
+               "o_proj": 0.9, "mamba.out_proj": 0.8, "lm_head": 0.5, "embed_tokens": 3.0}
+    parts = torch.tensor((0.7, 0.5, 0.8, 0.6, 0.9)).repeat_interleave(torch.tensor((96, 96, 32, 32, 6)))
+    made: Tensors = {}
+    for name, tensor in of_states(tensors).items():
+        factor = next((factor for part, factor in factors.items() if name.endswith(part + ".weight")), 1.0)
+        made[name] = tensor * (1.3 * parts[:, None] if name.endswith("mamba.in_proj.weight") else factor)
+    return made
+
+
+@pytest.mark.parametrize(("variant", "architecture", "keys", "prepared", "changes"), [
+    ("lfm 2", "lfm2", LFM2, of_states, {"conv_bias": False}),
+    ("qwen 3.5", "qwen35", QWEN, of_delta_heads, {}),
+    ("qwen 3 next", "qwen3next", NEXT, of_key_heads, {}),
+    ("granite 4", "granitehybrid", GRANITE, of_shared_mlp, {}),
+    ("nemotron h", "nemotron_h", NEMOTRON, of_backbone, {}),
+    ("falcon h1", "falcon-h1", FALCON, of_multipliers, {"rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e5}})])
+def test_a_file_has_the_logits_of_transformers(tmp_path: Path, variant: str, architecture: str,
+                                               keys: dict[str, Any], prepared: Any, changes: dict[str, Any]):
+    """Value heads in tiles, inputs apart, multipliers in the weights: as llama.cpp's converter does it."""
+    model = write_family(tmp_path / "folder", variant, **changes)
+    assert_same_logits(write_gguf_family(tmp_path / "m.gguf", model, architecture, keys, prepared), model)
