@@ -109,11 +109,13 @@ class ModelSlot:
         return info.get("weight_bytes", 0) + info.get("cache_bytes", 0)
 
     def config_for(self, entry: Entry) -> EngineConfig:
-        """How a model would run: as was asked for at the start. But the draft model is the first one's, and
-        no other is asked for a longer context than it was made for."""
+        """How a model would run: as was asked for at the start. But the draft model is the first one's, no
+        other is asked for a longer context than it was made for, and what is quantized is not rounded."""
         engine = self._engine
         if self._first is not None and entry.found.id == self._first.id:
             return engine
+        if entry.headers is not None:
+            engine = replace(engine, quantize=entry.headers.quantize)
         if engine.max_seq_len is not None and entry.headers is not None:
             most = entry.headers.config.spec.max_positions
             engine = replace(engine, max_seq_len=min(engine.max_seq_len, most))

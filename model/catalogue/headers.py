@@ -5,7 +5,7 @@ Reads no weights. A file may be anybody's: whatever is wrong with it is a senten
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch
 from model.config import EngineConfig
 from model.devices import cuda_problem, default_prefill_chunk
 from model.files import ModelLoadError
+from model.formats.weights import WeightReader
 from model.machine import free_memory
 from model.memory.plan import MemoryPlan, plan_memory
 from model.memory.spread import scratch_bytes
@@ -32,6 +33,7 @@ class Headers:
     quantization: str
     weight_bytes: int
     scratch_bytes: int
+    quantize: int | None  # bits that its float weights would be rounded to, if that is asked for
 
     def plan(self, engine: EngineConfig, free_bytes: int) -> MemoryPlan:
         """Raises ModelLoadError if it does not fit into so much, with what would."""
@@ -63,7 +65,7 @@ class Machine:
         engine = self._engine
         path = find_model(path)
         try:
-            config, reader = open_for(path, engine)
+            config, reader, quantize = _opened(path, engine)
             infos = weight_infos(reader, config, engine.exact, keeps_groups=not self._gpus)
         except ModelLoadError:
             raise
@@ -71,4 +73,14 @@ class Machine:
             raise ModelLoadError(f"{path.name} cannot be read: {error or type(error).__name__}") from error
         chunk = engine.prefill_chunk or default_prefill_chunk(self._place.device)
         scratch = scratch_bytes(config, engine, self._place, config.spec.num_layers, chunk)
-        return Headers(config, reader.describe(), sum(info.nbytes for info in infos), scratch)
+        return Headers(config, reader.describe(), sum(info.nbytes for info in infos), scratch, quantize)
+
+
+def _opened(path: Path, engine: EngineConfig) -> tuple[ModelConfig, WeightReader, int | None]:
+    """Rounding is asked for of float weights: a model that is quantized already is taken as it is."""
+    try:
+        return (*open_for(path, engine), engine.quantize)
+    except ModelLoadError:
+        if engine.quantize is None:
+            raise
+        return (*open_for(path, replace(engine, quantize=None)), None)

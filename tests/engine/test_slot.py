@@ -20,8 +20,9 @@ from model.slot import ModelSlot
 from model.slot_state import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, NoModel, SlotBusy
 from tests.engine.test_engine import wait_until
 from tests.helpers.fake_model import FakeModel
+from tests.helpers.gguf_models import Type, write_llama
 from tests.helpers.text_samples import qwen_folder
-from tests.helpers.tiny_models import write_model
+from tests.helpers.tiny_models import TINY, random_tensors, write_model
 
 ENGINE = EngineConfig(device="cpu", threads=1)
 
@@ -203,6 +204,20 @@ def test_options_of_the_start_hold_for_the_first_model_and_suit_the_others(tmp_p
     assert slot.wait().name == "one"
     assert [config.max_seq_len for config in loads.configs] == [128, 64, 128]
     assert [config.draft for config in loads.configs] == [engine.draft, None, engine.draft]
+    slot.close()
+
+
+def test_rounding_is_for_float_weights_and_leaves_quantized_models_as_they_are(tmp_path, loads):
+    write_model(tmp_path / "plain")
+    write_llama(tmp_path / "packed.gguf", TINY, random_tensors(TINY), Type.Q8_0)
+    engine = EngineConfig(device="cpu", threads=1, quantize=4)
+    slot = ModelSlot(loads, Catalogue([Place("x", tmp_path)], engine), engine)
+    by_name = {entry.found.name: entry for entry in slot.catalogue.look()}
+    assert [entry.problem for entry in by_name.values()] == ["", ""]
+    for name in ("plain", "packed"):
+        slot.load(by_name[name].found.id)
+        assert slot.wait().name == name
+    assert [config.quantize for config in loads.configs] == [4, None]
     slot.close()
 
 

@@ -123,7 +123,7 @@ def test_what_it_says_is_what_loading_finds(tmp_path):
 def test_what_does_not_fit_says_what_would(tmp_path):
     write_file(tmp_path / "One.gguf")
     _, entries = looked(Place("x", tmp_path))
-    with pytest.raises(ModelLoadError, match="smaller model or one with fewer bits"):
+    with pytest.raises(ModelLoadError, match="Use a smaller model"):
         entries["One"].plan(ENGINE, 1 << 20)
     with pytest.raises(ModelLoadError, match="--max-seq-len 256"):
         entries["One"].plan(EngineConfig(device="cpu", max_seq_len=4096), 1 << 40)
