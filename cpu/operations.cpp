@@ -46,7 +46,7 @@ int check_batch(const int32_t* cu_seqlens, const int32_t* seq_lens, const int32_
 }
 
 int check_attention(const AttentionArgs& a, int64_t num_tokens, int64_t num_pages, int64_t max_pages) {
-    if (a.window < 0 || !(a.softcap >= 0)) return PARLOR_ERROR_VALUE;
+    if (a.window <= -kMaxSize || !(a.softcap >= 0)) return PARLOR_ERROR_VALUE;
     if (a.sinks && !aligned(a.sinks)) return PARLOR_ERROR_POINTER;
     if (!all_positive(num_pages, a.page_size, max_pages, a.num_sequences, num_tokens, a.num_heads, a.num_kv_heads,
                       a.head_dim) ||
@@ -122,6 +122,15 @@ extern "C" int softplus_rows(const float* x, int64_t x_stride, const float* bias
     if (!aligned(x) || !aligned_or_null(bias) || !aligned_or_null(scale) || !aligned(out)) return PARLOR_ERROR_POINTER;
     if (!(low <= high)) return PARLOR_ERROR_VALUE;
     PARLOR_PICK(softplus)({x, x_stride, bias, scale, low, high, out, out_stride, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int xielu_rows(const float* x, int64_t x_stride, float* out, int64_t out_stride, float above, float below,
+                          int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < size || out_stride < size) return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    PARLOR_PICK(xielu)({x, x_stride, out, out_stride, above, below, num_rows, size});
     return PARLOR_OK;
 }
 

@@ -63,6 +63,15 @@ struct CombineArgs {
     int64_t out_stride, num_rows, size;
 };
 
+struct XieluArgs {
+    const float* x;  // [num_rows, size]
+    int64_t x_stride;
+    float* out;  // [num_rows, size]
+    int64_t out_stride;
+    float above, below;
+    int64_t num_rows, size;
+};
+
 struct CapArgs {
     float* x;  // [num_rows, size]
     int64_t x_stride;
@@ -93,6 +102,12 @@ struct RopeArgs {
     bool is_interleaved;
 };
 
+// The first key that a row sees whose last one is number `keys` - 1; see paged_attention() in kernels.h.
+inline int64_t first_key(int64_t keys, int64_t window) {
+    if (window < 0) return (keys - 1) / -window * -window;
+    return window > 0 && keys > window ? keys - window : 0;
+}
+
 struct AttentionArgs {
     const float* q;  // [num_tokens, num_heads * head_dim]
     int64_t q_stride;
@@ -107,7 +122,7 @@ struct AttentionArgs {
     float* out;                 // [num_tokens, num_heads * head_dim]
     int64_t num_sequences, num_heads, num_kv_heads, head_dim;
     float scale;
-    int64_t window;      // 0: all keys
+    int64_t window;      // 0: all keys; negative: those of a chunk of -window
     float softcap;       // 0: none
     const float* sinks;  // [num_heads] or null
 };
@@ -118,6 +133,7 @@ PARLOR_DECLARE(void, embed_rows, const parlor::EmbedArgs&)
 PARLOR_DECLARE(void, normalize, const parlor::NormArgs&)
 PARLOR_DECLARE(void, activate_rows, const parlor::ActivationArgs&)
 PARLOR_DECLARE(void, softplus, const parlor::SoftplusArgs&)
+PARLOR_DECLARE(void, xielu, const parlor::XieluArgs&)
 PARLOR_DECLARE(void, cap, const parlor::CapArgs&)
 PARLOR_DECLARE(void, combine_rows, const parlor::CombineArgs&)
 PARLOR_DECLARE(void, rotate_rows, const parlor::RotateArgs&)

@@ -168,6 +168,22 @@ void softplus(const SoftplusArgs& a) {
     });
 }
 
+void xielu(const XieluArgs& a) {
+    const Vec above = set1(a.above), below = set1(a.below), half = set1(0.5f), one = set1(1.0f);
+    const auto value = [&](Vec x) {
+        const Vec high = max(x, zero()), low = smallest(x, zero());
+        return half * x + above * high * high + below * (exp(low) - one - low);
+    };
+    for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            const float* const x = a.x + r * a.x_stride;
+            float* const out = a.out + r * a.out_stride;
+            for_lanes(a.size, [&](int64_t i) { store(out + i, value(load(x + i))); },
+                      [&](int64_t i, int64_t n) { store_n(out + i, value(load_n(x + i, n)), n); });
+        }
+    });
+}
+
 void cap(const CapArgs& a) {
     const Vec scale = set1(a.cap > 0 ? a.scale / a.cap : a.scale), top = set1(a.cap);
     const auto value = [&](Vec v) { return a.cap > 0 ? top * tanh(v * scale) : v * scale; };

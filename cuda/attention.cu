@@ -35,7 +35,7 @@ struct Attention {
     int num_heads, group;
     int max_splits, split_keys;
     float scale;
-    int64_t window;      // 0: all keys
+    int64_t window;      // 0: all keys; negative: those of a chunk of -window
     float softcap;       // 0: none
     const float* sinks;  // [num_heads] or null
     float* partial;     // [row, head block, split][heads of block][head_dim + 2]: sums, largest score, sum of weights
@@ -177,7 +177,9 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
     const int splits = static_cast<int>((place.keys + a.split_keys - 1) / a.split_keys);
     const int split = blockIdx.x;
     if (split > 0 && split >= splits) return;
-    const int64_t first_key = a.window && place.keys > a.window ? place.keys - a.window : 0;
+    int64_t first_key = 0;
+    if (a.window < 0) first_key = (place.keys - 1) / -a.window * -a.window;
+    else if (a.window > 0 && place.keys > a.window) first_key = place.keys - a.window;
     const int first_split = static_cast<int>(first_key / a.split_keys), live_splits = splits - first_split;
     const int blocks_of_group = (a.group + kHeads - 1) / kHeads;
     const int kv_head = blockIdx.y / blocks_of_group, first_of_group = blockIdx.y % blocks_of_group * kHeads;
@@ -332,7 +334,7 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
         num_sequences > kMaxGridX || num_heads > (1 << 20) || num_pages > kMaxGridX ||
         q_stride < num_heads * head_dim || block_table_stride < max_pages)
         return PARLOR_ERROR_SIZE;
-    if (window < 0 || !(softcap >= 0.0f)) return PARLOR_ERROR_VALUE;
+    if (window <= -(int64_t{1} << 40) || !(softcap >= 0.0f)) return PARLOR_ERROR_VALUE;
     if (num_tokens == 0 || num_sequences == 0) return PARLOR_OK;
     if (sinks && !is_aligned(sinks, 4)) return PARLOR_ERROR_POINTER;
     if (!q || !block_table || !cu_seqlens || !seq_lens || !out || !is_aligned(q, 4) || !is_aligned(out, 4) ||

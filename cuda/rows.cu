@@ -137,6 +137,17 @@ __global__ void __launch_bounds__(kThreads)
 
 // Grid: rows, parts of a row.
 __global__ void __launch_bounds__(kThreads)
+    xielu_kernel(const float* x, int64_t x_stride, float* out, int64_t out_stride, float above, float below, int64_t size) {
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.y} * kThreads) {
+        const float a = x[blockIdx.x * x_stride + i];
+        out[blockIdx.x * out_stride + i] = 0.5f * a + (a > 0.0f ? above * a * a : below * (expm1f(a) - a));
+    }
+}
+
+// Grid: rows, parts of a row.
+__global__ void __launch_bounds__(kThreads)
     cap_rows_kernel(float* x, int64_t x_stride, float scale, float cap, int64_t size) {
     let_next_kernel_start();
     wait_for_previous_kernel();
@@ -259,6 +270,17 @@ extern "C" int softplus_rows(const float* x, int64_t x_stride, const float* bias
     if (const int error = device.read()) return error;
     return launch(device, softplus_rows_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride,
                   bias, scale, low, high, out, out_stride, size);
+}
+
+extern "C" int xielu_rows(const float* x, int64_t x_stride, float* out, int64_t out_stride, float above, float below,
+                          int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < size || out_stride < size) return PARLOR_ERROR_SIZE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !out || !is_aligned(x, 4) || !is_aligned(out, 4)) return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, xielu_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride, out,
+                  out_stride, above, below, size);
 }
 
 extern "C" int cap_rows(float* x, int64_t x_stride, float scale, float cap, int64_t num_rows, int64_t size, void* stream) {

@@ -33,7 +33,7 @@ void for_each_item(const AttentionArgs& a, const Plan& plan, Visit visit) {
                 const int64_t count = std::min(plan.tile_tokens, tokens - first);
                 const int64_t keys = past + first + count;
                 const int64_t end = (keys + plan.split_keys - 1) / plan.split_keys;
-                const int64_t begin = a.window ? std::max<int64_t>(0, past + first + 1 - a.window) / plan.split_keys : 0;
+                const int64_t begin = first_key(past + first + 1, a.window) / plan.split_keys;
                 if (end - begin == 1 || tokens > kMaxTokensInSplits) {
                     visit(Item{s, h, first, count, begin, begin, end, -1});
                     continue;

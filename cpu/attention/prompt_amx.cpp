@@ -116,9 +116,7 @@ class Item {
     int64_t num_rows() const { return num_tokens_ * group_; }
     int64_t keys_of_row(int64_t row) const { return num_keys_ - num_tokens_ + row / group_ + 1; }
     int64_t keys_of_tile(int64_t tile) const { return keys_of_row(std::min((tile + 1) * kTileRows, num_rows()) - 1); }
-    int64_t first_key_of_row(int64_t row) const {
-        return a_.window ? std::max<int64_t>(0, keys_of_row(row) - a_.window) : 0;
-    }
+    int64_t first_key_of_row(int64_t row) const { return first_key(keys_of_row(row), a_.window); }
     int64_t first_key_of_tile(int64_t tile) const { return first_key_of_row(tile * kTileRows); }
     int64_t place_of_row(int64_t row) const { return (head_ * group_ + row % group_) * a_.head_dim; }
 

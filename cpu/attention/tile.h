@@ -99,7 +99,7 @@ struct TileView {
                (item.kv_head * plan.group + r % plan.group) * a.head_dim;
     }
     int64_t keys_of_row(int64_t r) const { return first_position + r / plan.group + 1; }
-    int64_t first_key_of_row(int64_t r) const { return a.window ? std::max<int64_t>(0, keys_of_row(r) - a.window) : 0; }
+    int64_t first_key_of_row(int64_t r) const { return first_key(keys_of_row(r), a.window); }
     int64_t num_keys() const { return keys_of_row(rows - 1); }
     int64_t num_pages() const { return (num_keys() + a.page_size - 1) / a.page_size; }
 

@@ -19,9 +19,11 @@ class Names:
     head: str = "lm_head"
 
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")  # or one for all
+    output_gate: str | None = None                   # None: with the queries, head by head
     o_proj: str = "self_attn.o_proj"
     gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")  # or one for both, or only up
     down_proj: str = "mlp.down_proj"
+    slopes: tuple[str, str] = ("mlp.act_fn.alpha_p", "mlp.act_fn.alpha_n")  # of xielu; the tensors themselves
     attention_norm: str = "input_layernorm"          # before attention, or before both branches
     mlp_norm: str = "post_attention_layernorm"       # before the mlp
     attention_out_norm: str = "post_attention_layernorm"  # after them, in families that have such
@@ -75,6 +77,8 @@ class Names:
     """The decays of heads are -exp of what is stored."""
     norm_offset: float = 0.0
     """What is to be added to the weights of norms (not their biases); those of queries and keys, too."""
+    last_norm_offset: float | None = None
+    """The same of the norm before the head, where it is another."""
 
 
 HUGGING_FACE = Names()

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from model.kernels.routing import Routing
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "clamped"]
-"""gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive; clamped: gpt-oss's."""
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "clamped", "xielu"]
+"""gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive; clamped: gpt-oss's;
+xielu: Apertus's, with two numbers of each layer, in mlps without a gate."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class Rope:
 
 @dataclass(frozen=True)
 class QueryScale:
-    """Queries are multiplied by 1 + beta * ln(1 + floor(position / span))."""
+    """Queries are multiplied by 1 + beta * ln(1 + floor((position + offset) / span))."""
 
     beta: float
     span: int
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Attention:
     rope: Rope | None
     scale: float
     window: int | None = None             # the last positions that are seen, its own included; None: all
+    chunk: int | None = None              # what is seen begins at a multiple of this; None: at 0
     softcap: float | None = None          # scores become softcap * tanh(score / softcap)
     sinks: bool = False                   # a logit for each head more, of nothing, in the softmax
     qk_norm: HeadNorm | None = None
@@ -343,6 +346,7 @@ class Layer:
     norm: Norm
     norm_before: bool = True
     norm_after: bool = False
+    after: Norm | None = None             # the norm after, where it is not as the one before
     parallel: Literal["one norm", "two norms"] | None = None
     residual_scale: float = 1.0           # what a branch is multiplied by when it is added
     beside: Mixer | None = None           # reads what the mixer reads, and is added as well
@@ -397,6 +401,7 @@ class Spec:
     norm: Norm                            # before the head
     tied_head: bool | None                # the head is the embeddings; None: unless the file has another
     embedding_scale: float = 1.0
+    embedding_norm: Norm | None = None    # of embeddings, without weights
     logit_scale: float = 1.0
     logit_softcap: float | None = None    # after logit_scale
     layer_inputs: LayerInputs | None = None

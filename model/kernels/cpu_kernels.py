@@ -164,6 +164,10 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations):
         self.call("activate", x, x_stride, out, out_stride, ACTIVATIONS.index(kind), int(gated), *out.shape,
                   None)
 
+    def xielu_rows(self, x: Tensor, out: Tensor, above: float, below: float) -> None:
+        out_stride = check("out", out, (-1, -1))
+        self.call("xielu_rows", x, check("x", x, out.shape), out, out_stride, above, below, *out.shape, None)
+
     def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None:
         stride = check("x", x, (-1, -1))
         self.call("cap_rows", x, stride, scale, cap or 0.0, *x.shape, None)

@@ -51,7 +51,9 @@ def hidden_keys(num_rows: int, num_keys: int, window: int | None, device: torch.
     """bool [num_rows, num_keys]: what the last rows of a sequence do not see."""
     keys = torch.arange(num_keys, device=device)
     own = keys[num_keys - num_rows:, None]
-    return keys > own if window is None else (keys > own) | (keys <= own - window)
+    if window is None:
+        return keys > own
+    return (keys > own) | (keys < (own // -window * -window if window < 0 else own - window + 1))
 
 
 def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None,
@@ -156,6 +158,11 @@ class CudaKernels(CudaExpertOperations, StateOperations):
         self.call("activate", x, x_stride, out, out_stride, ACTIVATIONS.index(kind), int(gated), *out.shape,
                   self.stream)
 
+    def xielu_rows(self, x: Tensor, out: Tensor, above: float, below: float) -> None:
+        out_stride = self._rows("out", out, (-1, -1))
+        self.call("xielu_rows", x, self._rows("x", x, out.shape), out, out_stride, above, below, *out.shape,
+                  self.stream)
+
     def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None:
         stride = self._rows("x", x, (-1, -1))
         self.call("cap_rows", x, stride, scale, cap or 0.0, *x.shape, self.stream)
@@ -237,7 +244,8 @@ class CudaKernels(CudaExpertOperations, StateOperations):
         keys, values = self.gather_pages(k_cache, v_cache, pages, num_keys, head_dim)
         queries = q.view(len(q), num_heads, head_dim).transpose(0, 1).half()
         if window is not None:  # keys that the first row does not see, nobody does
-            first = max(0, num_keys - len(q) + 1 - window)
+            past = num_keys - len(q)
+            first = past // -window * -window if window < 0 else max(0, past + 1 - window)
             keys, values, num_keys = keys[:, first:], values[:, first:], num_keys - first
         if softcap is not None or sinks is not None:
             mixed = weighted_in_parts(queries, keys, values, scale, window, softcap, sinks)

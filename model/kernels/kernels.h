@@ -132,6 +132,15 @@ PARLOR_API int softplus_rows(
     int64_t out_stride,
     int64_t num_rows, int64_t size, void* stream);
 
+/* xIELU of Apertus: out = x / 2 + above * x^2 where x > 0, x / 2 + below * (exp(x) - 1 - x) elsewhere. */
+PARLOR_API int xielu_rows(
+    const float* x,        /* [num_rows, size], rows x_stride apart */
+    int64_t x_stride,
+    float* out,            /* [num_rows, size], rows out_stride apart; may be x */
+    int64_t out_stride,
+    float above, float below,
+    int64_t num_rows, int64_t size, void* stream);
+
 /* x = x * scale, or cap * tanh(x * scale / cap) where cap > 0. */
 PARLOR_API int cap_rows(
     float* x,              /* [num_rows, size], rows x_stride apart */
@@ -214,7 +223,8 @@ PARLOR_API int paged_attention(
     float* out,                  /* [num_tokens, num_heads * head_dim] */
     int64_t num_sequences, int64_t num_tokens,
     int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, float scale,
-    int64_t window,              /* the last keys that a row sees, its own position's included; 0: all */
+    int64_t window,              /* the last keys that a row sees, its own position's included; 0: all; negative: those of
+                                    its position's chunk, which begins at a multiple of -window */
     float softcap,               /* 0: none */
     const float* sinks,          /* [num_heads] one score more in each row's softmax, of a value of zero; or null */
     void* stream);

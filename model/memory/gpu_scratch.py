@@ -49,7 +49,7 @@ def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_l
               for group in layer_modules(spec, config.names, index)}
     attentions = spec.attentions
     own_scores = 4 * SCORE_BYTES if any(a.softcap or a.sinks for a in attentions) else 0
-    masks = max_tokens * max_seq_len * any(a.window or a.softcap or a.sinks for a in attentions)
+    masks = max_tokens * max_seq_len * any(a.window or a.chunk or a.softcap or a.sinks for a in attentions)
     return GpuScratch(
         product=max(product_bytes(n, k, max_tokens) for n, k in shapes),
         attention=max(4 * a.key_size * max_seq_len + max_tokens * 4 * (a.query_size + a.num_heads)

@@ -110,7 +110,7 @@ class AttentionMixer:
         prompts = step.prompts if ops.prompts is not None else ()
         if prompts:
             rows, sequences = prompts[0].first, prompts[0].index
-        rules = (a.num_heads, a.scale, a.window, a.softcap, weights.sinks)
+        rules = (a.num_heads, a.scale, a.window if a.chunk is None else -a.chunk, a.softcap, weights.sinks)
         if rows:
             ops.paged_attention(queries[:rows], keys, values, step.block_table[:sequences],
                                 step.cu_seqlens[:sequences + 1], step.seq_lens[:sequences], attended[:rows],

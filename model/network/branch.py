@@ -68,7 +68,9 @@ class Branch:
 
     def add_rows(self, v: Rows, scale: float = 1.0) -> None:
         """What lies in v.branch, or its norm, times `scale` and the layer's factor."""
-        kind, weights = (self._layer.norm, self._after) if self._after is not None else (NO_NORM, NO_WEIGHTS)
+        kind, weights = NO_NORM, NO_WEIGHTS
+        if self._after is not None:
+            kind, weights = self._layer.after or self._layer.norm, self._after
         normalize(self._ops, kind, weights, v.branch, v.hidden, add=True,
                   scale=self._layer.residual_scale * scale)
 

@@ -65,11 +65,10 @@ class LayerInputsRows:
     def add(self, index: int, weights: InputWeights, v: Rows, of_prompts: bool) -> None:
         """Layer `index` takes its input into the hidden states."""
         ops, inputs, size = self._ops, self._inputs, self._inputs.size
-        pair, taken = v.of("input_pair", 2 * size), v.of("input_taken", size)
-        weights.gate(v.hidden, pair[:, :size], of_prompts=of_prompts)
+        taken = v.of("input_taken", size)
+        weights.gate(v.hidden, taken, of_prompts=of_prompts)
         own = v.of("inputs", self._width)[:, index * size:(index + 1) * size]
-        ops.norm_rows(own, None, None, 0.0, "none", pair[:, size:])
-        ops.activate(pair, taken, inputs.activation, True)
+        ops.gate_rows(own, taken, taken, inputs.activation)
         weights.out(taken, v.branch, of_prompts=of_prompts)
         ops.norm_rows(v.branch, weights.norm.weight, None, inputs.norm.eps, inputs.norm.kind, v.hidden,
                       add=True)
@@ -80,8 +79,8 @@ def input_widths(spec: Spec) -> dict[str, int]:
     if spec.layer_inputs is None:
         return {}
     size = spec.layer_inputs.size
-    return {"inputs": spec.num_layers * size, "projected": spec.num_layers * size, "input_pair": 2 * size,
-            "input_taken": size, "branch": spec.hidden_size}
+    return {"inputs": spec.num_layers * size, "projected": spec.num_layers * size, "input_taken": size,
+            "branch": spec.hidden_size}
 
 
 def load_inputs(place: Place, reader: WeightReader, config: ModelConfig,

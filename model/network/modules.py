@@ -67,8 +67,11 @@ def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[
     if isinstance(mixer, GatedDelta):
         return [*_delta_modules(mixer, names, prefix, hidden), Group(out, mixer.output_size)]
     queries, *others = mixer.projected
-    sizes = (queries + mixer.gate_size, *others)
+    sizes = (queries + (mixer.gate_size if names.output_gate is None else 0), *others)
     modules = _modules(prefix, names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)], sizes)
+    if mixer.output_gate and names.output_gate is not None:
+        return [Group({**modules, prefix + names.output_gate: mixer.gate_size}, hidden),
+                Group(out, mixer.query_size, mixer.o_bias)]
     pieces = _by_kind(mixer, modules) if names.fuses_heads else _gate_last(mixer, modules)
     return [Group(modules, hidden, mixer.qkv_bias, pieces=pieces),
             Group(out, mixer.query_size, mixer.o_bias)]

@@ -35,7 +35,7 @@ def query_scales(scale: QueryScale, max_seq_len: int, device: torch.device,
                  has_long: bool = False) -> Tensor:
     """float32, a row for each of rope_tables()."""
     positions = torch.arange(max_seq_len, dtype=torch.float32).repeat(2 if has_long else 1)
-    return (1 + scale.beta * torch.log1p(torch.floor(positions / scale.span))).to(device)
+    return (1 + scale.beta * torch.log1p(torch.floor((positions + scale.offset) / scale.span))).to(device)
 
 
 def table_bytes(ropes: set[Rope], scales: set[QueryScale], has_long: bool) -> int:

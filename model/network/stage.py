@@ -31,6 +31,7 @@ from model.network.latent_weights import LatentWeights
 from model.network.layer_inputs import InputWeights, LayerInputsRows, input_widths
 from model.network.mixer_weights import AttentionWeights
 from model.network.mixture import Mixture, mixture_widths
+from model.network.norm_weights import NO_WEIGHTS
 from model.network.place import Place
 from model.network.states import StateCache, state_mixer
 from model.network.step import Rows, Sizes, StepInput
@@ -195,6 +196,8 @@ class Stage:
         parts = [(self._rows(*rows), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
         if self.layers.start == 0:
             ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden, self.spec.embedding_scale)
+            if (norm := self.spec.embedding_norm) is not None:
+                normalize(ops, norm, NO_WEIGHTS, all_rows.hidden, all_rows.hidden)
             if self._inputs is not None:
                 self._inputs.look_up(step.token_ids, all_rows)
                 for v, of_prompts in parts:
@@ -238,7 +241,10 @@ class Stage:
         built.branch.multiply(of.gate_up, v, wide, of_prompts=of_prompts)
         if mlp.gate_scale != 1:
             self.place.ops.cap_rows(wide[:, :mlp.intermediate_size], mlp.gate_scale)
-        self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
+        if of.slopes is not None:
+            self.place.ops.xielu_rows(wide, inner, *of.slopes)
+        else:
+            self.place.ops.activate(wide, inner, mlp.activation, mlp.gated)
 
     def _head(self, hidden: Tensor, out: Tensor) -> None:
         spec, norm = self.spec, self._weights.norm

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from model.families.names import Names
 from model.families.spec import Dense, LatentAttention, Layer
@@ -36,6 +37,7 @@ class DenseWeights:
 
     gate_up: Linear         # hidden_size -> up_size
     down_proj: Linear
+    slopes: tuple[float, float] | None = None  # of xielu
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
         with place.active():
             layers.append(_load_layer(place, reader, config, index, exact))
     tell(spec.num_layers)
-    norm = load_norm(reader, names.norm, spec.norm, hidden, names, last.device)
+    offset = names.norm_offset if names.last_norm_offset is None else names.last_norm_offset
+    norm = load_norm(reader, names.norm, spec.norm, hidden, replace(names, norm_offset=offset), last.device)
     tell(spec.num_layers + 1)
     return ModelWeights(embeddings, layers, norm, lm_head, inputs)
 
@@ -270,6 +273,12 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
         float(reader.vector(prefix + names.layer_scale, 1)) if layer.has_scale else 1.0)
 
 
+def _slopes(reader: WeightReader, names: Names, prefix: str) -> tuple[float, float]:
+    """Above 0 and below; positive, and so they are stored: as what softplus makes them of."""
+    above, below = (float(softplus(reader.vector(prefix + name, 1))) for name in names.slopes)
+    return above, 0.5 + below
+
+
 def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, layer: Layer, hidden: int,
                  linears: list[Linear]) -> DenseWeights | MoeWeights | None:
     """`linears` in the order of mlp_modules()."""
@@ -277,7 +286,7 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
     if moe is None:
         return None
     if isinstance(moe, Dense):
-        return DenseWeights(*linears)
+        return DenseWeights(*linears, _slopes(reader, names, prefix) if moe.activation == "xielu" else None)
     router, *linears = linears
     gate = linears.pop() if moe.shared_gate else None
     pairs = [DenseWeights(*linears[first:first + 2]) for first in range(0, len(linears), 2)]

@@ -20,9 +20,9 @@ GEMMA4 = SIZES | {
     "attention.shared_kv_layers": 0, "final_logit_softcapping": 4.0, "embedding_length_per_layer_input": 0,
     "attention.sliding_window_pattern": [True, True, True, False]}
 DEEPSEEK = SIZES | {
-    "attention.head_count_kv": 1, "attention.key_length": 40, "attention.value_length": 32,
+    "attention.head_count_kv": 1, "attention.key_length": 48, "attention.value_length": 40,
     "attention.key_length_mla": 24, "attention.value_length_mla": 12, "attention.q_lora_rank": 24,
-    "attention.kv_lora_rank": 32, "rope.dimension_count": 8, "rope.freq_base": 1e4,
+    "attention.kv_lora_rank": 40, "rope.dimension_count": 8, "rope.freq_base": 1e4,
     "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32,
     "rope.scaling.yarn_log_multiplier": 0.1, "leading_dense_block_count": 1, "expert_count": 8,
     "expert_used_count": 2, "expert_feed_forward_length": 24, "expert_shared_count": 1,
@@ -30,6 +30,10 @@ DEEPSEEK = SIZES | {
     "expert_group_used_count": 2, "expert_gating_func": 2}
 NEOX = SIZES | {"attention.head_count_kv": 4, "attention.layer_norm_epsilon": 1e-5, "rope.dimension_count": 8,
                 "use_parallel_residual": True}
+LLAMA4 = SIZES | {
+    "attention.key_length": 16, "attention.layer_norm_rms_epsilon": 1e-5, "feed_forward_length": 40,
+    "rope.freq_base": 5e5, "rope.dimension_count": 16, "interleave_moe_layer_step": 2, "expert_count": 5,
+    "expert_used_count": 1, "expert_feed_forward_length": 80}
 SMALL = GEMMA4 | {
     "block_count": 6, "feed_forward_length": [80, 80, 80, 80, 160, 160], "attention.shared_kv_layers": 2,
     "attention.sliding_window_pattern": [True, False] * 3, "embedding_length_per_layer_input": 8}
@@ -64,7 +68,7 @@ def of_latents(tensors: Tensors) -> Tensors:
     for name, tensor in tensors.items():
         part = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
         if name.endswith("kv_b_proj.weight"):
-            keys, values = tensor.view(4, 28, 32).split((16, 12), dim=1)
+            keys, values = tensor.view(4, 28, 40).split((16, 12), dim=1)
             made |= {part + "attn_k_b.weight": keys.transpose(1, 2), part + "attn_v_b.weight": values}
         elif name.endswith("experts.gate_up_proj"):
             gate, up = tensor.chunk(2, dim=1)
@@ -122,6 +126,27 @@ def test_mixtures_have_the_logits_of_transformers(tmp_path: Path, variant: str, 
     changes = {"mlp_only_layers": []} if variant == "qwen 2 moe" else {}
     model = write_family(tmp_path / "folder", variant, **changes)
     file = write_gguf_family(tmp_path / "m.gguf", model, architecture, MIXTURE | keys, prepared)
+    assert_same_logits(file, model)
+
+
+def of_turned_experts(tensors: Tensors) -> Tensors:
+    """Outputs come first, gate and up lie apart."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if name.endswith("experts.gate_up_proj"):
+            gate, up = tensor.transpose(1, 2).chunk(2, dim=1)
+            part = f"blk.{name.split('.')[2]}."
+            made |= {part + "ffn_gate_exps.weight": gate, part + "ffn_up_exps.weight": up}
+        else:
+            made[name] = tensor.transpose(1, 2) if name.endswith("experts.down_proj") else tensor
+    return made
+
+
+def test_llama_4_has_the_logits_of_transformers(tmp_path: Path):
+    """With the chunks and the scale of queries that llama.cpp takes for granted."""
+    model = write_family(tmp_path / "folder", "llama 4", attention_chunk_size=8192, floor_scale=8192,
+                         attn_scale=0.1)
+    file = write_gguf_family(tmp_path / "m.gguf", model, "llama4", LLAMA4, of_turned_experts)
     assert_same_logits(file, model)
 
 

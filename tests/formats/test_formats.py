@@ -140,6 +140,21 @@ def test_shards_are_read_by_their_index_and_without_one(tmp_path: Path):
         TensorFolder(tmp_path)
 
 
+def test_matrices_of_one_tensor_are_read_by_their_number(tmp_path: Path):
+    """Under the tensor's name or with .weight; with inputs first they are turned; others are not there."""
+    stack = torch.arange(24.0).view(2, 3, 4)
+    save_file({"a": stack, "b.weight": stack.clone(), "flat": torch.zeros(2)}, tmp_path / "model.safetensors")
+    folder = TensorFolder(tmp_path)
+    for name in ("a", "b"):
+        assert torch.equal(folder.read(f"{name}#1.weight"), stack[1])
+        assert torch.equal(folder.read(f"{name}~#0.weight"), stack[0].T)
+    assert folder.info("a~#1.weight").shape == (4, 3)
+    for name in ("a#2.weight", "a#x.weight", "a#1.bias", "flat#0.weight", "c#0.weight"):
+        assert name not in folder
+        with pytest.raises(ModelLoadError, match=f"no tensor {name}"):
+            folder.read(name)
+
+
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "x.bin", "", 5,
                                   "..safetensors", "C:\\x.safetensors"])
 def test_an_index_may_name_only_files_of_its_folder(tmp_path: Path, name: Any):

@@ -23,7 +23,7 @@ _WINDOWS = {"sliding_window": 20}
 _GEMMA4 = {**_WINDOWS, "head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 0,
            "tie_word_embeddings": True, "final_logit_softcapping": 4.0, "layer_types": [
                "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}
-_LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 24, "qk_nope_head_dim": 16,
+_LATENT = {"num_key_value_heads": 4, "kv_lora_rank": 40, "q_lora_rank": 24, "qk_nope_head_dim": 16,
            "qk_rope_head_dim": 8, "v_head_dim": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
            "first_k_dense_replace": 1}
 _DELTA = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
@@ -31,6 +31,8 @@ _DELTA = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4
               "linear_attention", "full_attention", "linear_attention", "linear_attention"]}
 _MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 4,
           "mamba_expand": 2, "mamba_chunk_size": 32, "mamba_conv_bias": True, "mamba_proj_bias": False}
+_VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+           "layer_types": ["full_attention"], "pos_emb_height": 4, "pos_emb_width": 4}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn": ("Llama", {"rope_parameters": _YARN}),
     "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
@@ -98,6 +100,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "key_multiplier": 0.7, "mlp_multipliers": [0.8, 0.6], "ssm_in_multiplier": 1.3,
         "ssm_out_multiplier": 0.8, "ssm_multipliers": [0.7, 0.5, 0.8, 0.6, 0.9], "lm_head_multiplier": 0.5,
         "embedding_multiplier": 3.0}),
+    "llama 4": ("Llama4Text", {
+        "head_dim": 16, "attention_chunk_size": 24, "floor_scale": 16, "attn_scale": 0.3,
+        "num_local_experts": 5, "intermediate_size_mlp": 40, "interleave_moe_layer_step": 2,
+        "num_experts_per_tok": 1}),
+    "apertus": ("Apertus", {"rope_parameters": _LLAMA3}),
+    "muse glimmer": ("MuseGlimmer", {
+        **_WINDOWS, "layer_types": ["sliding_attention", "full_attention"] * 2, "head_dim": 16,
+        "layer_rope_theta": [1e4, 0, 1e4, 0], "output_multiplier": 0.5, "final_logit_softcapping": 4.0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen 2 moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                                 "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
@@ -124,7 +135,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
-            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next")
+            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next", "llama 4")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
@@ -132,13 +143,18 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
     import transformers
 
     name, settings = VARIANTS[variant]
-    config = getattr(transformers, name + "Config")(**{**_SMALL, **settings, **changes})
-    model_class = getattr(transformers, name.removesuffix("Text") + "ForCausalLM")
+    settings = {**_SMALL, **settings, **changes}
+    if name == "MuseGlimmer":  # there is no class of its text model alone
+        settings = {"text_config": settings, "vision_config": _VISION}
+    config = getattr(transformers, name + "Config")(**settings)
+    model_class = getattr(transformers, f"{name.removesuffix('Text')}For"
+                          f"{'ConditionalGeneration' if 'text_config' in settings else 'CausalLM'}")
     torch.manual_seed(1)
     config._attn_implementation = "eager"
     model = model_class(config).eval()
     for parameter_name, parameter in model.named_parameters():
-        if "norm" in parameter_name or parameter_name.endswith(("bias", "scale", ".D", "A_log")):
+        if "norm" in parameter_name or parameter_name.endswith(
+                ("bias", "scale", "alpha_p", "alpha_n", ".D", "A_log")):
             parameter.data += torch.randn_like(parameter) * 0.3
         if name.startswith("Gemma4") and "q_norm" in parameter_name:
             parameter.data *= 0.3  # nothing else scales the scores

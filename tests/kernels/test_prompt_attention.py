@@ -37,7 +37,7 @@ def attend(ops: Any, batch: Batch, **rules: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [
-    (8, 2, 64), (3, 3, 80), (4, 4, 96), (5, 1, 112), (8, 1, 128), (2, 2, 16), (2, 1, 256)])
+    (8, 2, 64), (3, 3, 80), (4, 4, 96), (5, 1, 112), (8, 1, 128), (2, 2, 16), (2, 1, 256), (9, 1, 576)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_match_the_reference(ops, kind: str, heads: int, kv_heads: int, head_dim: int):
     """Whole and ragged tiles and pages, with and without a past; NaN lies wherever nothing may be read."""
@@ -66,7 +66,7 @@ def test_a_row_depends_on_its_query_and_the_keys_it_sees_alone(ops, kind: str):
 
 
 @pytest.mark.parametrize("rules", [
-    {"window": 50}, {"window": 300}, {"softcap": 3.0}, {"sinks": True},
+    {"window": 50}, {"window": 300}, {"window": -50}, {"window": -200}, {"softcap": 3.0}, {"sinks": True},
     {"window": 130, "softcap": 2.0, "sinks": True}], ids=str)
 @pytest.mark.parametrize("kind", ["fp16", "q4"])
 def test_windows_caps_and_sinks(ops, kind: str, rules: dict[str, Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -126,6 +127,26 @@ def test_gates_that_do_not_exist_are_refused(ops):
         ops.softplus_rows(x, None, x, None, 2.0, 1.0)
 
 
+def test_xielu_by_hand(any_ops):
+    """2: 1 + 0.25 * 4; -1: -0.5 + 2 * (1 / e - 1 + 1)."""
+    out = torch.empty(1, 3)
+    any_ops.xielu_rows(torch.tensor([[2.0, -1.0, 0.0]]), out, 0.25, 2.0)
+    torch.testing.assert_close(out, torch.tensor([[2.0, -0.5 + 2 / math.e, 0.0]]))
+
+
+def test_xielu_over_sizes(any_ops):
+    for size, tokens in ((1, 2), (7, 1), (300, 3), (5, 0)):
+        x, memory = strided(tokens, size)
+        x *= 30
+        ours, out_memory = strided(tokens, size)
+        theirs = ours.clone()
+        reference.xielu_rows(x, theirs, 0.7, 1.3)
+        any_ops.xielu_rows(x, ours, 0.7, 1.3)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert_gaps_untouched(x, memory)
+        assert_gaps_untouched(ours, out_memory)
+
+
 @pytest.mark.parametrize("cap", [None, 5.0])
 def test_rows_are_scaled_and_capped(any_ops, cap):
     for size in (1, 7, 96, 1000):
@@ -185,7 +206,7 @@ def test_parts_of_heads_are_rotated_and_queries_scaled(any_ops, kind, rotary_dim
 @pytest.mark.parametrize("kind", CACHE_KINDS)
 @pytest.mark.parametrize(("window", "softcap", "sinks"), [
     (1, None, False), (5, None, False), (40, None, False), (None, 3.0, False), (None, None, True),
-    (100, 2.0, True), (1000, None, False)])
+    (100, 2.0, True), (1000, None, False), (-1, None, False), (-40, None, True), (-512, 2.0, False)])
 def test_attention_with_windows_caps_and_sinks(any_ops, kind, window, softcap, sinks):
     """Rows of prompts and decoding, across pages and splits. Long ones only where it is quick."""
     lengths = [(1, 1), (3, 3), (1, 70), (20, 90)]
@@ -198,15 +219,16 @@ def test_attention_with_windows_caps_and_sinks(any_ops, kind, window, softcap, s
 
 
 @pytest.mark.parametrize("kind", CACHE_KINDS)
-def test_a_row_with_a_window_does_not_depend_on_its_chunk(any_ops, kind):
+@pytest.mark.parametrize("window", [50, -90])
+def test_a_row_with_a_window_does_not_depend_on_its_chunk(any_ops, kind, window):
     """The last rows of a sequence alone, or together with those before them: the same bits."""
     batch = Batch([(40, 400)], heads=2, kv_heads=1, head_dim=32, kind=kind)
-    whole = batch.run(any_ops, window=50)
+    whole = batch.run(any_ops, window=window)
     for count in (1, 3, 17):
         part = torch.empty(count, 64)
         bounds = torch.tensor([0, count], dtype=torch.int32)
         any_ops.paged_attention(batch.q[-count:], batch.k_cache, batch.v_cache, batch.block_table, bounds,
-                                batch.seq_lens, part, 2, batch.scale, window=50)
+                                batch.seq_lens, part, 2, batch.scale, window=window)
         assert torch.equal(part, whole[-count:])
 
 
@@ -222,7 +244,7 @@ def test_a_sink_by_hand(any_ops):
 def test_settings_out_of_range_are_refused(ops):
     batch = Batch([(1, 1)], heads=1, kv_heads=1, head_dim=8, kind="fp32")
     with pytest.raises(KernelError, match="paged_attention"):
-        batch.run(ops, window=-1)
+        batch.run(ops, softcap=-1.0)
     with pytest.raises(KernelError, match="norm_rows"):
         ops.norm_rows(torch.zeros(1, 8), None, None, -1.0, "rms", torch.zeros(1, 8))
     with pytest.raises(ValueError, match="x is float32"):

@@ -88,6 +88,14 @@ def softplus_rows(x: Tensor, bias: Tensor | None, out: Tensor, scale: Tensor | N
     out.copy_(y if scale is None else y * scale)
 
 
+def xielu_rows(x: Tensor, out: Tensor, above: float, below: float) -> None:
+    """out = x / 2 + above * x^2 where x > 0, x / 2 + below * (exp(x) - 1 - x) elsewhere.
+
+    x, out  float32 [R, n], any row stride; may be the same
+    """
+    out.copy_(x / 2 + torch.where(x > 0, above * x * x, below * (torch.expm1(x) - x)))
+
+
 def cap_rows(x: Tensor, scale: float, cap: float | None = None) -> None:
     """x = x * scale, or cap * tanh(x * scale / cap); float32 [R, n], any row stride."""
     x.copy_(x * scale if cap is None else cap * torch.tanh(x * scale / cap))
@@ -163,7 +171,8 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
     cu_seqlens   int32 [S + 1]: query rows of sequence s are cu_seqlens[s] .. cu_seqlens[s + 1]
     seq_lens     int32 [S]: keys of each sequence, this step's included
     out          float32 [T, num_heads * head_dim], rows may be strided
-    window       keys that a row sees, its own position's included; None: all up to it
+    window       keys that a row sees, its own position's included; None: all; negative: those from the
+                 last multiple of -window on
     softcap      scores become softcap * tanh(score / softcap)
     sinks        float32 [num_heads]: a score more for each row in the softmax, of a value of zero
 
@@ -192,7 +201,8 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
         own_positions = key_positions[num_keys - (last - first):, None]
         hidden = key_positions[None, :] > own_positions
         if window is not None:
-            hidden |= key_positions[None, :] <= own_positions - window
+            begin = own_positions // -window * -window if window < 0 else own_positions - window + 1
+            hidden |= key_positions[None, :] < begin
         # where a row sees nothing but its own past, what is hidden may hold anything
         values = values.masked_fill(hidden.all(0)[:, None], 0.0)
         scores = scores.masked_fill(hidden, -math.inf)
@@ -360,6 +370,7 @@ class ReferenceOperations:
     activate = staticmethod(activate)
     gate_rows = staticmethod(gate_rows)
     softplus_rows = staticmethod(softplus_rows)
+    xielu_rows = staticmethod(xielu_rows)
     cap_rows = staticmethod(cap_rows)
     rotate_heads = staticmethod(rotate_heads)
     rope_write_kv = staticmethod(rope_write_kv)
