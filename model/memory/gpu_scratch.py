@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model.families.spec import Moe
 from model.kernels.cuda_kernels import SCORE_BYTES
 from model.kernels.cuda_linear import SCRATCH_BYTES
 from model.model_config import ModelConfig
@@ -32,6 +33,7 @@ class GpuScratch:
 
     product: int    # a prompt's largest: weight in float16, a piece at a time; rows in float16; the result
     attention: int  # a prompt's: keys and values, queries and result in float16; a sum for each row and head
+    experts: int    # a prompt's: rows sorted by expert, what they give, and the widest that one may have
     scores: int     # log-probabilities of a prompt: the logits twice in float64
     inputs: int     # of a step, on the GPU
     graphs: int
@@ -39,7 +41,8 @@ class GpuScratch:
 
     @property
     def total(self) -> int:
-        return self.product + self.attention + self.scores + self.inputs + self.graphs + self.libraries
+        return (self.product + self.attention + self.experts + self.scores + self.inputs + self.graphs
+                + self.libraries)
 
 
 def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_len: int) -> GpuScratch:
@@ -54,10 +57,18 @@ def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_l
         product=max(product_bytes(n, k, max_tokens) for n, k in shapes),
         attention=max(4 * a.key_size * max_seq_len + max_tokens * 4 * (a.query_size + a.num_heads)
                       for a in attentions) + own_scores + masks if attentions else 0,
+        experts=max((experts_bytes(layer.mlp, spec.hidden_size, max_tokens) for layer in spec.layers
+                     if isinstance(layer.mlp, Moe)), default=0),
         scores=16 * LOGIT_ROWS * spec.vocab_size,
         inputs=step_bytes(max_tokens, MAX_RUNNING, max_seq_len),
         graphs=len(SIZES) * num_layers * _KERNELS_OF_LAYER * _KERNEL_BYTES,
         libraries=_CUBLAS_BYTES + _CODE_BYTES)
+
+
+def experts_bytes(moe: Moe, hidden_size: int, rows: int) -> int:
+    """CudaExpertOperations.prompt_experts: float32, and indices of 8 bytes."""
+    sorted_rows = rows * moe.top_k * (2 * 4 * hidden_size + 3 * 8)
+    return sorted_rows + 4 * rows * (3 * hidden_size + moe.expert.intermediate_size + moe.expert.up_size)
 
 
 def product_bytes(n: int, k: int, rows: int) -> int:

@@ -30,6 +30,7 @@ from model.network.place import Place
 from model.network.step import PromptRows, Sizes, StepInput
 from model.network.transformer import Transformer
 from tests.engine.test_network import REFERENCE_OPS
+from tests.helpers.family_models import write_family
 from tests.helpers.tiny_engine import NO_EOS, outcome, params, prompt, quantized_model, tokens
 from tests.helpers.tiny_models import TINY, write_model
 
@@ -84,6 +85,24 @@ def test_recorded_steps_make_the_tokens_that_other_steps_make(folder: Path):
         assert made == [tokens(plain, *job) for job in jobs]
         assert torch.equal(engine.logits(prompt(70)), plain.logits(prompt(70)))
         assert engine.status()["pages_used"] == 0
+    finally:
+        engine.close()
+        plain.close()
+
+
+@pytest.mark.parametrize("variant", ["qwen 2 moe", "gpt-oss", "gemma 4 mixture"])
+def test_recorded_steps_of_mixtures_choose_their_experts_anew(tmp_path: Path, variant: str):
+    """Other experts in each step than in the one that was recorded; a router's norm, gates, norms apart."""
+    write_family(tmp_path, variant)
+    places, capture = captured_places()
+    engine, plain = (load_engine(tmp_path, EngineConfig(threads=1), places=p) for p in (places, None))
+    try:
+        before = capture.replays
+        jobs = [(prompt(9, seed=i), params(seed=i, max_new_tokens=12)) for i in range(3)]
+        requests = [engine.submit(*job, NO_EOS) for job in jobs]
+        made = [outcome(request)[0] for request in requests]
+        assert capture.replays - before >= 10
+        assert made == [tokens(plain, *job) for job in jobs]
     finally:
         engine.close()
         plain.close()
