@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from model.engine.request import SamplingParams
 from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
-from model.text.calls.reading import CallReader
 from model.text.calls.toolbox import Toolbox
 from model.text.context import ContextFit, first_kept, token_budget
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
@@ -99,6 +98,7 @@ class ChatModel:
         request = self._submit(token_ids, params, logprobs, constraint, prompt, tools)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
+            from model.text.calls.reading import CallReader
             calls, marks = CallReader(prompt.calls, tools), prompt.calls.marks
         text = ReplyText([*params.stop, *prompt.stop], prompt.at, bool(reply_prefix or reply_thinking),
                          prompt.think_format, calls)

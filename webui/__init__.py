@@ -16,8 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from model import Downloads, ModelSlot
 
-from .api import anthropic, ollama, openai, responses
-from .api.errors import protocol_error
+from .api import routing
 from .chat.chat import Chat
 from .chat.models import Models
 from .errors import Problem
@@ -25,6 +24,7 @@ from .ids import new_id
 from .routes import bots, models, replies, sessions, settings, transfer
 from .routes.parlor import KEY, Parlor, parlor
 from .server.guard import MAX_BODY, Guard
+from .server.programs import protocol_of
 from .server.static_files import StaticFiles
 from .server.streams import Streams
 from .storage.store import Store
@@ -44,9 +44,9 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     chat = Chat(slot, store)
     app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads),
                                  guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, bots, models, settings, transfer, openai, responses, anthropic,
-                   ollama):
+    for module in (sessions, replies, bots, models, settings, transfer):
         app.register_blueprint(module.bp)
+    routing.register(app)
     with app.app_context():
         files.set_page(render_template("index.html", static=files.url, icons=files.icons))
     app.add_url_rule("/", "page", files.answer_page)
@@ -91,9 +91,9 @@ class _App(Flask):
 
 
 def _answer_problem(problem: Problem) -> ResponseReturnValue:
-    for_program = protocol_error(request.path, problem)
-    if for_program is not None:
-        return for_program
+    if protocol_of(request.path):
+        from .api.errors import protocol_error
+        return protocol_error(request.path, problem)
     answer = problem.as_json()
     current = answer.pop("current", None)
     if current is not None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from model.text.calls.grammar import with_specials
 from model.text.errors import rust_panics_as
 from model.text.limited_process import Gone, LimitedProcess, OverTime, ProcessLimits
 
@@ -141,6 +140,7 @@ def compiled(constraint: Constraint, tokens: Any, spelt: Callable[[str], str] = 
     elif constraint.kind == "regex":
         grammar = LLMatcher.grammar_from_regex(constraint.source)
     elif constraint.kind == "grammar":
+        from model.text.calls.grammar import with_specials
         grammar = LLMatcher.grammar_from_lark(with_specials(constraint.source, spelt))
     else:
         texts = " | ".join(map(json.dumps, json.loads(constraint.source)))

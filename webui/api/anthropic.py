@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from model import AUTO, REQUIRED, CallDelta, ChatMessage, Constraint, ReplyDone, Toolbox, ToolCall
@@ -24,10 +23,7 @@ cache."""
 CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NO_TOOLS}
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
-bp = Blueprint("anthropic", __name__, url_prefix="/v1/messages")
 
-
-@bp.post("")
 def create_message() -> ResponseReturnValue:
     """The assistant's next message, whole or as a stream."""
     fields = read_fields()
@@ -43,7 +39,6 @@ def create_message() -> ResponseReturnValue:
     return message | {"content": _blocks(written), **_end(ask, written), "usage": _usage(written)}
 
 
-@bp.post("/count_tokens")
 def count() -> ResponseReturnValue:
     """How many tokens the prompt of such a request has."""
     fields = read_fields()

@@ -14,11 +14,10 @@ _ANTHROPIC_TYPES = {401: "authentication_error", 403: "permission_error", 404: "
 Answer = tuple[dict[str, Any], int, dict[str, str]]
 
 
-def protocol_error(path: str, problem: Problem) -> Answer | None:
-    """(body, status, headers) where `path` is a protocol's; None where it is the page's."""
-    protocol = protocol_of(path)
+def protocol_error(path: str, problem: Problem) -> Answer:
+    """(body, status, headers) for a path that is a protocol's."""
     shapes = {"openai": openai_error, "anthropic": anthropic_error, "ollama": ollama_error}
-    return shapes[protocol](problem) if protocol else None
+    return shapes[protocol_of(path)](problem)
 
 
 def openai_error(problem: Problem) -> Answer:

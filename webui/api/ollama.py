@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from model import CallDelta, ChatMessage, Constraint, ReplyDone, SamplingParams, ToolCall
@@ -25,28 +24,22 @@ ROLES = ("system", "user", "assistant", "tool")
 OPTIONS = {"repetition_penalty": "repeat_penalty", "repetition_range": "repeat_last_n"}
 NANOSECONDS = 1_000_000_000
 
-bp = Blueprint("ollama", __name__, url_prefix="/api")
 
-
-@bp.get("/version")
 def version() -> ResponseReturnValue:
     return {"version": SPOKEN_VERSION}
 
 
-@bp.get("/tags")
 def list_models() -> ResponseReturnValue:
     model = loaded()
     return {"models": [_model(model)] if model else []}
 
 
-@bp.get("/ps")
 def list_running() -> ResponseReturnValue:
     model = loaded()
     more = {"expires_at": "0001-01-01T00:00:00Z", "size_vram": 0}
     return {"models": [_model(model) | more | {"context_length": model["max_seq_len"]}] if model else []}
 
 
-@bp.post("/show")
 def show() -> ResponseReturnValue:
     fields, model = read_fields(), loaded()
     name = fields.text("model", fields.text("name", ""))
@@ -61,7 +54,6 @@ def show() -> ResponseReturnValue:
             "capabilities": ["completion", "tools", "thinking"]}
 
 
-@bp.post("/chat")
 def chat() -> ResponseReturnValue:
     """A reply to a conversation; a stream unless that is not wanted."""
     fields = read_fields()
@@ -71,7 +63,6 @@ def chat() -> ResponseReturnValue:
     return _answer(fields, _ask(fields, messages), "message")
 
 
-@bp.post("/generate")
 def generate() -> ResponseReturnValue:
     """A reply to one prompt; with `raw` what follows a text."""
     fields = read_fields()
@@ -86,8 +77,6 @@ def generate() -> ResponseReturnValue:
     return _answer(fields, _ask(fields, tuple(messages)), "response")
 
 
-@bp.post("/embed")
-@bp.post("/embeddings")
 def embed() -> ResponseReturnValue:
     read_fields()
     raise BadRequest("Embeddings need a model made for them; the one that is loaded here writes text.")

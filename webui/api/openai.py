@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from model import CallDelta, ChatMessage, Constraint, ReplyDone, RequestStats, ScoredToken
@@ -38,10 +37,7 @@ REASONS = {"length": "length", "context": "length"}
 BEAT = b": beat\n\n"
 DONE = b"data: [DONE]\n\n"
 
-bp = Blueprint("openai", __name__, url_prefix="/v1")
 
-
-@bp.get("/models")
 def list_models() -> ResponseReturnValue:
     model = loaded()
     entries = [_model(model)] if model else []
@@ -49,7 +45,6 @@ def list_models() -> ResponseReturnValue:
     return {"object": "list", "data": entries, "has_more": False, **names}
 
 
-@bp.get("/models/<path:name>")
 def read_model(name: str) -> ResponseReturnValue:
     model = loaded()
     if model is None or name != model["name"]:
@@ -58,7 +53,6 @@ def read_model(name: str) -> ResponseReturnValue:
     return _model(model)
 
 
-@bp.post("/chat/completions")
 def complete_chat() -> ResponseReturnValue:
     """A reply to a conversation, whole or as a stream."""
     fields = read_fields()
@@ -76,7 +70,6 @@ def complete_chat() -> ResponseReturnValue:
     return head | {"choices": choices, "usage": usage(written)}
 
 
-@bp.post("/completions")
 def complete_text() -> ResponseReturnValue:
     """What follows a text, or each of several."""
     fields = read_fields()
@@ -95,7 +88,6 @@ def complete_text() -> ResponseReturnValue:
     return head | {"choices": choices, "usage": usage(written, asks[0].n)}
 
 
-@bp.post("/embeddings")
 def embed() -> ResponseReturnValue:
     read_fields()
     raise BadRequest("Embeddings need a model made for them; the one that is loaded here writes text.",

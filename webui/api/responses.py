@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from model import CallDelta, ChatMessage, ReplyDone, ToolCall
@@ -25,10 +24,7 @@ _TOLD_BACK: Json = {"instructions": None, "max_output_tokens": None, "parallel_t
                     "tool_choice": "auto", "tools": [], "metadata": {}}
 """Fields of the request that the answer repeats, and what they are without."""
 
-bp = Blueprint("responses", __name__, url_prefix="/v1/responses")
 
-
-@bp.post("")
 def create_response() -> ResponseReturnValue:
     """A reply to a conversation, whole or as a stream of events."""
     fields = read_fields()
