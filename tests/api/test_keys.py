@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import openai
 import pytest
 
 from model import ModelSlot
 from tests.helpers.api import Page
-from tests.helpers.server_process import Server
+from tests.helpers.server_process import ROOT, Server
 from webui import create_app
 from webui.server.guard import LOGIN_BODY, Guard
 from webui.server.password import Password
@@ -152,3 +155,9 @@ def test_app_py_reads_the_keys_from_a_file(tmp_path):
             assert client.models.list().data[0].id == "fake-1M"
         with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
             client.with_options(api_key="dummy").models.list()
+
+
+def test_no_protocol_is_imported_before_it_is_spoken():
+    script = "import sys, app; print(sorted(name for name in sys.modules if name.startswith('webui.api.')))"
+    said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (said.stdout.strip(), said.returncode) == ("['webui.api.routing']", 0)
