@@ -123,4 +123,4 @@ def scored_sequence(request: Request, scores: Scores) -> TokenSequence[Job]:
     """A sequence of which the logits after each token from `scores.first` on are wanted, and nothing else."""
     prompt = request.prompt
     return TokenSequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),
-                    reuse_limit=scores.first)
+                         reuse_limit=scores.first, turns=(scores.first,))

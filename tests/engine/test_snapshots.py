@@ -75,6 +75,13 @@ def test_of_long_prompts_that_part_512_tokens_are_known_and_then_all_they_share(
     assert counts == [0, 512, 700]
 
 
+def test_where_scores_begin_others_begin_too(engine: Engine):
+    """As when the speakers of a room are ranked: one transcript, each with another name behind it."""
+    transcript = prompt(61)
+    engine.logits([*transcript, 5, 6], first=60)
+    assert cached(engine, [*transcript[:60], 70, 71])[1] == 60
+
+
 def test_steps_that_are_recorded_by_size_make_the_same_tokens(folder: Path, engine: Engine):
     """As on a GPU: with rows that are padding, and guesses, which run as they are."""
     places, capture = captured_places()
