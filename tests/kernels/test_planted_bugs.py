@@ -69,7 +69,7 @@ def run_a_delta_layer(ops):
     for one in (ops, reference):
         torch.manual_seed(1)
         layer = Delta(MIXED.num_rows, key_dim=40)
-        outs.append(torch.cat([part[0] for part in layer.run(one, MIXED)]))
+        outs.append(torch.cat([part.flatten() for part in layer.run(one, MIXED)]))
     return outs
 
 
@@ -79,7 +79,7 @@ NEXT = "        if (t + 1 < end) inputs.read(q"
 
 @pytest.mark.parametrize(("text", "replacement"), [
     (f"        __syncthreads();\n{NEXT}", NEXT),
-    ("queries + (t - begin) % 2 * kDepth", "queries"),
+    ("keys + (t - begin) % 2 * kDepth", "keys"),
     (STATE % "of.begins(s)", STATE % "false"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
 ], ids=["a removed barrier", "a row that is overwritten too early", "a state that goes on", "no bug"])

@@ -25,8 +25,8 @@ from model.kernels import load_kernels
 from model.options import path_option
 from tools.benchmark.limits import machine, spread
 
-_LAYERS = 6
-"""With weights and states of their own, so that no cache holds them: ten times 4 MB and more."""
+_LAYERS = 2
+"""With weights and states of their own."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,19 @@ SHAPES = {
 
 
 class Layers:
-    """Inputs, weights and states of a few layers of one shape, for steps of so many rows."""
+    """Weights and states of a few layers of one shape, and the inputs of steps of so many rows."""
 
-    def __init__(self, kernels: Any, shape: Shape, num_rows: int) -> None:
-        self._kernels, self._shape, self._rows = kernels, shape, num_rows
+    def __init__(self, kernels: Any, shape: Shape) -> None:
+        self._kernels, self._shape = kernels, shape
         self._weights = [[self._packed(n, k) for n, k in shape.linear] for _ in range(_LAYERS)]
-        self._buffers = [(torch.randn(num_rows, k), torch.empty(num_rows, n)) for n, k in shape.linear]
         self._states = [torch.randn(1, shape.heads, shape.depth, shape.width) for _ in range(_LAYERS)]
         size = 3 if shape.kind == "short_conv" else 4
         self._conv, self._conv_states = torch.randn(size, shape.conv), torch.randn(1, size - 1, shape.conv)
+
+    def resize(self, num_rows: int) -> None:
+        """Steps of so many rows from now on."""
+        shape, self._rows = self._shape, num_rows
+        self._buffers = [(torch.randn(num_rows, k), torch.empty(num_rows, n)) for n, k in shape.linear]
         self._x = torch.randn(num_rows, shape.conv)
         self._small = torch.rand(2, num_rows, shape.heads)
         self._step = [torch.tensor(part, dtype=torch.int32)
@@ -78,7 +82,7 @@ class Layers:
         self._out = torch.empty(num_rows, shape.heads * shape.width)
 
     def _packed(self, n: int, k: int) -> Any:
-        codes = torch.randint(0, 16, (n, k), dtype=torch.uint8)
+        codes = torch.randint(0, 16, (1, k), dtype=torch.uint8).expand(n, k).contiguous()
         scales = torch.full((n, k // 64), 0.01).half()
         return self._kernels.pack_linear(codes, scales, torch.full(scales.shape, 8, dtype=torch.uint8), 64)
 
@@ -121,9 +125,9 @@ def cpu_seconds(work: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def measure(kernels: Any, name: str, num_rows: int, repeats: int) -> dict[str, Any]:
+def measure(layers: Layers, name: str, num_rows: int, repeats: int) -> dict[str, Any]:
     """One shape: milliseconds of a layer, and the share of state and convolution in all of it."""
-    layers = Layers(kernels, SHAPES[name], num_rows)
+    layers.resize(num_rows)
     parts = {"linear": layers.linear, "conv": layers.convolve, "state": layers.recur}
     for work in parts.values():
         work()
@@ -158,7 +162,10 @@ def main() -> None:
     options = parser.parse_args()
     kernels: Any = load_kernels()
     kernels.force_isa(options.isa)
-    results = [measure(kernels, name, rows, options.repeats) for name in SHAPES for rows in (1, 512)]
+    results = []
+    for name, shape in SHAPES.items():
+        layers = Layers(kernels, shape)
+        results += [measure(layers, name, rows, options.repeats) for rows in (1, 512)]
     print(table(results))
     if options.json:
         report = {"command": shlex.join(["python", "-m", "tools.benchmark.state_layers", *sys.argv[1:]]),
