@@ -10,8 +10,10 @@ import openai
 import pytest
 
 from model import Catalogue, ModelSlot, SamplingParams
+from model.catalogue.places import Place
 from model.config import EngineConfig
 from tests.helpers.cancelling import wait_for_running
+from tests.helpers.text_samples import write_chat_model
 from webui import create_app
 from webui.api import answering
 
@@ -239,6 +241,23 @@ def test_without_a_model_there_is_none_to_list_and_none_to_ask(store):
     assert "none is loaded" in http.get("/v1/models/starter").json["error"]["message"]
     refused = posted(http)
     assert refused.status_code == 503 and "No model is loaded" in refused.json["error"]["message"]
+
+
+def test_a_model_that_is_asleep_is_listed_and_woken_by_a_request(tmp_path, store, model):
+    write_chat_model(tmp_path / "models" / "small")
+    catalogue = Catalogue([Place("x", tmp_path / "models")], EngineConfig(max_seq_len=128))
+    found = catalogue.look()[0].found
+    slot = ModelSlot(lambda *_, **__: model, catalogue, EngineConfig(max_seq_len=128))
+    slot.load_now(found, lambda *_: None, print)
+    http = create_app(slot, store).test_client()
+    slot.unload(sleep=True)
+    slot.wait()
+    assert slot.model is None
+    entry, = http.get("/v1/models").json["data"]
+    assert entry["id"] == found.name and "context_length" not in entry
+    assert http.get("/api/tags").json["models"][0]["name"] == found.name
+    woken = posted(http)
+    assert woken.status_code == 200 and slot.model is model, woken.text
 
 
 def test_no_effort_at_reasoning_is_no_thought(app, model):

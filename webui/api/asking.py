@@ -87,6 +87,14 @@ def loaded() -> dict[str, Any] | None:
     return None if model is None else model.info()
 
 
+def answering_model() -> dict[str, Any] | None:
+    """The model that a request now would get: `loaded`, or no more than the name of one that is asleep or on
+    its way; None if there is none."""
+    slot = parlor().slot
+    name = slot.state.coming_name or slot.state.name
+    return loaded() or ({"name": name} if name and slot.will_answer else None)
+
+
 def begin(*asks: Ask) -> Begun:
     """The replies, which the engine writes from now on. While a model is on its way this waits for it.
 

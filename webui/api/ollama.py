@@ -13,7 +13,17 @@ from model import CallDelta, ChatMessage, Constraint, ReplyDone, SamplingParams,
 
 from ..errors import BadRequest, NotFound, Problem
 from .answering import Answer, Written, answered, streamed
-from .asking import MOST_MESSAGES, Ask, Begun, begin, loaded, response_schema, sampling, thinking_variables
+from .asking import (
+    MOST_MESSAGES,
+    Ask,
+    Begun,
+    answering_model,
+    begin,
+    loaded,
+    response_schema,
+    sampling,
+    thinking_variables,
+)
 from .errors import ollama_error
 from .fields import BadField, Fields, Json, as_json, read_fields
 from .tools import arguments, openai_tools
@@ -30,7 +40,7 @@ def version() -> ResponseReturnValue:
 
 
 def list_models() -> ResponseReturnValue:
-    model = loaded()
+    model = answering_model()
     return {"models": [_model(model)] if model else []}
 
 
@@ -200,14 +210,14 @@ def _end(written: Written, started: float) -> Json:
 
 def _model(model: Json) -> Json:
     return {"name": model["name"], "model": model["name"], "modified_at": "1970-01-01T00:00:00Z",
-            "size": model["weight_bytes"], "digest": "", "details": _details(model)}
+            "size": model.get("weight_bytes", 0), "digest": "", "details": _details(model)}
 
 
 def _details(model: Json) -> Json:
-    family = model["architecture"].lower()
+    family = model.get("architecture", "").lower()
     return {"parent_model": "", "format": "parlor", "family": family, "families": [family],
-            "parameter_size": f"{model['num_parameters'] / 1e9:.2f}B",
-            "quantization_level": model["quantization"]}
+            "parameter_size": f"{model.get('num_parameters', 0) / 1e9:.2f}B",
+            "quantization_level": model.get("quantization", "")}
 
 
 def _now() -> str:

@@ -22,8 +22,8 @@ from .asking import (
     MOST_MESSAGES,
     MOST_REPLIES,
     Ask,
+    answering_model,
     begin,
-    loaded,
     response_schema,
     sampling,
     thinking_variables,
@@ -39,14 +39,14 @@ DONE = b"data: [DONE]\n\n"
 
 
 def list_models() -> ResponseReturnValue:
-    model = loaded()
+    model = answering_model()
     entries = [_model(model)] if model else []
     names = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
     return {"object": "list", "data": entries, "has_more": False, **names}
 
 
 def read_model(name: str) -> ResponseReturnValue:
-    model = loaded()
+    model = answering_model()
     if model is None or name != model["name"]:
         there_is = f"there is {model['name']!r}" if model else "none is loaded"
         raise NotFound(f"There is no model {name[:200]!r} here; {there_is}.", code="model_not_found")
@@ -315,10 +315,12 @@ def _text_logprobs(tokens: list[ScoredToken], start: int) -> Json:
 
 
 def _model(model: Json) -> Json:
-    name, length = model["name"], model["max_seq_len"]
-    return {"id": name, "object": "model", "created": 0, "owned_by": "parlor", "root": name,
-            "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z",  # Anthropic's words
-            "max_model_len": length, "context_length": length, "max_context_length": length}
+    """The length of its context is known once it is loaded."""
+    name = model["name"]
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "parlor", "root": name,
+             "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}  # Anthropic's words
+    names = ("max_model_len", "context_length", "max_context_length")
+    return entry | (dict.fromkeys(names, model["max_seq_len"]) if "max_seq_len" in model else {})
 
 
 def _head(kind: str, prefix: str, model_name: str) -> Json:
