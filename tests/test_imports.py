@@ -185,12 +185,13 @@ def test_no_module_is_named_like_one_of_the_standard_library_and_there_is_no_uti
 
 
 def test_options_come_from_arguments_and_never_from_the_environment():
+    """But for compilers, and for where other programs keep their models."""
     for folder in ("app", "webui", "model"):
         for path in sources(folder):
             for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") \
                         and isinstance(node.value, ast.Name) and node.value.id == "os":
-                    assert "kernels" in path.parts, path
+                    assert "kernels" in path.parts or path.name == "places.py", path
 
 
 def test_jinja_renders_model_text_in_one_place_only():

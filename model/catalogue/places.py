@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +56,19 @@ class Found:
         return hashlib.sha256(f"{self.path}\0{self.name}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def known_places(models: Path, home: Path | None = None) -> list[Place]:
-    """`models`, and the folders of other programs that exist."""
+def known_places(models: Path, home: Path | None = None,
+                 variables: Mapping[str, str] = os.environ) -> list[Place]:
+    """`models`, and the folders of other programs that exist: where their variables say, or as usual."""
     home = home or Path.home()
-    others = [Place("Hugging Face", home / ".cache" / "huggingface" / "hub", "hub"),
+
+    def told(variable: str, usual: Path) -> Path:
+        return Path(variables[variable]).expanduser() if variables.get(variable) else usual
+
+    hugging_face = told("HF_HOME", home / ".cache" / "huggingface") / "hub"
+    others = [Place("Hugging Face", told("HF_HUB_CACHE", hugging_face), "hub"),
               Place("LM Studio", home / ".lmstudio" / "models"),
               Place("LM Studio", home / ".cache" / "lm-studio" / "models"),
-              Place("Ollama", home / ".ollama" / "models", "ollama")]
+              Place("Ollama", told("OLLAMA_MODELS", home / ".ollama" / "models"), "ollama")]
     return [Place(OWN_FOLDER, models), *(place for place in others if _is_folder(place.path))]
 
 

@@ -100,8 +100,19 @@ def test_the_folders_of_other_programs_are_listed_where_they_exist(tmp_path):
     (tmp_path / ".ollama" / "models").mkdir(parents=True)
     (tmp_path / ".lmstudio" / "models").mkdir(parents=True)
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
-    found = known_places(tmp_path / "models", home=tmp_path)
+    found = known_places(tmp_path / "models", home=tmp_path, variables={})
     assert [place.label for place in found] == ["Models folder", "LM Studio", "Ollama"]
+
+
+def test_the_folders_of_other_programs_lie_where_their_variables_say(tmp_path):
+    for folder in (".ollama/models", "disk/ollama", "disk/hf/hub", "disk/cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    variables = {"HF_HOME": str(tmp_path / "disk" / "hf"), "OLLAMA_MODELS": str(tmp_path / "disk" / "ollama")}
+    found = known_places(tmp_path / "models", home=tmp_path, variables=variables)
+    assert [place.path for place in found[1:]] == [tmp_path / "disk/hf/hub", tmp_path / "disk/ollama"]
+    variables["HF_HUB_CACHE"] = str(tmp_path / "disk" / "cache")
+    found = known_places(tmp_path / "models", home=tmp_path, variables=variables)
+    assert found[1].path == tmp_path / "disk/cache"
 
 
 def test_what_it_says_is_what_loading_finds(tmp_path):
