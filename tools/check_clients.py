@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from model.options import path_option
 from tools.check_clients_node import SCRIPT
 
 HERE = Path(__file__).resolve().parents[1]
@@ -286,8 +287,8 @@ def server(url: str) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", default="")
-    parser.add_argument("--node", type=Path, metavar="FOLDER")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--node", type=path_option, metavar="FOLDER")
+    parser.add_argument("--json", type=path_option, metavar="FILE")
     options = parser.parse_args()
     report: dict[str, dict[str, Any]] = {}
     with server(options.url) as url:

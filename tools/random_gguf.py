@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 import gguf
 import numpy as np
+
+from model.options import path_option
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, EXPERTS, CHOSEN, INNER = 2048, 32, 4, 128, 128, 8, 768
 LAYERS, VOCABULARY = 48, 151936
@@ -64,7 +65,7 @@ def tensor(random: np.random.Generator, shape: tuple[int, ...],
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.random_gguf", description=__doc__.split("\n")[0])
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=path_option)
     parser.add_argument("--layers", type=int, default=4, help="of 48 (default 4)")
     options = parser.parse_args()
     vocabulary = VOCABULARY * options.layers // LAYERS

@@ -1,6 +1,8 @@
 // Products of a rounded cache's codes in plain C++, see code_products.h: numbers one by one, in their order.
 #pragma once
 
+#include <algorithm>
+
 namespace parlor {
 namespace PARLOR_ISA_NS {
 

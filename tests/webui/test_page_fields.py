@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from model.hub.downloads import DownloadState
 from tests.helpers.api import MARLOW, OTTO, Page
+from tests.helpers.shelf import Shelf
+from webui import create_app
+from webui.routes.parlor import parlor
 from webui.storage.schema import REPLY_NUMBERS
 
 STATIC = Path(__file__).resolve().parents[2] / "webui" / "static"
@@ -24,7 +30,7 @@ def declared() -> dict[str, dict[str, bool]]:
     return types
 
 
-def answers(client, store) -> dict[str, list[dict]]:
+def answers(client, store, models) -> dict[str, list[dict]]:
     """What the server says of each type."""
     page = Page(client, MARLOW, OTTO)
     page.say("Hello to both of you")
@@ -38,17 +44,29 @@ def answers(client, store) -> dict[str, list[dict]]:
     page.load()
     known = {"Known-Revision": page.session["revision"]}
     delta = client.get(page.url, headers=known).json["delta"]
+    status = client.get("/api/status").json
     return {
         "Delta": [delta],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],
         "Preset": [*settings["presets"], own], "Settings": [settings],
-        "Status": [client.get("/api/status").json]}
+        "Status": [status], "Slot": [status["slot"]],
+        "Download": [vars(DownloadState("owner/name"))], "Model": models}
 
 
-def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, store):
-    types, sent = declared(), answers(client, store)
+@pytest.fixture
+def models(tmp_path, store):
+    """As a shelf with a model and a broken one lists them."""
+    shelf = Shelf(tmp_path)
+    app = create_app(shelf.slot, store)
+    yield app.test_client().get("/api/models").json["models"]
+    parlor(app).close("the test is over", 1.0)
+    shelf.close()
+
+
+def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, store, models):
+    types, sent = declared(), answers(client, store, models)
     sent["Message"].append(dict.fromkeys((*REPLY_NUMBERS, "error", "shortened"), 0))  # not in each reply
     types["Context"].pop("problem", None)  # only where there is one
     assert set(types) - PAGES_OWN - {"FileProblem"} == set(sent)

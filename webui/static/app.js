@@ -2,33 +2,31 @@
 /**
  * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each
  * part knows only the store, the room and the few functions that it is given here.
- * @import { Download, Slot } from "./types.js"
  */
 
 import { announce } from "./base/announce.js";
 import { nameInAddress, sessionInAddress } from "./base/address.js";
-import { byId, h, iconButton } from "./base/dom.js";
+import { byId, h } from "./base/dom.js";
 import { recall, remember } from "./base/storage.js";
-import { chooseTheme, chosenTheme } from "./base/theme.js";
-import { get, listen, post } from "./server/api.js";
+import { get, listen } from "./server/api.js";
 import { followChanges } from "./session/changes.js";
 import { leaveEdit, openEdit } from "./session/edit-drafts.js";
 import { createRoom } from "./session/room.js";
 import { Store } from "./session/store.js";
 import { versions } from "./session/tree.js";
-import { openMenu } from "./overlays/menu.js";
 import { toast, toastError } from "./overlays/toast.js";
 import { copyText } from "./text/code.js";
 import { createChips } from "./chat/chips.js";
 import { createComposer } from "./chat/composer.js";
-import { createModelLine } from "./chat/model-line.js";
 import { createStatusLine } from "./chat/status-line.js";
 import { createTranscript } from "./chat/transcript.js";
 import { createWelcome } from "./chat/welcome.js";
 import { createLibrary } from "./panels/library.js";
 import { createSessionList } from "./panels/session-list.js";
+import { appMenuButton } from "./app-menu.js";
 import { createFrame } from "./frame.js";
 import { listenToKeys } from "./keys.js";
+import { createLoadedModel } from "./loaded-model.js";
 
 const store = new Store();
 const room = createRoom(store, {
@@ -82,18 +80,14 @@ const chips = createChips(store, room, {
   },
 });
 createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
-
-createModelLine(store, room, {
-  openModels,
-  loadNamed: async (name) => (await modelMenu()).loadNamed(name),
-  cancel: async () => (await modelMenu()).cancel(),
-  cancelDownload: async () => (await modelMenu()).cancelDownload(),
+const model = createLoadedModel(store, room, {
+  took: (slot) => changes.took(slot),
+  closeDrawer: () => frame.closeDrawer(),
+  reloadSettings,
 });
 
 /** @type {Promise<{choose: (id: string) => void}> | null} */
 let panel = null;
-/** @type {Promise<ReturnType<typeof import("./panels/models.js").createModels>> | null} */
-let models = null;
 
 /** The settings, loaded once the chat is on the page. */
 function rightPanel() {
@@ -104,28 +98,15 @@ function rightPanel() {
       library,
       speak,
       editBot: openBotEditor,
-      openModels,
+      openModels: model.openMenu,
     }),
   );
   return panel;
 }
 
-/** The menu of models, loaded when it is wanted. */
-function modelMenu() {
-  models ||= import("./panels/models.js").then(({ createModels }) =>
-    createModels(store, { took: changes.took }),
-  );
-  return models;
-}
-
-async function openModels() {
-  frame.closeDrawer();
-  (await modelMenu()).open();
-}
-
 const changes = followChanges(store, {
   changed: takeChanges,
-  slot: takeSlot,
+  slot: model.changed,
   gone: (inMs) => showBanner(inMs),
   async back() {
     byId("banner").hidden = true;
@@ -291,30 +272,6 @@ async function takeChanges(news) {
   } else if (id && (news.full || news.sessions.some((one) => one.id === id && isNews(one)))) await room.refresh();
 }
 
-/** Another model, or none, or why not. @param {Slot} before @param {Slot} now */
-async function takeSlot(before, now) {
-  if (now.problem && now.problem !== before.problem && !(await models)?.isOpen)
-    toast(now.problem, { serious: true });
-  tellDownload(before.download, now.download);
-  if (now.version === before.version) return;
-  if (now.phase === "ready") announce(`${now.name} is loaded.`);
-  if (now.phase === "empty") announce("No model is loaded.");
-  const status = await get("/api/status").catch(toastError);
-  if (status) store.set({ status });
-  await reloadSettings();
-  room.refresh();
-}
-
-/** @param {Download | null} before @param {Download | null} now */
-async function tellDownload(before, now) {
-  if (!now || now.phase === before?.phase) return;
-  if (now.phase === "done") {
-    const load = async () => (await modelMenu()).loadNew(now.id, now.name);
-    toast(`${now.name} is downloaded.`, { action: "Load it", onAction: load });
-    announce(`${now.name} is downloaded.`);
-  } else if (now.phase === "failed" && !(await models)?.isOpen) toast(now.problem, { serious: true });
-}
-
 /** @param {any} summary */
 function isNews(summary) {
   const { session, live } = store.state;
@@ -359,32 +316,8 @@ async function openKeyList() {
   (await import("./overlays/key-list.js")).openKeyList();
 }
 
-/** @param {HTMLElement} anchor */
-function appMenu(anchor) {
-  const theme = chosenTheme();
-  const choice = (value, label) => ({ label, checked: theme === value, onSelect: () => chooseTheme(value) });
-  openMenu(anchor, "Parlor", [
-    { heading: "Theme" },
-    choice("system", "As the system"),
-    choice("light", "Light"),
-    choice("dark", "Dark"),
-    "line",
-    { label: "Models", icon: "armchair", onSelect: openModels },
-    { label: "Import a session", icon: "upload", onSelect: library.import },
-    { label: "Keyboard", icon: "keyboard", onSelect: openKeyList },
-    store.state.settings?.password && { label: "Log out", icon: "log-out", onSelect: logOut },
-  ]);
-}
-
-async function logOut() {
-  await room.flushPatch();
-  if (await post("/api/logout").catch(toastError)) location.reload();
-}
-
 byId("brand-buttons").append(
-  iconButton("ellipsis", "Menu", (event) => appMenu(/** @type {any} */ (event.currentTarget)), {
-    "aria-haspopup": "menu",
-  }),
+  appMenuButton(store, room, { openModels: model.openMenu, importSession: library.import, openKeyList }),
   frame.closeButton("left", "Hide sessions"),
 );
 store.on(["session"], showTitle);

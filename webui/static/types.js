@@ -66,8 +66,8 @@
  *
  * @typedef {{file: string, message: string}} FileProblem
  *
- * @typedef {{status: Status | null, slot: Slot | null, settings: Settings | null, bots: Bot[], sessions: Summary[],
- *   problems: FileProblem[], query: string,
+ * @typedef {{status: Status | null, slot: Slot | null, settings: Settings | null, bots: Bot[],
+ *   sessions: Summary[], problems: FileProblem[], query: string,
  *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
  *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null,
  *   away: boolean}} State

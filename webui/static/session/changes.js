@@ -17,7 +17,8 @@ const STATUS_EVERY = 7;
 
 /**
  * @param {Store} store
- * @param {{changed: (changes: any) => void, slot: (before: Slot, now: Slot) => void, back: () => void, gone: (inMs: number) => void}} page
+ * @param {{changed: (changes: any) => void, slot: (before: Slot, now: Slot) => void, back: () => void,
+ *   gone: (inMs: number) => void}} page
  */
 export function followChanges(store, page) {
   let counter = 0;

@@ -1,0 +1,64 @@
+// @ts-check
+/**
+ * The model that is loaded, as the page tells it: the line above the composer, news of it in every tab, and
+ * the menu of models, which comes when it is wanted.
+ * @import { Download, Slot } from "./types.js"
+ * @import { Store } from "./session/store.js"
+ * @import { Room } from "./session/room.js"
+ */
+
+import { announce } from "./base/announce.js";
+import { get } from "./server/api.js";
+import { toast, toastError } from "./overlays/toast.js";
+import { createModelLine } from "./chat/model-line.js";
+
+/**
+ * @param {Store} store @param {Room} room
+ * @param {{took: (slot: Slot) => void, closeDrawer: () => void, reloadSettings: () => Promise<void>}} page
+ */
+export function createLoadedModel(store, room, page) {
+  /** @type {Promise<ReturnType<typeof import("./panels/models.js").createModels>> | null} */
+  let models = null;
+
+  function menu() {
+    models ||= import("./panels/models.js").then(({ createModels }) => createModels(store, { took: page.took }));
+    return models;
+  }
+
+  async function openMenu() {
+    page.closeDrawer();
+    (await menu()).open();
+  }
+
+  /** Another model, or none, or why not. @param {Slot} before @param {Slot} now */
+  async function changed(before, now) {
+    if (now.problem && now.problem !== before.problem && !(await models)?.isOpen)
+      toast(now.problem, { serious: true });
+    tellDownload(before.download, now.download);
+    if (now.version === before.version) return;
+    if (now.phase === "ready") announce(`${now.name} is loaded.`);
+    if (now.phase === "empty") announce("No model is loaded.");
+    const status = await get("/api/status").catch(toastError);
+    if (status) store.set({ status });
+    await page.reloadSettings();
+    room.refresh();
+  }
+
+  /** @param {Download | null} before @param {Download | null} now */
+  async function tellDownload(before, now) {
+    if (!now || now.phase === before?.phase) return;
+    if (now.phase === "done") {
+      const load = async () => (await menu()).loadNew(now.id, now.name);
+      toast(`${now.name} is downloaded.`, { action: "Load it", onAction: load });
+      announce(`${now.name} is downloaded.`);
+    } else if (now.phase === "failed" && !(await models)?.isOpen) toast(now.problem, { serious: true });
+  }
+
+  createModelLine(store, room, {
+    openModels: openMenu,
+    loadNamed: async (name) => (await menu()).loadNamed(name),
+    cancel: async () => (await menu()).cancel(),
+    cancelDownload: async () => (await menu()).cancelDownload(),
+  });
+  return { openMenu, changed };
+}
