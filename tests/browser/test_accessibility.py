@@ -113,7 +113,7 @@ def test_no_violations_in_dialogs_and_menus(new_context, site, theme, width, wat
     page.keyboard.press("Escape")
     page.click(".message.is-last [aria-label=More]")
     page.click(".menu >> text=Delete")
-    expect(page.locator(".toast")).to_be_visible()
+    expect(page.locator(".toast", has_text="Deleted the message")).to_be_visible()
     assert_accessible(page, "note with undo")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     watch.expected = ("401",)
