@@ -61,6 +61,7 @@ export function editor(current, handlers) {
   if (draft) keep(); // it is open again
   requestAnimationFrame(() => {
     grow();
+    if (document.activeElement === area) return; // somebody is in it already, with a selection of their own
     area.focus({ preventScroll: false });
     area.setSelectionRange(area.value.length, area.value.length);
   });
