@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from model.advice import advice_of_folder, advice_of_gguf
 from model.config import EngineConfig
 from model.devices import default_prefill_chunk
 from model.files import ModelLoadError
@@ -29,7 +30,6 @@ from model.network.weights import weight_infos
 from model.text.tokenizer import Tokenizer
 
 _MAX_NAMES = 3
-_ADVICE = "general.sampling."
 
 
 @dataclass
@@ -65,10 +65,10 @@ def inspect_model(path: Path, engine: EngineConfig | None = None) -> Report:
         _tell_tensors(report, [(t.name, t.type.name, t.nbytes, t.rows * t.shape[-1])
                                for t in gguf.tensors.values()])
         _tell_unsupported_types(report, gguf)
-        advice = [f"{key.removeprefix(_ADVICE)} {described(value)}" for key, value in gguf.metadata.items()
-                  if key.startswith(_ADVICE)]
-        if advice:
-            report.add("sampling", f"as the model's authors advise: {', '.join(advice)}")
+    advice = advice_of_folder(path) if gguf is None else advice_of_gguf(gguf.metadata)
+    if advice:
+        values = ", ".join(f"{name} {value}" for name, value in advice.items())
+        report.add("sampling", f"as the model's authors advise: {values}")
     try:
         config, reader = open_for(path, engine)
         _tell_config(report, config)

@@ -42,16 +42,22 @@ def open_source(folder: Path) -> Source:
 def _check_form(config: ModelConfig) -> None:
     """Raises ModelLoadError unless every layer computes what quantize/llama.py does."""
     spec, layer = config.spec, config.spec.layers[0]
-    inner = layer.mlp.intermediate_size
-    attention, rope = layer.attention, layer.attention.rope
-    is_plain = rope is not None and (rope.dim, rope.magnitude, rope.interleaved, rope.long) == (
-        attention.head_dim, 1, False, None)
-    plain = Layer(Attention(attention.num_heads, attention.num_kv_heads, attention.head_dim, rope,
-                            attention.head_dim ** -0.5, qkv_bias=attention.qkv_bias, o_bias=attention.o_bias),
-                  Dense(inner, bias=isinstance(layer.mlp, Dense) and layer.mlp.bias),
-                  Norm("rms", layer.norm.eps))
+    plain = _plain(layer)
     around = spec.embedding_scale, spec.logit_scale, spec.logit_softcap, spec.norm, config.names
-    if not is_plain or any(each != plain for each in spec.layers) or \
-            around != (1, 1, None, plain.norm, HUGGING_FACE):
+    if any(each != plain for each in spec.layers) or around != (1, 1, None, layer.norm, HUGGING_FACE):
         raise ModelLoadError(f"{config.name} is of the family {config.architecture}, which cannot be "
                              "quantized yet; expected one whose layers are those of Llama")
+
+
+def _plain(layer: Layer) -> Layer | None:
+    """Llama's layer of these sizes; None if it has other parts."""
+    attention, mlp = layer.attention, layer.mlp
+    if attention is None or not isinstance(mlp, Dense):
+        return None
+    rope = attention.rope
+    if rope is None or (rope.dim, rope.magnitude, rope.interleaved, rope.long) != (
+            attention.head_dim, 1, False, None):
+        return None
+    return Layer(Attention(attention.num_heads, attention.num_kv_heads, attention.head_dim, rope,
+                           attention.head_dim ** -0.5, qkv_bias=attention.qkv_bias, o_bias=attention.o_bias),
+                 Dense(mlp.intermediate_size, bias=mlp.bias), Norm("rms", layer.norm.eps))

@@ -18,6 +18,8 @@ KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3"
          "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 4", "gemma 4 small",
          "deepseek 3", "llama 4", "lfm 2", "qwen 3.5", "nemotron h", "falcon h1")
 """Variants that have every kind of layer among them."""
+FLIPPING = ("gpt-oss", "deepseek 3", "llama 4")
+"""Mixtures in which rounded keys may choose another expert at a near tie, which moves whole rows."""
 
 
 def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -123,13 +125,16 @@ def test_replies_that_are_thrown_out_come_out_the_same(folder: Path):
 
 
 @pytest.mark.parametrize(("cache", "tolerance"), [("fp16", 4e-3), ("q8", 6e-2), ("q4", 0.8)])
-def test_a_rounded_cache_changes_logits_a_little(folder: Path, cache: str, tolerance: float):
-    """Those of most rows: a mixture may take another expert at a near tie."""
+def test_a_rounded_cache_changes_logits_a_little(folder: Path, request: pytest.FixtureRequest, cache: str,
+                                                 tolerance: float):
     exact, rounded = load(folder, **EXACT), load(folder, exact=True, cache=cache)
     try:
         want, got = exact.logits(prompt(100)), rounded.logits(prompt(100))
-        of_rows = (got - want).norm(dim=1) / want.norm(dim=1)
-        assert 0 < float(of_rows.median()) < tolerance
+        if request.node.callspec.params["folder"] in FLIPPING:
+            of_rows = (got - want).norm(dim=1) / want.norm(dim=1)
+            assert 0 < float(of_rows.median()) < tolerance
+        else:
+            assert 0 < float((got - want).norm() / want.norm()) < tolerance
     finally:
         exact.close()
         rounded.close()

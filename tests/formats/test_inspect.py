@@ -47,7 +47,8 @@ def test_a_gguf_file_is_told_by_family_layers_types_memory_and_text(gguf_file):
     assert "num heads 2, num kv heads 1, head dim 32" in rows["layers"][0]
     assert any(line.startswith("Q8_0") and line.endswith("8.5 bits a number") for line in rows["types"])
     assert "times as much" in rows["widening"][0]
-    assert rows["sampling"] == ["as the model's authors advise: temp 0.5, top_k 20"]
+    assert rows["sampling"] == ["as the model's authors advise: repetition_penalty 1.0, top_k 20, top_p 1.0, "
+                                "min_p 0.0, temperature 0.5"]
     assert "</s> (2)" in rows["tokens"][0] and "characters, from m.gguf" in rows["template"][0]
 
 

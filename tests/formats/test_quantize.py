@@ -14,6 +14,7 @@ from model.quantize.__main__ import main
 from model.quantize.calibration import make_batches, tokenize_documents
 from model.quantize.gptq import GridOptions
 from model.quantize.source import open_source
+from tests.helpers.family_models import write_family
 from tests.helpers.gptq_description import dequantize_by_description
 from tests.helpers.quantizable_models import HIDDEN, INNER, LAYERS, VOCAB, make_llama, write_text
 
@@ -307,6 +308,13 @@ def test_sources_that_do_not_fit_are_named(source, text_file, tmp_path, change, 
     (copy / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
     with pytest.raises(ModelLoadError, match=message):
         quantize(copy, tmp_path / "out", text_file)
+
+
+@pytest.mark.parametrize("variant", ["falcon h1", "nemotron h", "deepseek 3", "qwen 2 moe"])
+def test_models_of_other_parts_are_refused_by_name(tmp_path, variant):
+    write_family(tmp_path / "in", variant)
+    with pytest.raises(ModelLoadError, match="cannot be quantized yet"):
+        open_source(tmp_path / "in")
 
 
 def test_folders_without_weights_config_or_tokenizer_are_named(tmp_path, source, text_file):

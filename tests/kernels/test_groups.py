@@ -184,8 +184,8 @@ def test_weights_take_what_the_file_has_or_tell_by_how_much_more():
     for form, bits in {"Q2_K": 3.125, "Q3_K": 3.5625, "Q4_K": 4.625, "Q5_K": 5.625, "IQ4_XS": 4.3125,
                        "Q6_K": 6.5625, "Q4_0": 4.5, "Q4_1": 5.0, "Q5_0": 5.5, "Q5_1": 6.0, "Q8_0": 8.5,
                        "IQ4_NL": 4.5, "MXFP4": 4.25, "NVFP4": 4.5, "NF4": 4.25}.items():
-        weight = kernels.pack_groups(groups_of(form, 1024, 1024))
-        assert weight.nbytes * 8 / 1024 ** 2 == pytest.approx(bits, rel=1e-2), form
+        weight = kernels.pack_groups(groups_of(form, 2048, 2048))
+        assert weight.nbytes * 8 / 2048 ** 2 == pytest.approx(bits, rel=5e-3), form
         assert weight.kind == reference.pack_groups(groups_of(form, 16, 256)).kind
 
 
