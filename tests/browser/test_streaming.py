@@ -29,6 +29,31 @@ def test_reloading_in_mid_stream_shows_the_same_text(page, open_session, site):
     assert texts(page) == ["a long one", stored]
 
 
+def test_a_reply_is_asked_for_once_however_late_its_first_reader_is(page, open_session, site):
+    """The early script reads a copy of the list of sessions, and may be the later one to have it."""
+    page.add_init_script("""
+        const clone = Response.prototype.clone;
+        Response.prototype.clone = function () {
+            const copy = clone.call(this);
+            const json = copy.json.bind(copy);
+            copy.json = () => new Promise((resolve) => setTimeout(() => resolve(json()), 500));
+            return copy;
+        };
+    """)
+    open_session()
+    site.model.hold(after=100)
+    say(page, "a long one")
+    expect(page.locator(".md.writing")).to_contain_text("word20")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/events?" in request.url else None)
+    page.reload()
+    expect(page.locator(".md.writing")).to_contain_text("word0 word1")
+    page.wait_for_timeout(600)
+    site.model.release()
+    wait_until_quiet(page)
+    assert len(asked) == 1, asked
+
+
 def test_markdown_that_was_streamed_is_the_same_as_markdown_that_was_loaded(page, open_session, site):
     """Every block boundary arrives in pieces here; the reload builds the whole at once."""
     site.model.scripts.append(

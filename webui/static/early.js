@@ -16,15 +16,14 @@
   const again = navigation?.type === "reload";
   /** @type {Map<string, Promise<Response>>} */
   const asked = new Map();
-  /** @param {string} path */
-  const ask = (path) => {
-    const answer = fetch(path, { cache: "no-store" });
+  /** @param {string} path @param {(answer: Response) => Promise<Response>} [before] what comes before anybody reads it */
+  const ask = (path, before = async (answer) => answer) => {
+    const answer = fetch(path, { cache: "no-store" }).then(before);
     answer.catch(() => {}); // api.js tells
     asked.set(path, answer);
-    return answer;
   };
   /** What app.js begins with, and the reply that is being written in its session. */
-  const askAll = async () => {
+  const askAll = () => {
     let session = location.hash.match(/^#([0-9a-f]{16})$/)?.[1];
     try {
       session ||= localStorage.getItem("parlor.last") || "";
@@ -34,19 +33,23 @@
     Object.assign(window, { asked });
     if (session) ask(`/api/sessions/${session}`);
     for (const name of ["bots", "settings", "status"]) ask(`/api/${name}`);
-    const { sessions } = await ask("/api/sessions").then((answer) => answer.clone().json());
-    const reply = sessions.find((one) => one.id === session)?.writing?.reply_id;
-    if (reply && !document.hidden) ask(`/api/replies/${reply}/events?from=0`);
+    // app.js has the list once the reply was asked for: it would else ask a second time, and this one is never read.
+    ask("/api/sessions", async (answer) => {
+      const { sessions } = await answer.clone().json().catch(() => ({}));
+      const reply = sessions?.find((one) => one.id === session)?.writing?.reply_id;
+      if (reply && !document.hidden) ask(`/api/replies/${reply}/events?from=0`);
+      return answer;
+    });
   };
   let loaded = false;
   const load = () => {
     const app = /** @type {HTMLTemplateElement | null} */ (document.getElementById("app"));
     if (!app || loaded) return;
     loaded = true;
-    if (!again) askAll().catch(() => {});
+    if (!again) askAll();
     document.body.append(document.importNode(app.content, true));
   };
-  if (again) askAll().catch(() => {});
+  if (again) askAll();
   document.addEventListener("DOMContentLoaded", () => {
     if (document.hidden || again) load();
     else setTimeout(load, 250); // no paint is told
