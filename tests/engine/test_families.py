@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from model.engine.engine import Engine
+from tests.helpers.chosen_experts import held_to, noted_choices
 from tests.helpers.family_models import MIXTURES, VARIANTS, write_family
 from tests.helpers.gguf_files import write_gguf
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, tokens
@@ -19,7 +21,8 @@ KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3"
          "deepseek 3", "llama 4", "lfm 2", "qwen 3.5", "nemotron h", "falcon h1")
 """Variants that have every kind of layer among them."""
 FLIPPING = ("gpt-oss", "deepseek 3", "llama 4")
-"""Mixtures in which rounded keys may choose another expert at a near tie, which moves whole rows."""
+"""Mixtures in which keys of 8 bits choose another expert at a near tie: of 100 rows of the prompt below 2 to
+11 do, and 9 to 33 are off by more than 6e-2, those that attend to them included."""
 
 
 def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -127,14 +130,15 @@ def test_replies_that_are_thrown_out_come_out_the_same(folder: Path):
 @pytest.mark.parametrize(("cache", "tolerance"), [("fp16", 4e-3), ("q8", 6e-2), ("q4", 0.8)])
 def test_a_rounded_cache_changes_logits_a_little(folder: Path, request: pytest.FixtureRequest, cache: str,
                                                  tolerance: float):
+    """Where experts are chosen anew, with the choices that exact keys lead to."""
     exact, rounded = load(folder, **EXACT), load(folder, exact=True, cache=cache)
+    flips = request.node.callspec.params["folder"] in FLIPPING
     try:
-        want, got = exact.logits(prompt(100)), rounded.logits(prompt(100))
-        if request.node.callspec.params["folder"] in FLIPPING:
-            of_rows = (got - want).norm(dim=1) / want.norm(dim=1)
-            assert 0 < float(of_rows.median()) < tolerance
-        else:
-            assert 0 < float((got - want).norm() / want.norm()) < tolerance
+        with noted_choices() as choices:
+            want = exact.logits(prompt(100))
+        with held_to(choices) if flips else nullcontext():
+            got = rounded.logits(prompt(100))
+        assert 0 < float((got - want).norm() / want.norm()) < tolerance
     finally:
         exact.close()
         rounded.close()
