@@ -47,6 +47,23 @@ class TensorInfo:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a file by name, checked. Raises ModelLoadError."""
+    header, data_start, file_size = _read_header(path)
+    tensors = {name: _tensor_info(name, entry, data_start, path)
+               for name, entry in header.items() if name != "__metadata__"}
+    _check_layout(tensors, data_start, file_size, path)
+    return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself. Raises ModelLoadError."""
+    metadata = _read_header(path)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelLoadError(f"{path.name}: __metadata__ is {shown(metadata)}; expected names and texts")
+    return metadata
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header, where the data begins, and the file's size."""
     try:
         file, file_size = open_file(path)
         with file:
@@ -56,14 +73,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
                 raise ModelLoadError(
                     f"{path.name}: the header claims {header_size:,} bytes of a file of {file_size:,}; "
                     f"expected at most {MAX_HEADER_BYTES:,}, inside the file. Is it complete?")
-            header = _parse_header(file.read(header_size), path)
+            return _parse_header(file.read(header_size), path), _PREFIX_BYTES + header_size, file_size
     except OSError as error:
         raise ModelLoadError(f"{path.name} cannot be read: {error.strerror}") from error
-    data_start = _PREFIX_BYTES + header_size
-    tensors = {name: _tensor_info(name, entry, data_start, path)
-               for name, entry in header.items() if name != "__metadata__"}
-    _check_layout(tensors, data_start, file_size, path)
-    return tensors
 
 
 def _parse_header(data: bytes, path: Path) -> dict[str, Any]:
