@@ -87,9 +87,12 @@ def _experts(fields: Fields) -> Moe:
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """What GGUF says in other words; MLA's keys are those of one head before it meets the latent."""
-    rotated, whole = config.get("rotated_dim"), config.get("query_dim")
+    """What GGUF says in other words. MLA's keys are those of one head before it meets the latent; in files of
+    before April 2025 the others are."""
+    rotated, whole = config.get("rotated_dim"), config.get("query_dim", config.get("kept_dim"))
     found: dict[str, Any] = {"qk_rope_head_dim": rotated}
+    if "v_head_dim" not in config:
+        found["v_head_dim"] = config.get("kept_value_dim")
     if isinstance(whole, int) and isinstance(rotated, int):
         found["qk_nope_head_dim"] = whole - rotated
     found["topk_method"] = "noaux_tc" if config.get("gating") == 2 else "group_limited_greedy"
@@ -105,8 +108,9 @@ _NAMES = replace(HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "
                  shared_down="mlp.shared_experts.down_proj")
 _GGUF = Gguf(("deepseek2",), GGUF, keys={
     "attention.key_length": "kept_dim", "attention.key_length_mla": "query_dim",
-    "attention.value_length_mla": "v_head_dim", "attention.q_lora_rank": "q_lora_rank",
-    "attention.kv_lora_rank": "kv_lora_rank", "rope.dimension_count": "rotated_dim",
+    "attention.value_length": "kept_value_dim", "attention.value_length_mla": "v_head_dim",
+    "attention.q_lora_rank": "q_lora_rank", "attention.kv_lora_rank": "kv_lora_rank",
+    "rope.dimension_count": "rotated_dim",
     "leading_dense_block_count": "first_k_dense_replace", "expert_count": "n_routed_experts",
     "expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",

@@ -112,7 +112,8 @@ _OUTSIDE_LAYERS = ("embeddings", "layer", "norm", "layer_inputs", "layer_inputs_
 
 
 def located(names: Names, has: Callable[[str], bool]) -> Names:
-    """The names with the prefix that the file has; unchanged if it has none of those that are known.
+    """The names with the prefix that the file has; unchanged if it has none of those that are known. Those of
+    older GGUF files, where it is one.
 
     has  whether the file has a tensor of this name
     """
@@ -123,7 +124,15 @@ def located(names: Names, has: Callable[[str], bool]) -> Names:
         if has(moved.embeddings + ".weight"):
             if has(new + names.head + ".weight"):
                 moved = replace(moved, head=new + names.head)
-            return moved
+            return _of_older_gguf(moved, has)
     return names
 
 
+def _of_older_gguf(names: Names, has: Callable[[str], bool]) -> Names:
+    """Experts had a tensor each until April 2024; what heads make of latents was one until April 2025."""
+    first = names.layer.format(0)
+    if has(first + "ffn_gate.0.weight"):
+        names = replace(names, expert_gate_up=("ffn_gate.{}", "ffn_up.{}"), expert_down="ffn_down.{}")
+    if has(first + "attn_kv_b.weight"):
+        names = replace(names, heads_up=("attn_kv_b",))
+    return names

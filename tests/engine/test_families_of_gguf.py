@@ -85,6 +85,23 @@ def test_deepseek_3_has_the_logits_of_transformers(tmp_path: Path):
     assert_same_logits(file, model)
 
 
+def of_whole_latents(tensors: Tensors) -> Tensors:
+    """What a head makes of the latent lies in one tensor, as files of before April 2025 have it."""
+    kept = {f"blk.{name.split('.')[2]}.attn_kv_b.weight": tensor for name, tensor in tensors.items()
+            if name.endswith("kv_b_proj.weight")}
+    return kept | {name: tensor for name, tensor in of_latents(tensors).items()
+                   if not name.endswith(("attn_k_b.weight", "attn_v_b.weight"))}
+
+
+def test_an_older_file_of_deepseek_3_has_the_logits_of_transformers(tmp_path: Path):
+    """Sizes of a head's keys and values, which are made of the latents by one product."""
+    keys = {key: value for key, value in DEEPSEEK.items() if not key.endswith("_mla")} | {
+        "attention.head_count_kv": 4, "attention.key_length": 24, "attention.value_length": 12}
+    model = write_family(tmp_path / "folder", "deepseek 3")
+    file = write_gguf_family(tmp_path / "m.gguf", model, "deepseek2", keys, of_whole_latents)
+    assert_same_logits(file, model)
+
+
 def of_fused_heads(tensors: Tensors) -> Tensors:
     """All queries, then all keys, then all values, instead of head by head."""
     return {name: tensor.view(4, 3, 16, -1).transpose(0, 1).reshape(tensor.shape)
@@ -104,6 +121,18 @@ def of_neighbours(tensors: Tensors) -> Tensors:
             for name, tensor in of_latents(tensors).items()}
 
 
+def of_single_experts(tensors: Tensors) -> Tensors:
+    """Of Mixtral, as files of before April 2024 have it: a tensor for each expert."""
+    made: Tensors = {}
+    for name, tensor in of_neighbours(tensors).items():
+        kind = next((kind for kind in ("gate", "up", "down") if name.endswith(
+            (f"ffn_{kind}_exps.weight", f"experts.{kind}_proj"))), None)
+        layer = name.split(".")[1 if name.startswith("blk.") else 2] if kind else ""
+        made |= {name: tensor} if kind is None else {
+            f"blk.{layer}.ffn_{kind}.{expert}.weight": part for expert, part in enumerate(tensor)}
+    return made
+
+
 MIXTURE = SIZES | {"expert_used_count": 2, "expert_feed_forward_length": 24, "rope.freq_base": 1e4,
                    "attention.key_length": 16}
 GLM = {"expert_count": 6, "expert_shared_count": 2, "leading_dense_block_count": 1,
@@ -115,6 +144,8 @@ GLM = {"expert_count": 6, "expert_shared_count": 2, "leading_dense_block_count":
 @pytest.mark.parametrize(("variant", "architecture", "keys", "prepared"), [
     ("mixtral", "llama", {"expert_count": 4, "attention.layer_norm_rms_epsilon": 1e-5,
                           "rope.freq_base": 1e6}, of_neighbours),
+    ("mixtral", "llama", {"expert_count": 4, "attention.layer_norm_rms_epsilon": 1e-5,
+                          "rope.freq_base": 1e6}, of_single_experts),
     ("qwen 2 moe", "qwen2moe", {"expert_count": 5, "expert_shared_feed_forward_length": 40}, of_latents),
     ("qwen 3 moe", "qwen3moe", {"expert_count": 6, "attention.key_length": 24}, of_latents),
     ("glm 4 moe", "glm4moe", GLM, of_latents),
