@@ -264,6 +264,7 @@ class Engine:
             for sequence in failed:
                 if sequence in scheduler:
                     self._fail(sequence, failure_text(error))
+            scheduler.undo_admissions()
 
     def _continue(self, sampled: Sampled) -> None:
         """Take the tokens that were sampled, and see whether the reply ends with one of them."""

@@ -67,6 +67,13 @@ class Scheduler(Generic[Owner]):
             self.states.drop(sequence)
         self.remove(sequence)
 
+    def undo_admissions(self) -> None:
+        """The step failed: whoever was to begin in it with copies of another's page or state may not have got
+        them, and waits again. Call when those that were computed are discarded."""
+        for sequence in self.running[::-1]:
+            if self._awaits_copy(sequence):
+                self._preempt(sequence)
+
     def next_batch(self) -> Batch[Owner]:
         """Choose the next step's work. Call only while there is work; then it is never empty."""
         self._copies = []
@@ -216,6 +223,11 @@ class Scheduler(Generic[Owner]):
             if victim is sequence:
                 return False
         return True
+
+    def _awaits_copy(self, sequence: TokenSequence[Owner]) -> bool:
+        """Whether it was admitted in this very step, with something that is not there yet."""
+        return (any(target in sequence.pages for _, target in self._copies)
+                or (self.states is not None and self.states.awaits_copy(sequence)))
 
     def _preempt(self, sequence: TokenSequence[Owner]) -> None:
         """Back to the head of the waiting ones. Its pages stay known as long as nobody needs them."""

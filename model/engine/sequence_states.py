@@ -48,11 +48,14 @@ class SequenceStates(Generic[Owner]):
                                   (*sequence.turns, known.num_tokens))
         return True
 
+    def awaits_copy(self, sequence: TokenSequence[Owner]) -> bool:
+        """Whether its state is to come from a snapshot in the step being planned."""
+        return any(target == sequence.slot for _, target in self.copies)
+
     def uncopy(self, sequence: TokenSequence[Owner]) -> None:
         """If its state is not there yet, it will not be needed any more."""
-        kept = [copy for copy in self.copies if copy[1] != sequence.slot]
-        if len(kept) < len(self.copies):
-            self.copies = kept
+        if self.awaits_copy(sequence):
+            self.copies = [copy for copy in self.copies if copy[1] != sequence.slot]
             self.drop(sequence)
 
     def plan_snapshots(self, chunks: Sequence[Chunk[Owner]]) -> None:

@@ -328,6 +328,45 @@ def test_a_step_that_fails_ends_its_requests_and_the_next_works(folder: Path):
     engine.close()
 
 
+def test_who_was_to_begin_in_a_step_that_failed_gets_the_reply_of_a_fresh_engine(
+        folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Forty go on within a page that another has filled. The step that was to copy it for all of them has
+    rows for some, and fails before it copies anything."""
+    engine, fresh = load(folder, prefill_chunk=32), load(folder, prefill_chunk=32)
+    beginning, settings = prompt(40), params(max_new_tokens=3)
+    prompts = [[*beginning, *prompt(12, seed=i)] for i in range(1, 41)]
+    tokens(engine, beginning, settings)
+    steps, run = iter(range(1 << 20)), engine._runner.run
+    entered, submitted = threading.Event(), threading.Event()
+
+    def failing(batch: Any) -> Any:
+        number = next(steps)
+        if number == 0:
+            entered.set()
+            submitted.wait(60)
+        if number == 1:
+            raise RuntimeError("broken")
+        return run(batch)
+
+    monkeypatch.setattr(engine._runner, "run", failing)
+    other = engine.submit(prompt(5, seed=50), params(max_new_tokens=1), NO_EOS)
+    assert entered.wait(60)
+    requests = [engine.submit(token_ids, settings, NO_EOS) for token_ids in prompts]
+    submitted.set()
+    outcome(other)
+    ends = [outcome(request) for request in requests]
+    failed = [isinstance(end, FailedEvent) for _, end in ends]
+    assert 0 < sum(failed) < 40
+    again = [token_ids for token_ids, has_failed in zip(prompts, failed, strict=True) if has_failed][:2]
+    got = [made for (made, _), has_failed in zip(ends, failed, strict=True) if not has_failed]
+    asked = [token_ids for token_ids, has_failed in zip(prompts, failed, strict=True) if not has_failed]
+    got += [tokens(engine, token_ids, settings) for token_ids in again]
+    assert got == [tokens(fresh, token_ids, settings) for token_ids in [*asked, *again]]
+    assert engine.status()["pages_used"] == 0
+    engine.close()
+    fresh.close()
+
+
 class Breaks:
     """A constraint that allows everything and cannot go on after some tokens."""
 

@@ -134,6 +134,30 @@ def test_the_ends_of_messages_that_a_request_tells_are_kept():
         scheduler.remove(other)
 
 
+def test_whoever_began_in_a_step_that_failed_begins_again():
+    """Thirty go on from the end of another's prompt, more than a step has rows for; nothing was copied."""
+    scheduler, device = scheduler_of(num_pages=128, num_slots=64, prefill_chunk=32, max_running=40), Device()
+    first = sequence("first", list(range(30)))
+    scheduler.add(first)
+    step(scheduler, device)
+    scheduler.remove(first)
+    for index in range(30):
+        scheduler.add(sequence(str(index), [*range(29), *[1000 + 50 * index + i for i in range(20)]]))
+    batch = scheduler.next_batch()
+    assert len(batch.chunks) < len(scheduler.running) == 30 == len(batch.copies) == len(batch.state_copies)
+    for chunk in batch.chunks:
+        scheduler.discard(chunk.sequence)
+    scheduler.undo_admissions()
+    left = list(scheduler.waiting)
+    assert [one.owner for one in left] == sorted((one.owner for one in left), key=int), "in their order"
+    assert len(left) == 30 - len(batch.chunks) and not scheduler.running and scheduler.pool.num_used == 0
+    while any(one.num_remaining > 1 or one in scheduler.waiting for one in left):
+        step(scheduler, device)  # Device asserts that each goes on where its pages and its state are
+    for one in left:
+        scheduler.remove(one)
+    assert scheduler.pool.num_used == 0 and num_free(scheduler) == 64
+
+
 def test_a_wrong_guess_is_taken_back_without_computing_anything_again():
     scheduler, device = scheduler_of(num_slots=12), Device()
     scheduler.add(sequence("a", list(range(40))))
