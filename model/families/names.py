@@ -60,6 +60,7 @@ class Names:
     shared_gate_up: tuple[str, ...] = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj")
     shared_down: str = "mlp.shared_expert.down_proj"
     shared_gate: str = "mlp.shared_expert_gate"
+    expert_latents: tuple[str, str] = ("mlp.fc1_latent_proj", "mlp.fc2_latent_proj")  # before and after them
 
     layer_scale: str = "layer_scalar"                # the tensor itself
     layer_inputs: str = "model.embed_tokens_per_layer"
@@ -97,7 +98,7 @@ GGUF = Names(
     shared_out_norm="post_ffw_norm_1", expert_gate_up=("ffn_gate_exps#{}", "ffn_up_exps#{}"),
     expert_down="ffn_down_exps#{}",
     shared_gate_up=("ffn_gate_shexp", "ffn_up_shexp"), shared_down="ffn_down_shexp",
-    shared_gate="ffn_gate_inp_shexp",
+    shared_gate="ffn_gate_inp_shexp", expert_latents=("ffn_latent_down", "ffn_latent_up"),
     layer_scale="layer_output_scale.weight", layer_inputs="per_layer_token_embd",
     layer_inputs_projection="per_layer_model_proj", layer_inputs_norm="per_layer_proj_norm",
     input_gate="inp_gate", input_out="proj", input_norm="post_norm")

@@ -321,6 +321,7 @@ class Moe:
     router_scale: float = 1.0
     shared: Dense | None = None           # an expert of every token
     shared_gate: bool = False             # times the sigmoid of a number of its own
+    latent_size: int | None = None        # of what the others read and give, between products of their own
     apart: bool = False                   # the shared expert and the sum of the others are normed each before
                                           # they are added; the others read a norm of their own
 
@@ -444,12 +445,17 @@ class Spec:
         norms = branches * layer.norm_after
         norms += (1 if layer.parallel == "one norm" else branches) * layer.norm_before
         mlps = [layer.mlp] if isinstance(layer.mlp, Dense) else []
-        router = 0
+        router = within = 0
         if isinstance(layer.mlp, Moe):
             router = layer.mlp.num_experts + layer.mlp.shared_gate
             mlps = [layer.mlp.expert] * layer.mlp.num_experts
             mlps += [layer.mlp.shared] if layer.mlp.shared is not None else []
+            if layer.mlp.latent_size is not None:
+                own, size = mlps[0], layer.mlp.latent_size
+                router += 2 * size
+                within = layer.mlp.num_experts * size * (own.up_size + own.intermediate_size)
+                mlps = mlps[layer.mlp.num_experts:]
         inner = sum(each.up_size + each.intermediate_size for each in mlps)
         mixers = sum(mixer.input_size + mixer.output_size for mixer in layer.mixers)
-        within = sum(mixer.num_inner_weights for mixer in layer.mixers if isinstance(mixer, LatentAttention))
+        within += sum(mixer.num_inner_weights for mixer in layer.mixers if isinstance(mixer, LatentAttention))
         return within + self.hidden_size * (mixers + norms + inner + router)

@@ -21,6 +21,7 @@ def mixture_widths(moe: Moe, layer: Layer, hidden_size: int) -> dict[str, int]:
     shared = moe.shared
     widths = {"scores": moe.num_experts, "chosen": moe.top_k, "shares": moe.top_k,
               "gate": int(moe.shared_gate), "normed": hidden_size,
+              "latent": moe.latent_size or 0, "latent_given": moe.latent_size or 0,
               "inner": 0 if shared is None else shared.intermediate_size,
               "wide": 0 if shared is None or shared.is_fused else shared.up_size,
               "routed": hidden_size * (moe.apart or moe.router_norm is not None)}
@@ -54,10 +55,10 @@ class Mixture:
             self._add_apart(x, chosen, shares, v, of_prompts)
         elif _adds_directly(moe, self._layer):
             self._share(x, v.hidden, v, of_prompts, epilogue="add")
-            self._compute(x, chosen, shares, v.hidden, of_prompts, add=True)
+            self._compute(x, chosen, shares, v.hidden, v, of_prompts, add=True)
         else:
             gate = self._share(x, v.branch, v, of_prompts)
-            self._compute(x, chosen, shares, v.branch, of_prompts, add=moe.shared is not None, gate=gate)
+            self._compute(x, chosen, shares, v.branch, v, of_prompts, add=moe.shared is not None, gate=gate)
             branch.add_rows(v)
 
     def _add_apart(self, x: Tensor, chosen: Tensor, shares: Tensor, v: Rows, of_prompts: bool) -> None:
@@ -67,7 +68,7 @@ class Mixture:
         self._share(x, v.branch, v, of_prompts)
         normalize(self._ops, norm, weights.shared_out_norm, v.branch, v.branch)
         normalize(self._ops, norm, weights.experts_norm, v.hidden, x)
-        self._compute(x, chosen, shares, routed, of_prompts)
+        self._compute(x, chosen, shares, routed, v, of_prompts)
         normalize(self._ops, norm, weights.experts_out_norm, routed, v.branch, add=True)
         self._branch.add_rows(v)
 
@@ -82,11 +83,18 @@ class Mixture:
         self._ops.route(scores, moe.routing, weights.correction, weights.expert_scale, chosen, shares)
         return chosen, shares
 
-    def _compute(self, x: Tensor, chosen: Tensor, shares: Tensor, out: Tensor, of_prompts: bool,
+    def _compute(self, x: Tensor, chosen: Tensor, shares: Tensor, out: Tensor, v: Rows, of_prompts: bool,
                  add: bool = False, gate: Tensor | None = None) -> None:
         prompts = self._ops.prompts if of_prompts else None
         compute = self._ops.experts if prompts is None else prompts.prompt_experts
-        compute(x, self._experts, chosen, shares, out, add, gate)
+        size, latents = self._moe.latent_size, self._weights.latents
+        if size is None or latents is None:
+            compute(x, self._experts, chosen, shares, out, add, gate)
+            return
+        latent, given = v.of("latent", size), v.of("latent_given", size)
+        latents[0](x, latent, of_prompts=of_prompts)
+        compute(latent, self._experts, chosen, shares, given)
+        latents[1](given, out, epilogue="add" if add else "store", of_prompts=of_prompts)
 
     def _share(self, x: Tensor, out: Tensor, v: Rows, of_prompts: bool,
                epilogue: str = "store") -> Tensor | None:

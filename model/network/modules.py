@@ -137,15 +137,15 @@ def _latent_modules(latent: LatentAttention, names: Names, prefix: str, hidden: 
 
 
 def mlp_modules(mlp: Dense | Moe | None, names: Names, prefix: str, hidden: int) -> list[Group]:
-    """gate_up and down; of a mixture the router, gate_up and down of each expert and of the shared one, and
-    its gate."""
-    def dense(of: Dense, gate_up: tuple[str, ...], down: str) -> list[Group]:
+    """gate_up and down; of a mixture the router, gate_up and down of each expert and of the shared one, its
+    gate, and what stands before and after the others."""
+    def dense(of: Dense, gate_up: tuple[str, ...], down: str, size: int = hidden) -> list[Group]:
         up = (of.intermediate_size,) * (of.up_size // of.intermediate_size)
         modules, pieces = _modules(prefix, gate_up, up), ()
         if names.alternates_gate_up and of is not mlp and len(modules) == 1 and of.gated:
             pieces = tuple(Piece(*modules, range(first, of.up_size, 2)) for first in (0, 1))
-        return [Group(modules, hidden, of.bias, pieces=pieces),
-                Group({prefix + down: hidden}, of.intermediate_size, of.bias)]
+        return [Group(modules, size, of.bias, pieces=pieces),
+                Group({prefix + down: size}, of.intermediate_size, of.bias)]
 
     if mlp is None:
         return []
@@ -154,11 +154,14 @@ def mlp_modules(mlp: Dense | Moe | None, names: Names, prefix: str, hidden: int)
     groups = [Group({prefix + names.router: mlp.num_experts}, hidden, mlp.router_bias, is_exact=True)]
     for expert in range(mlp.num_experts):
         groups += dense(mlp.expert, tuple(name.format(expert) for name in names.expert_gate_up),
-                        names.expert_down.format(expert))
+                        names.expert_down.format(expert), mlp.latent_size or hidden)
     if mlp.shared is not None:
         groups += dense(mlp.shared, names.shared_gate_up, names.shared_down)
     if mlp.shared_gate:
         groups.append(Group({prefix + names.shared_gate: 1}, hidden, is_exact=True))
+    if mlp.latent_size is not None:
+        before, after = (prefix + name for name in names.expert_latents)
+        groups += [Group({before: mlp.latent_size}, hidden), Group({after: hidden}, mlp.latent_size)]
     return groups
 
 

@@ -48,6 +48,7 @@ class MoeWeights:
     experts: list[DenseWeights]
     shared: DenseWeights | None
     shared_gate: Linear | None  # hidden_size -> 1, always exact
+    latents: tuple[Linear, Linear] | None  # hidden_size -> latent_size -> hidden_size, the experts between
     correction: Tensor | None
     expert_scale: Tensor | None
     router_norm: NormWeights | None
@@ -81,7 +82,7 @@ class LayerWeights:
         experts = [*mlp.experts, *([mlp.shared] if mlp.shared is not None else [])]
         gates = [mlp.router, *([mlp.shared_gate] if mlp.shared_gate is not None else [])]
         pairs = [part for each in experts for part in (each.gate_up, each.down_proj)]
-        return [*mixers, *gates, *pairs]
+        return [*mixers, *gates, *pairs, *(mlp.latents or ())]
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,10 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
     if isinstance(moe, Dense):
         return DenseWeights(*linears, _slopes(reader, names, prefix) if moe.activation == "xielu" else None)
     router, *linears = linears
+    latents = None
+    if moe.latent_size is not None:
+        *linears, before, after = linears
+        latents = before, after
     gate = linears.pop() if moe.shared_gate else None
     pairs = [DenseWeights(*linears[first:first + 2]) for first in range(0, len(linears), 2)]
     shared = pairs.pop() if moe.shared is not None else None
@@ -300,7 +305,7 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
             else None
 
     of_router = numbers(moe.router_norm is not None, names.router_norm, hidden)
-    return MoeWeights(router, pairs, shared, gate,
+    return MoeWeights(router, pairs, shared, gate, latents,
                       numbers(moe.correction, names.router_correction, moe.num_experts),
                       numbers(moe.expert_scale, names.expert_scale, moe.num_experts),
                       None if of_router is None else NormWeights(of_router * moe.router_scale, None),

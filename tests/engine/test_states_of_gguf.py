@@ -30,6 +30,11 @@ GRANITE = MAMBA | {
 NEMOTRON = MAMBA | {
     "block_count": 5, "attention.head_count_kv": [0, 0, 2, 0, 0], "feed_forward_length": [0, 80, 0, 0, 80],
     "attention.key_length": 16, "attention.layer_norm_rms_epsilon": 1e-5}
+NEMOTRON_3 = NEMOTRON | {
+    "block_count": 6, "attention.head_count_kv": [0, 0, 2, 0, 0, 2], "nextn_predict_layers": 1,
+    "feed_forward_length": [0, 24, 0, 0, 24, 24], "expert_count": 6, "expert_used_count": 2,
+    "expert_feed_forward_length": 24, "expert_shared_feed_forward_length": 40, "expert_shared_count": 1,
+    "expert_weights_norm": True, "expert_weights_scale": 1.5, "expert_group_count": 1, "moe_latent_size": 32}
 FALCON = MAMBA | {"ssm.inner_size": 96, "ssm.time_step_rank": 6, "attention.key_length": 16,
                   "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 1e5}
 
@@ -111,6 +116,16 @@ def of_backbone(tensors: Tensors) -> Tensors:
     return of_states({name.replace("model.", "backbone.", 1): tensor for name, tensor in tensors.items()})
 
 
+def of_experts(tensors: Tensors) -> Tensors:
+    made: Tensors = {}
+    for name, tensor in of_backbone(tensors).items():
+        block = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
+        part = next((part for part in ("up", "down") if name.endswith(f"experts.{part}_proj")), None)
+        name = f"{block}ffn_{part}_exps.weight" if part else name
+        made[block + "exp_probs_b.bias" if name.endswith("correction_bias") else name] = tensor
+    return made
+
+
 def of_multipliers(tensors: Tensors) -> Tensors:
     """Falcon-H1's are in the weights."""
     factors = {"down_proj": 0.6, "gate_proj": 0.8, "k_proj": 0.7 * 1.1, "q_proj": 1.1, "v_proj": 1.1,
@@ -129,6 +144,7 @@ def of_multipliers(tensors: Tensors) -> Tensors:
     ("qwen 3 next", "qwen3next", NEXT, of_key_heads, {}),
     ("granite 4", "granitehybrid", GRANITE, of_shared_mlp, {}),
     ("nemotron h", "nemotron_h", NEMOTRON, of_backbone, {}),
+    ("nemotron 3 latent", "nemotron_h_moe", NEMOTRON_3, of_experts, {"n_group": 1}),
     ("falcon h1", "falcon-h1", FALCON, of_multipliers, {"rope_parameters": {
         "rope_type": "default", "rope_theta": 1e5}})])
 def test_a_file_has_the_logits_of_transformers(tmp_path: Path, variant: str, architecture: str,

@@ -127,8 +127,8 @@ def test_what_is_not_supported_is_named_with_what_is():
         family_of_gguf("rwkv", "x.gguf")
     with pytest.raises(ModelLoadError, match="rope_type is 'sinc'; expected 'default', 'linear'"):
         of_config(architectures=["LlamaForCausalLM"], rope_scaling={"rope_type": "sinc"})
-    with pytest.raises(ModelLoadError, match=r"hybrid_override_pattern is 'ME\*'; expected layers of mamba"):
-        of_config(architectures=["NemotronHForCausalLM"], hybrid_override_pattern="ME*", num_hidden_layers=3,
+    with pytest.raises(ModelLoadError, match=r"hybrid_override_pattern is 'MX\*'; expected layers of mamba"):
+        of_config(architectures=["NemotronHForCausalLM"], hybrid_override_pattern="MX*", num_hidden_layers=3,
                   mamba_num_heads=8, mamba_head_dim=16)
     metadata = {"general.architecture": "gemma2", "gemma2.expert_count": 8}
     with pytest.raises(ModelLoadError, match="mixture of experts; such are not supported"):

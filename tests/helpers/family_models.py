@@ -94,6 +94,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "layers_block_type": ["mamba", "mlp", "attention", "mamba", "mlp"], "num_hidden_layers": 5,
         "head_dim": 16, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16,
         "chunk_size": 32}),
+    "nemotron 3": ("NemotronH", {
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "linear_attention", "moe"],
+        "num_hidden_layers": 5, "head_dim": 16, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2,
+        "ssm_state_size": 16, "chunk_size": 32, "n_routed_experts": 6, "moe_intermediate_size": 24,
+        "moe_shared_expert_intermediate_size": 40, "routed_scaling_factor": 1.5, "num_experts_per_tok": 2}),
     "falcon h1": ("FalconH1", {
         **_MAMBA, "head_dim": 16, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_rms_norm": True,
         "mamba_norm_before_gate": False, "attention_in_multiplier": 1.1, "attention_out_multiplier": 0.9,
@@ -133,9 +138,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0}, "routed_scaling_factor": 2.5}),
     "glm 4.7 flash": ("Glm4MoeLite", {**_LATENT, "n_routed_experts": 5}),
 }
+VARIANTS["nemotron 3 latent"] = ("NemotronH", {
+    **VARIANTS["nemotron 3"][1], "moe_latent_size": 32, "n_group": 2, "topk_group": 1})
 
 MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
-            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next", "llama 4")
+            "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next", "llama 4",
+            "nemotron 3", "nemotron 3 latent")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
