@@ -22,7 +22,10 @@ from model.engine.request import (
 from model.files import ModelLoadError
 from model.hub.downloads import DownloadBusy, Downloads
 from model.hub.source import HubError, parse_source
+from model.language_model import CONTINUE, RANK, CannotDo, LanguageModel, RunningReply
 from model.loading import load_model
+from model.remote.address import BadAddress, EngineAddress, parse_engine, parse_header
+from model.remote.engines import Engines, EngineState, Offer, RemoteLease
 from model.reply import CallDelta, Completion, Reply, ReplyDone, ReplyFailed, ScoredToken, TextDelta
 from model.slot import Lease, ModelSlot
 from model.slot_state import LeaseGivenUp, NoModel, SlotBusy, SlotState
@@ -32,9 +35,11 @@ from model.text.context import ContextFit
 from model.text.errors import PromptTooLongError, TemplateError
 from model.text.messages import ChatMessage
 
-__all__ = ["AUTO", "PARAMETER_SPECS", "REQUIRED", "CallDelta", "Catalogue", "ChatMessage", "ChatModel",
-           "Completion", "Constraint", "ContextFit", "DownloadBusy", "Downloads", "EngineClosed", "Entry",
-           "Found", "HubError", "Lease", "LeaseGivenUp", "ModelLoadError", "ModelSlot", "NoModel",
-           "PromptProgress", "PromptTooLongError", "Reply", "ReplyDone", "ReplyFailed", "RequestStats",
-           "SamplingParams", "ScoredToken", "SlotBusy", "SlotState", "TemplateError", "TextDelta", "Tool",
-           "ToolCall", "Toolbox", "check_parameter", "found_at", "known_places", "load_model", "parse_source"]
+__all__ = ["AUTO", "CONTINUE", "PARAMETER_SPECS", "RANK", "REQUIRED", "BadAddress", "CallDelta", "CannotDo",
+           "Catalogue", "ChatMessage", "ChatModel", "Completion", "Constraint", "ContextFit", "DownloadBusy",
+           "Downloads", "EngineAddress", "EngineClosed", "EngineState", "Engines", "Entry", "Found",
+           "HubError", "LanguageModel", "Lease", "LeaseGivenUp", "ModelLoadError", "ModelSlot", "NoModel",
+           "Offer", "PromptProgress", "PromptTooLongError", "RemoteLease", "Reply", "ReplyDone",
+           "ReplyFailed", "RequestStats", "RunningReply", "SamplingParams", "ScoredToken", "SlotBusy",
+           "SlotState", "TemplateError", "TextDelta", "Tool", "ToolCall", "Toolbox", "check_parameter",
+           "found_at", "known_places", "load_model", "parse_engine", "parse_header", "parse_source"]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from model.chat_model import ChatModel
+from model.language_model import LanguageModel
 from model.machine import return_freed_memory
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def nothing_is_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def close(model: ChatModel) -> None:
+def close(model: LanguageModel) -> None:
     """Whatever its close() raises: it is let go all the same."""
     try:
         model.close()

@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
 
 from model.catalogue.listing import Catalogue, Entry
 from model.catalogue.places import Found
 from model.chat_model import ChatModel
+from model.choice import Choice, Progress, Report
 from model.config import EngineConfig
 from model.engine.request import EngineClosed
 from model.files import ModelLoadError, readable
-from model.heap import close, give_back, nothing_is_garbage
+from model.heap import close, give_back
 from model.kernels.errors import KernelBuildError
+from model.language_model import LanguageModel
+from model.local_choice import Loader, LocalChoice, LocalModels
+from model.remote.engines import Engines
 from model.slot_state import (
     ASLEEP,
     BUSY,
@@ -49,25 +51,18 @@ class _Cancelled(Exception):
     """Out of the middle of a loader."""
 
 
-class Loader(Protocol):
-    """load_model, or what tests put in its place."""
-
-    def __call__(self, path: Path, config: EngineConfig, *, name: str,
-                 progress: Callable[[str, float], None], report: Callable[[str], None]) -> ChatModel: ...
-
-
 class ModelSlot:
     """Thread-safe. Changes happen in threads of the slot's own; whoever asks for one is answered at once."""
 
     def __init__(self, load: Loader, catalogue: Catalogue, engine: EngineConfig, *,
-                 idle_seconds: float | None = None) -> None:
-        self.catalogue, self._engine = catalogue, engine
-        self._first: Found | None = None  # the model that the engine's options were given for
-        self._load = load
+                 engines: Engines | None = None, idle_seconds: float | None = None) -> None:
+        """`engines`: other ones, whose models may take the place, too."""
+        self.catalogue, self.engines = catalogue, engines or Engines()
+        self._local = LocalModels(load, catalogue, engine)
         self._changed = threading.Condition()
         self._state = SlotState()
-        self._model: ChatModel | None = None
-        self._found: Found | None = None  # what is loaded, or asleep
+        self._model: LanguageModel | None = None
+        self._choice: Choice | None = None  # what is loaded, or asleep
         self._users = 0
         self._gate_open = False           # whether a lease may begin
         self._cancelled = False
@@ -79,14 +74,14 @@ class ModelSlot:
             threading.Thread(target=self._watch_idleness, name="idle", daemon=True).start()
 
     @classmethod
-    def holding(cls, model: ChatModel) -> ModelSlot:
-        """With this model in it, and nothing to put in its place."""
+    def holding(cls, model: LanguageModel, engines: Engines | None = None) -> ModelSlot:
+        """With this model in it, and nothing of this machine to put in its place."""
         engine = EngineConfig()
 
         def load(*_: object, **__: object) -> ChatModel:
             raise ModelLoadError("there is no other model")
 
-        slot = cls(load, Catalogue([], engine), engine)
+        slot = cls(load, Catalogue([], engine), engine, engines=engines)
         slot._take(model, None)
         return slot
 
@@ -97,7 +92,7 @@ class ModelSlot:
         return self._state
 
     @property
-    def model(self) -> ChatModel | None:
+    def model(self) -> LanguageModel | None:
         """What is loaded. Only a lease keeps it from being let go."""
         return self._model
 
@@ -109,17 +104,8 @@ class ModelSlot:
         return info.get("weight_bytes", 0) + info.get("cache_bytes", 0)
 
     def config_for(self, entry: Entry) -> EngineConfig:
-        """How a model would run: as was asked for at the start. But the draft model is the first one's, no
-        other is asked for a longer context than it was made for, and what is quantized is not rounded."""
-        engine = self._engine
-        if self._first is not None and entry.found.id == self._first.id:
-            return engine
-        if entry.headers is not None:
-            engine = replace(engine, quantize=entry.headers.quantize)
-        if engine.max_seq_len is not None and entry.headers is not None:
-            most = entry.headers.config.spec.max_positions
-            engine = replace(engine, max_seq_len=min(engine.max_seq_len, most))
-        return replace(engine, draft=None)
+        """How a model of this machine would run."""
+        return self._local.config_for(entry)
 
     def check_free(self) -> None:
         """Raises SlotBusy while a change goes on."""
@@ -140,7 +126,7 @@ class ModelSlot:
         return Lease(self)
 
     @contextmanager
-    def glance(self) -> Iterator[ChatModel]:
+    def glance(self) -> Iterator[LanguageModel]:
         """The model if it is there now. Raises NoModel."""
         with self._changed:
             model = self._model
@@ -155,20 +141,19 @@ class ModelSlot:
     # -- changing
 
     def load(self, model_id: str) -> None:
-        """Begin to load a model of the catalogue in place of the present one.
+        """Begin to load a model of the catalogue, or of another engine's list, in place of the present one.
 
         Raises ModelLoadError if there is no such model, SlotBusy while another one is on its way.
         """
-        entry = self.catalogue.entry(model_id)
-        if entry is None:
+        choice = self._local.choice(model_id) or self.engines.offer(model_id)
+        if choice is None:
             raise ModelLoadError("this model is not there any more")
-        self._begin(entry.found)
+        with self._changed:
+            self._begin_locked(choice)
 
-    def load_now(self, found: Found, progress: Callable[[str, float], None],
-                 report: Callable[[str], None]) -> None:
+    def load_now(self, found: Found, progress: Progress, report: Report) -> None:
         """Load the first model in the calling thread. Raises what the loader raises."""
-        self._first = found
-        self._take(self._loaded(found, self._engine, progress, report), found)
+        self._take(self._local.load_first(found, progress, report), LocalChoice(found, self._local))
 
     def cancel(self) -> None:
         """Stop what is on its way: in front of the loading the old model stays, after that there is none."""
@@ -197,6 +182,7 @@ class ModelSlot:
             model, self._model = self._model, None
         if model is not None:
             model.close()
+        self.engines.close()
 
     def wait(self) -> SlotState:
         """Until nothing is on its way; what came of it."""
@@ -206,7 +192,7 @@ class ModelSlot:
 
     # -- inside: leases
 
-    def _enter(self, lease: Lease, told: Callable[[SlotState], None]) -> ChatModel:
+    def _enter(self, lease: Lease, told: Callable[[SlotState], None]) -> LanguageModel:
         seen = None
         while True:
             with self._changed:
@@ -221,7 +207,7 @@ class ModelSlot:
                     if self._state.phase == EMPTY:
                         raise NoModel(self._state.problem or _CHOOSE)
                     if self._state.phase == ASLEEP:
-                        self._begin_locked(self._found)
+                        self._begin_locked(self._choice)
                     if self._state != seen:
                         break
                     self._changed.wait()
@@ -241,13 +227,10 @@ class ModelSlot:
 
     # -- inside: changes, one at a time, each in a thread
 
-    def _begin(self, found: Found) -> None:
-        with self._changed:
-            self._begin_locked(found)
-
-    def _begin_locked(self, found: Found | None) -> None:
-        assert found is not None
-        self._start_locked(lambda: self._switch(found), CHECKING, coming_id=found.id, coming_name=found.name)
+    def _begin_locked(self, choice: Choice | None) -> None:
+        assert choice is not None
+        self._start_locked(lambda: self._switch(choice), CHECKING, coming_id=choice.id,
+                           coming_name=choice.name)
 
     def _start(self, work: Callable[[], None], phase: str) -> None:
         with self._changed:
@@ -291,39 +274,35 @@ class ModelSlot:
 
     def _settle(self, problem: str) -> None:
         """Say what is there after all that."""
-        coming, found = self._state.coming_name, self._found
+        coming, choice = self._state.coming_name, self._choice
         if problem and coming and problem != _CANCELLED:
             problem = f"{coming} was not loaded: {problem}"
         self._tell(coming_id="", coming_name="", what="", share=0.0, problem=problem)
         if self._model is not None:
             self._gate_open = not self._closed
-            name = found.name if found else self._model.info()["name"]
-            self._tell(phase=READY, id=found.id if found else "", name=name)
-        elif found is not None and not problem:
-            self._tell(phase=ASLEEP, id=found.id, name=found.name)
+            name = choice.name if choice else self._model.info()["name"]
+            self._tell(phase=READY, id=choice.id if choice else "", name=name)
+        elif choice is not None and not problem:
+            self._tell(phase=ASLEEP, id=choice.id, name=choice.name)
         else:
-            self._found = None
+            self._choice = None
             self._tell(phase=EMPTY, id="", name="")
 
-    def _switch(self, found: Found) -> None:
-        entry = self.catalogue.read(found.id)
-        if entry is None:
-            raise ModelLoadError("it is not there any more")
-        config = self.config_for(entry)
-        entry.plan(config, self.catalogue.free_bytes() + self.held_bytes)
+    def _switch(self, choice: Choice) -> None:
+        get = choice.prepare(self.held_bytes, self._progress)
         self._drain()
         self._let_go(None)
         self._tell(phase=LOADING)
-        model = self._loaded(found, config, self._progress, lambda _line: None)
+        model = get(self._progress, lambda _line: None)
         if self._cancelled:
             close(model)
             del model
             raise _Cancelled
-        self._take(model, found)
+        self._take(model, choice)
 
     def _unload(self, sleep: bool) -> None:
         self._drain()
-        self._let_go(self._found if sleep else None)
+        self._let_go(self._choice if sleep else None)
 
     def _drain(self) -> None:
         """Wait until nobody uses the model. Raises _Cancelled; then it goes on as if nothing had been."""
@@ -334,23 +313,18 @@ class ModelSlot:
             if self._cancelled:
                 raise _Cancelled
 
-    def _let_go(self, asleep: Found | None) -> None:
+    def _let_go(self, asleep: Choice | None) -> None:
         with self._changed:
-            model, self._model, self._found = self._model, None, asleep
+            model, self._model, self._choice = self._model, None, asleep
             self._tell(version=self._state.version + 1)
         if model is not None:
             close(model)
             del model
             give_back()
 
-    def _loaded(self, found: Found, config: EngineConfig, progress: Callable[[str, float], None],
-                report: Callable[[str], None]) -> ChatModel:
-        with nothing_is_garbage():
-            return self._load(found.path, config, name=found.name, progress=progress, report=report)
-
-    def _take(self, model: ChatModel, found: Found | None) -> None:
+    def _take(self, model: LanguageModel, choice: Choice | None) -> None:
         with self._changed:
-            self._model, self._found = model, found
+            self._model, self._choice = model, choice
             self._last_used = time.monotonic()
             self._tell(version=self._state.version + 1)
             self._settle("")
@@ -372,7 +346,8 @@ class ModelSlot:
         with self._changed:
             while not self._closed:
                 left = self._last_used + self._idle_seconds - time.monotonic()
-                is_idle = self._state.phase == READY and self._users == 0 and self._found is not None
+                is_idle = self._state.phase == READY and self._users == 0 and self._choice is not None \
+                    and self._choice.takes_memory
                 if is_idle and left <= 0:
                     with contextlib.suppress(RuntimeError):  # the system has no thread left: later, then
                         self._start_locked(lambda: self._unload(True), WAITING)
@@ -387,7 +362,7 @@ class Lease:
         self._is_held = False
         self.is_given_up = False
 
-    def wait(self, told: Callable[[SlotState], None] = lambda _state: None) -> ChatModel:
+    def wait(self, told: Callable[[SlotState], None] = lambda _state: None) -> LanguageModel:
         """The model, once it is there; `told` hears what is waited for. Until release() it stays.
 
         Raises NoModel if none is or gets loaded, LeaseGivenUp, EngineClosed when everything ends.

@@ -16,12 +16,14 @@ from itertools import accumulate, pairwise
 @dataclass(frozen=True)
 class ContextFit:
     """Where the model's memory begins. 0: it sees everything. Otherwise: the system message(s) at the head
-    and messages[first_index:]. is_shortened: of the last message it sees the beginning and the end."""
+    and messages[first_index:]. is_shortened: of the last message it sees the beginning and the end. is_exact:
+    tokens were counted, not estimated. max_seq_len 0: not known."""
 
     first_index: int
     prompt_tokens: int
     max_seq_len: int
     is_shortened: bool = False
+    is_exact: bool = True
 
 
 def token_budget(max_seq_len: int, max_new_tokens: int) -> int:

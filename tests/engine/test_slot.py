@@ -300,7 +300,7 @@ def test_what_a_loader_had_when_it_failed_or_was_cancelled_goes(slot, loads):
         loads(path, config, name=name, progress=progress, report=report)
         raise ModelLoadError("no")
 
-    slot._load = failing
+    slot._local._load = failing
     loaded(slot)
     memory = resident_memory()
     for _ in range(5):

@@ -180,6 +180,7 @@ class FakeModel:
         self.rank_error: Exception | None = None
         self.closed = False
         self.advice: dict[str, float] = {}
+        self.cannot: dict[str, str] = {}
         self.tokenizer = FakeTokenizer()
 
     def info(self) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class FakeModel:
                 "num_parameters": 1_000_000, "weight_bytes": 700_000, "cache_bytes": 8 << 20,
                 "cache_tokens": 4 * self.max_seq_len, "device": "cpu", "isa": "avx2", "threads": 2,
                 "max_seq_len": self.max_seq_len, "chat_template": True, "vocab_size": 512,
-                "advice": self.advice}
+                "advice": self.advice, "host": "", "cannot": self.cannot}
 
     def status(self) -> dict[str, Any]:
         return {"running": self.running, "waiting": 0, "pages_used": 3, "pages_total": 256,

@@ -1,0 +1,66 @@
+"""What the pages and protocols need of a model, wherever it runs.
+
+ChatModel is one that is loaded here, remote.RemoteModel one behind another engine. Only shapes: nothing of
+either is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from model.engine.request import SamplingParams
+    from model.reply import ReplyEvent
+    from model.text.calls.toolbox import Toolbox
+    from model.text.constraint import Constraint
+    from model.text.context import ContextFit
+    from model.text.messages import ChatMessage
+
+CONTINUE, RANK, LOGPROBS, CONTEXT, CONSTRAINT = "continue", "rank", "logprobs", "context", "constraint"
+"""What a model may not be able to do: the keys of info()["cannot"]."""
+
+
+class CannotDo(ValueError):
+    """What was asked for is nothing that this model's engine can do; the sentence says what and why."""
+
+
+class RunningReply(Protocol):
+    """A reply in the making. One thread reads `events`; any thread may `cancel`."""
+
+    first_index: int     # see ContextFit
+    prompt_tokens: int
+    is_shortened: bool
+
+    def cancel(self) -> None: ...
+
+    def events(self) -> Iterator[ReplyEvent]: ...
+
+
+class LanguageModel(Protocol):
+    """Web threads use it at the same time. What each does is told by ChatModel's functions of these names;
+    each may raise CannotDo besides."""
+
+    def start(self, messages: Iterable[ChatMessage], params: SamplingParams | None = None, *,
+              reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
+              whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
+              logprobs: int | None = None, constraint: Constraint | None = None) -> RunningReply: ...
+
+    def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
+              constraint: Constraint | None = None) -> RunningReply: ...
+
+    def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
+                      tools: Toolbox | None = None) -> int: ...
+
+    def fit(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
+            reply_prefix: str = "", shorten: bool = False) -> ContextFit: ...
+
+    def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]: ...
+
+    def info(self) -> dict[str, Any]:
+        """At least name, max_seq_len (None: not known), vocab_size (the same), advice, `host` (where text
+        goes; "" for this process) and `cannot` (what it cannot do -> why, as a sentence)."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...

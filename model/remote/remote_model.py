@@ -1,0 +1,176 @@
+"""A model behind another engine, talked to as if it were loaded here.
+
+Nothing of a conversation is sent but by `start`, `go_on` and `rank_speakers`, which somebody has asked for;
+what a conversation costs is an estimate, from what the engine counted of earlier prompts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from model.engine.request import SamplingParams
+from model.language_model import CONTINUE, RANK, CannotDo
+from model.remote.abilities import ECHO_FIELDS, Abilities, scores_after
+from model.remote.address import shown_name
+from model.remote.background import Background
+from model.remote.connection import FIRST_SECONDS, Connection
+from model.remote.fields import form_fields, message_fields, sampling_fields, tool_fields, variable_fields
+from model.remote.problems import named
+from model.remote.remote_reply import RemoteReply
+from model.text.calls.toolbox import Toolbox
+from model.text.constraint import Constraint
+from model.text.context import ContextFit, first_kept, token_budget
+from model.text.errors import PromptTooLongError
+from model.text.messages import LEFT_OUT, ChatMessage, as_messages, joined, shortened
+
+TOKENS_PER_BYTE = 0.3  # of English about 0.22, of program text more; until the engine has counted
+MESSAGE_TOKENS = 6     # around each message
+_MIN_COUNTED = 200     # bytes of a prompt whose count tells something
+_SHARES = (1.0, 0.7, 0.4)
+"""Of what should fit: what is sent in turn while the engine says that it does not."""
+_MAX_RANKED = 4_000    # characters of a transcript that are read to tell who speaks next
+
+
+class RemoteModel:
+    """What Engines.open returns; see LanguageModel."""
+
+    def __init__(self, connection: Connection, background: Background, model: str, abilities: Abilities,
+                 broken: Callable[[], None] = lambda: None) -> None:
+        """`broken` is called when the engine could not do what it could before: it is to be asked again."""
+        self._connection, self._background = connection, background
+        self._model, self._abilities, self._broken = model, abilities, broken
+        self._lock = threading.Lock()
+        self._tokens_per_byte = TOKENS_PER_BYTE
+        self._running = 0
+        self._problem = ""
+
+    def start(self, messages: Iterable[ChatMessage], params: SamplingParams | None = None, *,
+              reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
+              whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
+              logprobs: int | None = None, constraint: Constraint | None = None) -> RemoteReply:
+        """Begin the assistant's next message. Raises ValueError: CannotDo, or PromptTooLongError."""
+        params, turns = params or SamplingParams(), as_messages(messages)
+        go_on: Mapping[str, Any] = {}
+        if reply_prefix or reply_thinking:
+            if self._abilities.go_on_fields is None:
+                raise CannotDo(self._abilities.cannot[CONTINUE])
+            if not reply_prefix:
+                raise CannotDo(f"{self._engine} goes on with texts, not with thoughts: regenerate this one.")
+            go_on = self._abilities.go_on_fields
+        seed = secrets.randbelow(1 << 31) if params.seed is None else params.seed
+        fields = {"model": self._model, **sampling_fields(params, self._abilities.dialect, seed), **go_on,
+                  **tool_fields(tools), **variable_fields(variables), **form_fields(constraint)}
+        if logprobs is not None:
+            fields |= {"logprobs": True, "top_logprobs": logprobs}
+        fits = [self._fitted(turns, params.max_new_tokens, reply_prefix, shorten, share)
+                for share in ((1.0,) if whole else _SHARES)]
+        if whole:
+            fits = [(turns, ContextFit(0, fits[0][1].prompt_tokens, 0))]
+        requests = [({**fields, "messages": message_fields(joined(kept), reply_prefix)}, fit.first_index)
+                    for kept, fit in fits]
+        sent = sum(map(_bytes, fits[0][0]))
+        with self._lock:
+            self._running += 1
+        return RemoteReply(
+            self._connection, self._background, requests, params, seed, continues=bool(reply_prefix),
+            answers_as=self._abilities.answers_as, prompt_tokens=fits[0][1].prompt_tokens,
+            is_shortened=fits[0][1].is_shortened, wants_logprobs=logprobs is not None,
+            heard=lambda problem, tokens: self._hear(problem, tokens, sent, len(fits[0][0])))
+
+    def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
+              constraint: Constraint | None = None) -> RemoteReply:
+        """Raises CannotDo."""
+        raise CannotDo(f"{self._engine} is asked for replies in a conversation only; use chat completions.")
+
+    def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
+                      tools: Toolbox | None = None) -> int:
+        """Raises CannotDo."""
+        raise CannotDo(f"{self._engine} is not asked to count the tokens of a prompt.")
+
+    def fit(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
+            reply_prefix: str = "", shorten: bool = False) -> ContextFit:
+        """Which messages the model would see, about; nothing is sent for it."""
+        return self._fitted(as_messages(messages), max_new_tokens, reply_prefix, shorten, 1.0)[1]
+
+    def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
+        """Log-probability of "Name:" as the beginning of the next line. Raises CannotDo, EngineProblem."""
+        if not self._abilities.echoes:
+            raise CannotDo(f"{self._abilities.cannot[RANK]} Choose another turn order.")
+        lines = [f"{name}: {line}\n" for name, line in transcript]
+        while len(lines) > 1 and sum(map(len, lines)) > _MAX_RANKED:
+            lines.pop(0)
+        head = "".join(lines)[-_MAX_RANKED:]
+        texts = [f"{head}{name}:" for name in names]
+        request = self._connection.complete({"model": self._model, "prompt": texts, **ECHO_FIELDS},
+                                            FIRST_SECONDS)
+        reply = self._background.run(request)
+        try:
+            return scores_after(reply, texts, len(head))
+        except (ValueError, TypeError, AttributeError, LookupError):
+            raise CannotDo(f"{self._engine} no longer tells how likely a text is. Choose another turn "
+                           "order.") from None
+
+    def info(self) -> dict[str, Any]:
+        """What is known of it: the engine, its context, what it cannot do."""
+        address = self._connection.address
+        return {"name": shown_name(self._model, address.name), "host": address.host,
+                "max_seq_len": self._abilities.max_seq_len, "vocab_size": None, "advice": {},
+                "cannot": dict(self._abilities.cannot)}
+
+    def status(self) -> dict[str, Any]:
+        """What it is doing for us now, and why the last reply failed, if it did."""
+        return {"running": self._running, "waiting": 0, "problem": self._problem or None}
+
+    def close(self) -> None:
+        """Nothing: the connection is the engine's, and others may use it."""
+
+    @property
+    def _engine(self) -> str:
+        return named(self._connection.address)
+
+    def _hear(self, problem: str, tokens: int, sent_bytes: int, messages: int) -> None:
+        with self._lock:
+            self._running -= 1
+            self._problem = problem
+            counted = tokens - MESSAGE_TOKENS * messages
+            if sent_bytes >= _MIN_COUNTED and counted > 0:
+                self._tokens_per_byte = min(2.0, max(0.02, counted / sent_bytes))
+        if problem:
+            self._broken()
+
+    def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_prefix: str, shorten: bool,
+                share: float) -> tuple[list[ChatMessage], ContextFit]:
+        """What is sent, and how that fits into `share` of what should."""
+        limit = self._abilities.max_seq_len
+        num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        system, turns = messages[:num_system], messages[num_system:]
+        fixed = sum(map(self._size, system)) + int(len(reply_prefix.encode(errors="replace"))
+                                                   * self._tokens_per_byte)
+        sizes = [self._size(turn) for turn in turns]
+        if limit is None and share == 1.0:
+            return messages, ContextFit(0, fixed + sum(sizes), 0, is_exact=False)
+        whole = token_budget(limit, max_new_tokens) if limit is not None else fixed + sum(sizes)
+        room = int(whole * share) - fixed
+        step = max(1, int((limit or whole) / 4 / self._tokens_per_byte))
+        first = first_kept(sizes.__getitem__, [_bytes(turn) for turn in turns],
+                           [turn.role == "user" for turn in turns], room, step) if turns else 0
+        kept, is_shortened = turns[first:], False
+        if shorten and limit is not None and len(kept) == 1 and sizes[first] + fixed >= limit:
+            length = int(room / self._tokens_per_byte * len(kept[0].content) / max(1, _bytes(kept[0])))
+            if length - len(LEFT_OUT) <= 0:
+                raise PromptTooLongError(f"The system prompt alone needs about {fixed:,} tokens; the context "
+                                         f"holds {limit:,}, the reply included. Shorten it.")
+            kept, is_shortened = [shortened(kept[0], length - len(LEFT_OUT))], True
+        tokens = fixed + sum(map(self._size, kept))
+        return system + kept, ContextFit(num_system + first if first else 0, tokens, limit or 0, is_shortened,
+                                         is_exact=False)
+
+    def _size(self, message: ChatMessage) -> int:
+        return int(_bytes(message) * self._tokens_per_byte) + (0 if message.follows else MESSAGE_TOKENS)
+
+
+def _bytes(message: ChatMessage) -> int:
+    return len(message.content.encode(errors="replace"))
