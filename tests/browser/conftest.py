@@ -11,6 +11,8 @@ import json
 import shutil
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -289,6 +291,13 @@ def wait_until_quiet(page: Any) -> None:
     expect(page.locator("[data-id=outgoing]")).to_have_count(0)
     expect(page.locator(".stop")).to_be_hidden()
     expect(page.locator(".md.writing")).to_have_count(0)
+
+
+@contextmanager
+def stopping(page: Any) -> Iterator[None]:
+    """What is done within stops the reply; the server has been told by the end."""
+    with page.expect_response("**/api/replies/*/stop"):
+        yield
 
 
 def wait_until_saved(page: Any, session_id: str, saved: bool = True) -> None:

@@ -149,6 +149,30 @@ def test_a_file_that_holds_no_text_or_too_much_is_refused_in_words(page, open_se
     expect(page.locator("#text")).to_have_value("")
 
 
+def test_files_that_are_read_more_quickly_than_those_before_them_come_after_them(page, open_session):
+    open_session()
+    page.evaluate(
+        """() => {
+          const read = Blob.prototype.arrayBuffer;
+          let secondIsRead;
+          const second = new Promise((resolve) => { secondIsRead = resolve; });
+          Blob.prototype.arrayBuffer = async function () {
+            const bytes = await read.call(this);
+            if (this.name === "b.txt") secondIsRead();
+            else await second.then(() => new Promise((resolve) => setTimeout(resolve, 50)));
+            return bytes;
+          };
+          for (const name of ["a.txt", "b.txt"]) {
+            const data = new DataTransfer();
+            data.items.add(new File([name], name, { type: "text/plain" }));
+            document.querySelector("#text").dispatchEvent(
+              new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData: data }));
+          }
+        }"""
+    )
+    expect(page.locator("#text")).to_have_value("a.txt:\n```txt\na.txt\n```\n\n\nb.txt:\n```txt\nb.txt\n```\n")
+
+
 def test_dropped_and_pasted_files_are_attached_and_the_page_stays(page, open_session):
     session_id = open_session()
     handled = page.evaluate(

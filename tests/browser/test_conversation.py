@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import LIN, MARLOW, OTTO, go_to, say, texts, wait_until_quiet
+from .conftest import LIN, MARLOW, OTTO, go_to, say, stopping, texts, wait_until_quiet, wait_until_saved
 
 pytestmark = pytest.mark.browser
 
@@ -73,7 +73,7 @@ def test_bots_are_added_moved_and_removed(page, open_session, site):
     page.click("[aria-label='Move Lin up']")
     page.click("[aria-label='Remove Otto from this session']")
     expect(page.locator(".chip-main")).to_have_text(["MMarlow", "LLin"])
-    page.wait_for_timeout(500)
+    wait_until_saved(page, session_id)
     assert [entry["id"] for entry in site.read(session_id)["bots"]] == [MARLOW, LIN]
 
 
@@ -86,7 +86,8 @@ def test_bots_talk_among_themselves_until_they_are_stopped(page, open_session, s
     page.click(".menu >> text=20 turns")
     expect(page.locator(".md.writing")).to_have_count(1)
     expect(page.locator(".from-bot >> nth=2")).to_be_visible()
-    page.click(".stop")
+    with stopping(page):
+        page.click(".stop")
     site.model.release()
     wait_until_quiet(page)
     count = page.locator(".from-bot").count()
@@ -132,8 +133,9 @@ def test_stop_keeps_what_was_written(page, open_session, site):
     site.model.hold(after=20)
     say(page, "a long one")
     expect(page.locator(".md.writing")).to_contain_text("word5")
-    page.keyboard.press("Escape")
-    expect(page.locator(".note")).to_have_text(["", "stopping"])
+    with stopping(page):
+        page.keyboard.press("Escape")
+        expect(page.locator(".note")).to_have_text(["", "stopping"])
     site.model.release()
     wait_until_quiet(page)
     expect(page.locator(".badge")).to_have_text("Stopped")
@@ -277,8 +279,13 @@ def test_markdown_code_and_tables_are_shown_and_copied(page, open_session, conte
     wait_until_quiet(page)
     expect(page.locator(".code-head span")).to_have_text("python")
     expect(page.locator(".code-block .hljs-keyword").first).to_have_text("def")
+    page.evaluate("""() => {
+      const button = [...document.querySelectorAll(".code-head button")].at(-1);
+      const said = (resolve) => new MutationObserver(() => resolve(button.textContent));
+      window.said = new Promise((resolve) => said(resolve).observe(button, { childList: true }));
+    }""")
     page.click(".code-head >> text=Copy")
-    expect(page.locator(".code-head button").last).to_have_text("Copied")
+    assert page.evaluate("window.said") == "Copied"  # for a second and a half
     assert page.evaluate("navigator.clipboard.readText()").startswith(
         "def dark_seconds(hours, beam_degrees=2):\n    night"
     )
@@ -352,10 +359,10 @@ def test_what_is_said_and_read_again_costs_no_whole_session(page, open_session, 
             answers.append(response)
 
     page.on("response", note)
-    say(page, "A second word")
-    wait_until_quiet(page)
+    with page.expect_response(lambda response: response.request.method == "GET" and response in answers):
+        say(page, "A second word")
+        wait_until_quiet(page)
     expect(page.locator(".message")).to_have_count(4)
-    page.wait_for_function("() => true")
     bodies = [answer.json() for answer in answers]
     assert {answer.request.method for answer in answers} == {"GET", "POST"}
     assert all("messages" not in body["session"] and len(body["delta"]["changed"]) <= 2 for body in bodies)

@@ -14,6 +14,16 @@ def nodes(page):
     return page.evaluate("document.querySelectorAll('*').length")
 
 
+def scroll(page, change):
+    """Change the transcript's scrollTop, and wait until the page has drawn what is there now."""
+    page.evaluate("""(change) => new Promise((drawn) => {
+      const one = document.querySelector("#transcript");
+      one.scrollTop += change;
+      const frames = (left) => (left ? requestAnimationFrame(() => frames(left - 1)) : drawn());
+      frames(3); // the event comes with the next one
+    })""", change)
+
+
 def long_texts():
     """User lines are short; replies have lists, code and tables, about 4 kB each."""
     reply = (
@@ -46,8 +56,7 @@ def test_a_thousand_messages_stay_within_the_budget(page, site, record_property)
     at_end = nodes(page)
     assert at_end <= MAX_NODES
     for _ in range(12):
-        page.eval_on_selector("#transcript", "one => { one.scrollTop = 0; }")
-        page.wait_for_timeout(40)
+        scroll(page, -1_000_000)
     scrolled = nodes(page)
     assert scrolled <= MAX_NODES
     first_seen = page.locator(".message").first.text_content()
@@ -79,14 +88,12 @@ def test_every_message_can_be_reached_by_scrolling(page, site):
         seen.update(page.eval_on_selector_all(".message", "all => all.map(one => one.dataset.id)"))
         if page.evaluate("document.querySelector('#messages').textContent.includes('Message 0 ')"):
             break
-        page.eval_on_selector("#transcript", "one => { one.scrollTop -= 900; }")
-        page.wait_for_timeout(20)
+        scroll(page, -900)
     assert len(seen) == 160
     for _ in range(80):
         if page.evaluate("document.querySelector('#messages').textContent.includes('Message 159 ')"):
             break
-        page.eval_on_selector("#transcript", "one => { one.scrollTop += 900; }")
-        page.wait_for_timeout(20)
+        scroll(page, 900)
     expect(page.locator(".message").last).to_contain_text("Message 159")
 
 

@@ -52,7 +52,7 @@ def test_the_slider_moves_the_number_and_arrow_keys_go_by_steps(page, open_sessi
     page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
     value = float(field(page, "temperature").locator(".number").input_value())
     assert 4.5 < value <= 5
-    page.wait_for_timeout(600)
+    wait_until_saved(page, session_id)
     assert site.read(session_id)["sampling"] == {"temperature": value}
 
 
@@ -64,7 +64,7 @@ def test_a_changed_value_is_marked_and_reset(page, open_session, site):
     page.click("[aria-label='Reset Top-k']")
     expect(field(page, "top_k").locator(".number")).to_have_value("0")
     expect(page.locator("#preset-changes")).to_have_text("")
-    page.wait_for_timeout(600)
+    wait_until_saved(page, session_id)
     assert site.read(session_id)["sampling"] == {}
 
 
@@ -127,7 +127,7 @@ def test_presets_are_chosen_saved_and_deleted(page, open_session, site):
     page.keyboard.press("Enter")
     expect(page.locator(".select option:checked")).to_have_text("Mine")
     expect(page.locator("#preset-changes")).to_have_text("")
-    page.wait_for_timeout(600)
+    wait_until_saved(page, session_id)
     saved = next(preset for preset in site.api("GET", "/api/settings")["presets"] if preset["name"] == "Mine")
     assert saved["sampling"] == {"temperature": 0.0, "top_k": 7}
     assert site.read(session_id)["preset"] == saved["id"]
@@ -231,7 +231,7 @@ def test_a_bot_is_made_changed_and_deleted_with_undo(page, open_session, site):
     page.click(".menu >> text=Edit")
     page.click("dialog >> text=Delete")
     page.click(".toast >> text=Undo")
-    page.wait_for_timeout(300)
+    expect(page.locator(".chip-main")).to_have_text(["MMarlow", "CCaptain"])
     assert any(one["name"] == "Captain" for one in site.api("GET", "/api/bots")["bots"])
     site.api("DELETE", f"/api/bots/{bot['id']}")
 

@@ -192,14 +192,26 @@ def test_scrolling_up_lets_go_at_once_and_the_end_takes_hold_again(page, open_se
     page.locator("#transcript").hover()
     page.mouse.wheel(0, -300)
     expect(page.locator("#jump")).to_be_visible()
-    page.wait_for_timeout(100)
-    before = page.eval_on_selector("#transcript", "one => one.scrollTop")
+    before = where_it_comes_to_rest(page)
     site.model.release()
     wait_until_quiet(page)
     assert page.eval_on_selector("#transcript", "one => one.scrollTop") == before, "the reader is left alone"
     page.click("#jump")
     expect(page.locator("#jump")).to_be_hidden()
     assert distance_to_end(page) <= 4
+
+
+def where_it_comes_to_rest(page):
+    """The transcript's scrollTop, once the wheel has moved it and it has not changed for some frames."""
+    return page.evaluate("""() => new Promise((resolve) => {
+      const one = document.querySelector("#transcript");
+      const isAway = () => one.scrollHeight - one.clientHeight - one.scrollTop > 200;
+      const look = (before, same) => requestAnimationFrame(() => {
+        if (same === 10) resolve(before);
+        else look(one.scrollTop, isAway() && one.scrollTop === before ? same + 1 : 0);
+      });
+      look(-1, 0);
+    })""")
 
 
 def distance_to_end(page):

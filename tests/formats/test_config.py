@@ -81,11 +81,11 @@ def test_number_of_parameters_by_hand():
     ("architectures", [["x" * 1000]]), ("tie_word_embeddings", 1), ("quantization_config", "gptq"),
 ])
 def test_an_absurd_value_is_named_with_its_key(key: str, value: object):
-    started = time.monotonic()
+    started = time.thread_time()  # of work, not of waiting for a busy machine
     with pytest.raises(ModelLoadError, match="expected") as error:
         read(**{key: value})
     assert len(str(error.value).replace(", ".join(family.name for family in families()), "")) < 400
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_the_key_of_the_error_is_the_one_in_the_file():

@@ -73,10 +73,10 @@ def _changed(name: str, **changes: Any) -> dict[str, Any]:
 ])
 def test_a_header_that_lies_is_a_clear_error_and_allocates_nothing(tmp_path: Path, header: Any, reason: str):
     path = write_raw(tmp_path / "x.safetensors", header)
-    started = time.monotonic()
+    started = time.thread_time()  # of work, not of waiting for a busy machine
     with pytest.raises(ModelLoadError, match=reason) as error:
         read_header(path)
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
     assert len(str(error.value)) < 400
 
 

@@ -197,9 +197,8 @@ def test_stop_ends_the_whole_chain(client, room, model):
 
 
 def test_stop_of_an_earlier_reply_of_the_chain_ends_it_too(client, room, model):
-    model.scripts = ["the first one"]
+    model.scripts, model.delay = ["the first one"], 0.05  # nineteen more would take 15 s
     reply = room.send("POST", "/replies", kind="next", turns=20)["reply"]
-    model.delay = 0.3
     room.events(reply)
     client.post(f"/api/replies/{reply['reply_id']}/stop")
     wait_until(lambda: not room.load()["session"]["replies"])
@@ -233,8 +232,10 @@ def test_typing_holds_the_next_turn_until_the_text_is_cleared(client, room, mode
 
 
 def test_a_tab_that_was_closed_while_typing_does_not_hold_for_ever(client, room, model, monkeypatch):
+    reply = held_after_one_reply(client, room, model)
     monkeypatch.setattr("webui.routes.sessions.HOLD_SECONDS", 0.05)
-    assert len(room.finish(held_after_one_reply(client, room, model))) == 4
+    assert hold(client, room)  # for the last time
+    assert len(room.finish(reply)) == 4
 
 
 def test_what_was_typed_ends_a_chain_that_is_held(client, room, model):

@@ -271,9 +271,9 @@ def test_logging_out_where_there_is_no_password_changes_nothing(client):
 
 def test_a_guess_costs_time_and_the_password_is_not_kept():
     password = Password(WORD)
-    started = time.perf_counter()
+    started = time.thread_time()
     assert password.login("wrong", "10.0.0.1") is None
-    assert time.perf_counter() - started > 0.02
+    assert time.thread_time() - started > 0.02
     assert WORD not in repr(vars(password))
 
 

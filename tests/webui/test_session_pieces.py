@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -157,9 +156,7 @@ def test_a_reader_waits_for_the_next_event_and_no_longer():
     log = EventLog()
     assert log.read(0, 0.01) == ([], False)
     threading.Timer(0.05, lambda: log.append("text", {"text": "x"})).start()
-    started = time.monotonic()
-    assert log.read(0, 5.0)[0][0].data == {"text": "x"}
-    assert time.monotonic() - started < 2
+    assert log.read(0, 1e6)[0][0].data == {"text": "x"}
 
 
 def test_texts_of_different_channels_are_not_mixed():

@@ -49,11 +49,17 @@ async function read(file) {
  * @param {(text: string) => void} insert
  */
 export function createAttach(target, insert) {
+  /** Files that are given later stand later, however quickly they are read. */
+  let before = Promise.resolve();
+
   /** @param {FileList} files */
-  async function take(files) {
-    const blocks = await Promise.all([...files].map((file) => read(file).catch(() => unreadable(file))));
-    const text = blocks.filter(Boolean).join("\n");
-    if (text) insert(text);
+  function take(files) {
+    const reading = Promise.all([...files].map((file) => read(file).catch(() => unreadable(file))));
+    before = before.then(async () => {
+      const text = (await reading).filter(Boolean).join("\n");
+      if (text) insert(text);
+    });
+    return before;
   }
 
   const input = h("input", {
