@@ -121,7 +121,7 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
             return reader.matrix_info(name, vocab, width)
         return reader.table_info(name + ".weight", vocab, width)
 
-    table = _table_module(reader, config)
+    table = table_module(reader, config)
     packs_table = keeps_groups and reader.is_quantized(table)
     infos = [table_info(table, hidden)]
     if spec.layer_inputs is not None:
@@ -176,7 +176,7 @@ def _rounds_head(reader: WeightReader, config: ModelConfig, exact: bool) -> bool
 
 def _head_module(reader: WeightReader, config: ModelConfig) -> str | None:
     """What is read as the head: its own module, embeddings that are quantized, or None: they are shared."""
-    names, table = config.names, _table_module(reader, config)
+    names, table = config.names, table_module(reader, config)
     is_stored = reader.has_tensor(names.head + ".weight") and table != names.head
     # A head that is stored counts, whatever the config says: somebody trained it apart from the embeddings.
     if config.spec.tied_head is False or is_stored or reader.is_quantized(names.head):
@@ -184,7 +184,7 @@ def _head_module(reader: WeightReader, config: ModelConfig) -> str | None:
     return table if reader.is_quantized(table) else None
 
 
-def _table_module(reader: WeightReader, config: ModelConfig) -> str:
+def table_module(reader: WeightReader, config: ModelConfig) -> str:
     """Where the embeddings are: under the head's name if a model that shares them stores only that."""
     names = config.names
     has_own = reader.has_tensor(names.embeddings + ".weight") or reader.is_quantized(names.embeddings)
@@ -227,7 +227,7 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
                exact: bool) -> tuple[Tensor | PackedWeight, Linear]:
     """Embeddings and head; one weight for both where it can be."""
     hidden, vocab = config.spec.hidden_size, config.spec.vocab_size
-    table, module = _table_module(reader, config), _head_module(reader, config)
+    table, module = table_module(reader, config), _head_module(reader, config)
     embeddings: Tensor | PackedWeight
     if first.ops.looks_up_packed and reader.is_quantized(table):
         packed = pack(first.ops, [reader.matrix(table, vocab, hidden, first.device)], exact)
@@ -274,7 +274,7 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
         float(reader.vector(prefix + names.layer_scale, 1)) if layer.has_scale else 1.0)
 
 
-def _slopes(reader: WeightReader, names: Names, prefix: str) -> tuple[float, float]:
+def load_slopes(reader: WeightReader, names: Names, prefix: str) -> tuple[float, float]:
     """Above 0 and below; positive, and so they are stored: as what softplus makes them of."""
     above, below = (float(softplus(reader.vector(prefix + name, 1))) for name in names.slopes)
     return above, 0.5 + below
@@ -287,7 +287,8 @@ def _mlp_weights(place: Place, reader: WeightReader, names: Names, prefix: str, 
     if moe is None:
         return None
     if isinstance(moe, Dense):
-        return DenseWeights(*linears, _slopes(reader, names, prefix) if moe.activation == "xielu" else None)
+        has_slopes = moe.activation == "xielu"
+        return DenseWeights(*linears, load_slopes(reader, names, prefix) if has_slopes else None)
     router, *linears = linears
     latents = None
     if moe.latent_size is not None:

@@ -1,4 +1,4 @@
-"""From a float Llama folder to a GPTQ one: `quantize_folder`, and `python -m model.quantize` around it.
+"""From a float model's folder to a GPTQ one: `quantize_folder`, and `python -m model.quantize` around it.
 
 Importing this package is cheap; torch is loaded by the work itself.
 """

@@ -1,4 +1,4 @@
-"""Quantize a Llama model to GPTQ safetensors: python -m model.quantize SOURCE TARGET"""
+"""Quantize a float model to GPTQ safetensors: python -m model.quantize SOURCE TARGET"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     grid, work = GridOptions(), QuantizeOptions()
     parser = argparse.ArgumentParser(prog="python -m model.quantize", description=__doc__)
     parser.add_argument("source", type=path_option,
-                        help="folder of a bf16, fp16 or fp32 Llama model (safetensors)")
+                        help="folder of a bf16, fp16 or fp32 model of attention and mlps (safetensors)")
     parser.add_argument("target", type=path_option, help="folder to write")
     parser.add_argument("--bits", type=int, choices=SUPPORTED_BITS, default=grid.bits)
     parser.add_argument("--group-size", type=int, default=grid.group_size,
@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -11,7 +11,7 @@ Knows nothing of models, files or packing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ SMALLEST_SCALE = 2.0 ** -20
 """Below this a float16 scale keeps fewer than four bits of its own."""
 
 SEARCH_STEPS = 24
+
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,39 @@ def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> Code
     """Quantize with error propagation.
 
     weight   float32 [out, in]
-    hessian  float32 or float64 [in, in], the sum or mean of x x^T over the inputs x that were seen
+    hessian  float32 [in, in], the sum or mean of x x^T over the inputs x that were seen
     """
-    order, groups = visiting_order(hessian.diagonal(), options)
-    work = weight.t().float()[order]  # [in, out], changed as errors are passed on
-    factor = inverse_factor(hessian[order][:, order], options.damping).float()
-    result = _Result(weight.shape, options)
-    for group, first, last in groups:
-        importance = factor.diagonal()[first:last].square().reciprocal()
-        grid = find_grid(work[first:last], importance, options)
-        result.begin_group(group, order[first:last], grid)
-        for begin in range(first, last, BLOCK):
-            rows = slice(begin, min(begin + BLOCK, last))
-            result.codes[order[rows]] = _quantize_block(work, factor, rows, grid, options.bits)
-    return result.matrix()
+    return Inputs(hessian, options).quantize(weight, options.bits)
+
+
+class Inputs:
+    """What is known of the inputs of some matrices: in which order they are visited, and the factor."""
+
+    def __init__(self, hessian: Tensor, options: GridOptions) -> None:
+        """hessian  float32 [in, in]"""
+        self.options = options
+        self.order, self.groups = visiting_order(hessian.diagonal(), options)
+        self.factor = inverse_factor(hessian, self.order, options.damping)
+
+    def quantize(self, weight: Tensor, bits: int) -> CodedMatrix:
+        """weight float32 [out, in]"""
+        options, order = replace(self.options, bits=bits), self.order
+        work = weight.t().float()[order]  # [in, out], changed as errors are passed on
+        result = _Result(weight.shape, options)
+        for group, first, last in self.groups:
+            importance = self.factor.diagonal()[first:last].square().reciprocal()
+            grid = find_grid(work[first:last], importance, options)
+            result.begin_group(group, order[first:last], grid)
+            for begin in range(first, last, BLOCK):
+                rows = slice(begin, min(begin + BLOCK, last))
+                result.codes[order[rows]] = _quantize_block(work, self.factor, rows, grid, bits)
+        return result.matrix()
+
+    def solve(self, products: Tensor) -> Tensor:
+        """The W that comes nearest to W H = products^T, damped. float32 [in, out] -> [out, in]"""
+        solution = torch.empty_like(products)
+        solution[self.order] = self.factor.t() @ (self.factor @ products[self.order])
+        return solution.t()
 
 
 def visiting_order(importance: Tensor, options: GridOptions) -> tuple[Tensor, list[tuple[int, int, int]]]:
@@ -147,26 +168,54 @@ def group_bounds(in_features: int, group_size: int) -> list[tuple[int, int]]:
     return [(first, min(first + step, in_features)) for first in range(0, in_features, step)]
 
 
-def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor U of the damped inverse: inverse(H) = U^T U. float64 [in, in]
+def inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> Tensor:
+    """The upper triangular U of the damped inverse, rows and columns in `order`: inverse(H) = U^T U.
 
+    U is the inverse of the R in H = R R^T, which is Cholesky's factor with rows and columns in reverse. So
+    nothing is squared on the way and float32 is enough, and there is no other matrix than H and U.
     An input that never was anything but zero gets a diagonal of one: it is rounded, and moves nothing.
     More damping is tried when rounding errors have made the matrix indefinite.
     """
-    damped = hessian.double().clone()
-    diagonal = damped.diagonal()
+    diagonal = hessian.diagonal()[order].flip(0)
     diagonal[diagonal <= 0] = 1.0
-    step = damping * float(diagonal.mean())
+    step = damping * float(diagonal.double().mean())
+    failed = torch.empty((), dtype=torch.int32)
+    work = torch.empty_like(hessian)
     for _ in range(8):
         diagonal += step
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and bool(torch.isfinite(upper).all()):
-                return upper
+        for rows in _row_blocks(len(work)):
+            work[rows] = hessian[order.flip(0)[rows]][:, order.flip(0)]
+        work.diagonal().copy_(diagonal)
+        torch.linalg.cholesky_ex(work, out=(work, failed))
+        if not failed and bool(torch.isfinite(work.diagonal()).all()):
+            return _inverted(_reversed(work))
         step *= 4
     raise ValueError(f"the Hessian of {len(hessian)} inputs has no Cholesky factor even with damping; "
                      "are there NaNs or infinities in the weights or in the calibration's activations?")
+
+
+def _reversed(matrix: Tensor) -> Tensor:
+    """Rows and columns from the last to the first, in place."""
+    size = len(matrix)
+    for first in range(0, size // 2, _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, size // 2)
+        above, below = matrix[first:last], matrix[size - last:size - first]
+        kept = above.flip(0, 1)
+        above.copy_(below.flip(0, 1))
+        below.copy_(kept)
+    if size % 2:
+        matrix[size // 2] = matrix[size // 2].flip(0)
+    return matrix
+
+
+def _inverted(upper: Tensor) -> Tensor:
+    """The inverse of an upper triangular matrix, in its place, a block of columns at a time."""
+    for first in range(0, len(upper), _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, len(upper))
+        own = upper[first:last, first:last]
+        own.copy_(torch.linalg.solve_triangular(own, torch.eye(last - first), upper=True))
+        upper[:first, first:last] = -(upper[:first, :first] @ upper[:first, first:last]) @ own
+    return upper
 
 
 def find_grid(rows: Tensor, importance: Tensor, options: GridOptions) -> tuple[Tensor, Tensor]:
@@ -221,6 +270,15 @@ def round_to_grid(rows: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tenso
 
 def output_error(weight: Tensor, quantized: Tensor, hessian: Tensor) -> float:
     """Relative error of the outputs: |X (W - Q)^T| / |X W^T|. Both weights [out, in]."""
-    def energy(matrix: Tensor) -> float:
-        return float(((matrix @ hessian.to(matrix.dtype)) * matrix).sum().clamp(min=0))
-    return math.sqrt(energy(weight - quantized) / max(energy(weight), 1e-30))
+    lost = sum(_energy(weight[rows] - quantized[rows], hessian) for rows in _row_blocks(len(weight)))
+    whole = sum(_energy(weight[rows].float(), hessian) for rows in _row_blocks(len(weight)))
+    return math.sqrt(lost / max(whole, 1e-30))
+
+
+def _energy(matrix: Tensor, hessian: Tensor) -> float:
+    """|X M^T|^2"""
+    return max(0.0, float(((matrix @ hessian) * matrix).sum(dtype=torch.float64)))
+
+
+def _row_blocks(rows: int) -> list[slice]:
+    return [slice(first, first + _ROWS_AT_ONCE) for first in range(0, rows, _ROWS_AT_ONCE)]

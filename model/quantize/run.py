@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from model.files import ModelLoadError
 from model.model_config import ModelConfig
 from model.quantize.calibration import Batch, make_batches, tokenize_documents
+from model.quantize.decoder import longest_piece
 from model.quantize.gptq import GridOptions
-from model.quantize.layers import QuantizedLayer, check_sizes, quantize_layers_gptq, quantize_layers_round
+from model.quantize.layers import Walk, check_sizes, quantize_layers_round
+from model.quantize.progress import ProgressBar
 from model.quantize.source import Source, open_source
-from model.quantize.writer import FolderWriter, quantization_config
+from model.quantize.work import Records, Work
+from model.quantize.writer import check_target, put_in_place, quantization_config, write_model
 from model.text.settings import TextSettings
 from model.text.tokenizer import Tokenizer
 from model.text.tokenizer_trial import check_tokenizer
@@ -63,32 +69,83 @@ def quantize_folder(folder: Path, target: Path, options: QuantizeOptions,
                     progress: Progress = _print) -> None:
     """Read the model of `folder`, write its quantized version as `target`.
 
+    What is done is kept in TARGET.partial until then, so that the same call goes on after one that broke off.
+    The target appears whole or not at all.
+
     Raises ModelLoadError or ValueError if the model or an option does not fit, FileExistsError if the
-    target exists, OSError if it cannot be written. The target appears whole or not at all.
+    target exists or an unfinished run with other settings does, OSError if something cannot be written.
     """
     started = time.monotonic()
     if options.threads:
         torch.set_num_threads(options.threads)
-    source, grid = open_source(Path(folder)), options.grid
-    check_sizes(source.config.spec, grid.bits)
-    if Path(folder).resolve() == Path(target).resolve():
+    folder, target = Path(folder), Path(target)
+    if folder.resolve() == target.resolve():
         raise ValueError(f"source and target are both {folder}; choose another target")
+    source = open_source(folder)
+    check_sizes(source.config, options.grid.bits)
+    check_target(target, options.overwrite)
     progress(_title(source.config, options))
-    with FolderWriter(Path(target), options.overwrite, options.shard_bytes) as writer:
-        packed = set()
-        for layer in _with_progress(_layers(source, options, progress), source.config, progress):
-            for name, matrix in layer.matrices.items():
-                packed.add(f"{name}.weight")
-                writer.add({f"{name}.{part}": tensor for part, tensor in matrix.packed().items()})
-        for name in source.reader.folder.tensors:
-            if name not in packed:
-                writer.add({name: source.reader.folder.read(name)})
-        section = quantization_config(grid, {"quantizer": ["parlor:1"], "method": options.method,
-                                             "scale_search": grid.search, "correction": options.correction})
-        writer.write_json("config.json", {**source.raw_config, "quantization_config": section})
-        writer.write_json("quantize_config.json", section)
-        writer.copy_companions(source.folder)
-    progress(f"{target}: {writer.total_bytes / 1e6:.1f} MB in {time.monotonic() - started:.0f} s")
+    batches = read_batches(source, options, progress) if options.method == "gptq" else []
+    work = Work(target, _settings(source, options, batches))
+    try:
+        records = work.walk("layers")
+        _quantize_layers(source, batches, options, records, progress)
+        layers = [records.tensors_of(index) for index in range(source.config.spec.num_layers)]
+        shutil.rmtree(work.folder / "model", ignore_errors=True)
+        size = write_model(work.folder / "model", source, layers, _section(options), options.shard_bytes)
+        put_in_place(work.folder / "model", target)
+    except BaseException:
+        if work.is_empty:
+            work.remove()
+        else:
+            progress(f"what is done is kept in {work.folder}; the same command goes on from there")
+        raise
+    work.remove()
+    progress(f"{target}: {size / 1e6:.1f} MB in {time.monotonic() - started:.0f} s")
+
+
+def _quantize_layers(source: Source, batches: list[Batch], options: QuantizeOptions, records: Records,
+                     progress: Progress) -> None:
+    """Those that are not done yet."""
+    total, done = source.config.spec.num_layers, len(records.read())
+    if done:
+        progress(f"{done} of {total} layers are done already")
+    with ProgressBar("layers", 2 * total, 2 * done) as bar:
+        if options.method == "round":
+            layers = quantize_layers_round(source, options.grid, done)
+        else:
+            walk = Walk(source, batches, records.states, options.grid, options.correction)
+            layers = walk.layers(done, bar.step)
+        for layer in layers:
+            tensors = {f"{name}.{part}": tensor for name, matrix in layer.matrices.items()
+                       for part, tensor in matrix.packed().items()}
+            records.add(layer.index, {"errors": layer.errors, "seconds": round(layer.seconds, 2)}, tensors)
+            bar.clear()
+            errors = "".join(f"  {_short(name)} {error:.2%}" for name, error in layer.errors.items())
+            progress(f"layer {layer.index + 1}/{total}{errors}  {layer.seconds:.1f} s")
+
+
+def _short(module: str) -> str:
+    """'q' of 'model.layers.3.self_attn.q_proj'"""
+    return module.rpartition(".")[2].removesuffix("_proj")
+
+
+def _settings(source: Source, options: QuantizeOptions, batches: list[Batch]) -> dict[str, Any]:
+    """What the result depends on."""
+    text = hashlib.sha256()
+    for batch in batches:
+        text.update(batch.token_ids.numpy().tobytes() + batch.is_text.numpy().tobytes())
+    files = sorted({info.path for info in source.reader.folder.tensors.values()})
+    return {"source": str(source.folder.resolve()),
+            "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+            **asdict(options.grid), "method": options.method, "correction": options.correction,
+            "text": text.hexdigest()}
+
+
+def _section(options: QuantizeOptions) -> dict[str, Any]:
+    return quantization_config(options.grid, {"quantizer": ["parlor:1"], "method": options.method,
+                                              "scale_search": options.grid.search,
+                                              "correction": options.correction})
 
 
 def _title(config: ModelConfig, options: QuantizeOptions) -> str:
@@ -101,18 +158,11 @@ def _title(config: ModelConfig, options: QuantizeOptions) -> str:
             f"{', act-order' if grid.act_order else ''}, {options.method}")
 
 
-def _layers(source: Source, options: QuantizeOptions, progress: Progress) -> Iterator[QuantizedLayer]:
-    if options.method == "round":
-        return quantize_layers_round(source, options.grid)
-    batches = read_batches(source, options, progress)
-    return quantize_layers_gptq(source, batches, options.grid, options.correction)
-
-
 def read_batches(source: Source, options: QuantizeOptions, progress: Progress) -> list[Batch]:
     """The calibration text as token ids; says what was taken."""
     name, text = calibration_text(source.folder, options.calibration)
     documents = tokenize_documents(text, load_tokenizer(source))
-    length = min(options.seq_len, source.config.spec.max_positions)
+    length = min(options.seq_len, longest_piece(source.config.spec))
     batches = make_batches(documents, options.samples * length, length)
     top, vocab_size = max(int(batch.token_ids.max()) for batch in batches), source.config.spec.vocab_size
     if top >= vocab_size:
@@ -147,16 +197,3 @@ def calibration_text(folder: Path, path: Path | None) -> tuple[str, str]:
         return str(path), path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-
-
-def _with_progress(layers: Iterator[QuantizedLayer], config: ModelConfig,
-                   progress: Progress) -> Iterator[QuantizedLayer]:
-    """One line a layer: the relative error of each output, the time, what is left."""
-    started = time.monotonic()
-    for layer in layers:
-        done = layer.index + 1
-        total = config.spec.num_layers
-        left = (time.monotonic() - started) / done * (total - done)
-        errors = "".join(f"  {site} {error:.2%}" for site, error in layer.errors.items())
-        progress(f"layer {done}/{total}{errors}  {layer.seconds:.1f} s, about {left:.0f} s left")
-        yield layer

@@ -5,59 +5,60 @@ Config and safetensors are read by the engine's own readers, so what can be quan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.families.names import HUGGING_FACE
-from model.families.spec import Attention, Dense, Layer, Norm
+import torch
+from torch import Tensor
+
+from model.families.names import located
 from model.files import ModelLoadError, read_json
 from model.formats.checkpoint import open_checkpoint
 from model.formats.plain import PlainReader
+from model.formats.safetensors_reader import read_tensor
 from model.model_config import ModelConfig
+from model.network.norm_weights import NO_WEIGHTS
+from model.network.weights import table_module, weight_infos
+from model.quantize.decoder import normed, what_is_missing
 
 
 @dataclass(frozen=True)
 class Source:
-    """A float model of the Llama family."""
+    """A float model whose layers are attention and mlps."""
 
     folder: Path
     config: ModelConfig
     raw_config: dict[str, Any]  # config.json as it stands; the target's has a section more
     reader: PlainReader
 
+    def embedded(self, token_ids: Tensor) -> Tensor:
+        """Hidden states before the first layer: int64 [...] -> float32 [..., hidden_size]. Only the rows that
+        are asked for are read."""
+        spec = self.config.spec
+        name = table_module(self.reader, self.config) + ".weight"
+        info = self.reader.folder.check(name, (spec.vocab_size, spec.hidden_size),
+                                        (torch.float16, torch.bfloat16, torch.float32))
+        row = replace(info, shape=(spec.hidden_size,), nbytes=info.nbytes // spec.vocab_size)
+        found, places = token_ids.unique(return_inverse=True)
+        rows = torch.stack([read_tensor(replace(row, offset=info.offset + token_id * row.nbytes)).float()
+                            for token_id in found.tolist()])
+        hidden = rows[places] * spec.embedding_scale
+        return hidden if spec.embedding_norm is None else normed(hidden, spec.embedding_norm, NO_WEIGHTS)
+
 
 def open_source(folder: Path) -> Source:
-    """Read config.json and the headers. Raises ModelLoadError if the model is none, or quantized already."""
+    """Read config.json and headers, and check every matrix. Raises ModelLoadError if the model is none, is
+    quantized already, or has layers of other kinds."""
     config = ModelConfig.from_folder(folder)
-    _check_form(config)
+    if (part := what_is_missing(config.spec)) is not None:
+        raise ModelLoadError(f"{config.name} is of the family {config.architecture} and has {part}, which "
+                             "cannot be quantized yet; expected layers of attention and an mlp each")
     method = None if config.quantization is None else config.quantization.get("quant_method", "unknown")
     reader = open_checkpoint(folder, config) if method is None else None
     if type(reader) is not PlainReader:  # quantize_config.json alone also makes it a quantized one
         raise ModelLoadError(f"{folder} is quantized already ({method or 'quantize_config.json'}); "
                              "quantize its original bf16, fp16 or fp32 version")
+    config = replace(config, names=located(config.names, reader.has_tensor))
+    weight_infos(reader, config, exact=True)
     return Source(folder, config, read_json(folder / "config.json"), reader)
-
-
-def _check_form(config: ModelConfig) -> None:
-    """Raises ModelLoadError unless every layer computes what quantize/llama.py does."""
-    spec, layer = config.spec, config.spec.layers[0]
-    plain = _plain(layer)
-    around = spec.embedding_scale, spec.logit_scale, spec.logit_softcap, spec.norm, config.names
-    if any(each != plain for each in spec.layers) or around != (1, 1, None, layer.norm, HUGGING_FACE):
-        raise ModelLoadError(f"{config.name} is of the family {config.architecture}, which cannot be "
-                             "quantized yet; expected one whose layers are those of Llama")
-
-
-def _plain(layer: Layer) -> Layer | None:
-    """Llama's layer of these sizes; None if it has other parts."""
-    attention, mlp = layer.attention, layer.mlp
-    if attention is None or not isinstance(mlp, Dense):
-        return None
-    rope = attention.rope
-    if rope is None or (rope.dim, rope.magnitude, rope.interleaved, rope.long) != (
-            attention.head_dim, 1, False, None):
-        return None
-    return Layer(Attention(attention.num_heads, attention.num_kv_heads, attention.head_dim, rope,
-                           attention.head_dim ** -0.5, qkv_bias=attention.qkv_bias, o_bias=attention.o_bias),
-                 Dense(mlp.intermediate_size, bias=mlp.bias), Norm("rms", layer.norm.eps))

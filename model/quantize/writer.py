@@ -1,21 +1,22 @@
 """The quantized folder: packed linears beside the untouched tensors, config and tokenizer files.
 
-Everything is written into a folder beside the target and moved into place at the end, so a new folder under
-the target's name is always whole. In a folder that is written over, other files (a README) stay.
+Everything is written into a folder of the run and moved into place at the end, so a new folder under the
+target's name is always whole. In a folder that is written over, other files (a README) stay. Tensors
+are copied from file to file.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
+from model.formats.safetensors_reader import TensorInfo, read_header
+from model.formats.safetensors_writer import INDEX, write_folder
 from model.quantize.gptq import GridOptions
+from model.quantize.source import Source
 
 COPIED_FILES = (
     "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -25,85 +26,63 @@ COPIED_FILES = (
 )
 
 
-class FolderWriter:
-    """Collects tensors into shards. Use as a context: leaving it normally puts the folder in place."""
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises FileExistsError if the target holds something and may not be replaced."""
+    if not overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} exists already; choose another folder or add --overwrite")
 
-    def __init__(self, target: Path, overwrite: bool, shard_bytes: int) -> None:
-        """Raises FileExistsError if the target holds something and may not be replaced."""
-        if not overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise FileExistsError(f"{target} exists already; choose another folder or add --overwrite")
-        self.target, self.shard_bytes = target, shard_bytes
-        self.folder = target.with_name(target.name + ".partial")
-        self._shard: dict[str, Tensor] = {}
-        self._shard_size = 0
-        self._shard_names: list[list[str]] = []
-        self.total_bytes = 0
 
-    def __enter__(self) -> FolderWriter:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        return self
+def write_model(folder: Path, source: Source, layers: Iterable[Path], section: dict[str, Any],
+                shard_bytes: int) -> int:
+    """Write the quantized model, and return the bytes of its tensors.
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if error is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        self._flush()
-        self._name_shards()
-        if self.target.is_dir() and any(self.target.iterdir()):
-            self._replace_files()
+    layers   files with the tensors of each layer, which take the place of the source's
+    section  quantization_config
+    """
+    tensors = _merged(source.reader.folder.tensors, layers)
+    folder.mkdir()
+    write_folder(folder, tensors, shard_bytes, metadata={"format": "pt"})
+    write_json(folder / "config.json", {**source.raw_config, "quantization_config": section})
+    write_json(folder / "quantize_config.json", section)
+    for name in COPIED_FILES:
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    return sum(info.nbytes for info in tensors.values())
+
+
+def _merged(originals: dict[str, TensorInfo], layers: Iterable[Path]) -> dict[str, TensorInfo]:
+    """In the order of the source's names: the four tensors of a quantized module where its weight was."""
+    found: dict[str, TensorInfo] = {}
+    for path in layers:
+        found |= read_header(path)
+    merged: dict[str, TensorInfo] = {}
+    for name, info in originals.items():
+        module = name.removesuffix(".weight")
+        if module + ".qweight" in found:
+            merged |= {f"{module}.{part}": found[f"{module}.{part}"]
+                       for part in ("qweight", "qzeros", "scales", "g_idx")}
         else:
-            if self.target.exists():
-                self.target.rmdir()
-            self.folder.replace(self.target)
+            merged[name] = found.get(name, info)
+    return merged
 
-    def _replace_files(self) -> None:
-        for old in (*self.target.glob("*.safetensors"), self.target / "model.safetensors.index.json"):
-            if not (self.folder / old.name).exists():
-                old.unlink(missing_ok=True)
-        for new in self.folder.iterdir():
-            new.replace(self.target / new.name)
-        self.folder.rmdir()
 
-    def add(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            size = tensor.numel() * tensor.element_size()
-            if self._shard and self._shard_size + size > self.shard_bytes:
-                self._flush()
-            self._shard[name] = tensor.contiguous()
-            self._shard_size += size
-            self.total_bytes += size
+def put_in_place(folder: Path, target: Path) -> None:
+    """Move the folder to the target's place, or its files over those that are there."""
+    if not target.is_dir() or not any(target.iterdir()):
+        if target.exists():
+            target.rmdir()
+        folder.replace(target)
+        return
+    for old in (*target.glob("*.safetensors"), target / INDEX):
+        if not (folder / old.name).exists():
+            old.unlink(missing_ok=True)
+    for new in folder.iterdir():
+        new.replace(target / new.name)
+    folder.rmdir()
 
-    def _flush(self) -> None:
-        if self._shard:
-            path = self.folder / f"shard-{len(self._shard_names)}.safetensors"
-            save_file(self._shard, path, metadata={"format": "pt"})
-            path.chmod(0o644)  # safetensors makes it readable for its owner only
-            self._shard_names.append(list(self._shard))
-            self._shard, self._shard_size = {}, 0
 
-    def _name_shards(self) -> None:
-        """Only now their number is known, which Hugging Face's names contain."""
-        count = len(self._shard_names)
-        weight_map = {}
-        for number, names in enumerate(self._shard_names):
-            file = "model.safetensors" if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-            (self.folder / f"shard-{number}.safetensors").replace(self.folder / file)
-            weight_map.update(dict.fromkeys(names, file))
-        if count > 1:
-            self.write_json("model.safetensors.index.json",
-                            {"metadata": {"total_size": self.total_bytes}, "weight_map": weight_map})
-
-    def write_json(self, name: str, value: dict[str, Any]) -> None:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        (self.folder / name).write_text(text, encoding="utf-8")
-
-    def copy_companions(self, source: Path) -> None:
-        """Tokenizer, chat template, generation settings and licence as they are."""
-        for name in COPIED_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, self.folder / name)
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def quantization_config(options: GridOptions, meta: dict[str, Any]) -> dict[str, Any]:

@@ -187,9 +187,24 @@ def test_inputs_that_were_always_zero_are_rounded_and_move_nothing():
 
 def test_a_hessian_of_fewer_inputs_than_columns_is_damped():
     x = correlated_inputs(10, 96)
-    factor = inverse_factor(x.t() @ x, 0.01)
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(3))
+    factor = inverse_factor(x.t() @ x, order, 0.01).double()
     damped = (x.t() @ x).double() + torch.eye(96) * 0.01 * float((x.t() @ x).diagonal().mean())
-    assert torch.allclose(factor.t() @ factor @ damped, torch.eye(96, dtype=torch.float64), atol=1e-4)
+    assert torch.equal(factor.triu(), factor)
+    assert torch.allclose(factor.t() @ factor @ damped[order][:, order],
+                          torch.eye(96, dtype=torch.float64), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 129])
+def test_the_factor_in_blocks_is_that_of_float64(size, monkeypatch):
+    """Inputs of very different sizes; blocks of 16 instead of 512."""
+    monkeypatch.setattr("model.quantize.gptq._ROWS_AT_ONCE", 16)
+    x = correlated_inputs(300, size) * torch.logspace(0, 3, size)
+    hessian = x.t() @ x
+    damped = hessian.double() + torch.eye(size) * 0.01 * hessian.double().diagonal().mean()
+    expected = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+    got = inverse_factor(hessian, torch.arange(size), 0.01)
+    assert float((got - expected).norm() / expected.norm()) < 1e-5
 
 
 def test_a_hessian_with_nan_is_an_error():
