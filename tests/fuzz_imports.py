@@ -245,7 +245,6 @@ class Actions:
 def fuzz(folder: Path, count: int, seed: int,
          report: Callable[[Counter[str]], None] = lambda counts: None) -> Counter[str]:
     """`count` imports into a store in `folder`. Raises AssertionError with the case that failed."""
-    logging.getLogger("parlor.reply").setLevel(logging.CRITICAL)  # the scripted model crashes when asked to
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     for first in range(0, count, RESTART_EVERY):
@@ -286,6 +285,7 @@ def fuzz(folder: Path, count: int, seed: int,
 
 def main() -> None:
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
+    logging.getLogger("parlor.reply").setLevel(logging.CRITICAL)  # the scripted model crashes when asked to
     with tempfile.TemporaryDirectory() as folder:
         fuzz(Path(folder) / "sessions", count, seed,
              lambda counts: print(json.dumps({"seed": seed, **dict(sorted(counts.items()))}), flush=True))

@@ -90,6 +90,23 @@ def test_values_out_of_range_are_brought_into_it_and_that_is_said(page, open_ses
     expect(said).to_be_hidden()
 
 
+@pytest.mark.parametrize("key", ["Tab", "Enter"])
+def test_a_number_that_is_emptied_has_its_default_again_also_once_it_was_saved(page, open_session, site, key):
+    session_id = open_session()
+    number = field(page, "temperature").locator(".number")
+    for value in ("1.00", "0.80"):
+        number.fill("")
+        number.press(key)
+        expect(number).to_have_value("0.80")
+        number.fill(value)
+        number.press(key)
+        wait_until_saved(page, session_id)
+    number.fill("")
+    number.press(key)
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["sampling"] == {}
+
+
 def test_a_comma_is_a_decimal_point_and_parts_thousands(page, open_session, site):
     session_id = open_session()
     for name, typed, shown in (

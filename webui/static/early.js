@@ -16,7 +16,10 @@
   const again = navigation?.type === "reload";
   /** @type {Map<string, Promise<Response>>} */
   const asked = new Map();
-  /** @param {string} path @param {(answer: Response) => Promise<Response>} [before] what comes before anybody reads it */
+  /**
+   * @param {string} path
+   * @param {(answer: Response) => Promise<Response>} [before] what comes before anybody reads the answer
+   */
   const ask = (path, before = async (answer) => answer) => {
     const answer = fetch(path, { cache: "no-store" }).then(before);
     answer.catch(() => {}); // api.js tells
@@ -33,7 +36,7 @@
     Object.assign(window, { asked });
     if (session) ask(`/api/sessions/${session}`);
     for (const name of ["bots", "settings", "status"]) ask(`/api/${name}`);
-    // app.js has the list once the reply was asked for: it would else ask a second time, and this one is never read.
+    // app.js has the list once the reply was asked for: else it would ask a second time.
     ask("/api/sessions", async (answer) => {
       const { sessions } = await answer.clone().json().catch(() => ({}));
       const reply = sessions?.find((one) => one.id === session)?.writing?.reply_id;

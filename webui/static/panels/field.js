@@ -100,13 +100,13 @@ export function numberField(spec, { most, onChange, onReset }) {
 
   /** @type {any} */
   let shown = spec.default;
-  /** What take() has taken, and may be asked to take again: Enter is a change too. */
-  let taken = "";
+  /** What take() has taken, and may be asked to take again: Enter is a change too. @type {string | null} */
+  let taken = null;
 
   /** @param {any} value */
   function paint(value) {
     shown = value;
-    taken = "";
+    taken = null;
     if (slider && bent) {
       const share = bent.toShare(value);
       slider.value = String(Math.round(share * SLIDER_STEPS));
