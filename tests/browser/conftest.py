@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from waitress.server import create_server
 
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import BOTS, write_bots
+from tests.helpers.served import served
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
@@ -144,7 +144,6 @@ class Site:
 def site(tmp_path_factory):
     from model import ModelSlot
     from webui import create_app
-    from webui.routes.parlor import parlor
     from webui.storage.store import Store
 
     folder = tmp_path_factory.mktemp("browser")
@@ -152,14 +151,8 @@ def site(tmp_path_factory):
     model = HeldModel(delay=0.002, prompt_steps=3, prompt_delay=0.002)
     store = Store(folder)
     app = create_app(ModelSlot.holding(model), store)
-    server = create_server(
-        app, host="127.0.0.1", port=0, threads=48, channel_request_lookahead=1, outbuf_high_watermark=1 << 18
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield Site(f"http://127.0.0.1:{server.effective_port}", model)
-    parlor(app).close("the tests are over", 1.0)
-    server.close()
+    with served(app, threads=48, outbuf_high_watermark=1 << 18) as address:
+        yield Site(address, model)
     store.close()
 
 

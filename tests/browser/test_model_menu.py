@@ -1,15 +1,13 @@
 """The menu of models: choosing, watching, cancelling, unloading, by mouse and by keys, in every open tab."""
 
-import threading
-
 import pytest
 from playwright.sync_api import expect
-from waitress.server import create_server
 
 from model import Downloads
 from tests.helpers.api import wait_until
 from tests.helpers.fake_server import write_bots
 from tests.helpers.gguf_models import write_llama
+from tests.helpers.served import served
 from tests.helpers.shelf import Shelf
 from tests.helpers.stand_in_hub import StandInHub
 from tests.helpers.tiny_models import TINY, random_tensors
@@ -43,18 +41,14 @@ def hub(tmp_path):
 @pytest.fixture
 def site(shelf, hub, tmp_path):
     from webui import create_app
-    from webui.routes.parlor import parlor
     from webui.storage.store import Store
 
     write_bots(tmp_path / "sessions" / "bots")
     store = Store(tmp_path / "sessions")
     downloads = Downloads(tmp_path / "models", lambda: 1 << 40, hub.address, done=shelf.slot.catalogue.add)
     app = create_app(shelf.slot, store, downloads=downloads)
-    server = create_server(app, host="127.0.0.1", port=0, threads=24, channel_request_lookahead=1)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield Site(f"http://127.0.0.1:{server.effective_port}", HeldModel())
-    parlor(app).close("the test is over", 1.0)
-    server.close()
+    with served(app, threads=24) as address:
+        yield Site(address, HeldModel())
     store.close()
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
 import time
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
-from waitress.server import create_server
 
 from model import ModelSlot
 from tests.helpers.api import Page
+from tests.helpers.served import served
 from webui import create_app
 from webui.chat.event_log import EventLog
 from webui.errors import TooMany
@@ -52,35 +51,24 @@ def test_a_reader_that_stops_reading_is_disconnected(model, store):
     here = parlor(app)
     streams = Streams(5, blocked_seconds=0.2)
     app.extensions[KEY] = replace(here, streams=streams)
-    server = create_server(app, host="127.0.0.1", port=0, threads=4, outbuf_high_watermark=1 << 14,
-                           asyncore_loop_timeout=0.05)
-
-    def run_until_closed():
-        with contextlib.suppress(OSError):  # close() takes the sockets from under its select()
-            server.run()
-
-    loop = threading.Thread(target=run_until_closed, daemon=True)
-    loop.start()
-    page = Page(app.test_client())
-    reply = page.send("POST", "/messages", text="hi")["reply"]
-    page.finish(reply)
-    log = EventLog()
-    here.chat.chains.job(reply["reply_id"]).log = log
-    deaf = socket.socket()
-    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    deaf.connect(("127.0.0.1", int(server.effective_port)))
-    deaf.sendall(f"GET /api/replies/{reply['reply_id']}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    deadline = time.monotonic() + 20
-    while not len(streams) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(streams) == 1
-    while len(streams) and time.monotonic() < deadline:
-        log.append("text", {"text": "x" * 100_000})
-        time.sleep(0.02)
-    assert len(streams) == 0
-    deaf.close()
-    log.end("done", {})
-    streams.close(0.01)
-    server.task_dispatcher.shutdown(timeout=1)
-    server.close()
-    loop.join(5)
+    with served(app, threads=4, outbuf_high_watermark=1 << 14) as address:
+        page = Page(app.test_client())
+        reply = page.send("POST", "/messages", text="hi")["reply"]
+        page.finish(reply)
+        log = EventLog()
+        here.chat.chains.job(reply["reply_id"]).log = log
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(("127.0.0.1", urlsplit(address).port))
+        events = f"/api/replies/{reply['reply_id']}/events"
+        deaf.sendall(f"GET {events} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        deadline = time.monotonic() + 20
+        while not len(streams) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(streams) == 1
+        while len(streams) and time.monotonic() < deadline:
+            log.append("text", {"text": "x" * 100_000})
+            time.sleep(0.02)
+        assert len(streams) == 0
+        deaf.close()
+        log.end("done", {})
