@@ -1,4 +1,4 @@
-"""Parlor: chat with a local model in the browser. Arguments -> model -> create_app -> waitress."""
+"""Parlor: chat with a local model in the browser. Arguments -> create_app -> waitress, then the model."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from model import (
     Catalogue,
     ChatModel,
     Downloads,
+    Found,
     ModelLoadError,
     ModelSlot,
     found_at,
@@ -129,15 +130,16 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     address = address_of(listener, arguments.host)
     store.lock.describe(address)
     slot, downloads = make_slot(arguments, load)
-    if arguments.hub is not None:
-        slot.load_now(downloads.get_now(arguments.hub, Progress()), Progress(), print)
-    elif not arguments.no_model:
-        slot.load_now(found_at(arguments.model, GIVEN), Progress(), print)
+    first = first_model(arguments, downloads)
     store.begin_indexing()
     app = create_app(slot, store, guard=guard, downloads=downloads)
 
     def ready() -> None:
-        print(f"\nParlor is ready: {address}   (Ctrl+C ends it)", flush=True)
+        """The page is there at once; its first message waits for the model."""
+        print(f"\nParlor is open: {address}   (Ctrl+C ends it)", flush=True)
+        if first is not None:
+            slot.load_first(first, Progress(), print)
+            threading.Thread(target=tell_what_came, args=(slot,), daemon=True).start()
         if not arguments.no_browser:
             everywhere = arguments.host in ("0.0.0.0", "::")
             here = address_of(listener, "127.0.0.1") if everywhere else address
@@ -163,6 +165,22 @@ def make_slot(arguments: argparse.Namespace,
     downloads = Downloads(arguments.models_dir, lambda: catalogue.free_bytes() + slot.held_bytes,
                           done=catalogue.add)
     return slot, downloads
+
+
+def first_model(arguments: argparse.Namespace, downloads: Downloads) -> Found | None:
+    """What is loaded at the start; what lies on a hub is downloaded now. Raises HubError."""
+    if arguments.hub is not None:
+        return downloads.get_now(arguments.hub, Progress())
+    return None if arguments.no_model else found_at(arguments.model, GIVEN)
+
+
+def tell_what_came(slot: ModelSlot) -> None:
+    """On the console, as the page does: the model is there, or why it is not. Then another can be chosen."""
+    state = slot.wait()
+    if state.problem:
+        print(f"\nParlor: {state.problem}", file=sys.stderr, flush=True)
+    elif state.name:
+        print(f"\n{state.name} is loaded.", flush=True)
 
 
 def _read_password(source: str | None) -> Password | None:

@@ -151,9 +151,20 @@ class ModelSlot:
         with self._changed:
             self._begin_locked(choice)
 
-    def load_now(self, found: Found, progress: Progress, report: Report) -> None:
-        """Load the first model in the calling thread. Raises what the loader raises."""
-        self._take(self._local.load_first(found, progress, report), LocalChoice(found, self._local))
+    def load_first(self, found: Found, progress: Progress, report: Report) -> None:
+        """Begin to load the model that the engine's options were given for; wait() tells what came of it.
+
+        `progress` and `report` hear what the loader says, in its thread.
+        """
+        def told(what: str, share: float) -> None:
+            self._progress(what, share)
+            progress(what, share)
+
+        def load() -> None:
+            self._take_if_wanted(self._local.load_first(found, told, report), LocalChoice(found, self._local))
+
+        with self._changed:
+            self._start_locked(load, LOADING, coming_id=found.id, coming_name=found.name)
 
     def cancel(self) -> None:
         """Stop what is on its way: in front of the loading the old model stays, after that there is none."""
@@ -293,12 +304,7 @@ class ModelSlot:
         self._drain()
         self._let_go(None)
         self._tell(phase=LOADING)
-        model = get(self._progress, lambda _line: None)
-        if self._cancelled:
-            close(model)
-            del model
-            raise _Cancelled
-        self._take(model, choice)
+        self._take_if_wanted(get(self._progress, lambda _line: None), choice)
 
     def _unload(self, sleep: bool) -> None:
         self._drain()
@@ -321,6 +327,14 @@ class ModelSlot:
             close(model)
             del model
             give_back()
+
+    def _take_if_wanted(self, model: LanguageModel, choice: Choice) -> None:
+        """Raises _Cancelled."""
+        if self._cancelled:
+            close(model)
+            del model
+            raise _Cancelled
+        self._take(model, choice)
 
     def _take(self, model: LanguageModel, choice: Choice | None) -> None:
         with self._changed:

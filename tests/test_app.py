@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -26,9 +28,25 @@ from webui.storage.store import Store
 END_SECONDS = 5.0  # two, on a machine that is not busy with other tests
 
 
-def start(*arguments, load=None):
-    """Run main() here, as far as the model that would be loaded."""
-    return app_module.main(["--no-browser", *map(str, arguments)], load or (lambda *a, **k: FakeModel()))
+def start(*arguments):
+    """Run main() here, with what it refuses before anything is served."""
+    return app_module.main(["--no-browser", *map(str, arguments)], lambda *a, **k: FakeModel())
+
+
+def what_is_loaded(*arguments):
+    """What the loader is called with, and the arguments as they were understood."""
+    seen = {}
+
+    def load(path, config, **options):
+        seen.update(path=path, config=config, **options)
+        raise ValueError("enough")
+
+    understood = app_module.parse_arguments(["--no-browser", *map(str, arguments)])
+    slot, downloads = app_module.make_slot(understood, load)
+    slot.load_first(app_module.first_model(understood, downloads), lambda what, share: None, print)
+    assert "enough" in slot.wait().problem
+    slot.close()
+    return SimpleNamespace(**seen, understood=understood)
 
 
 def sentence(capsys):
@@ -61,22 +79,15 @@ def test_arguments_out_of_range_are_refused(arguments, capsys):
 
 
 def test_all_arguments_reach_the_model(tmp_path):
-    seen = {}
-
-    def load(path, config, **options):
-        seen.update(path=path, config=config, **options)
-        raise ValueError("enough")
-
-    start("-d", tmp_path, "--device", "cuda", "--gpu-split", "20,12.5", "--max-seq-len", "512",
-          "--cache", "fp32", "--threads", "2", "--exact", "--draft", tmp_path / "small", "--sessions-dir",
-          tmp_path / "s", "--port", "0", load=load)
-    assert seen["path"] == tmp_path
-    assert seen["config"] == EngineConfig(device="cuda", gpu_split=(20.0, 12.5), max_seq_len=512, threads=2,
-                                          cache="fp32", exact=True, draft=tmp_path / "small")
-    start("-d", tmp_path, "--no-speculation", "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
-    assert seen["config"] == EngineConfig(speculation=False)
-    start("-d", tmp_path, "--sessions-dir", tmp_path / "s", "--port", "0", load=load)
-    assert seen["config"] == EngineConfig(), "no default stands in two places"
+    seen = what_is_loaded(
+        "-d", tmp_path, "--device", "cuda", "--gpu-split", "20,12.5", "--max-seq-len", "512",
+        "--cache", "fp32", "--threads", "2", "--exact", "--draft", tmp_path / "small",
+        "--models-dir", tmp_path / "m")
+    assert seen.path == tmp_path
+    assert seen.config == EngineConfig(device="cuda", gpu_split=(20.0, 12.5), max_seq_len=512, threads=2,
+                                       cache="fp32", exact=True, draft=tmp_path / "small")
+    assert what_is_loaded("-d", tmp_path, "--no-speculation").config == EngineConfig(speculation=False)
+    assert what_is_loaded("-d", tmp_path).config == EngineConfig(), "no default stands in two places"
 
 
 def test_it_starts_without_a_model_and_lists_those_of_its_folder(tmp_path):
@@ -99,63 +110,56 @@ def test_it_starts_without_a_model_and_lists_those_of_its_folder(tmp_path):
 
 
 def test_a_model_of_a_hub_is_got_before_the_start_and_what_is_wrong_is_one_sentence(tmp_path):
+    write_bots(tmp_path / "bots")
     hub = StandInHub()
     write_llama(tmp_path / "made.gguf", TINY, random_tensors(TINY))
     hub.repos["owner/Tiny"] = {"Tiny-Q4_0.gguf": (tmp_path / "made.gguf").read_bytes()}
     hub.break_after = [1000]
-    script = ("import app, sys\n"
-              "def load(path, config, name, report, progress):\n"
-              "    raise ValueError(f'{name} would be loaded from {path}')\n"
-              "sys.exit(app.main(sys.argv[1:], load))")
 
-    def said(source):
-        rest = ["--port", "0", "--models-dir", tmp_path / "models", "--sessions-dir", tmp_path / "s"]
-        ended = subprocess.run([sys.executable, "-c", script, "--hub", source, *rest], cwd=ROOT, text=True,
-                               capture_output=True, env={**os.environ, "HF_ENDPOINT": address})
-        assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
-        return ended.stderr, ended.stdout
+    def running(source):
+        return Server(tmp_path, "--hub", source, "--models-dir", str(tmp_path / "models"))
 
-    with hub.running() as address:
-        assert "has no Q8_0; it has Q4_0" in said("owner/Tiny:Q8_0")[0]
-        told, progress = said("owner/Tiny")
-        assert f"Tiny-Q4_0 would be loaded from {tmp_path / 'models' / 'owner' / 'Tiny'}" in told
-        assert "Downloading Tiny-Q4_0.gguf" in progress
-        assert "owner/name" in said("nonsense")[0]
+    with hub.running() as address, mock.patch.dict(os.environ, HF_ENDPOINT=address):
+        for source, wrong in (("owner/Tiny:Q8_0", "has no Q8_0; it has Q4_0"), ("nonsense", "owner/name")):
+            with pytest.raises(RuntimeError, match=f"ended: Parlor: .*{wrong}.*\n$"):
+                running(source)
+        with running("owner/Tiny") as server:
+            assert server.client().get("/api/status").json["slot"]["name"] == "Tiny-Q4_0"
+            assert (tmp_path / "models" / "owner" / "Tiny" / "Tiny-Q4_0.gguf").is_file()
 
 
-def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch, capsys):
+def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "model").mkdir()
-    (tmp_path / "word").write_text("long enough\n", encoding="utf-8")
-    seen = []
-
-    def load(path, config, **options):
-        seen.extend([path, config.draft])
-        raise ValueError("enough")
-
-    start("--model=~/model", "--draft=~/small", "--sessions-dir=~/s", "--password=~/word",
-          "--port", "0", load=load)
-    assert seen == [tmp_path / "model", tmp_path / "small"] and (tmp_path / "s").is_dir()
-    assert "enough" in sentence(capsys)
+    seen = what_is_loaded("--model=~/model", "--draft=~/small", "--sessions-dir=~/s", "--api-key=~/keys",
+                          "--models-dir=~/m")
+    assert (seen.path, seen.config.draft) == (tmp_path / "model", tmp_path / "small")
+    understood = seen.understood
+    assert (understood.sessions_dir, understood.api_key) == (tmp_path / "s", tmp_path / "keys")
+    assert (tmp_path / "m").is_dir()
     for file in [ROOT / "app.py", *(ROOT / "model").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
         assert "type=Path" not in file.read_text(encoding="utf-8"), f"{file}: see path_option()"
 
 
-def test_a_console_without_a_folders_characters_is_no_reason_to_stop(tmp_path):
-    """Windows' old code pages hold no Chinese; the folder's name comes out escaped."""
-    script = ("import app, sys\n"
-              "def load(path, config, name, report, progress):\n"
-              "    report(f'{path.name} is loaded')\n"
-              "    progress(f'{path.name} again', 0.5)\n"
-              "    raise ValueError(f'{path.name} is odd')\n"
-              "sys.exit(app.main(sys.argv[1:], load))")
+def test_a_model_that_cannot_be_loaded_is_told_and_another_can_be_chosen(tmp_path, monkeypatch):
+    """On a console without the characters of its name, too, as on Windows: they come out escaped."""
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    write_bots(tmp_path / "bots")
     (tmp_path / "模型").mkdir()
-    said = subprocess.run([sys.executable, "-c", script, "-d", tmp_path / "模型", "--port", "0",
-                           "--sessions-dir", tmp_path / "s"], cwd=ROOT, capture_output=True,
-                          env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"})
-    assert said.returncode == 1 and said.stderr.strip() == rb"Parlor: \u6a21\u578b is odd"
-    assert said.stdout.splitlines() == [rb"\u6a21\u578b is loaded", rb"\u6a21\u578b again"]
+    with Server(tmp_path, "-d", str(tmp_path / "模型"), "--fail", "模型") as server:
+        said = [server.process.stderr.readline() for _ in range(2)]
+        assert said == ["\n", "Parlor: \\u6a21\\u578b was not loaded: it is odd\n"]
+        client = server.client()
+        slot = client.get("/api/status").json["slot"]
+        assert (slot["phase"], slot["problem"]) == ("empty", "模型 was not loaded: it is odd")
+        wait_until(lambda: not client.get("/api/models").json["looking"], 60)
+        starter = next(one for one in client.get("/api/models").json["models"] if one["name"] == "starter")
+        client.post(f"/api/models/{starter['id']}/load", json={})
+        wait_until(lambda: client.get("/api/status").json["slot"]["phase"] == "ready", 60)
+        assert Page(client, MARLOW).say("hello")[0]["text"]
+        assert server.end()[0] == 0
 
 
 def test_a_name_that_is_no_hosts_is_one_sentence(tmp_path, capsys):

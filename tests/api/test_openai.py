@@ -248,7 +248,8 @@ def test_a_model_that_is_asleep_is_listed_and_woken_by_a_request(tmp_path, store
     catalogue = Catalogue([Place("x", tmp_path / "models")], EngineConfig(max_seq_len=128))
     found = catalogue.look()[0].found
     slot = ModelSlot(lambda *_, **__: model, catalogue, EngineConfig(max_seq_len=128))
-    slot.load_now(found, lambda *_: None, print)
+    slot.load_first(found, lambda *_: None, print)
+    slot.wait()
     http = create_app(slot, store).test_client()
     slot.unload(sleep=True)
     slot.wait()

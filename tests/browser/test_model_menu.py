@@ -284,3 +284,16 @@ def test_nothing_in_it_hinders_anybody(new_context, shelf, site, theme, size):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shelf.go_on.set()
     wait_until(lambda: shelf.slot.state.phase == "ready", 60)
+
+
+def test_why_the_model_of_the_start_is_not_there_stands_above_the_composer(page, shelf, site):
+    """Whoever opens the page after it has failed hears of it as well."""
+    shelf.error = ValueError("the file is cut off")
+    shelf.slot.load(shelf.ids["one"])
+    shelf.slot.wait()
+    go_to(page)
+    expect(page.locator("#model-line")).to_contain_text(
+        "No model is loaded. one was not loaded: the file is cut off")
+    page.locator("#model-line button").click()
+    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.get_by_role("alert")).to_contain_text("the file is cut off")

@@ -199,7 +199,8 @@ def test_options_of_the_start_hold_for_the_first_model_and_suit_the_others(tmp_p
     engine = EngineConfig(device="cpu", threads=1, max_seq_len=128, draft=tmp_path / "small")
     slot = ModelSlot(loads, Catalogue([Place("x", tmp_path)], engine), engine)
     by_name = {entry.found.name: entry for entry in slot.catalogue.look()}
-    slot.load_now(by_name["one"].found, lambda what, share: None, print)
+    slot.load_first(by_name["one"].found, lambda what, share: None, print)
+    assert slot.wait().name == "one"
     slot.load(by_name["short"].found.id)
     assert slot.wait().name == "short"
     slot.load(by_name["one"].found.id)
@@ -280,14 +281,33 @@ def test_closing_answers_everybody_who_waits(slot, loads):
     slot.close()
 
 
-def test_the_first_model_may_be_loaded_where_errors_are_raised(tmp_path, loads):
+def test_the_first_model_is_heard_of_on_the_way_and_in_the_end(tmp_path, loads):
     slot = ModelSlot(loads, Catalogue([], ENGINE), ENGINE)
     found = found_at(write_model(tmp_path / "one"), "given")
-    slot.load_now(found, lambda what, share: None, print)
+    loads.go_on.clear()
+    heard = []
+    slot.load_first(found, lambda what, share: heard.append((what, share)), print)
+    with pytest.raises(SlotBusy, match="one is being loaded"):
+        slot.check_free()
+    lease = slot.lease()
+    waiting = in_thread(lease.wait)
+    loads.go_on.set()
+    assert waiting() is loads.models[0], "who asks meanwhile waits for it"
+    lease.release()
     assert (slot.state.phase, slot.state.id, slot.state.name) == (READY, found.id, "one")
-    loads.error = ModelLoadError("no")
-    with pytest.raises(ModelLoadError):
-        slot.load_now(found, lambda what, share: None, print)
+    assert heard[0] == ("Loading", 0.25)
+    slot.close()
+
+
+def test_a_first_model_that_cannot_be_loaded_is_told_to_everybody_who_waits(tmp_path, loads):
+    slot = ModelSlot(loads, Catalogue([], ENGINE), ENGINE)
+    loads.error = ModelLoadError("it is odd")
+    loads.go_on.clear()
+    slot.load_first(found_at(write_model(tmp_path / "one"), "given"), lambda what, share: None, print)
+    waiting = in_thread(slot.lease().wait)
+    loads.go_on.set()
+    assert "one was not loaded: it is odd" in str(waiting())
+    assert (slot.wait().phase, slot.state.problem) == (EMPTY, "one was not loaded: it is odd")
     slot.close()
 
 

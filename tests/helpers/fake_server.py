@@ -5,6 +5,7 @@ python -m tests.helpers.fake_server --port N --sessions-dir D [--delay S]
 --delay S          seconds a token (0.01)
 --prompt-delay S   seconds for each of the four steps of reading the prompt (0)
 --seq-len N        context of the model (2048)
+--fail NAME        a model of this name cannot be loaded
 Everything else goes to app.py. Three bots of its own ship with it.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import app
+from model import ModelLoadError
 from tests.helpers.fake_model import FakeModel
 
 BOTS = (
@@ -40,9 +42,13 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=0.01)
     parser.add_argument("--prompt-delay", type=float, default=0.0)
     parser.add_argument("--seq-len", type=int, default=2048)
+    parser.add_argument("--fail")
     parser.add_argument("--sessions-dir", type=Path, required=True)
     own, rest = parser.parse_known_args()
-    def load(_path: Path, _config: Any, **_options: Any) -> FakeModel:
+
+    def load(_path: Path, _config: Any, *, name: str, **_options: Any) -> FakeModel:
+        if name == own.fail:
+            raise ModelLoadError("it is odd")
         return FakeModel(delay=own.delay, prompt_steps=4, prompt_delay=own.prompt_delay,
                          max_seq_len=own.seq_len)
 

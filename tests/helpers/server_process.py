@@ -41,14 +41,22 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def _read_port(self) -> int:
+        """Once the model is there, where one is loaded."""
+        port = int(self.read_until(r"http://\S+?:(\d+)/")[1])
+        if not {"--no-model", "--fail"} & set(self._arguments):
+            self.read_until(r"is loaded\.$")
+        return port
+
+    def read_until(self, pattern: str) -> re.Match[str]:
+        """The first line of its output that has this. Raises RuntimeError with what it says as it ends."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             line = self.process.stdout.readline()
             if not line:
                 raise RuntimeError(f"the server ended: {self.process.stderr.read()}")
-            if found := re.search(r"http://\S+?:(\d+)/", line):
-                return int(found[1])
-        raise RuntimeError("the server did not start in time")
+            if found := re.search(pattern, line.rstrip()):
+                return found
+        raise RuntimeError(f"the server did not say {pattern} in time")
 
     def __enter__(self) -> Server:
         return self

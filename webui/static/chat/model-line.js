@@ -83,7 +83,8 @@ export function createModelLine(store, room, page) {
       const download = /** @type {Download} */ (slot.download);
       const share = download.total_bytes ? download.done_bytes / download.total_bytes : 0;
       show(downloadText(download), "Cancel", page.cancelDownload, share);
-    } else if (slot.phase === "empty") show("No model is loaded.", "Choose one", page.openModels);
+    } else if (slot.phase === "empty")
+      show(`No model is loaded. ${slot.problem}`.trim(), "Choose one", page.openModels);
     else if (before && before !== slot.name)
       show(`Written with ${before}; ${slot.name} is loaded now.`, "Load that one", () => page.loadNamed(before));
     else line.hidden = true;
