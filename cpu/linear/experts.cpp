@@ -167,7 +167,7 @@ class Pass {
             float* const out = (m_.is_fused() ? inner_ : wide_) + grouping.first[i] * width;
             const Input input = input_of(grouping, i, part);
             const auto rows_of = [&](const linear_weight* weight, float* to, int epilogue, int64_t from, int64_t to_block) {
-                const Product product{weight, input, to, width, epilogue, m_.of_prompts};
+                const Product product{weight, input, to, width, epilogue, m_.of_prompts, 0};
                 const int64_t end = std::min(to_block, product.row_blocks());
                 if (from < end) note(multiply(product, from, end));
             };
@@ -193,7 +193,7 @@ class Pass {
         by_experts(grouping.count, (count + kLanes - 1) / kLanes, [&](int64_t i, int64_t first, int64_t last, int) {
             const Input input{inner_ + grouping.first[i] * inner, inner, grouping.rows(i), nullptr, 0.0f};
             float* const out = given_ + grouping.first[i] * columns_ - column;
-            note(multiply({m_.experts.down[grouping.expert[i]], input, out, columns_, PARLOR_EPILOGUE_STORE, m_.of_prompts},
+            note(multiply({m_.experts.down[grouping.expert[i]], input, out, columns_, PARLOR_EPILOGUE_STORE, m_.of_prompts, 0},
                           first_block + first, first_block + last));
         });
     }

@@ -9,6 +9,7 @@
 // and adding.
 #include "linear.h"
 
+#include <algorithm>
 #include <atomic>
 
 #include "product.h"
@@ -262,16 +263,17 @@ int dense(const linear_weight& w, const LinearKernels& few, const Input& input, 
 
 #if PARLOR_BUILT_ISA >= 3
 // At most kPromptChunk rows.
-int prompt_chunk(const linear_weight& w, const Input& input, const PromptOutput& output, const Epilogue& epilogue) {
-    const int64_t staged_bytes = amx::prompt_staged_bytes(w, input.rows);
+int prompt_chunk(const linear_weight& w, const Input& input, bool is_split, const PromptOutput& output,
+                 const Epilogue& epilogue) {
+    const int64_t staged_bytes = amx::prompt_staged_bytes(w, input.rows, is_split);
     const int64_t own_bytes = amx::prompt_own_bytes(w, input.rows);
     char* const staged = static_cast<char*>(team().scratch(staged_bytes + own_bytes * team().size()));
     if (!staged) return PARLOR_ERROR_MEMORY;
     team().parallel_for((input.rows + kPromptPair - 1) / kPromptPair, [&](int64_t begin, int64_t end, int) {
-        for (int64_t pair = begin; pair < end; ++pair) amx::prompt_stage(w, input, pair, staged);
+        for (int64_t pair = begin; pair < end; ++pair) amx::prompt_stage(w, input, pair, is_split, staged);
     });
     const auto multiply_blocks = [&](int64_t begin, int64_t end, int part) {
-        amx::prompt_multiply(w, staged, epilogue.first + begin, epilogue.first + end, output,
+        amx::prompt_multiply(w, staged, is_split, epilogue.first + begin, epilogue.first + end, output,
                              staged + staged_bytes + own_bytes * part);
     };
     team().parallel_for(epilogue.wanted(), multiply_blocks, amx::prompt_row_blocks(output.epilogue));
@@ -286,30 +288,36 @@ int few_or_many(const Product& p, const Epilogue& epilogue) {
     return (is_quantized(w) ? quantized : dense)(w, kernels, p.input, output, epilogue);
 }
 
-bool has_own_way(const Product& p) {
 #if PARLOR_BUILT_ISA >= 3
-    return p.of_prompts && selected_isa() >= Isa::kAmx && amx::takes_prompts(*p.weight, p.epilogue);
-#else
-    (void)p;
-    return false;
-#endif
-}
-
-int by_prompt_chunks(const Product& p, const Epilogue& epilogue) {
-#if PARLOR_BUILT_ISA >= 3
+int by_prompt_chunks(const Product& p, bool is_split, const Epilogue& epilogue) {
     for (int64_t row = 0; row < p.input.rows; row += kPromptChunk) {
         const Input rows = rows_from(p.input, row, kPromptChunk);
         const PromptOutput output{p.out + row * p.out_stride, p.out_stride, rows.rows, p.epilogue};
-        if (const int error = prompt_chunk(*p.weight, rows, output, epilogue)) return error;
+        if (const int error = prompt_chunk(*p.weight, rows, is_split, output, epilogue)) return error;
     }
     return PARLOR_OK;
-#else
-    return few_or_many(p, epilogue);
-#endif
 }
 
+// The precise row blocks, then the others.
+int multiply_prompts(const Product& p, const Epilogue& epilogue) {
+    const int64_t blocks = p.epilogue == PARLOR_EPILOGUE_SILU_MUL && p.precise > 0 ? epilogue.row_blocks()
+                                                                                   : (p.precise + kLanes - 1) / kLanes;
+    Epilogue precise = epilogue, others = epilogue;
+    precise.last = others.first = std::min(std::max(epilogue.first, blocks), epilogue.last);
+    if (precise.wanted() > 0) {
+        const bool is_split = amx::splits_prompts(*p.weight);
+        if (const int error = is_split ? by_prompt_chunks(p, true, precise) : few_or_many(p, precise)) return error;
+    }
+    return others.wanted() > 0 ? by_prompt_chunks(p, false, others) : PARLOR_OK;
+}
+#endif
+
 int multiply_wanted(const Product& p, const Epilogue& epilogue) {
-    return has_own_way(p) ? by_prompt_chunks(p, epilogue) : few_or_many(p, epilogue);
+#if PARLOR_BUILT_ISA >= 3
+    if (p.of_prompts && selected_isa() >= Isa::kAmx && amx::takes_prompts(*p.weight, p.epilogue))
+        return multiply_prompts(p, epilogue);
+#endif
+    return few_or_many(p, epilogue);
 }
 
 int checked(const Product& p) {
@@ -340,10 +348,12 @@ int multiply(const Product& product, int64_t first, int64_t last) {
 
 extern "C" int linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
                       const linear_weight* weight, float* out, int64_t out_stride, int epilogue, void*) {
-    return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, false});
+    return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, false, 0});
 }
 
 extern "C" int prompt_linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
-                             const linear_weight* weight, float* out, int64_t out_stride, int epilogue, void*) {
-    return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, true});
+                             const linear_weight* weight, float* out, int64_t out_stride, int epilogue, int64_t precise,
+                             void*) {
+    if (precise < 0) return PARLOR_ERROR_SIZE;
+    return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, true, precise});
 }

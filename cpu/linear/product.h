@@ -13,6 +13,7 @@ struct Product {
     int64_t out_stride;
     int epilogue;        // PARLOR_EPILOGUE_*
     bool of_prompts;     // as prompt_linear() does it
+    int64_t precise;     // of prompts: its argument
 
     int64_t row_blocks() const;  // of out
 };

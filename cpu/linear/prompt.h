@@ -24,13 +24,15 @@ struct PromptOutput {
 #if PARLOR_BUILT_ISA >= 3
 // Whether prompt_stage() and prompt_multiply() take it; rows of other weights are computed as all others are.
 PARLOR_DECLARE_IN(amx, bool, takes_prompts, const linear_weight& w, int epilogue)
+// Whether precise outputs are products of split factors; those of other weights are computed as all other rows are.
+PARLOR_DECLARE_IN(amx, bool, splits_prompts, const linear_weight& w)
 // Bytes of `rows` staged rows, bytes of a thread's own memory, and row blocks of out that are worked off together.
-PARLOR_DECLARE_IN(amx, int64_t, prompt_staged_bytes, const linear_weight& w, int64_t rows)
+PARLOR_DECLARE_IN(amx, int64_t, prompt_staged_bytes, const linear_weight& w, int64_t rows, bool is_split)
 PARLOR_DECLARE_IN(amx, int64_t, prompt_own_bytes, const linear_weight& w, int64_t rows)
 PARLOR_DECLARE_IN(amx, int64_t, prompt_row_blocks, int epilogue)
-// Rows 32 * pair and following of x to their place among the staged ones.
-PARLOR_DECLARE_IN(amx, void, prompt_stage, const linear_weight& w, const Input& x, int64_t pair, void* staged)
+// Rows 32 * pair and following of x to their place among the staged ones. is_split: as sums of two bf16.
+PARLOR_DECLARE_IN(amx, void, prompt_stage, const linear_weight& w, const Input& x, int64_t pair, bool is_split, void* staged)
 // Row blocks [first, last) of out.
-PARLOR_DECLARE_IN(amx, void, prompt_multiply, const linear_weight& w, const void* staged, int64_t first, int64_t last,
-                  const PromptOutput& output, void* own)
+PARLOR_DECLARE_IN(amx, void, prompt_multiply, const linear_weight& w, const void* staged, bool is_split, int64_t first,
+                  int64_t last, const PromptOutput& output, void* own)
 #endif

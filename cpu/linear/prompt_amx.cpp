@@ -1,11 +1,12 @@
 // The linear layer for rows of prompts with AMX bf16 tiles. Both factors are rounded to 8 bits, scale and zero point in the
 // weight, so that a product tile adds up over 512 columns and nothing is scaled afterwards: an error of 0.23% of a result,
-// where 12 bits of x (amx.cpp) make 0.05 to 0.1%.
+// where 12 bits of x (amx.cpp) make 0.05 to 0.1%. Split factors are sums of two bf16, high + low, of whose four products
+// three count: an error of 1e-5, for one and a half of int8's time in the tile unit, but of weights of every kind.
 //
 // Bound by the tile unit (16 cycles for 16 x 32 by 32 x 16) and by what moves between the caches:
-//   first level    32 rows x 512 columns of x, 32 KiB, for all row blocks of a panel; tiles of the weight are loaded past it
-//                  (tileloaddt1; without the hint x is pushed out and everything takes a sixth longer)
-//   second level   the panel, 16 row blocks x 512 columns, twice: one is multiplied while the next is unpacked, a step
+//   first level    32 rows x 512 columns of x, 32 KiB (256 if split), for all row blocks of a panel; tiles of the weight are
+//                  loaded past it (tileloaddt1; without the hint x is pushed out and everything takes a sixth longer)
+//   second level   the panel, 16 row blocks x as many columns, twice: one is multiplied while the next is unpacked, a step
 //                  between products; and the sums of the panel's outputs for all rows
 //   third level    x, prefetched 32 rows ahead
 // Tiles do not load sums: the load would wait for the stores of the block before, whose addresses are the same in the
@@ -25,13 +26,17 @@ namespace parlor {
 namespace amx {
 namespace {
 
-constexpr int64_t kSlice = 512;        // columns between two looks at the sums
+constexpr int64_t kSliceColumns = 512;  // between two looks at the sums
 constexpr int64_t kPanelBlocks = 16;   // row blocks
 constexpr int64_t kUnit = kColumnUnit;  // columns of a tile
-constexpr int64_t kTileFloats = 16 * kLanes, kTileWords = 16 * kUnit;
-constexpr int64_t kPanelWords = kPanelBlocks * kLanes * kSlice;
+constexpr int64_t kTileFloats = 16 * kLanes;
+constexpr int64_t kPanelWords = kPanelBlocks * kLanes * kSliceColumns;
 constexpr int64_t kSumStride = kPanelBlocks * kTileFloats;  // floats of 16 rows of sums, [row tile][row block][16][16]
 constexpr int64_t kRingFloats = 4 * kTileFloats;            // of one slot
+
+// Bf16 numbers that a factor is the sum of, and columns of a slice: as many bytes either way.
+constexpr int64_t parts_of(bool is_split) { return is_split ? 2 : 1; }
+constexpr int64_t slice_of(bool is_split) { return kSliceColumns / parts_of(is_split); }
 
 // Whether columns lie as in x, but for zeros behind the last.
 bool has_whole_units(const linear_weight& w) { return is_grouped(w) || w.kind == PARLOR_LINEAR_F8; }
@@ -67,8 +72,29 @@ struct Drain {
 };
 
 // 2 x 2 tiles of 32 columns.
+template <bool kSplit>
 __attribute__((always_inline)) inline void multiply_unit(const uint16_t* x0, const uint16_t* x1, const uint16_t* w0,
                                                          const uint16_t* w1) {
+    const auto multiply = [] {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    };
+    if (kSplit) {
+        _tile_loadd(4, x0 + kTileWords, 64);
+        _tile_stream_loadd(6, w0, 64);
+        _tile_stream_loadd(7, w1, 64);
+        _tile_loadd(5, x1 + kTileWords, 64);
+        multiply();  // low * high
+        _tile_loadd(4, x0, 64);
+        _tile_loadd(5, x1, 64);
+        multiply();  // high * high
+        _tile_stream_loadd(6, w0 + kTileWords, 64);
+        _tile_stream_loadd(7, w1 + kTileWords, 64);
+        multiply();  // high * low
+        return;
+    }
     _tile_loadd(4, x0, 64);
     _tile_stream_loadd(6, w0, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -79,42 +105,47 @@ __attribute__((always_inline)) inline void multiply_unit(const uint16_t* x0, con
     _tile_dpbf16ps(3, 5, 7);
 }
 
-// What 2 x 2 tiles are multiplied: [units of columns][16 rows or pairs][64 bytes] each.
+// What 2 x 2 tiles are multiplied: [units of columns][high, low where split][16 rows or pairs][64 bytes] each.
 struct Factors {
     const uint16_t *x0, *x1, *w0, *w1;
     int64_t units;
 };
 
-// Sums over a slice to products[4][16][16]. Beside a whole slice's: the block before is drained, x is prefetched (four
-// lines a unit), codes are unpacked: two steps a unit with kPace -1, one in 2^kPace units else.
+// Sums over a slice to products[4][16][16]. Beside a whole slice's: the block before is drained, x is prefetched, codes are
+// unpacked: two steps a unit with kPace -1, one in 2^kPace units else.
 template <int kPace, class Codes>
 void multiply(const Factors& f, float* products, const Drain& shared_drain, const char* ahead, Codes& shared) {
     constexpr int kPeriod = kPace > 1 ? 1 << (kPace > 1 ? kPace - 1 : 0) : 1;  // in pairs of units
+    constexpr int64_t kUnitWords = kTileWords * parts_of(Codes::kIsSplit);
+    constexpr int64_t kUnits = slice_of(Codes::kIsSplit) / kUnit;
+    constexpr int64_t kDrains = 16 / kUnits, kAheadLines = 64 / kUnits;  // of a unit
     Codes codes = shared;  // copies may stay in registers
     const Drain drain = shared_drain;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    if (f.units == kSlice / kUnit) {
-        int64_t place = 0;
-        for (int pair = 0; pair < 8; ++pair) {
+    if (f.units == kUnits) {
+        int64_t place = 0, drained = 0;
+        for (int pair = 0; pair < kUnits / 2; ++pair) {
             const bool unpacks = codes.steps() > 0 && pair % kPeriod == 0;
             const typename Codes::Factors factors = unpacks ? codes.factors() : typename Codes::Factors{};
 #pragma GCC unroll 2
-            for (int64_t i = 0; i < 2; ++i, place += kTileWords) {
-                multiply_unit(f.x0 + place, f.x1 + place, f.w0 + place, f.w1 + place);
-                if (drain.from) drain.rows(pair >> 1, (pair & 1) * 8 + i * 4);
-#pragma GCC unroll 4
-                for (int line = 0; line < 4; ++line) _mm_prefetch(ahead + place / 2 + line * 64, _MM_HINT_T1);
+            for (int64_t i = 0; i < 2; ++i, place += kUnitWords) {
+                multiply_unit<Codes::kIsSplit>(f.x0 + place, f.x1 + place, f.w0 + place, f.w1 + place);
+#pragma GCC unroll 2
+                for (int64_t d = 0; d < kDrains; ++d, ++drained)
+                    if (drain.from) drain.rows(static_cast<int>(drained / 4), drained % 4 * 4);
+#pragma GCC unroll 8
+                for (int64_t line = 0; line < kAheadLines; ++line) _mm_prefetch(ahead + place / 2 + line * 64, _MM_HINT_T1);
                 if (unpacks && (kPace < 1 || i == 0)) codes.step(factors);
                 if (unpacks && kPace < 0) codes.step(factors);
             }
             if (unpacks) codes.advance(kPace < 0 ? 4 : kPace == 0 ? 2 : 1);
         }
     } else {
-        for (int64_t place = 0; place < f.units * kTileWords; place += kTileWords)
-            multiply_unit(f.x0 + place, f.x1 + place, f.w0 + place, f.w1 + place);
+        for (int64_t place = 0; place < f.units * kUnitWords; place += kUnitWords)
+            multiply_unit<Codes::kIsSplit>(f.x0 + place, f.x1 + place, f.w0 + place, f.w1 + place);
         drain.all_rows();
     }
     shared = codes;
@@ -200,6 +231,7 @@ __m512i pair_order(const linear_weight& w) {
 template <class Codes>
 void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, int64_t last, const PromptOutput& output,
                      void* own) {
+    constexpr int64_t kSlice = slice_of(Codes::kIsSplit), kParts = parts_of(Codes::kIsSplit);
     const uint16_t* const x = static_cast<const uint16_t*>(staged);
     uint16_t* const panels[2] = {static_cast<uint16_t*>(own), static_cast<uint16_t*>(own) + kPanelWords};
     float* const ring = reinterpret_cast<float*>(panels[1] + kPanelWords);
@@ -238,16 +270,16 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
             const auto multiply_tiles = paced_multiply<Codes>(codes.steps(), pairs * ((count + 1) / 2) * units);
             keep_memory_order();
             for (int64_t p = 0; p < pairs; ++p) {
-                const uint16_t* const x0 = x + (p * w.padded_k + column) * kPromptPair;
+                const uint16_t* const x0 = x + (p * w.padded_k + column) * kPromptPair * kParts;
                 // What comes next: the same columns of the next rows, or the first rows' next columns.
-                const uint16_t* const next = p + 1 < pairs ? x0 + w.padded_k * kPromptPair
-                                                           : x + (is_last ? 0 : (column + kSlice) * kPromptPair);
+                const uint16_t* const next = p + 1 < pairs ? x0 + w.padded_k * kPromptPair * kParts
+                                                           : x + (is_last ? 0 : (column + kSlice) * kPromptPair * kParts);
                 for (int64_t i = 0; i < count; i += 2) {
-                    const uint16_t* const w0 = panels[side] + i * units * kTileWords;
-                    const uint16_t* const w1 = i + 1 < count ? w0 + units * kTileWords : w0;
+                    const uint16_t* const w0 = panels[side] + i * units * kParts * kTileWords;
+                    const uint16_t* const w1 = i + 1 < count ? w0 + units * kParts * kTileWords : w0;
                     float* const sum = sums + 2 * p * kSumStride + i * kTileFloats;
                     float* const products = ring + slot * kRingFloats;
-                    multiply_tiles({x0, x0 + units * kTileWords, w0, w1, units}, products, drain,
+                    multiply_tiles({x0, x0 + units * kParts * kTileWords, w0, w1, units}, products, drain,
                                    reinterpret_cast<const char*>(next) + i * 2048, codes);
                     drain = {products, column == 0 ? nullptr : sum, sum, kSumStride, kTileFloats, kLanes, false};
                     const bool is_whole = (p + 1) * kPromptPair <= output.rows && (block + i + 2) * kLanes <= w.n;
@@ -274,6 +306,22 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
     }
 }
 
+template <bool kSplit>
+auto multiply_of(int kind) {
+    switch (kind) {
+        case PARLOR_LINEAR_Q4: return multiply_blocks<Unpacker<4, kSplit>>;
+        case PARLOR_LINEAR_G2: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G2, kSplit>>;
+        case PARLOR_LINEAR_G3: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G3, kSplit>>;
+        case PARLOR_LINEAR_G4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G4, kSplit>>;
+        case PARLOR_LINEAR_G5: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G5, kSplit>>;
+        case PARLOR_LINEAR_G6: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G6, kSplit>>;
+        case PARLOR_LINEAR_T4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_T4, kSplit>>;
+        case PARLOR_LINEAR_W4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_W4, kSplit>>;
+        case PARLOR_LINEAR_F8: return multiply_blocks<Float8Unpacker<kSplit>>;
+        default: return multiply_blocks<Unpacker<8, kSplit>>;
+    }
+}
+
 }  // namespace
 
 bool takes_prompts(const linear_weight& w, int epilogue) {
@@ -282,7 +330,14 @@ bool takes_prompts(const linear_weight& w, int epilogue) {
     return is_kind && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
 }
 
-int64_t prompt_staged_bytes(const linear_weight& w, int64_t rows) { return pairs_of(rows) * kPromptPair * w.padded_k * 2; }
+bool splits_prompts(const linear_weight& w) {
+    // 12 bits of x, 4 of the weight and long groups are a tenth faster: two products of int8 for six of bf16.
+    return w.kind != PARLOR_LINEAR_Q4 || w.group_size < 64;
+}
+
+int64_t prompt_staged_bytes(const linear_weight& w, int64_t rows, bool is_split) {
+    return pairs_of(rows) * kPromptPair * w.padded_k * parts_of(is_split) * 2;
+}
 
 int64_t prompt_own_bytes(const linear_weight& w, int64_t rows) {
     const int64_t groups = (w.padded_k / kUnit * 4 + 63) / 64 * 64;
@@ -293,10 +348,12 @@ int64_t prompt_row_blocks(int epilogue) {
     return epilogue == PARLOR_EPILOGUE_SILU_MUL ? kPanelBlocks / 2 : kPanelBlocks;
 }
 
-// [pairs of row tiles][slices][2][units of columns][16 rows][32 columns] bf16; rows that x lacks are zeros.
-void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, void* staged) {
+// [pairs of row tiles][slices][2][units of columns][high, low where split][16 rows][32 columns] bf16; rows that x lacks are
+// zeros.
+void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, bool is_split, void* staged) {
     const __m512i order = pair_order(w);
-    uint16_t* const tiles = static_cast<uint16_t*>(staged) + pair * kPromptPair * w.padded_k;
+    const int64_t parts = parts_of(is_split), slice_columns = slice_of(is_split);
+    uint16_t* const tiles = static_cast<uint16_t*>(staged) + pair * kPromptPair * w.padded_k * parts;
     for (int64_t r = 0; r < kPromptPair; ++r) {
         const int64_t row = pair * kPromptPair + r;
         const bool exists = row < input.rows;
@@ -307,36 +364,29 @@ void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, void
         for (int64_t b = 0; b < (has_whole_units(w) ? 1 : w.num_blocks); ++b) {
             const Block& block = has_whole_units(w) ? all : blocks_of(w)[b];
             for (int64_t offset = 0; offset < block.length; offset += kUnit, column += kUnit) {
-                const int64_t slice = column / kSlice * kSlice, columns = std::min(kSlice, w.padded_k - slice);
-                uint16_t* const to = tiles + slice * kPromptPair + r / 16 * columns * 16 + (column - slice) * 16 + r % 16 * kUnit;
+                const int64_t slice = column / slice_columns * slice_columns;
+                const int64_t columns = std::min(slice_columns, w.padded_k - slice);
+                const int64_t place = slice * kPromptPair + r / 16 * columns * 16 + (column - slice) * 16;
+                uint16_t* const to = tiles + place * parts + r % 16 * kUnit;
                 __m512 lower = _mm512_setzero_ps(), upper = lower;
                 const int64_t filled = std::min<int64_t>(kUnit, std::max<int64_t>(block.filled - offset, 0));
                 if (exists) load_unit(w, input, x, factor, block.source + offset, filled, &lower, &upper);
                 const __m512i words = (__m512i)_mm512_cvtne2ps_pbh(upper, lower);
                 _mm512_store_si512(to, _mm512_shuffle_epi8(words, order));
+                if (!is_split) continue;
+                const __m512i rest = (__m512i)_mm512_cvtne2ps_pbh(
+                    _mm512_sub_ps(upper, widen(_mm512_extracti64x4_epi64(words, 1))),
+                    _mm512_sub_ps(lower, widen(_mm512_castsi512_si256(words))));
+                _mm512_store_si512(to + kTileWords, _mm512_shuffle_epi8(rest, order));
             }
         }
     }
 }
 
-void prompt_multiply(const linear_weight& w, const void* staged, int64_t first, int64_t last, const PromptOutput& output,
-                     void* own) {
+void prompt_multiply(const linear_weight& w, const void* staged, bool is_split, int64_t first, int64_t last,
+                     const PromptOutput& output, void* own) {
     configure_tiles();
-    const auto multiply = [&] {
-        switch (w.kind) {
-            case PARLOR_LINEAR_Q4: return multiply_blocks<Unpacker<4>>;
-            case PARLOR_LINEAR_G2: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G2>>;
-            case PARLOR_LINEAR_G3: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G3>>;
-            case PARLOR_LINEAR_G4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G4>>;
-            case PARLOR_LINEAR_G5: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G5>>;
-            case PARLOR_LINEAR_G6: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_G6>>;
-            case PARLOR_LINEAR_T4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_T4>>;
-            case PARLOR_LINEAR_W4: return multiply_blocks<GroupUnpacker<PARLOR_LINEAR_W4>>;
-            case PARLOR_LINEAR_F8: return multiply_blocks<Float8Unpacker>;
-            default: return multiply_blocks<Unpacker<8>>;
-        }
-    }();
-    multiply(w, staged, first, last, output, own);
+    (is_split ? multiply_of<true>(w.kind) : multiply_of<false>(w.kind))(w, staged, first, last, output, own);
     _tile_release();
 }
 

@@ -1,7 +1,8 @@
 // Quantized weights unpacked to bf16, scale and zero point in them, as AMX's tiles take them: [pairs of columns][16 outputs][2].
+// Split weights are sums of two bf16, high + low: a tile of each for every unit of columns, one behind the other.
 //
-// Bound by vector instructions: some 35 for 8 columns of 16 outputs. They run beside the tile unit, a step between
-// products, so an Unpacker can stop after each step.
+// Bound by vector instructions: some 35 for 8 columns of 16 outputs, 60 if split. They run beside the tile unit, a step
+// between products, so an unpacker can stop after each step.
 #pragma once
 
 #include "float8.h"
@@ -15,6 +16,8 @@ inline __m512 load_halves(const uint16_t* source) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
 }
 
+constexpr int64_t kTileWords = 16 * kColumnUnit;
+
 // Two floats of each output as a pair of bf16, halves rounded up.
 inline __m512i rounded_pair(__m512 first, __m512 second) {
     const __m512i half = _mm512_set1_epi32(0x8000);
@@ -26,6 +29,62 @@ inline __m512i rounded_pair(__m512 first, __m512 second) {
 // negative; columns [column, column + columns), multiples of kColumnUnit.
 struct Panel {
     int64_t first, second, count, column, columns;
+};
+
+// Where an unpacker stands. A step is 8 columns of 16 outputs: four rows of a tile.
+template <bool kSplit>
+class Walk {
+  public:
+    static constexpr bool kIsSplit = kSplit;
+    static constexpr int kStepColumns = 8;
+    static constexpr int kUnitSteps = kColumnUnit / kStepColumns;  // which share their factors
+
+    int64_t steps() const { return left_; }
+
+    // Until the present unit of columns is whole.
+    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
+
+  protected:
+    Walk() = default;
+
+    Walk(const linear_weight& w, const Panel& panel, int64_t ahead, uint16_t* target)
+        : weight_(&w), target_(target), panel_(panel), ahead_(ahead), block_steps_(panel.columns / kStepColumns),
+          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_), block_(panel.first) {}
+
+    // Two columns to the next row of the tile.
+    __attribute__((always_inline)) void put(__m512 first, __m512 second) {
+        if (kSplit) {
+            const auto high = [](__m512 value) {
+                const __m512i rounded = _mm512_add_epi32(_mm512_castps_si512(value), _mm512_set1_epi32(0x8000));
+                return _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
+            };
+            const __m512 high_first = high(first), high_second = high(second);
+            const __m512i high_pair = upper_words(_mm512_castps_si512(high_first), _mm512_castps_si512(high_second));
+            _mm512_store_si512(target_, high_pair);
+            const __m512i low_pair = rounded_pair(_mm512_sub_ps(first, high_first), _mm512_sub_ps(second, high_second));
+            _mm512_store_si512(target_ + kTileWords, low_pair);
+        } else {
+            _mm512_store_si512(target_, rounded_pair(first, second));
+        }
+        target_ += 2 * kLanes;
+    }
+
+    // After one, two or four steps, never across a unit of columns. True if the next row block begins.
+    __attribute__((always_inline)) bool ends_block(int64_t steps) {
+        left_ -= steps;
+        step_ += steps;
+        if (kSplit && step_ % kUnitSteps == 0) target_ += kTileWords;
+        if (step_ < block_steps_) return false;
+        if (++block_ == panel_.first + panel_.count) block_ = panel_.second;
+        step_ = 0;
+        return left_ > 0;
+    }
+
+    const linear_weight* weight_ = nullptr;
+    uint16_t* target_ = nullptr;
+    Panel panel_ = {};
+    int64_t ahead_ = 0;  // bytes from the codes to those that will be wanted next
+    int64_t block_steps_ = 0, left_ = 0, block_ = -1, step_ = 0;
 };
 
 // The rest of a unit of columns.
@@ -42,26 +101,21 @@ void unpack_all(Codes& codes) {
     while (codes.steps() > 0) unpack_unit(codes);
 }
 
-// A step is 8 columns of 16 outputs: four rows of a tile. The columns come in the order of kPairOrder.
-template <int kBits>
-class Unpacker {
+// Of 4 or 8 bits; the columns come in the order of kPairOrder.
+template <int kBits, bool kSplit>
+class Unpacker : public Walk<kSplit> {
   public:
-    static constexpr int kStepColumns = 8;
-    static constexpr int64_t kStepBytes = kStepColumns * kLanes * kBits / 8;
-    static constexpr int kUnitSteps = kColumnUnit / kStepColumns;  // which share their factors
+    using Base = Walk<kSplit>;
+    using Base::kUnitSteps;
+    static constexpr int64_t kStepBytes = Base::kStepColumns * kLanes * kBits / 8;
 
     Unpacker() = default;
 
     // groups  [padded_k / kColumnUnit] the group of each unit of columns
-    // ahead   bytes from the codes to those that will be wanted next
     Unpacker(const linear_weight& w, const int32_t* groups, const Panel& panel, int64_t ahead, uint16_t* target)
-        : weight_(&w), groups_(groups + panel.column / kColumnUnit), target_(target), panel_(panel), ahead_(ahead),
-          block_steps_(panel.columns / kStepColumns),
-          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_) {
+        : Base(w, panel, ahead, target), groups_(groups + panel.column / kColumnUnit) {
         seek();
     }
-
-    int64_t steps() const { return left_; }
 
     // weight = value * scale + offset, where `value` has the code in a float's lower bits.
     struct Factors {
@@ -83,7 +137,7 @@ class Unpacker {
             zero = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
         }
         const __m512 offset = _mm512_sub_ps(_mm512_set1_ps(kBits == 4 ? -128.0f : -32768.0f), zero);
-        const __m512 upper_offset = _mm512_sub_ps(offset, _mm512_set1_ps(kBits == 4 ? 0x4300 / 65536.0f : 0.0f));
+        const __m512 upper_offset = _mm512_sub_ps(offset, _mm512_set1_ps(kBits == 4 && !kSplit ? 0x4300 / 65536.0f : 0.0f));
         return {scale, _mm512_mul_ps(offset, scale), _mm512_mul_ps(upper_offset, scale)};
     }
 
@@ -92,24 +146,18 @@ class Unpacker {
         if (kBits == 4) step_of_4_bits(f);
         else step_of_8_bits(f);
         codes_ += kStepBytes;
-        target_ += kStepColumns * kLanes;
     }
 
-    // After one, two or four steps, never across a unit of columns.
     __attribute__((always_inline)) void advance(int64_t steps) {
-        left_ -= steps;
-        step_ += steps;
-        if (step_ < block_steps_) return;
-        if (++block_ == panel_.first + panel_.count) block_ = panel_.second;
-        if (left_ > 0) seek();
+        if (this->ends_block(steps)) seek();
     }
-
-    // Until the present unit of columns is whole.
-    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
 
   private:
+    using Base::ahead_, Base::block_, Base::panel_, Base::put, Base::step_, Base::weight_;
+
     // 128 + code is a bf16 number: 0x4300 + code. Of a pair the lower one is shifted up to a float; the upper one is taken
-    // with the lower as additional bits, (0x4300 + lower) / 2^16 of a code, of which all but lower / 2^16 is subtracted.
+    // with the lower as additional bits, (0x4300 + lower) / 2^16 of a code, of which all but lower / 2^16 is subtracted; if
+    // split it is taken alone.
     __attribute__((always_inline)) void step_of_4_bits(const Factors& f) {
         const __m512i nibbles = _mm512_set1_epi32(0x000F000F), base = _mm512_set1_epi32(0x43004300);
         const __m512i line = _mm512_loadu_si512(codes_);
@@ -117,8 +165,8 @@ class Unpacker {
         for (int i = 0; i < 4; ++i) {
             const __m512i pair = masked_or(_mm512_srli_epi32(line, 4 * i), nibbles, base);
             const __m512 lower = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)), f.scale, f.offset);
-            const __m512 upper = _mm512_fmadd_ps(_mm512_castsi512_ps(pair), f.scale, f.upper_offset);
-            _mm512_store_si512(target_ + i * 2 * kLanes, rounded_pair(lower, upper));
+            const __m512i upper = kSplit ? _mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))) : pair;
+            put(lower, _mm512_fmadd_ps(_mm512_castsi512_ps(upper), f.scale, f.upper_offset));
         }
     }
 
@@ -131,9 +179,8 @@ class Unpacker {
             const auto column = [&](__m512i shifted) {
                 return _mm512_fmadd_ps(_mm512_castsi512_ps(masked_or(shifted, bytes, base)), f.scale, f.offset);
             };
-            uint16_t* const target = target_ + half * 4 * kLanes;
-            _mm512_store_si512(target, rounded_pair(column(_mm512_slli_epi32(line, 8)), column(_mm512_srli_epi32(line, 8))));
-            _mm512_store_si512(target + 2 * kLanes, rounded_pair(column(line), column(_mm512_srli_epi32(line, 16))));
+            put(column(_mm512_slli_epi32(line, 8)), column(_mm512_srli_epi32(line, 8)));
+            put(column(line), column(_mm512_srli_epi32(line, 16)));
         }
     }
 
@@ -141,44 +188,35 @@ class Unpacker {
 
     void seek() {
         const linear_weight& w = *weight_;
-        if (block_ < 0) block_ = panel_.first;
         codes_ = static_cast<const uint8_t*>(w.codes) + block_ * row_block_bytes(w) + panel_.column * kLanes * kBits / 8;
         index_ = block_ * w.num_groups * kLanes;
-        step_ = 0;
     }
 
-    const linear_weight* weight_ = nullptr;
     const int32_t* groups_ = nullptr;
     const uint8_t* codes_ = nullptr;
-    uint16_t* target_ = nullptr;
-    Panel panel_ = {};
-    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0;
-    int64_t block_ = -1, index_ = 0, step_ = 0;
+    int64_t index_ = 0;
 };
 
 // The same of floats of 8 bits.
-class Float8Unpacker {
+template <bool kSplit>
+class Float8Unpacker : public Walk<kSplit> {
   public:
-    static constexpr int kStepColumns = 8;
-    static constexpr int64_t kStepBytes = kStepColumns * kLanes;
-    static constexpr int kUnitSteps = kColumnUnit / kStepColumns;
+    using Base = Walk<kSplit>;
+    static constexpr int64_t kStepBytes = Base::kStepColumns * kLanes;
 
     Float8Unpacker() = default;
 
     Float8Unpacker(const linear_weight& w, const int32_t*, const Panel& panel, int64_t ahead, uint16_t* target)
-        : weight_(&w), target_(target), panel_(panel), ahead_(ahead), block_steps_(panel.columns / kStepColumns),
-          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_), block_(panel.first) {
+        : Base(w, panel, ahead, target) {
         seek();
     }
-
-    int64_t steps() const { return left_; }
 
     struct Factors {
         __m512 scale;
     };
 
     __attribute__((always_inline)) Factors factors() const {
-        const int64_t group = (panel_.column + step_ * kStepColumns) / weight_->group_size;
+        const int64_t group = (panel_.column + step_ * Base::kStepColumns) / weight_->group_size;
         const int64_t last = weight_->num_groups - 1;  // columns behind k are zeros
         const __m512 factors = _mm512_loadu_ps(weight_->factors + block_ * kLanes);
         return {_mm512_mul_ps(factors, _mm512_set1_ps(block_scale(*weight_, block_, group < last ? group : last)))};
@@ -194,41 +232,28 @@ class Float8Unpacker {
             const __m512i even = e4m3_as_halves(_mm512_slli_epi16(line, 8));
             const __m512i odd =
                 e4m3_as_halves(_mm512_and_si512(line, _mm512_set1_epi16(static_cast<int16_t>(0xFF00))));
-            const auto pair = [&](__m512i halves) {
-                return rounded_pair(_mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), f.scale),
-                                    _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), f.scale));
+            const auto put_pair = [&](__m512i halves) {
+                put(_mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), f.scale),
+                    _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), f.scale));
             };
-            uint16_t* const target = target_ + half * 4 * kLanes;
-            _mm512_store_si512(target, pair(even));
-            _mm512_store_si512(target + 2 * kLanes, pair(odd));
+            put_pair(even);
+            put_pair(odd);
         }
         values_ += kStepBytes;
-        target_ += kStepColumns * kLanes;
     }
 
-    // After one, two or four steps, never across a unit of columns.
     __attribute__((always_inline)) void advance(int64_t steps) {
-        left_ -= steps;
-        step_ += steps;
-        if (step_ < block_steps_) return;
-        if (++block_ == panel_.first + panel_.count) block_ = panel_.second;
-        if (left_ > 0) seek();
+        if (this->ends_block(steps)) seek();
     }
-
-    // Until the present unit of columns is whole.
-    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
 
   private:
+    using Base::ahead_, Base::block_, Base::panel_, Base::put, Base::step_, Base::weight_;
+
     void seek() {
         values_ = static_cast<const uint8_t*>(weight_->codes) + block_ * row_block_bytes(*weight_) + panel_.column * kLanes;
-        step_ = 0;
     }
 
-    const linear_weight* weight_ = nullptr;
     const uint8_t* values_ = nullptr;
-    uint16_t* target_ = nullptr;
-    Panel panel_ = {};
-    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0, block_ = -1, step_ = 0;
 };
 
 }  // namespace amx

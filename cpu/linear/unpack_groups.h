@@ -1,6 +1,6 @@
 // Weights in small groups (groups.h) unpacked to bf16 as Unpacker of unpack_bf16.h does it, with the same interface.
 //
-// Bound by vector instructions: some 40 for 8 columns of 16 outputs, 35 with a table.
+// Bound by vector instructions: some 40 for 8 columns of 16 outputs, 35 with a table, 25 more if split.
 #pragma once
 
 #include "float8.h"
@@ -10,26 +10,22 @@
 namespace parlor {
 namespace amx {
 
-template <int kKind>
-class GroupUnpacker {
+template <int kKind, bool kSplit>
+class GroupUnpacker : public Walk<kSplit> {
   public:
-    static constexpr int kStepColumns = 8;
+    using Base = Walk<kSplit>;
+    using Base::kUnitSteps;
     static constexpr int64_t kUnitBytes = unit_lines(kKind) * 64;
-    static constexpr int64_t kStepBytes = kUnitBytes / 4;
-    static constexpr int kUnitSteps = 4;
+    static constexpr int64_t kStepBytes = kUnitBytes / kUnitSteps;
 
     GroupUnpacker() = default;
 
-    // ahead  bytes from the codes to those that will be wanted next
     GroupUnpacker(const linear_weight& w, const int32_t*, const Panel& panel, int64_t ahead, uint16_t* target)
-        : weight_(&w), target_(target), panel_(panel), ahead_(ahead), block_steps_(panel.columns / kStepColumns),
-          left_((panel.second < 0 ? 1 : 2) * panel.count * block_steps_), size_(w.group_size), block_(panel.first) {
+        : Base(w, panel, ahead, target), size_(w.group_size) {
         seek();
     }
 
-    int64_t steps() const { return left_; }
-
-    // Of the columns 0..15 and 16..31 of a unit: weight = (32,768 + code) * scale + offset, or table[code] * scale.
+    // Of the columns 0..15 and 16..31 of a unit: weight = (128 + code) * scale + offset, or table[code] * scale.
     struct Factors {
         __m512 scales[2], offsets[2], table;
     };
@@ -49,7 +45,7 @@ class GroupUnpacker {
             }
             const float zero = stream_.mins ? 0.0f : static_cast<float>(weight_->zero);
             f.scales[half] = scale;
-            f.offsets[half] = _mm512_fnmadd_ps(_mm512_set1_ps(32768.0f + zero), scale, _mm512_sub_ps(_mm512_setzero_ps(), least));
+            f.offsets[half] = _mm512_fnmadd_ps(_mm512_set1_ps(128.0f + zero), scale, _mm512_sub_ps(_mm512_setzero_ps(), least));
         }
         if (size_ != 16) f.scales[1] = f.scales[0], f.offsets[1] = f.offsets[0];
         if (!has_table(kKind)) return f;
@@ -71,31 +67,24 @@ class GroupUnpacker {
 #pragma GCC unroll 2
         for (int odd = 0; odd < (has_table(kKind) ? 0 : 2); ++odd) {
             const __m512i code = quad(odd);
-            const __m512i bytes = _mm512_set1_epi32(0x0000FF00), base = _mm512_set1_epi32(0x47000000);
+            const __m512i bytes = _mm512_set1_epi32(0x00FF0000), base = _mm512_set1_epi32(0x43000000);  // 128
             const auto column = [&](__m512i shifted) {
                 const __m512i number = _mm512_or_si512(_mm512_and_si512(shifted, bytes), base);
                 return _mm512_fmadd_ps(_mm512_castsi512_ps(number), scale, offset);
             };
-            _mm512_store_si512(target_, rounded_pair(column(_mm512_slli_epi32(code, 8)), column(_mm512_srli_epi32(code, 8))));
-            _mm512_store_si512(target_ + 2 * kLanes, rounded_pair(column(code), column(_mm512_srli_epi32(code, 16))));
-            target_ += 4 * kLanes;
+            put(column(_mm512_slli_epi32(code, 16)), column(code));
+            put(column(_mm512_slli_epi32(code, 8)), column(_mm512_srli_epi32(code, 8)));
         }
         if (++within_ == kUnitSteps) within_ = 0, unit_ += kUnitBytes;
     }
 
-    // After one, two or four steps, never across a unit of columns.
     __attribute__((always_inline)) void advance(int64_t steps) {
-        left_ -= steps;
-        step_ += steps;
-        if (step_ < block_steps_) return;
-        if (++block_ == panel_.first + panel_.count) block_ = panel_.second;
-        if (left_ > 0) seek();
+        if (this->ends_block(steps)) seek();
     }
 
-    // Until the present unit of columns is whole.
-    int64_t steps_to_go() const { return kUnitSteps - step_ % kUnitSteps; }
-
   private:
+    using Base::ahead_, Base::block_, Base::panel_, Base::put, Base::step_, Base::weight_;
+
     // A register of table[code] for each column: of the bits of an index only the lowest four count.
     __attribute__((always_inline)) void step_of_table(__m512 table, __m512 scale) {
         const __m512i line = _mm512_loadu_si512(unit_ + within_ * 64);
@@ -105,9 +94,8 @@ class GroupUnpacker {
                 const __m512i index = _mm512_srli_epi32(line, 8 * place + 4 * odd);
                 return _mm512_mul_ps(_mm512_permutexvar_ps(index, table), scale);
             };
-            _mm512_store_si512(target_, rounded_pair(column(0), column(2)));
-            _mm512_store_si512(target_ + 2 * kLanes, rounded_pair(column(1), column(3)));
-            target_ += 4 * kLanes;
+            put(column(0), column(2));
+            put(column(1), column(3));
         }
     }
 
@@ -149,17 +137,13 @@ class GroupUnpacker {
     void seek() {
         stream_ = group_stream(*weight_, block_);
         unit_ = stream_.codes + panel_.column / kGroupUnit * kUnitBytes;
-        step_ = 0;
         within_ = 0;
     }
 
-    const linear_weight* weight_ = nullptr;
     GroupStream stream_ = {};
     const uint8_t* unit_ = nullptr;
-    uint16_t* target_ = nullptr;
-    Panel panel_ = {};
-    int64_t ahead_ = 0, block_steps_ = 0, left_ = 0, size_ = 32, block_ = -1, step_ = 0;  // size_ of a group
-    int within_ = 0;  // steps of the unit that are done
+    int64_t size_ = 32;  // of a group
+    int within_ = 0;     // steps of the unit that are done
 };
 
 }  // namespace amx

@@ -51,15 +51,14 @@ class CpuPrompts:
     """PromptOperations with AMX: products of bfloat16, which no row shares with another."""
 
     least_rows = 1
-    rounds_factors = True
 
     def __init__(self, kernels: CpuKernels) -> None:
         self._kernels = kernels
 
     def prompt_linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
-                      eps: float = 0.0, epilogue: str = "store") -> None:
-        """As `linear`, both factors of a product rounded to bfloat16."""
-        self._kernels.multiply("prompt_linear", x, weight, out, norm, eps, epilogue)
+                      eps: float = 0.0, epilogue: str = "store", precise: int = 0) -> None:
+        """As `linear`, both factors of a product rounded to bfloat16, but for the first `precise` outputs."""
+        self._kernels.multiply("prompt_linear", x, weight, out, norm, eps, epilogue, precise)
 
     def prompt_experts(self, x: Tensor, experts: PackedExperts, chosen: Tensor, shares: Tensor, out: Tensor,
                        add: bool = False, gate: Tensor | None = None) -> None:

@@ -106,7 +106,6 @@ class CudaKernels(CudaExpertOperations, StateOperations):
     least_rows = 9
     """Fewer are computed as sequences of one token each: each reads all its keys again."""
 
-    rounds_factors = False
 
     @property
     def prompts(self) -> CudaKernels:

@@ -81,8 +81,9 @@ class CudaLinearOperations(LinearOperations):
         return weight
 
     def prompt_linear(self, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None = None,
-                      eps: float = 0.0, epilogue: str = "store") -> None:
-        """As linear, but from the weight's crossover on by torch; weights that are exact or float32 never."""
+                      eps: float = 0.0, epilogue: str = "store", precise: int = 0) -> None:
+        """As linear, but from the weight's crossover on by torch; weights that are exact or float32 never.
+        Factors are float16: all outputs are `precise`."""
         if len(x) < self.crossovers.rows(weight):
             self.linear(x, weight, out, norm, eps, epilogue)
         else:

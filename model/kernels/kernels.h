@@ -476,10 +476,11 @@ PARLOR_API int linear(
     void* stream);
 
 /* The same for rows of prompts, on the CPU alone: with AMX both factors of a product may be rounded to bfloat16 (0.2% of a
- * result). A row's result still depends on no other row, but need not be what linear() gives. Elsewhere it is linear(). */
+ * result); of the first `precise` outputs they keep 12 bits or more. A row's result still depends on no other row, but need
+ * not be what linear() gives. Elsewhere it is linear(). */
 PARLOR_API int prompt_linear(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
                              const struct linear_weight* weight, float* out, int64_t out_stride, int epilogue,
-                             void* stream);
+                             int64_t precise, void* stream);
 
 /* ---- mixtures of experts --------------------------------------------------------------------------- */
 

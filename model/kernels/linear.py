@@ -186,11 +186,11 @@ class LinearOperations:
         self.multiply("linear", x, weight, out, norm, eps, epilogue)
 
     def multiply(self, function: str, x: Tensor, weight: LinearWeight, out: Tensor, norm: Tensor | None,
-                 eps: float, epilogue: str) -> None:
-        """`linear` by a C function with its arguments."""
+                 eps: float, epilogue: str, *more: int) -> None:
+        """`linear` by a C function with its arguments and `more`."""
         check_linear(x, weight.n, weight.k, out, norm, epilogue)
         self.call(function, x, x.stride(0), len(x), norm, eps, ctypes.byref(weight.struct), out,
-                  out.stride(0), EPILOGUES.index(epilogue), self.stream)
+                  out.stride(0), EPILOGUES.index(epilogue), *more, self.stream)
 
     def _pack(
         self,

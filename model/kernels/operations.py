@@ -56,13 +56,14 @@ class PromptOperations(Protocol):
         """A chunk of a prompt with fewer rows is computed as rows that decode. 1: all are computed alike, so
         that neither the sizes of chunks nor a beginning from the cache change a bit of what follows."""
 
-    @property
-    def rounds_factors(self) -> bool:
-        """prompt_linear has factors of 8 bits: too few for queries and keys, whose errors the softmax
-        multiplies (of the logits of random models with sharp attention 2.1% instead of 1.3%)."""
-
     def prompt_linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None,
-                      eps: float = 0.0, epilogue: str = "store") -> None: ...
+                      eps: float = 0.0, epilogue: str = "store", precise: int = 0) -> None:
+        """`linear` for rows of prompts.
+
+        precise  outputs, from the first on, whose factors are not to be rounded to 8 bits: queries and keys,
+                 whose errors the softmax multiplies (of the logits of random models with sharp attention 2.1%
+                 instead of 1.3%)
+        """
 
     def prompt_experts(self, x: Tensor, experts: Any, chosen: Tensor, shares: Tensor, out: Tensor,
                        add: bool = False, gate: Tensor | None = None) -> None: ...

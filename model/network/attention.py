@@ -78,10 +78,10 @@ class AttentionMixer:
 
     def project(self, v: Rows, of_prompts: bool) -> None:
         """Hidden states to queries, keys and values."""
-        prompts, a = self._ops.prompts, self._attention
-        of_prompts = of_prompts and prompts is not None and not prompts.rounds_factors
+        a = self._attention
         whole = v.of("qkv", a.qkv_size + a.gate_size)
-        self._branch.multiply(self._weights.qkv, v, whole[:, :a.input_size], of_prompts=of_prompts)
+        self._branch.multiply(self._weights.qkv, v, whole[:, :a.input_size], of_prompts=of_prompts,
+                              precise=a.query_size + a.key_size)
 
     def mix(self, step: StepInput, v: Rows) -> None:
         ops, a, weights, tables = self._ops, self._attention, self._weights, self._rope

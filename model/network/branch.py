@@ -39,16 +39,17 @@ class Branch:
         self._norm_is_fused = norm_is_fused(layer)
 
     def multiply(self, linear: Linear, v: Rows, out: Tensor, epilogue: str = "store", *,
-                 of_prompts: bool) -> None:
+                 of_prompts: bool, precise: int = 0) -> None:
         """A product that reads the hidden state through the norm before. With one norm for both branches it
         is in place already where there is none."""
         if self._norm_is_fused:
             weight = self._before.weight if self._before is not None else None
-            linear(v.hidden, out, weight, self._layer.norm.eps, epilogue, of_prompts=of_prompts)
+            linear(v.hidden, out, weight, self._layer.norm.eps, epilogue, of_prompts=of_prompts,
+                   precise=precise)
             return
         if self._before is not None:
             self.normalize(self._before, v.hidden, v.normed)
-        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts)
+        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts, precise=precise)
 
     def read(self, v: Rows) -> Tensor:
         """The hidden state through the norm before, in a buffer of its own."""

@@ -25,15 +25,15 @@ class LatentMixer:
 
     def project(self, v: Rows, of_prompts: bool) -> None:
         """Hidden states to what is attended with and what is kept."""
-        a, weights, prompts = self._latent, self._weights, self._ops.prompts
-        of_prompts = of_prompts and prompts is not None and not prompts.rounds_factors
+        a, weights = self._latent, self._weights
         heads, latents = v.of("latent_queries", a.num_heads * a.query_dim), v.of("latents", a.latents_size)
-        self._branch.multiply(weights.latents, v, latents, of_prompts=of_prompts)
+        self._branch.multiply(weights.latents, v, latents, of_prompts=of_prompts, precise=a.latents_size)
         if weights.query_norm is None:
-            self._branch.multiply(weights.queries, v, heads, of_prompts=of_prompts)
+            self._branch.multiply(weights.queries, v, heads, of_prompts=of_prompts, precise=heads.shape[1])
         else:
             of_queries, latents = latents.split((a.query_rank or 0, a.rank + a.rope.dim), dim=1)
-            weights.queries(of_queries, heads, weights.query_norm.weight, a.norm.eps, of_prompts=of_prompts)
+            weights.queries(of_queries, heads, weights.query_norm.weight, a.norm.eps, of_prompts=of_prompts,
+                            precise=heads.shape[1])
         self._keep(latents, v)
         self._meet(heads, v, of_prompts)
 
@@ -54,7 +54,7 @@ class LatentMixer:
             query = heads[:, head * a.query_dim:(head + 1) * a.query_dim]
             out = qkv[:, head * kept.head_dim:(head + 1) * kept.head_dim]
             self._copy(query[:, a.plain_dim:], out[:, :a.rope.dim])
-            keys_up(query[:, :a.plain_dim], out[:, a.rope.dim:], of_prompts=of_prompts)
+            keys_up(query[:, :a.plain_dim], out[:, a.rope.dim:], of_prompts=of_prompts, precise=a.rank)
 
     def mix(self, step: StepInput, v: Rows) -> None:
         self._attends.mix(step, v)

@@ -39,7 +39,7 @@ class Linear:
 
     def __init__(self, ops: Operations, parts: list[Part]) -> None:
         self._linear = ops.linear
-        self._prompt_linear = ops.linear if ops.prompts is None else ops.prompts.prompt_linear
+        self._prompts = ops.prompts
         self.parts = parts
 
     @property
@@ -47,22 +47,30 @@ class Linear:
         return sum(part.weight.nbytes for part in self.parts)
 
     def __call__(self, x: Tensor, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
-                 epilogue: str = "store", *, of_prompts: bool = False) -> None:
+                 epilogue: str = "store", *, of_prompts: bool = False, precise: int = 0) -> None:
         """x float32 [T, k], out float32 [T, n]; rows of both may be strided.
 
         norm and epilogue are those of `linear` in model/kernels. silu_mul: the layer is gate and up, in one
-        part or in two. of_prompts: the device may have a way of its own for such rows.
+        part or in two. of_prompts: the device may have a way of its own for such rows; `precise` of their
+        outputs are not to suffer from it: see PromptOperations.
         """
-        multiply = self._prompt_linear if of_prompts else self._linear
+        prompts = self._prompts if of_prompts else None
+
+        def multiply(part: Part, out: Tensor, epilogue: str) -> None:
+            if prompts is None:
+                self._linear(x, part.weight, out, norm, eps, epilogue)
+            else:
+                prompts.prompt_linear(x, part.weight, out, norm, eps, epilogue, max(0, precise - part.first))
+
         if len(self.parts) == 1:
-            multiply(x, self.parts[0].weight, out, norm, eps, epilogue)
+            multiply(self.parts[0], out, epilogue)
         elif epilogue == "silu_mul":
             gate, up = self.parts
-            multiply(x, gate.weight, out, norm, eps)
-            multiply(x, up.weight, out, norm, eps, "gate")
+            multiply(gate, out, "store")
+            multiply(up, out, "gate")
         else:
             for part in self.parts:
-                multiply(x, part.weight, out[:, part.first:part.last], norm, eps, epilogue)
+                multiply(part, out[:, part.first:part.last], epilogue)
 
 
 def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool) -> Linear:

@@ -64,6 +64,7 @@ def run(kernels: CpuKernels) -> None:
     if kernels.prompts is not None:
         for bits in (4, 8):
             test_prompt_linear.test_prompts_match_float64(kernels, bits)
+            test_prompt_linear.test_precise_outputs_match_float64_closely(kernels, bits)
         test_prompt_linear.test_many_outputs_of_many_rows_are_written_where_they_belong(kernels, "add")
         for kind in ("fp16", "q8", "q4"):
             test_prompt_attention.test_prompts_match_the_reference(kernels, kind, 3, 3, 80)

@@ -14,6 +14,7 @@ from tests.emulated_isa import kernels_with
 from tests.helpers.kernel_libraries import LIBRARIES, is_gpu, opened
 from tests.kernels.test_linear import EXACT_ERROR, ROUNDED_ERROR, ROWS, multiply, relative_error
 from tests.kernels.test_prompt_linear import ERROR as PROMPT_ERROR
+from tests.kernels.test_prompt_linear import SPLIT_ERROR
 
 FORMS = {  # bits, size, zero, has minimums, has steps, has a table
     "Q2_K": (2, 16, 0, True, True, False), "Q3_K": (3, 16, 4, False, True, False),
@@ -118,17 +119,19 @@ def amx():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_of_prompts_match_float64_and_do_not_depend_on_others(amx, form):
-    """Both factors are rounded to bfloat16. More than a panel of 256 outputs, than two slices of columns."""
-    for n, k in ((272, 1280), (40, 512)):
+    """Both factors are rounded to bfloat16, those of precise outputs to sums of two. More than a panel of 256
+    outputs, than two slices of columns."""
+    for n, k, precise in ((272, 1280, 0), (40, 512, 0), (40, 1280, 40)):
         groups, bias = groups_of(form, n, k), torch.randn(n)
         weight = amx.pack_groups(groups, bias)
         x = torch.randn(70, k, generator=torch.Generator().manual_seed(k))
         out = torch.empty(70, n)
-        amx.prompts.prompt_linear(x, weight, out)
-        assert relative_error(out, expected(groups, x, bias)) < PROMPT_ERROR, (n, k)
+        amx.prompts.prompt_linear(x, weight, out, precise=precise)
+        limit = SPLIT_ERROR if precise else PROMPT_ERROR
+        assert relative_error(out, expected(groups, x, bias)) < limit, (n, k)
         for m in (1, 33):
             some = torch.empty(m, n)
-            amx.prompts.prompt_linear(x[5:5 + m], weight, some)
+            amx.prompts.prompt_linear(x[5:5 + m], weight, some, precise=precise)
             assert torch.equal(some, out[5:5 + m]), (n, k, m)
 
 

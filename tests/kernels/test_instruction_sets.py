@@ -126,6 +126,9 @@ def products(kernels: CpuKernels, isa: str) -> list[torch.Tensor]:
             outputs.append(torch.empty(45, 32))
             x, norm = torch.randn(45, 1090), torch.rand(1090)
             kernels.prompts.prompt_linear(x, weight, outputs[-1], norm, 1e-5, "silu_mul")
+            if bits == 8:
+                outputs.append(torch.empty(45, 64))
+                kernels.prompts.prompt_linear(x, weight, outputs[-1], norm, 1e-5, precise=20)
         for kind, head_dim in (("fp16", 80), ("q8", 64), ("q4", 128)):
             batch = Batch([(37, 300)], heads=4, kv_heads=2, head_dim=head_dim, kind=kind)
             outputs.append(attend(kernels, batch, window=200, softcap=5.0, sinks=torch.randn(4)))

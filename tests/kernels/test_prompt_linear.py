@@ -7,6 +7,7 @@ import torch
 
 from model.kernels import load_kernels
 from model.kernels.build.cpu import ISAS
+from model.kernels.errors import KernelError
 from tests.emulated_isa import kernels_with
 from tests.kernels.test_linear import SHAPES, ZEROS, expected, quantized_parts, relative_error
 
@@ -14,6 +15,8 @@ ERROR = 4e-3
 """Of two factors with 8 bits each: about 0.23%."""
 SUM_ERROR = 1e-5
 """Of sums in float32, and of weights of zero, which may be 15 / 2^16 of a code (unpack_bf16.h)."""
+SPLIT_ERROR = 2e-5
+"""Of factors that are sums of two bfloat16: 4e-6 to 1e-5."""
 LONG = (272, 1120, 128)
 """n, k, group_size: more than a panel of 256 outputs, more than two slices of 512 columns."""
 
@@ -69,16 +72,45 @@ def test_only_the_factors_are_rounded(ops, bits, zeros):
         assert error < SUM_ERROR, (n, k, group_size)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_precise_outputs_match_float64_closely(ops, bits):
+    """But for long groups of 4 bits, which are multiplied as rows that decode."""
+    for n, k, group_size in (*SHAPES, LONG, (40, 1120, 32)):
+        for zeros in ZEROS:
+            parts = quantized_parts(n, k, group_size, bits, zeros, perm=n % 2 == 0, bias=n % 3 != 0)
+            weight, x = ops.pack_linear(**parts), torch.randn(33, k)
+            got = multiply(ops, weight, x, precise=n)
+            if bits == 4 and weight.struct.group_size >= 64:
+                want = torch.empty_like(got)
+                ops.linear(x, weight, want)
+                assert torch.equal(got, want), (n, k, group_size, zeros)
+            else:
+                assert relative_error(got, expected(parts, x)) < SPLIT_ERROR, (n, k, group_size, zeros)
+
+
+@pytest.mark.parametrize("group_size", [32, 64])
+def test_the_first_outputs_are_precise_and_the_others_as_ever(ops, group_size):
+    """In whole row blocks: 40 outputs make three of 16."""
+    weight, x = ops.pack_linear(**quantized_parts(96, 640, group_size)), torch.randn(70, 640)
+    rounded, precise = multiply(ops, weight, x), multiply(ops, weight, x, precise=96)
+    both = multiply(ops, weight, x, precise=40)
+    assert torch.equal(both[:, :48], precise[:, :48]) and torch.equal(both[:, 48:], rounded[:, 48:])
+    assert not torch.equal(rounded, precise)
+    assert torch.equal(multiply(ops, weight, x, precise=1000), precise)
+    with pytest.raises(KernelError):
+        multiply(ops, weight, x, precise=-1)
+
+
 @pytest.mark.parametrize(("epilogue", "bits"), [("store", 4), ("silu_mul", 4), ("add", 8)])
 def test_a_row_of_a_prompt_does_not_depend_on_other_rows_or_threads(ops, epilogue, bits):
     """To the bit, across the 512 rows that are staged together: a prompt may come in any chunks."""
-    parts = quantized_parts(96, 1120, 64, bits, "bytes", perm=True)
+    parts = quantized_parts(96, 1120, 32, bits, "bytes", perm=True)
     weight, norm = ops.pack_linear(**parts), torch.rand(1120)
     x, start = torch.randn(549, 1120), torch.randn(549, 48 if epilogue == "silu_mul" else 96)
 
     def run(first, last):
         out = start[first:last].clone()
-        ops.prompts.prompt_linear(x[first:last], weight, out, norm, 1e-5, epilogue)
+        ops.prompts.prompt_linear(x[first:last], weight, out, norm, 1e-5, epilogue, precise=48)
         return out
 
     want = run(0, 549)
