@@ -30,9 +30,10 @@ from model.kernels.errors import KernelBuildError
 from model.options import add_engine_options, engine_config, path_option
 from webui import create_app
 from webui.server.guard import Guard
+from webui.server.other_devices import EVERYWHERE, address_for_others, qr_text, url_of
 from webui.server.password import Password
 from webui.server.programs import Programs
-from webui.serving import PortTaken, address_of, open_socket, serve
+from webui.serving import PortTaken, open_socket, serve
 from webui.storage.folder_lock import FolderInUse
 from webui.storage.store import Store
 
@@ -127,7 +128,8 @@ def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_b
 def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Store,
                         load: Callable[..., ChatModel]) -> int:
     listener = open_socket(arguments.host, arguments.port)
-    address = address_of(listener, arguments.host)
+    port = listener.getsockname()[1]
+    address = url_of("127.0.0.1" if arguments.host in EVERYWHERE else arguments.host, port)
     store.lock.describe(address)
     slot, downloads = make_slot(arguments, load)
     first = first_model(arguments, downloads)
@@ -137,13 +139,12 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     def ready() -> None:
         """The page is there at once; its first message waits for the model."""
         print(f"\nParlor is open: {address}   (Ctrl+C ends it)", flush=True)
+        tell_other_devices(address_for_others(arguments.host, port))
         if first is not None:
             slot.load_first(first, Progress(), print)
             threading.Thread(target=tell_what_came, args=(slot,), daemon=True).start()
         if not arguments.no_browser:
-            everywhere = arguments.host in ("0.0.0.0", "::")
-            here = address_of(listener, "127.0.0.1") if everywhere else address
-            threading.Thread(target=webbrowser.open, args=(here,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     serve(app, listener, ready=ready)
     store.close()
@@ -172,6 +173,14 @@ def first_model(arguments: argparse.Namespace, downloads: Downloads) -> Found | 
     if arguments.hub is not None:
         return downloads.get_now(arguments.hub, Progress())
     return None if arguments.no_model else found_at(arguments.model, GIVEN)
+
+
+def tell_other_devices(address: str | None) -> None:
+    """Where a phone opens it, as a picture where the console can show one."""
+    if address is None:
+        return
+    can_show = sys.stdout.isatty() and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(f"On other devices: {address}\n" + (qr_text(address) if can_show else ""), flush=True)
 
 
 def tell_what_came(slot: ModelSlot) -> None:

@@ -64,13 +64,6 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket, host: str) -> str:
-    """The address to open in a browser."""
-    port = listener.getsockname()[1]
-    shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
-    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
-
-
 def make_server(app: Flask, listener: socket.socket) -> Server:
     """What answers on `listener` once its run() is called."""
     guard = parlor(app).guard

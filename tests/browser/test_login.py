@@ -5,6 +5,8 @@ from playwright.sync_api import expect
 
 from tests.helpers.server_process import Server
 
+from .test_accessibility import assert_accessible
+
 pytestmark = pytest.mark.browser
 WORD = "correct horse"
 
@@ -26,7 +28,29 @@ def test_the_password_lets_in_and_logging_out_asks_for_it_again(chromium, tmp_pa
         page.reload()
         expect(page.locator(".bot-card").first).to_be_visible()
         page.click("[aria-label=Menu]")
+        expect(page.locator(".menu")).not_to_contain_text("On another device")
+        page.keyboard.press("Escape")
+        page.click("[aria-label=Menu]")
         page.click(".menu >> text=Log out")
         expect(page.locator("dialog h2")).to_have_text("Parlor is locked")
         assert [cookie for cookie in context.cookies() if cookie["name"].startswith("parlor")] == []
+        context.close()
+
+
+def test_a_phone_is_shown_the_address_and_its_code(chromium, tmp_path):
+    (tmp_path / "password").write_text(WORD, encoding="utf-8")
+    with Server(tmp_path / "s", "--host", "0.0.0.0", "--password", str(tmp_path / "password")) as server:
+        context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
+        page = context.new_page()
+        page.goto("/")
+        page.fill("dialog input", WORD)
+        page.click("text=Come in")
+        page.click("[aria-label=Menu]")
+        page.click(".menu >> text=On another device")
+        address = page.locator(".device-address").text_content()
+        assert address.startswith("http://") and address.endswith(f":{server.port}/")
+        code = page.get_by_role("img", name=f"QR code of {address}")
+        expect(code).to_have_js_property("complete", True)
+        assert code.evaluate("image => image.naturalWidth") > 0
+        assert_accessible(page, "other devices")
         context.close()

@@ -16,8 +16,8 @@ from webui.server.guard import (
     MAX_BODY,
     OPEN_ENDPOINTS,
     Guard,
-    is_loopback,
 )
+from webui.server.other_devices import is_loopback
 from webui.server.password import Password
 from webui.server.programs import protocol_of
 

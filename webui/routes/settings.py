@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flask import Blueprint, make_response, request
+from flask import Blueprint, Response, make_response, request
 from flask.typing import ResponseReturnValue
 
 from model import PARAMETER_SPECS
 
-from ..errors import NeedsPassword
+from ..errors import NeedsPassword, NotFound
 from ..sampling import ADVISED
 from ..server.guard import login_cookie
+from ..server.other_devices import qr_svg
 from ..server.password import LOGIN_SECONDS, place_of
 from ..storage import schema
 from ..version import VERSION
@@ -45,7 +46,21 @@ def settings() -> ResponseReturnValue:
               "max_seq_len": model.info()["max_seq_len"] if model else None}
     return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
             "presets": [*parlor().store.known_presets(), *_advised_preset()], "limits": limits,
-            "password": parlor().guard.password is not None}
+            "password": parlor().guard.password is not None, "address_for_others": _address_for_others()}
+
+
+@bp.get("/other-devices.svg")
+def other_devices() -> ResponseReturnValue:
+    """The address for other devices as a QR code."""
+    address = _address_for_others()
+    if address is None:
+        raise NotFound("Other devices cannot open this Parlor.",
+                       hint="Start it with --host 0.0.0.0 --password.")
+    return Response(qr_svg(address), mimetype="image/svg+xml")
+
+
+def _address_for_others() -> str | None:
+    return parlor().guard.address_for_others(request.environ["SERVER_PORT"])
 
 
 def _advised_preset() -> list[dict[str, Any]]:

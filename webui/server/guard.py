@@ -16,6 +16,7 @@ from flask import Request, Response
 from werkzeug.http import parse_cookie
 
 from ..errors import BadBody, NeedsKey, NeedsPassword, Refused
+from .other_devices import address_for_others, is_loopback
 from .password import Password
 from .programs import Programs, protocol_of
 
@@ -57,7 +58,7 @@ class Guard:
             raise ValueError(f"Listening on {host} lets others in; that needs --password.")
         self.password = password
         self.programs = programs or Programs()
-        self._open_to_others = not is_loopback(host)
+        self._host, self._open_to_others = host, not is_loopback(host)
         self._names = {*_LOOPBACK_NAMES, _bracketed(host.lower()), *map(_host_name, names)}
         if self._open_to_others:
             own = socket.gethostname().lower()
@@ -81,6 +82,10 @@ class Guard:
 
     def is_logged_in(self, request: Request) -> bool:
         return self._knows(request.cookies, request.environ["SERVER_PORT"])
+
+    def address_for_others(self, port: int | str) -> str | None:
+        """By which other devices open this Parlor; None if they cannot."""
+        return address_for_others(self._host, port)
 
     def body_limit(self, headers: Mapping[str, str], port: int) -> int:
         """Bytes that a request with these headers (waitress' names) may send, before it is known where to."""
@@ -140,15 +145,6 @@ class Guard:
         takes_any = protocol_of(request.path) == "ollama"  # whose clients do not say that it is JSON
         if (has_body or request.content_type) and request.mimetype != "application/json" and not takes_any:
             raise BadBody("Only application/json is taken here.")
-
-
-def is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def login_cookie(port: int | str) -> str:

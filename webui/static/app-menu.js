@@ -13,7 +13,8 @@ import { toastError } from "./overlays/toast.js";
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{openModels: () => void, importSession: () => void, openKeyList: () => void}} page
+ * @param {{openModels: () => void, importSession: () => void, openKeyList: () => void,
+ *   openOtherDevices: () => void}} page
  */
 export function appMenuButton(store, room, page) {
   async function logOut() {
@@ -33,6 +34,11 @@ export function appMenuButton(store, room, page) {
       { label: "Models", icon: "armchair", onSelect: page.openModels },
       { label: "Import a session", icon: "upload", onSelect: page.importSession },
       { label: "Keyboard", icon: "keyboard", onSelect: page.openKeyList },
+      store.state.settings?.address_for_others && {
+        label: "On another device",
+        icon: "monitor",
+        onSelect: page.openOtherDevices,
+      },
       store.state.settings?.password && { label: "Log out", icon: "log-out", onSelect: logOut },
     ]);
   }

@@ -312,12 +312,20 @@ function showTitle() {
   );
 }
 
+async function openOtherDevices() {
+  (await import("./overlays/other-devices.js")).openOtherDevices(store.state.settings?.address_for_others || "");
+}
 async function openKeyList() {
   (await import("./overlays/key-list.js")).openKeyList();
 }
 
 byId("brand-buttons").append(
-  appMenuButton(store, room, { openModels: model.openMenu, importSession: library.import, openKeyList }),
+  appMenuButton(store, room, {
+    openModels: model.openMenu,
+    importSession: library.import,
+    openKeyList,
+    openOtherDevices,
+  }),
   frame.closeButton("left", "Hide sessions"),
 );
 store.on(["session"], showTitle);

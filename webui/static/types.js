@@ -39,7 +39,7 @@
  *
  * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[],
  *   presets: Preset[],
- *   limits: Record<string, any>, password: boolean}} Settings
+ *   limits: Record<string, any>, password: boolean, address_for_others: string | null}} Settings
  *
  * A reply that is being written, as far as this page has read it.
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string,
