@@ -263,13 +263,30 @@ def test_random_load_with_cancellations_keeps_replies_and_pages(folder: Path):
 # ---- cancelling, failing, closing ----------------------------------------------------------------------
 
 
-def test_cancelling_frees_the_pages_before_the_next_step(engine: Engine):
+def holding_after_the_first_token(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The engine goes on once this is set: however late a test looks, the reply has not ended by then."""
+    go_on, sampled, run = threading.Event(), [], engine._runner.run
+
+    def held(batch: Any) -> Any:
+        if sampled:
+            go_on.wait(60)
+        found = run(batch)
+        sampled.extend(found)
+        return found
+
+    monkeypatch.setattr(engine._runner, "run", held)
+    return go_on
+
+
+def test_cancelling_frees_the_pages_before_the_next_step(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    go_on = holding_after_the_first_token(engine, monkeypatch)
     request = engine.submit(prompt(300), params(max_new_tokens=200), NO_EOS)
     events = request.events()
     while not isinstance(next(events), TokenEvent):
         pass
     assert engine.status()["pages_used"] >= 10
     request.cancel()
+    go_on.set()
     rest = list(events)
     assert isinstance(rest[-1], FinishedEvent) and rest[-1].reason == "cancelled"
     assert engine.status()["pages_used"] == 0, "freed before the last event was sent"
@@ -277,11 +294,13 @@ def test_cancelling_frees_the_pages_before_the_next_step(engine: Engine):
     request.cancel()  # a second time, and after the end, it does nothing
 
 
-def test_a_waiting_request_can_be_cancelled(folder: Path):
+def test_a_waiting_request_can_be_cancelled(folder: Path, monkeypatch: pytest.MonkeyPatch):
     engine = load(folder, max_running=1)
+    go_on = holding_after_the_first_token(engine, monkeypatch)
     running = engine.submit(prompt(10), params(max_new_tokens=400), NO_EOS)
     waiting = engine.submit(prompt(10), params(), NO_EOS)
     waiting.cancel()
+    go_on.set()
     assert outcome(waiting)[1].reason == "cancelled"
     running.cancel()
     outcome(running)
