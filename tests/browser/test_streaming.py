@@ -219,7 +219,7 @@ def distance_to_end(page):
 
 
 def test_a_server_that_dies_in_mid_reply_is_announced_and_all_is_there_again(chromium, tmp_path):
-    server = Server(tmp_path, "--delay", "0.05")
+    server = Server(tmp_path, "--delay", "0.2")  # 80 s altogether
     context = chromium.new_context(base_url=server.url)
     page = context.new_page()
     try:
