@@ -23,6 +23,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", choices=("gptq", "round"), default=work.method,
                         help="gptq makes good each rounding error in the weights still to come; "
                              "round takes the nearest code (default: %(default)s)")
+    parser.add_argument("--awq", action="store_true",
+                        help="scale inputs so that large ones meet less rounding, where that can be folded "
+                             "into norms and other weights")
     parser.add_argument("--act-order", action="store_true", help="quantize the largest inputs first")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--sym", dest="symmetric", action="store_true", default=grid.symmetric,
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         options = QuantizeOptions(
             grid=grid, method=arguments.method, calibration=arguments.calibration, samples=arguments.samples,
             seq_len=arguments.seq_len, threads=arguments.threads,
-            correction=arguments.correction, overwrite=arguments.overwrite,
+            correction=arguments.correction, awq=arguments.awq, overwrite=arguments.overwrite,
             shard_bytes=int(arguments.shard_size * 1e9))
         quantize_folder(arguments.source, arguments.target, options)
     except (ValueError, OSError) as error:

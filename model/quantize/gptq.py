@@ -48,6 +48,9 @@ class GridOptions:
         if not 0 < self.damping < 1:
             raise ValueError(f"damping is {self.damping}; expected a share between 0 and 1")
 
+    def with_bits(self, bits: int) -> GridOptions:
+        return replace(self, bits=bits)
+
 
 def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> CodedMatrix:
     """Quantize with error propagation.
@@ -69,7 +72,7 @@ class Inputs:
 
     def quantize(self, weight: Tensor, bits: int) -> CodedMatrix:
         """weight float32 [out, in]"""
-        options, order = replace(self.options, bits=bits), self.order
+        options, order = self.options.with_bits(bits), self.order
         work = weight.t().float()[order]  # [in, out], changed as errors are passed on
         result = _Result(weight.shape, options)
         for group, first, last in self.groups:
@@ -270,14 +273,16 @@ def round_to_grid(rows: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tenso
 
 def output_error(weight: Tensor, quantized: Tensor, hessian: Tensor) -> float:
     """Relative error of the outputs: |X (W - Q)^T| / |X W^T|. Both weights [out, in]."""
-    lost = sum(_energy(weight[rows] - quantized[rows], hessian) for rows in _row_blocks(len(weight)))
-    whole = sum(_energy(weight[rows].float(), hessian) for rows in _row_blocks(len(weight)))
-    return math.sqrt(lost / max(whole, 1e-30))
+    return math.sqrt(energy(weight - quantized, hessian) / max(energy(weight, hessian), 1e-30))
 
 
-def _energy(matrix: Tensor, hessian: Tensor) -> float:
-    """|X M^T|^2"""
-    return max(0.0, float(((matrix @ hessian) * matrix).sum(dtype=torch.float64)))
+def energy(matrix: Tensor, hessian: Tensor) -> float:
+    """|X M^T|^2, float32 [out, in] and [in, in]; some rows at a time."""
+    total = 0.0
+    for rows in _row_blocks(len(matrix)):
+        part = matrix[rows].float()
+        total += max(0.0, float(((part @ hessian) * part).sum(dtype=torch.float64)))
+    return total
 
 
 def _row_blocks(rows: int) -> list[slice]:

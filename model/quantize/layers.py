@@ -23,6 +23,7 @@ from model.quantize.calibration import Batch
 from model.quantize.decoder import Branch, Linears, layer_scale, load_branches
 from model.quantize.gptq import GridOptions, Inputs, output_error, quantize_round
 from model.quantize.packing import CodedMatrix, check_packable
+from model.quantize.scaling import Fold, find_scales, fold_before, fold_between
 from model.quantize.source import Source
 from model.quantize.states import States
 
@@ -39,6 +40,7 @@ class QuantizedLayer:
 
     index: int
     matrices: dict[str, CodedMatrix] = field(default_factory=dict)
+    changed: dict[str, Tensor] = field(default_factory=dict)  # other tensors: scales were folded in
     errors: dict[str, float] = field(default_factory=dict)  # relative error of the outputs, by linear
     seconds: float = 0.0
 
@@ -72,26 +74,33 @@ def quantize_layers_round(source: Source, options: GridOptions, first: int = 0) 
         yield result
 
 
+@dataclass(frozen=True)
+class Way:
+    """How codes are found on the calibration text."""
+
+    makes_good: bool = True   # GPTQ: each column's error by the columns to come; else the nearest codes
+    correction: float = 0.5   # how far a matrix is led towards the float model's outputs before, 0 to 1
+    scales: bool = False      # AWQ: inputs are scaled, where the scales can be folded in
+
+
 class Walk:
     """The calibration text's way through the layers, quantized as it goes."""
 
     def __init__(self, source: Source, batches: list[Batch], folder: Path, options: GridOptions,
-                 correction: float) -> None:
+                 way: Way) -> None:
         """
         batches     the calibration text
         folder      where hidden states lie
-        correction  how far each matrix is led towards the float model's outputs before it is quantized,
-                    0 to 1
         """
         self.source, self.batches, self.folder = source, batches, folder
-        self.options, self.correction = options, correction
+        self.options, self.way = options, way
         self._length = max(batch.token_ids.shape[1] for batch in batches)
 
     def layers(self, first: int = 0, tick: Tick = lambda: None) -> Iterator[QuantizedLayer]:
         """Each layer as it is done, from `first` on, before which another walk has been here."""
         if first == 0:
             self._at("0", QUANTIZED).write(self.source.embedded(batch.token_ids) for batch in self.batches)
-            if self.correction:
+            if self.way.correction:
                 self._at("0", ORIGINAL).write(self._at("0", QUANTIZED).read(i)
                                               for i in range(len(self.batches)))
         for index in range(first, self.source.config.spec.num_layers):
@@ -107,7 +116,7 @@ class Walk:
         return States(self.folder / f"{place}.{kind}", self.batches, self.source.config.spec.hidden_size)
 
     def _streams(self, place: str) -> dict[str, States]:
-        kinds = (QUANTIZED, ORIGINAL) if self.correction else (QUANTIZED,)
+        kinds = (QUANTIZED, ORIGINAL) if self.way.correction else (QUANTIZED,)
         return {kind: self._at(place, kind) for kind in kinds}
 
     def _layer(self, index: int, tick: Tick) -> QuantizedLayer:
@@ -119,6 +128,10 @@ class Walk:
             branch = next(branches)
             reads = start if config.spec.layers[index].parallel else now
             step = _BranchPass(self, branch, reads, now, result)
+            if self.way.scales:
+                step.scale(branch.first, fold_before(branch, config.spec.layers[index], config.names,
+                                                     self.source.reader))
+                step.scale(branch.last, fold_between(branch, self.source.reader))
             step.quantize(branch.first)
             step.quantize(branch.last)
             now = step.finish(self._streams(place), factor)
@@ -145,23 +158,40 @@ class _BranchPass:
         return {name: self.result.matrices[name].dequantize() for name in original
                 if name in self.result.matrices}
 
-    def quantize(self, linears: Linears) -> None:
-        options = self.walk.options
-        sums = self._sums(linears)
-        inputs = Inputs(sums.hessian, options)
+    def scale(self, linears: Linears, fold: Fold | None) -> None:
+        """Have the inputs divided by scales and the weights multiplied, where that helps."""
+        if fold is None:
+            return
+        sums, options = self._sums(linears, ORIGINAL, has_missing=False), self.walk.options
+        bits = dict.fromkeys(linears.weights, options.bits)
+        scales, changed = fold.apply(find_scales(linears, fold, sums.sizes, sums.hessian, options, bits))
         for name, weight in linears.weights.items():
-            wanted = weight.float()
-            if self.walk.correction:
-                wanted = wanted + self.walk.correction * inputs.solve(sums.missing.pop(name))
-            matrix = inputs.quantize(wanted, options.bits)
+            linears.weights[name] = weight.float() * fold.expand(scales)
+        self.result.changed |= changed
+
+    def quantize(self, linears: Linears) -> None:
+        options, way = self.walk.options, self.walk.way
+        sums = self._sums(linears, QUANTIZED, has_missing=bool(way.correction))
+        inputs = Inputs(sums.hessian, options) if way.makes_good else None
+        for name, weight in linears.weights.items():
+            if inputs is None:
+                matrix = quantize_round(weight.float(), options)
+            else:
+                wanted = weight.float()
+                if way.correction:
+                    wanted = wanted + way.correction * inputs.solve(sums.missing.pop(name))
+                matrix = inputs.quantize(wanted, options.bits)
             self.result.matrices[name] = matrix
             self.result.errors[name] = output_error(weight, matrix.dequantize(), sums.hessian)
 
-    def _sums(self, linears: Linears) -> _Sums:
-        """Over the calibration text."""
-        branch, sums = self.branch, _Sums(linears, bool(self.walk.correction))
+    def _sums(self, linears: Linears, of: str, has_missing: bool) -> _Sums:
+        """Over the calibration text, of the hidden states that the quantized model has; within the branch
+        with the weights of one of the two."""
+        branch, sums = self.branch, _Sums(linears, has_missing)
         is_last = linears is branch.last
-        weights = {kind: self._weights(kind) for kind in self.reads}
+        weights = {QUANTIZED: self._weights(of)}
+        if has_missing:
+            weights[ORIGINAL] = self._weights(ORIGINAL)
 
         def read(kind: str, index: int) -> Tensor:
             x = self.reads[kind].read(index)
@@ -170,7 +200,7 @@ class _BranchPass:
         for index, batch in enumerate(self.walk.batches):
             x = read(QUANTIZED, index)[batch.is_text]
             sums.add(x)
-            if self.walk.correction:
+            if has_missing:
                 # What joins the hidden state can also make up for the difference that is there already.
                 lacking = self._difference(index)[batch.is_text] if is_last and branch.after is None else None
                 sums.add_missing(x, read(ORIGINAL, index)[batch.is_text], lacking)
@@ -197,12 +227,14 @@ class _Sums:
         k = linears.group.k
         self.linears, self.count = linears, 0
         self.hessian = torch.zeros(k, k)  # of x x^T
+        self.sizes = torch.zeros(k)       # of the magnitudes of x
         self.missing = {name: torch.zeros(k, n) for name, n in linears.group.modules.items()} \
             if has_missing else {}        # of x (output in the float model - W x)^T
 
     def add(self, x: Tensor) -> None:
         """x float32 [tokens, in]"""
         self.hessian.addmm_(x.t(), x)
+        self.sizes += x.abs().sum(0)
         self.count += len(x)
 
     def add_missing(self, x: Tensor, wanted: Tensor, lacking: Tensor | None) -> None:
@@ -212,5 +244,5 @@ class _Sums:
             self.missing[name].addmm_(x.t(), more if lacking is None else more + lacking)
 
     def average(self) -> None:
-        for total in (self.hessian, *self.missing.values()):
+        for total in (self.hessian, self.sizes, *self.missing.values()):
             total /= self.count

@@ -17,7 +17,7 @@ from model.model_config import ModelConfig
 from model.quantize.calibration import Batch, make_batches, tokenize_documents
 from model.quantize.decoder import longest_piece
 from model.quantize.gptq import GridOptions
-from model.quantize.layers import Walk, check_sizes, quantize_layers_round
+from model.quantize.layers import Walk, Way, check_sizes, quantize_layers_round
 from model.quantize.progress import ProgressBar
 from model.quantize.source import Source, open_source
 from model.quantize.work import Records, Work
@@ -41,6 +41,7 @@ class QuantizeOptions:
     samples: int = 64                # times seq_len: how many tokens of it are read
     seq_len: int = 512               # tokens of a document that are read in one piece
     correction: float = 0.5          # share of the earlier layers' errors that is made good
+    awq: bool = False                # scale inputs, where the scales can be folded in
     threads: int | None = None
     shard_bytes: int = 4_000_000_000
     overwrite: bool = False
@@ -58,6 +59,10 @@ class QuantizeOptions:
             raise ValueError(f"threads is {self.threads}; expected 1 to 1024")
         if self.method == "round" and self.grid.act_order:
             raise ValueError("act-order is an order of GPTQ's error propagation; rounding has none")
+
+    @property
+    def needs_text(self) -> bool:
+        return self.method == "gptq" or self.awq
 
 
 def _print(line: str) -> None:
@@ -85,7 +90,7 @@ def quantize_folder(folder: Path, target: Path, options: QuantizeOptions,
     check_sizes(source.config, options.grid.bits)
     check_target(target, options.overwrite)
     progress(_title(source.config, options))
-    batches = read_batches(source, options, progress) if options.method == "gptq" else []
+    batches = read_batches(source, options, progress) if options.needs_text else []
     work = Work(target, _settings(source, options, batches))
     try:
         records = work.walk("layers")
@@ -111,15 +116,17 @@ def _quantize_layers(source: Source, batches: list[Batch], options: QuantizeOpti
     if done:
         progress(f"{done} of {total} layers are done already")
     with ProgressBar("layers", 2 * total, 2 * done) as bar:
-        if options.method == "round":
+        if not options.needs_text:
             layers = quantize_layers_round(source, options.grid, done)
         else:
-            walk = Walk(source, batches, records.states, options.grid, options.correction)
-            layers = walk.layers(done, bar.step)
+            makes_good = options.method == "gptq"
+            way = Way(makes_good, options.correction if makes_good else 0.0, options.awq)
+            layers = Walk(source, batches, records.states, options.grid, way).layers(done, bar.step)
         for layer in layers:
             tensors = {f"{name}.{part}": tensor for name, matrix in layer.matrices.items()
                        for part, tensor in matrix.packed().items()}
-            records.add(layer.index, {"errors": layer.errors, "seconds": round(layer.seconds, 2)}, tensors)
+            records.add(layer.index, {"errors": layer.errors, "seconds": round(layer.seconds, 2)},
+                        tensors | layer.changed)
             bar.clear()
             errors = "".join(f"  {_short(name)} {error:.2%}" for name, error in layer.errors.items())
             progress(f"layer {layer.index + 1}/{total}{errors}  {layer.seconds:.1f} s")
@@ -139,13 +146,13 @@ def _settings(source: Source, options: QuantizeOptions, batches: list[Batch]) ->
     return {"source": str(source.folder.resolve()),
             "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
             **asdict(options.grid), "method": options.method, "correction": options.correction,
-            "text": text.hexdigest()}
+            "awq": options.awq, "text": text.hexdigest()}
 
 
 def _section(options: QuantizeOptions) -> dict[str, Any]:
     return quantization_config(options.grid, {"quantizer": ["parlor:1"], "method": options.method,
                                               "scale_search": options.grid.search,
-                                              "correction": options.correction})
+                                              "correction": options.correction, "awq": options.awq})
 
 
 def _title(config: ModelConfig, options: QuantizeOptions) -> str:
@@ -155,7 +162,7 @@ def _title(config: ModelConfig, options: QuantizeOptions) -> str:
     inner = spec.layers[0].mlp.intermediate_size
     return (f"{config.name}: {spec.num_layers} layers of {spec.hidden_size} x {inner} "
             f"-> {grid.bits} bits, {group}, {'symmetric' if grid.symmetric else 'asymmetric'}"
-            f"{', act-order' if grid.act_order else ''}, {options.method}")
+            f"{', act-order' if grid.act_order else ''}, {options.method}{' with AWQ' * options.awq}")
 
 
 def read_batches(source: Source, options: QuantizeOptions, progress: Progress) -> list[Batch]:

@@ -13,7 +13,7 @@ from model.quantize import QuantizeOptions, quantize_folder, run
 from model.quantize.__main__ import main
 from model.quantize.calibration import make_batches, tokenize_documents
 from model.quantize.gptq import GridOptions
-from model.quantize.layers import Walk
+from model.quantize.layers import Walk, Way
 from model.quantize.progress import ProgressBar
 from model.quantize.source import open_source
 from tests.helpers.family_models import write_family
@@ -142,7 +142,7 @@ def test_what_fills_up_a_batch_changes_nothing(source, text_file, tmp_path, monk
             assert (len(batches) == 1) == (at_once == 4096)
             folder = tmp_path / str(at_once)
             folder.mkdir()
-            results.append(list(Walk(opened, batches, folder, GridOptions(), 0.5).layers()))
+            results.append(list(Walk(opened, batches, folder, GridOptions(), Way()).layers()))
     for one, other in zip(*results, strict=True):
         assert one.errors == pytest.approx(other.errors, rel=0.01)
 

@@ -59,33 +59,68 @@ def tensors_of(folder):
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
+def dequantized_logits(model, before, tensors, ids):
+    """Of transformers' model with the weights that the test's own reader finds; whatever else is in the file,
+    too."""
+    parameters = dict(model.named_parameters())
+    for name in before:
+        module = name.removesuffix(".weight")
+        if module + ".qweight" in tensors:
+            parameters[name].data = dequantize_by_description(tensors, module, 4)
+        elif name in parameters:
+            parameters[name].data = tensors[name].float()
+    return model(input_ids=ids, use_cache=False).logits[0]
+
+
+def quantized(folder, target, text_file, **options):
+    options = QuantizeOptions(GridOptions(group_size=32), calibration=text_file, samples=8, seq_len=64,
+                              **options)
+    quantize_folder(folder, target, options, progress=lambda line: None)
+    return tensors_of(target)
+
+
+def engine_logits(folder, ids):
+    engine = load(folder, exact=True, cache="fp32")
+    try:
+        return engine.logits(ids[0].tolist())
+    finally:
+        engine.close()
+
+
+def family_and_ids(folder, variant, text_file):
+    """A model in float32, its folder with a tokenizer, and 100 tokens of the text."""
+    model = write_family(folder, variant, vocab_size=300)
+    (folder / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
+    documents = tokenize_documents(text_file.read_text(encoding="utf-8"), load_tokenizer(open_source(folder)))
+    return model, torch.tensor([documents[5][:100]])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("variant", DENSE)
 def test_a_quantized_model_computes_what_its_file_holds(tmp_path, variant, text_file):
-    """The engine's logits are those of transformers with the weights that the test's own reader finds, and
-    nearer to the float model's than after rounding. Whatever was no linear is as it was."""
-    model = write_family(tmp_path / "in", variant, vocab_size=300)
-    (tmp_path / "in" / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
-    source = open_source(tmp_path / "in")
-    document = tokenize_documents(text_file.read_text(encoding="utf-8"), load_tokenizer(source))[5]
-    ids = torch.tensor([document[:100]])
+    """The engine's logits are those of transformers with the file's weights, and nearer to the float model's
+    than after rounding. Whatever was no linear is as it was."""
+    model, ids = family_and_ids(tmp_path / "in", variant, text_file)
     original = model(input_ids=ids, use_cache=False).logits[0]
-    errors = []
-    for method in ("round", "gptq"):
-        options = QuantizeOptions(GridOptions(group_size=32), method, text_file, samples=8, seq_len=64)
-        quantize_folder(tmp_path / "in", tmp_path / method, options, progress=lambda line: None)
-        engine = load(tmp_path / method, exact=True, cache="fp32")
-        got = engine.logits(ids[0].tolist())
-        engine.close()
-        errors.append(float((got - original).norm() / original.norm()))
-    before, tensors = tensors_of(tmp_path / "in"), tensors_of(tmp_path / "gptq")
-    weights = {name: dequantize_by_description(tensors, name.removesuffix(".weight"), 4)
-               for name in before if name.removesuffix(".weight") + ".qweight" in tensors}
-    for name in before.keys() - weights.keys():
+    quantized(tmp_path / "in", tmp_path / "round", text_file, method="round")
+    tensors = quantized(tmp_path / "in", tmp_path / "gptq", text_file)
+    before, got = tensors_of(tmp_path / "in"), engine_logits(tmp_path / "gptq", ids)
+    for name in before.keys() & tensors.keys():
         assert torch.equal(tensors[name], before[name])
-    parameters = dict(model.named_parameters())
-    for name, weight in weights.items():
-        parameters[name].data = weight
-    want = model(input_ids=ids, use_cache=False).logits[0]
+    want = dequantized_logits(model, before, tensors, ids)
     assert float((got - want).abs().max() / want.abs().max()) < 1e-4
-    assert errors[1] < errors[0]
+    rounded = engine_logits(tmp_path / "round", ids)
+    assert float((got - original).norm()) < float((rounded - original).norm())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["qwen 2 windows", "gemma 2", "phi 3", "gpt-neox", "cohere", "olmo 2"])
+def test_a_model_with_scaled_inputs_computes_what_its_file_holds(tmp_path, variant, text_file):
+    """Norms and biases in the file are others then."""
+    model, ids = family_and_ids(tmp_path / "in", variant, text_file)
+    original = model(input_ids=ids, use_cache=False).logits[0]
+    tensors = quantized(tmp_path / "in", tmp_path / "awq", text_file, awq=True)
+    got = engine_logits(tmp_path / "awq", ids)
+    want = dequantized_logits(model, tensors_of(tmp_path / "in"), tensors, ids)
+    assert float((got - want).abs().max() / want.abs().max()) < 1e-4
+    assert float((got - original).norm() / original.norm()) < 0.5
