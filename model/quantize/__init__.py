@@ -3,6 +3,7 @@
 Importing this package is cheap; torch is loaded by the work itself.
 """
 
-from model.quantize.run import QuantizeOptions, quantize_folder
+from model.quantize.run import quantize_folder
+from model.quantize.settings import QuantizeOptions
 
 __all__ = ["QuantizeOptions", "quantize_folder"]

@@ -17,7 +17,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("source", type=path_option,
                         help="folder of a bf16, fp16 or fp32 model of attention and mlps (safetensors)")
     parser.add_argument("target", type=path_option, help="folder to write")
-    parser.add_argument("--bits", type=int, choices=SUPPORTED_BITS, default=grid.bits)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--bits", type=int, choices=SUPPORTED_BITS, default=grid.bits)
+    size.add_argument("--target-size", type=float, metavar="GB",
+                      help="of all tensors: each linear gets 2, 3, 4 or 8 bits, where they save most error "
+                           "for a byte, by measurement")
+    size.add_argument("--bits-per-weight", type=float, metavar="BITS",
+                      help="the same for a mean of what is quantized, scales and zero points included")
     parser.add_argument("--group-size", type=int, default=grid.group_size,
                         help="inputs that share a scale; -1 is the whole column (default: %(default)s)")
     parser.add_argument("--method", choices=("gptq", "round"), default=work.method,
@@ -61,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         options = QuantizeOptions(
             grid=grid, method=arguments.method, calibration=arguments.calibration, samples=arguments.samples,
             seq_len=arguments.seq_len, threads=arguments.threads,
-            correction=arguments.correction, awq=arguments.awq, overwrite=arguments.overwrite,
+            correction=arguments.correction, awq=arguments.awq, bits_per_weight=arguments.bits_per_weight,
+            target_bytes=None if arguments.target_size is None else int(arguments.target_size * 1e9),
+            overwrite=arguments.overwrite,
             shard_bytes=int(arguments.shard_size * 1e9))
         quantize_folder(arguments.source, arguments.target, options)
     except (ValueError, OSError) as error:

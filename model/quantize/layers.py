@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from model.model_config import ModelConfig
@@ -26,6 +25,7 @@ from model.quantize.packing import CodedMatrix, check_packable
 from model.quantize.scaling import Fold, find_scales, fold_before, fold_between
 from model.quantize.source import Source
 from model.quantize.states import States
+from model.quantize.sums import Sums
 
 QUANTIZED, ORIGINAL = "quantized", "original"
 """The two models whose hidden states are followed."""
@@ -86,14 +86,15 @@ class Way:
 class Walk:
     """The calibration text's way through the layers, quantized as it goes."""
 
-    def __init__(self, source: Source, batches: list[Batch], folder: Path, options: GridOptions,
-                 way: Way) -> None:
+    def __init__(self, source: Source, batches: list[Batch], folder: Path, options: GridOptions, way: Way,
+                 bits: Mapping[str, int] | None = None) -> None:
         """
         batches     the calibration text
         folder      where hidden states lie
+        bits        of linears that have others than `options` says
         """
         self.source, self.batches, self.folder = source, batches, folder
-        self.options, self.way = options, way
+        self.options, self.way, self.bits = options, way, bits or {}
         self._length = max(batch.token_ids.shape[1] for batch in batches)
 
     def layers(self, first: int = 0, tick: Tick = lambda: None) -> Iterator[QuantizedLayer]:
@@ -163,7 +164,7 @@ class _BranchPass:
         if fold is None:
             return
         sums, options = self._sums(linears, ORIGINAL, has_missing=False), self.walk.options
-        bits = dict.fromkeys(linears.weights, options.bits)
+        bits = {name: self.walk.bits.get(name, options.bits) for name in linears.weights}
         scales, changed = fold.apply(find_scales(linears, fold, sums.sizes, sums.hessian, options, bits))
         for name, weight in linears.weights.items():
             linears.weights[name] = weight.float() * fold.expand(scales)
@@ -174,20 +175,21 @@ class _BranchPass:
         sums = self._sums(linears, QUANTIZED, has_missing=bool(way.correction))
         inputs = Inputs(sums.hessian, options) if way.makes_good else None
         for name, weight in linears.weights.items():
+            bits = self.walk.bits.get(name, options.bits)
             if inputs is None:
-                matrix = quantize_round(weight.float(), options)
+                matrix = quantize_round(weight.float(), options.with_bits(bits))
             else:
                 wanted = weight.float()
                 if way.correction:
                     wanted = wanted + way.correction * inputs.solve(sums.missing.pop(name))
-                matrix = inputs.quantize(wanted, options.bits)
+                matrix = inputs.quantize(wanted, bits)
             self.result.matrices[name] = matrix
             self.result.errors[name] = output_error(weight, matrix.dequantize(), sums.hessian)
 
-    def _sums(self, linears: Linears, of: str, has_missing: bool) -> _Sums:
+    def _sums(self, linears: Linears, of: str, has_missing: bool) -> Sums:
         """Over the calibration text, of the hidden states that the quantized model has; within the branch
         with the weights of one of the two."""
-        branch, sums = self.branch, _Sums(linears, has_missing)
+        branch, sums = self.branch, Sums(linears, has_missing)
         is_last = linears is branch.last
         weights = {QUANTIZED: self._weights(of)}
         if has_missing:
@@ -218,31 +220,3 @@ class _BranchPass:
             states.write((self.adds_to[kind].read(i) + self.branch.adds(self.reads[kind].read(i), weights))
                          * factor for i in range(len(self.walk.batches)))
         return after
-
-
-class _Sums:
-    """What is averaged over calibration tokens for matrices W [out, in]; x: the quantized model's input."""
-
-    def __init__(self, linears: Linears, has_missing: bool) -> None:
-        k = linears.group.k
-        self.linears, self.count = linears, 0
-        self.hessian = torch.zeros(k, k)  # of x x^T
-        self.sizes = torch.zeros(k)       # of the magnitudes of x
-        self.missing = {name: torch.zeros(k, n) for name, n in linears.group.modules.items()} \
-            if has_missing else {}        # of x (output in the float model - W x)^T
-
-    def add(self, x: Tensor) -> None:
-        """x float32 [tokens, in]"""
-        self.hessian.addmm_(x.t(), x)
-        self.sizes += x.abs().sum(0)
-        self.count += len(x)
-
-    def add_missing(self, x: Tensor, wanted: Tensor, lacking: Tensor | None) -> None:
-        """x and wanted (the float model's input) [tokens, in]; lacking: further output [tokens, out]"""
-        for name, weight in self.linears.weights.items():
-            more = (wanted - x) @ weight.float().t()
-            self.missing[name].addmm_(x.t(), more if lacking is None else more + lacking)
-
-    def average(self) -> None:
-        for total in (self.hessian, self.sizes, *self.missing.values()):
-            total /= self.count

@@ -61,6 +61,15 @@ def check_packable(in_features: int, out_features: int, bits: int) -> None:
                              f"the GPTQ format needs a multiple of {multiple_for(bits)}")
 
 
+def is_packable(in_features: int, out_features: int, bits: int) -> bool:
+    return in_features * bits % WORD_BITS == 0 and out_features * bits % WORD_BITS == 0
+
+
+def packed_bytes(in_features: int, out_features: int, bits: int, groups: int) -> int:
+    """Of the four tensors together."""
+    return (in_features + groups) * out_features * bits // 8 + 2 * groups * out_features + 4 * in_features
+
+
 def multiple_for(bits: int) -> int:
     """How many codes fill a whole number of words: 4 bits 8, 3 bits 32."""
     return next(count for count in (4, 8, 16, 32) if count * bits % WORD_BITS == 0)

@@ -8,8 +8,10 @@ are copied from file to file.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +87,17 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def quantization_config(options: GridOptions, meta: dict[str, Any]) -> dict[str, Any]:
-    """The section of config.json, and the whole of quantize_config.json, in gptqmodel's words."""
+def quantization_config(options: GridOptions, bits: Mapping[str, int],
+                        meta: dict[str, Any]) -> dict[str, Any]:
+    """The section of config.json, and the whole of quantize_config.json, in gptqmodel's words.
+
+    bits  of linears, where they are not all alike; `dynamic` has those that differ from most
+    """
+    usual = Counter(bits.values()).most_common(1)[0][0] if bits else options.bits
+    dynamic = {rf"+:^{re.escape(name)}$": {"bits": own} for name, own in bits.items() if own != usual}
     return {
         "quant_method": "gptq", "checkpoint_format": "gptq", "pack_dtype": "int32",
-        "bits": options.bits, "group_size": options.group_size, "sym": options.symmetric,
+        "bits": usual, "group_size": options.group_size, "sym": options.symmetric,
         "desc_act": options.act_order, "damp_percent": options.damping, "true_sequential": True,
-        "lm_head": False, "meta": meta,
+        "lm_head": False, **({"dynamic": dynamic} if dynamic else {}), "meta": meta,
     }

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.files import ModelLoadError
-from model.quantize import QuantizeOptions, quantize_folder, run
+from model.quantize import QuantizeOptions, quantize_folder
 from model.quantize.__main__ import main
 from model.quantize.calibration import make_batches, tokenize_documents
 from model.quantize.gptq import GridOptions
 from model.quantize.layers import Walk, Way
 from model.quantize.progress import ProgressBar
 from model.quantize.source import open_source
+from model.quantize.text import load_tokenizer, read_batches
 from tests.helpers.family_models import write_family
 from tests.helpers.gptq_description import dequantize_by_description
 from tests.helpers.quantizable_models import HIDDEN, INNER, LAYERS, make_llama, write_text
@@ -24,7 +25,7 @@ from tests.helpers.quantizable_models import HIDDEN, INNER, LAYERS, make_llama, 
 
 
 def test_each_bos_of_a_text_begins_a_document(source):
-    tokenizer = run.load_tokenizer(open_source(source))
+    tokenizer = load_tokenizer(open_source(source))
     one, two = tokenizer.encode("Hi", add_bos=False), tokenizer.encode("you\nthere", add_bos=False)
     assert tokenize_documents("<s>Hi</s>\n\n<s>you\nthere\n", tokenizer) == [[1, *one, 2], [1, *two]]
     assert tokenize_documents("you\nthere", tokenizer) == [[1, *two]]
@@ -100,7 +101,7 @@ def logits(model, ids):
 
 @pytest.fixture(scope="module")
 def test_ids(source, text_file):
-    tokenizer = run.load_tokenizer(open_source(source))
+    tokenizer = load_tokenizer(open_source(source))
     documents = tokenize_documents(text_file.read_text(encoding="utf-8"), tokenizer)
     return torch.tensor([document[:200] for document in documents[:2]])
 
@@ -138,7 +139,7 @@ def test_what_fills_up_a_batch_changes_nothing(source, text_file, tmp_path, monk
     with torch.inference_mode():
         for at_once in (4096, 1):
             monkeypatch.setattr("model.quantize.calibration.TOKENS_AT_ONCE", at_once)
-            batches = run.read_batches(opened, options, lambda line: None)
+            batches = read_batches(opened, options, lambda line: None)
             assert (len(batches) == 1) == (at_once == 4096)
             folder = tmp_path / str(at_once)
             folder.mkdir()

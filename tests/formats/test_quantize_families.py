@@ -13,8 +13,8 @@ from model.quantize import QuantizeOptions, quantize_folder
 from model.quantize.calibration import tokenize_documents
 from model.quantize.decoder import layer_scale, load_branches, normed
 from model.quantize.gptq import GridOptions
-from model.quantize.run import load_tokenizer
 from model.quantize.source import open_source
+from model.quantize.text import load_tokenizer
 from tests.helpers.family_models import write_family
 from tests.helpers.gptq_description import dequantize_by_description
 from tests.helpers.quantizable_models import byte_tokenizer, write_text
@@ -59,14 +59,14 @@ def tensors_of(folder):
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
-def dequantized_logits(model, before, tensors, ids):
+def dequantized_logits(model, before, tensors, ids, bits=None):
     """Of transformers' model with the weights that the test's own reader finds; whatever else is in the file,
-    too."""
+    too. `bits` by module: not 4."""
     parameters = dict(model.named_parameters())
     for name in before:
         module = name.removesuffix(".weight")
         if module + ".qweight" in tensors:
-            parameters[name].data = dequantize_by_description(tensors, module, 4)
+            parameters[name].data = dequantize_by_description(tensors, module, bits[module] if bits else 4)
         elif name in parameters:
             parameters[name].data = tensors[name].float()
     return model(input_ids=ids, use_cache=False).logits[0]
@@ -87,9 +87,9 @@ def engine_logits(folder, ids):
         engine.close()
 
 
-def family_and_ids(folder, variant, text_file):
+def family_and_ids(folder, variant, text_file, **changes):
     """A model in float32, its folder with a tokenizer, and 100 tokens of the text."""
-    model = write_family(folder, variant, vocab_size=300)
+    model = write_family(folder, variant, vocab_size=300, **changes)
     (folder / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
     documents = tokenize_documents(text_file.read_text(encoding="utf-8"), load_tokenizer(open_source(folder)))
     return model, torch.tensor([documents[5][:100]])
