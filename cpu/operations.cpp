@@ -134,6 +134,37 @@ extern "C" int xielu_rows(const float* x, int64_t x_stride, float* out, int64_t 
     return PARLOR_OK;
 }
 
+extern "C" int cut_rows(float* x, int64_t x_stride, float deviations, int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < size) return PARLOR_ERROR_SIZE;
+    if (!aligned(x)) return PARLOR_ERROR_POINTER;
+    PARLOR_PICK(cut)({x, x_stride, deviations, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int match_rows(float* x, int64_t x_stride, const float* like, int64_t like_stride, float eps,
+                          int64_t num_rows, int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, size) || x_stride < size || like_stride < size) return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(like)) return PARLOR_ERROR_POINTER;
+    if (!(eps > 0)) return PARLOR_ERROR_VALUE;
+    PARLOR_PICK(match)({x, x_stride, like, like_stride, eps, num_rows, size});
+    return PARLOR_OK;
+}
+
+extern "C" int mix_rows(const float* x, int64_t x_stride, const float* shares, int64_t shares_stride, float* out,
+                        int64_t out_stride, int add, int64_t num_rows, int64_t num_inputs, int64_t num_outputs,
+                        int64_t size, void*) {
+    if (num_rows == 0) return PARLOR_OK;
+    if (!all_positive(num_rows, num_inputs, num_outputs, size) || x_stride < num_inputs * size ||
+        shares_stride < num_outputs * num_inputs || out_stride < num_outputs * size)
+        return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned(shares) || !aligned(out)) return PARLOR_ERROR_POINTER;
+    PARLOR_PICK(mix)({x, x_stride, shares, shares_stride, out, out_stride, add != 0, num_rows, num_inputs, num_outputs,
+                      size});
+    return PARLOR_OK;
+}
+
 extern "C" int cap_rows(float* x, int64_t x_stride, float scale, float cap_value, int64_t num_rows, int64_t size, void*) {
     if (num_rows == 0) return PARLOR_OK;
     if (!all_positive(num_rows, size) || x_stride < size) return PARLOR_ERROR_SIZE;

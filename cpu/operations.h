@@ -72,6 +72,33 @@ struct XieluArgs {
     int64_t num_rows, size;
 };
 
+struct CutArgs {
+    float* x;  // [num_rows, size]
+    int64_t x_stride;
+    float deviations;
+    int64_t num_rows, size;
+};
+
+struct MatchArgs {
+    float* x;  // [num_rows, size]
+    int64_t x_stride;
+    const float* like;  // [num_rows, size]
+    int64_t like_stride;
+    float eps;
+    int64_t num_rows, size;
+};
+
+struct MixArgs {
+    const float* x;  // [num_rows, num_inputs * size]
+    int64_t x_stride;
+    const float* shares;  // [num_rows, num_outputs * num_inputs]
+    int64_t shares_stride;
+    float* out;  // [num_rows, num_outputs * size]
+    int64_t out_stride;
+    bool add;
+    int64_t num_rows, num_inputs, num_outputs, size;
+};
+
 struct CapArgs {
     float* x;  // [num_rows, size]
     int64_t x_stride;
@@ -134,6 +161,9 @@ PARLOR_DECLARE(void, normalize, const parlor::NormArgs&)
 PARLOR_DECLARE(void, activate_rows, const parlor::ActivationArgs&)
 PARLOR_DECLARE(void, softplus, const parlor::SoftplusArgs&)
 PARLOR_DECLARE(void, xielu, const parlor::XieluArgs&)
+PARLOR_DECLARE(void, cut, const parlor::CutArgs&)
+PARLOR_DECLARE(void, match, const parlor::MatchArgs&)
+PARLOR_DECLARE(void, mix, const parlor::MixArgs&)
 PARLOR_DECLARE(void, cap, const parlor::CapArgs&)
 PARLOR_DECLARE(void, combine_rows, const parlor::CombineArgs&)
 PARLOR_DECLARE(void, rotate_rows, const parlor::RotateArgs&)

@@ -184,6 +184,60 @@ void xielu(const XieluArgs& a) {
     });
 }
 
+void cut(const CutArgs& a) {
+    const auto itself = [](Vec v) { return v; };
+    for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            float* const x = a.x + r * a.x_stride;
+            const float count = static_cast<float>(a.size), mean = sum_of(x, a.size, itself) / count;
+            const Vec m = set1(mean);
+            const float squares = sum_of(x, a.size, [m](Vec v) { return (v - m) * (v - m); });
+            const Vec limit = set1(mean + a.deviations * std::sqrt(squares / count));
+            const auto value = [limit](Vec v) { return max(v - limit, zero()); };
+            for_lanes(a.size, [&](int64_t i) { store(x + i, value(load(x + i))); },
+                      [&](int64_t i, int64_t n) { store_n(x + i, value(load_n(x + i, n)), n); });
+        }
+    });
+}
+
+void match(const MatchArgs& a) {
+    const auto square = [](Vec v) { return v * v; };
+    for_rows(a.num_rows, a.size, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            float* const x = a.x + r * a.x_stride;
+            const float count = static_cast<float>(a.size), own = sum_of(x, a.size, square) / count;
+            const float wanted = sum_of(a.like + r * a.like_stride, a.size, square) / count;
+            const Vec factor = set1(std::sqrt(wanted / (own > a.eps ? own : a.eps)));
+            for_lanes(a.size, [&](int64_t i) { store(x + i, load(x + i) * factor); },
+                      [&](int64_t i, int64_t n) { store_n(x + i, load_n(x + i, n) * factor, n); });
+        }
+    });
+}
+
+void mix(const MixArgs& a) {
+    for_rows(a.num_rows, a.size * a.num_inputs * a.num_outputs, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+            for (int64_t o = 0; o < a.num_outputs; ++o) {
+                const float* const x = a.x + r * a.x_stride;
+                const float* const shares = a.shares + r * a.shares_stride + o * a.num_inputs;
+                float* const out = a.out + r * a.out_stride + o * a.size;
+                const auto mixed = [&](Vec sum, auto load_input) {
+                    for (int64_t j = 0; j < a.num_inputs; ++j) sum = fma(load_input(x + j * a.size), set1(shares[j]), sum);
+                    return sum;
+                };
+                for_lanes(a.size,
+                          [&](int64_t i) {
+                              store(out + i, mixed(a.add ? load(out + i) : zero(),
+                                                   [i](const float* input) { return load(input + i); }));
+                          },
+                          [&](int64_t i, int64_t n) {
+                              store_n(out + i, mixed(a.add ? load_n(out + i, n) : zero(),
+                                                     [i, n](const float* input) { return load_n(input + i, n); }), n);
+                          });
+            }
+    });
+}
+
 void cap(const CapArgs& a) {
     const Vec scale = set1(a.cap > 0 ? a.scale / a.cap : a.scale), top = set1(a.cap);
     const auto value = [&](Vec v) { return a.cap > 0 ? top * tanh(v * scale) : v * scale; };

@@ -3,6 +3,7 @@
 //   embed       out[t] = table[token_ids[t]] * scale             bytes: 2 or 4 read and 4 written a value
 //   norm_rows   a block for each group of a row                  bytes: 8 read and 4 written a value
 //   activate, gate_rows, softplus_rows, cap_rows                 bytes: 4 or 8 read and 4 written a value
+//   cut_rows, match_rows, a block for a row, and mix_rows        bytes: 8 to 12 read and 4 written a value
 //   copy_pages  page dst[i] = page src[i] in both caches         bytes: each read once and written once
 //
 // Bound by memory; the floor is those bytes over the bandwidth (2,048 rows of 4,096 halfs: 50 MB, 12 us at 4.3 TB/s),
@@ -146,6 +147,57 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
+// Grid: rows.
+__global__ void __launch_bounds__(kNormThreads)
+    cut_rows_kernel(float* x, int64_t x_stride, float deviations, int64_t size) {
+    SHARED_ARRAY(float, of_warps, kNormThreads / 32);
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    float* const row = x + blockIdx.x * x_stride;
+    float sum = 0.0f, squares = 0.0f;
+    for (int64_t i = threadIdx.x; i < size; i += kNormThreads) sum += row[i];
+    const float mean = block_sum(sum, of_warps) / static_cast<float>(size);
+    for (int64_t i = threadIdx.x; i < size; i += kNormThreads) squares += (row[i] - mean) * (row[i] - mean);
+    const float limit = mean + deviations * sqrtf(block_sum(squares, of_warps) / static_cast<float>(size));
+    for (int64_t i = threadIdx.x; i < size; i += kNormThreads) row[i] = fmaxf(row[i] - limit, 0.0f);
+}
+
+// Grid: rows.
+__global__ void __launch_bounds__(kNormThreads)
+    match_rows_kernel(float* x, int64_t x_stride, const float* __restrict__ like, int64_t like_stride, float eps,
+                      int64_t size) {
+    SHARED_ARRAY(float, of_warps, kNormThreads / 32);
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    float* const row = x + blockIdx.x * x_stride;
+    const float* const model = like + blockIdx.x * like_stride;
+    float own = 0.0f, wanted = 0.0f;
+    for (int64_t i = threadIdx.x; i < size; i += kNormThreads) {
+        own += row[i] * row[i];
+        wanted += model[i] * model[i];
+    }
+    own = block_sum(own, of_warps) / static_cast<float>(size);
+    wanted = block_sum(wanted, of_warps) / static_cast<float>(size);
+    const float factor = sqrtf(wanted / fmaxf(own, eps));
+    for (int64_t i = threadIdx.x; i < size; i += kNormThreads) row[i] *= factor;
+}
+
+// Grid: rows, parts of a row.
+__global__ void __launch_bounds__(kThreads)
+    mix_rows_kernel(const float* __restrict__ x, int64_t x_stride, const float* __restrict__ shares, int64_t shares_stride,
+                    float* __restrict__ out, int64_t out_stride, int add, int64_t num_inputs, int64_t num_outputs,
+                    int64_t size) {
+    let_next_kernel_start();
+    wait_for_previous_kernel();
+    const float* const row = x + blockIdx.x * x_stride;
+    for (int64_t i = blockIdx.y * kThreads + threadIdx.x; i < num_outputs * size; i += int64_t{gridDim.y} * kThreads) {
+        const float* const own = shares + blockIdx.x * shares_stride + i / size * num_inputs;
+        float sum = add ? out[blockIdx.x * out_stride + i] : 0.0f;
+        for (int64_t j = 0; j < num_inputs; ++j) sum = fmaf(row[j * size + i % size], own[j], sum);
+        out[blockIdx.x * out_stride + i] = sum;
+    }
+}
+
 // Grid: rows, parts of a row.
 __global__ void __launch_bounds__(kThreads)
     cap_rows_kernel(float* x, int64_t x_stride, float scale, float cap, int64_t size) {
@@ -281,6 +333,43 @@ extern "C" int xielu_rows(const float* x, int64_t x_stride, float* out, int64_t 
     if (const int error = device.read()) return error;
     return launch(device, xielu_kernel, rows_and_parts(num_rows, size), dim3(kThreads), 0, stream, x, x_stride, out,
                   out_stride, above, below, size);
+}
+
+extern "C" int cut_rows(float* x, int64_t x_stride, float deviations, int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < size) return PARLOR_ERROR_SIZE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !is_aligned(x, 4)) return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, cut_rows_kernel, dim3(static_cast<unsigned>(num_rows)), dim3(kNormThreads), 0, stream, x, x_stride,
+                  deviations, size);
+}
+
+extern "C" int match_rows(float* x, int64_t x_stride, const float* like, int64_t like_stride, float eps,
+                          int64_t num_rows, int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || size < 1 || x_stride < size || like_stride < size) return PARLOR_ERROR_SIZE;
+    if (!(eps > 0.0f)) return PARLOR_ERROR_VALUE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !like || !is_aligned(x, 4) || !is_aligned(like, 4)) return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, match_rows_kernel, dim3(static_cast<unsigned>(num_rows)), dim3(kNormThreads), 0, stream, x,
+                  x_stride, like, like_stride, eps, size);
+}
+
+extern "C" int mix_rows(const float* x, int64_t x_stride, const float* shares, int64_t shares_stride, float* out,
+                        int64_t out_stride, int add, int64_t num_rows, int64_t num_inputs, int64_t num_outputs,
+                        int64_t size, void* stream) {
+    if (num_rows < 0 || num_rows > kMaxGridX || num_inputs < 1 || num_outputs < 1 || size < 1 ||
+        x_stride < num_inputs * size || shares_stride < num_outputs * num_inputs || out_stride < num_outputs * size)
+        return PARLOR_ERROR_SIZE;
+    if (num_rows == 0) return PARLOR_OK;
+    if (!x || !shares || !out || !is_aligned(x, 4) || !is_aligned(shares, 4) || !is_aligned(out, 4))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    return launch(device, mix_rows_kernel, rows_and_parts(num_rows, num_outputs * size), dim3(kThreads), 0, stream, x,
+                  x_stride, shares, shares_stride, out, out_stride, add, num_inputs, num_outputs, size);
 }
 
 extern "C" int cap_rows(float* x, int64_t x_stride, float scale, float cap, int64_t num_rows, int64_t size, void* stream) {

@@ -46,11 +46,11 @@ def from_config(fields: Fields) -> Spec:
     for index, (is_window, mlp) in enumerate(zip(windows, mlps, strict=True)):
         own = kinds[is_window]
         if index >= first_shared:
-            own = replace(own, reads_cache_of=_source(fields, windows[:first_shared], is_window))
+            own = replace(own, reads_cache_of=cache_source(fields, windows[:first_shared], is_window))
         layers.append(Layer(own, mlp, norm, norm_after=True, has_scale=True))
     return spec(fields, layers, norm, embedding_scale=embedding_scale(fields),
                 logit_softcap=fields.optional_number("final_logit_softcapping", 1e-3, 1e6),
-                layer_inputs=_layer_inputs(fields, norm))
+                layer_inputs=layer_inputs(fields, norm))
 
 
 def _are_windows(fields: Fields) -> list[bool]:
@@ -58,7 +58,7 @@ def _are_windows(fields: Fields) -> list[bool]:
     return [*are_windows(fields, full_every=6)[:-1], False]
 
 
-def _source(fields: Fields, kept: list[bool], is_window: bool) -> int:
+def cache_source(fields: Fields, kept: list[bool], is_window: bool) -> int:
     """The last layer of its kind that keeps keys and values."""
     if is_window not in kept:
         raise fields.error("num_kv_shared_layers", fields.raw.get("num_kv_shared_layers"),
@@ -118,11 +118,14 @@ def _mlps(fields: Fields, norm: Norm, count: int, first_shared: int) -> list[Den
                 router_scale=fields.integer("hidden_size", 8, 1 << 16) ** -0.5)] * count
 
 
-def _layer_inputs(fields: Fields, norm: Norm) -> LayerInputs | None:
+def layer_inputs(fields: Fields, norm: Norm) -> LayerInputs | None:
     size = fields.integer("hidden_size_per_layer_input", 0, 1 << 16, default=0)
     if size == 0:
         return None
-    return LayerInputs(size, size ** 0.5, dense(fields, _ACTIVATION, _GELU).activation, norm)
+    vocab_size = fields.integer("vocab_size", 2, 1 << 22)
+    rows = fields.integer("vocab_size_per_layer_input", 1, 1 << 22, vocab_size)
+    return LayerInputs(size, size ** 0.5, dense(fields, _ACTIVATION, _GELU).activation, norm,
+                       rows if rows < vocab_size else None)
 
 
 NAMES = replace(HUGGING_FACE, mlp_norm="pre_feedforward_layernorm", router="router.proj",

@@ -70,6 +70,16 @@ class Names:
     input_out: str = "per_layer_projection"
     input_norm: str = "post_per_layer_input_norm"
 
+    stream_openings: str = "model.altup_projections.{}"
+    stream_closings: str = "model.altup_unembed_projections.{}"
+    stream_router: str = "altup.modality_router"     # of a layer
+    stream_router_norm: str = "altup.router_norm"
+    stream_predict: str = "altup.prediction_coefs"
+    stream_correct: str = "altup.correction_coefs"
+    stream_scale: str = "altup.correct_output_scale"  # the tensor itself
+    beside: tuple[str, str] = ("laurel.linear_left", "laurel.linear_right")
+    beside_norm: str = "laurel.post_laurel_norm"
+
     alternates_gate_up: bool = False
     """Outputs of an expert's gate and up come in turn."""
     fuses_heads: bool = False
@@ -101,7 +111,11 @@ GGUF = Names(
     shared_gate="ffn_gate_inp_shexp", expert_latents=("ffn_latent_down", "ffn_latent_up"),
     layer_scale="layer_output_scale.weight", layer_inputs="per_layer_token_embd",
     layer_inputs_projection="per_layer_model_proj", layer_inputs_norm="per_layer_proj_norm",
-    input_gate="inp_gate", input_out="proj", input_norm="post_norm")
+    input_gate="inp_gate", input_out="proj", input_norm="post_norm",
+    stream_openings="altup_proj#{}", stream_closings="altup_unembd_proj#{}", stream_router="altup_router",
+    stream_router_norm="altup_router_norm", stream_predict="altup_predict_coef",
+    stream_correct="altup_correct_coef", stream_scale="altup_correct_scale.weight",
+    beside=("laurel_l", "laurel_r"), beside_norm="laurel_post_norm")
 
 _PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model."),
              ("model.", "language_model."))
@@ -109,7 +123,7 @@ _PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model
 
 
 _OUTSIDE_LAYERS = ("embeddings", "layer", "norm", "layer_inputs", "layer_inputs_projection",
-                   "layer_inputs_norm")
+                   "layer_inputs_norm", "stream_openings", "stream_closings")
 
 
 def located(names: Names, has: Callable[[str], bool]) -> Names:

@@ -290,6 +290,7 @@ class Dense:
     gated: bool = True
     bias: bool = False
     gate_scale: float = 1.0               # of what the activation is applied to
+    cut: float | None = None              # of that only what is so many deviations above the mean is kept
     out_scale: float = 1.0
 
     @property
@@ -300,7 +301,7 @@ class Dense:
     @property
     def is_fused(self) -> bool:
         """The product with gate and up applies the activation, too."""
-        return self.gated and self.activation == "silu" and self.gate_scale == 1
+        return self.gated and self.activation == "silu" and self.gate_scale == 1 and self.cut is None
 
 
 @dataclass(frozen=True)
@@ -389,6 +390,28 @@ class LayerInputs:
     scale: float
     activation: Activation
     norm: Norm                            # both
+    vocab_size: int | None = None         # of a table with fewer tokens; others have the numbers of token 0
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The hidden state in `count` copies, of which layers compute with the first.
+
+    Before the layers copy i is opening_i(embedding), made as large as that; after them the mean of the first
+    and closing_i(copy i), made as large as the first, is what the norm before the head reads. At a layer
+    each copy s_i becomes s_i + sum of p_ij * s_j; then what the layer has changed of the first, d, is added
+    to each as (1 + c_i) * d. p and c are products of tanh(router(norm(x) / hidden_size)), x being the first
+    copy before and after the layer. Inputs of layers are made of the first copy and added to the others.
+    Source: AltUp, https://arxiv.org/abs/2301.13310
+
+    Beside a layer's attention, both of n, its norm of x: (x + attention + n + norm(up(down(n)))) / sqrt(2),
+    by way of `rank` numbers. Source: LAuReL, https://arxiv.org/abs/2411.07501
+    """
+
+    count: int
+    rank: int
+    norm: Norm                            # of routers, and of what stands beside attention
+    scales_first: bool = True             # what inputs of layers are made of is the first times a weight
 
 
 @dataclass(frozen=True)
@@ -406,6 +429,7 @@ class Spec:
     logit_scale: float = 1.0
     logit_softcap: float | None = None    # after logit_scale
     layer_inputs: LayerInputs | None = None
+    streams: Streams | None = None
 
     @property
     def long_beyond(self) -> int | None:
@@ -438,6 +462,10 @@ class Spec:
         if self.layer_inputs is not None:
             size = self.num_layers * self.layer_inputs.size
             embeddings += self.vocab_size * size + 3 * self.hidden_size * size
+        if self.streams is not None:
+            count, rank = self.streams.count, self.streams.rank
+            embeddings += 2 * (count - 1) * self.hidden_size ** 2
+            embeddings += self.num_layers * (self.hidden_size * (count + 2 * rank) + count ** 3 + count ** 2)
         return embeddings + self.hidden_size + sum(map(self._layer_parameters, self.layers))
 
     def _layer_parameters(self, layer: Layer) -> int:

@@ -167,6 +167,21 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations):
         out_stride = check("out", out, (-1, -1))
         self.call("xielu_rows", x, check("x", x, out.shape), out, out_stride, above, below, *out.shape, None)
 
+    def cut_rows(self, x: Tensor, deviations: float) -> None:
+        self.call("cut_rows", x, check("x", x, (-1, -1)), deviations, *x.shape, None)
+
+    def match_rows(self, x: Tensor, like: Tensor, eps: float) -> None:
+        stride, like_stride = check("x", x, (-1, -1)), check("like", like, x.shape)
+        self.call("match_rows", x, stride, like, like_stride, eps, *x.shape, None)
+
+    def mix_rows(self, x: Tensor, shares: Tensor, out: Tensor, size: int, add: bool = False) -> None:
+        inputs, outputs = x.shape[1] // size, out.shape[1] // size
+        x_stride = check("x", x, (-1, inputs * size))
+        shares_stride = check("shares", shares, (len(x), outputs * inputs))
+        out_stride = check("out", out, (len(x), outputs * size))
+        self.call("mix_rows", x, x_stride, shares, shares_stride, out, out_stride, int(add), len(x), inputs,
+                  outputs, size, None)
+
     def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None:
         stride = check("x", x, (-1, -1))
         self.call("cap_rows", x, stride, scale, cap or 0.0, *x.shape, None)

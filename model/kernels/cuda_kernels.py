@@ -162,6 +162,21 @@ class CudaKernels(CudaExpertOperations, StateOperations):
         self.call("xielu_rows", x, self._rows("x", x, out.shape), out, out_stride, above, below, *out.shape,
                   self.stream)
 
+    def cut_rows(self, x: Tensor, deviations: float) -> None:
+        self.call("cut_rows", x, self._rows("x", x, (-1, -1)), deviations, *x.shape, self.stream)
+
+    def match_rows(self, x: Tensor, like: Tensor, eps: float) -> None:
+        stride, like_stride = self._rows("x", x, (-1, -1)), self._rows("like", like, x.shape)
+        self.call("match_rows", x, stride, like, like_stride, eps, *x.shape, self.stream)
+
+    def mix_rows(self, x: Tensor, shares: Tensor, out: Tensor, size: int, add: bool = False) -> None:
+        inputs, outputs = x.shape[1] // size, out.shape[1] // size
+        x_stride = self._rows("x", x, (-1, inputs * size))
+        shares_stride = self._rows("shares", shares, (len(x), outputs * inputs))
+        out_stride = self._rows("out", out, (len(x), outputs * size))
+        self.call("mix_rows", x, x_stride, shares, shares_stride, out, out_stride, int(add), len(x), inputs,
+                  outputs, size, self.stream)
+
     def cap_rows(self, x: Tensor, scale: float, cap: float | None = None) -> None:
         stride = self._rows("x", x, (-1, -1))
         self.call("cap_rows", x, stride, scale, cap or 0.0, *x.shape, self.stream)

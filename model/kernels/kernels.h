@@ -141,6 +141,34 @@ PARLOR_API int xielu_rows(
     float above, float below,
     int64_t num_rows, int64_t size, void* stream);
 
+/* x = max(0, x - mean(x) - deviations * deviation(x)): what is far above the others of its row, if they are
+ * distributed normally. */
+PARLOR_API int cut_rows(
+    float* x,              /* [num_rows, size], rows x_stride apart */
+    int64_t x_stride,
+    float deviations,
+    int64_t num_rows, int64_t size, void* stream);
+
+/* x = x * sqrt(mean(like^2) / max(mean(x^2), eps)). */
+PARLOR_API int match_rows(
+    float* x,              /* [num_rows, size], rows x_stride apart */
+    int64_t x_stride,
+    const float* like,     /* [num_rows, size], rows like_stride apart */
+    int64_t like_stride,
+    float eps,             /* > 0 */
+    int64_t num_rows, int64_t size, void* stream);
+
+/* out[i] = sum over j of shares[i, j] * x[j], or out[i] += that: each row's inputs mixed in its own way. */
+PARLOR_API int mix_rows(
+    const float* x,        /* [num_rows, num_inputs * size], rows x_stride apart */
+    int64_t x_stride,
+    const float* shares,   /* [num_rows, num_outputs * num_inputs], rows shares_stride apart */
+    int64_t shares_stride,
+    float* out,            /* [num_rows, num_outputs * size], rows out_stride apart; none of x */
+    int64_t out_stride,
+    int add,               /* 1: += */
+    int64_t num_rows, int64_t num_inputs, int64_t num_outputs, int64_t size, void* stream);
+
 /* x = x * scale, or cap * tanh(x * scale / cap) where cap > 0. */
 PARLOR_API int cap_rows(
     float* x,              /* [num_rows, size], rows x_stride apart */

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from model.families.spec import LayerInputs, Spec
@@ -62,16 +64,18 @@ class LayerInputsRows:
         self._ops.norm_rows(projected, self._weights.norm.weight, None, self._eps, self._inputs.norm.kind,
                             v.of("inputs", self._width), self._num_layers, True, _ROOT)
 
-    def add(self, index: int, weights: InputWeights, v: Rows, of_prompts: bool) -> None:
-        """Layer `index` takes its input into the hidden states."""
+    def add(self, index: int, weights: InputWeights, v: Rows, outs: Sequence[Tensor],
+            of_prompts: bool) -> None:
+        """Layer `index` makes of its input and the hidden states what is added to each of `outs`."""
         ops, inputs, size = self._ops, self._inputs, self._inputs.size
         taken = v.of("input_taken", size)
         weights.gate(v.hidden, taken, of_prompts=of_prompts)
         own = v.of("inputs", self._width)[:, index * size:(index + 1) * size]
         ops.gate_rows(own, taken, taken, inputs.activation)
         weights.out(taken, v.branch, of_prompts=of_prompts)
-        ops.norm_rows(v.branch, weights.norm.weight, None, inputs.norm.eps, inputs.norm.kind, v.hidden,
-                      add=True)
+        for out in outs:
+            ops.norm_rows(v.branch, weights.norm.weight, None, inputs.norm.eps, inputs.norm.kind, out,
+                          add=True)
 
 
 def input_widths(spec: Spec) -> dict[str, int]:
@@ -89,8 +93,11 @@ def load_inputs(place: Place, reader: WeightReader, config: ModelConfig,
     if inputs is None:
         return None
     projection = input_projection(spec, inputs, names)
-    return InputsWeights(load_table(place, reader, names.layer_inputs, spec.vocab_size, projection.n, exact),
-                         load_linear(place, reader, projection, exact),
+    table = load_table(place, reader, names.layer_inputs, inputs.vocab_size or spec.vocab_size, projection.n,
+                       exact)
+    if inputs.vocab_size is not None and isinstance(table, Tensor):
+        table = torch.cat((table, table[:1].expand(spec.vocab_size - len(table), -1)))
+    return InputsWeights(table, load_linear(place, reader, projection, exact),
                          load_norm(reader, names.layer_inputs_norm, inputs.norm, inputs.size, names,
                                    place.device))
 

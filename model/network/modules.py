@@ -16,6 +16,7 @@ from model.families.spec import (
     Moe,
     ShortConv,
     Spec,
+    Streams,
 )
 
 
@@ -49,7 +50,8 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
     groups = [group for mixer in layer.mixers
               for group in mixer_modules(mixer, names, prefix, spec.hidden_size)]
     groups += mlp_modules(layer.mlp, names, prefix, spec.hidden_size)
-    return groups + layer_input_modules(spec.layer_inputs, names, prefix, spec.hidden_size)
+    groups += layer_input_modules(spec.layer_inputs, names, prefix, spec.hidden_size)
+    return groups + stream_modules(spec.streams, names, prefix, spec.hidden_size)
 
 
 def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[Group]:
@@ -176,6 +178,26 @@ def layer_input_modules(inputs: LayerInputs | None, names: Names, prefix: str, h
 def input_projection(spec: Spec, inputs: LayerInputs, names: Names) -> Group:
     """Embeddings to the inputs of all layers."""
     return Group({names.layer_inputs_projection: spec.num_layers * inputs.size}, spec.hidden_size)
+
+
+def stream_modules(streams: Streams | None, names: Names, prefix: str, hidden: int) -> list[Group]:
+    """The router, two products of what it gives, and two beside attention."""
+    if streams is None:
+        return []
+    count, (down, up) = streams.count, names.beside
+    return [Group({prefix + names.stream_router: count}, hidden, is_exact=True),
+            Group({prefix + names.stream_predict: count ** 2}, count, is_exact=True),
+            Group({prefix + names.stream_correct: count}, count, is_exact=True),
+            Group({prefix + down: streams.rank}, hidden), Group({prefix + up: hidden}, streams.rank)]
+
+
+def stream_ends(spec: Spec, names: Names) -> tuple[list[Group], list[Group]]:
+    """What opens and what closes each copy but the first."""
+    others = range(spec.streams.count - 1) if spec.streams is not None else ()
+    size = spec.hidden_size
+    openings, closings = ([Group({name.format(index): size}, size) for index in others]
+                          for name in (names.stream_openings, names.stream_closings))
+    return openings, closings
 
 
 def _modules(prefix: str, of: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:

@@ -35,6 +35,7 @@ from model.network.norm_weights import NO_WEIGHTS
 from model.network.place import Place
 from model.network.states import StateCache, state_mixer
 from model.network.step import Rows, Sizes, StepInput
+from model.network.streams import StreamRows, StreamWeights, stream_widths
 from model.network.weights import DenseWeights, LayerWeights, ModelWeights, MoeWeights
 
 
@@ -58,9 +59,11 @@ class BuiltLayer:
     layer: Layer
     mixers: list[Mixer]
     mlp: DenseWeights | Mixture | None
+    of_mixers: Branch
     branch: Branch  # of the mlp
     index: int      # of the whole model's layers
     input: InputWeights | None
+    streams: StreamWeights | None
     scale: float
 
 
@@ -86,7 +89,7 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
         widths |= {name: max(width, widths.get(name, 0)) for name, width in mixture.items()}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
-    widths |= input_widths(spec) | latent_widths(spec)
+    widths |= input_widths(spec) | latent_widths(spec) | stream_widths(spec)
     return {name: width for name, width in widths.items() if width}
 
 
@@ -109,6 +112,9 @@ class Stage:
         self._inputs = None
         if spec.layer_inputs is not None and weights.inputs is not None:
             self._inputs = LayerInputsRows(place.ops, spec, spec.layer_inputs, weights.inputs)
+        self._streams = None
+        if spec.streams is not None and weights.streams is not None:
+            self._streams = StreamRows(place.ops, spec.streams, spec.hidden_size, weights.streams)
         self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
                          for name, width in buffer_widths(spec).items()}
         self._recorder = place.new_recorder()
@@ -127,8 +133,8 @@ class Stage:
         of_mlp = Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm)
         mlp = weights.mlp
         return BuiltLayer(layer, mixers,
-                          Mixture(ops, layer, mlp, of_mlp) if isinstance(mlp, MoeWeights) else mlp, of_mlp,
-                          index, weights.input, weights.scale)
+                          Mixture(ops, layer, mlp, of_mlp) if isinstance(mlp, MoeWeights) else mlp, branch,
+                          of_mlp, index, weights.input, weights.streams, weights.scale)
 
     def _attention(self, mixer: Attention | LatentAttention, weights: AttentionWeights | LatentWeights,
                    branch: Branch, cache: tuple[Tensor, Tensor], tables: Tables) -> Mixer:
@@ -202,14 +208,22 @@ class Stage:
                 self._inputs.look_up(step.token_ids, all_rows)
                 for v, of_prompts in parts:
                     self._inputs.project(v, of_prompts)
+            if self._streams is not None:
+                for v, of_prompts in parts:
+                    self._streams.open(v, of_prompts)
         for built in self._layers:
             for v, of_prompts in parts:
+                if self._streams is not None and built.streams is not None:
+                    self._streams.enter(built.streams, built.of_mixers, v, of_prompts)
                 for mixer in built.mixers:
                     mixer.project(v, of_prompts)
             for mixer in built.mixers:
                 mixer.mix(step, all_rows)
             for v, of_prompts in parts:
                 self._finish(built, v, of_prompts)
+        if self._streams is not None:
+            for v, of_prompts in parts:
+                self._streams.close(v, of_prompts)
 
     def _finish(self, built: BuiltLayer, v: Rows, of_prompts: bool) -> None:
         """What was mixed, and the mlp, into the hidden states."""
@@ -218,6 +232,8 @@ class Stage:
             self._expand(built, mlp, v, of_prompts)
         for mixer in built.mixers:
             mixer.add(v, of_prompts)
+        if self._streams is not None:
+            self._streams.join(v)
         if isinstance(mlp, Mixture):
             mlp.add(v, of_prompts)
         elif mlp is not None:
@@ -225,8 +241,12 @@ class Stage:
                 self._expand(built, mlp, v, of_prompts)
             inner = v.of("inner", layer.mlp.intermediate_size)
             built.branch.add(mlp.down_proj, inner, v, layer.mlp, of_prompts=of_prompts)
+        outs = [v.hidden]
+        if self._streams is not None and built.streams is not None:
+            self._streams.leave(built.streams, v)
+            outs = self._streams.others(v)
         if self._inputs is not None and built.input is not None:
-            self._inputs.add(built.index, built.input, v, of_prompts)
+            self._inputs.add(built.index, built.input, v, outs, of_prompts)
         if built.scale != 1:
             self.place.ops.cap_rows(v.hidden, built.scale)
 
@@ -239,6 +259,8 @@ class Stage:
             return
         wide = v.of("wide", mlp.up_size)
         built.branch.multiply(of.gate_up, v, wide, of_prompts=of_prompts)
+        if mlp.cut is not None:
+            self.place.ops.cut_rows(wide[:, :mlp.intermediate_size], mlp.cut)
         if mlp.gate_scale != 1:
             self.place.ops.cap_rows(wide[:, :mlp.intermediate_size], mlp.gate_scale)
         if of.slopes is not None:

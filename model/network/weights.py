@@ -24,9 +24,17 @@ from model.network.latent_weights import LatentWeights, load_latent
 from model.network.layer_inputs import InputsWeights, InputWeights, load_input, load_inputs
 from model.network.linear import Linear, load_linear, pack
 from model.network.mixer_weights import MixerWeights, load_mixer
-from model.network.modules import Group, input_projection, layer_modules, mixer_modules, mlp_modules
+from model.network.modules import (
+    Group,
+    input_projection,
+    layer_modules,
+    mixer_modules,
+    mlp_modules,
+    stream_ends,
+)
 from model.network.norm_weights import NormWeights, load_norm
 from model.network.place import Place
+from model.network.streams import StreamEndWeights, StreamWeights, load_stream_ends, load_streams
 
 Progress = Callable[[str, float], None]
 
@@ -69,11 +77,13 @@ class LayerWeights:
     mlp_out_norm: NormWeights | None
     input: InputWeights | None = None
     scale: float = 1.0
+    streams: StreamWeights | None = None
 
     @property
     def linears(self) -> list[Linear]:
         mixers = [linear for mixer in self.mixers for linear in mixer.linears]
         mixers += self.input.linears if self.input is not None else []
+        mixers += self.streams.linears if self.streams is not None else []
         mlp = self.mlp
         if mlp is None:
             return mixers
@@ -92,6 +102,7 @@ class ModelWeights:
     norm: NormWeights
     lm_head: Linear         # hidden_size -> vocab_size
     inputs: InputsWeights | None = None
+    streams: StreamEndWeights | None = None
 
     @property
     def nbytes(self) -> int:
@@ -104,7 +115,8 @@ class ModelWeights:
         """What every step reads: all but the embeddings."""
         layers = sum(linear.nbytes for layer in self.layers for linear in layer.linears)
         inputs = self.inputs.projection.nbytes if self.inputs is not None else 0
-        return layers + self.lm_head.nbytes + inputs
+        ends = [*self.streams.openings, *self.streams.closings] if self.streams is not None else []
+        return layers + self.lm_head.nbytes + inputs + sum(linear.nbytes for linear in ends)
 
 
 def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
@@ -116,18 +128,20 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     spec, names = config.spec, config.names
     hidden, vocab = spec.hidden_size, spec.vocab_size
 
-    def table_info(name: str, width: int) -> MatrixInfo:
+    def table_info(name: str, width: int, rows: int = vocab) -> MatrixInfo:
         if keeps_groups and reader.is_quantized(name):
-            return reader.matrix_info(name, vocab, width)
-        return reader.table_info(name + ".weight", vocab, width)
+            return reader.matrix_info(name, rows, width)
+        return reader.table_info(name + ".weight", rows, width)
 
     table = table_module(reader, config)
     packs_table = keeps_groups and reader.is_quantized(table)
     infos = [table_info(table, hidden)]
     if spec.layer_inputs is not None:
         projection = input_projection(spec, spec.layer_inputs, names)
-        infos += [table_info(names.layer_inputs, projection.n),
+        infos += [table_info(names.layer_inputs, projection.n, spec.layer_inputs.vocab_size or vocab),
                   *(reader.matrix_info(name, n, projection.k) for name, n in projection.modules.items())]
+    for ends in stream_ends(spec, names):
+        infos += [reader.matrix_info(name, n, group.k) for group in ends for name, n in group.modules.items()]
     for index in range(spec.num_layers):
         for group in layer_modules(spec, names, index):
             infos += [_kept(group, n, reader.matrix_info(name, n, group.k))
@@ -154,8 +168,10 @@ def _kept(group: Group, n: int, info: MatrixInfo) -> MatrixInfo:
 
 
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
-    """What weight_infos() found, in bytes: the embeddings and inputs of layers, each layer, the head."""
+    """What weight_infos() found, in bytes: the embeddings, inputs of layers and ends of streams, each layer,
+    the head."""
     num_tables = 1 if config.spec.layer_inputs is None else 3
+    num_tables += sum(map(len, stream_ends(config.spec, config.names)))
     sizes, layers, start = [info.nbytes for info in infos], [], num_tables
     for index in range(config.spec.num_layers):
         count = sum(len(group.modules) for group in layer_modules(config.spec, config.names, index))
@@ -211,6 +227,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     embeddings, lm_head = _load_ends(first, last, reader, config, exact)
     with first.active():
         inputs = load_inputs(first, reader, config, exact)
+        streams = load_stream_ends(first, reader, config, exact)
     layers = []
     for index, place in enumerate(places):
         tell(index)
@@ -220,7 +237,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     offset = names.norm_offset if names.last_norm_offset is None else names.last_norm_offset
     norm = load_norm(reader, names.norm, spec.norm, hidden, replace(names, norm_offset=offset), last.device)
     tell(spec.num_layers + 1)
-    return ModelWeights(embeddings, layers, norm, lm_head, inputs)
+    return ModelWeights(embeddings, layers, norm, lm_head, inputs, streams)
 
 
 def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelConfig,
@@ -271,7 +288,8 @@ def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: 
         norm(layer.norm_after and has_mixer, names.attention_out_norm),
         norm(layer.norm_after and has_mlp, names.mlp_out_norm),
         load_input(place, reader, config, prefix, exact),
-        float(reader.vector(prefix + names.layer_scale, 1)) if layer.has_scale else 1.0)
+        float(reader.vector(prefix + names.layer_scale, 1)) if layer.has_scale else 1.0,
+        load_streams(place, reader, config, prefix, exact))
 
 
 def load_slopes(reader: WeightReader, names: Names, prefix: str) -> tuple[float, float]:

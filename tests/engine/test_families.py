@@ -17,7 +17,7 @@ from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, tok
 
 EXACT = {"exact": True, "cache": "fp32"}
 KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2", "hunyuan",
-         "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 4", "gemma 4 small",
+         "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 3n", "gemma 4", "gemma 4 small",
          "deepseek 3", "llama 4", "lfm 2", "qwen 3.5", "nemotron h",
          "nemotron 3 latent", "falcon h1")
 """Variants that have every kind of layer among them."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +36,11 @@ LLAMA4 = SIZES | {
     "attention.key_length": 16, "attention.layer_norm_rms_epsilon": 1e-5, "feed_forward_length": 40,
     "rope.freq_base": 5e5, "rope.dimension_count": 16, "interleave_moe_layer_step": 2, "expert_count": 5,
     "expert_used_count": 1, "expert_feed_forward_length": 80}
+GEMMA3N = SIZES | {
+    "block_count": 6, "attention.key_length": 16, "attention.sliding_window": 20, "rope.freq_base": 1e6,
+    "rope.freq_base_swa": 1e4, "final_logit_softcapping": 4.0, "feed_forward_length": [80] * 6,
+    "altup.active_idx": 0, "altup.num_inputs": 4, "embedding_length_per_layer_input": 8,
+    "attention.shared_kv_layers": 2, "attention.sliding_window_pattern": [True, False] * 3}
 SMALL = GEMMA4 | {
     "block_count": 6, "feed_forward_length": [80, 80, 80, 80, 160, 160], "attention.shared_kv_layers": 2,
     "attention.sliding_window_pattern": [True, False] * 3, "embedding_length_per_layer_input": 8}
@@ -178,6 +185,26 @@ def test_llama_4_has_the_logits_of_transformers(tmp_path: Path):
     model = write_family(tmp_path / "folder", "llama 4", attention_chunk_size=8192, floor_scale=8192,
                          attn_scale=0.1)
     file = write_gguf_family(tmp_path / "m.gguf", model, "llama4", LLAMA4, of_turned_experts)
+    assert_same_logits(file, model)
+
+
+def of_streams(tensors: Tensors) -> Tensors:
+    """What opens and closes copies is stacked; the table of layers' inputs has all tokens."""
+    ends = {f"model.{which}_projections.weight": torch.stack([
+        tensors[f"model.{which}_projections.{index}.weight"] for index in range(3)])
+        for which in ("altup", "altup_unembed")}
+    kept = {name: tensor for name, tensor in tensors.items() if "_projections." not in name}
+    inputs = kept["model.embed_tokens_per_layer.weight"]
+    inputs = torch.cat((inputs, inputs[:1].expand(16, -1)))
+    return kept | ends | {"model.embed_tokens_per_layer.weight": inputs}
+
+
+def test_gemma_3n_has_the_logits_of_transformers(tmp_path: Path):
+    """Copies of the hidden state, mlps that are cut, inputs of layers, shared keys."""
+    model = write_family(tmp_path / "folder", "gemma 3n")
+    scales = np.array([1.2815515, -0.5244005, *[-math.inf] * 4], dtype=np.float32)
+    file = write_gguf_family(tmp_path / "m.gguf", model, "gemma3n",
+                             GEMMA3N | {"activation_sparsity_scale": scales}, of_streams)
     assert_same_logits(file, model)
 
 

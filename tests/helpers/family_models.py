@@ -55,6 +55,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma 4 mixture": ("Gemma4Text", {
         **_GEMMA4, "enable_moe_block": True, "num_experts": 5, "top_k_experts": 2,
         "moe_intermediate_size": 24}),
+    "gemma 3n": ("Gemma3nText", {
+        **_WINDOWS, "head_dim": 16, "num_hidden_layers": 6, "intermediate_size": [80] * 6, "laurel_rank": 64,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 80, "num_kv_shared_layers": 2,
+        "activation_sparsity_pattern": [0.9, 0.3, 0.0, 0.0, 0.0, 0.0], "tie_word_embeddings": True,
+        "final_logit_softcapping": 4.0, "layer_types": [
+            "sliding_attention", "full_attention", "sliding_attention", "full_attention",
+            "sliding_attention", "full_attention"]}),
     "phi 3": ("Phi3", {**_WINDOWS, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 64}),
     "phi 4 mini": ("Phi3", {"tie_word_embeddings": True, "original_max_position_embeddings": 64,
                             "rope_parameters": {**_LONGROPE, "partial_rotary_factor": 0.75, **{
@@ -164,7 +171,7 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
         if "norm" in parameter_name or parameter_name.endswith(
                 ("bias", "scale", "alpha_p", "alpha_n", ".D", "A_log")):
             parameter.data += torch.randn_like(parameter) * 0.3
-        if name.startswith("Gemma4") and "q_norm" in parameter_name:
+        if name.startswith(("Gemma3n", "Gemma4")) and "q_norm" in parameter_name:
             parameter.data *= 0.3  # nothing else scales the scores
     for buffer_name, buffer in model.named_buffers():
         if buffer_name.endswith("layer_scalar"):

@@ -147,6 +147,45 @@ def test_xielu_over_sizes(any_ops):
         assert_gaps_untouched(ours, out_memory)
 
 
+def test_what_is_cut_and_matched_and_mixed_by_hand(any_ops):
+    """1 and 5 have the mean 3 and the deviation 2: 4 is taken away. 3 and 4 become as large as 6 and 8. Of
+    (1, 2) and (10, 20) one sum has the shares 1 and 0.5, another -1 and 0."""
+    cut, matched, out = torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 4.0]]), torch.ones(1, 4)
+    any_ops.cut_rows(cut, 0.5)
+    any_ops.match_rows(matched, torch.tensor([[6.0, -8.0]]), 1e-5)
+    shares = torch.tensor([[1.0, 0.5, -1.0, 0.0]])
+    any_ops.mix_rows(torch.tensor([[1.0, 2.0, 10.0, 20.0]]), shares, out, 2, True)
+    assert cut.tolist() == [[0.0, 1.0]] and matched.tolist() == [[6.0, 8.0]]
+    assert out.tolist() == [[7.0, 13.0, 0.0, -1.0]]
+
+
+def test_cut_matched_and_mixed_rows_over_sizes(any_ops):
+    """Tiny rows are matched with eps in their mean's place."""
+    for size, rows in ((1, 2), (7, 1), (96, 3), (1000, 2), (5, 0)):
+        for scale in (1e-4, 20.0):
+            (x, memory), (like, _) = strided(rows, size), strided(rows, size)
+            x *= scale
+            for name, arguments in (("cut_rows", (1.3,)), ("match_rows", (like, 1e-5))):
+                theirs = x.clone()
+                getattr(reference, name)(theirs, *arguments)
+                getattr(any_ops, name)(x, *arguments)
+                torch.testing.assert_close(x, theirs, rtol=1e-5, atol=1e-5 * scale)
+            assert_gaps_untouched(x, memory)
+        for inputs, outputs, add in ((1, 4, True), (4, 4, False), (3, 1, True)):
+            (x, _), (shares, _) = strided(rows, inputs * size), strided(rows, outputs * inputs)
+            ours, memory = strided(rows, outputs * size)
+            theirs = ours.clone()
+            reference.mix_rows(x, shares, theirs, size, add)
+            any_ops.mix_rows(x, shares, ours, size, add)
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+            assert_gaps_untouched(ours, memory)
+
+
+def test_mixing_with_shares_of_another_number_is_refused(any_ops):
+    with pytest.raises(ValueError, match=r"shares .*expected .*4"):
+        any_ops.mix_rows(torch.zeros(1, 6), torch.zeros(1, 3), torch.zeros(1, 6), 3)
+
+
 @pytest.mark.parametrize("cap", [None, 5.0])
 def test_rows_are_scaled_and_capped(any_ops, cap):
     for size in (1, 7, 96, 1000):

@@ -96,6 +96,31 @@ def xielu_rows(x: Tensor, out: Tensor, above: float, below: float) -> None:
     out.copy_(x / 2 + torch.where(x > 0, above * x * x, below * (torch.expm1(x) - x)))
 
 
+def cut_rows(x: Tensor, deviations: float) -> None:
+    """x = max(0, x - mean(x) - deviations * deviation(x)); float32 [R, n], any row stride."""
+    mean = x.mean(-1, keepdim=True)
+    deviation = (x - mean).square().mean(-1, keepdim=True).sqrt()
+    x.copy_((x - (mean + deviations * deviation)).clamp(min=0))
+
+
+def match_rows(x: Tensor, like: Tensor, eps: float) -> None:
+    """x = x * sqrt(mean(like^2) / max(mean(x^2), eps)); float32 [R, n], any row stride."""
+    own = x.square().mean(-1, keepdim=True).clamp(min=eps)
+    x.copy_(x * (like.square().mean(-1, keepdim=True) / own).sqrt())
+
+
+def mix_rows(x: Tensor, shares: Tensor, out: Tensor, size: int, add: bool = False) -> None:
+    """out[i] = sum over j of shares[i, j] * x[j], or out[i] += that, for each row.
+
+    x       float32 [R, J * size], any row stride
+    shares  float32 [R, I * J], any row stride
+    out     float32 [R, I * size], any row stride; no part of x
+    """
+    inputs = x.unflatten(1, (-1, size))
+    mixed = (shares.unflatten(1, (-1, inputs.shape[1])) @ inputs).flatten(1)
+    out.copy_(out + mixed if add else mixed)
+
+
 def cap_rows(x: Tensor, scale: float, cap: float | None = None) -> None:
     """x = x * scale, or cap * tanh(x * scale / cap); float32 [R, n], any row stride."""
     x.copy_(x * scale if cap is None else cap * torch.tanh(x * scale / cap))
@@ -371,6 +396,9 @@ class ReferenceOperations:
     gate_rows = staticmethod(gate_rows)
     softplus_rows = staticmethod(softplus_rows)
     xielu_rows = staticmethod(xielu_rows)
+    cut_rows = staticmethod(cut_rows)
+    match_rows = staticmethod(match_rows)
+    mix_rows = staticmethod(mix_rows)
     cap_rows = staticmethod(cap_rows)
     rotate_heads = staticmethod(rotate_heads)
     rope_write_kv = staticmethod(rope_write_kv)
