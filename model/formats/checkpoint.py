@@ -12,6 +12,7 @@ from model.files import ModelLoadError, is_there, read_json
 from model.formats.awq import AwqReader
 from model.formats.bitsandbytes import BitsAndBytesReader
 from model.formats.compressed_tensors import CompressedTensorsReader
+from model.formats.exl2 import Exl2Reader
 from model.formats.fp8 import Fp8Reader
 from model.formats.gguf import GgufFile
 from model.formats.gguf_parts import find_gguf
@@ -23,8 +24,8 @@ from model.formats.safetensors_reader import TensorFolder
 from model.formats.weights import WeightReader
 from model.model_config import ModelConfig
 
-SUPPORTED = ("GGUF files, GPTQ with 2, 3, 4 or 8 bits, AWQ, compressed-tensors, FP8, bitsandbytes, NVFP4 of "
-             "ModelOpt, MXFP4 of gpt-oss, and float16, bfloat16 or float32 without quantization")
+SUPPORTED = ("GGUF files, GPTQ with 2, 3, 4 or 8 bits, AWQ, compressed-tensors, FP8, bitsandbytes, EXL2, "
+             "NVFP4 of ModelOpt, MXFP4 of gpt-oss, and float16, bfloat16 or float32 without quantization")
 
 
 def open_model(path: Path, exact: bool = False) -> tuple[ModelConfig, WeightReader]:
@@ -53,8 +54,7 @@ def open_checkpoint(folder: Path, config: ModelConfig, exact: bool = False) -> W
         return _quantized_reader(TensorFolder(folder), settings, exact)
     tensors = TensorFolder(folder)
     if any(name.endswith(".q_weight") for name in tensors.tensors):
-        raise ModelLoadError(f"{folder}: the weights are EXL2 (q_weight); supported: {SUPPORTED}. Take a "
-                             "GGUF or GPTQ file of the same model.")
+        return Exl2Reader(tensors)
     if any(name.endswith(".qweight") for name in tensors.tensors):
         raise ModelLoadError("the file has quantized tensors (qweight), but config.json has no "
                              "quantization_config and there is no quantize_config.json")
@@ -74,6 +74,8 @@ def _quantized_reader(tensors: TensorFolder, settings: dict[str, Any], exact: bo
         return Fp8Reader(tensors, settings, exact)
     if method in ("compressed-tensors", "modelopt"):
         return CompressedTensorsReader(tensors, settings, exact)
+    if method == "exl2":
+        return Exl2Reader(tensors)
     if method == "mxfp4":
         return Mxfp4Reader(tensors)
     if method == "bitsandbytes":

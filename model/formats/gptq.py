@@ -139,10 +139,13 @@ def _group_size(value: Any) -> int:
 
 
 def unpack(words: Tensor, bits: int) -> Tensor:
-    """Codes of a row's stream of bits, lowest first: int32 [rows, w] -> uint8 [rows, w * 32 / bits]."""
+    """Codes of a row's stream of bits, lowest first: int32 [rows, w] -> uint8 [rows, w * 32 / bits].
+
+    Where bits do not divide 32, w is a multiple of them.
+    """
     rows, width = words.shape
-    if bits == 3:
-        return _unpack_3(words.view(rows, width // 3, 3)).view(rows, -1)
+    if 32 % bits:
+        return _unpack_across(words.view(rows, width // bits, bits)).view(rows, -1)
     # Little-endian: the lowest byte comes first. Flat, for the strides of a size of 1 say nothing.
     octets = words.reshape(-1).view(torch.uint8).view(rows, width * 4)
     if bits == 8:
@@ -153,16 +156,18 @@ def unpack(words: Tensor, bits: int) -> Tensor:
     return codes.view(rows, -1)
 
 
-def _unpack_3(words: Tensor) -> Tensor:
-    """Three words hold 32 codes; two of the codes straddle words. [rows, w / 3, 3] -> [rows, w / 3, 32]."""
+def _unpack_across(words: Tensor) -> Tensor:
+    """As many words as a code has bits hold 32 codes, some of which straddle words.
+    [rows, w / bits, bits] -> [rows, w / bits, 32]."""
+    bits = words.shape[-1]
     wide = words.to(torch.int64) & 0xFFFFFFFF
     codes = words.new_empty(*words.shape[:2], 32, dtype=torch.uint8)
     for i in range(32):
-        word, shift = divmod(3 * i, 32)
+        word, shift = divmod(bits * i, 32)
         code = wide[..., word] >> shift
-        if shift > 29:
+        if shift > 32 - bits:
             code = code | (wide[..., word + 1] << (32 - shift))
-        codes[..., i] = (code & 7).to(torch.uint8)
+        codes[..., i] = (code & ((1 << bits) - 1)).to(torch.uint8)
     return codes
 
 

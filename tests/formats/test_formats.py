@@ -179,7 +179,7 @@ def test_a_tensor_in_two_files_and_two_models_in_a_folder_are_errors(tmp_path: P
         TensorFolder(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["exl2", "aqlm", 7])
+@pytest.mark.parametrize("method", ["exl3", "aqlm", 7])
 def test_another_quantization_is_named_with_what_is_supported(tmp_path: Path, method: Any):
     folder = write_model(tmp_path, quantization_config={"quant_method": method})
     with pytest.raises(ModelLoadError, match=f"quantized by {method!r}; supported: .*GPTQ"):

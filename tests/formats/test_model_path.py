@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from model import ModelLoadError, load_model
-from model.formats.checkpoint import open_checkpoint
-from model.model_config import ModelConfig
 from model.model_path import find_model
 from tests.helpers.text_samples import write_chat_model
 from tests.helpers.tiny_models import write_model
@@ -115,10 +110,3 @@ def test_a_folder_without_a_tokenizer_says_what_to_do(tmp_path):
         load_model(folder, device="cpu")
 
 
-def test_exl2_weights_are_named(tmp_path):
-    folder = write_model(tmp_path / "m")
-    shutil.copy(folder / "config.json", tmp_path)
-    save_file({"model.layers.0.mlp.down_proj.q_weight": torch.zeros(4, dtype=torch.int32)},
-              tmp_path / "output.safetensors")
-    with pytest.raises(ModelLoadError, match=r"the weights are EXL2 \(q_weight\); supported: "):
-        open_checkpoint(tmp_path, ModelConfig.from_folder(tmp_path))
