@@ -9,7 +9,8 @@ import pytest
 
 from model.engine.loading import synthetic_engine
 from model.formats.synthetic import SHAPES
-from tests.helpers.tiny_models import TINY
+from tests.helpers.gguf_models import Type, write_llama
+from tests.helpers.tiny_models import TINY, random_tensors
 from tools.benchmark.__main__ import main
 from tools.benchmark.cases import Case, Run, make_cases
 from tools.benchmark.engine import Round, summary, whole_runs
@@ -186,6 +187,12 @@ def test_the_command_measures_compares_and_draws(tmp_path, capsys):
 
 def test_a_model_folder_is_measured_as_well(capsys):
     assert main(["-d", "starter", *COUNTS]) == 0
+    assert "decode at 20" in capsys.readouterr().out
+
+
+def test_a_gguf_file_is_measured_as_well(tmp_path, capsys):
+    write_llama(tmp_path / "tiny.gguf", TINY, random_tensors(TINY), Type.Q8_0)
+    assert main(["-d", str(tmp_path / "tiny.gguf"), *COUNTS]) == 0
     assert "decode at 20" in capsys.readouterr().out
 
 

@@ -1,7 +1,7 @@
 """Measure the engine, or its linear kernels alone, against the limits of this machine.
 
   python -m tools.benchmark --synthetic tinyllama-1.1b     the engine on random 4-bit weights of a true shape
-  python -m tools.benchmark -d starter                     the engine on a model's folder
+  python -m tools.benchmark -d starter                     the engine on a model's folder or GGUF file
   python -m tools.benchmark --kernels                      linear layers of the TinyLlama-1.1B shapes
 
 Prints a table; --json also writes it, with machine and command, and --plot draws it. --compare runs a peer's
@@ -23,6 +23,7 @@ from typing import Any
 from model.config import EngineConfig
 from model.engine.loading import load_engine, synthetic_engine
 from model.files import ModelLoadError
+from model.formats.checkpoint import open_model
 from model.formats.synthetic import SHAPES, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.errors import KernelBuildError
@@ -48,7 +49,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.benchmark", description="Measure speed against the machine's limits.")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("-d", "--model", type=path_option, metavar="FOLDER", help="the engine on a model")
+    what.add_argument("-d", "--model", type=path_option, metavar="PATH",
+                      help="the engine on a model: a folder or a GGUF file")
     what.add_argument("--synthetic", metavar="SHAPE",
                       help=f"the engine on random 4-bit weights: {', '.join(SHAPES)}")
     what.add_argument("--crossover", action="store_true",
@@ -93,7 +95,7 @@ def fitting(cases: list[Case], config: ModelConfig) -> list[Case]:
 def measure_engine(options: argparse.Namespace, limits: Limits) -> Report:
     """Load the model with just the context that the cases need, and run them."""
     config = (synthetic_config(options.synthetic) if options.synthetic
-              else ModelConfig.from_folder(options.model))
+              else open_model(options.model)[0])
     cases = fitting(make_cases(options.prompts, options.contexts, options.batches, options.new_tokens),
                     config)
     room = min(config.spec.max_positions, max(32, *(case.cache_tokens for case in cases)))
