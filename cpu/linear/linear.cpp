@@ -22,6 +22,7 @@ namespace {
 constexpr int64_t kMaxRows = int64_t{1} << 24;
 constexpr int64_t kChunkRows = 256;        // rows staged at a time
 constexpr int64_t kStreamedRowBlocks = 8;  // that a thread takes at least of few rows: the streams are to be long
+constexpr int64_t kLeastTileRows = 5;      // that AMX's tiles are better for: see few_amx.cpp
 constexpr int64_t kCachedRowBlocks = 2;    // row blocks that all tiles go over while they are in the cache
 constexpr size_t kAlignment = 64;
 
@@ -281,9 +282,18 @@ int prompt_chunk(const linear_weight& w, const Input& input, bool is_split, cons
 }
 #endif
 
+LinearKernels few_rows(const linear_weight& w, int64_t rows) {
+#if PARLOR_BUILT_ISA >= 3
+    const bool is_plain = is_quantized(w) && !is_grouped(w) && !w.exact;
+    if (selected_isa() >= Isa::kAmx && is_plain && rows >= kLeastTileRows) return amx::few_row_kernels();
+#endif
+    (void)rows;
+    return is_grouped(w) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();
+}
+
 int few_or_many(const Product& p, const Epilogue& epilogue) {
     const linear_weight& w = *p.weight;
-    const LinearKernels kernels = is_grouped(w) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();
+    const LinearKernels kernels = few_rows(w, p.input.rows);
     const Output output{p.out, p.out_stride, static_cast<int>(p.input.rows), p.epilogue == PARLOR_EPILOGUE_ADD};
     return (is_quantized(w) ? quantized : dense)(w, kernels, p.input, output, epilogue);
 }

@@ -169,4 +169,5 @@ PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )
 #endif
 #if PARLOR_BUILT_ISA >= 3
 PARLOR_DECLARE_IN(amx, ManyRowKernels, many_row_kernels, )
+PARLOR_DECLARE_IN(amx, LinearKernels, few_row_kernels, )  // few_amx.cpp
 #endif

@@ -58,7 +58,8 @@ def run(kernels: CpuKernels) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         test_linear.test_dense_weights_match_float64(kernels, dtype)
         test_kernels.test_embed_equals_the_table_rows_exactly(kernels, dtype, 7)
-    test_linear.test_row_strides_and_adding(kernels, 20)
+    for rows in (6, 20):
+        test_linear.test_row_strides_and_adding(kernels, rows)
     for kind in ("rounded", "exact", "dense"):
         test_linear.test_norm_and_epilogues_equal_the_steps_one_by_one(kernels, kind, 130, 100, 32)
     if kernels.prompts is not None:

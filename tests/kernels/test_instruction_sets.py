@@ -112,7 +112,7 @@ def products(kernels: CpuKernels, isa: str) -> list[torch.Tensor]:
     for bits, zeros, exact in [(b, z, e) for b in (4, 8) for z in ZEROS for e in (True, False)]:
         weight = kernels.pack_linear(**quantized_parts(50, 320, 64, bits, zeros, bias=True), exact=exact)
         outputs += [multiply(kernels, weight, torch.randn(m, 320), norm=torch.randn(320), eps=1e-5,
-                             epilogue="silu_mul") for m in (1, 3, 40)]
+                             epilogue="silu_mul") for m in (1, 3, 7, 40)]
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         weight = kernels.pack_dense(torch.randn(50, 77).to(dtype))
         outputs.append(multiply(kernels, weight, torch.randn(9, 77)))

@@ -111,9 +111,9 @@ def test_quantized_weights_match_float64(any_ops, bits, exact):
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
 def test_a_row_does_not_depend_on_other_rows_or_threads(any_ops, exact):
-    """To the bit: 1 to 8 rows, many rows and any number of threads take different paths."""
-    for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (8, "one", 64),
-                                    (8, "bytes", -1)]:
+    """To the bit: 1 to 4, 5 to 16 and more rows, and any number of threads, take different paths."""
+    for bits, zeros, group_size in [(4, "one", 128), (4, "bytes", 64), (4, "halves", 32), (4, "one", 96),
+                                    (8, "one", 64), (8, "bytes", -1)]:
         parts = quantized_parts(72, 320, group_size, bits, zeros, bias=True)
         weight = any_ops.pack_linear(**parts, exact=exact)
         x = torch.randn(33 if is_gpu(any_ops) else 257, 320, generator=torch.Generator().manual_seed(1))
@@ -130,7 +130,7 @@ def test_vector_sets_agree_to_the_bit():
     norm = torch.randn(704, generator=torch.Generator().manual_seed(3))
     for bits, zeros in itertools.product((4, 8), ZEROS):
         parts = quantized_parts(40, 704, 128, bits, zeros, perm=True)
-        for m in (1, 3, 20):
+        for m in (1, 3, 7, 13, 20):
             x = torch.randn(m, 704, generator=torch.Generator().manual_seed(2))
             results = []
             for isa in ("avx2", "avx512", "amx"):

@@ -94,6 +94,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/avx2_many.cpp", ("avx2",)),
     Source("linear/avx512.cpp", ("avx512",)),
     Source("linear/amx.cpp", ("amx",)),
+    Source("linear/few_amx.cpp", ("amx",)),
     Source("linear/prompt_amx.cpp", ("amx",)),
     Source("linear/limits.cpp", ISAS),
     Source("linear/measure.cpp"),
