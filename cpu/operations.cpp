@@ -61,6 +61,26 @@ int check_attention(const AttentionArgs& a, int64_t num_tokens, int64_t num_page
                        num_tokens, num_pages, a.page_size);
 }
 
+// Adapters that some row has; all of them are few.
+int check_adapters(const LoraArgs& a, int64_t n) {
+    if (!all_within(a.row_adapters, a.num_rows, INT32_MIN, a.num_adapters)) return PARLOR_ERROR_INDEX;
+    for (const lora_adapter* of = a.adapters; of < a.adapters + a.num_adapters; ++of) {
+        if (of->rank == 0) continue;
+        if (of->dtype != PARLOR_F32 && of->dtype != PARLOR_F16 && of->dtype != PARLOR_BF16) return PARLOR_ERROR_DTYPE;
+        const int dtype = static_cast<int>(of->dtype);
+        if (!aligned_as(of->down, dtype) || !aligned_as(of->up, dtype)) return PARLOR_ERROR_POINTER;
+        if (of->rank < 0 || of->rank > PARLOR_LORA_RANK || of->num_segments < 0 || of->num_segments > PARLOR_LORA_SEGMENTS)
+            return PARLOR_ERROR_SIZE;
+        for (int64_t i = 0; i < of->num_segments; ++i) {
+            const auto& s = of->segments[i];
+            if (s.first < 0 || s.count < 0 || s.count > n - s.first || s.first_rank < 0 || s.rank < 0 ||
+                s.rank > of->rank - s.first_rank || s.up_start < 0)
+                return PARLOR_ERROR_SIZE;
+        }
+    }
+    return PARLOR_OK;
+}
+
 }  // namespace
 }  // namespace parlor
 
@@ -258,4 +278,18 @@ extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64
         }
     });
     return PARLOR_OK;
+}
+
+extern "C" int lora(const float* x, int64_t x_stride, const float* norm_weight, float eps, const int32_t* row_adapters,
+                    const lora_adapter* adapters, int64_t num_adapters, int64_t n, int64_t k, float* out,
+                    int64_t out_stride, int64_t m, void*) {
+    if (m == 0) return PARLOR_OK;
+    if (!all_positive(num_adapters, n, k, m) || x_stride < k || out_stride < n) return PARLOR_ERROR_SIZE;
+    if (!aligned(x) || !aligned_or_null(norm_weight) || !aligned(row_adapters) || !aligned(out) || !adapters ||
+        reinterpret_cast<uintptr_t>(adapters) % alignof(lora_adapter) != 0)
+        return PARLOR_ERROR_POINTER;
+    if (!(eps >= 0)) return PARLOR_ERROR_VALUE;
+    const LoraArgs arguments{x, x_stride, norm_weight, eps, row_adapters, adapters, num_adapters, k, out, out_stride, m};
+    if (const int error = check_adapters(arguments, n)) return error;
+    return PARLOR_PICK(add_lora)(arguments);
 }

@@ -154,6 +154,18 @@ struct AttentionArgs {
     const float* sinks;  // [num_heads] or null
 };
 
+struct LoraArgs {
+    const float* x;  // [num_rows, k]
+    int64_t x_stride;
+    const float* norm_weight;  // [k] or null
+    float eps;
+    const int32_t* row_adapters;  // [num_rows]
+    const lora_adapter* adapters;
+    int64_t num_adapters, k;
+    float* out;  // [num_rows, n]
+    int64_t out_stride, num_rows;
+};
+
 }  // namespace parlor
 
 PARLOR_DECLARE(void, embed_rows, const parlor::EmbedArgs&)
@@ -169,4 +181,5 @@ PARLOR_DECLARE(void, combine_rows, const parlor::CombineArgs&)
 PARLOR_DECLARE(void, rotate_rows, const parlor::RotateArgs&)
 PARLOR_DECLARE(void, rope_rows, const parlor::RopeArgs&)
 PARLOR_DECLARE(void, weigh_logits, double*, int64_t, double, double)
+PARLOR_DECLARE(int, add_lora, const parlor::LoraArgs&)
 PARLOR_DECLARE(int, attend, const parlor::AttentionArgs&)

@@ -19,6 +19,7 @@ from model.kernels.cache_kinds import kind_of
 from model.kernels.checks import check, check_dense
 from model.kernels.experts import ExpertOperations, PackedExperts
 from model.kernels.linear import LinearOperations, LinearWeight
+from model.kernels.lora import LoraOperations
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow, SamplingStruct
 from model.kernels.states import StateOperations
@@ -85,9 +86,9 @@ class CpuPrompts:
         """There is one way for each weight, whatever the number of rows."""
 
 
-class CpuKernels(LinearOperations, ExpertOperations, StateOperations):
+class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperations):
     """What `load_kernels("cpu")` returns; linear layers come from linear.py, mixtures from experts.py, layers
-    with a state from states.py."""
+    with a state from states.py, adapters from lora.py."""
 
     def __init__(self, library: Library) -> None:
         self.library = library

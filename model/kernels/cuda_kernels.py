@@ -21,6 +21,7 @@ from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, cache_code
 from model.kernels.crossover import Crossovers
 from model.kernels.cuda_experts import CudaExpertOperations
 from model.kernels.cuda_sampling import rows_on_device
+from model.kernels.lora import LoraOperations
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow
 from model.kernels.states import StateOperations
@@ -81,9 +82,9 @@ def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: floa
     return mixed
 
 
-class CudaKernels(CudaExpertOperations, StateOperations):
+class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
     """What `load_kernels("cuda")` returns; linear layers come from cuda_linear.py, mixtures
-    from cuda_experts.py, layers with a state from states.py.
+    from cuda_experts.py, layers with a state from states.py, adapters from lora.py.
 
     device      where every tensor lies; "cpu" in tests that run the kernels without a GPU
     crossovers  what is known of products of many rows on this GPU

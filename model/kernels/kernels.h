@@ -510,6 +510,39 @@ PARLOR_API int prompt_linear(const float* x, int64_t x_stride, int64_t m, const 
                              const struct linear_weight* weight, float* out, int64_t out_stride, int epilogue,
                              int64_t precise, void* stream);
 
+/* ---- low-rank products beside weights (LoRA) --------------------------------------------------------- */
+
+enum { PARLOR_LORA_SEGMENTS = 4, PARLOR_LORA_RANK = 1024 };
+
+/* What one adapter adds to the outputs of one weight, in up to four segments: where q, k and v lie together each has its
+ * own. Lies where the library computes, and what it points to as well. */
+typedef struct {
+    const void* down;              /* [rank, k] of dtype */
+    const void* up;                /* of each segment [its rank, its count] of dtype, from up_start on */
+    int64_t dtype;                 /* PARLOR_F32, _F16 or _BF16 */
+    int64_t rank;                  /* at most PARLOR_LORA_RANK; 0: nothing is added, and the rest is not looked at */
+    int64_t num_segments;
+    struct {
+        int64_t first, count;      /* outputs */
+        int64_t first_rank, rank;  /* rows of down */
+        int64_t up_start;
+        float scale, padding;
+    } segments[PARLOR_LORA_SEGMENTS];
+} lora_adapter;
+
+/* out[:, segment] += scale * (x @ down^T) @ up, by the adapter of each row. A row's result does not depend on the other
+ * rows, and all sums are float32. On a GPU a row whose adapter is not there becomes NaN. */
+PARLOR_API int lora(
+    const float* x,                /* [m, k], rows x_stride apart */
+    int64_t x_stride,
+    const float* norm_weight,      /* [k] or null: as for linear() */
+    float eps,
+    const int32_t* row_adapters,   /* [m] below num_adapters; negative: nothing is added */
+    const lora_adapter* adapters,  /* [num_adapters] */
+    int64_t num_adapters, int64_t n, int64_t k,
+    float* out,                    /* [m, n], rows out_stride apart; must not overlap x */
+    int64_t out_stride, int64_t m, void* stream);
+
 /* ---- mixtures of experts --------------------------------------------------------------------------- */
 
 /* Values of the router's scores: softmax over all experts, the scores themselves (of the chosen ones the softmax is taken),

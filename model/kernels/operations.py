@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.kernels.float8 import Float8
 from model.kernels.groups import GroupRows, Groups
+from model.kernels.lora import LoraSegment
 from model.kernels.routing import Routing
 from model.kernels.sampling import SamplingRow
 
@@ -173,6 +174,11 @@ class Operations(Protocol):
 
     def linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
                epilogue: str = "store") -> None: ...
+
+    def pack_lora(self, adapters: Sequence[Sequence[LoraSegment]], n: int, k: int) -> Any: ...
+
+    def lora(self, x: Tensor, row_adapters: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None,
+             eps: float = 0.0) -> None: ...
 
     def route(self, scores: Tensor, routing: Routing, correction: Tensor | None,
               expert_scale: Tensor | None, chosen: Tensor, shares: Tensor) -> None: ...

@@ -23,6 +23,7 @@ from tests.kernels import (
     test_groups,
     test_kernels,
     test_linear,
+    test_lora,
     test_prompt_attention,
     test_prompt_linear,
     test_states,
@@ -71,6 +72,8 @@ def run(kernels: CpuKernels) -> None:
             test_prompt_attention.test_prompts_match_the_reference(kernels, kind, 3, 3, 80)
     for kind in ("fp16", "fp32", "q8", "q4"):
         test_attention.test_attention_over_page_sizes_and_cache_kinds(kernels, kind, 16)
+    for has_norm in (True, False):
+        test_lora.test_rows_get_what_their_adapters_add(kernels, has_norm)
     for kind, sizes in test_states.SHAPES:
         test_states.test_layers_match_float64(kernels, kind, sizes)
     for shape in ((4, 2, 40), (3, 3, 72), (5, 1, 34)):

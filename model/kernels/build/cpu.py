@@ -72,6 +72,7 @@ SOURCES: tuple[Source, ...] = (
     Source("sampling_weights.cpp", _VECTORISED),
     Source("rows.cpp", _VECTORISED),
     Source("rope.cpp", _VECTORISED),
+    Source("lora.cpp", _VECTORISED),
     Source("routing.cpp"),
     Source("attention/attention.cpp", _VECTORISED),
     Source("attention/prompt_amx.cpp", ("amx",)),

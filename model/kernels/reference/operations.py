@@ -2,7 +2,8 @@
 
 The same names and arguments as the methods of `Operations`. Written to be read, not to be fast. All
 arithmetic is float32 (float64 where a function says so); all tensors are on one device. The linear operations
-are in linear.py, layers with a state in states.py, the layout of the cache's pages is in cache.py.
+are in linear.py, adapters in lora.py, layers with a state in states.py, the layout of the cache's pages is in
+cache.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from model.kernels.reference.linear import (
     pack_groups,
     pack_linear,
 )
+from model.kernels.reference.lora import lora, pack_lora
 from model.kernels.reference.states import gated_delta, mamba2, short_conv
 from model.kernels.rounding import round_groups
 from model.kernels.sampling import SamplingRow
@@ -416,6 +418,8 @@ class ReferenceOperations:
     pack_float8 = staticmethod(pack_float8)
     looks_up_packed = True
     linear = staticmethod(linear)
+    pack_lora = staticmethod(pack_lora)
+    lora = staticmethod(lora)
     route = staticmethod(route)
     pack_experts = staticmethod(pack_experts)
     experts = staticmethod(experts)
