@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 
@@ -126,20 +126,24 @@ _OUTSIDE_LAYERS = ("embeddings", "layer", "norm", "layer_inputs", "layer_inputs_
                    "layer_inputs_norm", "stream_openings", "stream_closings")
 
 
+def variants(names: Names) -> Iterator[Names]:
+    """The names with each prefix that files are known to have; first those of a text model alone."""
+    for old, new in _PREFIXES:
+        yield replace(names, **{field: new + getattr(names, field).removeprefix(old)
+                                for field in _OUTSIDE_LAYERS if getattr(names, field).startswith(old)},
+                      head=new + names.head)
+
+
 def located(names: Names, has: Callable[[str], bool]) -> Names:
     """The names with the prefix that the file has; unchanged if it has none of those that are known. Those of
     older GGUF files, where it is one.
 
     has  whether the file has a tensor of this name
     """
-    for old, new in _PREFIXES:
-        moved = replace(names, **{field: new + getattr(names, field).removeprefix(old)
-                                  for field in _OUTSIDE_LAYERS
-                                  if getattr(names, field).startswith(old)})
+    for moved in variants(names):
         if has(moved.embeddings + ".weight"):
-            if has(new + names.head + ".weight"):
-                moved = replace(moved, head=new + names.head)
-            return _of_older_gguf(moved, has)
+            head = moved.head if has(moved.head + ".weight") else names.head
+            return _of_older_gguf(replace(moved, head=head), has)
     return names
 
 

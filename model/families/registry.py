@@ -22,6 +22,11 @@ def families() -> tuple[Family, ...]:
                         key=lambda family: family.name))
 
 
+def family_named(name: str) -> Family:
+    """By `Family.name`."""
+    return next(family for family in families() if family.name == name)
+
+
 def family_of_config(raw: dict[str, Any]) -> Family:
     """By `architectures`, or by model_type where there is none. Raises ModelLoadError."""
     names = raw.get("architectures")

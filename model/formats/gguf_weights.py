@@ -67,7 +67,7 @@ class GgufReader:
         tensor = self._checked(name + ".weight", (n, k))
         bias = self._bias(name, n, device)
         if tensor.type.dtype is not None:
-            return DenseMatrix(_check_finite(tensor, tensor.read().to(device).view(tensor.type.dtype)), bias)
+            return DenseMatrix(check_finite(tensor, tensor.read().to(device).view(tensor.type.dtype)), bias)
         return GroupMatrix(self._group_rows(tensor, name, device), bias)
 
     def _group_rows(self, tensor: GgufTensor, name: str, device: torch.device = CPU) -> GroupRows:
@@ -82,24 +82,24 @@ class GgufReader:
             groups = unpacked(tensor.read(first, last).to(device))
             for part in groups.numbers:
                 if part.is_floating_point():
-                    _check_finite(tensor, part)
+                    check_finite(tensor, part)
             return groups
 
         return GroupRows(tensor.rows, unpacked(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8)), read)
 
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
         tensor = self._checked(name, (n,))
-        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(n)).to(device)
+        return check_finite(tensor, tensor.type.dequantize(tensor.read()).view(n)).to(device)
 
     def numbers_of(self, name: str, count: int, device: torch.device = CPU) -> Tensor:
         shape = self.gguf.tensor(name).shape
         tensor = self._checked(name, shape if math.prod(shape) == count else (count,))
-        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).flatten()).to(device)
+        return check_finite(tensor, tensor.type.dequantize(tensor.read()).flatten()).to(device)
 
     def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
         shape = (channels, taps) if len(self.gguf.tensor(name).shape) == 2 else (channels, 1, taps)
         tensor = self._checked(name, shape)
-        return _check_finite(tensor, tensor.type.dequantize(tensor.read()).view(channels, taps)).to(device)
+        return check_finite(tensor, tensor.type.dequantize(tensor.read()).view(channels, taps)).to(device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         tensor = self._checked(name, (rows, columns))
@@ -134,14 +134,14 @@ class GgufReader:
         if not self.has_tensor(name):
             return 1.0
         tensor = self._checked(name, (1,))
-        return float(_check_finite(tensor, tensor.type.dequantize(tensor.read())))
+        return float(check_finite(tensor, tensor.type.dequantize(tensor.read())))
 
     def _bias(self, name: str, n: int, device: torch.device) -> Tensor | None:
         bias = name + ".bias"
         return self.vector(bias, n, device) if self.has_tensor(bias) else None
 
 
-def _check_finite(tensor: GgufTensor, numbers: Tensor) -> Tensor:
+def check_finite(tensor: GgufTensor, numbers: Tensor) -> Tensor:
     """`numbers`. Raises ModelLoadError if there is an infinity or NaN among them."""
     finite = numbers.float() if numbers.dtype.itemsize == 1 else numbers
     if not torch.isfinite(finite).all():
