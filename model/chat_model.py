@@ -70,7 +70,8 @@ class ChatModel:
     def start(self, messages: Iterable[Message], params: SamplingParams | None = None, *,
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
-              logprobs: int | None = None, constraint: Constraint | None = None) -> Reply:
+              logprobs: int | None = None, constraint: Constraint | None = None,
+              adapter: str | None = None) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already, and
         `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
 
@@ -80,9 +81,11 @@ class ChatModel:
         whole       the model sees every message, or PromptTooLongError is raised
         variables   what the chat template is given besides the messages, such as enable_thinking
         tools       what the model may call; its calls come as CallDelta, with arguments of their schemas
+        adapter     the name of a LoRA adapter that is loaded beside the model
 
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
-        chat template refuses the conversation; a constraint that cannot be used.
+        chat template refuses the conversation; a constraint that cannot be used; an adapter that is not
+        there.
         """
         params = params or SamplingParams()
         turns = as_messages(messages)
@@ -95,7 +98,7 @@ class ChatModel:
                                   shorten, variables, tools)
         prompt, token_ids = fitted.prompt, fitted.token_ids
         self._check_length(len(token_ids), whole)
-        request = self._submit(token_ids, params, logprobs, constraint, prompt, tools)
+        request = self._submit(token_ids, params, logprobs, constraint, adapter, prompt, tools)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
             from model.text.calls.reading import CallReader
@@ -106,11 +109,11 @@ class ChatModel:
                      marks)
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
-              constraint: Constraint | None = None) -> Reply:
+              constraint: Constraint | None = None, adapter: str | None = None) -> Reply:
         """Begin what follows a text (or its token ids), without any template; see `complete`."""
         token_ids = self.tokenizer.encode(text, add_eos=False) if isinstance(text, str) else list(text)
         self._check_length(len(token_ids), whole=True)
-        request = self._submit(token_ids, params, logprobs, constraint)
+        request = self._submit(token_ids, params, logprobs, constraint, adapter)
         written = ReplyText(params.stop, "text", continues=True)
         return Reply(request, self.tokenizer, written, 0, len(token_ids))
 
@@ -147,7 +150,7 @@ class ChatModel:
             reply.cancel()
 
     def generate(self, prompt: str | Sequence[str], max_new_tokens: int | None = None, *, n: int = 1,
-                 constraint: Constraint | None = None, **sampling: Any) -> Any:
+                 constraint: Constraint | None = None, adapter: str | None = None, **sampling: Any) -> Any:
         """Go on with a text, without any template: str. A list is decoded as one batch: list[str].
 
         n         so many replies to each prompt, as a list in place of each str; see `complete`
@@ -155,20 +158,20 @@ class ChatModel:
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         params = _sampling_params(max_new_tokens, sampling)
-        found = self._complete(prompts, params, n, None, constraint)
+        found = self._complete(prompts, params, n, None, constraint, adapter)
         texts = [[one.text for one in replies] if n > 1 else replies[0].text for replies in found]
         return texts[0] if isinstance(prompt, str) else texts
 
     def complete(self, prompt: str, max_new_tokens: int | None = None, *, n: int = 1,
                  logprobs: int | None = None, constraint: Constraint | None = None,
-                 **sampling: Any) -> list[Completion]:
+                 adapter: str | None = None, **sampling: Any) -> list[Completion]:
         """`generate` with everything that is known: `n` replies to one prompt, whose pages they share.
 
-        Reply i has the seed `seed + i`, and is what that seed alone would give. `logprobs` and `constraint`
-        are those of `start`.
+        Reply i has the seed `seed + i`, and is what that seed alone would give. `logprobs`, `constraint` and
+        `adapter` are those of `start`.
         """
         params = _sampling_params(max_new_tokens, sampling)
-        return self._complete([prompt], params, n, logprobs, constraint)[0]
+        return self._complete([prompt], params, n, logprobs, constraint, adapter)[0]
 
     def score(self, text: str, top: int = 0) -> list[ScoredToken]:
         """How likely the model finds each token of a text after those before it.
@@ -302,7 +305,7 @@ class ChatModel:
             raise ValueError("the prompt is empty; expected at least one character")
 
     def _complete(self, prompts: list[str], params: SamplingParams, n: int, logprobs: int | None,
-                  constraint: Constraint | None) -> list[list[Completion]]:
+                  constraint: Constraint | None, adapter: str | None) -> list[list[Completion]]:
         """`n` replies to each prompt, all at once."""
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_REPLIES:
             raise ValueError(f"n is {n!r}; expected a whole number from 1 to {_MAX_REPLIES}")
@@ -314,7 +317,7 @@ class ChatModel:
             try:
                 for token_ids in all_ids:
                     for branch in params.branches(n):
-                        request = self._submit(token_ids, branch, logprobs, constraint)
+                        request = self._submit(token_ids, branch, logprobs, constraint, adapter)
                         text = ReplyText(params.stop, "text", continues=True)
                         replies.append(Reply(request, self.tokenizer, text, 0, len(token_ids)))
                 found = list(pool.map(completion, replies))
@@ -325,10 +328,11 @@ class ChatModel:
         return [found[first:first + n] for first in range(0, len(found), n)]
 
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
-                constraint: Constraint | None, prompt: Prompt | None = None,
+                constraint: Constraint | None, adapter: str | None = None, prompt: Prompt | None = None,
                 tools: Toolbox | None = None) -> Request:
         if constraint is None and tools is None:
-            return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs)
+            return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
+                                       adapter=adapter)
         if self._forms is None:
             from model.text.forms import Forms
             self._forms = Forms(self.tokenizer, self._engine.model_config.spec.vocab_size)
@@ -338,7 +342,7 @@ class ChatModel:
         elif constraint is not None:
             form = self._forms.of(constraint, prompt)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                   constraint=form)
+                                   constraint=form, adapter=adapter)
 
     def _log_probability(self, token_ids: list[int], start: int) -> float:
         """Sum of the log-probabilities of token_ids[start:], each after those before it."""

@@ -10,6 +10,7 @@ from typing import Any
 from model.kernels.cache_kinds import CACHE_KINDS
 
 DEVICES = ("auto", "cpu", "cuda")
+MAX_ADAPTERS = 64
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class EngineConfig:
     exact: bool = False               # float32 activations throughout instead of int8
     speculation: bool = True          # guess ahead by looking up what followed the same tokens before
     draft: Path | None = None         # folder of a smaller model of the same tokens that guesses instead
+    adapters: Sequence[tuple[str, Path]] = ()   # LoRA adapters that requests may name: (name, folder or file)
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -40,6 +42,8 @@ class EngineConfig:
             raise ValueError(f"quantize is {self.quantize!r}; expected 4 or 8 bits, or nothing")
         if self.draft is not None and not self.speculation:
             raise ValueError("a draft model was given and speculation is off; expected one of the two")
+        object.__setattr__(self, "adapters", tuple((name, Path(path)) for name, path in self.adapters))
+        _check_adapters([name for name, _ in self.adapters])
         if self.gpu_split is not None:
             object.__setattr__(self, "gpu_split", tuple(self.gpu_split))
             _check_split(self.gpu_split, self.device)
@@ -53,6 +57,16 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _in_range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} is {value!r}; expected a whole number from {low:,} to {high:,}")
+
+
+def _check_adapters(names: list[str]) -> None:
+    if len(names) > MAX_ADAPTERS:
+        raise ValueError(f"{len(names)} adapters were given; at most {MAX_ADAPTERS} are possible")
+    for name in names:
+        if not 1 <= len(name) <= 100 or not name.isprintable():
+            raise ValueError(f"an adapter is called {name!r}; expected 1 to 100 characters that can be read")
+        if names.count(name) > 1:
+            raise ValueError(f"two adapters are called {name}; give one another name: --lora NAME=PATH")
 
 
 def _check_split(gpu_split: Sequence[float], device: str) -> None:

@@ -36,8 +36,9 @@ class LocalModels:
         return None if entry is None else LocalChoice(entry.found, self)
 
     def config_for(self, entry: Entry) -> EngineConfig:
-        """How a model would run: as was asked for at the start. But the draft model is the first one's, no
-        other is asked for a longer context than it was made for, and what is quantized is not rounded."""
+        """How a model would run: as was asked for at the start. But the draft model and the adapters are the
+        first one's, no other is asked for a longer context than it was made for, and what is quantized is not
+        rounded."""
         engine = self._engine
         if self._first is not None and entry.found.id == self._first.id:
             return engine
@@ -46,7 +47,7 @@ class LocalModels:
         if engine.max_seq_len is not None and entry.headers is not None:
             most = entry.headers.config.spec.max_positions
             engine = replace(engine, max_seq_len=min(engine.max_seq_len, most))
-        return replace(engine, draft=None)
+        return replace(engine, draft=None, adapters=())
 
     def load_first(self, found: Found, progress: Progress, report: Report) -> ChatModel:
         """The model that the engine's options were given for. Raises what the loader raises."""

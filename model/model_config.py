@@ -32,6 +32,7 @@ class ModelConfig:
     eos_token_ids: frozenset[int]
     quantization: dict[str, Any] | None = None
     is_text_part: bool = False  # of a model that also sees or hears, which is left out
+    is_gguf: bool = False
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
@@ -81,7 +82,7 @@ class ModelConfig:
         return cls(file.stem, family.name, replace(spec, tied_head=None), gguf.names,
                    bos_token_id=min(_token_ids(ids, "bos_token_id", spec.vocab_size), default=None),
                    eos_token_ids=frozenset().union(*(_token_ids(ids, key, spec.vocab_size) for key in tokens
-                                                     if key != "bos_token_id")))
+                                                     if key != "bos_token_id")), is_gguf=True)
 
 
 def _text_part(fields: Fields) -> Fields:

@@ -53,6 +53,12 @@ def model_name(folder: Path) -> str:
     return folder.name
 
 
+def adapter_name(path: Path) -> str:
+    """What an adapter is called if nobody says: as its folder, or its file without .gguf."""
+    path = path.absolute()
+    return model_name(path) if not is_gguf(path) else path.name.removesuffix(".gguf")
+
+
 def _has_model(folder: Path) -> bool:
     return is_there(folder / "config.json") or any(folder.glob("*.gguf"))
 

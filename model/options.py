@@ -11,6 +11,7 @@ from pathlib import Path
 
 from model.config import DEVICES, EngineConfig
 from model.kernels.cache_kinds import CACHE_KINDS
+from model.model_path import adapter_name
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
                         help="float32 arithmetic throughout: slower, no rounding")
     parser.add_argument("--draft", type=path_option, metavar="FOLDER",
                         help="a smaller model with the same tokens that guesses ahead; replies stay the same")
+    parser.add_argument("--lora", dest="adapters", type=_adapter, action="append", default=[],
+                        metavar="NAME=PATH",
+                        help="a LoRA adapter that bots may use (PEFT's folder or a GGUF file); may be given "
+                             "several times; without NAME= it is called as its folder or file is")
     parser.add_argument("--no-speculation", dest="speculation", action="store_false",
                         help="never guess ahead (by default it looks up what was written before)")
 
@@ -55,6 +60,14 @@ def path_option(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def _adapter(text: str) -> tuple[str, Path]:
+    name, mark, path = text.partition("=")
+    if not mark or "/" in name or "\\" in name:  # a path with = in it
+        found = path_option(text)
+        return adapter_name(found), found
+    return name, path_option(path)
 
 
 def _whole(text: str) -> int:

@@ -59,7 +59,7 @@ def test_help_names_every_option():
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
                    "--no-speculation", "--gpu-split", "--allow-host", "--no-model", "--models-dir",
-                   "--idle-unload", "--api-key", "--allow-origin"):
+                   "--idle-unload", "--api-key", "--allow-origin", "--lora"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -69,7 +69,8 @@ def test_help_names_every_option():
     ["--gpu-split", "20,x"], ["--gpu-split", "0"], ["--threads", "257"], ["--max-seq-len", "31"],
     ["--gpu-split", "20", "--device", "cpu"], ["--draft", "small", "--no-speculation"],
     ["--idle-unload", "0"], ["--idle-unload", "soon"], ["--no-model", "-d", "x"], ["--hub", "a/b", "-d", "x"],
-    ["--cache", "q1"], ["--nonsense"], ["--max-seq-len", "1e3"]])
+    ["--lora", "a=x", "--lora", "a=y"], ["--lora", "=x"], ["--cache", "q1"], ["--nonsense"],
+    ["--max-seq-len", "1e3"]])
 def test_arguments_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
         start(*arguments)
@@ -80,10 +81,13 @@ def test_all_arguments_reach_the_model(tmp_path):
     seen = what_is_loaded(
         "-d", tmp_path, "--device", "cuda", "--gpu-split", "20,12.5", "--max-seq-len", "512",
         "--cache", "fp32", "--threads", "2", "--exact", "--draft", tmp_path / "small",
-        "--models-dir", tmp_path / "m")
+        "--models-dir", tmp_path / "m", "--lora", f"tale={tmp_path / 'a'}", "--lora", tmp_path / "b.gguf",
+        "--lora", tmp_path / "x=1")
     assert seen.path == tmp_path
     assert seen.config == EngineConfig(device="cuda", gpu_split=(20.0, 12.5), max_seq_len=512, threads=2,
-                                       cache="fp32", exact=True, draft=tmp_path / "small")
+                                       cache="fp32", exact=True, draft=tmp_path / "small",
+                                       adapters=(("tale", tmp_path / "a"), ("b", tmp_path / "b.gguf"),
+                                                 ("x=1", tmp_path / "x=1")))
     assert what_is_loaded("-d", tmp_path, "--no-speculation").config == EngineConfig(speculation=False)
     assert what_is_loaded("-d", tmp_path).config == EngineConfig(), "no default stands in two places"
 
@@ -131,8 +135,9 @@ def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "model").mkdir()
     seen = what_is_loaded("--model=~/model", "--draft=~/small", "--sessions-dir=~/s", "--api-key=~/keys",
-                          "--models-dir=~/m")
+                          "--models-dir=~/m", "--lora=~/a", "--lora=b=~/c")
     assert (seen.path, seen.config.draft) == (tmp_path / "model", tmp_path / "small")
+    assert seen.config.adapters == (("a", tmp_path / "a"), ("b", tmp_path / "c"))
     understood = seen.understood
     assert (understood.sessions_dir, understood.api_key) == (tmp_path / "s", tmp_path / "keys")
     assert (tmp_path / "m").is_dir()

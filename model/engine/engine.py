@@ -10,7 +10,7 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from time import monotonic
@@ -57,7 +57,8 @@ class Engine:
     """A loaded model. Make one with `load_engine`."""
 
     def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
-                 drafter: Drafter | None) -> None:
+                 drafter: Drafter | None, adapters: Sequence[str] = ()) -> None:
+        self._adapters = list(adapters)
         self.model_config = transformer.config
         self.max_seq_len = plan.max_seq_len
         self.plan = plan
@@ -81,23 +82,26 @@ class Engine:
     # -- called by any thread
 
     def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int], *,
-               logprobs: int | None = None, constraint: TokenConstraint | None = None) -> Request:
+               logprobs: int | None = None, constraint: TokenConstraint | None = None,
+               adapter: str | None = None) -> Request:
         """Queue a request; read its events from the result.
 
         logprobs    tell how likely each token is, and this many of the likeliest, 0 to MAX_LOGPROBS
         constraint  what the tokens must look like; this request's alone. The reply ends where it is complete
+        adapter     the name of the one that it is computed with
 
-        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, EngineClosed
-        when the engine is closed or gone.
+        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, or if there is
+        no such adapter; EngineClosed when the engine is closed or gone.
         """
         self._check_tokens(token_ids, self.max_seq_len - 1)
         _check_logprobs(logprobs)
+        number = self._adapter_number(adapter)
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
-        self._enqueue(sampled_sequence(request, self.max_seq_len, logprobs, constraint))
+        self._enqueue(sampled_sequence(request, self.max_seq_len, logprobs, constraint, number))
         return request
 
-    def logits(self, token_ids: list[int], first: int = 0) -> Tensor:
+    def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:
         """float32 [len(token_ids) - first, vocab_size]: row i is about the token after token_ids[first + i].
 
         Waits until it is computed, in turn with other requests. Raises ValueError as submit does,
@@ -107,7 +111,7 @@ class Engine:
         if not 0 <= first < len(token_ids):
             raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
         scores = LogitScores(len(token_ids), first, self.model_config.spec.vocab_size)
-        self._compute(token_ids, scores)
+        self._compute(token_ids, scores, self._adapter_number(adapter))
         return scores.logits
 
     def score(self, token_ids: list[int], num_top: int = 0) -> list[TokenLogprob]:
@@ -121,9 +125,9 @@ class Engine:
         self._compute(token_ids, scores)
         return scores.found
 
-    def _compute(self, token_ids: list[int], scores: Scores) -> None:
+    def _compute(self, token_ids: list[int], scores: Scores, adapter: int = -1) -> None:
         request = Request(list(token_ids), SamplingParams(), frozenset(), 0, self._wake)
-        self._enqueue(scored_sequence(request, scores))
+        self._enqueue(scored_sequence(request, scores, adapter))
         last = None
         try:
             for event in request.events():
@@ -137,7 +141,8 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """What is loaded; does not change."""
         return {"name": self.model_config.name, "architecture": self.model_config.architecture,
-                "quantization": self._quantization, "num_parameters": self.model_config.spec.num_parameters,
+                "quantization": self._quantization,
+                "adapters": list(self._adapters), "num_parameters": self.model_config.spec.num_parameters,
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
                 "cache_bytes": self.plan.cache_bytes, "cache_tokens": self.plan.cache_tokens,
                 "device": describe_devices(self._places),
@@ -169,6 +174,16 @@ class Engine:
         if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
             raise ValueError(f"the prompt holds ids from {min(token_ids)} to {max(token_ids)}; expected "
                              f"0 to {vocab_size - 1:,}")
+
+    def _adapter_number(self, name: str | None) -> int:
+        """-1: none."""
+        if name is None:
+            return -1
+        if name not in self._adapters:
+            there = f"loaded are {', '.join(self._adapters)}" if self._adapters else "none is loaded"
+            raise ValueError(f"There is no adapter {name!r} beside {self.model_config.name}; {there}. Start "
+                             "Parlor with --lora NAME=PATH.")
+        return self._adapters.index(name)
 
     def _enqueue(self, sequence: TokenSequence[Job]) -> None:
         with self._lock:

@@ -105,7 +105,7 @@ class Job:
 
 
 def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | None = None,
-                     constraint: TokenConstraint | None = None) -> TokenSequence[Job]:
+                     constraint: TokenConstraint | None = None, adapter: int = -1) -> TokenSequence[Job]:
     """A sequence that will be continued as `request.params` say. Raises ValueError for impossible tokens."""
     prompt, params = request.prompt, request.params
     capacity = min(len(prompt) + params.max_new_tokens, max_seq_len)
@@ -116,11 +116,11 @@ def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | Non
     job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint)
     turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in request.eos_token_ids]
     return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1,
-                         turns=tuple(turns[-_MAX_TURNS:]))
+                         turns=tuple(turns[-_MAX_TURNS:]), adapter=adapter)
 
 
-def scored_sequence(request: Request, scores: Scores) -> TokenSequence[Job]:
+def scored_sequence(request: Request, scores: Scores, adapter: int = -1) -> TokenSequence[Job]:
     """A sequence of which the logits after each token from `scores.first` on are wanted, and nothing else."""
     prompt = request.prompt
     return TokenSequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),
-                         reuse_limit=scores.first, turns=(scores.first,))
+                         reuse_limit=scores.first, turns=(scores.first,), adapter=adapter)

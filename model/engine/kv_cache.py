@@ -17,8 +17,12 @@ from model.sizes import PAGE_SIZE
 
 ROOT = 0
 """The chain before the first page."""
-LONG_ROOT = -1
-"""The same of sequences whose keys are rotated as those of long ones: no other takes them for its own."""
+
+
+def root_of(is_long: bool, adapter: int) -> int:
+    """The same of sequences whose keys are rotated as those of long ones, or computed with an adapter (not
+    negative): no other takes their pages for its own."""
+    return ROOT - 2 * (adapter + 1) - is_long
 
 
 @dataclass

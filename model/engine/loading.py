@@ -22,9 +22,10 @@ from model.formats.gguf_weights import GgufReader
 from model.formats.rounded import RoundingReader
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
-from model.machine import physical_cores, return_freed_memory
+from model.machine import physical_cores, readable_size, return_freed_memory
 from model.memory.spread import spread
 from model.model_config import ModelConfig
+from model.network.adapters import Adapters
 from model.network.opening import open_for
 from model.network.place import Place
 from model.network.step import Sizes
@@ -87,13 +88,16 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
               progress: Progress | None, places: list[Place] | None,
               report: Report | None = None) -> Engine:
     draft = DraftFolder.open(config.draft, model) if config.draft is not None else None
+    adapters = Adapters.open(config.adapters, model)
     weight_infos(reader, model, config.exact)  # what is wrong with the model is told before kernels are built
     places = places or open_places(config, progress)
     infos = weight_infos(reader, model, config.exact, places[0].ops.looks_up_packed)
     chunk = config.prefill_chunk or default_prefill_chunk(places[0].device)
     draft_bytes = draft.nbytes(config, config.max_seq_len or model.spec.max_positions, chunk) if draft else 0
-    plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes)
+    plan, num_layers = spread(model, config, infos, places, chunk, draft_bytes + adapters.nbytes)
     lines = [*plan.lines(), *(["of this model its text part alone is loaded"] if model.is_text_part else [])]
+    if adapters.names:
+        lines.append(f"adapters: {', '.join(adapters.names)}, at most {readable_size(adapters.nbytes)}")
     if config.quantize is not None:
         lines.append(f"float weights are rounded to {config.quantize} bits while they are loaded")
     widening = sum(info.nbytes for info in infos) / max(1, reader.stored_bytes)
@@ -102,15 +106,15 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     for line in lines if report else ():
         report(line)
     sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache,
-                  plan.num_slots)
+                  plan.num_slots, bool(adapters.names))
     with told_as_load_errors(places), \
             torch_threads(_loading_threads(reader, plan.weight_bytes)):
         transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,
-                                       progress=progress)
+                                       progress=progress, adapters=adapters)
         drafter: Drafter | None = NgramDrafter() if config.speculation else None
         if draft is not None:
             drafter = draft.load(places[-1], config, plan.max_seq_len, chunk, progress)
         quantization = reader.describe()
         del reader
         return_freed_memory()
-        return Engine(transformer, chunk, plan, quantization, drafter)
+        return Engine(transformer, chunk, plan, quantization, drafter, adapters.names)

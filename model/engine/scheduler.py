@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic
 
-from model.engine.kv_cache import LONG_ROOT, ROOT, Match, PagePool
+from model.engine.kv_cache import ROOT, Match, PagePool
 from model.engine.sequence_states import SequenceStates
 from model.engine.sequences import Batch, Chunk, Owner, TokenSequence
 from model.sizes import MAX_RUNNING, PAGE_SIZE, pages_for, step_tokens
@@ -146,8 +146,7 @@ class Scheduler(Generic[Owner]):
         while self.waiting and len(self.running) < self.max_running:
             sequence = self.waiting[0]
             sequence.is_long = self._should_be_long(sequence)
-            known = self.pool.match(sequence.token_ids, sequence.num_reusable,
-                                    LONG_ROOT if sequence.is_long else ROOT)
+            known = self.pool.match(sequence.token_ids, sequence.num_reusable, sequence.root)
             match = known if self.states is None else self.states.pool.longest(
                 known, sequence.token_ids, sequence.num_reusable)
             if self._is_coming(sequence, match):
@@ -166,7 +165,7 @@ class Scheduler(Generic[Owner]):
             for end in next_page if self.states is None else reversed(other.marks):
                 if (match.num_tokens < end <= sequence.num_reusable
                         and other.num_computed < end <= other.prompt_length
-                        and other.is_long == sequence.is_long
+                        and other.root == sequence.root
                         and other.token_ids[:end] == sequence.token_ids[:end]):
                     return True
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from model.engine.kv_cache import ROOT
+from model.engine.kv_cache import ROOT, root_of
 
 Owner = TypeVar("Owner")
 
@@ -27,8 +27,14 @@ class TokenSequence(Generic[Owner]):
     marks: list[int] = field(default_factory=list)  # tokens of the prompt after which it may be of use again
     saves: dict[int, int] = field(default_factory=dict)  # tokens -> slot for the state after them, this step
     is_long: bool = False                 # its keys are rotated as those of long sequences
+    adapter: int = -1                     # number of the one that it is computed with; negative: none
     arrival: int = -1
     was_admitted: bool = False
+
+    @property
+    def root(self) -> int:
+        """The chain before its first page."""
+        return root_of(self.is_long, self.adapter)
 
     @property
     def num_known(self) -> int:

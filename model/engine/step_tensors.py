@@ -30,7 +30,7 @@ class HostBuffer:
         self.memory = torch.zeros(layout.nbytes, dtype=torch.uint8, pin_memory=is_pinned)
         self.tensors = layout.tensors(self.memory)
         (self.token_ids, self.positions, self.slots, self.cu_seqlens, self.seq_lens, self.state_slots,
-         self.row_slots, self.block_table) = (tensor.numpy() for tensor in self.tensors)
+         self.row_slots, self.row_adapters, self.block_table) = (tensor.numpy() for tensor in self.tensors)
         self.sent: list[Any] = []  # events after the copies to the devices
 
     def wait(self) -> None:
@@ -101,15 +101,20 @@ class StepTensors:
         if size is None:
             steps = self._sent(buffer, row, len(chunks))
             prompts = self._prompts(chunks, row)
-            return [replace(step, prompts=prompts) for step in steps] if prompts else steps
-        self._pad(buffer, row, size)
-        return self._sent(buffer, size, size)
+            steps = [replace(step, prompts=prompts) for step in steps] if prompts else steps
+        else:
+            self._pad(buffer, row, size)
+            steps = self._sent(buffer, size, size)
+        if any(chunk.sequence.adapter >= 0 for chunk in chunks):
+            return [replace(step, has_adapters=True) for step in steps]
+        return steps
 
-    def blank(self, size: int) -> list[StepInput]:
+    def blank(self, size: int, has_adapters: bool = False) -> list[StepInput]:
         """A step of `size` rows that mean nothing and touch nothing, to try it out."""
         self._buffers[-1].wait()
         self._pad(self._buffers[-1], 0, size)
-        return self._sent(self._buffers[-1], size, size)
+        return [replace(step, has_adapters=has_adapters)
+                for step in self._sent(self._buffers[-1], size, size)]
 
     def _prompts(self, chunks: Sequence[Chunk[Any]], num_rows: int) -> tuple[PromptRows, ...]:
         """The chunks at the end that are computed as prompts."""
@@ -133,6 +138,7 @@ class StepTensors:
         sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
         offset = self._long_offset if sequence.is_long else 0
         buffer.row_slots[row:row + chunk.num_rows] = -1
+        buffer.row_adapters[row:row + chunk.num_rows] = sequence.adapter
         for position, slot in sequence.saves.items():
             if start < position <= end:
                 buffer.row_slots[row + position - start - 1] = slot
@@ -162,6 +168,7 @@ class StepTensors:
         buffer.positions[row:size] = 0
         buffer.slots[row:size] = -1
         buffer.row_slots[row:size] = -1
+        buffer.row_adapters[row:size] = -1
         buffer.state_slots[row:size] = -1
         buffer.block_table[row:size, 0] = 0
         buffer.cu_seqlens[row + 1:size + 1] = self._offsets[row + 1:size + 1]
@@ -195,12 +202,15 @@ def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: in
                         least_prompt_rows, transformer.config.spec.has_states)
     for size in sizes:
         transformer.logits(transformer.forward(steps.blank(size)), logits[:size])
+        if transformer.has_adapters:
+            transformer.forward(steps.blank(size, has_adapters=True))
     transformer.seal()
     return steps
 
 
 def _step_input(tensors: list[Tensor], num_tokens: int, num_sequences: int) -> StepInput:
-    token_ids, positions, slots, cu_seqlens, seq_lens, state_slots, row_slots, block_table = tensors
+    token_ids, positions, slots, cu_seqlens, seq_lens, state_slots, row_slots, row_adapters, \
+        block_table = tensors
     return StepInput(token_ids[:num_tokens], positions[:num_tokens], slots[:num_tokens],
                      block_table[:num_sequences], cu_seqlens[:num_sequences + 1], seq_lens[:num_sequences],
-                     state_slots[:num_sequences], row_slots[:num_tokens])
+                     state_slots[:num_sequences], row_slots[:num_tokens], row_adapters[:num_tokens])

@@ -45,8 +45,10 @@ class GpuScratch:
                 + self.libraries)
 
 
-def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_len: int) -> GpuScratch:
-    """num_layers: of the model that are on this GPU; max_tokens: the largest step."""
+def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_len: int,
+                has_adapters: bool = False) -> GpuScratch:
+    """num_layers: of the model that are on this GPU; max_tokens: the largest step. Steps with adapters have
+    graphs of their own."""
     spec = config.spec
     shapes = {(group.n, group.k) for index in range(spec.num_layers)
               for group in layer_modules(spec, config.names, index)}
@@ -61,7 +63,7 @@ def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_l
                      if isinstance(layer.mlp, Moe)), default=0),
         scores=16 * LOGIT_ROWS * spec.vocab_size,
         inputs=step_bytes(max_tokens, MAX_RUNNING, max_seq_len),
-        graphs=len(SIZES) * num_layers * _KERNELS_OF_LAYER * _KERNEL_BYTES,
+        graphs=(1 + has_adapters) * len(SIZES) * num_layers * _KERNELS_OF_LAYER * _KERNEL_BYTES,
         libraries=_CUBLAS_BYTES + _CODE_BYTES)
 
 

@@ -20,8 +20,9 @@ from model.sizes import LOGIT_ROWS, step_tokens
 
 
 def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], places: Sequence[Place],
-           prefill_chunk: int, draft_bytes: int) -> tuple[MemoryPlan, list[int]]:
-    """The plan, and how many layers each place gets; a draft model goes to the last.
+           prefill_chunk: int, further_bytes: int) -> tuple[MemoryPlan, list[int]]:
+    """The plan, and how many layers each place gets. `further_bytes`: of a draft model and of adapters; they
+    count at the last.
 
     Raises ModelLoadError if it cannot fit.
     """
@@ -32,7 +33,7 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
                              "be spread over several GPUs. Leave --gpu-split out.")
     first, layers, last = bytes_by_layer(infos, config)
     counts = layers_by_share([place.free_bytes for place in places], config.spec.num_layers, first,
-                             max(1, sum(layers) // len(layers)), last + draft_bytes)
+                             max(1, sum(layers) // len(layers)), last + further_bytes)
     shares, start = [], 0
     for index, (place, count) in enumerate(zip(places, counts, strict=True)):
         weights = sum(layers[start:start + count])
@@ -40,7 +41,7 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
         if index == 0:
             weights += first
         if index == len(places) - 1:
-            weights, scratch = weights + last, scratch + draft_bytes
+            weights, scratch = weights + last, scratch + further_bytes
         shares.append(Share(str(place.device), count, weights, scratch, place.free_bytes))
         start += count
     return plan_shares(config, engine, shares), counts
@@ -50,10 +51,10 @@ def scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_l
                    prefill_chunk: int) -> int:
     """Buffers on one place that do not grow with the context, for `num_layers` of the layers."""
     max_tokens = step_tokens(prefill_chunk)
-    scratch = buffer_bytes(config.spec, max_tokens, LOGIT_ROWS)
+    scratch = buffer_bytes(config.spec, max_tokens, LOGIT_ROWS, bool(engine.adapters))
     if place.device.type == "cuda":
         length = engine.max_seq_len or config.spec.max_positions
-        return scratch + gpu_scratch(config, num_layers, max_tokens, length).total
+        return scratch + gpu_scratch(config, num_layers, max_tokens, length, bool(engine.adapters)).total
     longest = max(group.k for index in range(config.spec.num_layers)
                   for group in layer_modules(config.spec, config.names, index))
     return scratch + 4 * max_tokens * longest  # rows as the linear kernels stage them: 4 bytes a number

@@ -45,11 +45,13 @@ class Branch:
         if self._norm_is_fused:
             weight = self._before.weight if self._before is not None else None
             linear(v.hidden, out, weight, self._layer.norm.eps, epilogue, of_prompts=of_prompts,
-                   precise=precise)
+                   precise=precise,
+                   row_adapters=v.adapters)
             return
         if self._before is not None:
             self.normalize(self._before, v.hidden, v.normed)
-        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts, precise=precise)
+        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts, precise=precise,
+               row_adapters=v.adapters)
 
     def read(self, v: Rows) -> Tensor:
         """The hidden state through the norm before, in a buffer of its own."""
@@ -62,9 +64,9 @@ class Branch:
     def add(self, linear: Linear, x: Tensor, v: Rows, part: Mixer | Dense, *, of_prompts: bool) -> None:
         """The last product; hidden += it, or its norm, times the factors of the layer and of this part."""
         if adds_directly(self._layer, part):
-            linear(x, v.hidden, epilogue="add", of_prompts=of_prompts)
+            linear(x, v.hidden, epilogue="add", of_prompts=of_prompts, row_adapters=v.adapters)
             return
-        linear(x, v.branch, of_prompts=of_prompts)
+        linear(x, v.branch, of_prompts=of_prompts, row_adapters=v.adapters)
         self.add_rows(v, part.out_scale)
 
     def add_rows(self, v: Rows, scale: float = 1.0) -> None:

@@ -7,6 +7,7 @@ agree. Knows packed weights and kernels, not files.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from model.formats.weights import (
     select_rows,
 )
 from model.kernels.operations import Operations, PackedWeight
+from model.network.adapters import Adapters
 from model.network.modules import Group
 from model.network.place import Place
 
@@ -40,19 +42,28 @@ class Linear:
     def __init__(self, ops: Operations, parts: list[Part]) -> None:
         self._linear = ops.linear
         self._prompts = ops.prompts
+        self._lora = ops.lora
         self.parts = parts
+        self.adapters: Any = None
+        """What `pack_lora` returned for the model's adapters; None where no adapter adds anything."""
+
+    @property
+    def n(self) -> int:
+        return self.parts[-1].last
 
     @property
     def nbytes(self) -> int:
         return sum(part.weight.nbytes for part in self.parts)
 
     def __call__(self, x: Tensor, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
-                 epilogue: str = "store", *, of_prompts: bool = False, precise: int = 0) -> None:
+                 epilogue: str = "store", *, of_prompts: bool = False, precise: int = 0,
+                 row_adapters: Tensor | None = None) -> None:
         """x float32 [T, k], out float32 [T, n]; rows of both may be strided.
 
         norm and epilogue are those of `linear` in model/kernels. silu_mul: the layer is gate and up, in one
-        part or in two. of_prompts: the device may have a way of its own for such rows; `precise` of their
-        outputs are not to suffer from it: see PromptOperations.
+        part or in two; no adapter of theirs can be added then. of_prompts: the device may have a way of its
+        own for such rows; `precise` of their outputs are not to suffer from it: see PromptOperations.
+        row_adapters: see StepInput.
         """
         prompts = self._prompts if of_prompts else None
 
@@ -71,17 +82,23 @@ class Linear:
         else:
             for part in self.parts:
                 multiply(part, out[:, part.first:part.last], epilogue)
+        if row_adapters is not None and self.adapters is not None:
+            self._lora(x, row_adapters, self.adapters, out, norm, eps)
 
 
-def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool) -> Linear:
-    """Read and pack modules of one input, in order."""
+def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool,
+                adapters: Adapters | None = None) -> Linear:
+    """Read and pack modules of one input, in order, and what adapters add to them."""
     matrices = {name: reader.matrix(name, n, group.k, place.device) for name, n in group.modules.items()}
     parts = [matrices[piece.module] if len(piece.rows) == matrices[piece.module].n
              and isinstance(piece.rows, range) else select_rows(matrices[piece.module], piece.rows)
              for piece in group.pieces]
     parts = parts or list(matrices.values())
     matrices.clear()
-    return pack(place.ops, parts, exact or group.is_exact)
+    linear = pack(place.ops, parts, exact or group.is_exact)
+    if adapters is not None and (added := adapters.of(group)):
+        linear.adapters = place.ops.pack_lora(added, linear.n, group.k)
+    return linear
 
 
 def pack(ops: Operations, matrices: list[Matrix], exact: bool) -> Linear:

@@ -67,8 +67,9 @@ class BuiltLayer:
     scale: float
 
 
-def buffer_widths(spec: Spec) -> dict[str, int]:
-    """Numbers of a token in each buffer of a step; none of those that no layer needs."""
+def buffer_widths(spec: Spec, has_adapters: bool) -> dict[str, int]:
+    """Numbers of a token in each buffer of a step; none of those that no layer needs. With adapters gate and
+    up are wanted before one multiplies the other."""
     mixtures = [mixture_widths(layer.mlp, layer, spec.hidden_size) for layer in spec.layers
                 if isinstance(layer.mlp, Moe)]
     mlps = [layer.mlp for layer in spec.layers if isinstance(layer.mlp, Dense)]
@@ -80,7 +81,7 @@ def buffer_widths(spec: Spec) -> dict[str, int]:
               "heads": max((2 * mixer.num_value_heads for mixer in spec.states
                             if isinstance(mixer, GatedDelta)), default=0),
               "inner": max((mlp.intermediate_size for mlp in mlps), default=0),
-              "wide": max((mlp.up_size for mlp in mlps if not mlp.is_fused), default=0),
+              "wide": max((mlp.up_size for mlp in mlps if has_adapters or not mlp.is_fused), default=0),
               "normed": spec.hidden_size * any(not norm_is_fused(layer) for layer in spec.layers),
               "branch": spec.hidden_size * any(
                   not adds_directly(layer, part) for layer in spec.layers
@@ -116,7 +117,7 @@ class Stage:
         if spec.streams is not None and weights.streams is not None:
             self._streams = StreamRows(place.ops, spec.streams, spec.hidden_size, weights.streams)
         self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
-                         for name, width in buffer_widths(spec).items()}
+                         for name, width in buffer_widths(spec, sizes.has_adapters).items()}
         self._recorder = place.new_recorder()
 
     def _built(self, index: int, layer: Layer, weights: LayerWeights, tables: Tables,
@@ -163,7 +164,8 @@ class Stage:
             if step.prompts and self.place.ops.prompts is not None:
                 self._run(step)
             else:
-                self._recorder.run((len(step.token_ids), len(step.seq_lens)), lambda: self._run(step))
+                self._recorder.run((len(step.token_ids), len(step.seq_lens), step.has_adapters),
+                                   lambda: self._run(step))
 
     def logits(self, hidden: Tensor, out: Tensor) -> None:
         """Norm and head, in the last stage: hidden float32 [R, hidden_size], out float32 [R, vocab_size]."""
@@ -194,12 +196,12 @@ class Stage:
 
     def _run(self, step: StepInput) -> None:
         ops, num_tokens = self.place.ops, len(step.token_ids)
-        all_rows = self._rows(0, num_tokens)
+        all_rows = self._rows(0, num_tokens, step)
         prompts = step.prompts if ops.prompts is not None else ()
         first = prompts[0].first if prompts else num_tokens
         # Rows that decode are computed as they would be without the prompts, so that these change no token.
         kinds = (((0, first), False), ((first, num_tokens), True))
-        parts = [(self._rows(*rows), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
+        parts = [(self._rows(*rows, step), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
         if self.layers.start == 0:
             ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden, self.spec.embedding_scale)
             if (norm := self.spec.embedding_norm) is not None:
@@ -254,7 +256,8 @@ class Stage:
         """Hidden states to what the mlp's last product reads."""
         mlp = built.layer.mlp
         inner = v.of("inner", mlp.intermediate_size)
-        if mlp.is_fused:
+        adds_before = v.adapters is not None and of.gate_up.adapters is not None
+        if mlp.is_fused and not adds_before:
             built.branch.multiply(of.gate_up, v, inner, "silu_mul", of_prompts=of_prompts)
             return
         wide = v.of("wide", mlp.up_size)
@@ -279,10 +282,12 @@ class Stage:
         if spec.logit_scale != 1 or spec.logit_softcap is not None:
             self.place.ops.cap_rows(out, spec.logit_scale, spec.logit_softcap)
 
-    def _rows(self, first: int, last: int) -> Rows:
-        return Rows(self._buffers, self.spec.hidden_size, first, last)
+    def _rows(self, first: int, last: int, step: StepInput | None = None) -> Rows:
+        adapters = step.row_adapters[first:last] if step is not None and step.has_adapters else None
+        return Rows(self._buffers, self.spec.hidden_size, first, last, adapters)
 
 
-def buffer_bytes(spec: Spec, max_tokens: int, max_logit_rows: int) -> int:
+def buffer_bytes(spec: Spec, max_tokens: int, max_logit_rows: int, has_adapters: bool = False) -> int:
     """What a stage and the logits of a step allocate besides weights, cache and rope tables."""
-    return 4 * (max_tokens * sum(buffer_widths(spec).values()) + max_logit_rows * spec.vocab_size)
+    widths = buffer_widths(spec, has_adapters)
+    return 4 * (max_tokens * sum(widths.values()) + max_logit_rows * spec.vocab_size)

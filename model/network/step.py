@@ -21,7 +21,8 @@ class PromptRows:
 class StepInput:
     """One step for S sequences with T new tokens together. Shapes as the kernels want them.
 
-    Steps of the same T and S must be the same tensors with new contents: steps are recorded by these two.
+    Steps of the same T and S must be the same tensors with new contents: steps are recorded by these
+    two and by has_adapters.
     """
 
     token_ids: Tensor     # int32 [T]
@@ -32,7 +33,9 @@ class StepInput:
     seq_lens: Tensor      # int32 [S]
     state_slots: Tensor   # int32 [S]: where each sequence's state lies; negative: it is padding
     row_slots: Tensor     # int32 [T]: where the state after a row is to lie as well; negative: nowhere
+    row_adapters: Tensor  # int32 [T]: which adapter a row is computed with; negative: none
     prompts: tuple[PromptRows, ...] = ()  # the last sequences, if they have many rows: known on the host
+    has_adapters: bool = False  # some row has one: only then row_adapters is looked at
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Sizes:
     page_size: int
     cache: str         # a key of CACHE_KINDS
     num_slots: int = 0  # states, of layers that keep one
+    has_adapters: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Rows:
     hidden_size: int
     first: int
     last: int
+    adapters: Tensor | None = None  # int32 [rows], see StepInput; None: no row of the step has one
 
     @property
     def hidden(self) -> Tensor:

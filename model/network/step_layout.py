@@ -25,7 +25,7 @@ class Layout:
     def _shapes(self) -> tuple[tuple[torch.dtype, tuple[int, ...]], ...]:
         t, s = self.max_tokens, self.max_sequences
         return ((torch.int32, (t,)), (torch.int32, (t,)), (torch.int64, (t,)), (torch.int32, (s + 1,)),
-                (torch.int32, (s,)), (torch.int32, (s,)), (torch.int32, (t,)),
+                (torch.int32, (s,)), (torch.int32, (s,)), (torch.int32, (t,)), (torch.int32, (t,)),
                 (torch.int32, (s, self.max_pages)))
 
     def _offsets(self) -> Iterator[int]:
@@ -44,7 +44,8 @@ class Layout:
         return list(self._offsets())[-2] + num_sequences * self.max_pages * torch.int32.itemsize
 
     def tensors(self, memory: Tensor) -> list[Tensor]:
-        """token_ids, positions, slot_mapping, cu_seqlens, seq_lens, state_slots, row_slots, block_table;
+        """token_ids, positions, slot_mapping, cu_seqlens, seq_lens, state_slots, row_slots, row_adapters,
+        block_table;
         memory uint8 [nbytes]."""
         return [memory[offset:offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
                 for (dtype, shape), offset in zip(self._shapes(), self._offsets(), strict=False)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.formats.weights import WeightReader
 from model.model_config import ModelConfig
+from model.network.adapters import Adapters
 from model.network.link import Copy, verified_copy
 from model.network.place import Place
 from model.network.stage import Stage
@@ -25,23 +26,24 @@ class Transformer:
 
     @classmethod
     def load(cls, places: Sequence[Place], num_layers: Sequence[int], reader: WeightReader,
-             config: ModelConfig, sizes: Sizes, *, exact: bool,
-             progress: Progress | None = None) -> Transformer:
+             config: ModelConfig, sizes: Sizes, *, exact: bool, progress: Progress | None = None,
+             adapters: Adapters | None = None) -> Transformer:
         """Read the weights and allocate the rest; `num_layers` layers at each of the places, in order."""
         starts = [sum(num_layers[:index]) for index in range(len(places) + 1)]
         layers = [range(*pair) for pair in pairwise(starts)]
         homes = [place for place, count in zip(places, num_layers, strict=True) for _ in range(count)]
-        weights = load_weights(homes, reader, config, exact, progress)
+        weights = load_weights(homes, reader, config, exact, progress, adapters)
         stages = [Stage(place, config.spec, weights, part, sizes)
                   for place, part in zip(places, layers, strict=True)]
         for stage in stages:
             stage.measure()
-        return cls(config, weights, stages, sizes.max_tokens)
+        return cls(config, weights, stages, sizes)
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, stages: list[Stage],
-                 max_tokens: int) -> None:
-        self.config, self.weights, self.stages, self.max_tokens = config, weights, stages, max_tokens
-        shape = (max_tokens, config.spec.hidden_size)
+                 sizes: Sizes) -> None:
+        self.config, self.weights, self.stages = config, weights, stages
+        self.max_tokens, self.has_adapters = sizes.max_tokens, sizes.has_adapters
+        shape = (sizes.max_tokens, config.spec.hidden_size)
         self._copies: list[Copy] = [verified_copy(a.place.device, b.place.device, shape)
                                     for a, b in pairwise(stages)]
 

@@ -20,6 +20,7 @@ from model.formats.weights import (
 )
 from model.kernels.operations import PackedWeight
 from model.model_config import ModelConfig
+from model.network.adapters import Adapters
 from model.network.latent_weights import LatentWeights, load_latent
 from model.network.layer_inputs import InputsWeights, InputWeights, load_input, load_inputs
 from model.network.linear import Linear, load_linear, pack
@@ -209,8 +210,8 @@ def table_module(reader: WeightReader, config: ModelConfig) -> str:
 
 
 def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelConfig, exact: bool,
-                 progress: Progress | None = None) -> ModelWeights:
-    """Read and pack everything, matrix by matrix at the place of its layer.
+                 progress: Progress | None = None, adapters: Adapters | None = None) -> ModelWeights:
+    """Read and pack everything, matrix by matrix at the place of its layer, with what adapters add.
 
     places    one for each layer; embeddings come to the first, norm and head to the last
     progress  hears a line and the share that is done, 0 to 1
@@ -232,7 +233,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     for index, place in enumerate(places):
         tell(index)
         with place.active():
-            layers.append(_load_layer(place, reader, config, index, exact))
+            layers.append(_load_layer(place, reader, config, index, exact, adapters))
     tell(spec.num_layers)
     offset = names.norm_offset if names.last_norm_offset is None else names.last_norm_offset
     norm = load_norm(reader, names.norm, spec.norm, hidden, replace(names, norm_offset=offset), last.device)
@@ -264,13 +265,13 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
         return embeddings, pack(last.ops, [head], exact)
 
 
-def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int,
-                exact: bool) -> LayerWeights:
+def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int, exact: bool,
+                adapters: Adapters | None) -> LayerWeights:
     names, layer, prefix = config.names, config.spec.layers[index], config.names.layer.format(index)
     size = config.spec.hidden_size
 
     def linears(groups: list[Group]) -> list[Linear]:
-        return [load_linear(place, reader, group, exact) for group in groups]
+        return [load_linear(place, reader, group, exact, adapters) for group in groups]
 
     def norm(is_there: bool, name: str) -> NormWeights | None:
         return load_norm(reader, prefix + name, layer.norm, size, names, place.device) if is_there else None
