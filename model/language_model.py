@@ -44,10 +44,11 @@ class LanguageModel(Protocol):
     def start(self, messages: Iterable[ChatMessage], params: SamplingParams | None = None, *,
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
-              logprobs: int | None = None, constraint: Constraint | None = None) -> RunningReply: ...
+              logprobs: int | None = None, constraint: Constraint | None = None,
+              adapter: str | None = None) -> RunningReply: ...
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
-              constraint: Constraint | None = None) -> RunningReply: ...
+              constraint: Constraint | None = None, adapter: str | None = None) -> RunningReply: ...
 
     def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int: ...
@@ -59,7 +60,8 @@ class LanguageModel(Protocol):
 
     def info(self) -> dict[str, Any]:
         """At least name, max_seq_len (None: not known), vocab_size (the same), advice, `host` (where text
-        goes; "" for this process) and `cannot` (what it cannot do -> why, as a sentence)."""
+        goes; "" for this process) and `cannot` (what it cannot do -> why, as a sentence). Of one that is
+        loaded here `adapters`, by name."""
 
     def status(self) -> dict[str, Any]: ...
 

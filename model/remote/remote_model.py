@@ -50,8 +50,12 @@ class RemoteModel:
     def start(self, messages: Iterable[ChatMessage], params: SamplingParams | None = None, *,
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
-              logprobs: int | None = None, constraint: Constraint | None = None) -> RemoteReply:
+              logprobs: int | None = None, constraint: Constraint | None = None,
+              adapter: str | None = None) -> RemoteReply:
         """Begin the assistant's next message. Raises ValueError: CannotDo, or PromptTooLongError."""
+        if adapter is not None:
+            raise CannotDo(f"The adapter {adapter!r} lies beside a model of this machine; {self._engine} is "
+                           "asked for its own models only.")
         params, turns = params or SamplingParams(), as_messages(messages)
         go_on: Mapping[str, Any] = {}
         if reply_prefix or reply_thinking:
@@ -81,7 +85,7 @@ class RemoteModel:
             heard=lambda problem, tokens: self._hear(problem, tokens, sent, len(fits[0][0])))
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
-              constraint: Constraint | None = None) -> RemoteReply:
+              constraint: Constraint | None = None, adapter: str | None = None) -> RemoteReply:
         """Raises CannotDo."""
         raise CannotDo(f"{self._engine} is asked for replies in a conversation only; use chat completions.")
 

@@ -243,6 +243,22 @@ def test_without_a_model_there_is_none_to_list_and_none_to_ask(store):
     assert refused.status_code == 503 and "No model is loaded" in refused.json["error"]["message"]
 
 
+def test_adapters_are_models_that_can_be_listed_and_asked(app, model):
+    """In each protocol; any other name stands for the model itself."""
+    model.adapters = ["tales"]
+    http = app.test_client()
+    own, adapter = http.get("/v1/models").json["data"]
+    assert (own["id"], adapter["id"], adapter["parent"]) == ("fake-1M", "tales", "fake-1M")
+    assert http.get("/v1/models/tales").json == adapter
+    messages = [{"role": "user", "content": "hello"}]
+    for name in ("tales", "gpt-x"):
+        posted(http, model=name)
+        http.post("/v1/messages", json={"model": name, "messages": messages, "max_tokens": 9})
+        http.post("/v1/responses", json={"model": name, "input": "hello"})
+        http.post("/api/chat", json={"model": name, "messages": messages, "stream": False})
+    assert [started["adapter"] for started in model.started] == ["tales"] * 4 + [None] * 4
+
+
 def test_a_model_that_is_asleep_is_listed_and_woken_by_a_request(tmp_path, store, model):
     write_chat_model(tmp_path / "models" / "small")
     catalogue = Catalogue([Place("x", tmp_path / "models")], EngineConfig(max_seq_len=128))

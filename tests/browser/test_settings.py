@@ -253,6 +253,35 @@ def test_a_bot_is_made_changed_and_deleted_with_undo(page, open_session, site):
     site.api("DELETE", f"/api/bots/{bot['id']}")
 
 
+def test_a_bot_chooses_among_the_adapters_that_are_loaded(page, open_session, site):
+    """Where there are none, there is no such field; one that is gone is told at the bot."""
+    open_session(MARLOW)
+    page.click("[aria-label='Actions for Marlow']")
+    page.click(".menu >> text=Edit")
+    expect(page.locator("dialog textarea").first).to_be_visible()
+    assert page.locator("dialog select").count() == 0
+    page.click("dialog >> text=Cancel")
+    site.model.adapters = ["tales", "verse"]
+    try:
+        page.reload()
+        page.click("[aria-label='Actions for Marlow']")
+        page.click(".menu >> text=Edit")
+        select = page.get_by_label("Adapter")
+        expect(select.locator("option")).to_have_text(["None", "tales", "verse"])
+        select.select_option("verse")
+        page.click("dialog >> text=Save")
+        expect(page.locator("dialog")).to_have_count(0)
+        assert site.api("GET", f"/api/bots/{MARLOW}")["bot"]["adapter"] == "verse"
+        site.model.adapters = []
+        page.reload()
+        page.click("[role=tab] >> text=Bot")
+        expect(page.locator(".bot-row .wrong")).to_have_text("Its adapter verse is not loaded.")
+    finally:
+        site.model.adapters = []
+        now = site.api("GET", f"/api/bots/{MARLOW}")["bot"]
+        site.api("PATCH", f"/api/bots/{MARLOW}", {"revision": now["revision"], "adapter": ""})
+
+
 def test_two_bots_or_presets_of_one_name_are_refused_in_words(page, open_session, site):
     open_session()
     before = site.api("GET", "/api/bots")["bots"]

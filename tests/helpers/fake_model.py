@@ -181,6 +181,7 @@ class FakeModel:
         self.closed = False
         self.advice: dict[str, float] = {}
         self.cannot: dict[str, str] = {}
+        self.adapters: list[str] = []
         self.tokenizer = FakeTokenizer()
 
     def info(self) -> dict[str, Any]:
@@ -188,7 +189,7 @@ class FakeModel:
                 "num_parameters": 1_000_000, "weight_bytes": 700_000, "cache_bytes": 8 << 20,
                 "cache_tokens": 4 * self.max_seq_len, "device": "cpu", "isa": "avx2", "threads": 2,
                 "max_seq_len": self.max_seq_len, "chat_template": True, "vocab_size": 512,
-                "advice": self.advice, "host": "", "cannot": self.cannot}
+                "advice": self.advice, "adapters": self.adapters, "host": "", "cannot": self.cannot}
 
     def status(self) -> dict[str, Any]:
         return {"running": self.running, "waiting": 0, "pages_used": 3, "pages_total": 256,
@@ -218,6 +219,8 @@ class FakeModel:
         messages = joined(messages)
         self.started.append({"messages": messages, "params": params, "name": reply_name,
                              "prefix": reply_prefix, "thinking": reply_thinking, **asked_for})
+        if (adapter := asked_for.get("adapter")) and adapter not in self.adapters:
+            raise ValueError(f"There is no adapter {adapter!r} beside fake-1M; none is loaded.")
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")
         if "refuse" in asked:
             raise ValueError("The prompt needs 9,000 tokens; the context holds 2,048.")

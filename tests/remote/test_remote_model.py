@@ -144,6 +144,8 @@ def test_an_engine_that_goes_on_with_messages_is_found_out_by_its_count(opened, 
     assert engine.chats[0]["continue_final_message"] is True
     with pytest.raises(CannotDo, match="not with thoughts"):
         model.start(HELLO, reply_thinking="Hm")
+    with pytest.raises(CannotDo, match="'tales' lies beside a model of this machine"):
+        model.start(HELLO, adapter="tales")
 
 
 @pytest.mark.parametrize("lacks", ["continues", "has_usage"])

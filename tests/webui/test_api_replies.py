@@ -53,6 +53,23 @@ def test_a_crash_inside_shows_an_id_and_no_path(page, caplog):
     assert error_id in caplog.text and "secret path" in caplog.text
 
 
+def test_a_bot_is_answered_for_with_its_adapter(client, page, model):
+    model.adapters = ["tales", "verse"]
+    bot = client.get(f"/api/bots/{MARLOW}").json["bot"]
+    page.say("hello")
+    client.patch(f"/api/bots/{MARLOW}", json={"revision": bot["revision"], "adapter": "verse"})
+    page.say("hello again")
+    assert [started["adapter"] for started in model.started] == [None, "verse"]
+
+
+def test_a_bot_whose_adapter_is_not_loaded_says_so_in_place_of_its_reply(client, page):
+    bot = client.get(f"/api/bots/{MARLOW}").json["bot"]
+    client.patch(f"/api/bots/{MARLOW}", json={"revision": bot["revision"], "adapter": "gone"})
+    (message,) = page.say("hello")
+    assert message["text"] == "" and message["finish_reason"] == "error"
+    assert "There is no adapter 'gone'" in message["error"]
+
+
 def test_what_the_model_says_of_the_request_is_shown(page):
     (message,) = page.say("refuse this")
     assert "9,000 tokens" in message["error"]

@@ -257,7 +257,8 @@ def test_bots_can_be_made_changed_and_deleted(client):
 @pytest.mark.parametrize("fields", [
     {}, {"name": ""}, {"name": "a:b"}, {"name": " a"}, {"name": "a\nb"}, {"name": "x" * 61}, {"name": 5},
     {"name": "a", "color": "red"}, {"name": "a", "color": "#12345"}, {"name": "a", "sampling": {"x": 1}},
-    {"name": "a", "persona": 5}, {"name": "a", "id": "x"}, {"name": "a", "color": "#00000g"}])
+    {"name": "a", "persona": 5}, {"name": "a", "id": "x"}, {"name": "a", "color": "#00000g"},
+    {"name": "a", "adapter": 5}, {"name": "a", "adapter": "x" * 101}])
 def test_a_bot_that_breaks_the_rules_is_refused(client, fields):
     assert client.post("/api/bots", json=fields).status_code == 400
     assert len(client.get("/api/bots").json["bots"]) == 3

@@ -12,7 +12,16 @@ from model import AUTO, REQUIRED, CallDelta, ChatMessage, Constraint, ReplyDone,
 from ..errors import Problem
 from ..ids import new_id
 from .answering import Answer, Written, answered, streamed
-from .asking import MOST_MESSAGES, Ask, begin, count_tokens, response_schema, sampling, thinking_variables
+from .asking import (
+    MOST_MESSAGES,
+    Ask,
+    adapter_of,
+    begin,
+    count_tokens,
+    response_schema,
+    sampling,
+    thinking_variables,
+)
 from .errors import anthropic_error
 from .fields import BadField, Fields, Json, as_json, read_fields
 from .tools import NO_TOOLS, arguments, read_tool, toolbox
@@ -51,8 +60,8 @@ def _read(fields: Fields, counts: bool = False) -> Ask:
     wanted = fields.object("output_config")
     form = wanted.object("format") if wanted.has("format") else fields.object("output_format")
     return Ask(messages=_messages(fields), params=sampling(fields, length, fields.texts("stop_sequences")),
-               constraint=_form(form), variables=thinking_variables(_effort(fields,
-                                                                            wanted)), tools=_tools(fields))
+               constraint=_form(form), variables=thinking_variables(_effort(fields, wanted)),
+               tools=_tools(fields), adapter=adapter_of(fields))
 
 
 def _messages(fields: Fields) -> tuple[ChatMessage, ...]:

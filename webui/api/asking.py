@@ -61,6 +61,7 @@ class Ask:
     variables: Mapping[str, Any] = field(default_factory=dict)  # of the chat template
     tools: Toolbox | None = None
     cut: bool = False  # old messages may be left out where not all of them fit
+    adapter: str | None = None  # the LoRA adapter that is to be used
 
 
 class Begun:
@@ -93,6 +94,12 @@ def answering_model() -> dict[str, Any] | None:
     slot = parlor().slot
     name = slot.state.coming_name or slot.state.name
     return loaded() or ({"name": name} if name and slot.will_answer else None)
+
+
+def adapter_of(fields: Fields) -> str | None:
+    """The adapter that is asked for as a model of its name. Any other name stands for the model itself."""
+    name, adapters = fields.value("model"), (loaded() or {}).get("adapters", ())
+    return name if isinstance(name, str) and name in adapters else None
 
 
 def begin(*asks: Ask) -> Begun:
@@ -152,13 +159,14 @@ def gone_test(environ: dict[str, Any]) -> Callable[[], bool]:
 
 def _begin_one(model: ChatModel, ask: Ask, params: SamplingParams) -> Reply:
     if not ask.messages:
-        return model.go_on(ask.text, params, logprobs=ask.logprobs, constraint=ask.constraint)
+        return model.go_on(ask.text, params, logprobs=ask.logprobs, constraint=ask.constraint,
+                           adapter=ask.adapter)
     *before, last = ask.messages
     begun = last if last.role == "assistant" else None  # it goes on with what is begun
     return model.start(before if begun else ask.messages, params, whole=not ask.cut,
                        reply_prefix=begun.content if begun else "",
                        reply_thinking=begun.thinking if begun else "", variables=ask.variables,
-                       tools=ask.tools, logprobs=ask.logprobs, constraint=ask.constraint)
+                       tools=ask.tools, logprobs=ask.logprobs, constraint=ask.constraint, adapter=ask.adapter)
 
 
 def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],

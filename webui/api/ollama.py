@@ -17,6 +17,7 @@ from .asking import (
     MOST_MESSAGES,
     Ask,
     Begun,
+    adapter_of,
     answering_model,
     begin,
     loaded,
@@ -80,7 +81,8 @@ def generate() -> ResponseReturnValue:
         raise BadField("suffix and images are not supported: the model here reads text and writes on.")
     prompt, system = fields.text("prompt", ""), fields.text("system", "")
     if fields.flag("raw") and prompt:
-        return _answer(fields, Ask(text=prompt, params=_sampling(fields), constraint=_form(fields)),
+        return _answer(fields, Ask(text=prompt, params=_sampling(fields), constraint=_form(fields),
+                                   adapter=adapter_of(fields)),
                        "response")
     messages = [ChatMessage("system", system)] if system and prompt else []
     messages += [ChatMessage("user", prompt)] if prompt else []
@@ -94,7 +96,7 @@ def embed() -> ResponseReturnValue:
 
 def _answer(fields: Fields, ask: Ask, name: str) -> ResponseReturnValue:
     """`name`: where the text stands in a line, "message" or "response"."""
-    fields.text("model")  # which it is makes no difference
+    fields.text("model")  # must be there; which it is matters where adapters are loaded
     streams = fields.flag("stream", True)
     if not ask.messages and not ask.text:
         return _line(str((loaded() or {}).get("name", "")), name, "", done=True) | {"done_reason": "load"}
@@ -115,7 +117,7 @@ def _ask(fields: Fields, messages: tuple[ChatMessage, ...]) -> Ask:
                                                                                              str) else think
     return Ask(messages=messages, params=_sampling(fields), constraint=_form(fields),
                variables=thinking_variables(effort), tools=openai_tools(fields),
-               cut=fields.flag("truncate", True))
+               cut=fields.flag("truncate", True), adapter=adapter_of(fields))
 
 
 def _message(fields: Fields) -> ChatMessage:

@@ -22,6 +22,7 @@ from .asking import (
     MOST_MESSAGES,
     MOST_REPLIES,
     Ask,
+    adapter_of,
     answering_model,
     begin,
     response_schema,
@@ -40,13 +41,15 @@ DONE = b"data: [DONE]\n\n"
 
 def list_models() -> ResponseReturnValue:
     model = answering_model()
-    entries = [_model(model)] if model else []
+    entries = [_model(model), *(_adapter(model, name) for name in model.get("adapters", ()))] if model else []
     names = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
     return {"object": "list", "data": entries, "has_more": False, **names}
 
 
 def read_model(name: str) -> ResponseReturnValue:
     model = answering_model()
+    if model is not None and name in model.get("adapters", ()):
+        return _adapter(model, name)
     if model is None or name != model["name"]:
         there_is = f"there is {model['name']!r}" if model else "none is loaded"
         raise NotFound(f"There is no model {name[:200]!r} here; {there_is}.", code="model_not_found")
@@ -105,7 +108,8 @@ def read_chat(fields: Fields) -> Ask:
                params=sampling(fields, None if length == -1 else length, fields.texts("stop")),
                logprobs=fields.whole("top_logprobs", 0, most=20) if fields.flag("logprobs") else None,
                constraint=response_form(fields.object("response_format")), tools=openai_tools(fields),
-               variables=variables | fields.object("chat_template_kwargs").all())
+               variables=variables | fields.object("chat_template_kwargs").all(),
+               adapter=adapter_of(fields))
 
 
 def read_messages(fields: Fields) -> tuple[ChatMessage, ...]:
@@ -278,7 +282,7 @@ def _read_texts(fields: Fields) -> list[Ask]:
     if fields.flag("echo") and not all(isinstance(prompt, str) for prompt in prompts):
         raise BadField("echo needs a prompt of text.", "echo")
     return [Ask(text=prompt, params=asked.params, n=asked.n, logprobs=asked.logprobs,
-                constraint=asked.constraint) for prompt in prompts]
+                constraint=asked.constraint, adapter=adapter_of(fields)) for prompt in prompts]
 
 
 def _prompts(value: Any) -> list[str | list[int]]:
@@ -321,6 +325,11 @@ def _model(model: Json) -> Json:
              "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}  # Anthropic's words
     names = ("max_model_len", "context_length", "max_context_length")
     return entry | (dict.fromkeys(names, model["max_seq_len"]) if "max_seq_len" in model else {})
+
+
+def _adapter(model: Json, name: str) -> Json:
+    """As a model that is made of the one it lies beside."""
+    return _model({**model, "name": name}) | {"root": model["name"], "parent": model["name"]}
 
 
 def _head(kind: str, prefix: str, model_name: str) -> Json:

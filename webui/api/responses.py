@@ -14,7 +14,7 @@ from model import CallDelta, ChatMessage, ReplyDone, ToolCall
 from ..errors import Problem
 from ..ids import new_id
 from .answering import Answer, Written, WrittenCall, answered, streamed
-from .asking import MOST_MESSAGES, Ask, begin, sampling, thinking_variables
+from .asking import MOST_MESSAGES, Ask, adapter_of, begin, sampling, thinking_variables
 from .errors import openai_error
 from .fields import BadField, Fields, Json, as_json, content_text, read_fields
 from .openai import BEAT, ROLES, response_form
@@ -45,7 +45,8 @@ def _read(fields: Fields) -> Ask:
     effort = fields.object("reasoning").text("effort", "")
     return Ask(messages=_messages(fields), params=sampling(fields, length, ()),
                constraint=response_form(fields.object("text").object("format")),
-               variables=thinking_variables(effort or None), tools=openai_tools(fields))
+               variables=thinking_variables(effort or None), tools=openai_tools(fields),
+               adapter=adapter_of(fields))
 
 
 def _messages(fields: Fields) -> tuple[ChatMessage, ...]:

@@ -296,7 +296,7 @@ class Chat:
         bots = {bot["id"]: bot for bot in self.store.known_bots()}
         view = bot_view(session, bots, speaker, tree.path(session, message["parent"]))
         params = self._params(session, speaker, view.stop)
-        return ReplyPlan(session["id"], message, view, params, continues)
+        return ReplyPlan(session["id"], message, view, params, continues, speaker.get("adapter", ""))
 
     def _params(self, session: Session, speaker: Bot,
                 stop: tuple[str, ...]) -> Callable[[Changes], SamplingParams]:

@@ -46,7 +46,8 @@ log = logging.getLogger("parlor.reply")
 class ReplyPlan:
     """What is to be written. For a continued reply `message` is the one on disk, with its text.
 
-    params  how to sample, by what the authors of the model advise that is to write it
+    params   how to sample, by what the authors of the model advise that is to write it
+    adapter  the name of the LoRA adapter that the bot wants; empty: none
     """
 
     session_id: str
@@ -54,6 +55,7 @@ class ReplyPlan:
     view: BotView
     params: Callable[[Changes], SamplingParams]
     continues: bool = False
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class ReplyJob:
         view = plan.view
         reply = model.start(view.messages, params, reply_name=view.speaker,
                                   reply_prefix=plan.message["text"],
-                                  reply_thinking=plan.message["thinking"], shorten=True)
+                                  reply_thinking=plan.message["thinking"], shorten=True,
+                                  adapter=plan.adapter or None)
         self._reply = reply
         if reply.is_shortened:
             self._shortened = view.message_ids[-1]

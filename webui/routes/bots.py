@@ -17,7 +17,7 @@ from .parlor import parlor, vocab_size
 
 MAX_PRESETS = 200
 DEFAULT_COLOR = "#5b6b7b"
-_BOT_FIELDS = ("name", "color", "persona", "greeting")
+_BOT_FIELDS = ("name", "color", "persona", "greeting", "adapter")
 
 bp = Blueprint("bots", __name__, url_prefix="/api")
 

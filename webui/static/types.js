@@ -3,7 +3,7 @@
  * The shapes that come over HTTP, for the type checker only; nothing here runs.
  *
  * @typedef {{id: string, name: string, color: string, persona: string, greeting: string,
- *   sampling: Record<string, any>, revision: number}} Bot
+ *   sampling: Record<string, any>, revision: number, adapter?: string}} Bot
  *
  * @typedef {{id: string, parent: string | null, author: string, name: string, text: string,
  *   thinking?: string,

@@ -31,6 +31,7 @@ MAX_PROMPT = 50_000
 MAX_BOTS = 12
 MAX_ERROR = 2_000
 MAX_MODEL_NAME = 1_000
+MAX_ADAPTER = 100  # of its name, as in model/config.py
 MAX_REVISION = 1 << 53  # what JavaScript counts exactly
 LAST_MOMENT = 32_503_680_000.0  # the year 3000; beyond it calendars fail, Windows' first
 FINISH_REASONS = ("eos", "stop", "length", "cancelled", "context", "error", "interrupted")
@@ -171,6 +172,7 @@ def check_bot(bot: Bot) -> None:
     check_text("the character", bot.get("persona"), MAX_PROMPT)
     check_text("the greeting", bot.get("greeting"), MAX_PROMPT)
     check_changes(bot.get("sampling"))
+    check_text("the adapter", bot.get("adapter", ""), MAX_ADAPTER)
     if not isinstance(bot.get("color"), str) or not _COLOR.fullmatch(bot["color"]):
         raise ValueError("color is not #rrggbb")
     _number("created", bot.get("created", 0), LAST_MOMENT)

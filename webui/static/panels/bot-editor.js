@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The dialog in which a bot is made or changed: name, colour, persona, greeting, and the sampling values it
- * insists on.
+ * The dialog in which a bot is made or changed: name, colour, persona, greeting, its adapter, and the sampling
+ * values it insists on.
  * @import { Bot, Parameter } from "../types.js"
  * @import { Store } from "../session/store.js"
  */
@@ -14,6 +14,7 @@ import { merged } from "../session/unsaved.js";
 import { dialogButton, openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast, toastError } from "../overlays/toast.js";
+import { adapterChoice } from "./adapters.js";
 import { parameterField } from "./field.js";
 
 /** All reach 4.5:1 with white. */
@@ -124,7 +125,7 @@ function overridesEditor(store, sampling, changed) {
   );
 }
 
-/** @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling">} Fields */
+/** @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling"> & {adapter: string}} Fields */
 
 /** @param {any} a @param {any} b */
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -146,7 +147,7 @@ function recallDraft(bot) {
  * @param {Bot} bot @param {Fields} fields @returns {Promise<{bot: Bot}>}
  */
 async function saveChanges(bot, fields) {
-  const changed = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !same(value, bot[name])));
+  const changed = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !same(value, bot[name] ?? "")));
   try {
     return await patch(`/api/bots/${bot.id}`, { revision: bot.revision, ...changed });
   } catch (error) {
@@ -186,6 +187,10 @@ function botForm(store, draft, changed) {
       changed();
     });
   }
+  const adapter = adapterChoice(store.state, draft.adapter, (chosen) => {
+    draft.adapter = chosen;
+    changed();
+  });
   const parts = [
     h("div", { class: "bot-head" }, mark, labelled("Name", name, "")),
     colorChoice(draft.color, (chosen) => {
@@ -199,10 +204,11 @@ function botForm(store, draft, changed) {
       "Who it is, as the model is told. {{char}} stands for its name, {{user}} for yours.",
     ),
     labelled("Greeting", greeting, "Its first words in a new session. May stay empty."),
+    adapter && labelled("Adapter", adapter, "Small weights beside the model's, which change how it writes."),
     overridesEditor(store, draft.sampling, changed),
   ];
   repaint();
-  return parts;
+  return parts.filter((part) => part !== null);
 }
 
 /**
@@ -221,6 +227,7 @@ export function editBot(store, bot, reloadBots, onSaved) {
     persona: bot?.persona ?? "You are {{char}}, ",
     greeting: bot?.greeting || "",
     sampling: bot?.sampling || {},
+    adapter: bot?.adapter || "",
   };
   const kept = recallDraft(bot);
   const draft = structuredClone({ ...before, ...kept });

@@ -9,6 +9,7 @@
 import { h, iconButton, monogram } from "../base/dom.js";
 import { botOf } from "../session/store.js";
 import { inShort } from "../chat/bot-menus.js";
+import { adapterProblem } from "./adapters.js";
 
 /**
  * @param {Store} store
@@ -49,6 +50,12 @@ export function createBotTab(store, changes, page) {
     }),
   );
 
+  /** @param {Bot} bot */
+  function problemOf(bot) {
+    const problem = adapterProblem(store.state, bot);
+    return problem && h("span", { class: "help wrong", text: problem });
+  }
+
   /** @param {{id: string, muted: boolean}} entry @param {number} at @param {number} many */
   function member(entry, at, many) {
     const bot = botOf(store.state, entry.id);
@@ -62,6 +69,7 @@ export function createBotTab(store, changes, page) {
         { class: "bot-text" },
         h("span", { class: "bot-name", text: name }),
         h("span", { class: "help", text: entry.muted ? "Muted" : bot ? inShort(bot) : "Its file is gone." }),
+        bot && problemOf(bot),
         h(
           "div",
           { class: "bot-actions" },
@@ -96,6 +104,7 @@ export function createBotTab(store, changes, page) {
         { class: "bot-text" },
         h("span", { class: "bot-name", text: bot.name }),
         h("span", { class: "help", text: inShort(bot) }),
+        problemOf(bot),
         h(
           "div",
           { class: "bot-actions" },
@@ -128,7 +137,7 @@ export function createBotTab(store, changes, page) {
     }
   }
 
-  store.on(["session", "bots"], show);
+  store.on(["session", "bots", "status"], show);
   show();
   return { body, foot };
 }
