@@ -25,4 +25,4 @@ def test_neither_more_layers_nor_larger_embeddings_take_more_memory(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     _, small, large = json.loads(result.stdout)
-    assert large - small < 12 << 20
+    assert large - small < 24 << 20  # the other six layers and the embeddings are 87 MB
