@@ -6,7 +6,6 @@ import torch
 from model.kernels import load_kernels
 from model.kernels.float8 import Float8, check_float8
 from model.kernels.reference import linear as reference
-from tests.emulated_isa import kernels_with
 from tests.helpers.kernel_libraries import LIBRARIES, is_gpu, opened
 from tests.kernels.test_linear import EXACT_ERROR, ROWS, multiply, relative_error
 from tests.kernels.test_prompt_linear import ERROR as PROMPT_ERROR
@@ -64,15 +63,6 @@ def test_a_row_does_not_depend_on_other_rows_or_threads(any_ops, form):
         any_ops.set_threads(threads)
         for m in ROWS:
             assert torch.equal(multiply(any_ops, packed, x[:m]), want[:m]), (threads, m)
-
-
-@pytest.fixture
-def amx():
-    """The kernels of prompts, on the processor or emulated."""
-    kernels = kernels_with("amx")
-    kernels.force_isa("amx")
-    yield kernels
-    kernels.force_isa(None)
 
 
 @pytest.mark.parametrize("form", FORMS)

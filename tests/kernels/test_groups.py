@@ -108,15 +108,6 @@ def test_a_row_does_not_depend_on_other_rows_or_threads(any_ops, exact):
                 assert torch.equal(multiply(any_ops, weight, x[:m]), want[:m]), (form, threads, m)
 
 
-@pytest.fixture
-def amx():
-    """The kernels of prompts, on the processor or emulated."""
-    kernels = kernels_with("amx")
-    kernels.force_isa("amx")
-    yield kernels
-    kernels.force_isa(None)
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_of_prompts_match_float64_and_do_not_depend_on_others(amx, form):
     """Both factors are rounded to bfloat16, those of precise outputs to sums of two. More than a panel of 256

@@ -21,7 +21,6 @@ from model.text.constraint import ConstraintCompiler
 from model.text.forms import Forms
 from model.text.messages import ChatMessage
 from model.text.reply_text import ReplyText
-from model.text.template_process import TemplateProcess
 from model.text.tokenizer import Tokenizer
 from tests.helpers.call_templates import CALLERS, caller_folder
 from tests.helpers.family_templates import FAMILIES
@@ -41,13 +40,6 @@ FIRST, SECOND = {"place": "Rome", "days": 3, "tags": ["a", "b"]}, {"deep": {"x":
 USER = ChatMessage("user", "How is it there?")
 CALLED = ChatMessage("assistant", "", calls=(ToolCall("look", FIRST, "call12345"),))
 RESULT = ChatMessage("tool", "It is fine.", call_id="call12345")
-
-
-@pytest.fixture(scope="module")
-def process():
-    process = TemplateProcess()
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope="module")

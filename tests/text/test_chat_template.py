@@ -40,13 +40,6 @@ TURNS = [USER, ChatMessage("assistant", "Hello."), ChatMessage("user", "  How ar
 
 
 @pytest.fixture(scope="module")
-def process():
-    process = TemplateProcess(TemplateLimits(seconds=20))
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     return Tokenizer.load(llama3_folder(tmp_path_factory.mktemp("llama3")))
 

@@ -13,7 +13,6 @@ from model.text.chat_template import ChatTemplate
 from model.text.constraint import AfterThought, Constraint, ConstraintCompiler
 from model.text.messages import ChatMessage, as_messages
 from model.text.reply_text import ReplyText
-from model.text.template_process import TemplateProcess
 from model.text.thinking import THINK, think_format
 from model.text.tokenizer import Tokenizer
 from tests.helpers.family_templates import FAMILIES, family_folder
@@ -24,13 +23,6 @@ USER = ChatMessage("user", "What is 2 + 2?")
 OLD = ChatMessage("assistant", "It is 4.", thinking="Let me see.")
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "The <weather> é.",
           "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]
-
-
-@pytest.fixture(scope="module")
-def process():
-    process = TemplateProcess()
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope="module")
