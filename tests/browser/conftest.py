@@ -88,7 +88,7 @@ class Site:
         request = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_MS / 1000) as answer:
             return json.loads(answer.read())
 
     def session(self, *bots: str, **changes: Any) -> str:
@@ -180,6 +180,13 @@ def chromium():
         browser.close()
 
 
+def context_at(chromium: Any, url: str, **options: Any) -> Any:
+    """A context for the server at `url`, as patient as all others; whoever makes it closes it."""
+    context = chromium.new_context(base_url=url, **options)
+    context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
 @dataclass
 class Watch:
     """What must not happen on a page."""
@@ -228,8 +235,7 @@ def new_context(chromium, site, watch):
             "reduced_motion": "reduce",
             **options,
         }
-        context = chromium.new_context(base_url=site.url, **options)
-        context.set_default_timeout(PATIENCE_MS)
+        context = context_at(chromium, site.url, **options)
         if not first_visit:
             context.add_init_script(SETTINGS_OPEN)
         watch.attach(context, site.url)

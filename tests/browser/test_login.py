@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.server_process import Server
 
+from .conftest import context_at
 from .test_accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
@@ -15,7 +16,7 @@ def test_the_password_lets_in_and_logging_out_asks_for_it_again(chromium, tmp_pa
     file = tmp_path / "password"
     file.write_bytes(b"\xef\xbb\xbf" + WORD.encode() + b"\r\n")  # as Notepad writes it
     with Server(tmp_path / "sessions", "--password", str(file)) as server:
-        context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
+        context = context_at(chromium, f"http://127.0.0.1:{server.port}")
         page = context.new_page()
         page.goto("/")
         expect(page.locator("dialog h2")).to_have_text("Parlor is locked")
@@ -40,7 +41,7 @@ def test_the_password_lets_in_and_logging_out_asks_for_it_again(chromium, tmp_pa
 def test_a_phone_is_shown_the_address_and_its_code(chromium, tmp_path):
     (tmp_path / "password").write_text(WORD, encoding="utf-8")
     with Server(tmp_path / "s", "--host", "0.0.0.0", "--password", str(tmp_path / "password")) as server:
-        context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
+        context = context_at(chromium, f"http://127.0.0.1:{server.port}")
         page = context.new_page()
         page.goto("/")
         page.fill("dialog input", WORD)

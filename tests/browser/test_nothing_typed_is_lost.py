@@ -5,7 +5,18 @@ from playwright.sync_api import expect
 
 from tests.helpers.server_process import Server
 
-from .conftest import LIN, MARLOW, OTTO, SETTINGS_OPEN, Site, go_to, say, wait_until_quiet, wait_until_saved
+from .conftest import (
+    LIN,
+    MARLOW,
+    OTTO,
+    SETTINGS_OPEN,
+    Site,
+    context_at,
+    go_to,
+    say,
+    wait_until_quiet,
+    wait_until_saved,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -94,7 +105,7 @@ def test_a_branch_is_sent_once_however_often_the_button_is_pressed(page, open_se
 
 def test_what_is_typed_in_the_panels_while_the_server_restarts_is_saved_then(chromium, tmp_path):
     server = Server(tmp_path)
-    context = chromium.new_context(base_url=server.url, viewport={"width": 1280, "height": 800})
+    context = context_at(chromium, server.url, viewport={"width": 1280, "height": 800})
     context.add_init_script(SETTINGS_OPEN)
     page = context.new_page()
     site = Site(server.url, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import go_to, texts
+from .conftest import context_at, go_to, texts
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -57,7 +57,7 @@ def say_and_wait(page, text):
 def test_two_bots_talk_and_everything_is_there_after_a_restart(chromium, parlor):
     start, stop = parlor
     address = start()
-    context = chromium.new_context(base_url=address, reduced_motion="reduce")
+    context = context_at(chromium, address, reduced_motion="reduce")
     page = context.new_page()
     go_to(page)
     expect(page.locator(".bot-card[data-bot]")).to_have_count(6)

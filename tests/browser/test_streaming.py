@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.server_process import Server
 
-from .conftest import go_to, say, texts, wait_until_quiet
+from .conftest import context_at, go_to, say, texts, wait_until_quiet
 
 pytestmark = pytest.mark.browser
 
@@ -220,7 +220,7 @@ def distance_to_end(page):
 
 def test_a_server_that_dies_in_mid_reply_is_announced_and_all_is_there_again(chromium, tmp_path):
     server = Server(tmp_path, "--delay", "0.2")  # 80 s altogether
-    context = chromium.new_context(base_url=server.url)
+    context = context_at(chromium, server.url)
     page = context.new_page()
     try:
         go_to(page)
