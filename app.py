@@ -18,6 +18,7 @@ from model import (
     Catalogue,
     ChatModel,
     Downloads,
+    Engines,
     Found,
     ModelLoadError,
     ModelSlot,
@@ -28,6 +29,7 @@ from model import (
 )
 from model.kernels.errors import KernelBuildError
 from model.options import add_engine_options, engine_config, path_option
+from model.remote.options import add_remote_options, engines_of
 from webui import create_app
 from webui.server.guard import Guard
 from webui.server.other_devices import EVERYWHERE, address_for_others, qr_text, url_of
@@ -48,7 +50,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="app.py", description="Chat with a local language model in the browser.",
         epilog="Example: python app.py -d ~/models/TinyLlama-1.1B-GPTQ --max-seq-len 4096")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("-d", "--model", type=path_option, default=STARTER, metavar="PATH",
+    which.add_argument("-d", "--model", type=path_option, metavar="PATH",
                        help="a GGUF file, or the folder of a model; default: the small one that ships, "
                             "starter/")
     which.add_argument("--hub", metavar="OWNER/NAME[:FILE]",
@@ -71,6 +73,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=_port, default=5005,
                         help="0 takes any free one (default: %(default)s)")
     add_engine_options(parser)
+    add_remote_options(parser)
     parser.add_argument("--sessions-dir", type=path_option, default=HERE / "sessions", metavar="FOLDER",
                         help="where sessions and bots are kept (default: sessions/ beside app.py)")
     parser.add_argument("--password", nargs="?", const="", metavar="FILE",
@@ -82,7 +85,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                              "given several times")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     arguments = parser.parse_args(argv)
-    arguments.engine = engine_config(parser, arguments)
+    arguments.config = engine_config(parser, arguments)
+    chosen = arguments.model or arguments.hub or arguments.no_model
+    arguments.begins_elsewhere = bool(arguments.engine) and not chosen
+    arguments.model = arguments.model or STARTER
     return arguments
 
 
@@ -116,7 +122,7 @@ def run(arguments: argparse.Namespace, load: Callable[..., ChatModel], shipped_b
                   programs=programs)
     if arguments.hub is not None:
         parse_source(arguments.hub)
-    elif not arguments.no_model and not arguments.model.exists():
+    elif not arguments.no_model and not arguments.begins_elsewhere and not arguments.model.exists():
         raise ModelLoadError(f"there is no {arguments.model}. Give a GGUF file or a model's folder with -d.")
     store = Store(arguments.sessions_dir, shipped_bots=shipped_bots)
     try:
@@ -142,6 +148,9 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
         tell_other_devices(address_for_others(arguments.host, port))
         if first is not None:
             slot.load_first(first, Progress(), print)
+        if arguments.begins_elsewhere:
+            slot.begin(slot.engines.first())
+        if slot.state.coming_name:
             threading.Thread(target=tell_what_came, args=(slot,), daemon=True).start()
         if not arguments.no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -160,9 +169,10 @@ def make_slot(arguments: argparse.Namespace,
         arguments.models_dir.mkdir(parents=True, exist_ok=True)
     starter = found_at(STARTER, "Comes with Parlor")
     known = [starter] if arguments.model == STARTER else [found_at(arguments.model, GIVEN), starter]
-    catalogue = Catalogue(known_places(arguments.models_dir), arguments.engine, known)
+    catalogue = Catalogue(known_places(arguments.models_dir), arguments.config, known)
     idle = arguments.idle_unload
-    slot = ModelSlot(load, catalogue, arguments.engine, idle_seconds=None if idle is None else 60 * idle)
+    slot = ModelSlot(load, catalogue, arguments.config, engines=Engines(engines_of(arguments)),
+                     idle_seconds=None if idle is None else 60 * idle)
     downloads = Downloads(arguments.models_dir, lambda: catalogue.free_bytes() + slot.held_bytes,
                           done=catalogue.add)
     return slot, downloads
@@ -172,7 +182,7 @@ def first_model(arguments: argparse.Namespace, downloads: Downloads) -> Found | 
     """What is loaded at the start; what lies on a hub is downloaded now. Raises HubError."""
     if arguments.hub is not None:
         return downloads.get_now(arguments.hub, Progress())
-    return None if arguments.no_model else found_at(arguments.model, GIVEN)
+    return None if arguments.no_model or arguments.begins_elsewhere else found_at(arguments.model, GIVEN)
 
 
 def tell_other_devices(address: str | None) -> None:
@@ -188,7 +198,9 @@ def tell_what_came(slot: ModelSlot) -> None:
     state = slot.wait()
     if state.problem:
         print(f"\nParlor: {state.problem}", file=sys.stderr, flush=True)
-    elif state.name:
+    elif slot.model is not None:
+        if host := slot.model.info()["host"]:
+            print(f"\nWhat is said in the page goes to {host}.", flush=True)
         print(f"\n{state.name} is loaded.", flush=True)
 
 

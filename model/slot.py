@@ -148,6 +148,10 @@ class ModelSlot:
         choice = self._local.choice(model_id) or self.engines.offer(model_id)
         if choice is None:
             raise ModelLoadError("this model is not there any more")
+        self.begin(choice)
+
+    def begin(self, choice: Choice) -> None:
+        """The same for what is no model of a list. Raises SlotBusy."""
         with self._changed:
             self._begin_locked(choice)
 

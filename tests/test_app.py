@@ -20,6 +20,7 @@ from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
 from tests.helpers.gguf_models import write_llama
 from tests.helpers.server_process import ROOT, EventSocket, Server
+from tests.helpers.stand_in_engine import StandInEngine
 from tests.helpers.stand_in_hub import StandInHub
 from tests.helpers.tiny_models import TINY, random_tensors, write_model
 from tests.load_streams import cpu_seconds
@@ -59,7 +60,8 @@ def test_help_names_every_option():
     for option in ("-d", "--model", "--host", "--port", "--device", "--max-seq-len", "--cache", "--threads",
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
                    "--no-speculation", "--gpu-split", "--allow-host", "--no-model", "--models-dir",
-                   "--idle-unload", "--api-key", "--allow-origin", "--lora"):
+                   "--idle-unload", "--api-key", "--allow-origin", "--engine", "--engine-key",
+                   "--engine-header", "--lora"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -128,6 +130,53 @@ def test_a_model_of_a_hub_is_got_before_the_start_and_what_is_wrong_is_one_sente
         with running("owner/Tiny") as server:
             assert server.client().get("/api/status").json["slot"]["name"] == "Tiny-Q4_0"
             assert (tmp_path / "models" / "owner" / "Tiny" / "Tiny-Q4_0.gguf").is_file()
+
+
+def test_with_an_engine_and_no_model_it_begins_with_that_engines_first(tmp_path):
+    (tmp_path / "key").write_text("a-key-of-its-own\n", encoding="utf-8")
+    with StandInEngine("small").running() as engine:
+        engine.key = "a-key-of-its-own"
+        options = ["--engine", f"Box={engine.url}", "--engine-key", f"Box={tmp_path / 'key'}",
+                   "--engine-header", "X-Team: red"]
+        with Server(tmp_path / "s", *options) as server:
+            client = server.client()
+            wait_until(lambda: client.get("/api/status").json["slot"]["name"] == "small (Box)", 60)
+            assert Page(client, MARLOW).say("hello")[0]["text"] == "You said: hello"
+            assert server.end()[0] == 0
+    assert all(headers["x-team"] == "red" for _path, headers, _body in engine.requests)
+
+
+def test_an_engine_that_is_not_there_at_the_start_is_told_and_found_later(tmp_path):
+    engine = StandInEngine("small")
+    with engine.running():
+        pass  # its port is free now
+    with Server(tmp_path / "s", "--engine", engine.url, "--fail", "it does not answer") as server:
+        client = server.client()
+        wait_until(lambda: "cannot be reached" in client.get("/api/status").json["slot"]["problem"], 60)
+        assert client.get("/api/status").json["slot"]["phase"] == "empty"
+        with engine.running():
+            def offered():
+                return [one for one in client.get("/api/models").json["models"] if one["host"] == engine.host]
+
+            wait_until(offered, 60)
+            client.post(f"/api/models/{offered()[0]['id']}/load", json={})
+            wait_until(lambda: client.get("/api/status").json["slot"]["phase"] == "ready", 60)
+            assert Page(client, MARLOW).say("hello")[0]["text"] == "You said: hello"
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (["--engine", "ftp://box"], "begins with http://"),
+    (["--engine", "http://box", "--engine", "Box=http://box/v1"], "an address twice"),
+    (["--engine", "http://a", "--engine", "http://b", "--engine-header", "X: 1"], "is for one engine"),
+    (["--engine-header", "X-A: 1"], "--engine-header is for one engine"),
+    (["--engine", "http://a", "--engine-header", "nonsense"], "no colon"),
+    (["--engine", "http://a", "--engine-key", "EMPTY"], "holds no key"),
+    (["--engine", "http://a", "--engine-key", "nowhere"], "No such file")])
+def test_what_is_wrong_with_an_engines_options_is_one_sentence(tmp_path, monkeypatch, capsys, options, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").write_text("\n", encoding="utf-8")
+    assert start("--sessions-dir", tmp_path / "s", "--port", "0", *options) == 1
+    assert told in sentence(capsys)
 
 
 def test_every_path_may_begin_with_a_tilde(tmp_path, monkeypatch):

@@ -19,9 +19,10 @@ from model import Downloads, ModelSlot
 from .api import routing
 from .chat.chat import Chat
 from .chat.models import Models
+from .chat.other_engines import OtherEngines
 from .errors import Problem
 from .ids import new_id
-from .routes import bots, models, replies, sessions, settings, transfer
+from .routes import bots, engines, models, replies, sessions, settings, transfer
 from .routes.parlor import KEY, Parlor, parlor
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
@@ -42,9 +43,10 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     files = StaticFiles(here / "static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     chat = Chat(slot, store)
-    app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads),
+    others = OtherEngines(slot.engines, store)
+    app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads, others), others,
                                  guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, bots, models, settings, transfer):
+    for module in (sessions, replies, bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
     routing.register(app)
     with app.app_context():

@@ -33,10 +33,10 @@ NOT_INSTALLED = ("Other engines need the openai library, which is not installed.
 def check_installed() -> None:
     """Import the library, which takes a second: from a thread that may wait. Raises EngineProblem."""
     try:
-        import openai
+        import openai  # noqa: F401
     except ImportError:
         raise EngineProblem(NOT_INSTALLED) from None
-    for name in (openai.__name__, "httpx", "httpx2"):  # a log of headers would hold keys
+    for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):  # a log of headers would hold keys
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

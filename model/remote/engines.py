@@ -70,6 +70,30 @@ class Offer:
         return lambda told, report: model
 
 
+class FirstOffer:
+    """The first model of an engine's list, whichever that is, as a choice; until it is asked it is called
+    like the engine."""
+
+    takes_memory = False
+
+    def __init__(self, engines: Engines, address: EngineAddress) -> None:
+        self._engines, self._address = engines, address
+        self._offer: Offer | None = None
+
+    @property
+    def id(self) -> str:
+        return self._offer.id if self._offer else ""
+
+    @property
+    def name(self) -> str:
+        return self._offer.name if self._offer else self._address.name
+
+    def prepare(self, held_bytes: int, progress: Progress) -> Callable[[Progress, Report], RemoteModel]:
+        """Read the list, and ask its first model."""
+        self._offer = self._engines.first_of(self._address, progress)
+        return self._offer.prepare(held_bytes, progress)
+
+
 class Engines:
     """`fixed`: those that were named at the start."""
 
@@ -165,8 +189,23 @@ class Engines:
                           "models, or give the bot another model.")
         return self._offer(state.address, model)
 
-    def lease(self, offer: Offer) -> RemoteLease:
-        return RemoteLease(self, offer)
+    def first(self) -> FirstOffer:
+        """Of the engine that was named first. There must be one."""
+        return FirstOffer(self, self.known()[0].address)
+
+    def first_of(self, address: EngineAddress, progress: Progress) -> Offer:
+        """Reads the engine's list. Raises EngineProblem, EngineClosed, or what `progress` raises."""
+        progress(f"Asking {address.host}", 0.0)
+        background = self._begun()
+        with self._lock:
+            connection = self._connection(address.id)
+        models = background.run(connection.models(), lambda: progress(f"Asking {address.host}", 0.1))
+        if not models:
+            raise EngineProblem(f"{named(address)} has no model.")
+        return self._offer(address, models[0]["id"])
+
+    def lease(self, engine_id: str, model: str) -> RemoteLease:
+        return RemoteLease(self, engine_id, model)
 
     def opened(self, offer: Offer) -> RemoteModel | None:
         """The model, if it was asked already and has not failed since."""
@@ -274,12 +313,13 @@ class Engines:
 class RemoteLease:
     """One use of a model of an engine, as Lease is of the one that is loaded."""
 
-    def __init__(self, engines: Engines, offer: Offer) -> None:
-        self._engines, self._offer = engines, offer
+    def __init__(self, engines: Engines, engine_id: str, model: str) -> None:
+        self._engines, self._engine_id, self._model = engines, engine_id, model
         self.is_given_up = False
 
     def wait(self, told: Callable[[SlotState], None] = lambda _state: None) -> RemoteModel:
         """Raises LeaseGivenUp, and as Engines.open does."""
+        offer = self._engines.offer_of(self._engine_id, self._model)
         said = ""
 
         def progress(what: str, share: float) -> None:
@@ -288,10 +328,9 @@ class RemoteLease:
                 raise LeaseGivenUp
             if what != said:
                 said = what
-                told(SlotState(LOADING, coming_name=self._offer.name, what=what))
+                told(SlotState(LOADING, coming_name=offer.name, what=what))
 
-        progress_once = progress if self._engines.opened(self._offer) is None else lambda what, share: None
-        return self._engines.open(self._offer, progress_once)
+        return self._engines.open(offer, progress)
 
     def release(self) -> None:
         """Nothing is held."""

@@ -121,7 +121,8 @@ class RemoteModel:
         """What is known of it: the engine, its context, what it cannot do."""
         address = self._connection.address
         return {"name": shown_name(self._model, address.name), "host": address.host,
-                "max_seq_len": self._abilities.max_seq_len, "vocab_size": None, "advice": {},
+                "architecture": "", "num_parameters": 0, "advice": {}, "vocab_size": None,
+                "max_seq_len": self._abilities.max_seq_len,
                 "cannot": dict(self._abilities.cannot)}
 
     def status(self) -> dict[str, Any]:

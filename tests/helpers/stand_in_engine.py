@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.engine.requests.append((self.path, dict(self.headers), None))
+        self.engine.requests.append((self.path, self._given(), None))
         if self.path == "/v1/models":
             if self._has_key():
                 self._answer(200, {"object": "list", "data": self.engine.models})
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         engine = self.engine
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        engine.requests.append((self.path, dict(self.headers), body))
+        engine.requests.append((self.path, self._given(), body))
         if engine.statuses:
             status, said, headers = engine.statuses.pop(0)
             return self._answer(status, said, headers)
@@ -148,6 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/completions":
             return self._complete(body)
         return self._chat(body)
+
+    def _given(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers.items()}
 
     def _has_key(self) -> bool:
         if self.engine.key and self.headers.get("Authorization") != f"Bearer {self.engine.key}":

@@ -121,8 +121,7 @@ def test_key_and_headers_go_to_the_engine_and_nothing_of_the_environment_does(en
     state, = engines.look()
     model = engines.open(engines.offers(state)[0], no_progress)
     list(model.start(HELLO).events())
-    for _path, given, _body in engine.requests:
-        headers = {name.lower(): value for name, value in given.items()}
+    for _path, headers, _body in engine.requests:
         assert headers["authorization"] == "Bearer sk-right" and headers["x-team"] == "red"
         assert "env" not in str(headers) and "x-stainless-os" not in headers
     engines.close()
@@ -169,7 +168,7 @@ def test_a_model_is_asked_once_and_again_after_it_failed(engines, engine):
 def test_waiting_for_an_engine_can_be_given_up(engines, engine):
     engine.answers_as = "small"
     engine.pieces = lambda body: [STALL]
-    lease = engines.lease(engines.offer_of(engines.known()[0].address.id, "small"))
+    lease = engines.lease(engines.known()[0].address.id, "small")
 
     def told(state):
         assert state.coming_name == "small (Box)" and engine.host in state.what

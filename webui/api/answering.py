@@ -20,10 +20,10 @@ from flask import Response, request
 from model import (
     CallDelta,
     PromptProgress,
-    Reply,
     ReplyDone,
     ReplyFailed,
     RequestStats,
+    RunningReply,
     ScoredToken,
     TextDelta,
 )
@@ -161,7 +161,7 @@ class Answer:
             written.reason, written.stats, written.stop = event.finish_reason, event.stats, event.stop
         return index, event, tokens
 
-    def _pump(self, index: int, reply: Reply) -> None:
+    def _pump(self, index: int, reply: RunningReply) -> None:
         try:
             for event in reply.events():
                 self._events.put((index, event))

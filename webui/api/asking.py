@@ -16,14 +16,14 @@ from flask import request
 from model import (
     PARAMETER_SPECS,
     ChatMessage,
-    ChatModel,
     Constraint,
     EngineClosed,
+    LanguageModel,
     Lease,
     LeaseGivenUp,
     NoModel,
     PromptTooLongError,
-    Reply,
+    RunningReply,
     SamplingParams,
     Toolbox,
 )
@@ -67,7 +67,7 @@ class Ask:
 class Begun:
     """Replies that are being written, and the model that writes them: it stays until `end`."""
 
-    def __init__(self, model: ChatModel, lease: Lease, replies: list[Reply]) -> None:
+    def __init__(self, model: LanguageModel, lease: Lease, replies: list[RunningReply]) -> None:
         self.model_name: str = model.info()["name"]
         self.replies = replies
         self._lease = lease
@@ -128,7 +128,7 @@ def count_tokens(ask: Ask) -> int:
 
 
 @contextmanager
-def leased() -> Iterator[tuple[ChatModel, Lease]]:
+def leased() -> Iterator[tuple[LanguageModel, Lease]]:
     """The model; it is let go here only if something goes wrong. Tells what that is as the caller's fault or
     ours: BadField, NoEngine, ReaderGone."""
     lease, is_gone = parlor().slot.lease(), gone_test(request.environ)
@@ -157,7 +157,7 @@ def gone_test(environ: dict[str, Any]) -> Callable[[], bool]:
     return environ.get("waitress.client_disconnected") or (lambda: False)
 
 
-def _begin_one(model: ChatModel, ask: Ask, params: SamplingParams) -> Reply:
+def _begin_one(model: LanguageModel, ask: Ask, params: SamplingParams) -> RunningReply:
     if not ask.messages:
         return model.go_on(ask.text, params, logprobs=ask.logprobs, constraint=ask.constraint,
                            adapter=ask.adapter)

@@ -48,7 +48,7 @@ def list_models() -> ResponseReturnValue:
 def list_running() -> ResponseReturnValue:
     model = loaded()
     more = {"expires_at": "0001-01-01T00:00:00Z", "size_vram": 0}
-    return {"models": [_model(model) | more | {"context_length": model["max_seq_len"]}] if model else []}
+    return {"models": [_model(model) | more | {"context_length": model["max_seq_len"] or 0}] if model else []}
 
 
 def show() -> ResponseReturnValue:
@@ -56,12 +56,12 @@ def show() -> ResponseReturnValue:
     name = fields.text("model", fields.text("name", ""))
     if model is None or name.removesuffix(":latest") != model["name"]:
         raise NotFound(f"model '{name[:200]}' not found")
-    kind = model["architecture"].lower()
+    kind = model["architecture"].lower() or "other"
     return {"modelfile": "", "parameters": "", "template": "", "license": "",
             "details": _details(model), "modified_at": _model(model)["modified_at"],
             "model_info": {"general.architecture": kind, "general.basename": model["name"],
                            "general.parameter_count": model["num_parameters"],
-                           f"{kind}.context_length": model["max_seq_len"]},
+                           f"{kind}.context_length": model["max_seq_len"] or 0},
             "capabilities": ["completion", "tools", "thinking"]}
 
 

@@ -324,7 +324,7 @@ def _model(model: Json) -> Json:
     entry = {"id": name, "object": "model", "created": 0, "owned_by": "parlor", "root": name,
              "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}  # Anthropic's words
     names = ("max_model_len", "context_length", "max_context_length")
-    return entry | (dict.fromkeys(names, model["max_seq_len"]) if "max_seq_len" in model else {})
+    return entry | (dict.fromkeys(names, model["max_seq_len"]) if model.get("max_seq_len") else {})
 
 
 def _adapter(model: Json, name: str) -> Json:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from model import ModelSlot, SamplingParams
+from model import CONTINUE, RANK, ModelSlot, SamplingParams
 
 from ..errors import BadRequest, Busy, NoModelLoaded, NotFound, NotSaved
 from ..ids import check_id, new_id
@@ -39,6 +39,7 @@ from .context_cost import ContextCosts
 from .reply_job import ReplyJob, ReplyPlan, Undecided
 from .room import Room
 from .title import title_from
+from .voices import Voices
 
 KNOWN_REMOVED = 100
 HERE = "here"
@@ -71,7 +72,8 @@ class Chat:
         self.commits = Commits(store)
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
-        self._costs = ContextCosts(self._fit, lambda: slot.state.version)
+        self.voices = Voices(slot)
+        self._costs = ContextCosts(self._fit, lambda: self.voices.version)
         fold_in_all(store)
 
     # Looking
@@ -108,7 +110,7 @@ class Chat:
     def context(self, session: Session) -> Document:
         """Where the model's memory begins, were the last bot to speak again now; or `problem`, a sentence."""
         model = self.slot.model
-        unknown = {"first_message": None, "prompt_tokens": None,
+        unknown = {"first_message": None, "prompt_tokens": None, "about": False,
                    "max_seq_len": model.info()["max_seq_len"] if model else None}
         return {**unknown, **self._costs.of(session)}
 
@@ -141,8 +143,16 @@ class Chat:
     def change(self, session_id: str, revision: int, edit: Callable[[Session], Session], *,
                touch: bool) -> Session:
         """What `edit` makes of the session; `touch` moves it to the top of the list."""
-        self._session_to_change(session_id, revision)
-        return self.store.change_session(session_id, revision, edit, touch=touch)
+        before = self._session_to_change(session_id, revision)
+
+        def checked(session: Session) -> Session:
+            changed = edit(session)
+            is_new = changed["turn_order"] == "model" != before["turn_order"]
+            if is_new and (why := self.voices.cannot(None, RANK)):
+                raise BadRequest(why, hint="Choose another turn order.")
+            return changed
+
+        return self.store.change_session(session_id, revision, checked, touch=touch)
 
     # Messages
 
@@ -202,7 +212,10 @@ class Chat:
             message = tree.get(session, message_id or session["leaf"])
             if message["author"] == USER:
                 raise BadRequest("Only a bot's message can be continued.")
-            return self._start(Chain(session_id), session, self._bot(message["author"]), continued=message)
+            speaker = self._bot(message["author"])
+            if why := self.voices.cannot(speaker.get("engine"), CONTINUE):
+                raise BadRequest(why, hint="Regenerate it instead.")
+            return self._start(Chain(session_id), session, speaker, continued=message)
 
     def edit_message(self, session_id: str, revision: int, message_id: str, text: str) -> Session:
         """Change a message in place; nothing below it is dropped."""
@@ -296,7 +309,8 @@ class Chat:
         bots = {bot["id"]: bot for bot in self.store.known_bots()}
         view = bot_view(session, bots, speaker, tree.path(session, message["parent"]))
         params = self._params(session, speaker, view.stop)
-        return ReplyPlan(session["id"], message, view, params, continues, speaker.get("adapter", ""))
+        return ReplyPlan(session["id"], message, view, params, continues, speaker.get("adapter", ""),
+                         speaker.get("engine"))
 
     def _params(self, session: Session, speaker: Bot,
                 stop: tuple[str, ...]) -> Callable[[Changes], SamplingParams]:
@@ -306,7 +320,7 @@ class Chat:
         return lambda advice: effective(advice if preset is None else preset, changed, own, stop)
 
     def _begin(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
-        job = ReplyJob(plan, self.slot, self.store, self.commits,
+        job = ReplyJob(plan, self.voices.lease, self.store, self.commits,
                        lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
         self.chains.start(chain, job)
         return job
@@ -343,10 +357,11 @@ class Chat:
         view = bot_view(session, room.bots, speaker, room.path)
         preset = self.store.preset_sampling(session["preset"])
         params = effective(preset, session["sampling"], speaker["sampling"])
-        with self.slot.glance() as model:
+        with self.voices.glance(speaker.get("engine")) as model:
             fit = model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker, shorten=True)
         ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
-        return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens}
+        return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens,
+                "max_seq_len": fit.max_seq_len or None, "about": not fit.is_exact}
 
     def _session_to_change(self, session_id: str, revision: int | None) -> Session:
         """The session if `revision` is its own, and every reply is in it."""
@@ -360,19 +375,20 @@ class Chat:
         session = self._session_to_change(session_id, revision)
         if self.chains.of(session_id):
             raise self._busy(session, "Wait until it is done, or stop it first.")
-        self._check_can_write()
+        self._check_can_write(session)
         return session
 
     def _check_answer(self, session: Session, said: Said) -> None:
         """Before the message is saved: whatever would keep it from being answered."""
         if said.reply:
-            self._check_can_write()
+            self._check_can_write(session)
             if said.bot:
                 self._bot_in(session, said.bot)
 
-    def _check_can_write(self) -> None:
+    def _check_can_write(self, session: Session) -> None:
         self.chains.check_space()
-        if not self.slot.will_answer:
+        ids = {entry["id"] for entry in session["bots"]}
+        if not self.voices.will_answer(bot for bot in self.store.known_bots() if bot["id"] in ids):
             raise NoModelLoaded("No model is loaded.", hint="Choose one in the menu of models.")
 
     def _busy(self, session: Session, hint: str) -> Busy:

@@ -17,6 +17,7 @@ from model import (
 
 from ..errors import BadRequest, Busy, HubProblem, NotFound
 from .chains import Chains
+from .other_engines import OtherEngines
 
 STOP, WAIT = "stop", "wait"
 """What becomes of replies that are being written when the model is changed."""
@@ -25,9 +26,11 @@ STOP, WAIT = "stop", "wait"
 class Models:
     """What the page's menu of models shows and does."""
 
-    def __init__(self, slot: ModelSlot, chains: Chains, downloads: Downloads | None) -> None:
+    def __init__(self, slot: ModelSlot, chains: Chains, downloads: Downloads | None,
+                 others: OtherEngines) -> None:
         """downloads: None where nothing may be got from a hub."""
         self._slot = slot
+        self._others = others
         self._downloads = downloads
         self._chains = chains
 
@@ -36,26 +39,27 @@ class Models:
         state = self._slot.state
         return {"phase": state.phase, "id": state.id, "name": state.name, "coming_id": state.coming_id,
                 "coming_name": state.coming_name, "what": state.what, "share": round(state.share, 3),
-                "problem": state.problem, "version": state.version, "download": self._download()}
+                "problem": state.problem, "download": self._download(),
+                "version": state.version + self._slot.engines.version}
 
     def listed(self) -> list[dict[str, Any]]:
-        """All models that are known, with what each would take if it took the present one's place."""
+        """All models that are known, with what each would take if it took the present one's place; those of
+        other engines take nothing here."""
         catalogue = self._slot.catalogue
         entries = catalogue.entries()
         free = catalogue.free_bytes() + self._slot.held_bytes if any(one.headers for one in entries) else 0
-        return [self._shown(entry, free) for entry in entries]
+        return [*(self._shown(entry, free) for entry in entries), *self._others.models()]
 
     @property
     def is_looking(self) -> bool:
-        return self._slot.catalogue.is_looking
+        return self._slot.catalogue.is_looking or self._others.is_looking
 
     def load(self, model_id: str, running: str) -> None:
         """Begin to load it; `running` says what becomes of replies that are being written.
 
         Raises NotFound, Busy.
         """
-        entry = self._slot.catalogue.entry(model_id)
-        if entry is None:
+        if self._slot.catalogue.entry(model_id) is None and self._slot.engines.offer(model_id) is None:
             raise NotFound("This model is not there any more.", hint="Look at the list again.")
         self._make_way(running)
         try:
@@ -130,7 +134,7 @@ class Models:
         found, headers = entry.found, entry.headers
         shown = {"id": found.id, "name": found.name, "place": found.label, "where": found.where,
                  "size_bytes": entry.size_bytes, "is_read": entry.is_read, "problem": entry.problem,
-                 "fits": None, "advice": ""}
+                 "fits": None, "advice": "", "host": ""}
         if headers is None:
             return shown
         spec = headers.config.spec

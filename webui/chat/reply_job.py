@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from model import (
-    ChatModel,
     EngineClosed,
+    LanguageModel,
+    Lease,
     LeaseGivenUp,
-    ModelSlot,
     PromptProgress,
+    RemoteLease,
     ReplyDone,
     ReplyFailed,
     SamplingParams,
@@ -31,7 +32,15 @@ from model import (
 from ..ids import new_id
 from ..sampling import Changes, as_json
 from ..storage.journal import Journal
-from ..storage.schema import MAX_ERROR, MAX_MODEL_NAME, MAX_REPLY, MAX_REPLY_NUMBER, REPLY_NUMBERS, Message
+from ..storage.schema import (
+    MAX_ERROR,
+    MAX_MODEL_NAME,
+    MAX_REPLY,
+    MAX_REPLY_NUMBER,
+    REPLY_NUMBERS,
+    Document,
+    Message,
+)
 from ..storage.store import Store
 from .bot_view import BotView
 from .commits import Commits
@@ -48,6 +57,7 @@ class ReplyPlan:
 
     params   how to sample, by what the authors of the model advise that is to write it
     adapter  the name of the LoRA adapter that the bot wants; empty: none
+    engine   {id, model} of another engine, by which this bot speaks; None: by the model that is loaded
     """
 
     session_id: str
@@ -56,6 +66,7 @@ class ReplyPlan:
     params: Callable[[Changes], SamplingParams]
     continues: bool = False
     adapter: str = ""
+    engine: Document | None = None
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,11 @@ class Undecided:
 
 
 class ReplyJob:
-    """`next_turn` is called once, after the commit, and says which reply follows: that goes into `done`."""
+    """`lease_of`: of the model that is loaded, or of another engine's. `next_turn` is called once, after the
+    commit, and says which reply follows: that goes into `done`."""
 
-    def __init__(self, plan: ReplyPlan | Undecided, slot: ModelSlot, store: Store, commits: Commits,
+    def __init__(self, plan: ReplyPlan | Undecided,
+                 lease_of: Callable[[Document | None], Lease | RemoteLease], store: Store, commits: Commits,
                  next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
         self.id = new_id()
         self.plan = plan
@@ -83,7 +96,8 @@ class ReplyJob:
         self._why_interrupted = ""
         self.failed = False
         self.kept: dict[str, Any] = {}  # the message as it was committed, and the session's revision since
-        self._lease = slot.lease()
+        self._lease_of = lease_of
+        self._lease = lease_of(plan.engine if isinstance(plan, ReplyPlan) else None)
         self._made_with: dict[str, Any] = {"model": "", "sampling": {}}  # as the message tells it
         self._store = store
         self._commits = commits
@@ -132,9 +146,12 @@ class ReplyJob:
     def _run(self) -> None:
         try:
             model = self._lease.wait(self._tell_loading)
+            is_decided = isinstance(self.plan, ReplyPlan)
             plan = self._decided()
             if plan is None:
                 return self._finish("cancelled")
+            if plan.engine is not None and not is_decided:
+                model = self._model_of(plan)
             info = model.info()
             params = plan.params(info.get("advice", {}))
             self._made_with = {"model": info["name"][:MAX_MODEL_NAME], "sampling": as_json(params)}
@@ -152,6 +169,14 @@ class ReplyJob:
             self._give_up(self._log_fault())
         finally:
             self._lease.release()
+
+    def _model_of(self, plan: ReplyPlan) -> LanguageModel:
+        """That of the bot that was chosen, in place of the one that chose it."""
+        self._lease.release()
+        self._lease = self._lease_of(plan.engine)
+        if self.stopped:
+            self._lease.give_up()
+        return self._lease.wait(self._tell_loading)
 
     def _tell_loading(self, state: SlotState) -> None:
         """The model is on its way: the tabs see how far it is."""
@@ -179,7 +204,7 @@ class ReplyJob:
             self._filter = self._filter or _own_name_filter(plan)
             return plan
 
-    def _generate(self, plan: ReplyPlan, params: SamplingParams, model: ChatModel) -> None:
+    def _generate(self, plan: ReplyPlan, params: SamplingParams, model: LanguageModel) -> None:
         view = plan.view
         reply = model.start(view.messages, params, reply_name=view.speaker,
                                   reply_prefix=plan.message["text"],

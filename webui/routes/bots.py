@@ -97,7 +97,7 @@ def delete_preset(preset_id: str) -> ResponseReturnValue:
 
 
 def _given(body: Body) -> dict[str, Any]:
-    given = {name: body.value(name) for name in _BOT_FIELDS if body.has(name)}
+    given = {name: body.value(name) for name in (*_BOT_FIELDS, "engine") if body.has(name)}
     return given | {"sampling": body.sampling("sampling", vocab_size())} if body.has("sampling") else given
 
 

@@ -19,8 +19,10 @@ bp = Blueprint("models", __name__, url_prefix="/api/models")
 @bp.get("")
 def list_models() -> ResponseReturnValue:
     """What is known now; while `looking` there may be more in a moment."""
-    models = parlor().models
-    return {"models": models.listed(), "looking": models.is_looking, "model": models.state()}
+    here = parlor()
+    engines = here.engines.listed()
+    return {"models": here.models.listed(), "engines": engines, "looking": here.models.is_looking,
+            "model": here.models.state()}
 
 
 @bp.post("/<model_id>/load")

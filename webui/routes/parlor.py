@@ -11,6 +11,7 @@ from model import ModelSlot
 
 from ..chat.chat import Chat
 from ..chat.models import Models
+from ..chat.other_engines import OtherEngines
 from ..server.guard import Guard
 from ..server.streams import Streams
 from ..storage.store import Store
@@ -24,6 +25,7 @@ class Parlor:
     store: Store
     chat: Chat
     models: Models
+    engines: OtherEngines
     guard: Guard
     streams: Streams
     started: float = field(default_factory=time.monotonic)

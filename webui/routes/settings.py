@@ -46,6 +46,7 @@ def settings() -> ResponseReturnValue:
               "max_seq_len": model.info()["max_seq_len"] if model else None}
     return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
             "presets": [*parlor().store.known_presets(), *_advised_preset()], "limits": limits,
+            "engines": parlor().engines.known(),
             "password": parlor().guard.password is not None, "address_for_others": _address_for_others()}
 
 

@@ -137,7 +137,8 @@ def _read_ours(data: dict[str, Any]) -> tuple[Session, list[Bot]]:
         raise ValueError("it is neither of Parlor nor of ExLlama")
     now = time.time()
     session = {**SESSION.read(session), "id": new_id(), "revision": 1, "updated": now}
-    bots = [{**BOT.read(bot), "revision": 1, "created": now} for bot in bots]
+    # A file does not choose to which engine what is said goes.
+    bots = [{**BOT.read(bot), "revision": 1, "created": now, "engine": None} for bot in bots]
     if not all(is_id(bot.get("id")) for bot in bots):
         raise ValueError("a bot in it has no proper id")
     if len({bot["id"] for bot in bots}) < len(bots):

@@ -129,6 +129,12 @@ class Documents:
             self._forget(key)
             return token
 
+    def erase(self, key: str) -> None:
+        """Delete the file for good: it holds what nobody should find in a trash. Raises NotSaved."""
+        with self._lock(check_id(key, self.kind.name)), self._saving(key):
+            self._disk.remove(self._path(key))
+            self._forget(key)
+
     def restore(self, token: str) -> Document:
         """Bring a deleted document back under its id. Raises NotFound if the token names none."""
         check_id(token, f"deleted {self.kind.name}")

@@ -29,6 +29,8 @@ MAX_TITLE = 200
 MAX_NAME = 60
 MAX_PROMPT = 50_000
 MAX_BOTS = 12
+MAX_URL = 1_000  # of another engine
+MAX_SECRET = 10_000
 MAX_ERROR = 2_000
 MAX_MODEL_NAME = 1_000
 MAX_ADAPTER = 100  # of its name, as in model/config.py
@@ -176,6 +178,28 @@ def check_bot(bot: Bot) -> None:
     if not isinstance(bot.get("color"), str) or not _COLOR.fullmatch(bot["color"]):
         raise ValueError("color is not #rrggbb")
     _number("created", bot.get("created", 0), LAST_MOMENT)
+    check_engine_choice("engine", bot.get("engine"))
+
+
+def check_engine_choice(where: str, value: object) -> Document | None:
+    """The model of another engine by which a bot speaks; None: by the one that is loaded."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.keys() != {"id", "model"} or not is_id(value["id"]):
+        raise ValueError(f"{where} is neither null nor {{id, model}}")
+    check_text(f"{where}.model", value["model"], MAX_MODEL_NAME, least=1)
+    return value
+
+
+def check_engine(engine: Document) -> None:
+    check_text("the address", engine.get("url"), MAX_URL, least=1)
+    check_text("the name", engine.get("name"), MAX_NAME)
+    check_text("the key", engine.get("key"), MAX_SECRET)
+    headers = engine.get("headers")
+    if not isinstance(headers, dict):
+        raise ValueError("headers is not an object")
+    for name, value in headers.items():
+        check_text(f"the header {name}", value, MAX_SECRET)
 
 
 def check_preset(preset: Document) -> None:
@@ -253,3 +277,4 @@ def _number(where: str, value: object, most: float) -> None:
 SESSION = Kind("session", 1, check_session, max_bytes=128 << 20)
 BOT = Kind("bot", 1, check_bot)
 PRESET = Kind("preset", 1, check_preset)
+ENGINE = Kind("engine", 1, check_engine)

@@ -1,6 +1,7 @@
-"""What is kept on disk: sessions, bots, presets, the journals of running replies, trash and quarantine.
+"""What is kept on disk: sessions, bots, presets, engines, journals of running replies, trash, quarantine.
 
-    chats/<id>.json  bots/<id>.json  presets/<id>.json  journal/<reply id>.jsonl  trash/  quarantine/
+    chats/<id>.json  bots/<id>.json  presets/<id>.json  engines/<id>.json  journal/<reply id>.jsonl
+    trash/  quarantine/
     .lock  .changes
 
 Opens the folder for this process alone and keeps the list of sessions.
@@ -26,7 +27,7 @@ from .documents import Documents
 from .folder_lock import FolderLock
 from .problems import Problems
 from .revisions import Revisions
-from .schema import BOT, PRESET, SESSION, Bot, Document, Kind, Session
+from .schema import BOT, ENGINE, PRESET, SESSION, Bot, Document, Kind, Session
 from .search_index import SearchIndex, fold, snippet
 from .trash import empty_old
 
@@ -55,6 +56,7 @@ class Store:
         self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
         self.bots = self._documents("bots", BOT)
         self.presets = self._documents("presets", PRESET)
+        self.engines = self._documents("engines", ENGINE)
         self.journal_folder = folder / "journal"
         self.journal_folder.mkdir(exist_ok=True)
         for session in self.sessions.scan():
