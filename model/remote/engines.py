@@ -118,10 +118,11 @@ class Engines:
         with self._lock:
             return list(self._states.values())
 
-    def listed(self) -> list[EngineState]:
-        """What is known; a new look at their lists begins beside, unless one has just ended."""
+    def listed(self, anew: bool = False) -> list[EngineState]:
+        """What is known; a new look at their lists begins beside, unless one has just ended. `anew`: even
+        then."""
         with self._lock:
-            rests = time.monotonic() - self._looked < REST_SECONDS and all(
+            rests = not anew and time.monotonic() - self._looked < REST_SECONDS and all(
                 state.is_read for state in self._states.values())
             if self._states and self._looking is None and not rests and not self._closed:
                 self._looking = threading.Thread(target=self._look, name="engines' lists", daemon=True)
@@ -134,9 +135,7 @@ class Engines:
 
     def look(self) -> list[EngineState]:
         """Read all lists now, and wait for it."""
-        with self._lock:
-            self._looked = -REST_SECONDS
-        self.listed()
+        self.listed(anew=True)
         thread = self._looking
         if thread is not None:
             thread.join()

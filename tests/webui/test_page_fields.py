@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from model import EngineAddress
 from model.hub.downloads import DownloadState
 from tests.helpers.api import MARLOW, OTTO, Page
 from tests.helpers.shelf import Shelf
+from tests.helpers.stand_in_engine import StandInEngine
 from webui import create_app
 from webui.routes.parlor import parlor
 from webui.storage.schema import REPLY_NUMBERS
@@ -39,6 +41,9 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     page.finish(running)
     listed = client.get("/api/sessions").json
     found = client.get("/api/sessions?q=both").json
+    engine = client.post("/api/engines", json={"url": "http://box:1/v1"}).json["engine"]
+    revision = client.get(f"/api/bots/{MARLOW}").json["bot"]["revision"]
+    client.patch(f"/api/bots/{MARLOW}", json={"revision": revision, "engine": None})
     settings = client.get("/api/settings").json
     own = client.post("/api/presets", json={"name": "Mine", "sampling": {}}).json["preset"]
     page.load()
@@ -52,15 +57,18 @@ def answers(client, store, models) -> dict[str, list[dict]]:
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],
         "Preset": [*settings["presets"], own], "Settings": [settings],
         "Status": [status], "Slot": [status["slot"]],
-        "Download": [vars(DownloadState("owner/name"))], "Model": models}
+        "Engine": [engine], "Download": [vars(DownloadState("owner/name"))], "Model": models}
 
 
 @pytest.fixture
 def models(tmp_path, store):
-    """As a shelf with a model and a broken one lists them."""
+    """As a shelf with a model, a broken one and another engine lists them."""
     shelf = Shelf(tmp_path)
-    app = create_app(shelf.slot, store)
-    yield app.test_client().get("/api/models").json["models"]
+    with StandInEngine("small").running() as engine:
+        shelf.slot.engines.add(EngineAddress(engine.url))
+        shelf.slot.engines.look()
+        app = create_app(shelf.slot, store)
+        yield app.test_client().get("/api/models").json["models"]
     parlor(app).close("the test is over", 1.0)
     shelf.close()
 

@@ -38,9 +38,9 @@ class OtherEngines:
         """Each as the page gets it: never with its key or what its headers say."""
         return [_shown(state) for state in self._engines.known()]
 
-    def listed(self) -> list[Document]:
-        """The same; their lists of models are read beside."""
-        return [_shown(state) for state in self._engines.listed()]
+    def listed(self, anew: bool) -> list[Document]:
+        """The same; their lists of models are read beside, `anew` even if that has just been done."""
+        return [_shown(state) for state in self._engines.listed(anew)]
 
     def models(self) -> list[Document]:
         """Their models, in the shape of those of this machine."""

@@ -10,6 +10,7 @@ from ..errors import BadRequest
 from ..ids import check_id
 from .body import Body, read_body
 from .parlor import parlor
+from .replies import whole_argument
 
 MAX_SOURCE = 400
 
@@ -20,7 +21,7 @@ bp = Blueprint("models", __name__, url_prefix="/api/models")
 def list_models() -> ResponseReturnValue:
     """What is known now; while `looking` there may be more in a moment."""
     here = parlor()
-    engines = here.engines.listed()
+    engines = here.engines.listed(anew=whole_argument("again", 1) == 1)
     return {"models": here.models.listed(), "engines": engines, "looking": here.models.is_looking,
             "model": here.models.state()}
 

@@ -10,6 +10,7 @@
 import { announce } from "./base/announce.js";
 import { get } from "./server/api.js";
 import { toast, toastError } from "./overlays/toast.js";
+import { createHostLine } from "./chat/host-line.js";
 import { createModelLine } from "./chat/model-line.js";
 
 /**
@@ -21,7 +22,9 @@ export function createLoadedModel(store, room, page) {
   let models = null;
 
   function menu() {
-    models ||= import("./panels/models.js").then(({ createModels }) => createModels(store, { took: page.took }));
+    models ||= import("./panels/models.js").then(({ createModels }) =>
+      createModels(store, { took: page.took, enginesChanged: page.reloadSettings }),
+    );
     return models;
   }
 
@@ -54,6 +57,7 @@ export function createLoadedModel(store, room, page) {
     } else if (now.phase === "failed" && !(await models)?.isOpen) toast(now.problem, { serious: true });
   }
 
+  createHostLine(store);
   createModelLine(store, room, {
     openModels: openMenu,
     loadNamed: async (name) => (await menu()).loadNamed(name),

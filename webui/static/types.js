@@ -3,7 +3,8 @@
  * The shapes that come over HTTP, for the type checker only; nothing here runs.
  *
  * @typedef {{id: string, name: string, color: string, persona: string, greeting: string,
- *   sampling: Record<string, any>, revision: number, adapter?: string}} Bot
+ *   sampling: Record<string, any>, revision: number, adapter?: string,
+ *   engine?: {id: string, model: string} | null}} Bot
  *
  * @typedef {{id: string, parent: string | null, author: string, name: string, text: string,
  *   thinking?: string,
@@ -20,8 +21,8 @@
  *
  * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
  *
- * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number,
- *   problem?: string}} Context
+ * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number | null,
+ *   about: boolean, problem?: string}} Context
  *
  * @typedef {{reply_id: string, message_id: string, bot: string | null}} Running
  *
@@ -39,7 +40,12 @@
  *
  * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[],
  *   presets: Preset[],
- *   limits: Record<string, any>, password: boolean, address_for_others: string | null}} Settings
+ *   limits: Record<string, any>, engines: Engine[], password: boolean,
+ *   address_for_others: string | null}} Settings
+ *
+ * Another engine, without what it is shown in confidence.
+ * @typedef {{id: string, name: string, url: string, host: string, has_key: boolean, headers: string[],
+ *   is_fixed: boolean, is_read: boolean, num_models: number, problem: string}} Engine
  *
  * A reply that is being written, as far as this page has read it.
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string,
@@ -61,7 +67,8 @@
  *   done_bytes: number, total_bytes: number, problem: string, id: string, name: string}} Download
  *
  * @typedef {{id: string, name: string, place: string, where: string, size_bytes: number, is_read: boolean,
- *   problem: string, fits: boolean | null, advice: string, family?: string, quantization?: string,
+ *   problem: string, fits: boolean | null, advice: string, host: string,
+ *   engine?: {id: string, model: string}, family?: string, quantization?: string,
  *   num_parameters?: number, max_positions?: number, memory_bytes?: number, max_seq_len?: number}} Model
  *
  * @typedef {{file: string, message: string}} FileProblem

@@ -11,6 +11,7 @@ import { count, duration, fullTime, numbers, shown, speed } from "../base/format
 import { openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast } from "../overlays/toast.js";
+import { botOf } from "../session/store.js";
 
 const REASONS = {
   eos: "ended by itself",
@@ -95,6 +96,8 @@ export function openMessageMenu(store, room, message, anchor) {
   const busy = store.state.live.size > 0;
   const isUser = message.author === "user";
   const stats = numbers(message);
+  const { status } = store.state;
+  const cannotContinue = !botOf(store.state, message.author)?.engine && status?.model?.cannot?.continue;
   openMenu(anchor, "More about this message", [
     stats ? { heading: stats } : null,
     !isUser && {
@@ -107,8 +110,8 @@ export function openMessageMenu(store, room, message, anchor) {
     !isUser && {
       label: "Continue",
       icon: "play",
-      help: "Write on where it ends.",
-      disabled: busy,
+      help: cannotContinue || "Write on where it ends.",
+      disabled: busy || Boolean(cannotContinue),
       onSelect: () => room.reply("continue", { message: message.id }),
     },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },

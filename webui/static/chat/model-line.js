@@ -3,13 +3,14 @@
  * What there is to say of the model: a line above the composer while none is loaded, one is on its way, or
  * another one than the session was written with; and the button at the foot of the left panel that opens the
  * menu of models.
- * @import { Download, Slot } from "../types.js"
+ * @import { Download, Message, Slot } from "../types.js"
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
 
 import { byId, h, setText } from "../base/dom.js";
 import { bytes } from "../base/format.js";
+import { botOf } from "../session/store.js";
 
 /** @param {Slot | null} slot */
 export const isComing = (slot) => Boolean(slot && ["checking", "waiting", "loading"].includes(slot.phase));
@@ -61,8 +62,10 @@ export function createModelLine(store, room, page) {
   let act = () => {};
   line.append(progress.element, text, action);
 
-  /** The model that wrote the last reply that is shown. */
-  const lastModel = () => room.path().findLast((message) => message.author !== "user" && message.model)?.model;
+  /** The model that wrote the last reply that is shown, but for those of bots with an engine of their own. */
+  const lastModel = () => room.path().findLast(isOfLoaded)?.model;
+  /** @param {Message} message */
+  const isOfLoaded = ({ author, model }) => author !== "user" && model && !botOf(store.state, author)?.engine;
 
   /** @param {string} words @param {string} does @param {() => void} how @param {number} [share] */
   function show(words, does, how, share) {
@@ -116,11 +119,10 @@ export function createModelLine(store, room, page) {
     const shown = model && [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ");
     const asleep = slot?.phase === "asleep" && `${slot.name} · asleep`;
     setText(name, isComing(slot) ? comingText(/** @type {Slot} */ (slot)) : asleep || shown || "No model");
-    setText(
-      memory,
-      problem ? "The engine has stopped" : gpu ? `${bytes(gpu)} of ${bytes(total)}` : used ? bytes(used) : "",
-    );
-    memory.title = problem || (gpu ? "GPU memory in use" : "Memory that the server uses");
+    const host = model?.host;
+    const here = gpu ? `${bytes(gpu)} of ${bytes(total)}` : used ? bytes(used) : "";
+    setText(memory, host ? `at ${host}` : problem ? "The engine has stopped" : here);
+    memory.title = problem || (host ? "Where the model is" : gpu ? "GPU memory in use" : "Memory that the server uses");
   }
 
   store.on(["slot", "session", "viewLeaf", "loading"], update);

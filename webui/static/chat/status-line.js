@@ -59,8 +59,9 @@ export function createStatusLine(store, room, page) {
       fill.style.width = `${most ? Math.min(100, (100 * tokens) / most) : 0}%`;
     }
     const unknown = (!n.running && context?.problem) || "";
-    setText(used, `${unknown ? "?" : count(tokens)} of ${count(most)} tokens`);
-    used.title = unknown;
+    const about = !n.running && context?.about;
+    setText(used, `${unknown ? "?" : `${about ? "about " : ""}${count(tokens)}`} of ${count(most)} tokens`);
+    used.title = unknown || (about && status?.model?.cannot?.context) || "";
     const isFull = Boolean(most) && !unknown && (n.finish_reason === "context" || tokens >= FULL * most);
     line.classList.toggle("is-full", isFull);
     wayOut.hidden = !isFull;

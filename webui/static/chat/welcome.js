@@ -7,6 +7,7 @@
  */
 
 import { byId, h, icon, monogram } from "../base/dom.js";
+import { whereTextGoes } from "../session/hosts.js";
 import { inShort } from "./bot-menus.js";
 
 /**
@@ -57,7 +58,8 @@ export function createWelcome(store, room, page) {
       built = [];
       return;
     }
-    const from = [session?.id, bots, JSON.stringify(session?.bots), session?.user_name];
+    const where = whereTextGoes(store.state) || "Everything stays on this machine.";
+    const from = [session?.id, bots, JSON.stringify(session?.bots), session?.user_name, where];
     if (from.every((value, at) => value === built[at])) return;
     built = from;
     const inside = new Set((session?.bots || []).map((entry) => entry.id));
@@ -69,7 +71,7 @@ export function createWelcome(store, room, page) {
       h("h2", { text: "Who would you like to talk with?" }),
       h("p", {
         class: "soft",
-        text: "Choose one, or several for a room in which they also talk with each other. Everything stays on this machine.",
+        text: `Choose one, or several for a room in which they also talk with each other. ${where}`,
       }),
       h(
         "div",
@@ -101,7 +103,7 @@ export function createWelcome(store, room, page) {
     if (focused) /** @type {any} */ (place.querySelector(`[data-bot="${focused}"]`))?.focus();
   }
 
-  store.on(["session", "bots", "live", "loading", "outgoing"], update);
+  store.on(["session", "bots", "live", "loading", "outgoing", "status", "settings"], update);
   update();
 }
 

@@ -15,6 +15,7 @@ import { dialogButton, openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast, toastError } from "../overlays/toast.js";
 import { adapterChoice } from "./adapters.js";
+import { botModel } from "./bot-model.js";
 import { parameterField } from "./field.js";
 
 /** All reach 4.5:1 with white. */
@@ -125,7 +126,10 @@ function overridesEditor(store, sampling, changed) {
   );
 }
 
-/** @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling"> & {adapter: string}} Fields */
+/**
+ * @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling" | "engine"> &
+ *   {adapter: string}} Fields
+ */
 
 /** @param {any} a @param {any} b */
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -205,10 +209,14 @@ function botForm(store, draft, changed) {
     ),
     labelled("Greeting", greeting, "Its first words in a new session. May stay empty."),
     adapter && labelled("Adapter", adapter, "Small weights beside the model's, which change how it writes."),
+    botModel(store, draft.engine, (engine) => {
+      draft.engine = engine;
+      changed();
+    }),
     overridesEditor(store, draft.sampling, changed),
   ];
   repaint();
-  return parts.filter((part) => part !== null);
+  return parts.filter(Boolean);
 }
 
 /**
@@ -228,6 +236,7 @@ export function editBot(store, bot, reloadBots, onSaved) {
     greeting: bot?.greeting || "",
     sampling: bot?.sampling || {},
     adapter: bot?.adapter || "",
+    engine: bot?.engine || null,
   };
   const kept = recallDraft(bot);
   const draft = structuredClone({ ...before, ...kept });

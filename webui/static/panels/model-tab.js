@@ -6,6 +6,7 @@
 
 import { h } from "../base/dom.js";
 import { bytes, count, plural } from "../base/format.js";
+import { whereTextGoes } from "../session/hosts.js";
 
 /** How each known field is called and shown; what is not known here is shown as it is. */
 const FIELDS = {
@@ -21,6 +22,7 @@ const FIELDS = {
   max_seq_len: ["Context", (n) => plural(n, "token")],
   cache_tokens: ["Cache", (n) => plural(n, "token")],
   cache_bytes: ["Size of the cache", bytes],
+  host: ["Text goes to", String],
   device: ["Runs on", String],
   isa: ["Instructions", String],
   threads: ["Threads", count],
@@ -40,6 +42,7 @@ const STATUS = {
 /** @param {Store} store @param {() => void} openModels */
 export function createModelTab(store, openModels) {
   const list = h("dl", { class: "facts" });
+  const lacks = h("ul", { class: "lacks" });
   const running = h("dl", { class: "facts" });
   const foot = h("p", { class: "help" });
   const body = h(
@@ -47,6 +50,7 @@ export function createModelTab(store, openModels) {
     {},
     h("button", { type: "button", class: "button", text: "Choose a model", on: { click: openModels } }),
     list,
+    lacks,
     h("section", { class: "field-group" }, h("h2", { class: "group-label", text: "Right now" }), running),
     foot,
   );
@@ -56,10 +60,13 @@ export function createModelTab(store, openModels) {
     if (!status) return;
     list.replaceChildren(...facts(status.model || {}, FIELDS));
     running.replaceChildren(...facts(status.engine || {}, STATUS));
-    foot.textContent = `Parlor ${status.version || ""}. Everything stays on this machine.`;
+    const where = whereTextGoes(store.state) || "Everything stays on this machine.";
+    foot.textContent = `Parlor ${status.version || ""}. ${where}`;
+    const cannot = Object.values(status.model?.cannot || {});
+    lacks.replaceChildren(...cannot.map((text) => h("li", { class: "help", text })));
   }
 
-  store.on(["status"], show);
+  store.on(["status", "session", "bots", "settings"], show);
   show();
   return { body };
 }

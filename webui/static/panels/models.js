@@ -12,13 +12,15 @@ import { get, post } from "../server/api.js";
 import { chooseDialog, openDialog } from "../overlays/dialogs.js";
 import { toastError } from "../overlays/toast.js";
 import { comingText, createProgress, isComing } from "../chat/model-line.js";
+import { createEngines } from "./engines.js";
 import { createGetModel } from "./get-model.js";
 
 const LOOK_AGAIN_MS = 700;
 
 /**
  * @param {Store} store
- * @param {{took: (slot: Slot) => void}} page `took` hears what the server says after each request
+ * @param {{took: (slot: Slot) => void, enginesChanged: () => Promise<void>}} page `took` hears what the
+ *   server says after each request
  */
 export function createModels(store, page) {
   /** @type {HTMLDialogElement | null} */
@@ -59,6 +61,13 @@ export function createModels(store, page) {
   const uselessTitle = h("summary", { class: "group-label" });
   const uselessPart = h("details", {}, uselessTitle, useless);
   const hub = createGetModel(store, change);
+  const others = createEngines({
+    tell,
+    changed: async () => {
+      await read("?again=1");
+      await page.enginesChanged();
+    },
+  });
   const searchRow = h("div", { class: "models-now-row" }, search, button("Get more", () => hub.focus()));
   const foot = h("p", {
     class: "help",
@@ -121,17 +130,21 @@ export function createModels(store, page) {
   /** @param {Model} model */
   const load = (model) => changeAsking(`/api/models/${model.id}/load`, `Load ${model.name}`);
 
-  /** Read the list, and again while the server still looks. Whether it answered. */
-  async function read() {
+  /**
+   * Read the list, and again while the server still looks. Whether it answered.
+   * @param {string} [how] "?again=1": other engines are asked even if they just were
+   */
+  async function read(how = "") {
     clearTimeout(timer);
-    const body = await get("/api/models").catch(tell);
+    const body = await get(`/api/models${how}`).catch(tell);
     if (!body) return false;
     models = body.models;
     looking = body.looking;
+    others.show(body.engines);
     page.took(body.model);
     if (!dialog) return true;
     showList();
-    if (looking) timer = window.setTimeout(read, LOOK_AGAIN_MS);
+    if (looking) timer = window.setTimeout(() => read(), LOOK_AGAIN_MS);
     return true;
   }
 
@@ -211,14 +224,15 @@ export function createModels(store, page) {
         { class: "model-text" },
         h("p", { class: "model-name", dir: "auto", text: model.name }),
         h("p", { class: "help tabular", text: facts.filter(Boolean).join(" · ") }),
-        isLoaded ? h("p", { class: "help fits" }, icon("check"), "Loaded") : fit(model),
+        isLoaded && h("p", { class: "help fits" }, icon("check"), model.host ? `In use, at ${model.host}` : "Loaded"),
+        !isLoaded && (model.host ? h("p", { class: "help", text: `Text goes to ${model.host}` }) : fit(model)),
       ),
       may &&
         h("button", {
           type: "button",
           class: "button small",
-          text: "Load",
-          "aria-label": `Load ${model.name}`,
+          text: model.host ? "Use" : "Load",
+          "aria-label": `${model.host ? "Use" : "Load"} ${model.name}`,
           disabled: isComing(slot),
           data: { model: model.id },
           on: { click: () => load(model), keydown: (event) => alongList(event) },
@@ -250,7 +264,8 @@ export function createModels(store, page) {
     if (dialog) return;
     search.value = name;
     showProblem("");
-    dialog = openDialog("Models", [now, problem, searchRow, found, list, uselessPart, hub.element, foot], {
+    const parts = [now, problem, searchRow, found, list, uselessPart, others.element, hub.element, foot];
+    dialog = openDialog("Models", parts, {
       wide: true,
       onClose: () => {
         dialog = null;

@@ -61,14 +61,17 @@ export function createSessionTab(store, room, page) {
     room.change({ user_name: user.input.value.replace(NOT_IN_NAMES, " ").trim() }),
   );
 
+  let built = "";
   function build() {
-    const { settings } = store.state;
+    const { settings, status } = store.state;
     orders.replaceChildren(
       ...(settings?.turn_orders || []).map(({ id, label, help }) => {
+        const why = (id === "model" && status?.model?.cannot?.rank) || "";
         const input = h("input", {
           type: "radio",
           name: "turn-order",
           value: id,
+          disabled: Boolean(why),
           on: { change: () => room.change({ turn_order: id }) },
         });
         return h(
@@ -79,7 +82,7 @@ export function createSessionTab(store, room, page) {
             "span",
             {},
             h("span", { class: "choice-name", text: label }),
-            h("span", { class: "help", text: help }),
+            h("span", { class: "help", text: why || help }),
           ),
         );
       }),
@@ -96,7 +99,12 @@ export function createSessionTab(store, room, page) {
     saved.hidden = !session.id;
   }
 
-  store.on(["settings"], build);
+  store.on(["settings", "status"], () => {
+    const now = JSON.stringify([store.state.settings?.turn_orders, store.state.status?.model?.cannot]);
+    if (now === built) return;
+    built = now;
+    build();
+  });
   store.on(["session"], show);
   build();
   return { body };
