@@ -179,8 +179,11 @@ def test_more_requests_than_run_at_once_wait_and_finish(folder: Path):
     engine.close()
 
 
-def test_prefix_reuse_saves_work_and_does_not_change_the_reply(folder: Path):
-    engine = load(folder)
+@pytest.mark.parametrize("ways", [{}, {"exact": True, "cache": "fp32"}], ids=["int8", "exact"])
+def test_prefix_reuse_saves_work_and_does_not_change_the_reply(folder: Path, ways: dict[str, Any]):
+    """With one way for all rows so does a reply that has become part of a prompt; else its keys are those of
+    decoding."""
+    engine = load(folder, **ways)
     first = prompt(150)
     reply = tokens(engine, first)
     again, stats = outcome(engine.submit(first, params(), NO_EOS))
@@ -192,8 +195,8 @@ def test_prefix_reuse_saves_work_and_does_not_change_the_reply(folder: Path):
     other, stats = outcome(engine.submit(changed, params(), NO_EOS))
     assert stats.stats.cached_tokens == 100, "three pages, and four tokens copied from the fourth"
     engine.close()
-    for token_ids, got in ((turn, made), (changed, other)):
-        fresh = load(folder)
+    for token_ids, got in ((turn, made), (changed, other))[0 if ways else 1:]:
+        fresh = load(folder, **ways)
         assert tokens(fresh, token_ids) == got
         fresh.close()
 
