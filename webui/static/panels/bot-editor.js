@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The dialog in which a bot is made or changed: name, colour, persona, greeting, its adapter, and the sampling
- * values it insists on.
+ * The dialog in which a bot is made or changed: name, colour, persona, greeting, its adapter, by which model
+ * it speaks, and the sampling values it insists on.
  * @import { Bot, Parameter } from "../types.js"
  * @import { Store } from "../session/store.js"
  */
