@@ -74,7 +74,8 @@ class ScriptedEngine:
         self._lock = threading.Lock()
 
     def submit(self, token_ids: list[int], params: SamplingParams,
-               eos_token_ids: frozenset[int], logprobs: int | None = None) -> ScriptedRequest:
+               eos_token_ids: frozenset[int], logprobs: int | None = None,
+               adapter: str | None = None) -> ScriptedRequest:
         assert 0 < len(token_ids) < self.max_seq_len
         script = self._script(token_ids) if callable(self._script) else list(self._script)
         request = ScriptedRequest(list(token_ids), params, eos_token_ids, script, self._fails_after,

@@ -197,6 +197,7 @@ def test_generate_submits_every_prompt_before_it_reads_any(model_of):
     worker = threading.Thread(target=lambda: results.append(llm.generate(["a", "b", "c"])))
     worker.start()
     while len(llm._engine.requests) < 3:
+        assert worker.is_alive()
         worker.join(0.01)
     assert not results
     gate.set()
