@@ -134,4 +134,4 @@ def test_every_source_is_run_under_the_sanitizer():
     """A new source needs a line in tests/host_cuda/under_sanitizer.py, then one here."""
     assert set(SOURCES) == {*BASE, "rows.cu", "linear.cu", "linear_dense.cu", "linear_pack.cu", "rope.cu",
                             "state.cu", "attention.cu", "gather.cu", "sampling.cu", "experts.cu",
-                            "routing.cu"}
+                            "routing.cu", "lora.cu"}
