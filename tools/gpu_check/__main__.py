@@ -33,7 +33,7 @@ KERNEL_TESTS = ("tests/kernels/test_self_check.py", "tests/kernels/test_linear.p
                 "tests/kernels/test_attention.py")
 TESTS = (*KERNEL_TESTS, "tests/kernels/test_kernels.py", "tests/kernels/test_rows.py",
          "tests/kernels/test_groups.py", "tests/kernels/test_float8.py", "tests/kernels/test_routing.py",
-         "tests/kernels/test_experts.py", "tests/kernels/test_states.py",
+         "tests/kernels/test_experts.py", "tests/kernels/test_states.py", "tests/kernels/test_lora.py",
          "tests/kernels/test_sampling_kernel.py",
          "tests/engine/test_cuda_engine.py")
 """Those that run on a GPU."""
