@@ -197,7 +197,8 @@ def test_the_context_shows_where_the_memory_begins(store):
     client = create_app(ModelSlot.holding(model), store).test_client()
     page = Page(client)
     page.set(sampling={"max_new_tokens": 20})
-    assert page.load()["context"] == {"first_message": None, "prompt_tokens": 14, "max_seq_len": 200}
+    assert page.load()["context"] == {"first_message": None, "prompt_tokens": 14, "max_seq_len": 200,
+                                      "about": False}
     for number in range(12):
         page.send("POST", "/messages", text=f"{number} " + "word " * 30, reply=False)
     context = page.load()["context"]
