@@ -37,7 +37,7 @@ __device__ __forceinline__ float number(const void* numbers, int64_t dtype, int6
 }
 
 // Grid: blocks of outputs, rows.
-__global__ void __launch_bounds__(kThreads) lora_kernel(const Lora a) {
+__global__ void __launch_bounds__(kThreads, 4) lora_kernel(const Lora a) {
     SHARED_ARRAY(float, products, PARLOR_LORA_RANK);
     SHARED_ARRAY(float, of_warps, kWarps);
     let_next_kernel_start();
