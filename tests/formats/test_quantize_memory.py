@@ -24,5 +24,6 @@ def test_neither_more_layers_nor_larger_embeddings_take_more_memory(tmp_path):
                str(tmp_path / "small"), str(tmp_path / "large"), str(text)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    _, small, large = json.loads(result.stdout)
-    assert large - small < 24 << 20  # the other six layers and the embeddings are 87 MB
+    *small, large = json.loads(result.stdout)
+    # The other six layers and the embeddings are 87 MB. An allocator may have given some 30 MB back or not.
+    assert large - max(small) < 40 << 20
