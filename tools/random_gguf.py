@@ -1,26 +1,62 @@
-"""Write a GGUF file of random weights in the shape of a mixture of experts: for measuring, not for talking.
+"""Write a GGUF file of random weights in a true shape: for measuring, not for talking.
 
-  python -m tools.random_gguf FILE.gguf --layers 4
+  python -m tools.random_gguf FILE.gguf --shape tinyllama-1.1b --type Q8_0
+  python -m tools.random_gguf FILE.gguf --shape qwen3-30b-a3b --layers 4
 
-The shape is Qwen3-30B-A3B's, with fewer of its 48 layers, and of its vocabulary as large a part; types are
-those that llama-quantize gives a Q4_K_M file. Scales are small random numbers, all other bits are random.
+With fewer layers than the shape has, its vocabulary shrinks alike. Types are what llama-quantize gives a file
+of that name; scales are small random numbers, all other bits are random.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import gguf
 import numpy as np
 
 from model.options import path_option
 
-HIDDEN, HEADS, KV_HEADS, HEAD_DIM, EXPERTS, CHOSEN, INNER = 2048, 32, 4, 128, 128, 8, 768
-LAYERS, VOCABULARY = 48, 151936
-_SCALE_BYTES = {gguf.GGMLQuantizationType.Q4_K: (0, 4), gguf.GGMLQuantizationType.Q6_K: (208, 2)}
-"""Where the float16 numbers of a block lie, and how many bytes they take."""
-_SCALES = {gguf.GGMLQuantizationType.Q4_K: 2e-4, gguf.GGMLQuantizationType.Q6_K: 2e-5}
+Kind = gguf.GGMLQuantizationType
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A family of dense layers, or of experts where there are some."""
+
+    family: str
+    tokens: tuple[str, str]
+    """The tokenizer's model and how it splits text."""
+    vocabulary: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    """Columns of a layer's MLP; of each expert."""
+    experts: int = 0
+    chosen: int = 0
+
+
+SHAPES = {
+    "tinyllama-1.1b": Shape("llama", ("gpt2", "llama-bpe"), 32000, 22, 2048, 32, 4, 64, 5632),
+    "qwen3-30b-a3b": Shape("qwen3moe", ("gpt2", "qwen2"), 151936, 48, 2048, 32, 4, 128, 768, 128, 8),
+}
+TYPES = {
+    "Q4_K_M": (Kind.Q4_K, Kind.Q6_K, Kind.Q6_K),
+    "Q8_0": (Kind.Q8_0, Kind.Q8_0, Kind.Q8_0),
+    "Q4_0": (Kind.Q4_0, Kind.Q4_0, Kind.Q6_K),
+}
+"""Of most linears, of values and down in the layers that get more bits, and of the output."""
+_SCALES = {
+    Kind.Q4_K: (0, 4, 2e-4),
+    Kind.Q6_K: (208, 2, 2e-5),
+    Kind.Q8_0: (0, 2, 1e-4),
+    Kind.Q4_0: (0, 2, 2e-3),
+}
+"""Where the float16 numbers of a block lie, how many bytes they take, and how large they are at most."""
 
 
 def has_more_bits(layer: int, layers: int) -> bool:
@@ -28,37 +64,40 @@ def has_more_bits(layer: int, layers: int) -> bool:
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
-def shapes(layers: int, vocabulary: int) -> Iterator[tuple[str, tuple[int, ...], gguf.GGMLQuantizationType]]:
+def tensors(shape: Shape, layers: int, vocabulary: int, kinds: tuple[Kind, Kind, Kind]
+            ) -> Iterator[tuple[str, tuple[int, ...], Kind]]:
     """(name, shape, type), the rows' length last."""
-    kinds = gguf.GGMLQuantizationType
-    yield "token_embd.weight", (vocabulary, HIDDEN), kinds.Q4_K
-    yield "output.weight", (vocabulary, HIDDEN), kinds.Q6_K
-    yield "output_norm.weight", (HIDDEN,), kinds.F32
+    most, more_bits, output = kinds
+    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    experts = (shape.experts,) if shape.experts else ()
+    suffix = "_exps" if experts else ""
+    yield "token_embd.weight", (vocabulary, hidden), most
+    yield "output.weight", (vocabulary, hidden), output
+    yield "output_norm.weight", (hidden,), Kind.F32
     for index in range(layers):
-        more = kinds.Q6_K if has_more_bits(index, layers) else kinds.Q4_K
-        for name, shape, kind in (
-                ("attn_norm", (HIDDEN,), kinds.F32), ("ffn_norm", (HIDDEN,), kinds.F32),
-                ("attn_q_norm", (HEAD_DIM,), kinds.F32), ("attn_k_norm", (HEAD_DIM,), kinds.F32),
-                ("attn_q", (HEADS * HEAD_DIM, HIDDEN), kinds.Q4_K),
-                ("attn_k", (KV_HEADS * HEAD_DIM, HIDDEN), kinds.Q4_K),
-                ("attn_v", (KV_HEADS * HEAD_DIM, HIDDEN), more),
-                ("attn_output", (HIDDEN, HEADS * HEAD_DIM), kinds.Q4_K),
-                ("ffn_gate_inp", (EXPERTS, HIDDEN), kinds.F32),
-                ("ffn_gate_exps", (EXPERTS, INNER, HIDDEN), kinds.Q4_K),
-                ("ffn_up_exps", (EXPERTS, INNER, HIDDEN), kinds.Q4_K),
-                ("ffn_down_exps", (EXPERTS, HIDDEN, INNER), more)):
-            yield f"blk.{index}.{name}.weight", shape, kind
+        more = more_bits if has_more_bits(index, layers) else most
+        layer = [("attn_norm", (hidden,), Kind.F32), ("ffn_norm", (hidden,), Kind.F32),
+                 ("attn_q", (queries, hidden), most), ("attn_k", (keys, hidden), most),
+                 ("attn_v", (keys, hidden), more), ("attn_output", (hidden, queries), most),
+                 (f"ffn_gate{suffix}", (*experts, shape.inner, hidden), most),
+                 (f"ffn_up{suffix}", (*experts, shape.inner, hidden), most),
+                 (f"ffn_down{suffix}", (*experts, hidden, shape.inner), more)]
+        if shape.family == "qwen3moe":
+            layer += [("attn_q_norm", (shape.head_dim,), Kind.F32),
+                      ("attn_k_norm", (shape.head_dim,), Kind.F32),
+                      ("ffn_gate_inp", (shape.experts, hidden), Kind.F32)]
+        for name, size, kind in layer:
+            yield f"blk.{index}.{name}.weight", size, kind
 
 
-def tensor(random: np.random.Generator, shape: tuple[int, ...],
-           kind: gguf.GGMLQuantizationType) -> np.ndarray:
+def tensor(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> np.ndarray:
     """float32, or the bytes of blocks."""
-    if kind == gguf.GGMLQuantizationType.F32:
+    if kind == Kind.F32:
         return random.normal(1.0 if len(shape) == 1 else 0.0, 0.1, shape).astype(np.float32)
     columns, nbytes = gguf.GGML_QUANT_SIZES[kind]
     blocks = random.integers(0, 256, (*shape[:-1], shape[-1] // columns, nbytes), dtype=np.uint8)
-    first, count = _SCALE_BYTES[kind]
-    scales = (random.random((*blocks.shape[:-1], count // 2)) * _SCALES[kind]).astype(np.float16)
+    first, count, largest = _SCALES[kind]
+    scales = (random.random((*blocks.shape[:-1], count // 2)) * largest).astype(np.float16)
     blocks[..., first:first + count] = scales.view(np.uint8)
     return blocks.reshape(*shape[:-1], -1)
 
@@ -66,32 +105,38 @@ def tensor(random: np.random.Generator, shape: tuple[int, ...],
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.random_gguf", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=path_option)
-    parser.add_argument("--layers", type=int, default=4, help="of 48 (default 4)")
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--type", choices=TYPES, default="Q4_K_M", help="default Q4_K_M")
+    parser.add_argument("--layers", type=int, metavar="N", help="default: all of the shape")
     options = parser.parse_args()
-    vocabulary = VOCABULARY * options.layers // LAYERS
-    writer = gguf.GGUFWriter(options.file, "qwen3moe")
+    shape = SHAPES[options.shape]
+    layers = options.layers or shape.layers
+    vocabulary = shape.vocabulary * layers // shape.layers
+    writer = gguf.GGUFWriter(options.file, shape.family)
     writer.add_context_length(32768)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(options.layers)
-    writer.add_feed_forward_length(6144)
-    writer.add_expert_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_key_length(HEAD_DIM)
-    writer.add_value_length(HEAD_DIM)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(shape.inner)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_rope_dimension_count(shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(1e6)
-    writer.add_expert_count(EXPERTS)
-    writer.add_expert_used_count(CHOSEN)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    if shape.experts:
+        writer.add_expert_feed_forward_length(shape.inner)
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.chosen)
+    writer.add_tokenizer_model(shape.tokens[0])
+    writer.add_tokenizer_pre(shape.tokens[1])
     writer.add_token_list([f"t{index}" for index in range(vocabulary)])
     writer.add_token_types([gguf.TokenType.NORMAL] * vocabulary)
     writer.add_token_merges(["t 0"])
     writer.add_eos_token_id(1)
     random = np.random.default_rng(1)
-    for name, shape, kind in shapes(options.layers, vocabulary):
-        values = tensor(random, shape, kind)
+    for name, size, kind in tensors(shape, layers, vocabulary, TYPES[options.type]):
+        values = tensor(random, size, kind)
         writer.add_tensor(name, values, raw_dtype=kind if values.dtype == np.uint8 else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
