@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from model.engine.engine import Engine
     from model.engine.request import Request
+    from model.engine.tally import Tally
     from model.text.chat_template import PromptFormat
     from model.text.constraint import Constraint
     from model.text.forms import Form, Forms
@@ -229,6 +230,10 @@ class ChatModel:
     def status(self) -> dict[str, Any]:
         """What the engine is doing now."""
         return self._engine.status()
+
+    def tally(self) -> Tally:
+        """What the engine has done since it was loaded."""
+        return self._engine.tally()
 
     def close(self) -> None:
         """End the engine and what belongs to it. Safe to call twice."""

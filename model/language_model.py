@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from model.engine.request import SamplingParams
+    from model.engine.tally import Tally
     from model.reply import ReplyEvent
     from model.text.calls.toolbox import Toolbox
     from model.text.constraint import Constraint
@@ -64,5 +65,8 @@ class LanguageModel(Protocol):
         loaded here `adapters`, by name."""
 
     def status(self) -> dict[str, Any]: ...
+
+    def tally(self) -> Tally | None:
+        """What its engine has done; None where that is another's to tell."""
 
     def close(self) -> None: ...

@@ -129,7 +129,7 @@ class Reply:
         self._num_tokens += 1
         yield from self._deltas(self._text.push(self._detokenizer.push(token_id)))
         if self._text.stopped:
-            self._request.cancel()
+            self._request.cancel(self._text.reason)
 
     def _finish(self) -> Iterator[TextDelta | CallDelta]:
         yield from self._deltas(self._text.push(self._detokenizer.finish()))

@@ -8,6 +8,7 @@ no session.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ from model.chat_model import ChatModel
 from model.choice import Choice, Progress, Report
 from model.config import EngineConfig
 from model.engine.request import EngineClosed
+from model.engine.tally import Tally
 from model.files import ModelLoadError, readable
 from model.heap import close, give_back
 from model.kernels.errors import KernelBuildError
@@ -64,6 +66,7 @@ class ModelSlot:
         self._model: LanguageModel | None = None
         self._choice: Choice | None = None  # what is loaded, or asleep
         self._users = 0
+        self._done: dict[str, Tally] = {}  # by models that were let go
         self._gate_open = False           # whether a lease may begin
         self._cancelled = False
         self._closed = False
@@ -95,6 +98,16 @@ class ModelSlot:
     def model(self) -> LanguageModel | None:
         """What is loaded. Only a lease keeps it from being let go."""
         return self._model
+
+    def tallies(self) -> dict[str, Tally]:
+        """By the models' names what has been done since the start: of those that were let go, and of the
+        present one."""
+        with self._changed:
+            found = {name: copy.deepcopy(tally) for name, tally in self._done.items()}
+            model = self._model
+        if model is not None:
+            _add(found, model)
+        return found
 
     @property
     def held_bytes(self) -> int:
@@ -329,6 +342,8 @@ class ModelSlot:
             self._tell(version=self._state.version + 1)
         if model is not None:
             close(model)
+            with self._changed:
+                _add(self._done, model)
             del model
             give_back()
 
@@ -370,6 +385,12 @@ class ModelSlot:
                     with contextlib.suppress(RuntimeError):  # the system has no thread left: later, then
                         self._start_locked(lambda: self._unload(True), WAITING)
                 self._changed.wait((left if left > 0 else 1.0) if is_idle else None)
+
+
+def _add(tallies: dict[str, Tally], model: LanguageModel) -> None:
+    tally = model.tally()
+    if tally is not None:
+        tallies.setdefault(model.info()["name"], Tally()).add_all(tally)
 
 
 class Lease:

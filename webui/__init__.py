@@ -22,7 +22,7 @@ from .chat.models import Models
 from .chat.other_engines import OtherEngines
 from .errors import Problem
 from .ids import new_id
-from .routes import bots, engines, models, replies, sessions, settings, transfer
+from .routes import bots, engines, models, replies, service, sessions, settings, transfer
 from .routes.parlor import KEY, Parlor, parlor
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
@@ -46,7 +46,7 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     others = OtherEngines(slot.engines, store)
     app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads, others), others,
                                  guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, bots, models, engines, settings, transfer):
+    for module in (sessions, replies, bots, models, engines, settings, transfer, service):
         app.register_blueprint(module.bp)
     routing.register(app)
     with app.app_context():

@@ -42,6 +42,7 @@ from model.engine.sequence_states import SequenceStates
 from model.engine.sequences import Batch, TokenSequence
 from model.engine.speculation import Drafter, Speculator
 from model.engine.state_pool import StatePool
+from model.engine.tally import Tally
 from model.memory.plan import MemoryPlan
 from model.network.transformer import Transformer
 
@@ -75,6 +76,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._problem: str | None = None
+        self._tally = Tally()
+        self._turn_began: float | None = None  # of what the thread does now; None: it sleeps
         self._lock = threading.Lock()  # orders submit against close, so that no request is left unanswered
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -150,11 +153,18 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """What goes on now; a glance from outside, so the numbers may be of different moments. `problem`: why
-        the engine is gone, as a sentence, or None."""
+        the engine is gone, as a sentence, or None. `seconds_in_step`: for how long the present step has been
+        going on."""
+        began = self._turn_began
         return {"problem": self._problem,
+                "seconds_in_step": 0.0 if began is None else monotonic() - began,
                 "running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
                 "pages_used": self._pool.num_used, "pages_total": self._pool.num_pages,
                 **memory_in_use(self._places)}
+
+    def tally(self) -> Tally:
+        """What it has done so far; its own thread goes on counting."""
+        return self._tally
 
     def close(self) -> None:
         """Fail what still runs, end the thread and let go of the model. Safe to call twice."""
@@ -200,6 +210,7 @@ class Engine:
         try:
             while True:
                 self._receive()
+                self._turn_began = monotonic()
                 if self._closing:
                     return
                 self._drop_cancelled()
@@ -221,7 +232,10 @@ class Engine:
 
     def _receive(self) -> None:
         """Take what has come in; sleep only when there is nothing else to do."""
-        for sequence in self._arrived(wait=not self._scheduler.has_work):
+        sleeps = not self._scheduler.has_work
+        if sleeps:
+            self._turn_began = None
+        for sequence in self._arrived(wait=sleeps):
             with self._answering(sequence):
                 self._scheduler.add(sequence)
 
@@ -248,8 +262,8 @@ class Engine:
 
     def _drop_cancelled(self) -> None:
         for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
-            if sequence.owner.request.cancelled:
-                self._finish(sequence, "cancelled")
+            if reason := sequence.owner.request.cancelled:
+                self._finish(sequence, reason)
 
     def _step(self) -> None:
         batch: Batch[Job] | None = None
@@ -264,9 +278,12 @@ class Engine:
             if self._speculator is not None and all(chunk.count == 1 for chunk in batch.chunks):
                 self._speculator.costs.note(batch.num_rows, monotonic() - now)
             self._scheduler.computed(batch)
+            self._tally.step_tokens.add(batch.num_rows)
             for chunk in batch.chunks:
                 with self._answering(chunk.sequence):
                     chunk.sequence.owner.report_prompt(chunk.sequence)
+                if chunk.is_of_prompt and chunk.is_last and not chunk.sequence.owner.num_new:
+                    self._tally.add_prompt(chunk.sequence.prompt_length, chunk.sequence.num_cached)
                 if chunk.is_last and chunk.sequence.owner.scores is not None:
                     self._finish(chunk.sequence, "length")
             for sampled in found:
@@ -312,7 +329,9 @@ class Engine:
         job, request = sequence.owner, sequence.owner.request
         if token_id in request.eos_token_ids:
             return "eos"
+        before = job.last_token
         job.append(sequence, token_id, logprob)
+        self._tally.add_token(job.last_token - (before or job.submitted), is_first=not before)
         if job.num_new == request.params.max_new_tokens:
             return "length"
         if len(sequence.token_ids) == self.max_seq_len:
@@ -323,7 +342,7 @@ class Engine:
         with self._answering(sequence):
             self._scheduler.remove(sequence)
             self._forget(sequence)
-            sequence.owner.finish(sequence, reason)
+            sequence.owner.finish(sequence, reason, self._tally)
 
     def _fail(self, sequence: TokenSequence[Job], message: str) -> None:
         """Answer it, whether or not it can be taken out of the books; if not, the engine ends."""
@@ -332,6 +351,7 @@ class Engine:
                 self._scheduler.discard(sequence)
             self._forget(sequence)
         finally:
+            self._tally.finished["failed"] += 1
             sequence.owner.request.put(FailedEvent(message))
 
     def _forget(self, sequence: TokenSequence[Job]) -> None:

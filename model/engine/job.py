@@ -20,6 +20,7 @@ from model.engine.request import (
     TokenLogprob,
 )
 from model.engine.sequences import TokenSequence
+from model.engine.tally import Tally
 from model.kernels.sampling import SamplingRow
 
 _MAX_TURNS = 8
@@ -91,17 +92,20 @@ class Job:
         self.num_new += 1
         self.request.put(TokenEvent(token_id, logprob))
 
-    def finish(self, sequence: TokenSequence[Job], reason: str) -> None:
-        """Send the last event."""
+    def finish(self, sequence: TokenSequence[Job], reason: str, tally: Tally) -> None:
+        """Count the request, unless it was only scored, and send the last event."""
         now = monotonic()
         started = self.started or now
         decoding = self.last_token - self.first_token
-        self.request.put(FinishedEvent(reason, RequestStats(
+        stats = RequestStats(
             prompt_tokens=sequence.prompt_length, cached_tokens=sequence.num_cached, new_tokens=self.num_new,
             seconds_to_first_token=self.first_token - self.submitted if self.num_new else 0.0,
             prompt_seconds=(self.first_token or now) - started, decode_seconds=decoding,
             tokens_per_second=(self.num_new - 1) / decoding if decoding > 0 else 0.0,
-            seed=self.request.seed, drafted_tokens=self.num_drafted, accepted_tokens=self.num_accepted)))
+            seed=self.request.seed, drafted_tokens=self.num_drafted, accepted_tokens=self.num_accepted)
+        if self.row is not None:
+            tally.add_request(reason, stats, started - self.submitted, now - self.submitted)
+        self.request.put(FinishedEvent(reason, stats))
 
 
 def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | None = None,

@@ -173,7 +173,7 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class FinishedEvent:
-    reason: str  # eos | length | cancelled | context
+    reason: str  # eos | length | cancelled | context | stop (the reader found a stop string)
     stats: RequestStats
 
 
@@ -221,14 +221,14 @@ class Request:
     def __init__(self, prompt: list[int], params: SamplingParams, eos_token_ids: frozenset[int],
                  seed: int, wake: Callable[[], None]) -> None:
         self.prompt, self.params, self.eos_token_ids, self.seed = prompt, params, eos_token_ids, seed
-        self.cancelled = False
+        self.cancelled = ""  # or why
         self._wake = wake
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._has_reader = False
 
-    def cancel(self) -> None:
-        """Stop before the next step. The last event is FinishedEvent("cancelled"), or how it ended before."""
-        self.cancelled = True
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Stop before the next step. The last event is FinishedEvent(reason), or how it ended before."""
+        self.cancelled = self.cancelled or reason
         self._wake()
 
     def put(self, event: Event) -> None:

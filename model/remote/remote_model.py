@@ -129,6 +129,9 @@ class RemoteModel:
         """What it is doing for us now, and why the last reply failed, if it did."""
         return {"running": self._running, "waiting": 0, "problem": self._problem or None}
 
+    def tally(self) -> None:
+        """The engine counts for itself."""
+
     def close(self) -> None:
         """Nothing: the connection is the engine's, and others may use it."""
 

@@ -32,6 +32,7 @@ from model import (
     SamplingParams,
     TextDelta,
 )
+from model.engine.tally import Tally
 from model.text.messages import joined
 
 CODE = """Here is a function:
@@ -182,6 +183,9 @@ class FakeModel:
         self.advice: dict[str, float] = {}
         self.cannot: dict[str, str] = {}
         self.adapters: list[str] = []
+        self.problem: str | None = None
+        self.seconds_in_step = 0.0
+        self.done = Tally()
         self.tokenizer = FakeTokenizer()
 
     def info(self) -> dict[str, Any]:
@@ -193,7 +197,8 @@ class FakeModel:
 
     def status(self) -> dict[str, Any]:
         return {"running": self.running, "waiting": 0, "pages_used": 3, "pages_total": 256,
-                "memory_bytes": 123 << 20}
+                "memory_bytes": 123 << 20, "problem": self.problem,
+                "seconds_in_step": self.seconds_in_step}
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())
@@ -235,6 +240,9 @@ class FakeModel:
         self.ranked.append((transcript, names))
         said = transcript[-1][1].casefold() if transcript else ""
         return [float(said.rfind(name.casefold())) - 0.001 * index for index, name in enumerate(names)]
+
+    def tally(self) -> Tally:
+        return self.done
 
     def close(self) -> None:
         self.closed = True

@@ -32,7 +32,7 @@ class ScriptedRequest:
         self.prompt, self.params, self.eos, self.cancelled = prompt, params, eos, threading.Event()
         self._script, self._fails_after, self._gate = script, fails_after, gate
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = "cancelled") -> None:
         self.cancelled.set()
         if self._gate:
             self._gate.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -29,9 +30,11 @@ class Parlor:
     guard: Guard
     streams: Streams
     started: float = field(default_factory=time.monotonic)
+    ending: threading.Event = field(default_factory=threading.Event)
 
     def close(self, why: str, seconds: float) -> None:
         """End every reply, then every stream, within about `seconds`."""
+        self.ending.set()
         self.chat.chains.close(why, seconds / 2)
         self.chat.commits.close()
         self.streams.close(seconds / 2)

@@ -26,8 +26,10 @@ LARGE_BODIES = {"transfer.import_session": 64 << 20}
 LARGEST_BODY = max(LARGE_BODIES.values())
 LOGIN_BODY = 64 << 10
 """What a sender may send that is not logged in."""
-OPEN_ENDPOINTS = frozenset({"page", "static", "settings.login"})
-"""What answers without a password: the page itself, its files, and the way to log in."""
+OPEN_ENDPOINTS = frozenset({"page", "static", "settings.login", "service.healthz", "service.readyz"})
+"""What answers without a password: the page itself, its files, the way to log in, and whether all is well."""
+KEY_ENDPOINTS = frozenset({"service.metrics"})
+"""What programs read with their keys, besides the protocols."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
@@ -74,7 +76,7 @@ class Guard:
             return
         if not self._is_same_origin(request, host) and not self.programs.takes_origin(request):
             raise Refused("Another site sent this request.", code="origin")
-        if protocol_of(request.path):
+        if protocol_of(request.path) or request.endpoint in KEY_ENDPOINTS:
             self._check_program(request)
         elif self.password and request.endpoint not in OPEN_ENDPOINTS and not self.is_logged_in(request):
             raise NeedsPassword("The password is needed.")
@@ -94,7 +96,7 @@ class Guard:
         return LARGEST_BODY if is_known else LOGIN_BODY
 
     def _check_program(self, request: Request) -> None:
-        """A key opens the protocols and nothing else; a browser that is logged in needs none."""
+        """A key opens the protocols, the metrics and nothing else; a browser that is logged in needs none."""
         given = request.headers
         if self.programs.knows(given.get("Authorization", ""), given.get("x-api-key", "")):
             return
