@@ -31,6 +31,7 @@ from model.kernels.errors import KernelBuildError
 from model.options import add_engine_options, engine_config, path_option
 from model.remote.options import add_remote_options, engines_of
 from webui import create_app
+from webui.server import json_log
 from webui.server.guard import Guard
 from webui.server.other_devices import EVERYWHERE, address_for_others, qr_text, url_of
 from webui.server.password import Password
@@ -84,6 +85,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="a web page elsewhere that may use them, such as http://localhost:3000; may be "
                              "given several times")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    parser.add_argument("--log", choices=("text", "json"), default="text",
+                        help="json: each line on the console is a JSON object, and each request is one "
+                             "(default: %(default)s)")
     arguments = parser.parse_args(argv)
     arguments.config = engine_config(parser, arguments)
     chosen = arguments.model or arguments.hub or arguments.no_model
@@ -99,7 +103,10 @@ def main(argv: list[str] | None = None, load: Callable[..., ChatModel] = load_mo
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    if arguments.log == "json":
+        json_log.begin()
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
         return run(arguments, load, shipped_bots)
@@ -141,6 +148,8 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
     first = first_model(arguments, downloads)
     store.begin_indexing()
     app = create_app(slot, store, guard=guard, downloads=downloads)
+    if arguments.log == "json":
+        app.wsgi_app = json_log.log_requests(app.wsgi_app)  # type: ignore[method-assign]
 
     def ready() -> None:
         """The page is there at once; its first message waits for the model."""

@@ -61,7 +61,7 @@ def test_help_names_every_option():
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
                    "--no-speculation", "--gpu-split", "--allow-host", "--no-model", "--models-dir",
                    "--idle-unload", "--api-key", "--allow-origin", "--engine", "--engine-key",
-                   "--engine-header", "--lora"):
+                   "--engine-header", "--lora", "--log"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
