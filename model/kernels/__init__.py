@@ -27,12 +27,11 @@ def load_kernels(device: str = "cpu", threads: int = 1, progress: Progress | Non
         return _load_cuda_kernels(progress)
     from model.kernels.binding import load_library
     from model.kernels.build import cpu
-    from model.kernels.build.library import build_library
     from model.kernels.cpu_kernels import CpuKernels
 
     if device != "cpu":
         raise ValueError(f"There are no kernels for the device {device!r}; supported: cpu, cuda.")
-    kernels = CpuKernels(load_library(build_library(cpu.own_recipe(), progress)))
+    kernels = CpuKernels(load_library(cpu.own_library(progress)))
     kernels.set_threads(threads)
     return kernels
 
@@ -41,8 +40,7 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
     import torch
 
     from model.kernels.binding import load_library
-    from model.kernels.build.cuda import HEADERS, CudaRecipe, find_nvcc
-    from model.kernels.build.library import build_library
+    from model.kernels.build.cuda import HEADERS, own_library
     from model.kernels.crossover import Crossovers, milliseconds
     from model.kernels.cuda_kernels import CudaKernels
 
@@ -52,8 +50,7 @@ def _load_cuda_kernels(progress: Progress | None) -> CudaKernels:
                          "and start.bat install where they find the driver. "
                          "Or use --device cpu.")
     major, minor = torch.cuda.get_device_capability()
-    recipe = CudaRecipe(find_nvcc(), 10 * major + minor)
-    path = build_library(recipe, progress)
+    path = own_library(10 * major + minor, progress)
     device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     crossovers = Crossovers(path.with_name("crossovers.json"), device, milliseconds)
     return CudaKernels(load_library(path, HEADERS), crossovers=crossovers)

@@ -143,6 +143,20 @@ def test_a_missing_compiler_is_one_clear_sentence(monkeypatch, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_without_a_compiler_a_library_of_the_same_sources_is_taken(recipe, tmp_path, monkeypatch):
+    """As in an image of which another stage has compiled them."""
+    monkeypatch.setattr(library, "REPOSITORY", tmp_path)
+    path = build_library(recipe)
+    bare = replace(recipe, compiler=library.NO_COMPILER)
+    monkeypatch.setattr(cpu, "CpuRecipe", lambda compiler: replace(recipe, compiler=compiler))
+    monkeypatch.setattr(cpu, "find_compiler", lambda wanted: find_compiler("no-such-compiler"))
+    assert library.find_library(bare) == path == cpu.own_library()
+    (recipe.source_folder / "tiny.h").write_text("#define ANSWER 42\n")
+    assert library.find_library(bare) is None, "other sources"
+    with pytest.raises(KernelBuildError, match="No C"):
+        cpu.own_library()
+
+
 def test_the_command_line_says_it_too():
     result = subprocess.run([sys.executable, "-m", "model.kernels.build", "--compiler", "no-such-compiler"],
                             capture_output=True, text=True, cwd=library.REPOSITORY, check=False)

@@ -53,6 +53,23 @@ def test_sources_flags_compiler_and_architecture_change_the_hash(tmp_path):
     assert recipe.digest() == replace(recipe).digest()
 
 
+def test_without_nvcc_a_gpu_takes_what_was_compiled_for_it_or_for_one_below_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(cuda.shutil, "which", lambda name, path=None: None)
+    paths = {}
+    for architecture in (75, 80, 86, 90):
+        recipe = CudaRecipe(library.Compiler(("nvcc",), "13.0"), architecture)
+        paths[architecture] = tmp_path / "build" / f"{recipe.name}-{recipe.digest()}" / library.LIBRARY_NAME
+        paths[architecture].parent.mkdir(parents=True)
+        paths[architecture].with_name(library.CONTENTS_NAME).write_text(recipe.contents())
+        paths[architecture].touch()
+    for architecture, taken in ((90, 90), (86, 86), (87, 86), (89, 86), (80, 80), (75, 75)):
+        assert cuda.own_library(architecture) == paths[taken]
+    for architecture in (70, 120, 100):  # another generation, or an older GPU
+        with pytest.raises(KernelBuildError, match="No CUDA compiler found"):
+            cuda.own_library(architecture)
+
+
 def compile_all(nvcc, folder, *flags):
     """Every source into folder/SOURCE.o, and what nvcc says into SOURCE.o.log."""
     command = [*nvcc.command, *cuda.FLAGS, *(f"-I{header.parent}" for header in cuda.HEADERS), *flags,

@@ -19,13 +19,16 @@ from typing import ClassVar
 
 from model.kernels.build.library import (
     LIBRARY_NAME,
+    NO_COMPILER,
     REPOSITORY,
     Compiler,
+    build_library,
+    find_library,
     ninja_value,
     ninja_words,
     path_from,
 )
-from model.kernels.errors import KernelBuildError
+from model.kernels.errors import KernelBuildError, Progress
 
 ISAS = ("plain", "avx2", "avx512", "amx")
 """Ascending, as PARLOR_ISA_* in kernels.h; each set's flags include those of the sets before it."""
@@ -136,8 +139,15 @@ class CpuRecipe:
 
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
+        return self._hash(repr(self.compiler))
+
+    def contents(self) -> str:
+        """The same of all but the compiler."""
+        return self._hash()
+
+    def _hash(self, *also: str) -> str:
         sha = hashlib.sha256()
-        parts = [repr(self.compiler), platform.machine(), *self.flags, *self.link_flags, repr(self.sources),
+        parts = [*also, platform.machine(), *self.flags, *self.link_flags, repr(self.sources),
                  repr(self.isa_flags)]
         for part in parts:
             sha.update(part.encode() + b"\0")
@@ -154,6 +164,20 @@ class CpuRecipe:
 def own_recipe(compiler: str | None = None) -> CpuRecipe:
     """The library that Parlor runs, with the compiler that is wanted or found."""
     return CpuRecipe(find_compiler(compiler))
+
+
+def own_library(progress: Progress | None = None) -> Path:
+    """Where it lies, compiled now if need be. A machine without a compiler takes what was brought along.
+
+    Raises KernelBuildError.
+    """
+    try:
+        recipe = own_recipe()
+    except KernelBuildError:
+        if found := find_library(CpuRecipe(NO_COMPILER)):
+            return found
+        raise
+    return build_library(recipe, progress)
 
 
 def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> int:

@@ -17,13 +17,16 @@ from typing import ClassVar
 
 from model.kernels.build.library import (
     LIBRARY_NAME,
+    NO_COMPILER,
     REPOSITORY,
     Compiler,
+    build_library,
+    find_library,
     ninja_value,
     ninja_words,
     path_from,
 )
-from model.kernels.errors import KernelBuildError
+from model.kernels.errors import KernelBuildError, Progress
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 120)
 """Compute capabilities that the sources are compiled for in the tests; others in between work as well."""
@@ -68,13 +71,23 @@ class CudaRecipe:
     sources: tuple[str, ...] = SOURCES
     flags: tuple[str, ...] = FLAGS
 
-    name: ClassVar[str] = "cuda"
     objects: ClassVar[str] = "objects-cuda"
+
+    @property
+    def name(self) -> str:
+        return f"cuda-{self.architecture}"
 
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
+        return self._hash(repr(self.compiler))
+
+    def contents(self) -> str:
+        """The same of all but the compiler."""
+        return self._hash()
+
+    def _hash(self, *also: str) -> str:
         sha = hashlib.sha256()
-        for part in (repr(self.compiler), str(self.architecture), *self.flags, *self.sources):
+        for part in (*also, str(self.architecture), *self.flags, *self.sources):
             sha.update(part.encode() + b"\0")
         files = sorted(p for p in self.source_folder.iterdir() if p.suffix in (".cu", ".cuh"))
         for path in [*self.headers, *files]:
@@ -104,6 +117,23 @@ class CudaRecipe:
                       f"build {target}: compile $source",
                       f"  title = {source} (sm_{self.architecture})"]
         return "\n".join([*lines, f"build {LIBRARY_NAME}: link {' '.join(targets)}", ""])
+
+
+def own_library(architecture: int, progress: Progress | None = None) -> Path:
+    """Where the library for this compute capability lies, compiled now if need be. A machine without nvcc
+    takes what was brought along, for this one or for the nearest below it of its generation, whose code runs
+    there.
+
+    Raises KernelBuildError.
+    """
+    try:
+        recipe = CudaRecipe(find_nvcc(), architecture)
+    except KernelBuildError:
+        for older in range(architecture, architecture // 10 * 10 - 1, -1):
+            if found := find_library(CudaRecipe(NO_COMPILER, older)):
+                return found
+        raise
+    return build_library(recipe, progress)
 
 
 def _library_folders(compiler: Compiler, folder: Path) -> list[str]:

@@ -24,6 +24,8 @@ from model.kernels.errors import KernelBuildError, Progress
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LIBRARY_NAME = "parlor_kernels.dll" if os.name == "nt" else "libparlor_kernels.so"
+CONTENTS_NAME = "contents"
+"""Beside a library: what it was made of, by Recipe.contents()."""
 LOCK_TIMEOUT_S = 900.0
 """A builder that dies lets go of the lock, so this only ends the wait for one that hangs."""
 KEPT_LIBRARIES = 4
@@ -34,6 +36,10 @@ KEPT_LIBRARIES = 4
 class Compiler:
     command: tuple[str, ...]  # the program, and the arguments that make it this compiler
     version: str  # one line of --version
+
+
+NO_COMPILER = Compiler((), "")
+"""Of a recipe whose library is only looked for."""
 
 
 class Recipe(Protocol):
@@ -49,6 +55,9 @@ class Recipe(Protocol):
 
     def digest(self) -> str:
         """Twelve hex digits that change whenever the library would."""
+
+    def contents(self) -> str:
+        """The same of all but the compiler: libraries of equal contents can stand in for each other."""
 
     def ninja_text(self, folder: Path) -> str:
         """The text of build.ninja in `folder`, whose product is LIBRARY_NAME."""
@@ -111,6 +120,17 @@ def build_library(recipe: Recipe, progress: Progress | None = None, *, build_roo
     return library
 
 
+def find_library(recipe: Recipe) -> Path | None:
+    """A library of the recipe's contents, whichever compiler has made it: for a machine without one, to which
+    it was brought with the sources."""
+    for root in (REPOSITORY / "build", _user_cache()):
+        for contents in root.glob(f"{recipe.name}-*/{CONTENTS_NAME}"):
+            library = contents.with_name(LIBRARY_NAME)
+            if contents.read_text(encoding="utf-8") == recipe.contents() and library.is_file():
+                return library
+    return None
+
+
 def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) -> None:
     """Run ninja in `folder` (unchanged objects are kept there) and move its library into place at once."""
     ninja = find_ninja()
@@ -118,6 +138,7 @@ def _compile(recipe: Recipe, folder: Path, library: Path, progress: Progress) ->
     (folder / "build.ninja").write_text(recipe.ninja_text(folder), encoding="utf-8")
     _run_ninja([ninja, "-C", str(folder)], progress)
     library.parent.mkdir(parents=True, exist_ok=True)
+    library.with_name(CONTENTS_NAME).write_text(recipe.contents(), encoding="utf-8")
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
     shutil.copy2(folder / LIBRARY_NAME, unfinished)
     os.replace(unfinished, library)  # noqa: PTH105 - the one call that is atomic everywhere
