@@ -163,8 +163,9 @@ def reaches(graph: dict[str, set[str]], start: str, goal: str) -> bool:
 
 
 def test_tests_lie_in_the_folder_of_their_layer_and_import_helpers_that_exist():
-    """Beside tests/ itself, only what is of no layer: the program, its start, its imports, the docs."""
-    of_no_layer = {"test_app.py", "test_docs.py", "test_imports.py", "test_start.py"}
+    """Beside tests/ itself, only what is of no layer: the program, its start, the files that make it a
+    service, its imports, the docs."""
+    of_no_layer = {"test_app.py", "test_deploy.py", "test_docs.py", "test_imports.py", "test_start.py"}
     assert {path.name for path in (ROOT / "tests").glob("test_*.py")} <= of_no_layer
     for path, name in pairs("tests") + pairs("tools"):
         if name.partition(".")[0] == "tests":
