@@ -4,8 +4,8 @@
 
 Sessions of Parlor's, its exports and ExLlama's are made at random and broken at random places by values
 that are nearly right. What is taken must bear everything that the page can do with it, and a new start. The
-model is scripted; a case of over CASE_SECONDS ends the program with the stacks of all threads. The numbers so
-far are printed with each new start.
+model is scripted; a case that takes over CASE_SECONDS of the processor ends the program with the stacks of
+all threads. The numbers so far are printed with each new start.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from webui.routes.parlor import parlor
 from webui.storage import schema
 from webui.storage.store import Store
 
-CASE_SECONDS = 60
+CASE_SECONDS = 60  # of the processor
 RESTART_EVERY = 200  # imports, with one store; then it is opened anew
 ANSWERS = {200, 201, 202, 400, 404, 409, 410, 503}
 ODD = [
@@ -286,7 +286,8 @@ def fuzz(folder: Path, count: int, seed: int,
 def main() -> None:
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
     logging.getLogger("parlor.reply").setLevel(logging.CRITICAL)  # the scripted model crashes when asked to
-    with tempfile.TemporaryDirectory() as folder:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         fuzz(Path(folder) / "sessions", count, seed,
              lambda counts: print(json.dumps({"seed": seed, **dict(sorted(counts.items()))}), flush=True))
 

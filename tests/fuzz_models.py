@@ -3,8 +3,9 @@
     python -m tests.fuzz_models 1000000 [SEED]
 
 One of each kind in turn: config.json, the headers of safetensors and GGUF files, tokenizer_config.json,
-tokenizer.json, tokenizer.model. A case of over CASE_SECONDS ends the program with the stacks of all threads;
-one that fails in another way stays in the folder that is named. Ctrl+C ends it with what was done so far.
+tokenizer.json, tokenizer.model. A case that takes over CASE_SECONDS of the processor ends the program with
+the stacks of all threads; one that fails in another way stays in the folder that is named. Ctrl+C or SIGTERM
+ends it with what was done so far.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import copy
 import json
 import random
 import resource
+import signal
 import struct
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ from tests.helpers import gguf_files
 from tests.helpers.case_limit import case_limit
 from tests.helpers.text_samples import LLAMA_SP
 
-CASE_SECONDS = 20
+CASE_SECONDS = 20  # of the processor
 NASTY = [None, True, False, 0, -1, 1, 2, 3, 7, 8, 31, 32, 33, 255, 256, 65536, 1 << 31, 1 << 32, 1 << 62,
          1 << 63, 1 << 64, 10**30, -(1 << 63), 0.0, -0.5, 0.5, 1.5, 1e308, float("inf"), float("nan"),
          "", "0", "4", "llama", "x" * 500, "\0", "\ud800",
@@ -56,6 +59,8 @@ CONFIG = {
     "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False,
                             "checkpoint_format": "gptq", "dynamic": {"lm_head": {"group_size": 32}}},
 }
+
+_CONFIG_BYTES = json.dumps(CONFIG).encode()
 
 _ADDED = [{"id": index, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
            "normalized": False, "special": True} for index, text in enumerate(("<unk>", "<s>", "</s>"))]
@@ -149,6 +154,7 @@ class Cases:
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
         self.folder, self.rng = folder, rng
+        self.written: set[Path] = set()
 
     def config(self) -> None:
         config = ModelConfig.from_dict(damaged_object(CONFIG, self.rng), {}, "damaged")
@@ -157,7 +163,7 @@ class Cases:
         assert attention.num_heads % attention.num_kv_heads == 0
 
     def config_bytes(self) -> None:
-        self.write("config.json", damage_bytes(json.dumps(CONFIG).encode(), self.rng))
+        self.write("config.json", damage_bytes(_CONFIG_BYTES, self.rng))
         ModelConfig.from_folder(self.folder)
 
     def safetensors(self) -> None:
@@ -182,7 +188,7 @@ class Cases:
     def settings(self) -> None:
         """tokenizer_config.json beside a tokenizer.model, whose added tokens it lists."""
         self.write("tokenizer_config.json", json.dumps(damaged_object(SETTINGS, self.rng)).encode())
-        self.write("tokenizer.model", (LLAMA_SP / "tokenizer.model").read_bytes())
+        self.write("tokenizer.model", self._sentencepiece)
         Tokenizer.load(self.folder).encode("<s>ab <|end|> b")
 
     def tokenizer(self) -> None:
@@ -193,8 +199,7 @@ class Cases:
         tokenizer.decode(tokenizer.encode("<s>ab b", control=False))
 
     def sentencepiece(self) -> None:
-        data = (LLAMA_SP / "tokenizer.model").read_bytes()
-        self.write("tokenizer.model", damage_bytes(data, self.rng))
+        self.write("tokenizer.model", damage_bytes(self._sentencepiece, self.rng))
         tokenizer = Tokenizer.load(self.folder)
         tokenizer.decode(tokenizer.encode("<s>ab b", control=False))
 
@@ -205,21 +210,28 @@ class Cases:
         assert matrix.codes.shape == (32, 64) and int(matrix.codes.max()) <= 15
 
     def write(self, name: str, data: bytes) -> None:
-        (self.folder / name).write_bytes(data)
+        path = self.folder / name
+        path.write_bytes(data)
+        self.written.add(path)
 
     def clear(self) -> None:
-        for path in self.folder.iterdir():
-            path.unlink()
+        for path in self.written:
+            path.unlink(missing_ok=True)
+        self.written.clear()
+
+    @cached_property
+    def _sentencepiece(self) -> bytes:
+        return (LLAMA_SP / "tokenizer.model").read_bytes()
 
     @cached_property
     def _safetensors(self) -> bytes:
         return save(gptq_tensors())
 
-    @property
+    @cached_property
     def _header(self) -> dict[str, Any]:
         return json.loads(self._safetensors[8:8 + int.from_bytes(self._safetensors[:8], "little")])
 
-    @property
+    @cached_property
     def _data(self) -> bytes:
         return self._safetensors[8 + int.from_bytes(self._safetensors[:8], "little"):]
 
@@ -234,9 +246,9 @@ class Cases:
         return data
 
 
-# Cheap kinds more often: a header takes some 50 us, a tokenizer a millisecond.
-KINDS: dict[str, int] = {"config": 20, "config_bytes": 5, "safetensors": 10, "safetensors_bytes": 5,
-                         "gguf": 8, "settings": 1, "tokenizer": 1, "sentencepiece": 1}
+# Cheap kinds more often: a header takes some 200 us, a tokenizer up to five milliseconds.
+KINDS: dict[str, int] = {"config": 80, "config_bytes": 20, "safetensors": 40, "safetensors_bytes": 20,
+                         "gguf": 32, "settings": 1, "tokenizer": 2, "sentencepiece": 1}
 
 
 def fuzz(folder: Path, count: int, seed: int, kinds: dict[str, int] = KINDS) -> Counter[str]:
@@ -244,10 +256,10 @@ def fuzz(folder: Path, count: int, seed: int, kinds: dict[str, int] = KINDS) -> 
     may."""
     rng, counts = random.Random(seed), Counter[str]()
     cases = Cases(folder, rng)
-    names, weights = list(kinds), list(kinds.values())
+    names, weights = list(kinds), list(accumulate(kinds.values()))
     with contextlib.suppress(KeyboardInterrupt):
         for _ in range(count):
-            name = rng.choices(names, weights)[0]
+            name = rng.choices(names, cum_weights=weights)[0]
             with case_limit(CASE_SECONDS):
                 counts[f"{name} {_outcome(getattr(cases, name))}"] += 1
                 cases.clear()
@@ -267,7 +279,10 @@ def _outcome(case: Callable[[], None]) -> str:
 def main() -> None:
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    folder = Path(tempfile.mkdtemp(prefix="parlor-fuzz-"))  # stays if a case fails
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="parlor-fuzz-",  # stays if a case fails
+                                   dir=memory if memory.is_dir() else None))
     try:
         counts = fuzz(folder, count, seed)
     except BaseException:
@@ -276,6 +291,7 @@ def main() -> None:
     folder.rmdir()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
     print(json.dumps({"seed": seed, "cases": counts.total(), "seconds": round(time.monotonic() - started),
+                      "seconds of the processor": round(time.process_time()),
                       "memory grew by MiB": grown, **dict(sorted(counts.items()))}))
 
 

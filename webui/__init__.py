@@ -6,6 +6,7 @@ Knows HTTP, disk, messages and text; never a token id or a tensor.
 from __future__ import annotations
 
 import logging
+from json import JSONEncoder
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from .storage.store import Store
 
 MAX_STREAMS = 80
 LIST_PART = 64  # messages, or sessions
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=DefaultJSONProvider.default).encode
 log = logging.getLogger("parlor")
 
 
@@ -62,21 +64,21 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
 
 
 class _Json(DefaultJSONProvider):
-    """Long lists are written in parts: one call for megabytes would keep every other thread waiting."""
-
-    sort_keys = False
-    ensure_ascii = False
+    """Compact, by one encoder; json.dumps would make one for each value."""
 
     def dumps(self, obj: Any, **options: Any) -> str:
-        if isinstance(obj, dict):
-            parts = [f"{super(_Json, self).dumps(str(key))}: {self.dumps(value, **options)}"
-                     for key, value in obj.items()]
-            return f"{{{', '.join(parts)}}}"
-        if isinstance(obj, list) and len(obj) > LIST_PART:
-            parts = [super(_Json, self).dumps(obj[at:at + LIST_PART], **options)[1:-1]
-                     for at in range(0, len(obj), LIST_PART)]
-            return f"[{', '.join(parts)}]"
-        return super().dumps(obj, **options)
+        return _as_json(obj)
+
+
+def _as_json(value: Any) -> str:
+    """Long lists are written in parts: one call for megabytes would keep every other thread waiting."""
+    if isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()):
+        parts = [f"{_encode(str(key))}:{_as_json(item)}" for key, item in value.items()]
+        return f"{{{','.join(parts)}}}"
+    if isinstance(value, list) and len(value) > LIST_PART:
+        parts = [_encode(value[at:at + LIST_PART])[1:-1] for at in range(0, len(value), LIST_PART)]
+        return f"[{','.join(parts)}]"
+    return _encode(value)
 
 
 class _App(Flask):
