@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import getpass
 import io
+import ipaddress
 import logging
 import os
 import sys
@@ -71,6 +72,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                         help="another name that browsers open this Parlor by: of a LAN, a tailnet, a "
                              "proxy in front; may be given several times")
+    parser.add_argument("--behind-proxy", type=_address, metavar="ADDRESS",
+                        help="the address of a proxy in front, such as 127.0.0.1, that says who asks and "
+                             "whether by https (X-Forwarded-For and -Proto)")
     parser.add_argument("--port", type=_port, default=5005,
                         help="0 takes any free one (default: %(default)s)")
     add_engine_options(parser)
@@ -164,7 +168,7 @@ def serve_until_the_end(arguments: argparse.Namespace, guard: Guard, store: Stor
         if not arguments.no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    serve(app, listener, ready=ready)
+    serve(app, listener, ready=ready, proxy=arguments.behind_proxy)
     store.close()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -259,6 +263,13 @@ def _minutes(text: str) -> float:
     if not 0 < minutes <= 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
     return minutes
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address such as 127.0.0.1") from None
 
 
 def _port(text: str) -> int:

@@ -61,7 +61,8 @@ def test_help_names_every_option():
                    "--sessions-dir", "--no-browser", "--password", "--exact", "--draft",
                    "--no-speculation", "--gpu-split", "--allow-host", "--no-model", "--models-dir",
                    "--idle-unload", "--api-key", "--allow-origin", "--engine", "--engine-key",
-                   "--engine-header", "--lora", "--log"):
+                   "--engine-header", "--lora", "--log",
+                   "--behind-proxy"):
         assert option in said.stdout
     assert "default:" in said.stdout and said.stderr == ""
 
@@ -72,7 +73,7 @@ def test_help_names_every_option():
     ["--gpu-split", "20", "--device", "cpu"], ["--draft", "small", "--no-speculation"],
     ["--idle-unload", "0"], ["--idle-unload", "soon"], ["--no-model", "-d", "x"], ["--hub", "a/b", "-d", "x"],
     ["--lora", "a=x", "--lora", "a=y"], ["--lora", "=x"], ["--cache", "q1"], ["--nonsense"],
-    ["--max-seq-len", "1e3"]])
+    ["--max-seq-len", "1e3"], ["--behind-proxy", "nginx"]])
 def test_arguments_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
         start(*arguments)

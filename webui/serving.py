@@ -13,8 +13,9 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Any
 
 from flask import Flask
 from waitress.adjustments import Adjustments
@@ -35,6 +36,7 @@ MAX_CONNECTIONS = 4 * THREADS  # Windows' select takes 512 sockets
 MAX_HEADERS = 1 << 16
 CLOSE_SECONDS = 1.3  # of the 2 within which the process has ended
 LOOP_SECONDS = 1  # whole: waitress cuts 0.25 to 0 and spins. Windows sees Ctrl+C only between two waits
+PROXY_HEADERS = {"x-forwarded-for", "x-forwarded-proto"}
 LAST_SECONDS = 0.5  # for requests that are being answered
 log = logging.getLogger("parlor.serving")
 GOODBYE = "Parlor was stopped while this was being written."
@@ -64,23 +66,34 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(app: Flask, listener: socket.socket) -> Server:
-    """What answers on `listener` once its run() is called."""
+def make_server(app: Flask, listener: socket.socket, proxy: str | None = None) -> Server:
+    """What answers on `listener` once its run() is called. `proxy`: the address of one in front, which is
+    believed what it says of a request: from where it comes, and whether by https."""
     guard = parlor(app).guard
     port = listener.getsockname()[1]
     most = most_connections()
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(THREADS)
+    trusted = {} if proxy is None else {"trusted_proxy": proxy, "trusted_proxy_headers": PROXY_HEADERS}
     return Server(
-        app, {}, True, listener, dispatcher, Adjustments(
+        app if proxy is None else _under_own_port(app, port), {}, True, listener, dispatcher, Adjustments(
             connection_limit=most + 100, backlog=1024, ident=None,  # ours is reached before
             channel_request_lookahead=1, outbuf_high_watermark=1 << 18, outbuf_overflow=1 << 24,
             max_request_body_size=LARGEST_BODY, max_request_header_size=MAX_HEADERS,
             cleanup_interval=SWEEP_SECONDS, asyncore_use_poll=hasattr(select, "poll"),
-            asyncore_loop_timeout=LOOP_SECONDS, clear_untrusted_proxy_headers=True),
+            asyncore_loop_timeout=LOOP_SECONDS, clear_untrusted_proxy_headers=True, **trusted),
         (listener.family, listener.type, listener.proto, listener.getsockname()), False,
         most=most,
         body_limit=lambda request: guard.body_limit(request.headers, port))
+
+
+def _under_own_port(app: Flask, port: int) -> Callable[..., Iterable[bytes]]:
+    """waitress takes the port of the proxy for the server's, after which login cookies would be named."""
+
+    def answered(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return app({**environ, "SERVER_PORT": str(port)}, start_response)
+
+    return answered
 
 
 def most_connections() -> int:
@@ -91,9 +104,11 @@ def most_connections() -> int:
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
 
 
-def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None]) -> None:
-    """Answer requests until SIGTERM or Ctrl+C, then end every reply and stream. Main thread only."""
-    server = make_server(app, listener)
+def serve(app: Flask, listener: socket.socket, *, ready: Callable[[], None],
+          proxy: str | None = None) -> None:
+    """Answer requests until SIGTERM or Ctrl+C, then end every reply and stream. Main thread only. `proxy`:
+    see make_server."""
+    server = make_server(app, listener, proxy)
     ending = threading.Event()
     ended = threading.Event()
 

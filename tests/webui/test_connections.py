@@ -30,10 +30,10 @@ def serve(model, store):
     """serve(guard) answers on a port of its own, in a thread, until the test is over; -> the port, server."""
     stop, threads, servers = threading.Event(), [], []
 
-    def start(guard=None):
+    def start(guard=None, proxy=None):
         write_bots(store.folder / "bots")
         listener = open_socket("127.0.0.1", 0)
-        server = make_server(create_app(ModelSlot.holding(model), store, guard=guard), listener)
+        server = make_server(create_app(ModelSlot.holding(model), store, guard=guard), listener, proxy)
 
         def loop():
             while not stop.is_set():
@@ -156,6 +156,37 @@ def test_the_cookie_has_the_ports_name_so_that_two_servers_do_not_share_it(serve
     port, _ = serve(Guard("127.0.0.1", Password(WORD, cost=16)))
     _, headers, _ = answer(connect(port, post(b"/api/login", b'{"password": "correct horse"}')))
     assert headers["Set-Cookie"].startswith(f"parlor-login-{port}=")
+
+
+def test_a_proxy_is_believed_where_requests_come_from_and_that_they_came_by_https(serve):
+    """The cookie goes by https alone then, opens large bodies as ever, and guesses count by who guesses."""
+    port, _ = serve(Guard("127.0.0.1", Password(WORD, cost=16)), proxy="127.0.0.1")
+
+    def login(word, came_from):
+        headers = f"X-Forwarded-For: {came_from}\r\nX-Forwarded-Proto: https\r\n".encode()
+        return answer(connect(port, post(b"/api/login", json.dumps({"password": word}).encode(), headers)))
+
+    assert [login("wrong guess", "203.0.113.5")[0] for _ in range(6)] == [401] * 5 + [429]
+    assert login(WORD, "203.0.113.5")[0] == 429
+    status, headers, _ = login(WORD, "198.51.100.1, 203.0.113.6")
+    assert status == 200 and "; Secure" in headers["Set-Cookie"]
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    assert cookie.startswith(f"parlor-login-{port}=")
+    large = b'{"data": {"text": "' + b"x" * LOGIN_BODY + b'"}}'
+    headers = f"Cookie: {cookie}\r\nX-Forwarded-Proto: https\r\n".encode()
+    assert answer(connect(port, post(b"/api/sessions/import", large, headers)))[0] == 400
+
+
+@pytest.mark.parametrize("proxy", [None, "127.0.0.2"])
+def test_nobody_else_is_believed(serve, proxy):
+    port, _ = serve(Guard("127.0.0.1", Password(WORD, cost=16)), proxy=proxy)
+    for number in range(6):
+        headers = f"X-Forwarded-For: 203.0.113.{number}\r\nX-Forwarded-Proto: https\r\n".encode()
+        status, _, _ = answer(connect(port, post(b"/api/login", b'{"password": "wrong guess"}', headers)))
+    assert status == 429
+    port, _ = serve(Guard("127.0.0.1", Password(WORD, cost=16)), proxy=proxy)
+    _, got, _ = answer(connect(port, post(b"/api/login", b'{"password": "correct horse"}', headers)))
+    assert "Set-Cookie" in got and "Secure" not in got["Set-Cookie"]
 
 
 def channel(opened, place="a", is_answered=False):
