@@ -115,3 +115,49 @@ def test_beside_tools_the_answer_may_have_a_form(client):
 def test_what_makes_no_sense_is_refused(client, options, said):
     with pytest.raises(openai.BadRequestError, match=said):
         chat(client, **options)
+
+
+# -- as it was before there were tools
+
+FUNCTIONS = {"tools": openai.NOT_GIVEN, "functions": [WEATHER["function"], CHOOSE["function"]]}
+
+
+def test_a_function_is_called_in_the_words_of_old(client):
+    reply = chat(client, **FUNCTIONS, function_call={"name": "choose"}).choices[0]
+    call = reply.message.function_call
+    assert reply.finish_reason == "function_call" and reply.message.tool_calls is None
+    check(call.name, call.arguments)
+    chunks = [chunk.choices[0] for chunk in chat(client, **FUNCTIONS, function_call={"name": "choose"},
+                                                 stream=True)]
+    pieces = [chunk.delta.function_call for chunk in chunks if chunk.delta.function_call]
+    assert [piece.name for piece in pieces if piece.name] == [call.name]
+    assert "".join(piece.arguments for piece in pieces) == call.arguments
+    assert chunks[-1].finish_reason == "function_call" and not any(chunk.delta.tool_calls for chunk in chunks)
+
+
+def test_functions_that_may_not_be_called_are_not_shown(client):
+    unseen = chat(client, **FUNCTIONS, function_call="none").usage.prompt_tokens
+    assert unseen == chat(client, tools=openai.NOT_GIVEN).usage.prompt_tokens
+    assert chat(client, **FUNCTIONS).usage.prompt_tokens == chat(client).usage.prompt_tokens > unseen
+
+
+def test_results_of_functions_are_taken_back(app, model):
+    messages = [*ASK, {"role": "assistant", "content": None,
+                       "function_call": {"name": "get_weather", "arguments": '{"city": "Rome", "days": 2}'}},
+                {"role": "function", "name": "get_weather", "content": "Fine."}]
+    response = app.test_client().post("/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 200
+    _, called, result = model.started[0]["messages"]
+    call, = called.calls
+    assert (call.name, call.arguments, call.id) == ("get_weather", {"city": "Rome", "days": 2}, "get_weather")
+    assert (result.role, result.content, result.call_id) == ("tool", "Fine.", "get_weather")
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ({"functions": [CHOOSE["function"]], "tools": [CHOOSE]}, "functions stand beside tools"),
+    ({"functions": [CHOOSE["function"]], "function_call": {"name": "other"}}, "there are choose"),
+    ({"functions": [CHOOSE["function"]], "function_call": "required"}, "function_call is not an object"),
+    ({"function_call": {"name": "choose"}}, "there are no tools"), ({"functions": [{}]}, "name is missing")])
+def test_functions_that_make_no_sense_are_refused(app, body, said):
+    response = app.test_client().post("/v1/chat/completions", json={"messages": ASK, **body})
+    assert response.status_code == 400 and said in response.json["error"]["message"]

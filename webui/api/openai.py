@@ -31,9 +31,10 @@ from .asking import (
 )
 from .errors import openai_error
 from .fields import BadField, Fields, Json, as_json, content_text, read_fields
-from .tools import openai_tools, read_call
+from .tools import has_functions, openai_functions, openai_tools, read_call, read_function_call
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
+         "function": "tool"}
 REASONS = {"length": "length", "context": "length"}
 BEAT = b": beat\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -59,16 +60,16 @@ def read_model(name: str) -> ResponseReturnValue:
 def complete_chat() -> ResponseReturnValue:
     """A reply to a conversation, whole or as a stream."""
     fields = read_fields()
-    ask, streams = read_chat(fields), fields.flag("stream")
+    ask, streams, in_functions = read_chat(fields), fields.flag("stream"), has_functions(fields)
     with_usage = fields.object("stream_options").flag("include_usage")
     begun = begin(ask)
     if streams:
-        chat = _ChatStream(ask, with_usage, begun.model_name)
+        chat = _ChatStream(ask, with_usage, begun.model_name, in_functions)
         return streamed(begun, chat.write, "text/event-stream")
     written = answered(begun)
-    choices = [{"index": index, "message": _message(one),
+    choices = [{"index": index, "message": _message(one, in_functions),
                 "logprobs": _chat_logprobs(one.tokens) if ask.logprobs is not None else None,
-                "finish_reason": finish_reason(one)} for index, one in enumerate(written)]
+                "finish_reason": finish_reason(one, in_functions)} for index, one in enumerate(written)]
     head = _head("chat.completion", "chatcmpl", begun.model_name)
     return head | {"choices": choices, "usage": usage(written)}
 
@@ -107,7 +108,8 @@ def read_chat(fields: Fields) -> Ask:
     return Ask(messages=read_messages(fields), n=fields.whole("n", 1, least=1, most=MOST_REPLIES),
                params=sampling(fields, None if length == -1 else length, fields.texts("stop")),
                logprobs=fields.whole("top_logprobs", 0, most=20) if fields.flag("logprobs") else None,
-               constraint=response_form(fields.object("response_format")), tools=openai_tools(fields),
+               constraint=response_form(fields.object("response_format")),
+               tools=openai_functions(fields) if has_functions(fields) else openai_tools(fields),
                variables=variables | fields.object("chat_template_kwargs").all(),
                adapter=adapter_of(fields))
 
@@ -124,12 +126,17 @@ def _read_message(fields: Fields) -> ChatMessage:
     if role not in ROLES:
         raise BadField(f"{fields.path('role')} is {role[:40]!r}; expected one of {', '.join(ROLES)}.",
                        fields.path("role"))
-    thinking, calls = "", ()
+    thinking, calls, call_id = "", (), ""
     if role == "assistant":
         thinking = fields.text("reasoning_content", "") or fields.text("reasoning", "")
         calls = tuple(map(read_call, fields.objects("tool_calls")))
-    return ChatMessage(ROLES[role], content_text(fields), thinking=thinking, calls=calls,
-                       call_id=fields.text("tool_call_id", "") if role == "tool" else "")
+        if fields.has("function_call"):
+            calls += (read_function_call(fields.object("function_call")),)
+    elif role == "tool":
+        call_id = fields.text("tool_call_id", "")
+    elif role == "function":
+        call_id = fields.text("name")
+    return ChatMessage(ROLES[role], content_text(fields), thinking=thinking, calls=calls, call_id=call_id)
 
 
 def response_form(fields: Fields) -> Constraint | None:
@@ -147,8 +154,9 @@ def response_form(fields: Fields) -> Constraint | None:
     return response_schema(schema)
 
 
-def finish_reason(written: Written) -> str:
-    return REASONS.get(written.reason) or ("tool_calls" if written.calls else "stop")
+def finish_reason(written: Written, in_functions: bool = False) -> str:
+    calls = "function_call" if in_functions else "tool_calls"
+    return REASONS.get(written.reason) or (calls if written.calls else "stop")
 
 
 def usage(written: list[Written], replies_to_one: int | None = None) -> Json:
@@ -168,9 +176,12 @@ def _guesses(stats: list[RequestStats]) -> Json:
             "rejected_prediction_tokens": sum(one.drafted_tokens for one in stats) - accepted}
 
 
-def _message(written: Written) -> Json:
+def _message(written: Written, in_functions: bool) -> Json:
     message: Json = {"role": "assistant", "content": written.text or (None if written.calls else "")}
-    if written.calls:
+    if written.calls and in_functions:
+        call = written.calls[0]
+        message["function_call"] = {"name": call.name, "arguments": call.arguments}
+    elif written.calls:
         message["tool_calls"] = [{"id": call.id, "type": "function",
                                   "function": {"name": call.name, "arguments": call.arguments}}
                                  for call in written.calls]
@@ -179,19 +190,20 @@ def _message(written: Written) -> Json:
     return message
 
 
-def _call_delta(event: CallDelta, written: Written) -> Json:
+def _call_delta(event: CallDelta, written: Written, in_functions: bool) -> Json:
     """The first one of a call has its id and name."""
-    if not event.name:
-        return {"index": event.index, "function": {"arguments": event.arguments}}
-    return {"index": event.index, "id": written.calls[event.index].id, "type": "function",
-            "function": {"name": event.name, "arguments": ""}}
+    function = {"name": event.name, "arguments": ""} if event.name else {"arguments": event.arguments}
+    if in_functions:
+        return {"function_call": function}
+    head = {"id": written.calls[event.index].id, "type": "function"} if event.name else {}
+    return {"tool_calls": [{"index": event.index, **head, "function": function}]}
 
 
 class _ChatStream:
     """The chunks of one chat completion."""
 
-    def __init__(self, ask: Ask, with_usage: bool, model_name: str) -> None:
-        self._ask, self._with_usage = ask, with_usage
+    def __init__(self, ask: Ask, with_usage: bool, model_name: str, in_functions: bool) -> None:
+        self._ask, self._with_usage, self._in_functions = ask, with_usage, in_functions
         self._head = _head("chat.completion.chunk", "chatcmpl", model_name)
         self._head |= {"usage": None} if with_usage else {}
 
@@ -205,9 +217,9 @@ class _ChatStream:
                     continue
                 index, event, tokens = told
                 if isinstance(event, ReplyDone):
-                    yield self._chunk(index, {}, finish_reason(answer.written[index]))
+                    yield self._chunk(index, {}, finish_reason(answer.written[index], self._in_functions))
                 elif isinstance(event, CallDelta):
-                    yield self._chunk(index, {"tool_calls": [_call_delta(event, answer.written[index])]})
+                    yield self._chunk(index, _call_delta(event, answer.written[index], self._in_functions))
                 elif event.channel == "think":
                     yield self._chunk(index, {"reasoning_content": event.text, "reasoning": event.text})
                 else:

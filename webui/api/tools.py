@@ -46,6 +46,21 @@ def openai_tools(fields: Fields) -> Toolbox | None:
     return toolbox(tools, _choice(fields), fields.flag("parallel_tool_calls", True))
 
 
+def openai_functions(fields: Fields) -> Toolbox | None:
+    """`functions` and `function_call`, as OpenAI's chat had them before tools: one call a reply."""
+    value = fields.value("function_call", AUTO)
+    choice = value if value in (AUTO, NO_TOOLS) else fields.object("function_call").text("name")
+    return toolbox(list(map(read_tool, fields.objects("functions"))), choice, parallel=False)
+
+
+def has_functions(fields: Fields) -> bool:
+    """Whether a request speaks of functions. Raises BadField if it has tools as well."""
+    found = fields.has("functions") or fields.has("function_call")
+    if found and fields.has("tools"):
+        raise BadField("functions stand beside tools; expected one of them.", "functions")
+    return found
+
+
 def _choice(fields: Fields) -> str:
     value = fields.value("tool_choice", AUTO)
     if value in (AUTO, REQUIRED, NO_TOOLS):
@@ -60,6 +75,12 @@ def read_call(fields: Fields) -> ToolCall:
     """One of an assistant's earlier calls, as OpenAI's chat has it."""
     function = fields.object("function")
     return ToolCall(function.text("name"), arguments(function, "arguments"), fields.text("id", ""))
+
+
+def read_function_call(fields: Fields) -> ToolCall:
+    """The one call of an assistant's earlier message; its result refers to it by the function's name."""
+    name = fields.text("name")
+    return ToolCall(name, arguments(fields, "arguments"), name)
 
 
 def arguments(fields: Fields, name: str) -> Json:
