@@ -19,9 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                           "X.dequant_fp32_reference.safetensors beside it")
     parser.addoption("--device", choices=("cpu", "cuda"), default="cpu",
                      help="cuda: only the tests that run on a GPU, and there")
-    parser.addoption("--isa", choices=("plain", "avx2", "avx512", "amx"), default=None,
+    parser.addoption("--isa", choices=("plain", "avx2", "avx_vnni", "avx512", "amx"), default=None,
                      help="test as if this were the best instruction set of the CPU: better ones are hidden, "
-                          "AVX-512 and AMX are emulated where there are none")
+                          "AVX-VNNI, AVX-512 and AMX are emulated where there are none")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -47,23 +47,25 @@ bool request_tiles() {
 }  // namespace
 #endif
 
-Isa detect_isa() {
+unsigned detect_isas() {
+    unsigned isas = 1 << PARLOR_ISA_PLAIN;
 #if PARLOR_X86
     const Registers basic = cpuid(1, 0);
     const bool has_avx = bit(basic.c, 28) && bit(basic.c, 12) && bit(basic.c, 29) && bit(basic.c, 27);
-    if (!has_avx || (saved_state() & 0x6) != 0x6) return Isa::kPlain;  // AVX, FMA, F16C, OSXSAVE; XMM and YMM saved
-    const Registers extended = cpuid(7, 0);
-    if (!bit(extended.b, 5)) return Isa::kPlain;                       // AVX2
+    if (!has_avx || (saved_state() & 0x6) != 0x6) return isas;           // AVX, FMA, F16C, OSXSAVE; XMM and YMM saved
+    const Registers extended = cpuid(7, 0), more = extended.a >= 1 ? cpuid(7, 1) : Registers{};
+    if (!bit(extended.b, 5)) return isas;                                // AVX2
+    isas |= 1 << PARLOR_ISA_AVX2;
+    if (bit(more.a, 4)) isas |= 1 << PARLOR_ISA_AVX_VNNI;
     const bool has_avx512 = bit(extended.b, 16) && bit(extended.b, 17) && bit(extended.b, 30) &&
                             bit(extended.b, 31) && bit(extended.c, 11);  // F, DQ, BW, VL, VNNI
-    if (!has_avx512 || (saved_state() & 0xE0) != 0xE0) return Isa::kAvx2;
+    if (!has_avx512 || (saved_state() & 0xE0) != 0xE0) return isas;
+    isas |= 1 << PARLOR_ISA_AVX512;
     const bool has_amx = bit(extended.d, 22) && bit(extended.d, 24) && bit(extended.d, 25) &&
-                         bit(cpuid(7, 1).a, 5);                          // AMX bf16, tile, int8; AVX-512 BF16
-    if (!has_amx || (saved_state() & 0x60000) != 0x60000 || !request_tiles()) return Isa::kAvx512;
-    return Isa::kAmx;
-#else
-    return Isa::kPlain;
+                         bit(more.a, 5);                                 // AMX bf16, tile, int8; AVX-512 BF16
+    if (has_amx && (saved_state() & 0x60000) == 0x60000 && request_tiles()) isas |= 1 << PARLOR_ISA_AMX;
 #endif
+    return isas;
 }
 
 }  // namespace parlor

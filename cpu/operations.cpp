@@ -258,7 +258,7 @@ extern "C" int prompt_attention(const float* q, int64_t q_stride, const void* k_
     const AttentionArgs args{q, q_stride, k_cache, v_cache, cache_dtype, page_size, pages, max_pages, bounds, &length, out,
                              1, num_heads, num_kv_heads, head_dim, scale, window, softcap, sinks};
     if (const int error = check_attention(args, num_tokens, num_pages, max_pages)) return error;
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
     if (selected_isa() >= Isa::kAmx && amx::takes_prompts(args)) return amx::attend_to_prompts(args);
 #endif
     return PARLOR_PICK(attend)(args);

@@ -11,7 +11,7 @@
 #include "avx2.h"
 
 namespace parlor {
-namespace avx2 {
+namespace PARLOR_ISA_NS {
 namespace {
 
 constexpr int kMaxRows = 8;
@@ -78,6 +78,19 @@ inline void add_block(const uint8_t* const* codes, int columns, const int16_t* x
             lines[t][0] = load_line(codes[t] + place);
             lines[t][1] = load_line(codes[t] + place + 32);
         }
+#if defined(__AVXVNNI__)
+#pragma GCC unroll 2
+        for (int t = 0; t < kTogether; ++t) {
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                __m256i pairs[kLineColumns / 2];
+#pragma GCC unroll 4
+                for (int i = 0; i < kLineColumns / 2; ++i) pairs[i] = code_pairs<kBits>(lines[t][half], i);
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r) add_line(&dots[t][half][r], pairs, x + r * columns + column);
+            }
+        }
+#else
 #pragma GCC unroll 4
         for (int pair = 0; pair < kLineColumns / 2; ++pair) {
             __m256i pairs[kTogether][2];
@@ -96,6 +109,7 @@ inline void add_block(const uint8_t* const* codes, int columns, const int16_t* x
                 }
             }
         }
+#endif
     }
 }
 
@@ -303,5 +317,5 @@ void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_
 
 LinearKernels linear_kernels() { return {kMaxRows, tile_rows, rounded_rows, exact_rows, dense_rows}; }
 
-}  // namespace avx2
+}  // namespace PARLOR_ISA_NS
 }  // namespace parlor

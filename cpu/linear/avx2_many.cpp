@@ -8,7 +8,7 @@
 #include "avx2.h"
 
 namespace parlor {
-namespace avx2 {
+namespace PARLOR_ISA_NS {
 namespace {
 
 constexpr int kTileRows = 6;
@@ -302,5 +302,5 @@ ManyRowKernels many_row_kernels() {
     return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, bytes, quantized, dense};
 }
 
-}  // namespace avx2
+}  // namespace PARLOR_ISA_NS
 }  // namespace parlor

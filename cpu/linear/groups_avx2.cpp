@@ -7,7 +7,7 @@
 #include "groups.h"
 
 namespace parlor {
-namespace avx2 {
+namespace PARLOR_ISA_NS {
 namespace {
 
 constexpr int kMaxRows = 8;
@@ -96,16 +96,30 @@ void half_block(const linear_weight& w, const Tile& tile, const GroupStream& str
             __builtin_memcpy(&start, offsets + r, sizeof start);
             dots[r] = kMins ? _mm256_setzero_si256() : _mm256_set1_epi32(start);
         }
+        const auto unpack_quad = [&](int q, __m256i* even, __m256i* odd) {
+            const __m256i code = quad<kKind>(unit, q, table);
+            *even = code_pairs<8>(code, 0), *odd = code_pairs<8>(code, 1);
+            if (kIsWide) {
+                const __m256i lower = _mm256_shuffle_epi8(table, code), upper = _mm256_shuffle_epi8(upper_table, code);
+                *even = _mm256_or_si256(code_pairs<8>(lower, 0), _mm256_slli_epi16(upper, 8));
+                *odd = _mm256_blendv_epi8(code_pairs<8>(lower, 1), upper, _mm256_set1_epi16(static_cast<int16_t>(0xFF00)));
+            }
+        };
         const auto add_quads = [&](int first_quad) {
+#if defined(__AVXVNNI__)
+#pragma GCC unroll 4
+            for (int q = 0; q < kSize / 4; q += 2) {
+                __m256i pairs[4];
+                unpack_quad(first_quad + q, pairs, pairs + 1);
+                unpack_quad(first_quad + q + 1, pairs + 2, pairs + 3);
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r) add_line(&dots[r], pairs, group_x + r * kSize + 4 * q);
+            }
+#else
 #pragma GCC unroll 8
             for (int q = 0; q < kSize / 4; ++q) {
-                const __m256i code = quad<kKind>(unit, first_quad + q, table);
-                __m256i even = code_pairs<8>(code, 0), odd = code_pairs<8>(code, 1);
-                if (kIsWide) {
-                    const __m256i lower = _mm256_shuffle_epi8(table, code), upper = _mm256_shuffle_epi8(upper_table, code);
-                    even = _mm256_or_si256(code_pairs<8>(lower, 0), _mm256_slli_epi16(upper, 8));
-                    odd = _mm256_blendv_epi8(code_pairs<8>(lower, 1), upper, _mm256_set1_epi16(static_cast<int16_t>(0xFF00)));
-                }
+                __m256i even, odd;
+                unpack_quad(first_quad + q, &even, &odd);
 #pragma GCC unroll 4
                 for (int r = 0; r < kRows; ++r) {
                     const int16_t* const values = group_x + r * kSize + 4 * q;
@@ -113,6 +127,7 @@ void half_block(const linear_weight& w, const Tile& tile, const GroupStream& str
                     add_products(&dots[r], odd, broadcast_pair(values + 2));
                 }
             }
+#endif
         };
         if (kSize == 32 || column % kGroupUnit == 0) add_quads(0);
         else add_quads(4);
@@ -201,8 +216,8 @@ void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64
 }  // namespace
 
 LinearKernels group_kernels() {
-    return {kMaxRows, [](int rows) { return rows; }, rounded_rows, group_exact_rows, nullptr};
+    return {kMaxRows, [](int rows) { return rows; }, rounded_rows, avx2::group_exact_rows, nullptr};
 }
 
-}  // namespace avx2
+}  // namespace PARLOR_ISA_NS
 }  // namespace parlor

@@ -1,5 +1,5 @@
 // What this machine allows: how fast all threads together read memory, and how many products they make of the kind
-// that the linear layers of the set are made of (int8; bf16 with AMX, as prompts are; int16 on AVX2; float32 in plain code). tools/benchmark runs these
+// that the linear layers of the set are made of (int8; bf16 with AMX, as prompts are; int16 on AVX2 and AVX-VNNI; float32 in plain code). tools/benchmark runs these
 // in turn with the engine, whose speed it reports as a share of them.
 #if defined(__AVX2__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -112,18 +112,24 @@ int64_t multiply_registers(int64_t rounds) {
     }
     return rounds * 12 * 64 * 2;
 #elif defined(__AVX2__)
-    __m256i sums[8];
+    constexpr int kSums = 12;
+    __m256i sums[kSums];
     for (__m256i& sum : sums) sum = _mm256_setzero_si256();
     __m256i pairs = _mm256_set1_epi16(1);
     for (int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (__m256i& sum : sums) {
             asm volatile("" : "+x"(pairs));  // so that each product is made anew
+#if defined(__AVXVNNI__)
+            sum = _mm256_dpwssd_avx_epi32(sum, pairs, pairs);
+            asm volatile("" : "+x"(sum));
+#else
             const __m256i products = _mm256_madd_epi16(pairs, pairs);
             asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
+#endif
         }
     }
-    return rounds * 8 * 16 * 2;
+    return rounds * kSums * 16 * 2;
 #else
     float sums[64] = {};
     for (int64_t i = 0; i < rounds; ++i) {

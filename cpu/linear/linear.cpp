@@ -161,10 +161,13 @@ struct Tiling {
 
 // Kernels for many rows where there are any, else those for few rows, tile by tile.
 ManyRowKernels many_rows(const linear_weight& w, const LinearKernels& few) {
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
     if (selected_isa() >= Isa::kAmx && is_quantized(w) && !is_grouped(w) && !w.exact) return amx::many_row_kernels();
 #endif
-#if PARLOR_BUILT_ISA >= 1
+#if PARLOR_BUILT_AVX_VNNI
+    if (selected_isa() == Isa::kAvxVnni && !is_grouped(w)) return avx_vnni::many_row_kernels();
+#endif
+#if PARLOR_BUILT_AVX2
     if (selected_isa() == Isa::kAvx2 && !is_grouped(w)) return avx2::many_row_kernels();
 #endif
     (void)w;
@@ -262,7 +265,7 @@ int dense(const linear_weight& w, const LinearKernels& few, const Input& input, 
                      [&](const Input& i, const Output& o) { return dense_chunk(w, few, i, o, epilogue); });
 }
 
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
 // At most kPromptChunk rows.
 int prompt_chunk(const linear_weight& w, const Input& input, bool is_split, const PromptOutput& output,
                  const Epilogue& epilogue) {
@@ -283,9 +286,12 @@ int prompt_chunk(const linear_weight& w, const Input& input, bool is_split, cons
 #endif
 
 LinearKernels few_rows(const linear_weight& w, int64_t rows) {
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
     const bool is_plain = is_quantized(w) && !is_grouped(w) && !w.exact;
     if (selected_isa() >= Isa::kAmx && is_plain && rows >= kLeastTileRows) return amx::few_row_kernels();
+#endif
+#if PARLOR_BUILT_AVX_VNNI
+    if (selected_isa() == Isa::kAvxVnni) return is_grouped(w) ? avx_vnni::group_kernels() : avx_vnni::linear_kernels();
 #endif
     (void)rows;
     return is_grouped(w) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();
@@ -298,7 +304,7 @@ int few_or_many(const Product& p, const Epilogue& epilogue) {
     return (is_quantized(w) ? quantized : dense)(w, kernels, p.input, output, epilogue);
 }
 
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
 int by_prompt_chunks(const Product& p, bool is_split, const Epilogue& epilogue) {
     for (int64_t row = 0; row < p.input.rows; row += kPromptChunk) {
         const Input rows = rows_from(p.input, row, kPromptChunk);
@@ -323,7 +329,7 @@ int multiply_prompts(const Product& p, const Epilogue& epilogue) {
 #endif
 
 int multiply_wanted(const Product& p, const Epilogue& epilogue) {
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
     if (p.of_prompts && selected_isa() >= Isa::kAmx && amx::takes_prompts(*p.weight, p.epilogue))
         return multiply_prompts(p, epilogue);
 #endif

@@ -164,10 +164,15 @@ PARLOR_DECLARE(void, silu_mul, const float* gate, const float* up, int64_t count
 PARLOR_DECLARE(LinearKernels, linear_kernels, )
 PARLOR_DECLARE(LinearKernels, group_kernels, )  // of weights that are grouped; no dense_rows
 
-#if PARLOR_BUILT_ISA >= 1
+#if PARLOR_BUILT_AVX2
 PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )
 #endif
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AVX_VNNI  // the sources of AVX2 once more; rows are staged as for AVX2
+PARLOR_DECLARE_IN(avx_vnni, LinearKernels, linear_kernels, )
+PARLOR_DECLARE_IN(avx_vnni, LinearKernels, group_kernels, )
+PARLOR_DECLARE_IN(avx_vnni, ManyRowKernels, many_row_kernels, )
+#endif
+#if PARLOR_BUILT_AMX
 PARLOR_DECLARE_IN(amx, ManyRowKernels, many_row_kernels, )
 PARLOR_DECLARE_IN(amx, LinearKernels, few_row_kernels, )  // few_amx.cpp
 #endif

@@ -23,9 +23,15 @@ extern "C" int measure_products(int64_t rounds, int64_t* operations, void*) {
     std::atomic<int64_t> done{0};
     constexpr int64_t kPieceRounds = 2000;
     team().parallel_for(rounds, [&](int64_t begin, int64_t end, int) {
-#if PARLOR_BUILT_ISA >= 3
-        if (selected_isa() >= Isa::kAmx) {
+#if PARLOR_BUILT_AMX
+        if (selected_isa() == Isa::kAmx) {
             done += amx::multiply_registers(end - begin);
+            return;
+        }
+#endif
+#if PARLOR_BUILT_AVX_VNNI
+        if (selected_isa() == Isa::kAvxVnni) {
+            done += avx_vnni::multiply_registers(end - begin);
             return;
         }
 #endif

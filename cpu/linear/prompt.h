@@ -21,7 +21,7 @@ struct PromptOutput {
 
 }  // namespace parlor
 
-#if PARLOR_BUILT_ISA >= 3
+#if PARLOR_BUILT_AMX
 // Whether prompt_stage() and prompt_multiply() take it; rows of other weights are computed as all others are.
 PARLOR_DECLARE_IN(amx, bool, takes_prompts, const linear_weight& w, int epilogue)
 // Whether precise outputs are products of split factors; those of other weights are computed as all other rows are.

@@ -101,7 +101,7 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperat
 
     @property
     def isa(self) -> str:
-        """The instruction set in use: plain, avx2, avx512 or amx."""
+        """The instruction set in use, of build.cpu.ISAS."""
         return ISAS[self.library.function("current_isa")()]
 
     def supported_isas(self) -> tuple[str, ...]:

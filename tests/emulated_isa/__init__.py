@@ -1,8 +1,8 @@
 """The kernels as on another machine: for AVX-512 and AMX where there are none, and without what there is.
 
 `kernels_with(isa)` is what tests of every instruction set take; pytest --isa SET is be_a_machine_with().
-immintrin.h and tiles.h beside this file are the emulation, in plain C++; detects_SET.cpp makes a library
-offer SET and those below it.
+immintrin.h and tiles.h beside this file are the emulation, in plain C++, avx_vnni.h that of AVX-VNNI on AVX2;
+detects_SET.cpp makes a library offer SET and those below it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.kernels.build.library import REPOSITORY, build_library
 from model.kernels.cpu_kernels import CpuKernels
 
 FOLDER = Path(__file__).resolve().parent
-EMULATED = ("avx512", "amx")
+EMULATED = ("avx_vnni", "avx512", "amx")
 _LEFT_OUT = "-mavx512vnni"
 """Only a loop of cpu/linear/limits.cpp asks for its macro; it keeps sums in registers by an asm statement."""
 
@@ -30,6 +30,12 @@ _LEFT_OUT = "-mavx512vnni"
 def machine_isas() -> tuple[str, ...]:
     """The sets of this machine. (load_kernels would tell too, but it resizes the process's thread team.)"""
     return CpuKernels(load_library(build_library(CpuRecipe(find_compiler())))).supported_isas()
+
+
+def can_run(isa: str) -> bool:
+    """Whether this machine has the set, or what its emulation is made of."""
+    made_of = "avx2" if isa == "avx_vnni" else "plain"
+    return isa in machine_isas() or (isa in EMULATED and made_of in machine_isas())
 
 
 def detecting(isa: str, recipe: CpuRecipe) -> CpuRecipe:
@@ -42,7 +48,7 @@ def detecting(isa: str, recipe: CpuRecipe) -> CpuRecipe:
 def be_a_machine_with(isa: str) -> None:
     """From now on this process loads the kernels of a machine whose best set is `isa`."""
     has_it = isa in machine_isas()
-    if not has_it and isa not in EMULATED:
+    if not can_run(isa):
         raise pytest.UsageError(f"--isa {isa}: this machine has no {isa}, and it is not emulated.")
     if isa != machine_isas()[-1]:
         recipe = detecting(isa, CpuRecipe(find_compiler()) if has_it else _emulating())
@@ -61,7 +67,8 @@ def _emulating(*flags: str) -> CpuRecipe:
     """emulated_recipe(), which still detects what the machine has."""
     inside = ISA_FLAGS["avx2"] if "avx2" in machine_isas() else ("-D__AVX2__",)
     isa_flags = dict(ISA_FLAGS)
-    for isa in EMULATED:
+    isa_flags["avx_vnni"] = (*ISA_FLAGS["avx2"], "-include", str(FOLDER / "avx_vnni.h"))
+    for isa in ("avx512", "amx"):
         macros = [f"-D__{flag[2:].upper().replace('-', '_')}__" for flag in ISA_FLAGS[isa]
                   if flag.startswith(("-mavx512", "-mamx")) and flag != _LEFT_OUT]
         isa_flags[isa] = (*inside, *macros, f"-I{FOLDER}", "-Wno-psabi", "-Og")
@@ -80,11 +87,11 @@ def emulated_kernels() -> CpuKernels:
 def kernels_with(isa: str) -> CpuKernels:
     """Kernels that can be forced to `isa`: the machine's own, or the emulated ones where it lacks the set.
 
-    AVX2 is not emulated: without it those tests are skipped.
+    AVX2 is not emulated: without it its tests are skipped, and those of AVX-VNNI, which uses it.
     """
     kernels = load_kernels(threads=2)
     if isa in kernels.supported_isas():
         return kernels
-    if isa not in (*EMULATED, *machine_isas()):
+    if not can_run(isa):
         pytest.skip(f"this machine has no {isa}")
     return emulated_kernels()

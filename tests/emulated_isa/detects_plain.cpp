@@ -1,4 +1,4 @@
 // In place of cpu/isa_detect.cpp: a machine whose best set is this one, whatever it is.
 #include "../../cpu/isa.h"
 
-parlor::Isa parlor::detect_isa() { return Isa::kPlain; }
+unsigned parlor::detect_isas() { return (2 << PARLOR_ISA_PLAIN) - 1; }

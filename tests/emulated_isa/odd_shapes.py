@@ -16,7 +16,7 @@ from torch import Tensor
 from model.kernels.binding import load_library
 from model.kernels.build.cpu import ISAS
 from model.kernels.cpu_kernels import CpuKernels
-from tests.emulated_isa import EMULATED, machine_isas
+from tests.emulated_isa import can_run
 from tests.kernels import (
     test_attention,
     test_float8,
@@ -41,7 +41,7 @@ def main() -> None:
     kernels = SeparateWeights(load_library(Path(sys.argv[1])))
     kernels.set_threads(2)
     for isa in ISAS:
-        if isa in EMULATED or isa in machine_isas():
+        if can_run(isa):
             kernels.force_isa(isa)
             run(kernels)
 

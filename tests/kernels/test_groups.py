@@ -132,7 +132,7 @@ def test_vector_sets_agree_to_the_bit(form):
     for m in (1, 2, 3, 7, 20):
         x = torch.randn(m, 768, generator=torch.Generator().manual_seed(2))
         results = []
-        for isa in ("avx2", "avx512", "amx"):
+        for isa in ("avx2", "avx_vnni", "avx512", "amx"):
             kernels = kernels_with(isa)
             kernels.force_isa(isa)
             weight = kernels.pack_groups(groups_of(form, 40, 768))

@@ -133,7 +133,7 @@ def test_vector_sets_agree_to_the_bit():
         for m in (1, 3, 7, 13, 20):
             x = torch.randn(m, 704, generator=torch.Generator().manual_seed(2))
             results = []
-            for isa in ("avx2", "avx512", "amx"):
+            for isa in ("avx2", "avx_vnni", "avx512", "amx"):
                 kernels = kernels_with(isa)
                 kernels.force_isa(isa)
                 results.append(multiply(kernels, kernels.pack_linear(**parts), x, norm=norm, eps=1e-5))

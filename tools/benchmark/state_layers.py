@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark.state_layers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default 5)")
-    parser.add_argument("--isa", help="as if the CPU had nothing better: plain, avx2, avx512 or amx")
+    parser.add_argument("--isa", help="as if the CPU had nothing better than this set")
     parser.add_argument("--json", type=path_option, metavar="FILE", help="write the results here, too")
     options = parser.parse_args()
     kernels: Any = load_kernels()

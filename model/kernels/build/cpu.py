@@ -30,8 +30,8 @@ from model.kernels.build.library import (
 )
 from model.kernels.errors import KernelBuildError, Progress
 
-ISAS = ("plain", "avx2", "avx512", "amx")
-"""Ascending, as PARLOR_ISA_* in kernels.h; each set's flags include those of the sets before it."""
+ISAS = ("plain", "avx2", "avx_vnni", "avx512", "amx")
+"""Ascending, as PARLOR_ISA_* in kernels.h."""
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
            "-mprefer-vector-width=512")
@@ -40,6 +40,7 @@ _BUILDABLE = ISAS[:-1] if os.name == "nt" else ISAS
 ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "avx2": _AVX2,
+    "avx_vnni": (*_AVX2, "-mavxvnni"),
     "avx512": _AVX512,
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
 }
@@ -65,6 +66,7 @@ class Source:
 
 
 _VECTORISED = ("plain", "avx2", "avx512")
+_AVX2_AND_VNNI = ("avx2", "avx_vnni")
 SOURCES: tuple[Source, ...] = (
     Source("library.cpp"),
     Source("isa.cpp"),
@@ -92,10 +94,10 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/rounding.cpp", _VECTORISED),
     Source("linear/groups_exact.cpp", _VECTORISED),
     Source("linear/groups_plain.cpp"),
-    Source("linear/groups_avx2.cpp", ("avx2",)),
+    Source("linear/groups_avx2.cpp", _AVX2_AND_VNNI),
     Source("linear/groups_avx512.cpp", ("avx512",)),
-    Source("linear/avx2.cpp", ("avx2",)),
-    Source("linear/avx2_many.cpp", ("avx2",)),
+    Source("linear/avx2.cpp", _AVX2_AND_VNNI),
+    Source("linear/avx2_many.cpp", _AVX2_AND_VNNI),
     Source("linear/avx512.cpp", ("avx512",)),
     Source("linear/amx.cpp", ("amx",)),
     Source("linear/few_amx.cpp", ("amx",)),
@@ -158,7 +160,7 @@ class CpuRecipe:
         return sha.hexdigest()[:12]
 
     def ninja_text(self, folder: Path) -> str:
-        return ninja_file(self, highest_isa(self.compiler, self.isa_flags), folder)
+        return ninja_file(self, built_isas(self.compiler, self.isa_flags), folder)
 
 
 def own_recipe(compiler: str | None = None) -> CpuRecipe:
@@ -180,20 +182,24 @@ def own_library(progress: Progress | None = None) -> Path:
     return build_library(recipe, progress)
 
 
-def highest_isa(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> int:
-    """Index in ISAS of the highest set that the compiler can make code for."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return 0
-    for index in range(len(_BUILDABLE) - 1, 0, -1):
-        command = [*compiler.command, *isa_flags[ISAS[index]], "-x", "c++", "-E", "-"]
-        if subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0:
-            return index
-    return 0
+def built_isas(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> tuple[str, ...]:
+    """The sets that the compiler can make code for here, ascending; `plain` is always among them."""
+    def is_known(isa: str) -> bool:
+        command = [*compiler.command, *isa_flags[isa], "-x", "c++", "-E", "-"]
+        return subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0
+
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return ("plain", *(isa for isa in _BUILDABLE[1:] if is_x86 and is_known(isa)))
 
 
-def ninja_file(recipe: CpuRecipe, built_isa: int, folder: Path) -> str:
+def isa_mask(isas: tuple[str, ...]) -> int:
+    """PARLOR_BUILT_ISAS of cpu/isa.h."""
+    return sum(1 << ISAS.index(isa) for isa in isas)
+
+
+def ninja_file(recipe: CpuRecipe, isas: tuple[str, ...], folder: Path) -> str:
     """Text of build.ninja in `folder`. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
-    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISA={built_isa}",
+    flags = [*recipe.flags, f"-DPARLOR_BUILT_ISAS={isa_mask(isas)}",
              *(f"-I{path_from(folder, path)}" for path in (recipe.header.parent, recipe.source_folder))]
     if os.name != "nt":
         flags += ["-fPIC", "-pthread"]
@@ -209,7 +215,7 @@ def ninja_file(recipe: CpuRecipe, built_isa: int, folder: Path) -> str:
              f"  command = $cxx -o $out $in {ninja_words(recipe.link_flags)}",
              "  description = link"]
     objects = []
-    for isa in ISAS[:built_isa + 1]:
+    for isa in isas:
         for source in recipe.sources:
             if isa not in source.isas:
                 continue

@@ -1,0 +1,12 @@
+// AVX-VNNI where the processor has AVX2 alone: included before everything else in sources of that set.
+#pragma once
+
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers
+#include <immintrin.h>
+
+#define __AVXVNNI__ 1
+
+static inline __m256i emulated_dpwssd(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+#define _mm256_dpwssd_avx_epi32 emulated_dpwssd
