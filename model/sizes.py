@@ -18,3 +18,9 @@ def step_tokens(prefill_chunk: int, max_running: int = MAX_RUNNING) -> int:
 def pages_for(num_tokens: int) -> int:
     """Pages that `num_tokens` tokens take."""
     return -(-num_tokens // PAGE_SIZE)
+
+
+def window_pages(reach: int) -> int:
+    """Pages that a sequence holds of layers that look back at `reach` tokens, at most, between steps: the
+    window and one more."""
+    return pages_for(reach) + 1

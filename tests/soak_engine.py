@@ -32,6 +32,7 @@ from model.engine.engine import Engine
 from model.engine.loading import load_engine
 from model.engine.request import FailedEvent, FinishedEvent, SamplingParams, TokenEvent
 from tests.helpers.slow_steps import Lost, LostTime, Step, explain
+from tests.helpers.tiny_engine import shrink
 
 STARTER = Path(__file__).parent.parent / "starter"
 
@@ -143,7 +144,7 @@ def soak(engine: Engine, seconds: float, in_flight: int, num_requests: int = 60,
     """Keep `in_flight` requests running; `pages`: of the cache, fewer than it has."""
     work = make_work(engine, num_requests, random.Random(seed))
     if pages is not None:
-        engine._pool.__init__(pages)
+        shrink(engine, pages)
     report, lock, watch = Report(), threading.Lock(), StepWatch(engine)
     deadline = time.monotonic() + seconds
 

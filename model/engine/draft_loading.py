@@ -7,17 +7,19 @@ from pathlib import Path
 
 from model.config import EngineConfig
 from model.engine.draft_model import DraftModel
+from model.engine.page_pool import PagePool
 from model.files import ModelLoadError
 from model.formats.checkpoint import open_model
 from model.formats.weights import WeightReader
-from model.memory.plan import cache_bytes_per_token, rope_bytes_per_position
+from model.memory.cache_parts import CachePart, cache_parts
+from model.memory.plan import rope_bytes_per_position
 from model.model_config import ModelConfig
 from model.network.place import Place
 from model.network.stage import buffer_bytes
 from model.network.step import Sizes
 from model.network.transformer import Transformer
 from model.network.weights import Progress, weight_infos
-from model.sizes import LOGIT_ROWS, MAX_RUNNING, PAGE_SIZE, pages_for
+from model.sizes import LOGIT_ROWS, MAX_RUNNING, PAGE_SIZE
 
 _CONVERSATIONS = 2
 """Of full length, that the draft model keeps; more of shorter ones. Others go on without drafts."""
@@ -48,20 +50,24 @@ class DraftFolder:
         weights = sum(info.nbytes for info in weight_infos(self.reader, self.config, engine.exact))
         context = self._context(max_seq_len)
         spec = self.config.spec
-        cache = self._num_pages(max_seq_len) * PAGE_SIZE * cache_bytes_per_token(spec, engine.cache)
-        return (weights + cache + context * rope_bytes_per_position(spec)
+        caches = self._caches(engine, max_seq_len)
+        return (weights + sum(part.nbytes for part in caches) + context * rope_bytes_per_position(spec)
                 + buffer_bytes(spec, max_tokens, LOGIT_ROWS))
 
     def load(self, place: Place, engine: EngineConfig, max_seq_len: int, max_tokens: int,
              progress: Progress | None) -> DraftModel:
-        sizes = Sizes(self._context(max_seq_len), max_tokens, self._num_pages(max_seq_len), PAGE_SIZE,
-                      engine.cache)
+        caches = self._caches(engine, max_seq_len)
+        sizes = Sizes(self._context(max_seq_len), max_tokens, tuple(part.num_pages for part in caches),
+                      PAGE_SIZE, engine.cache)
         transformer = Transformer.load([place], [self.config.spec.num_layers], self.reader, self.config,
                                        sizes, exact=engine.exact, progress=progress)
-        return DraftModel(transformer, sizes.num_pages, MAX_RUNNING, sizes.max_seq_len)
+        pools = [PagePool(part.num_pages, part.reach) for part in caches]
+        return DraftModel(transformer, pools, MAX_RUNNING, sizes.max_seq_len)
 
     def _context(self, max_seq_len: int) -> int:
         return min(max_seq_len, self.config.spec.max_positions)
 
-    def _num_pages(self, max_seq_len: int) -> int:
-        return _CONVERSATIONS * pages_for(self._context(max_seq_len))
+    def _caches(self, engine: EngineConfig, max_seq_len: int) -> list[CachePart]:
+        context = self._context(max_seq_len)
+        return [part.of_conversation(context).times(_CONVERSATIONS, 1)
+                for part in cache_parts(self.config.spec, engine.cache)]

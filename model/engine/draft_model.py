@@ -12,7 +12,7 @@ from time import monotonic
 import torch
 
 from model.engine.job import Job
-from model.engine.kv_cache import PagePool
+from model.engine.page_pool import PagePool, Table
 from model.engine.runner import Sampler
 from model.engine.sequences import Chunk, TokenSequence
 from model.engine.step_tensors import recorded_steps
@@ -31,12 +31,13 @@ class _Mirror:
 class DraftModel:
     """A Drafter. What it has computed of a request is kept until the request ends."""
 
-    def __init__(self, transformer: Transformer, num_pages: int, max_sequences: int,
+    def __init__(self, transformer: Transformer, pools: list[PagePool], max_sequences: int,
                  max_seq_len: int) -> None:
+        """pools: the pages of each cache group."""
         self.seconds_per_token = 0.0
         self._transformer = transformer
         self._max_seq_len = max_seq_len
-        self._pool = PagePool(num_pages)
+        self._pools = pools
         self._mirrors: dict[Job, _Mirror] = {}
         self._sampler = Sampler(transformer.stages[-1].place)
         spec, self._device = transformer.config.spec, transformer.devices[-1]
@@ -52,7 +53,8 @@ class DraftModel:
     def forget(self, job: Job) -> None:
         mirror = self._mirrors.pop(job, None)
         if mirror is not None:
-            self._pool.release(mirror.sequence.pages)
+            for pool, table in zip(self._pools, mirror.sequence.tables, strict=True):
+                pool.release(table.held)
 
     def make(self, wanted: list[tuple[Chunk[Job], int]]) -> list[list[int]]:
         """Empty where pages are wanting, or where a long prompt is not read to its end yet."""
@@ -60,10 +62,11 @@ class DraftModel:
         drafts: list[list[int]] = [[] for _ in wanted]
         budget, chunks = self._transformer.max_tokens, {}
         for index, (chunk, count) in enumerate(wanted[:LOGIT_ROWS]):
-            mirror = self._mirror(chunk.sequence, count)
-            if mirror is not None and budget:
-                chunks[index] = Chunk(mirror, mirror.num_computed, min(mirror.num_alike, budget))
-                budget -= chunks[index].count
+            mirror = self._mirror(chunk.sequence)
+            num_rows = self._with_pages(mirror, min(mirror.num_alike, budget), count)
+            if num_rows:
+                chunks[index] = Chunk(mirror, mirror.num_computed, num_rows)
+                budget -= num_rows
         was_long = budget < self._transformer.max_tokens // 2
         while chunks:
             self._guess({index: (chunk, wanted[index][0].sequence.owner) for index, chunk in chunks.items()},
@@ -101,20 +104,28 @@ class DraftModel:
                 chunks[index][0].sequence.token_ids.append(token_id)
                 drafts[index].append(token_id)
 
-    def _mirror(self, sequence: TokenSequence[Job], count: int) -> TokenSequence[None] | None:
-        """The sequence as the small model has it, brought up to date; None if there are no pages for it."""
+    def _mirror(self, sequence: TokenSequence[Job]) -> TokenSequence[None]:
+        """The sequence as the small model has it, brought up to date. It will not be taken back beyond where
+        it goes on now: what the large model has agreed to stays."""
         kept = self._mirrors.get(sequence.owner)
         if kept is None:
-            kept = self._mirrors[sequence.owner] = _Mirror(TokenSequence(None, [], sequence.prompt_length, 0))
+            kept = self._mirrors[sequence.owner] = _Mirror(TokenSequence(
+                None, [], sequence.prompt_length, 0, tables=[Table() for _ in self._pools]))
         mirror, agreed = kept.sequence, kept.num_taken
         known = min(mirror.num_computed, len(sequence.token_ids))
         while agreed < known and mirror.token_ids[agreed] == sequence.token_ids[agreed]:
             agreed += 1
         mirror.num_computed = min(mirror.num_computed, agreed, len(sequence.token_ids) - 1)
         mirror.token_ids, kept.num_taken = list(sequence.token_ids), len(sequence.token_ids)
-        while len(mirror.pages) * PAGE_SIZE < len(mirror.token_ids) + count:
-            page = self._pool.allocate()
-            if page is None:
-                return None
-            mirror.pages.append(page)
+        for pool, table in zip(self._pools, mirror.tables, strict=True):
+            pool.release_behind(table, mirror.num_computed)
         return mirror
+
+    def _with_pages(self, mirror: TokenSequence[None], num_rows: int, num_guesses: int) -> int:
+        """How many of the next rows there are pages for; the last one if guesses after it have some, too."""
+        start = mirror.num_computed
+        end = start + num_rows + (num_guesses if num_rows == mirror.num_remaining else 0)
+        for pool, table in zip(self._pools, mirror.tables, strict=True):
+            pool.extend(table, end)
+        room = min(len(table.pages) for table in mirror.tables) * PAGE_SIZE - start
+        return num_rows if start + room >= end else max(0, min(num_rows, room, mirror.num_remaining - 1))

@@ -25,8 +25,9 @@ from model.devices import (
     memory_in_use,
 )
 from model.engine.job import Job, sampled_sequence, scored_sequence
-from model.engine.kv_cache import PagePool
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
+from model.engine.page_pool import PagePool
+from model.engine.prefix_cache import PrefixCache
 from model.engine.request import (
     MAX_LOGPROBS,
     EngineClosed,
@@ -66,11 +67,11 @@ class Engine:
         self._quantization = quantization
         self._places = [stage.place for stage in transformer.stages]
         self._weight_bytes, self._step_bytes = transformer.weights.nbytes, transformer.weights.step_bytes
-        self._pool = PagePool(plan.num_pages)
+        self._cache = PrefixCache([PagePool(part.num_pages, part.reach) for part in plan.caches])
         states: SequenceStates[Job] | None = SequenceStates(StatePool(plan.num_slots)) \
             if plan.num_slots else None
         self._scheduler: Scheduler[Job] = Scheduler(
-            self._pool, prefill_chunk, long_beyond=transformer.config.spec.long_beyond, states=states)
+            self._cache, prefill_chunk, long_beyond=transformer.config.spec.long_beyond, states=states)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._speculator = Speculator(drafter) if drafter is not None else None
         self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()
@@ -148,6 +149,7 @@ class Engine:
                 "adapters": list(self._adapters), "num_parameters": self.model_config.spec.num_parameters,
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
                 "cache_bytes": self.plan.cache_bytes, "cache_tokens": self.plan.cache_tokens,
+                "cache_by_layers": self.plan.cache_by_layers,
                 "device": describe_devices(self._places),
                 "isa": self._places[0].ops.isa, "threads": self._places[0].ops.threads}
 
@@ -159,7 +161,7 @@ class Engine:
         return {"problem": self._problem,
                 "seconds_in_step": 0.0 if began is None else monotonic() - began,
                 "running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
-                "pages_used": self._pool.num_used, "pages_total": self._pool.num_pages,
+                "pages_used": self._cache.num_used, "pages_total": self._cache.num_pages,
                 **memory_in_use(self._places)}
 
     def tally(self) -> Tally:

@@ -105,8 +105,8 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
         lines.append(f"the weights take {widening:.2f} times their size in the file")
     for line in lines if report else ():
         report(line)
-    sizes = Sizes(plan.max_seq_len, step_tokens(chunk), plan.num_pages, PAGE_SIZE, config.cache,
-                  plan.num_slots, bool(adapters.names))
+    sizes = Sizes(plan.max_seq_len, step_tokens(chunk), tuple(part.num_pages for part in plan.caches),
+                  PAGE_SIZE, config.cache, plan.num_slots, bool(adapters.names))
     with told_as_load_errors(places), \
             torch_threads(_loading_threads(reader, plan.weight_bytes)):
         transformer = Transformer.load(places, num_layers, reader, model, sizes, exact=config.exact,

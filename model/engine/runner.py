@@ -79,8 +79,8 @@ class Runner:
         Logits that are wanted are given to the scores of their job.
         """
         if batch.copies:
-            source, target = torch.tensor(batch.copies, dtype=torch.int32).t().contiguous()
-            self._transformer.copy_pages(source, target)
+            sources, targets = torch.tensor(batch.copies, dtype=torch.int32).permute(1, 2, 0).contiguous()
+            self._transformer.copy_pages(sources, targets)
         if batch.state_copies:
             source, target = torch.tensor(batch.state_copies).t().contiguous()
             self._transformer.copy_states(source, target)

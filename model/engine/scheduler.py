@@ -4,7 +4,8 @@ Waiting requests are admitted in the order they came, as many as the pages hold.
 being computed for another waits for that, and shares its pages. Every step decodes all running sequences and
 spends a bounded number of tokens on prompts, so that neither a long prompt stalls the streams nor a short
 prompt waits for a long one. When the pages run out, the latest comer goes back to waiting and is computed
-again later. Where layers keep a state, a sequence has a slot for it, and snapshots of it are made within its
+again later. Of layers with a window a sequence has pages for the window alone and for the tokens being
+computed. Where layers keep a state, a sequence has a slot for it, and snapshots of it are made within its
 prompt, so that others can begin there. Lists and integers only: no tensors, no clock.
 """
 
@@ -13,26 +14,31 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic
 
-from model.engine.kv_cache import ROOT, Match, PagePool
+from model.engine.page_pool import PagePool, Table
+from model.engine.prefix_cache import ROOT, Match, PrefixCache
 from model.engine.sequence_states import SequenceStates
 from model.engine.sequences import Batch, Chunk, Owner, TokenSequence
-from model.sizes import MAX_RUNNING, PAGE_SIZE, pages_for, step_tokens
+from model.sizes import MAX_RUNNING, PAGE_SIZE, step_tokens
+
+_GROWTH = 2 * PAGE_SIZE
+"""Tokens for which a newcomer leaves pages to each that runs, so that it is not thrown out again at once."""
 
 
 class Scheduler(Generic[Owner]):
-    """Waiting and running sequences over one pool of pages."""
+    """Waiting and running sequences over the pages of one cache."""
 
-    def __init__(self, pool: PagePool, prefill_chunk: int, max_running: int = MAX_RUNNING,
+    def __init__(self, cache: PrefixCache, prefill_chunk: int, max_running: int = MAX_RUNNING,
                  long_beyond: int | None = None, states: SequenceStates[Owner] | None = None) -> None:
         """`long_beyond`: longer sequences are rotated differently from their first position on; one that
         grows beyond it is computed again. `states`: for models that keep some."""
-        self.pool, self.states, self.long_beyond = pool, states, long_beyond
+        self.cache, self.states, self.long_beyond = cache, states, long_beyond
         self.prefill_chunk = prefill_chunk
         self.max_running = max_running
         self.max_tokens = step_tokens(prefill_chunk, max_running)
         self.waiting: deque[TokenSequence[Owner]] = deque()
         self.running: list[TokenSequence[Owner]] = []  # by arrival, preempted ones apart
-        self._copies: list[tuple[int, int]] = []
+        # for the step being planned: whose part of a page is copied, from and to a page of each pool
+        self._copies: dict[TokenSequence[Owner], tuple[list[int], list[int]]] = {}
         self._num_arrivals = 0
 
     @property
@@ -43,7 +49,7 @@ class Scheduler(Generic[Owner]):
         return sequence in self.running or sequence in self.waiting
 
     def clear(self) -> None:
-        """Forget every sequence; the pool is not used any more."""
+        """Forget every sequence; the cache is not used any more."""
         self.running.clear()
         self.waiting.clear()
 
@@ -76,25 +82,27 @@ class Scheduler(Generic[Owner]):
 
     def next_batch(self) -> Batch[Owner]:
         """Choose the next step's work. Call only while there is work; then it is never empty."""
-        self._copies = []
+        self._copies = {}
         if self.states is not None:
             self.states.copies = []
         for sequence in [s for s in self.running if s.is_long != self._should_be_long(s)]:
             self._preempt(sequence)
         self._admit()
-        self.pool.release([source for source, _ in self._copies])
+        for sources, _ in self._copies.values():
+            self.cache.let_go(sources)
         decoding = [s for s in self.running if s.num_remaining == 1]
         chunks = [Chunk(s, s.num_computed, 1) for s in decoding if self._give_page(s)]
         chunks = [chunk for chunk in chunks if chunk.sequence in self.running]  # not thrown out since
         prefilling = [s for s in self.running if s.num_remaining > 1]
         budget = max(PAGE_SIZE, self.prefill_chunk // 4) if chunks else self.prefill_chunk
         chunks += self._prompt_chunks(prefilling, min(budget, self.max_tokens - len(chunks)))
+        chunks = [chunk for chunk in chunks if chunk.sequence in self.running]
         if not chunks:  # everything was preempted for want of pages: the first to come gets them all
             return self.next_batch()
         if self.states is None:
-            return Batch(chunks, self._copies)
+            return Batch(chunks, list(self._copies.values()))
         self.states.plan_snapshots(chunks)
-        return Batch(chunks, self._copies, self.states.copies)
+        return Batch(chunks, list(self._copies.values()), self.states.copies)
 
     def computed(self, batch: Batch[Owner]) -> None:
         """The batch's keys and values are in the cache; full pages can be used by others from now on."""
@@ -118,37 +126,38 @@ class Scheduler(Generic[Owner]):
         sequence.num_computed += count
         while (sequence.num_known + 1) * PAGE_SIZE <= sequence.num_computed:
             self._know_page(sequence)
+        if self.cache.has_windows:
+            marks = (*sequence.turns, sequence.prompt_length - 1)
+            for pool, table in zip(self.cache.pools, sequence.tables, strict=True):
+                pool.release_behind(table, sequence.num_computed, marks)
 
     def room_for_draft(self, chunk: Chunk[Owner], wanted: int) -> int:
         """How many tokens after `chunk`, at most `wanted`, have pages without throwing anyone out."""
-        pages = chunk.sequence.pages
         end = chunk.start + chunk.count + wanted
         if self.long_beyond is not None and not chunk.sequence.is_long:
             end = max(chunk.start + chunk.count, min(end, self.long_beyond))
-        while len(pages) * PAGE_SIZE < end and (page := self.pool.allocate()) is not None:
-            pages.append(page)
-        room = min(end, len(pages) * PAGE_SIZE) - chunk.start - chunk.count
+        room = min(end, self.cache.extend(chunk.sequence.tables, end)) - chunk.start - chunk.count
         return room if self.states is None else self.states.save_rows(chunk, room)
 
     def _know_page(self, sequence: TokenSequence[Owner]) -> None:
         sequence.chains.append(self._know_part(sequence))
 
     def _know_part(self, sequence: TokenSequence[Owner]) -> int:
-        """Tell the pool what the first page that it does not know yet holds so far; the chain up to there."""
+        """Tell the cache what the first pages that it does not know hold so far; the chain up to there."""
         first = sequence.num_known * PAGE_SIZE
         tokens = tuple(sequence.token_ids[first:min(first + PAGE_SIZE, sequence.num_computed)])
         if not tokens:
             return sequence.chains[-1]
-        return self.pool.know(sequence.pages[sequence.num_known], sequence.chains[-1], tokens)
+        pages = [table.pages[sequence.num_known] for table in sequence.tables]
+        return self.cache.know(pages, sequence.chains[-1], tokens)
 
     def _admit(self) -> None:
         held: list[TokenSequence[Owner]] = []
         while self.waiting and len(self.running) < self.max_running:
             sequence = self.waiting[0]
             sequence.is_long = self._should_be_long(sequence)
-            known = self.pool.match(sequence.token_ids, sequence.num_reusable, sequence.root)
-            match = known if self.states is None else self.states.pool.longest(
-                known, sequence.token_ids, sequence.num_reusable)
+            known = self.cache.match(sequence.token_ids, sequence.num_reusable, sequence.root)
+            match = self._usable(sequence, known)
             if self._is_coming(sequence, match):
                 held.append(self.waiting.popleft())
             elif self._start(sequence, match, known):
@@ -157,10 +166,16 @@ class Scheduler(Generic[Owner]):
                 break
         self.waiting.extendleft(reversed(held))
 
+    def _usable(self, sequence: TokenSequence[Owner], known: Match, whole_pages: bool = False) -> Match:
+        """The part of what is known behind which it can go on."""
+        ends = known.ends(whole_pages) if self.states is None else self.states.pool.ends(
+            known, sequence.token_ids, sequence.num_reusable, whole_pages)
+        return self.cache.longest(known, ends)
+
     def _is_coming(self, sequence: TokenSequence[Owner], match: Match) -> bool:
         """Whether the page after these is just being computed in the prompt of another; with states, a
         snapshot further on."""
-        next_page = [(len(match.pages) + 1) * PAGE_SIZE]
+        next_page = [(len(match.entries) + 1) * PAGE_SIZE]
         for other in self.running:
             for end in next_page if self.states is None else reversed(other.marks):
                 if (match.num_tokens < end <= sequence.num_reusable
@@ -174,49 +189,48 @@ class Scheduler(Generic[Owner]):
         return self.long_beyond is not None and len(sequence.token_ids) > self.long_beyond
 
     def _start(self, sequence: TokenSequence[Owner], match: Match, known: Match) -> bool:
-        """Reserve the pages of all its tokens, and a slot; False, and nothing changes, if there are too few.
+        """Reserve the pages of all its tokens (of windows those that it will hold), and a slot; False, and
+        nothing changes, if there are too few.
 
         known  what the pages alone would give
         """
-        self.pool.take(match.pages)
-        num_new = pages_for(len(sequence.token_ids)) - len(match.pages)
-        # two pages for each that runs, so that the newcomer is not thrown out again at once
-        spare = self.pool.num_available - num_new - 2 * len(self.running)
-        if match.partial_tokens and spare < 1 and self.states is not None:
-            self.pool.release(match.pages)
-            match = self.states.pool.longest(match, sequence.token_ids, match.num_tokens, whole_pages=True)
-            return self._start(sequence, match, known)
+        tables = self.cache.begin(match)
+        spare = self._spare(sequence, tables)
+        if match.partial is not None and spare < 1:
+            self.cache.release(tables)
+            return self._start(sequence, self._usable(sequence, known, whole_pages=True), known)
         if spare < 0 or (self.states is not None and not self.states.give(sequence, match, known)):
-            self.pool.release(match.pages)
+            self.cache.release(tables)
             return False
-        sequence.chains = list(match.chains)
-        sequence.num_computed = len(match.pages) * PAGE_SIZE
-        if match.partial_tokens and spare:
-            self.pool.take([match.partial_page])  # nobody may get it before it is copied; next_batch lets go
-            sequence.num_computed += match.partial_tokens
-        new_pages = [self._allocated() for _ in range(num_new)]
-        sequence.pages = match.pages + new_pages
-        if sequence.num_computed > sequence.num_known * PAGE_SIZE:
-            self._copies.append((match.partial_page, new_pages[0]))
+        sequence.tables, sequence.chains = tables, match.chains
+        sequence.num_computed = match.num_tokens
+        if match.partial is not None:  # nobody may get it before it is copied; next_batch lets go
+            sources, index = list(match.partial.pages), len(match.entries)
+            self.cache.take(sources)
+            self.cache.extend(tables, (index + 1) * PAGE_SIZE)
+            self._copies[sequence] = sources, [table.pages[index] for table in tables]
+        for pool, table in zip(self.cache.pools, tables, strict=True):
+            if pool.reach is None:
+                pool.extend(table, len(sequence.token_ids))
         if not sequence.was_admitted:
             sequence.was_admitted = True
             sequence.num_cached = sequence.num_computed
         return True
 
-    def _allocated(self) -> int:
-        page = self.pool.allocate()
-        assert page is not None, "the count of available pages was wrong"
-        return page
+    def _spare(self, sequence: TokenSequence[Owner], tables: list[Table]) -> int:
+        """Pages that would be left, in the pool that has fewest, if it began with these and got what it wants
+        and those that run what they will want soon."""
+        def left(index: int, pool: PagePool) -> int:
+            running = sum(_wanted(pool, s.tables[index], len(s.token_ids) + _GROWTH) for s in self.running)
+            return pool.num_available - running - _wanted(pool, tables[index], len(sequence.token_ids))
+
+        return min(left(index, pool) for index, pool in enumerate(self.cache.pools))
 
     def _give_page(self, sequence: TokenSequence[Owner]) -> bool:
         """Make room for one more token, at the expense of the latest comer. False if that is itself."""
         if sequence not in self.running:
             return False
-        while len(sequence.pages) * PAGE_SIZE <= sequence.num_computed:
-            page = self.pool.allocate()
-            if page is not None:
-                sequence.pages.append(page)
-                continue
+        while self.cache.extend(sequence.tables, sequence.num_computed + 1) <= sequence.num_computed:
             victim = max(self.running, key=lambda s: s.arrival)
             self._preempt(victim)
             if victim is sequence:
@@ -225,16 +239,13 @@ class Scheduler(Generic[Owner]):
 
     def _awaits_copy(self, sequence: TokenSequence[Owner]) -> bool:
         """Whether it was admitted in this very step, with something that is not there yet."""
-        return (any(target in sequence.pages for _, target in self._copies)
-                or (self.states is not None and self.states.awaits_copy(sequence)))
+        return sequence in self._copies or (self.states is not None and self.states.awaits_copy(sequence))
 
     def _preempt(self, sequence: TokenSequence[Owner]) -> None:
         """Back to the head of the waiting ones. Its pages stay known as long as nobody needs them."""
         self.running.remove(sequence)
-        kept = [copy for copy in self._copies if copy[1] not in sequence.pages]
-        if len(kept) < len(self._copies):  # admitted in this very step: the part of a page is not copied yet
+        if self._copies.pop(sequence, None):  # admitted in this very step: the part is not copied yet
             sequence.num_computed = sequence.num_known * PAGE_SIZE
-            self._copies = kept
         if self.states is not None:
             self.states.uncopy(sequence)
         sequence.reuse_limit = max(sequence.reuse_limit, sequence.num_computed)
@@ -245,8 +256,8 @@ class Scheduler(Generic[Owner]):
         self._know_part(sequence)
         if self.states is not None:
             self.states.keep(sequence)
-        self.pool.release(sequence.pages)
-        sequence.pages, sequence.chains = [], [ROOT]
+        self.cache.release(sequence.tables)
+        sequence.tables, sequence.chains = [], [ROOT]
         sequence.num_computed = 0
 
     def _prompt_chunks(self, prefilling: list[TokenSequence[Owner]], budget: int) -> list[Chunk[Owner]]:
@@ -264,4 +275,22 @@ class Scheduler(Generic[Owner]):
             count = min(sequence.num_alike - already, share, budget)
             counts[sequence] = already + count
             budget -= count
-        return [Chunk(sequence, sequence.num_computed, count) for sequence, count in counts.items() if count]
+        return self._with_pages(counts)
+
+    def _with_pages(self, counts: dict[TokenSequence[Owner], int]) -> list[Chunk[Owner]]:
+        """Chunks of at most so many tokens, for which there are pages. The first sequence gets one at the
+        expense of others, so that there is always one that goes on."""
+        chunks = []
+        for sequence, count in counts.items():
+            if not count or (not chunks and not self._give_page(sequence)) or sequence not in self.running:
+                continue
+            start = sequence.num_computed
+            count = min(count, self.cache.extend(sequence.tables, start + count) - start)
+            if count > 0:
+                chunks.append(Chunk(sequence, start, count))
+        return chunks
+
+
+def _wanted(pool: PagePool, table: Table, num_tokens: int) -> int:
+    """Pages that a sequence of so many tokens will hold more than now."""
+    return max(0, pool.most_held(num_tokens - table.first * PAGE_SIZE) - table.num_held)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Generic
 
-from model.engine.kv_cache import Match
+from model.engine.prefix_cache import Match
 from model.engine.sequences import Chunk, Owner, TokenSequence
 from model.engine.state_pool import StatePool
 from model.sizes import PAGE_SIZE

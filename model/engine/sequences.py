@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from model.engine.kv_cache import ROOT, root_of
+from model.engine.page_pool import Table
+from model.engine.prefix_cache import ROOT, root_of
 
 Owner = TypeVar("Owner")
 
@@ -20,7 +21,7 @@ class TokenSequence(Generic[Owner]):
     reuse_limit: int                      # tokens that may come from the cache; at most prompt_length - 1
     num_computed: int = 0                 # tokens whose keys and values are in the cache
     num_cached: int = 0                   # of the prompt, found there at the first admission
-    pages: list[int] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)  # in each pool of pages, while it runs
     chains: list[int] = field(default_factory=lambda: [ROOT])  # before and after pages the pool knows
     turns: tuple[int, ...] = ()           # tokens of the prompt after which a message ends
     slot: int = -1                        # of its state, if there is one
@@ -86,11 +87,11 @@ class Chunk(Generic[Owner]):
 
 @dataclass
 class Batch(Generic[Owner]):
-    """One step. `copies` (source page, target page), and those of slots, come first, all read before any is
-    written."""
+    """One step. `copies` (source pages, target pages: one of each pool), and those of slots, come first, all
+    read before any is written."""
 
     chunks: list[Chunk[Owner]]
-    copies: list[tuple[int, int]]
+    copies: list[tuple[list[int], list[int]]]
     state_copies: list[tuple[int, int]] = field(default_factory=list)
 
     @property

@@ -1,17 +1,16 @@
 """Which slot of the states belongs to whom, and which states are kept as snapshots.
 
-A sequence that runs has a slot, whose content moves on with every token. A snapshot is what a slot held after
-a beginning that others may have, too: a chain of whole pages (see kv_cache.py) and the tokens behind it. The
-least recently used ones go when a slot is wanted. Knows no tensors: slots, chains and token ids only.
+A sequence that runs has a slot, whose content moves on with every token. A snapshot is what a slot held
+after a beginning that others may have, too: a chain of whole pages (see prefix_cache.py) and the tokens
+behind it. The least recently used ones go when a slot is wanted. Knows no tensors: slots, chains, token ids.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
-from model.engine.kv_cache import Match
+from model.engine.prefix_cache import End, Match
 from model.sizes import PAGE_SIZE
 
 Place = tuple[int, tuple[int, ...]]
@@ -68,25 +67,23 @@ class StatePool:
         while len(self._free) < self._reserve and len(self._snapshots) > 1:
             self._forget_oldest()
 
-    def longest(self, match: Match, token_ids: Sequence[int], limit: int, whole_pages: bool = False) -> Match:
-        """The part of a match after which the state is known, too, with the snapshot's slot.
+    def ends(self, match: Match, token_ids: Sequence[int], limit: int,
+             whole_pages: bool = False) -> Iterator[End]:
+        """Where within a match the state is known, too, the longest first, with the snapshot's slot.
 
         limit        tokens that may be taken at most
         whole_pages  no part of a page is wanted
         """
-        for count in range(len(match.pages), -1, -1):
-            page = match.pages[count] if count < len(match.pages) else match.partial_page
-            known = PAGE_SIZE if count < len(match.pages) else match.partial_tokens
+        chains = match.chains
+        for count in range(len(match.entries), -1, -1):
+            known = PAGE_SIZE if count < len(match.entries) else match.partial_tokens
             first = count * PAGE_SIZE
             tokens = tuple(token_ids[first:min(first + known, limit)])
-            tails = [tail for tail in self._by_chain.get(match.chains[count], ())
+            found = self._by_chain.get(chains[count], {})
+            tails = [tail for tail in found
                      if tail == tokens[:len(tail)] and not (whole_pages and tail) and (tail or count)]
-            if tails:
-                tail = max(tails, key=len)
-                return replace(match, pages=match.pages[:count], chains=match.chains[:count + 1],
-                               partial_page=page if tail else -1, partial_tokens=len(tail),
-                               state=self._by_chain[match.chains[count]][tail])
-        return Match(chains=match.chains[:1])
+            for tail in sorted(tails, key=len, reverse=True):
+                yield End(count, len(tail), found[tail])
 
     def use(self, slot: int) -> None:
         """This snapshot has been of use."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model.engine.sequences import Chunk
+from model.families.cache_groups import cache_groups
 from model.network.step import PromptRows, StepInput
 from model.network.step_layout import Layout
 from model.network.transformer import Transformer
@@ -30,7 +31,7 @@ class HostBuffer:
         self.memory = torch.zeros(layout.nbytes, dtype=torch.uint8, pin_memory=is_pinned)
         self.tensors = layout.tensors(self.memory)
         (self.token_ids, self.positions, self.slots, self.cu_seqlens, self.seq_lens, self.state_slots,
-         self.row_slots, self.row_adapters, self.block_table) = (tensor.numpy() for tensor in self.tensors)
+         self.row_slots, self.row_adapters, self.block_tables) = (tensor.numpy() for tensor in self.tensors)
         self.sent: list[Any] = []  # events after the copies to the devices
 
     def wait(self) -> None:
@@ -48,13 +49,14 @@ class StepTensors:
                     every token is a sequence of its own there, so that their shape is the size alone
     least_prompt_rows  a chunk of a prompt with fewer rows is computed as rows that decode
     has_states      of the model: the rows of one sequence belong together
+    num_groups      of layers whose keys and values have pages, and a table of each sequence, of their own
     """
 
     def __init__(self, max_tokens: int, max_sequences: int, max_seq_len: int, devices: Sequence[torch.device],
                  recorded_sizes: tuple[int, ...] = (), least_prompt_rows: int = _FEW_ROWS + 1,
-                 has_states: bool = False) -> None:
+                 has_states: bool = False, num_groups: int = 1) -> None:
         rows = max(max_sequences, *recorded_sizes, 1)
-        self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len))
+        self._layout = Layout(max(max_tokens, rows), rows, pages_for(max_seq_len), num_groups)
         self._stages, self._sizes = list(devices), recorded_sizes
         self._least_prompt_rows = least_prompt_rows
         self._few_rows = 1 if has_states else _FEW_ROWS
@@ -145,19 +147,21 @@ class StepTensors:
         if chunk.num_rows == 1:
             buffer.token_ids[row] = sequence.token_ids[start]
             buffer.positions[row] = start + offset
-            buffer.slots[row] = sequence.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
+            for slots, table in zip(buffer.slots, sequence.tables, strict=True):
+                slots[row] = table.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
             return
         rows, positions = slice(row, row + chunk.num_rows), self._offsets[start:end]
         first_page = start // PAGE_SIZE
-        pages = torch.tensor(sequence.pages[first_page:pages_for(end)]).numpy()
         buffer.token_ids[rows] = sequence.token_ids[start:start + chunk.count] + chunk.draft
         buffer.positions[rows] = positions + offset
-        buffer.slots[rows] = pages[positions // PAGE_SIZE - first_page] * PAGE_SIZE + positions % PAGE_SIZE
+        for slots, table in zip(buffer.slots, sequence.tables, strict=True):
+            pages = torch.tensor(table.pages[first_page:pages_for(end)]).numpy()
+            slots[rows] = pages[positions // PAGE_SIZE - first_page] * PAGE_SIZE + positions % PAGE_SIZE
 
     def _write_sequence(self, buffer: HostBuffer, index: int, chunk: Chunk[Any], end_row: int,
                         num_keys: int) -> None:
-        pages = chunk.sequence.pages
-        buffer.block_table[index, :len(pages)] = pages
+        for row, table in zip(buffer.block_tables[index], chunk.sequence.tables, strict=True):
+            row[:len(table.pages)] = table.pages
         buffer.cu_seqlens[index + 1] = end_row
         buffer.seq_lens[index] = num_keys
         buffer.state_slots[index] = chunk.sequence.slot
@@ -166,11 +170,11 @@ class StepTensors:
         """Rows row .. size - 1: a token that is not written and looks at the first key of some page."""
         buffer.token_ids[row:size] = 0
         buffer.positions[row:size] = 0
-        buffer.slots[row:size] = -1
+        buffer.slots[:, row:size] = -1
         buffer.row_slots[row:size] = -1
         buffer.row_adapters[row:size] = -1
         buffer.state_slots[row:size] = -1
-        buffer.block_table[row:size, 0] = 0
+        buffer.block_tables[row:size, :, 0] = 0
         buffer.cu_seqlens[row + 1:size + 1] = self._offsets[row + 1:size + 1]
         buffer.seq_lens[row:size] = 1
 
@@ -198,8 +202,9 @@ def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: in
     least_prompt_rows  see StepTensors
     """
     sizes = tuple(size for size in transformer.recorded_sizes if size <= len(logits))
+    spec = transformer.config.spec
     steps = StepTensors(transformer.max_tokens, max_sequences, max_seq_len, transformer.devices, sizes,
-                        least_prompt_rows, transformer.config.spec.has_states)
+                        least_prompt_rows, spec.has_states, len(cache_groups(spec)))
     for size in sizes:
         transformer.logits(transformer.forward(steps.blank(size)), logits[:size])
         if transformer.has_adapters:
@@ -210,7 +215,9 @@ def recorded_steps(transformer: Transformer, max_sequences: int, max_seq_len: in
 
 def _step_input(tensors: list[Tensor], num_tokens: int, num_sequences: int) -> StepInput:
     token_ids, positions, slots, cu_seqlens, seq_lens, state_slots, row_slots, row_adapters, \
-        block_table = tensors
-    return StepInput(token_ids[:num_tokens], positions[:num_tokens], slots[:num_tokens],
-                     block_table[:num_sequences], cu_seqlens[:num_sequences + 1], seq_lens[:num_sequences],
-                     state_slots[:num_sequences], row_slots[:num_tokens], row_adapters[:num_tokens])
+        block_tables = tensors
+    return StepInput(token_ids[:num_tokens], positions[:num_tokens],
+                     tuple(of_group[:num_tokens] for of_group in slots),
+                     tuple(block_tables[:num_sequences].unbind(1)), cu_seqlens[:num_sequences + 1],
+                     seq_lens[:num_sequences], state_slots[:num_sequences], row_slots[:num_tokens],
+                     row_adapters[:num_tokens])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model.families.cache_groups import cache_groups
 from model.families.spec import Moe
 from model.kernels.cuda_kernels import SCORE_BYTES
 from model.kernels.cuda_linear import SCRATCH_BYTES
@@ -62,7 +63,7 @@ def gpu_scratch(config: ModelConfig, num_layers: int, max_tokens: int, max_seq_l
         experts=max((experts_bytes(layer.mlp, spec.hidden_size, max_tokens) for layer in spec.layers
                      if isinstance(layer.mlp, Moe)), default=0),
         scores=16 * LOGIT_ROWS * spec.vocab_size,
-        inputs=step_bytes(max_tokens, MAX_RUNNING, max_seq_len),
+        inputs=step_bytes(max_tokens, MAX_RUNNING, max_seq_len, len(cache_groups(spec))),
         graphs=(1 + has_adapters) * len(SIZES) * num_layers * _KERNELS_OF_LAYER * _KERNEL_BYTES,
         libraries=_CUBLAS_BYTES + _CODE_BYTES)
 

@@ -6,17 +6,19 @@ A plan that does not fit is an error which names the setting that would. Knows s
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from model.config import EngineConfig
-from model.families.spec import Spec, own_caches
+from model.families.spec import Spec, StateMixer, own_caches
 from model.files import ModelLoadError
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.machine import readable_size
+from model.memory.cache_parts import CachePart, cache_parts, most_tokens
 from model.model_config import ModelConfig
 from model.network.rope_tables import table_bytes
-from model.sizes import MAX_RUNNING, PAGE_SIZE
+from model.sizes import MAX_RUNNING, PAGE_SIZE, pages_for
 
 _RESERVE = 256 << 20
 """Left to the rest of the machine."""
@@ -43,11 +45,10 @@ class MemoryPlan:
     """Bytes, and what they are for."""
 
     weight_bytes: int
-    cache_bytes: int
+    caches: tuple[CachePart, ...]  # by how far back layers look
     scratch_bytes: int
     free_bytes: int
     max_seq_len: int
-    num_pages: int
     cache: str = "fp16"
     max_positions: int = 0  # what the model was made for
     state_bytes: int = 0
@@ -55,11 +56,27 @@ class MemoryPlan:
 
     @property
     def cache_tokens(self) -> int:
-        return self.num_pages * PAGE_SIZE
+        """Of layers that see everything; where there are none, of those that keep most."""
+        return most_tokens(self.caches)
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(part.nbytes for part in self.caches)
 
     @property
     def total_bytes(self) -> int:
         return self.weight_bytes + self.cache_bytes + self.state_bytes + self.scratch_bytes
+
+    @property
+    def _told_parts(self) -> list[CachePart]:
+        """Where all layers see everything there is nothing to tell."""
+        own = [part for part in self.caches if part.num_layers]
+        return own if any(part.reach is not None for part in own) else []
+
+    @property
+    def cache_by_layers(self) -> str:
+        """What of the cache is whose, as a sentence; "" where there is nothing to tell."""
+        return ", ".join(f"{readable_size(part.nbytes)} of {part.description}" for part in self._told_parts)
 
     def lines(self) -> list[str]:
         """As a table for people."""
@@ -68,6 +85,7 @@ class MemoryPlan:
             context += f" of the model's {self.max_positions:,}"
         rows = (("weights", self.weight_bytes, ""),
                 ("cache", self.cache_bytes, f"{self.cache}, {self.cache_tokens:,} tokens, {context}"),
+                *(("", part.nbytes, part.description) for part in self._told_parts),
                 *([("states", self.state_bytes, f"fp32, {self.num_slots:,} of conversations and snapshots")]
                   if self.num_slots else []),
                 ("scratch", self.scratch_bytes, "buffers of a step, logits, rope tables"),
@@ -81,14 +99,16 @@ def cache_bytes_per_token(spec: Spec, cache: str) -> int:
     return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in own_caches(spec.layers))
 
 
-def state_bytes(spec: Spec) -> int:
-    """Of one sequence, in all layers that keep a state, float32."""
-    return sum(4 * math.prod(shape) for mixer in spec.states for shape in mixer.state_shapes)
+def state_bytes(spec: Spec, layers: range | None = None) -> int:
+    """Of one sequence, in those of these layers (or of all) that keep a state, float32."""
+    own = spec.layers if layers is None else spec.layers[layers.start:layers.stop]
+    return sum(4 * math.prod(shape) for layer in own for mixer in layer.mixers
+               if isinstance(mixer, StateMixer) for shape in mixer.state_shapes)
 
 
-def _num_slots(spec: Spec, left: int) -> int:
+def _num_slots(spec: Spec, layers: range, left: int) -> int:
     """States that there is memory for, of `left` bytes."""
-    each = state_bytes(spec)
+    each = state_bytes(spec, layers)
     return max(_LEAST_SLOTS, min(_MOST_SLOTS, int(left * _SHARED_CACHE) // each)) if each else 0
 
 
@@ -111,31 +131,32 @@ def _split_bytes(spec: Spec) -> int:
 
 
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
-                free_bytes: int) -> MemoryPlan:
+                free_bytes: int, layers: range | None = None) -> MemoryPlan:
     """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit.
 
     scratch_bytes  buffers that do not grow with the context
+    layers         of the model that lie there; None: all
     """
+    layers = range(config.spec.num_layers) if layers is None else layers
     left = free_bytes - _RESERVE - weight_bytes - scratch_bytes
     if left <= 0:
         raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
                              f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
                              f"{_fitting_weights(config, weight_bytes, left + weight_bytes)}")
-    num_slots = _num_slots(config.spec, left)
-    states = num_slots * state_bytes(config.spec)
+    num_slots = _num_slots(config.spec, layers, left)
+    states = num_slots * state_bytes(config.spec, layers)
     left -= states
-    fitting = _fitting_tokens(config, engine.cache, left)
-    max_seq_len = _max_seq_len(config, engine, fitting, left)
-    page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
-    least = -(-max_seq_len // PAGE_SIZE)
+    parts = cache_parts(config.spec, engine.cache, layers)
+    fitting = _fitting_tokens(config, parts, left)
+    max_seq_len = _max_seq_len(config, engine, layers, fitting, left)
     rope_bytes = max_seq_len * rope_bytes_per_position(config.spec)
-    num_pages = least * _CONVERSATIONS
-    if page_bytes:
-        affordable = int((left - rope_bytes) * _SHARED_CACHE) // page_bytes
-        num_pages = max(least, min(num_pages, affordable))
-    scratch_bytes += rope_bytes + attention_bytes(config.spec, num_pages * PAGE_SIZE)
-    return MemoryPlan(weight_bytes, num_pages * page_bytes, scratch_bytes, free_bytes, max_seq_len, num_pages,
-                      engine.cache, config.spec.max_positions, states, num_slots)
+    least = sum(part.of_conversation(max_seq_len).nbytes for part in parts)
+    budget = min(max(least, int((left - rope_bytes) * _SHARED_CACHE)), least * _CONVERSATIONS)
+    share = (budget, least) if least else (_CONVERSATIONS, 1)
+    caches = tuple(part.of_conversation(max_seq_len).times(*share) for part in parts)
+    scratch_bytes += rope_bytes + attention_bytes(config.spec, most_tokens(caches))
+    return MemoryPlan(weight_bytes, caches, scratch_bytes, free_bytes, max_seq_len, engine.cache,
+                      config.spec.max_positions, states, num_slots)
 
 
 def _fitting_weights(config: ModelConfig, weight_bytes: int, left: int) -> str:
@@ -152,15 +173,17 @@ def _fitting_weights(config: ModelConfig, weight_bytes: int, left: int) -> str:
     return f"Use {' or '.join(settings)}, or a smaller model, or close other programs."
 
 
-def _fitting_tokens(config: ModelConfig, cache: str, left: int) -> int:
-    """The longest context of this kind in `left` bytes, in whole pages; each token's share of scratch memory
-    counts."""
-    per_token = (cache_bytes_per_token(config.spec, cache) + rope_bytes_per_position(config.spec)
-                 + -(-_split_bytes(config.spec) // _SPLIT_KEYS))
-    left -= attention_bytes(config.spec, 0)
-    if not per_token:  # layers that keep states alone
-        return config.spec.max_positions if left > 0 else 0
-    return max(0, left // (PAGE_SIZE * per_token)) * PAGE_SIZE
+def _fitting_tokens(config: ModelConfig, parts: Sequence[CachePart], left: int) -> int:
+    """The longest context in `left` bytes, in whole pages; each token's share of scratch memory counts."""
+    spec = config.spec
+    beside = rope_bytes_per_position(spec) + -(-_split_bytes(spec) // _SPLIT_KEYS)
+
+    def needed(num_pages: int) -> int:
+        tokens = num_pages * PAGE_SIZE
+        return (sum(part.of_conversation(tokens).nbytes for part in parts) + tokens * beside
+                + attention_bytes(spec, 0))
+
+    return max(0, bisect_right(range(pages_for(spec.max_positions) + 1), left, key=needed) - 1) * PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -178,28 +201,28 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
     """As plan_memory, for a model whose layers are spread: what the fullest device allows."""
     plans, start = [], 0
     for share in shares:
-        layers = config.spec.layers[start:start + share.num_layers]
+        layers = range(start, start + share.num_layers)
         start += share.num_layers
         try:
-            plans.append(plan_memory(replace(config, spec=replace(config.spec, layers=layers)), engine,
-                                     weight_bytes=share.weight_bytes, scratch_bytes=share.scratch_bytes,
-                                     free_bytes=share.free_bytes))
+            plans.append(plan_memory(config, engine, weight_bytes=share.weight_bytes, layers=layers,
+                                     scratch_bytes=share.scratch_bytes, free_bytes=share.free_bytes))
         except ModelLoadError as error:
             if len(shares) == 1:
                 raise
             raise ModelLoadError(f"{share.device}, {share.num_layers} layers: {error}") from None
     max_seq_len = min(plan.max_seq_len for plan in plans)
-    num_pages = min(plan.num_pages for plan in plans)
     num_slots = min((plan.num_slots for plan in plans if plan.num_slots), default=0)
-    page_bytes = PAGE_SIZE * cache_bytes_per_token(config.spec, engine.cache)
+    caches = tuple(part.with_pages(min(each.num_pages for each in same)) for part, *same in zip(
+        cache_parts(config.spec, engine.cache), *(plan.caches for plan in plans), strict=True))
     scratch = sum(share.scratch_bytes + max_seq_len * rope_bytes_per_position(config.spec)
-                  + attention_bytes(config.spec, num_pages * PAGE_SIZE) for share in shares)
-    return MemoryPlan(sum(plan.weight_bytes for plan in plans), num_pages * page_bytes, scratch,
-                      sum(plan.free_bytes for plan in plans), max_seq_len, num_pages, engine.cache,
+                  + attention_bytes(config.spec, most_tokens(caches)) for share in shares)
+    return MemoryPlan(sum(plan.weight_bytes for plan in plans), caches, scratch,
+                      sum(plan.free_bytes for plan in plans), max_seq_len, engine.cache,
                       config.spec.max_positions, num_slots * state_bytes(config.spec), num_slots)
 
 
-def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: int) -> int:
+def _max_seq_len(config: ModelConfig, engine: EngineConfig, layers: range, fitting: int,
+                 left: int) -> int:
     wanted = config.spec.max_positions if engine.max_seq_len is None else engine.max_seq_len
     if wanted > config.spec.max_positions:
         raise ModelLoadError(f"{config.name} was made for {config.spec.max_positions:,} tokens at most; "
@@ -208,19 +231,18 @@ def _max_seq_len(config: ModelConfig, engine: EngineConfig, fitting: int, left: 
         return wanted
     if engine.max_seq_len is None and fitting >= PAGE_SIZE:
         return fitting
-    settings = [f"--cache {kind} ({readable_size(wanted * cache_bytes_per_token(config.spec, kind))})"
-                for kind in _smaller_kinds(config, engine.cache)
-                if _fitting_tokens(config, kind, left) >= wanted][:1]
+    sizes = {kind: _conversation_bytes(config, kind, layers, wanted) for kind in CACHE_KINDS}
+    smaller = sorted((kind for kind in sizes if sizes[kind] < sizes[engine.cache]),
+                     key=lambda kind: -sizes[kind])  # the most exact one first
+    settings = [f"--cache {kind} ({readable_size(sizes[kind])})" for kind in smaller
+                if _fitting_tokens(config, cache_parts(config.spec, kind, layers), left) >= wanted][:1]
     if fitting >= PAGE_SIZE:
         settings.append(f"--max-seq-len {fitting}")
     advice = f"Use {' or '.join(settings)}." if settings else "Use a smaller model, or close other programs."
-    needed = readable_size(wanted * cache_bytes_per_token(config.spec, engine.cache))
-    raise ModelLoadError(f"{wanted:,} tokens of {engine.cache} cache need {needed}; {readable_size(left)} "
+    raise ModelLoadError(f"{wanted:,} tokens of {engine.cache} cache need "
+                         f"{readable_size(sizes[engine.cache])}; {readable_size(left)} "
                          f"are free beside the weights. {advice}")
 
 
-def _smaller_kinds(config: ModelConfig, cache: str) -> list[str]:
-    """Kinds that take less, the most exact one first."""
-    own = cache_bytes_per_token(config.spec, cache)
-    smaller = [kind for kind in CACHE_KINDS if cache_bytes_per_token(config.spec, kind) < own]
-    return sorted(smaller, key=lambda kind: -cache_bytes_per_token(config.spec, kind))
+def _conversation_bytes(config: ModelConfig, cache: str, layers: range, num_tokens: int) -> int:
+    return sum(part.of_conversation(num_tokens).nbytes for part in cache_parts(config.spec, cache, layers))

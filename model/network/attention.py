@@ -22,26 +22,34 @@ from model.network.step import Rows, Sizes, StepInput
 @dataclass(frozen=True)
 class KVCache:
     """Keys and values of every layer that has some: [num_pages, num_kv_heads, page_size, head_dim or row
-    bytes]."""
+    bytes], and the cache group of each."""
 
     keys: list[Tensor]
     values: list[Tensor]
+    groups: list[int]
 
     @classmethod
-    def allocate(cls, attentions: Sequence[Attention], sizes: Sizes, device: torch.device) -> KVCache:
-        """Not initialized: what was never written is never read, and takes no memory.
+    def allocate(cls, attentions: Sequence[tuple[Attention, int]], sizes: Sizes,
+                 device: torch.device) -> KVCache:
+        """attentions: with the cache group of each.
+
+        Not initialized: what was never written is never read, and takes no memory. But the first page, which
+        is the BLANK one of windows.
 
         Therefore pages of the system's usual size: a huge one for each layer's keys and values would be
         88 MiB for the first word to a 1.1B model.
         """
         kind = CACHE_KINDS[sizes.cache]
-        shapes = [kind.cache_shape(sizes.num_pages, attention.num_kv_heads, sizes.page_size,
-                                   attention.head_dim) for attention in attentions]
+        shapes = [kind.cache_shape(sizes.num_pages[group], attention.num_kv_heads, sizes.page_size,
+                                   attention.head_dim) for attention, group in attentions]
         made = [math.prod(shape) for shape in shapes]
         memory = torch.empty(2 * sum(made), dtype=getattr(torch, kind.dtype), device=device)
         parts = [part.view(2, *shape) for part, shape in zip(memory.split([2 * n for n in made]), shapes,
                                                              strict=True)]
-        return cls([part[0] for part in parts], [part[1] for part in parts])
+        for part in parts:
+            part[:, 0].zero_()
+        return cls([part[0] for part in parts], [part[1] for part in parts],
+                   [group for _, group in attentions])
 
 
 class Tables:
@@ -70,9 +78,9 @@ class AttentionMixer:
     """A Mixer of stage.py."""
 
     def __init__(self, place: Place, attention: Attention, weights: AttentionWeights, branch: Branch,
-                 keys: Tensor, values: Tensor, tables: Tables) -> None:
+                 keys: Tensor, values: Tensor, group: int, tables: Tables) -> None:
         self._ops, self._attention, self._weights, self._branch = place.ops, attention, weights, branch
-        self._keys, self._values = keys, values
+        self._keys, self._values, self._group = keys, values, group
         self._rope, self._query_scale = tables.rope(attention.rope), tables.query_scale(attention.query_scale)
         self._no_slots = tables.no_slots
 
@@ -103,7 +111,7 @@ class AttentionMixer:
             if has_own:
                 self._norm_heads(a.qk_norm, weights.key_norm, own_keys, a.num_kv_heads)
         cos, sin, interleaved = (None, None, False) if tables is None else tables
-        slots = step.slot_mapping if has_own else self._no_slots[:len(qkv)]
+        slots = step.slot_mappings[self._group] if has_own else self._no_slots[:len(qkv)]
         ops.rope_write_kv(qkv, cos, sin, step.positions, slots, keys, values, a.num_heads,
                           a.num_kv_heads, interleaved, self._query_scale)
         rows, sequences = len(queries), len(step.seq_lens)
@@ -111,13 +119,14 @@ class AttentionMixer:
         if prompts:
             rows, sequences = prompts[0].first, prompts[0].index
         rules = (a.num_heads, a.scale, a.window if a.chunk is None else -a.chunk, a.softcap, weights.sinks)
+        block_table = step.block_tables[self._group]
         if rows:
-            ops.paged_attention(queries[:rows], keys, values, step.block_table[:sequences],
+            ops.paged_attention(queries[:rows], keys, values, block_table[:sequences],
                                 step.cu_seqlens[:sequences + 1], step.seq_lens[:sequences], attended[:rows],
                                 *rules)
         for prompt in prompts:
             part = slice(prompt.first, prompt.last)
-            ops.prompts.prompt_attention(queries[part], keys, values, step.block_table[prompt.index],
+            ops.prompts.prompt_attention(queries[part], keys, values, block_table[prompt.index],
                                          prompt.num_keys, attended[part], *rules)
         if a.output_gate:
             ops.gate_rows(attended, whole[:, a.qkv_size:], attended, "sigmoid")

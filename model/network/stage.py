@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from model.families.cache_groups import cache_groups
 from model.families.spec import (
     Attention,
     Dense,
@@ -22,7 +23,6 @@ from model.families.spec import (
     Moe,
     Spec,
     StateMixer,
-    own_caches,
 )
 from model.network.attention import AttentionMixer, KVCache, Tables
 from model.network.branch import Branch, adds_directly, norm_is_fused, normalize
@@ -102,7 +102,11 @@ class Stage:
         own = spec.layers[layers.start:layers.stop]
         self._weights = weights
         self._own_weights = weights.layers[layers.start:layers.stop]
-        self.cache = KVCache.allocate(own_caches(own), sizes, place.device)
+        self._groups = {index: number for number, group in enumerate(cache_groups(spec))
+                        for index in group.layers}
+        kept = [(layer.attention, self._groups[index]) for index, layer in zip(layers, own, strict=True)
+                if layer.attention is not None and index in self._groups]
+        self.cache = KVCache.allocate(kept, sizes, place.device)
         self.states = StateCache.allocate([mixer for layer in own for mixer in layer.mixers
                                            if isinstance(mixer, StateMixer)], sizes, place.device)
         tables = Tables(place, spec, sizes)
@@ -130,7 +134,8 @@ class Stage:
                 continue
             source = None if isinstance(mixer, LatentAttention) else mixer.reads_cache_of
             self._caches[index] = next(caches) if source is None else self._caches[source]
-            mixers.append(self._attention(mixer, of, branch, self._caches[index], tables))
+            group = self._groups[index if source is None else source]
+            mixers.append(self._attention(mixer, of, branch, (*self._caches[index], group), tables))
         of_mlp = Branch(ops, layer, weights.mlp_norm, weights.mlp_out_norm)
         mlp = weights.mlp
         return BuiltLayer(layer, mixers,
@@ -138,7 +143,7 @@ class Stage:
                           of_mlp, index, weights.input, weights.streams, weights.scale)
 
     def _attention(self, mixer: Attention | LatentAttention, weights: AttentionWeights | LatentWeights,
-                   branch: Branch, cache: tuple[Tensor, Tensor], tables: Tables) -> Mixer:
+                   branch: Branch, cache: tuple[Tensor, Tensor, int], tables: Tables) -> Mixer:
         if isinstance(mixer, Attention):
             return AttentionMixer(self.place, mixer, weights, branch, *cache, tables)
         own = AttentionWeights(weights.latents, weights.out_proj, None, None, None)
@@ -173,12 +178,14 @@ class Stage:
             self._recorder.run((len(hidden), hidden.data_ptr(), out.data_ptr()),
                                lambda: self._head(hidden, out))
 
-    def copy_pages(self, source: Tensor, target: Tensor) -> None:
-        """Copy whole pages in every layer; int32 [n] on the host, all read before any is written."""
-        source, target = (pages.to(self.place.device, non_blocking=True) for pages in (source, target))
+    def copy_pages(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy whole pages in every layer; int32 [cache groups, n] on the host, all read before any is
+        written."""
+        sources, targets = (pages.to(self.place.device, non_blocking=True) for pages in (sources, targets))
         with self.place.active():
-            for keys, values in zip(self.cache.keys, self.cache.values, strict=True):
-                self.place.ops.copy_pages(keys, values, source, target)
+            for keys, values, group in zip(self.cache.keys, self.cache.values, self.cache.groups,
+                                           strict=True):
+                self.place.ops.copy_pages(keys, values, sources[group], targets[group])
 
     def copy_states(self, source: Tensor, target: Tensor) -> None:
         """Copy whole slots in every layer; int64 [n] on the host, all read before any is written."""

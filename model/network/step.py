@@ -27,8 +27,9 @@ class StepInput:
 
     token_ids: Tensor     # int32 [T]
     positions: Tensor     # int32 [T]: rows of rope_tables()
-    slot_mapping: Tensor  # int64 [T]: page * PAGE_SIZE + offset; negative: not written
-    block_table: Tensor   # int32 [S, max_pages]
+    slot_mappings: tuple[Tensor, ...]  # of each cache group int64 [T]: page * PAGE_SIZE + offset; negative:
+                                       # not written
+    block_tables: tuple[Tensor, ...]   # of each cache group int32 [S, max_pages]
     cu_seqlens: Tensor    # int32 [S + 1]
     seq_lens: Tensor      # int32 [S]
     state_slots: Tensor   # int32 [S]: where each sequence's state lies; negative: it is padding
@@ -44,7 +45,7 @@ class Sizes:
 
     max_seq_len: int   # the largest position + 1
     max_tokens: int    # the largest T of a step
-    num_pages: int
+    num_pages: tuple[int, ...]  # of each cache group
     page_size: int
     cache: str         # a key of CACHE_KINDS
     num_slots: int = 0  # states, of layers that keep one

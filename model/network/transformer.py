@@ -85,10 +85,11 @@ class Transformer:
         """Norm and head: hidden float32 [R, hidden_size], out float32 [R, vocab_size], on the last device."""
         self.stages[-1].logits(hidden, out)
 
-    def copy_pages(self, source: Tensor, target: Tensor) -> None:
-        """Copy whole pages in every layer; int32 [n] on the host, all read before any is written."""
+    def copy_pages(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy whole pages in every layer; int32 [cache groups, n] on the host, all read before any is
+        written."""
         for stage in self.stages:
-            stage.copy_pages(source, target)
+            stage.copy_pages(sources, targets)
 
     def copy_states(self, source: Tensor, target: Tensor) -> None:
         """Copy whole slots in every layer that keeps a state; int64 [n] on the host, all read before any is

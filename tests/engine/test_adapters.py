@@ -22,7 +22,16 @@ from tests.helpers.adapters import (
 )
 from tests.helpers.family_models import write_family
 from tests.helpers.gguf_models import write_llama
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, tokens
+from tests.helpers.tiny_engine import (
+    NO_EOS,
+    load,
+    outcome,
+    params,
+    prompt,
+    quantized_model,
+    shrink,
+    tokens,
+)
 from tests.helpers.tiny_models import TINY, linear_sizes, random_tensors, write_model
 
 EXACT = {"exact": True, "cache": "fp32"}
@@ -179,7 +188,7 @@ def test_replies_that_are_thrown_out_come_out_the_same(folders: tuple[Path, list
     """The cache holds two of four."""
     tight = load(folders[0], adapters=folders[1], prefill_chunk=32, max_seq_len=128)
     try:
-        tight._pool._free = tight._pool._free[:6]
+        shrink(tight, 6)
         asked = [(prompt(length, seed=length), name)
                  for length, name in ((20, "one"), (33, "two"), (40, "one"), (50, None))]
         together = [tight.submit(ids, params(max_new_tokens=40), NO_EOS, adapter=name) for ids, name in asked]

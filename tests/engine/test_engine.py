@@ -30,7 +30,16 @@ from model.formats.synthetic import SHAPES
 from model.machine import resident_memory
 from model.network.place import Place
 from tests.engine.test_network import REFERENCE_OPS
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, tokens
+from tests.helpers.tiny_engine import (
+    NO_EOS,
+    load,
+    outcome,
+    params,
+    prompt,
+    quantized_model,
+    shrink,
+    tokens,
+)
 from tests.helpers.tiny_models import TINY, write_model
 
 
@@ -218,11 +227,11 @@ def test_what_was_never_written_to_the_cache_is_never_read(folder: Path, cache: 
 def test_when_pages_run_out_replies_are_recomputed_and_stay_the_same(folder: Path):
     """Eight replies of 200 tokens in a cache that holds the longest context and no more."""
     engine = load(folder)
-    engine._pool.__init__(16)
+    shrink(engine, 16)
     alone = [tokens(engine, prompt(40, seed=i), params(seed=i, max_new_tokens=200)) for i in range(8)]
     engine.close()
     engine = load(folder)
-    engine._pool.__init__(16)
+    shrink(engine, 16)
     requests = [engine.submit(prompt(40, seed=i), params(seed=i, max_new_tokens=200), NO_EOS)
                 for i in range(8)]
     together = [outcome(request)[0] for request in requests]

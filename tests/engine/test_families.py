@@ -13,7 +13,7 @@ from model.engine.engine import Engine
 from tests.helpers.chosen_experts import held_to, noted_choices
 from tests.helpers.family_models import MIXTURES, VARIANTS, write_family
 from tests.helpers.gguf_files import write_gguf
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, tokens
+from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink, tokens
 
 EXACT = {"exact": True, "cache": "fp32"}
 KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2", "hunyuan",
@@ -117,7 +117,7 @@ def test_replies_that_are_thrown_out_come_out_the_same(folder: Path):
     """The cache holds two of four."""
     roomy, tight = load(folder, prefill_chunk=32), load(folder, prefill_chunk=32, max_seq_len=128)
     try:
-        tight._pool._free = tight._pool._free[:6]
+        shrink(tight, 6)
         prompts = [prompt(length, seed=length) for length in (20, 33, 40, 50)]
         settings = params(max_new_tokens=40)
         together = [tight.submit(token_ids, settings, NO_EOS) for token_ids in prompts]

@@ -16,7 +16,7 @@ from model.config import EngineConfig
 from model.files import ModelLoadError
 from model.formats.weights import MatrixInfo
 from model.memory.gpu_scratch import gpu_scratch, product_bytes
-from model.memory.plan import cache_bytes_per_token, plan_memory, state_bytes
+from model.memory.plan import MemoryPlan, cache_bytes_per_token, plan_memory, state_bytes
 from model.memory.spread import spread
 from model.model_config import ModelConfig
 from model.network.place import Place
@@ -59,6 +59,56 @@ def test_latent_attention_keeps_latents_for_all_heads_together():
               "num_attention_heads": 128}
     spec = ModelConfig.from_dict(config, {}, "latent").spec
     assert cache_bytes_per_token(spec, "fp16") == 3 * 2 * (512 + 64) * 2
+
+
+GEMMA_3_27B = ModelConfig.from_dict({
+    "architectures": ["Gemma3ForCausalLM"], "vocab_size": 262208, "hidden_size": 5376,
+    "intermediate_size": 21504, "num_hidden_layers": 62, "num_attention_heads": 32, "num_key_value_heads": 16,
+    "head_dim": 128, "query_pre_attn_scalar": 168, "sliding_window": 1024, "sliding_window_pattern": 6,
+    "max_position_embeddings": 131072, "tie_word_embeddings": True}, {}, "27b")
+
+
+def gemma_plan(free: int, **engine: object) -> MemoryPlan:
+    return plan_memory(GEMMA_3_27B, EngineConfig(**engine), weight_bytes=16_000 * MB,
+                       scratch_bytes=1000 * MB, free_bytes=free * MB)
+
+
+@pytest.mark.parametrize(("free", "conversations"), [(22_000, 1), (40_000, 1.8), (128_000, 8)])
+@pytest.mark.parametrize("cache", ["fp16", "q8"])
+def test_32k_tokens_of_gemma_3_27b_take_less_than_a_fifth_of_what_full_layers_would(
+        free: int, conversations: float, cache: str):
+    """Ten layers keep everything; 52 a window of 32 pages, one more, and a third of that. One is blank."""
+    made = gemma_plan(free, max_seq_len=32768, cache=cache)
+    everything, window = made.caches
+    assert (everything.num_layers, everything.reach) == (10, None)
+    assert (window.num_layers, window.reach) == (52, 1024)
+    if cache == "fp16":
+        assert made.cache_tokens / 32768 == pytest.approx(conversations, rel=0.05)
+    assert window.num_pages == 45 * everything.num_pages // 1024 >= 1 + 32 + 1 + 8
+    full = cache_bytes_per_token(GEMMA_3_27B.spec, cache) * made.cache_tokens
+    assert made.cache_bytes < full / 5
+
+
+def test_the_plan_tells_what_each_kind_of_layer_keeps():
+    """2 x 16 heads of 128 numbers of 2 bytes in each layer: 8 KiB a token."""
+    made = gemma_plan(22_000, max_seq_len=32768)
+    assert made.caches[0].nbytes == 10 * 32768 * (8 << 10)
+    assert made.caches[1].nbytes == 52 * 45 * 32 * (8 << 10)
+    assert [line.split("  ", 1)[-1].strip() for line in made.lines()[1:4]] == [
+        "3.1 GiB  fp16, 32,768 tokens, 32,768 a reply of the model's 131,072",
+        "2.5 GiB  10 layers that see everything",
+        "585 MiB  52 layers that see the last 1,024 tokens"]
+
+
+def test_of_windows_alone_a_long_context_takes_no_more_memory():
+    """1,024 pages if they kept everything: a thirty-second, since the window of 16 pages takes less."""
+    config = {**LLAMA_7B, "architectures": ["MistralForCausalLM"], "sliding_window": 512,
+              "max_position_embeddings": 32768}
+    windows = ModelConfig.from_dict(config, {}, "windows")
+    made = plan_memory(windows, EngineConfig(), weight_bytes=4000 * MB, scratch_bytes=100 * MB,
+                       free_bytes=5000 * MB)
+    assert made.max_seq_len == 32768
+    assert made.cache_tokens == (1 + 32) * 32 and made.cache_bytes == made.cache_tokens * (512 << 10)
 
 
 STATES = ModelConfig.from_dict({

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from model.engine.kv_cache import PagePool
+from model.engine.page_pool import PagePool
+from model.engine.prefix_cache import PrefixCache
 from model.engine.scheduler import Scheduler
 from model.engine.sequences import Batch, TokenSequence
 from model.sizes import PAGE_SIZE, pages_for
@@ -12,6 +13,10 @@ from model.sizes import PAGE_SIZE, pages_for
 
 def sequence(name: str, length: int, first: int = 0) -> TokenSequence[str]:
     return TokenSequence(name, [first + i for i in range(length)], length, reuse_limit=length - 1)
+
+
+def pages_of(sequence: TokenSequence[str]) -> list[int]:
+    return sequence.tables[0].pages
 
 
 def step(scheduler: Scheduler[str]) -> dict[str, int]:
@@ -30,25 +35,26 @@ def check(scheduler: Scheduler[str], batch: Batch[str]) -> None:
     assert batch.chunks
     written: set[int] = set()
     for chunk in batch.chunks:
-        pages, end = chunk.sequence.pages, chunk.start + chunk.count
+        pages, end = pages_of(chunk.sequence), chunk.start + chunk.count
         assert len(pages) * PAGE_SIZE >= end
         assert len(set(pages)) == len(pages)
         own = set(pages[chunk.start // PAGE_SIZE:pages_for(end)])
         assert not own & written
         written |= own
     for chunk in batch.chunks:
-        assert not written & set(chunk.sequence.pages[:chunk.start // PAGE_SIZE]), "a done page is written"
+        done = pages_of(chunk.sequence)[:chunk.start // PAGE_SIZE]
+        assert not written & set(done), "a done page is written"
 
 
 def test_a_long_prompt_comes_in_chunks_and_then_decodes():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 512)
     scheduler.add(sequence("a", 1100))
     assert [step(scheduler)["a"] for _ in range(5)] == [512, 512, 76, 1, 1]
 
 
 def test_a_reply_that_is_computed_again_is_in_no_chunk_with_its_prompt():
     """As after it was thrown out for want of pages: a device may have another way with rows of prompts."""
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 512)
     thrown_out = sequence("a", 140)
     thrown_out.prompt_length = 100
     scheduler.add(thrown_out)
@@ -63,7 +69,7 @@ def test_a_reply_that_is_computed_again_is_in_no_chunk_with_its_prompt():
 
 
 def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
-    scheduler: Scheduler[str] = Scheduler(PagePool(256), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(256)]), 512)
     scheduler.add(sequence("short", 10))
     assert step(scheduler) == {"short": 10}
     scheduler.add(sequence("long", 1000, first=5000))
@@ -73,7 +79,7 @@ def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one():
-    scheduler: Scheduler[str] = Scheduler(PagePool(512), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(512)]), 512)
     scheduler.add(sequence("long", 5000))
     step(scheduler)
     scheduler.add(sequence("short", 40, first=9000))
@@ -81,7 +87,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one():
 
 
 def test_of_many_prompts_the_first_to_come_is_done_first_and_all_move():
-    scheduler: Scheduler[str] = Scheduler(PagePool(1024), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(1024)]), 512)
     for index in range(8):
         scheduler.add(sequence(str(index), 1000, first=index * 10_000))
     assert step(scheduler) == {"0": 256 + 32, **{str(i): 32 for i in range(1, 8)}}
@@ -92,7 +98,7 @@ def test_of_many_prompts_the_first_to_come_is_done_first_and_all_move():
 
 
 def test_as_many_run_as_the_pages_hold():
-    scheduler: Scheduler[str] = Scheduler(PagePool(300), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(300)]), 512)
     for index in range(150):
         scheduler.add(sequence(str(index), 5, first=index * 100))
     for _ in range(3):
@@ -103,7 +109,7 @@ def test_as_many_run_as_the_pages_hold():
 
 
 def test_a_step_never_has_more_tokens_than_its_buffers():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 64, max_running=40)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 64, max_running=40)
     assert scheduler.max_tokens == 40 + PAGE_SIZE
     for index in range(12):
         scheduler.add(sequence(str(index), 5, first=index * 100))
@@ -114,8 +120,8 @@ def test_a_step_never_has_more_tokens_than_its_buffers():
 
 
 def test_a_beginning_that_is_being_computed_is_awaited_and_shared():
-    pool = PagePool(64)
-    scheduler: Scheduler[str] = Scheduler(pool, 64)
+    cache = PrefixCache([PagePool(64)])
+    scheduler: Scheduler[str] = Scheduler(cache, 64)
     for name in "abc":
         scheduler.add(sequence(name, 150))
     other = sequence("other", 10, first=9000)
@@ -124,12 +130,12 @@ def test_a_beginning_that_is_being_computed_is_awaited_and_shared():
     assert [step(scheduler) for _ in range(3)] == [{"a": 32, "other": 1}] * 3
     assert step(scheduler) == {"a": 1, "b": 1, "c": 1, "other": 1}
     a, *rest = (s for s in scheduler.running if s is not other)
-    assert all(s.pages[:4] == a.pages[:4] for s in rest), "whole pages are shared"
-    assert [s.num_cached for s in rest] == [149, 149] and pool.num_used == 5 + 1 + 1 + 1
+    assert all(pages_of(s)[:4] == pages_of(a)[:4] for s in rest), "whole pages are shared"
+    assert [s.num_cached for s in rest] == [149, 149] and cache.num_used == 5 + 1 + 1 + 1
 
 
 def test_when_the_first_of_equal_prompts_is_cancelled_the_next_takes_over():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 64)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 64)
     sequences = [sequence(name, 150) for name in "abc"]
     for one in sequences:
         scheduler.add(one)
@@ -141,8 +147,8 @@ def test_when_the_first_of_equal_prompts_is_cancelled_the_next_takes_over():
 
 def test_what_is_to_be_copied_is_given_to_nobody_before():
     """The only pages to take are old ones; one of them is the source of a copy in the same step."""
-    pool = PagePool(6)
-    scheduler: Scheduler[str] = Scheduler(pool, 64)
+    cache = PrefixCache([PagePool(6)])
+    scheduler: Scheduler[str] = Scheduler(cache, 64)
     old = sequence("old", 50)
     scheduler.add(old)
     step(scheduler)
@@ -152,12 +158,12 @@ def test_what_is_to_be_copied_is_given_to_nobody_before():
     scheduler.add(fresh)
     batch = scheduler.next_batch()
     check(scheduler, batch)
-    (source, target), = batch.copies
-    assert source not in [*again.pages, *fresh.pages] and target == again.pages[1]
+    (([source], [target]),) = batch.copies
+    assert source not in [*pages_of(again), *pages_of(fresh)] and target == pages_of(again)[1]
 
 
 def test_no_more_than_the_largest_batch_run_and_the_next_follows_in_order():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512, max_running=2)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 512, max_running=2)
     sequences = [sequence(name, 5, first=i * 100) for i, name in enumerate("abcd")]
     for one in sequences:
         scheduler.add(one)
@@ -167,7 +173,7 @@ def test_no_more_than_the_largest_batch_run_and_the_next_follows_in_order():
 
 
 def test_a_prompt_that_is_known_is_not_computed_again():
-    scheduler: Scheduler[str] = Scheduler(PagePool(64), 512)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 512)
     first = sequence("first", 100)
     scheduler.add(first)
     step(scheduler)
@@ -176,78 +182,77 @@ def test_a_prompt_that_is_known_is_not_computed_again():
     scheduler.add(again)
     batch = scheduler.next_batch()
     assert (again.num_cached, batch.chunks[0].start, batch.chunks[0].count) == (99, 99, 1)
-    assert again.pages[:3] == first.pages or len(batch.copies) == 1
-    source, target = batch.copies[0]
-    assert target == again.pages[3] and source != target, "the last page is only half known: a copy of it"
+    (([source], [target]),) = batch.copies
+    assert target == pages_of(again)[3] and source != target, "the last page is only half known: a copy of it"
 
 
 def test_two_running_sequences_share_the_pages_of_one_preamble():
-    pool = PagePool(64)
-    scheduler: Scheduler[str] = Scheduler(pool, 512)
+    cache = PrefixCache([PagePool(64)])
+    scheduler: Scheduler[str] = Scheduler(cache, 512)
     scheduler.add(sequence("a", 96))
     step(scheduler)
     scheduler.add(sequence("b", 160))
     step(scheduler)
     a, b = scheduler.running
-    assert a.pages[:3] == b.pages[:3]
+    assert pages_of(a)[:3] == pages_of(b)[:3]
     assert b.num_cached == 96
 
 
 def test_without_pages_the_latest_comer_waits_and_is_computed_again():
-    pool = PagePool(8)
-    scheduler: Scheduler[str] = Scheduler(pool, 512)
+    cache = PrefixCache([PagePool(8)])
+    scheduler: Scheduler[str] = Scheduler(cache, 512)
     first, second = sequence("first", 60), sequence("second", 60, first=1000)
     scheduler.add(first)
     scheduler.add(second)
     for _ in range(100):
         step(scheduler)
     assert first in scheduler.running
-    assert second in scheduler.waiting and not second.pages
+    assert second in scheduler.waiting and not second.tables
     scheduler.remove(first)
     counts = [step(scheduler)["second"] for _ in range(2)]
     assert counts[1] == 1 and second.num_computed == len(second.token_ids) - 1
     scheduler.remove(second)
-    assert pool.num_used == 0
+    assert cache.num_used == 0
 
 
 def test_one_sequence_may_fill_the_whole_pool():
-    pool = PagePool(4)
-    scheduler: Scheduler[str] = Scheduler(pool, 64)
+    cache = PrefixCache([PagePool(4)])
+    scheduler: Scheduler[str] = Scheduler(cache, 64)
     one = sequence("one", 100)
     scheduler.add(one)
     while len(one.token_ids) < 4 * PAGE_SIZE:
         step(scheduler)
-    assert pool.num_used == 4
+    assert cache.num_used == 4
 
 
 def test_removing_a_waiting_or_running_sequence_frees_its_pages_at_once():
-    pool = PagePool(16)
-    scheduler: Scheduler[str] = Scheduler(pool, 64, max_running=1)
+    cache = PrefixCache([PagePool(16)])
+    scheduler: Scheduler[str] = Scheduler(cache, 64, max_running=1)
     running, waiting = sequence("running", 200), sequence("waiting", 10)
     scheduler.add(running)
     scheduler.add(waiting)
     step(scheduler)
     scheduler.remove(running)
     scheduler.remove(waiting)
-    assert pool.num_used == 0 and not scheduler.has_work
+    assert cache.num_used == 0 and not scheduler.has_work
 
 
 def test_a_failed_step_teaches_the_pool_nothing_about_it():
-    pool = PagePool(16)
-    scheduler: Scheduler[str] = Scheduler(pool, 64, max_running=4)
+    cache = PrefixCache([PagePool(16)])
+    scheduler: Scheduler[str] = Scheduler(cache, 64, max_running=4)
     one = sequence("one", 100)
     scheduler.add(one)
     step(scheduler)
     scheduler.next_batch()
     scheduler.discard(one)
-    match = pool.match(list(range(100)), 99)
-    assert (len(match.pages), match.partial_tokens, pool.num_used) == (2, 0, 0)
+    match = cache.match(list(range(100)), 99)
+    assert (len(match.entries), match.partial_tokens, cache.num_used) == (2, 0, 0)
 
 
 def test_random_traffic_ends_with_a_full_pool():
     rng = random.Random(1)
-    pool = PagePool(40)
-    scheduler: Scheduler[str] = Scheduler(pool, 96, max_running=6)
+    cache = PrefixCache([PagePool(40)])
+    scheduler: Scheduler[str] = Scheduler(cache, 96, max_running=6)
     left = {}
     for index in range(150):
         one = sequence(str(index), rng.randrange(1, 400), first=rng.choice([0, 0, 10_000 * index]))
@@ -259,11 +264,11 @@ def test_random_traffic_ends_with_a_full_pool():
             made = len(one.token_ids) - one.prompt_length
             if made >= left[one] or len(one.token_ids) >= 40 * PAGE_SIZE or rng.random() < 0.002:
                 scheduler.remove(one)
-    assert pool.num_available == 40
+    assert cache.num_used == 0
 
 
 def test_a_sequence_that_grows_beyond_a_length_is_computed_again_apart_from_short_ones():
-    scheduler: Scheduler[str] = Scheduler(PagePool(20), 512, long_beyond=70)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(20)]), 512, long_beyond=70)
     grown = sequence("grown", 69)
     scheduler.add(grown)
     assert step(scheduler) == {"grown": 69}

@@ -19,7 +19,7 @@ from model.engine.request import FinishedEvent, Request, SamplingParams
 from model.engine.sequences import Chunk
 from model.engine.speculation import Speculator
 from model.files import ModelLoadError
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model
+from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, shrink
 from tests.helpers.tiny_models import write_model
 
 SETTINGS = [
@@ -169,7 +169,7 @@ def test_without_pages_for_guesses_and_up_to_the_end_of_the_context_nothing_chan
     engine.close()
     truth = {tuple(prompt(40, seed=seed)): made for seed, made in want.items()}
     engine = drafting(folder, Prophet(truth, 0.1), max_seq_len=160)
-    engine._pool.__init__(6)
+    shrink(engine, 6)
     requests = {seed: engine.submit(prompt(40, seed=seed), params(max_new_tokens=500), NO_EOS)
                 for seed in want}
     for seed, request in requests.items():
@@ -227,7 +227,7 @@ def test_the_model_as_its_own_draft_is_always_right(folder: Path, settings: Samp
     assert last.stats.drafted_tokens == last.stats.accepted_tokens >= 50, "same model, same random numbers"
     made, last = outcome(engine.submit(prompt(500), settings, NO_EOS))
     assert last.stats.drafted_tokens == last.stats.accepted_tokens
-    assert engine._speculator.drafter._pool.num_used == 0
+    assert engine._speculator.drafter._pools[0].num_used == 0
     engine.close()
 
 
@@ -235,7 +235,7 @@ def test_another_model_as_draft_changes_nothing(folder: Path, plain: list[Any], 
     small = write_model(tmp_path, num_hidden_layers=1, max_position_embeddings=128)
     engine = drafting(folder, draft=small)
     assert together(engine) == plain
-    pool = engine._speculator.drafter._pool
+    (pool,) = engine._speculator.drafter._pools
     assert pool.num_used == 0
     pool.__init__(3)  # too few for all
     assert together(engine) == plain

@@ -16,6 +16,7 @@ import torch
 
 from model.config import EngineConfig
 from model.engine.loading import load_engine
+from model.engine.page_pool import Table
 from model.engine.sequences import Chunk, TokenSequence
 from model.engine.step_tensors import StepTensors
 from model.files import ModelLoadError
@@ -132,7 +133,8 @@ def filled(steps: StepTensors, *chunks: tuple[list[int], list[int], int, int]) -
     """chunks: (token ids, pages, start, count)."""
     made = []
     for token_ids, pages, start, count in chunks:
-        made.append(Chunk(TokenSequence(None, token_ids, len(token_ids), 0, pages=pages), start, count))
+        sequence = TokenSequence(None, token_ids, len(token_ids), 0, tables=[Table(pages)])
+        made.append(Chunk(sequence, start, count))
     (step,) = steps.fill(made)
     return step
 
@@ -143,10 +145,11 @@ def test_a_recorded_step_by_hand():
     step = filled(steps, (list(range(50, 90)), [3, 5], 31, 2), ([7] * 10, [2], 9, 1))
     assert step.token_ids.tolist() == [81, 82, 7, 0]
     assert step.positions.tolist() == [31, 32, 9, 0]
-    assert step.slot_mapping.tolist() == [3 * 32 + 31, 5 * 32, 2 * 32 + 9, -1]
+    assert step.slot_mappings[0].tolist() == [3 * 32 + 31, 5 * 32, 2 * 32 + 9, -1]
     assert step.cu_seqlens.tolist() == [0, 1, 2, 3, 4]
     assert step.seq_lens.tolist() == [32, 33, 10, 1]
-    assert step.block_table[:, 0].tolist() == [3, 3, 2, 0] and step.block_table[:2, 1].tolist() == [5, 5]
+    (table,) = step.block_tables
+    assert table[:, 0].tolist() == [3, 3, 2, 0] and table[:2, 1].tolist() == [5, 5]
 
 
 def test_a_long_chunk_keeps_its_own_shape():
@@ -154,7 +157,7 @@ def test_a_long_chunk_keeps_its_own_shape():
     step = filled(steps, (list(range(40)), [3, 5], 0, 20), ([7] * 10, [2], 9, 1))
     assert step.token_ids.tolist() == [*range(20), 7]
     assert step.cu_seqlens.tolist() == [0, 20, 21] and step.seq_lens.tolist() == [20, 10]
-    assert step.slot_mapping.tolist() == [*range(96, 116), 73]
+    assert step.slot_mappings[0].tolist() == [*range(96, 116), 73]
 
 
 def test_the_rows_of_prompts_are_known_on_the_host():
@@ -169,7 +172,8 @@ def test_the_rows_of_prompts_are_known_on_the_host():
 def test_prompts_come_last_and_long_drafts_are_none():
     """A draft of twelve is checked as its tokens would be decoded."""
     steps = StepTensors(64, 4, 128, [CPU])
-    long, short, drafted = (Chunk(TokenSequence(None, [7] * 40, 40, 0, pages=[3, 5]), start, count, draft)
+    tables = [Table([3, 5])]
+    long, short, drafted = (Chunk(TokenSequence(None, [7] * 40, 40, 0, tables=tables), start, count, draft)
                             for start, count, draft in ((10, 20, []), (9, 1, []), (9, 1, [7] * 12)))
     ordered = steps.in_order([long, short, drafted])
     assert ordered == [short, drafted, long]
@@ -182,7 +186,8 @@ def test_prompts_come_last_and_long_drafts_are_none():
 def test_every_row_of_a_prompt_is_one_where_the_device_has_no_least_number():
     """The last token of a prompt whose beginning was in the cache, but not the first of the reply."""
     steps = StepTensors(64, 4, 128, [CPU], least_prompt_rows=1)
-    last, first = (Chunk(TokenSequence(None, [7] * 40, 20, 0, pages=[3, 5]), start, 1) for start in (19, 20))
+    tables = [Table([3, 5])]
+    last, first = (Chunk(TokenSequence(None, [7] * 40, 20, 0, tables=tables), start, 1) for start in (19, 20))
     assert steps.in_order([last, first]) == [first, last]
     (step,) = steps.fill([first, last])
     assert step.prompts == (PromptRows(1, 1, 2, 20),)
@@ -283,9 +288,10 @@ def test_every_tensor_of_a_model_lies_on_its_device(tmp_path: Path):
     ops, meta = PlacementOps(), torch.device("meta")
     place = Place(ops, meta, lambda: CallLists(ops), 1 << 30)
     model = Transformer.load([place], [2], open_checkpoint(folder, config), config,
-                             Sizes(64, 16, 4, 32, "q8"), exact=False)
+                             Sizes(64, 16, (4,), 32, "q8"), exact=False)
     steps = StepTensors(16, 4, 64, [meta])
-    chunks = [Chunk(TokenSequence(None, [5] * 9, 9, 0, pages=[1]), 9 - count, count) for count in (1, 9)]
+    chunks = [Chunk(TokenSequence(None, [5] * 9, 9, 0, tables=[Table([1])]), 9 - count, count)
+              for count in (1, 9)]
     hidden = model.forward(steps.fill(chunks))
     model.logits(hidden, torch.empty(10, config.spec.vocab_size, device=meta))
     model.copy_pages(*torch.zeros(2, 1, dtype=torch.int32))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from model.engine.kv_cache import PagePool
+from model.engine.page_pool import PagePool
+from model.engine.prefix_cache import PrefixCache
 from model.engine.scheduler import Scheduler
 from model.engine.sequence_states import SequenceStates, marks_of
 from model.engine.sequences import Batch, TokenSequence
@@ -23,7 +24,7 @@ class Device:
 
     def run(self, batch: Batch[str]) -> None:
         """Compute a step, and assert that each chunk goes on where its state and its pages are."""
-        copied = {target: list(self.pages[source]) for source, target in batch.copies}
+        copied = {target: list(self.pages[source]) for (source,), (target,) in batch.copies}
         self.pages |= copied
         self.states |= {target: self.states[source] for source, target in batch.state_copies}
         slots = [chunk.sequence.slot for chunk in batch.chunks]
@@ -36,7 +37,7 @@ class Device:
                 assert self.states[sequence.slot] == before
             assert self._in_pages(sequence, start) == before
             for token_id in sequence.token_ids[start:start + chunk.count] + chunk.draft:
-                page = self.pages.setdefault(sequence.pages[len(before) // PAGE_SIZE], [0] * PAGE_SIZE)
+                page = self.pages.setdefault(pages_of(sequence)[len(before) // PAGE_SIZE], [0] * PAGE_SIZE)
                 page[len(before) % PAGE_SIZE] = token_id
                 before += (token_id,)
                 if len(before) in sequence.saves:
@@ -44,13 +45,18 @@ class Device:
             self.states[sequence.slot] = before
 
     def _in_pages(self, sequence: TokenSequence[str], count: int) -> Tokens:
-        return tuple(self.pages[sequence.pages[i // PAGE_SIZE]][i % PAGE_SIZE] for i in range(count))
+        pages = pages_of(sequence)
+        return tuple(self.pages[pages[i // PAGE_SIZE]][i % PAGE_SIZE] for i in range(count))
 
 
 def scheduler_of(num_pages: int = 64, num_slots: int = 16, prefill_chunk: int = 512,
                  max_running: int = 256) -> Scheduler[str]:
-    return Scheduler(PagePool(num_pages), prefill_chunk, max_running,
+    return Scheduler(PrefixCache([PagePool(num_pages)]), prefill_chunk, max_running,
                      states=SequenceStates(StatePool(num_slots)))
+
+
+def pages_of(sequence: TokenSequence[str]) -> list[int]:
+    return sequence.tables[0].pages
 
 
 def sequence(name: str, token_ids: list[int]) -> TokenSequence[str]:
@@ -150,12 +156,12 @@ def test_whoever_began_in_a_step_that_failed_begins_again():
     scheduler.undo_admissions()
     left = list(scheduler.waiting)
     assert [one.owner for one in left] == sorted((one.owner for one in left), key=int), "in their order"
-    assert len(left) == 30 - len(batch.chunks) and not scheduler.running and scheduler.pool.num_used == 0
+    assert len(left) == 30 - len(batch.chunks) and not scheduler.running and scheduler.cache.num_used == 0
     while any(one.num_remaining > 1 or one in scheduler.waiting for one in left):
         step(scheduler, device)  # Device asserts that each goes on where its pages and its state are
     for one in left:
         scheduler.remove(one)
-    assert scheduler.pool.num_used == 0 and num_free(scheduler) == 64
+    assert scheduler.cache.num_used == 0 and num_free(scheduler) == 64
 
 
 def test_a_wrong_guess_is_taken_back_without_computing_anything_again():
@@ -240,5 +246,5 @@ def test_random_traffic_always_goes_on_from_the_right_state():
             scheduler.next_batch()
             for failed in list(scheduler.running):
                 scheduler.discard(failed)
-    assert scheduler.pool.num_available == 24 and num_free(scheduler) == 10
+    assert scheduler.cache.num_used == 0 and num_free(scheduler) == 10
     assert num_preempted > 5 and reused > 300

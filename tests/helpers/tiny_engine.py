@@ -9,6 +9,7 @@ from typing import Any
 from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.engine.loading import load_engine
+from model.engine.page_pool import PagePool
 from model.engine.request import FailedEvent, FinishedEvent, Request, SamplingParams, TokenEvent
 from tests.helpers.tiny_models import TINY, gptq_tensors, linear_sizes, random_tensors, write_model
 
@@ -33,6 +34,14 @@ def load(folder: Path, max_running: int | None = None, **changes: Any) -> Engine
     if max_running is not None:
         engine._scheduler.max_running = max_running
     return engine
+
+
+def shrink(engine: Engine, num_pages: int, num_windows: int | None = None) -> None:
+    """Leave an idle engine so many pages for each kind of layer, and those of windows, if it has more."""
+    wanted = num_pages if num_windows is None else num_windows
+    pools = [PagePool(min(pool.num_pages, num_pages)) if pool.reach is None else
+             PagePool(min(pool.num_pages, wanted) + 1, pool.reach) for pool in engine._cache.pools]
+    engine._cache.__init__(pools)
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:

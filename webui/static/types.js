@@ -69,7 +69,8 @@
  * @typedef {{id: string, name: string, place: string, where: string, size_bytes: number, is_read: boolean,
  *   problem: string, fits: boolean | null, advice: string, host: string,
  *   engine?: {id: string, model: string}, family?: string, quantization?: string,
- *   num_parameters?: number, max_positions?: number, memory_bytes?: number, max_seq_len?: number}} Model
+ *   num_parameters?: number, max_positions?: number, memory_bytes?: number, max_seq_len?: number,
+ *   cache_by_layers?: string}} Model
  *
  * @typedef {{file: string, message: string}} FileProblem
  *

@@ -22,6 +22,7 @@ const FIELDS = {
   max_seq_len: ["Context", (n) => plural(n, "token")],
   cache_tokens: ["Cache", (n) => plural(n, "token")],
   cache_bytes: ["Size of the cache", bytes],
+  cache_by_layers: ["Of that", String],
   host: ["Text goes to", String],
   device: ["Runs on", String],
   isa: ["Instructions", String],

@@ -307,7 +307,9 @@ function fit(model) {
   if (!model.is_read) return h("p", { class: "help", text: "Its file is being read …" });
   const cut = (model.max_seq_len || 0) < (model.max_positions || 0);
   const context = cut ? ` with a context of ${count(model.max_seq_len || 0)} tokens` : "";
-  return h("p", { class: "help fits" }, icon("check"), `Fits: takes ${bytes(model.memory_bytes || 0)}${context}`);
+  const cache = model.cache_by_layers ? `; of its cache ${model.cache_by_layers}` : "";
+  const takes = `Fits: takes ${bytes(model.memory_bytes || 0)}${context}${cache}`;
+  return h("p", { class: "help fits" }, icon("check"), takes);
 }
 
 /** @param {number} n */
