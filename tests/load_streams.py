@@ -3,8 +3,9 @@
 Each token is the time at which the model made it (fake_model's "clock"). Prints the delay from there to
 the reader's socket, whether a token was missed, and what the server took. The kernel notes when bytes reach
 a socket, so how late this process reads them is no part of the delay; that is printed beside it, as both
-share the machine. With --deaf N, N more readers never read a byte. With --end-after S the server gets
-SIGTERM in the middle, and every reader must have all that was kept. Linux only.
+share the machine. With --deaf N, N more readers never read a byte. With --beside MB, 40 messages are said
+meanwhile in a session of so many megabytes. With --end-after S the server gets SIGTERM in the middle, and
+every reader must have all that was kept. Linux only.
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ from pathlib import Path
 
 from tests.helpers.api import MARLOW, Event, Page, parse_events
 from tests.helpers.fake_server import write_bots
-from tests.helpers.server_process import EventSocket, Server
+from tests.helpers.server_process import EventSocket, HttpClient, Server
+from webui import strict_json
+from webui.storage.schema import USER, new_message, new_session
 
 SO_TIMESTAMPING = 37  # asm-generic/socket.h; the same number names the answer
 TIMESTAMPS_OF_ARRIVAL = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, _SOFTWARE of linux/net_tstamp.h
 TIMESPEC = struct.Struct("qq")
 SETTLING_MS = 1000.0  # tokens made before a reader was there are no part of the delay
+SAID_BESIDE = 40  # messages
+BESIDE_BYTES = 2_000  # of each message of the large session
+WORDS = "Löse the model, 日本 \"quoted\"\n"
+
 
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -104,17 +111,50 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=64)
     parser.add_argument("--replies", type=int, default=1)
     parser.add_argument("--deaf", type=int, default=0)
+    parser.add_argument("--beside", type=int, default=0, metavar="MB")
     parser.add_argument("--rate", type=float, default=100.0, help="tokens a second of each reply")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--end-after", type=float, metavar="S", help="SIGTERM after S seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as where:
         write_bots(Path(where) / "bots")
+        beside = write_session(Path(where) / "chats", options.beside) if options.beside else ""
         with Server(Path(where), "--delay", str(1 / options.rate)) as server:
-            run(server, options)
+            run(server, options, beside)
 
 
-def run(server: Server, options: argparse.Namespace) -> None:
+def write_session(folder: Path, megabytes: int) -> str:
+    """A session of so many megabytes; its id."""
+    session = new_session([])
+    text = (WORDS * BESIDE_BYTES)[:BESIDE_BYTES * len(WORDS) // len(WORDS.encode())]
+    for _ in range(megabytes * 1_000_000 // BESIDE_BYTES):
+        session["messages"].append(message := new_message(USER, "User", text, session["leaf"]))
+        session["leaf"] = message["id"]
+    folder.mkdir()
+    (folder / f"{session['id']}.json").write_bytes(strict_json.pretty(session))
+    return session["id"]
+
+
+def say_beside(server: Server, session_id: str, seconds: float) -> None:
+    """Say SAID_BESIDE messages in a large session, over so many seconds, as the page does."""
+    client, pid, url = HttpClient(server.port), server.process.pid, f"/api/sessions/{session_id}"
+    revision = client.get(url).json["session"]["revision"]
+    took, sizes = [], []
+    cpu, started, memory = cpu_seconds(pid), time.monotonic(), memory_mib(pid)
+    for number in range(SAID_BESIDE):
+        time.sleep(max(0.0, started + number * seconds / SAID_BESIDE - time.monotonic()))
+        begun = time.monotonic()
+        said = {"revision": revision, "text": "more", "reply": False}
+        answer = client.open(f"{url}/messages", "POST", said, {"Known-Revision": str(revision)})
+        took.append((time.monotonic() - begun) * 1000)
+        sizes.append(len(answer.data))
+        revision = answer.json["session"]["revision"]
+    print(f"{SAID_BESIDE} messages beside: {summary(sorted(took))}, at most {max(sizes):,} bytes back; in the "
+          f"time of each the server took {(cpu_seconds(pid) - cpu) / SAID_BESIDE:.3f} s of the processor; memory "
+          f"{memory:.0f} -> {memory_mib(pid):.0f} MiB")
+
+
+def run(server: Server, options: argparse.Namespace, beside: str) -> None:
     tokens = int(options.rate * options.seconds)
     replies = []
     for _ in range(options.replies):
@@ -123,11 +163,18 @@ def run(server: Server, options: argparse.Namespace) -> None:
         replies.append(page.send("POST", "/messages", text=f"clock {tokens}")["reply"]["reply_id"])
     deaf = [EventSocket(server.port, replies[0], buffer=1024) for _ in range(options.deaf)]
     readers = [EventSocket(server.port, replies[n % len(replies)]) for n in range(options.readers)]
-    print(f"{len(readers)} readers, {len(replies)} replies, {len(deaf)} deaf: ", end="")
+    print(f"{len(readers)} readers, {len(replies)} replies, {len(deaf)} deaf")
+    saying = threading.Thread(target=say_beside, args=(server, beside, options.seconds - 2))
+    if beside:
+        saying.start()
     if options.end_after:
         end_in_the_middle(server, readers, options.end_after)
     else:
         read_all(server, readers, tokens)
+        if beside:
+            saying.join()
+        code, seconds = server.end()
+        print(f"end: code {code} after {seconds:.2f} s")
 
 
 def end_in_the_middle(server: Server, readers: list[EventSocket], seconds: float) -> None:
@@ -159,8 +206,6 @@ def read_all(server: Server, readers: list[EventSocket], tokens: int) -> None:
     print(f"delay of {len(delays.of_tokens):,} tokens: {summary(delays.of_tokens)}")
     print(f"of the last in each of {len(delays.of_events):,} events: {summary(delays.of_events)}")
     print(f"read after: {summary(delays.unread)}")
-    code, end = server.end()
-    print(f"end: code {code} after {end:.2f} s")
 
 
 def text_and_last(reader: EventSocket) -> tuple[str, Event]:

@@ -101,8 +101,7 @@ def _answer_problem(problem: Problem) -> ResponseReturnValue:
     answer = problem.as_json()
     current = answer.pop("current", None)
     if current is not None:
-        is_session = "messages" in current
-        answer |= {"session": parlor().chat.present(current)} if is_session else {"current": current}
+        answer |= sessions.answer_with(current) if "messages" in current else {"current": current}
     headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
     return answer, problem.status, headers
 

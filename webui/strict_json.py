@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 100  # ours has 5; what is read must be writable again, and that takes more of the stack
@@ -37,17 +38,24 @@ def dumps(value: Any) -> bytes:
     return _encode(value).encode("utf-8")
 
 
-def pretty(document: dict[str, Any]) -> bytes:
-    """A file that a person can read: one line a key, and one line an entry in lists of objects."""
-    lines = []
+def pretty(document: dict[str, Any], encode: Callable[[Any], bytes] = dumps) -> bytes:
+    """A file that a person can read: one line a key, and one line an entry in lists of objects.
+
+    encode  of such an entry, as dumps() does it
+    """
+    pieces = [b"{"]
     for key, value in document.items():
+        pieces += b",\n " if len(pieces) > 1 else b"\n ", dumps(key), b": "
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            entries = ",\n  ".join(map(_encode, value))
-            text = f"[\n  {entries}\n ]"
+            before = b"[\n  "
+            for entry in value:
+                pieces += before, encode(entry)
+                before = b",\n  "
+            pieces.append(b"\n ]")
         else:
-            text = _encode(value)
-        lines.append(f" {_encode(key)}: {text}")
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8")
+            pieces.append(dumps(value))
+    pieces.append(b"\n}\n")
+    return b"".join(pieces)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -86,10 +86,12 @@ class HttpClient:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def open(self, path: str, method: str = "GET", json: Any = None) -> SimpleNamespace:
+    def open(self, path: str, method: str = "GET", json: Any = None,
+             headers: dict[str, str] | None = None) -> SimpleNamespace:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         body = None if json is None else _dump(json)
-        connection.request(method, path, body, {} if body is None else {"Content-Type": "application/json"})
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        connection.request(method, path, body, {**kind, **(headers or {})})
         response = connection.getresponse()
         data = response.read()
         connection.close()

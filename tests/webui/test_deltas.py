@@ -85,6 +85,18 @@ def test_a_reply_comes_as_one_message(page):
     tab.has_all()
 
 
+def test_a_refusal_that_shows_the_session_carries_what_changed(client, page):
+    tab = Follower(page)
+    page.send("POST", "/messages", text="from another tab", reply=False)
+    old = tab.session["revision"]
+    answer = tab.ask("POST", "/messages", revision=old, text="from here")
+    assert answer["error"]["code"] == "stale" and len(answer["delta"]["changed"]) == 1
+    tab.has_all()
+    refused = client.post(page.url + "/messages", json={"revision": old, "text": "from here"},
+                          headers={"Known-Revision": "x"})
+    assert refused.status_code == 400 and "session" not in refused.json
+
+
 def test_who_has_a_revision_that_is_not_known_any_more_gets_the_whole_session(page, store, monkeypatch):
     tab = Follower(page)
     monkeypatch.setattr(revisions, "KEPT_REVISIONS", 3)

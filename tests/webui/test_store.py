@@ -21,6 +21,7 @@ import pytest
 from tests.helpers.api import MARLOW, OTTO
 from tests.helpers.failing_disk import FailingDisk, FastDisk, PowerCutDisk
 from tests.helpers.fake_server import write_bots
+from webui import strict_json
 from webui.errors import NotFound, NotSaved, Problem, ReadOnly, Stale
 from webui.ids import new_id
 from webui.storage import tree
@@ -74,6 +75,32 @@ def test_the_file_can_be_read_by_a_person(store):
     assert "Grüße" in text
     assert json.loads(text) == session
     assert len(text.splitlines()) == len(session) + 2 + 3  # a line a key, and a line a message
+
+
+def test_a_save_writes_the_whole_session_though_it_encodes_only_what_changed(store, monkeypatch):
+    encoded, dumps = [], strict_json.dumps
+
+    def counted(value):
+        if isinstance(value, dict) and "text" in value:
+            encoded.append(value["text"])
+        return dumps(value)
+
+    monkeypatch.setattr(strict_json, "dumps", counted)
+    key = store.add_session(session_with("one", "two", "three"))["id"]
+    first, second, third = store.session(key)["messages"]
+    changes = [
+        (lambda old: tree.with_message(old, {**second, "text": "zwei"}, leaf=old["leaf"]), ["zwei"]),
+        (lambda old: tree.without_message(old, first["id"])[0], ["zwei"]),  # it has another parent now
+        (lambda old: {**old, "title": "Another"}, []),
+        (lambda old: {**old, "messages": old["messages"][::-1]}, []),
+    ]
+    for change, expected in changes:
+        encoded.clear()
+        session = store.change_session(key, None, change)
+        assert encoded == expected
+        assert (store.folder / "chats" / f"{key}.json").read_bytes() == strict_json.pretty(session, dumps)
+    with pytest.raises(Problem, match=r"messages\[1\].name is not a text"):
+        store.change_session(key, None, lambda old: {**old, "messages": [third, {**third, "name": 7}]})
 
 
 def test_a_change_on_an_old_revision_is_refused_with_the_current_session(store):

@@ -31,13 +31,12 @@ class Room:
     def of(cls, session: Session, store: Store, slot: ModelSlot) -> Room:
         bots = {bot["id"]: bot for bot in store.known_bots()}
         path = tree.path(session, session["leaf"])
-        turns = transcript(session, bots, path)
 
         def rank(names: list[str]) -> list[float]:
             model = slot.model  # only replies ask, and they have a lease
             if model is None:
                 raise NoModel("No model is loaded.")
-            return model.rank_speakers(turns, names)
+            return model.rank_speakers(transcript(session, bots, path), names)
 
         return cls(session, bots, path, rank)
 

@@ -43,13 +43,13 @@ def create_session() -> ResponseReturnValue:
     with read_body() as body:
         bots = body.ids("bots", MAX_BOTS)
         title = body.text("title", most=MAX_TITLE, default="").strip()
-    return _answer(parlor().chat.create(bots, title)), 201
+    return answer_with(parlor().chat.create(bots, title)), 201
 
 
 @bp.get("/<session_id>")
 def read_session(session_id: str) -> ResponseReturnValue:
     session = parlor().chat.session(session_id)
-    return {**_answer(session), "context": parlor().chat.context(session)}
+    return {**answer_with(session), "context": parlor().chat.context(session)}
 
 
 @bp.patch("/<session_id>")
@@ -74,7 +74,7 @@ def change_session(session_id: str) -> ResponseReturnValue:
             changed["leaf"] = newest_descendant(session, leaf)
         return changed
 
-    return _answer(parlor().chat.change(session_id, revision, edit, touch=bool(changes)))
+    return answer_with(parlor().chat.change(session_id, revision, edit, touch=bool(changes)))
 
 
 @bp.delete("/<session_id>")
@@ -89,7 +89,7 @@ def restore_session() -> ResponseReturnValue:
     """Undo a deletion."""
     with read_body() as body:
         token = body.value("undo")
-    return _answer(parlor().store.restore_session(token))
+    return answer_with(parlor().store.restore_session(token))
 
 
 @bp.post("/<session_id>/messages")
@@ -105,7 +105,7 @@ def post_message(session_id: str) -> ResponseReturnValue:
         raise BadRequest("The message is empty.", hint="To let a bot speak, ask for a reply instead.")
     message, job = parlor().chat.say(session_id, revision, said)
     session = parlor().store.session(session_id)
-    return {"message": message, "reply": job.info if job else None, **_answer(session)}, 202
+    return {"message": message, "reply": job.info if job else None, **answer_with(session)}, 202
 
 
 @bp.post("/<session_id>/replies")
@@ -126,7 +126,7 @@ def post_reply(session_id: str) -> ResponseReturnValue:
         job = chat.go_on(session_id, revision, message_id)
     else:
         raise BadRequest(f"kind is {kind!r}; expected next, regenerate or continue.")
-    return {"reply": job.info, **_answer(parlor().store.session(session_id))}, 202
+    return {"reply": job.info, **answer_with(parlor().store.session(session_id))}, 202
 
 
 @bp.patch("/<session_id>/messages/<message_id>")
@@ -135,7 +135,8 @@ def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
         text = body.text("text", most=MAX_REPLY)
-    return _answer(parlor().chat.edit_message(session_id, revision, check_id(message_id, "message"), text))
+    session = parlor().chat.edit_message(session_id, revision, check_id(message_id, "message"), text)
+    return answer_with(session)
 
 
 @bp.delete("/<session_id>/messages/<message_id>")
@@ -144,7 +145,7 @@ def delete_message(session_id: str, message_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
     session, undo = parlor().chat.delete_message(session_id, revision, check_id(message_id, "message"))
-    return {**_answer(session), "undo": undo}
+    return {**answer_with(session), "undo": undo}
 
 
 @bp.post("/<session_id>/messages/restore")
@@ -153,7 +154,7 @@ def restore_message(session_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
         token = check_id(body.value("undo"), "deleted message")
-    return _answer(parlor().chat.restore_message(session_id, revision, token))
+    return answer_with(parlor().chat.restore_message(session_id, revision, token))
 
 
 @bp.post("/<session_id>/hold")
@@ -164,8 +165,17 @@ def hold(session_id: str) -> ResponseReturnValue:
     return {"held": parlor().chat.hold(session_id, HOLD_SECONDS if holds else 0.0)}
 
 
-def _answer(session: Session) -> Document:
+def answer_with(session: Session) -> Document:
     """Only what changed since the revision in the header, if there is one and that can be told."""
+    return parlor().chat.answer(session, _known_revision())
+
+
+@bp.before_request
+def check_header() -> None:
+    """Before anything is done, and before a refusal would carry the session."""
+    _known_revision()
+
+
+def _known_revision() -> int | None:
     text = request.headers.get(KNOWN_REVISION)
-    known = None if text is None else whole(KNOWN_REVISION, text, MAX_REVISION)
-    return parlor().chat.answer(session, known)
+    return None if text is None else whole(KNOWN_REVISION, text, MAX_REVISION)

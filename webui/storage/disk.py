@@ -26,7 +26,7 @@ class Unconfirmed(OSError):
 class Disk:
     """The primitives, each a single call of the operating system, and what is made of them."""
 
-    def write(self, descriptor: int, data: bytes) -> int:
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
         return os.write(descriptor, data)
 
     def fsync(self, descriptor: int) -> None:
@@ -71,7 +71,7 @@ class Disk:
     def write_all(self, descriptor: int, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[self.write(descriptor, bytes(view)):]
+            view = view[self.write(descriptor, view):]
 
     def save(self, path: Path, data: bytes) -> None:
         """Make `path` hold `data`, durably.

@@ -61,6 +61,7 @@ class Kind:
     check: Callable[[Document], None]
     migrations: dict[int, Callable[[Document], Document]] = field(default_factory=dict)
     max_bytes: int = 4 << 20  # of a file; beyond it is neither written nor read
+    check_change: Callable[[Document, Document], None] | None = None  # as check, from a good document on
 
     def read(self, document: object) -> Document:
         """`document`, from a file or an import, in the current version and checked. Raises ValueError."""
@@ -148,7 +149,8 @@ def check_bots(where: str, value: object) -> list[Document]:
     return value
 
 
-def check_session(session: Session) -> None:
+def check_session(session: Session, before: Session | None = None) -> None:
+    """Messages that are, as objects, those of a good session `before` are not looked at once more."""
     check_text("the title", session.get("title"), MAX_TITLE)
     check_name("the user's name", session.get("user_name"), least=0)
     check_text("the system prompt", session.get("system_prompt"), MAX_PROMPT)
@@ -166,7 +168,8 @@ def check_session(session: Session) -> None:
     taken = session.get("taken_replies", [])
     if not isinstance(taken, list) or not all(is_id(entry) for entry in taken):
         raise ValueError("taken_replies is not a list of ids")
-    _check_tree(session.get("messages"), session["leaf"])
+    good = frozenset(map(id, before["messages"])) if before else frozenset()
+    _check_tree(session.get("messages"), session["leaf"], good)
 
 
 def check_bot(bot: Bot) -> None:
@@ -211,16 +214,19 @@ def is_preset_id(value: object) -> bool:
     return is_id(value) or value == ADVISED or any(value == preset["id"] for preset in BUILT_IN_PRESETS)
 
 
-def _check_tree(messages: object, leaf: object) -> None:
-    """Every parent is there and there is no circle, so that walking up from any message ends."""
+def _check_tree(messages: object, leaf: object, good: frozenset[int]) -> None:
+    """Every parent is there and there is no circle, so that walking up from any message ends.
+
+    good  id() of messages that are known to be good, each by itself
+    """
     if not isinstance(messages, list):
         raise ValueError("messages is not a list")
     parents: dict[str, str | None] = {}
     for index, message in enumerate(messages):
-        where = f"messages[{index}]"
-        _check_message(where, message)
+        if id(message) not in good:
+            _check_message(f"messages[{index}]", message)
         if message["id"] in parents:
-            raise ValueError(f"{where} has the id of an earlier message")
+            raise ValueError(f"messages[{index}] has the id of an earlier message")
         parents[message["id"]] = message["parent"]
     rooted: set[str | None] = {None}
     for start in parents:
@@ -274,7 +280,7 @@ def _number(where: str, value: object, most: float) -> None:
         raise ValueError(f"{where} is {str(value)[:60]!r}; expected a number from 0 to {most:.0f}")
 
 
-SESSION = Kind("session", 1, check_session, max_bytes=128 << 20)
+SESSION = Kind("session", 1, check_session, max_bytes=128 << 20, check_change=check_session)
 BOT = Kind("bot", 1, check_bot)
 PRESET = Kind("preset", 1, check_preset)
 ENGINE = Kind("engine", 1, check_engine)

@@ -5,7 +5,7 @@
  * @import { Delta, Session } from "../types.js"
  */
 
-import { request } from "../server/api.js";
+import { ApiError, request } from "../server/api.js";
 
 export class Answers {
   /** As the server last said it. @type {Session | null} */
@@ -29,9 +29,15 @@ export class Answers {
   async #request(method, path, body) {
     const known = this.#known;
     const isAbout = known && `${path}/`.startsWith(`/api/sessions/${known.id}/`);
-    const answer = await request(method, path, body, isAbout ? { "Known-Revision": `${known.revision}` } : {});
-    if (known && answer?.delta) answer.session = together(known, answer.session, answer.delta);
-    return answer;
+    try {
+      const answer = await request(method, path, body, isAbout ? { "Known-Revision": `${known.revision}` } : {});
+      if (known && answer?.delta) answer.session = together(known, answer.session, answer.delta);
+      return answer;
+    } catch (error) {
+      if (known && error instanceof ApiError && error.body?.delta)
+        error.session = together(known, error.body.session, error.body.delta);
+      throw error;
+    }
   }
 }
 
