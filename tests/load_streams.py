@@ -149,8 +149,9 @@ def say_beside(server: Server, session_id: str, seconds: float) -> None:
         took.append((time.monotonic() - begun) * 1000)
         sizes.append(len(answer.data))
         revision = answer.json["session"]["revision"]
-    print(f"{SAID_BESIDE} messages beside: {summary(sorted(took))}, at most {max(sizes):,} bytes back; in the "
-          f"time of each the server took {(cpu_seconds(pid) - cpu) / SAID_BESIDE:.3f} s of the processor; memory "
+    each = (cpu_seconds(pid) - cpu) / SAID_BESIDE
+    print(f"{SAID_BESIDE} messages beside: {summary(sorted(took))}, at most {max(sizes):,} bytes back; "
+          f"server {each:.3f} s of the processor meanwhile for each, memory "
           f"{memory:.0f} -> {memory_mib(pid):.0f} MiB")
 
 

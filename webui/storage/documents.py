@@ -19,7 +19,7 @@ from .. import strict_json
 from ..errors import Invalid, NotFound, NotSaved, Problem, ReadOnly, Stale
 from ..ids import check_id, is_id, new_id
 from .disk import Disk, Unconfirmed
-from .encodings import Encodings
+from .file_bytes import FileBytes
 from .problems import Problems
 from .schema import Document, Kind, check_revision, version_of
 
@@ -41,7 +41,7 @@ class Documents:
         self._locks: dict[str, threading.RLock] = {}
         self._cache: OrderedDict[str, Document] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._encodings = Encodings()
+        self._bytes = FileBytes()
         self._read_only: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
         disk.clear_temporaries(folder)
@@ -204,7 +204,7 @@ class Documents:
                 self.kind.check(document)
         except ValueError as error:
             raise Invalid(f"This {self.kind.name} cannot be saved: {error}.") from None
-        data = self._encodings.encode(key, document)
+        data = self._bytes.encode(key, document)
         if len(data) > self.kind.max_bytes:
             raise Invalid(f"This {self.kind.name} would have {len(data) >> 20:,} MiB; at most "
                           f"{self.kind.max_bytes >> 20} are possible.")
@@ -228,7 +228,7 @@ class Documents:
             if before is None:
                 self._disk.unlink(self._path(key))
             else:
-                self._disk.save(self._path(key), self._encodings.encode(key, before))
+                self._disk.save(self._path(key), self._bytes.encode(key, before))
         except Unconfirmed:
             pass  # the old bytes are there, which nobody has to confirm
         except OSError:
@@ -255,7 +255,7 @@ class Documents:
     def _forget(self, key: str) -> None:
         with self._cache_lock:
             self._cache.pop(key, None)
-        self._encodings.forget(key)
+        self._bytes.forget(key)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{check_id(key)}.json"

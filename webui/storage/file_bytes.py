@@ -16,7 +16,7 @@ from .schema import Document
 KEPT = 4  # documents, the ones written last; each takes as much memory again as its file
 
 
-class Encodings:
+class FileBytes:
     """Thread-safe."""
 
     def __init__(self) -> None:
