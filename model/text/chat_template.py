@@ -14,7 +14,15 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 from model.files import ModelLoadError
-from model.text.calls.rendering import call_fields, call_id, hidden, in_plain_words, is_plain
+from model.text.calls.rendering import (
+    apart,
+    call_fields,
+    call_id,
+    hidden,
+    in_plain_words,
+    is_plain,
+    told_of,
+)
 from model.text.calls.styles import HERMES, CallStyle, call_style
 from model.text.calls.toolbox import Tool, Toolbox, ToolCall, as_text
 from model.text.errors import TemplateError
@@ -70,7 +78,8 @@ class ChatTemplate:
         self._process = process or TemplateProcess()
         self._format = think_format(source)
         self._thought_keys = thought_keys(source)
-        self._takes_texts = self._short_ids = False  # of calls; _native_style finds out
+        self._takes_texts = self._short_ids = self._bare = False  # of calls; _native_style finds out
+        self._shows_tools = True
         try:
             self.takes_system, self.takes_later_system, self.takes_any_order = self._try_out()
         except TemplateError as error:
@@ -92,13 +101,17 @@ class ChatTemplate:
         style, given = None, dict(variables or {})
         if tools is not None or not all(map(is_plain, messages)):
             style = self._native_style
-            split = split if style else in_plain_words(split, tools)
+            split = in_plain_words(split, tools) if style is None else apart(split) if style.apart else split
         mask = Mask([self._source, reply_prefix, reply_thinking, as_text(tools.as_json() if tools else []),
                      *(m.content + m.thinking + as_text([call.arguments for call in m.calls])
                        for m in split)], self._tokenizer)
         turns = _turns(split, mask.hide)
-        if style and tools:
+        if style and tools and self._shows_tools:
             given["tools"] = hidden(tools.as_json(), mask.hide)
+        elif style and tools:
+            told = told_of(tools, style, mask.hide)
+            turns = with_one_system([*turns[:_num_system(turns)], Turn("system", told),
+                                     *turns[_num_system(turns):]])
         style = (style or HERMES) if tools else None
         render = partial(self._render, variables=given)
         if reply_thinking:
@@ -154,7 +167,8 @@ class ChatTemplate:
     def _as_message(self, turn: Turn) -> dict[str, Any]:
         """As the template expects it: an old thought where it looks for one."""
         thought = dict.fromkeys(self._thought_keys, turn.thinking) if turn.thinking else {}
-        message = {"role": turn.role, "content": turn.content} | thought
+        content = None if self._bare and turn.calls and not turn.content else turn.content
+        message = {"role": turn.role, "content": content} | thought
         if turn.calls:
             message |= call_fields(turn.calls, as_texts=self._takes_texts, short_ids=self._short_ids)
         if turn.role == "tool":
@@ -167,7 +181,7 @@ class ChatTemplate:
         style = call_style(self._source)
         if style is None:
             return None
-        self._short_ids = style.short_ids
+        self._short_ids, self._bare = style.short_ids, style.bare
         tools = Toolbox((Tool("probe_tool", "probe-description", PROBE_SCHEMA),))
         call = ToolCall("probe_tool", {"probe_key": "probe-value"}, "probecall")
         turns = [Turn("user", "probe-user"), Turn("assistant", "", calls=(call,)),
@@ -177,8 +191,9 @@ class ChatTemplate:
                 text = self._render_as_is(turns, variables={"tools": tools.as_json()})
             except TemplateError:
                 continue
-            words = ("probe-description", "probe-user", "probe-value", "probe-result")
-            if all(word in text for word in words):
+            self._shows_tools = "probe-description" in text
+            if (self._shows_tools or style.form) and all(word in text for word in (
+                    "probe-user", "probe-value", "probe-result")):
                 return style
         return None
 
@@ -218,6 +233,11 @@ def _with_thought_apart(message: ChatMessage, think_format: ThinkFormat) -> Chat
     if not channels["think"]:
         return message
     return replace(message, content=channels["text"].lstrip(), thinking=channels["think"])
+
+
+def _num_system(turns: list[Turn]) -> int:
+    """How many of the first ones are the system's."""
+    return next((index for index, turn in enumerate(turns) if turn.role != "system"), len(turns))
 
 
 def with_one_system(turns: list[Turn]) -> list[Turn]:

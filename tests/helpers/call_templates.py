@@ -39,6 +39,36 @@ LLAMA = """{{- bos_token }}{%- for m in messages %}
     {%- else %}{{- m.content | trim }}{%- endif %}{{- '<|eot_id|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"""
+GLM = """[gMASK]<sop>{%- if tools %}{{- '<|system|>\\n' }}{%- for tool in tools %}{{- tool | tojson + '\\n' }}
+{%- endfor %}{%- endif %}
+{%- for m in messages %}
+    {%- if m.role == 'tool' %}
+        {{- '<|observation|>\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}
+    {%- else %}{{- '<|' + m.role + '|>\\n' + m.content }}{%- endif %}
+    {%- for c in m.tool_calls or [] %}{{- '\\n<tool_call>' + c.function.name + '\\n' }}
+        {%- for key, value in c.function.arguments.items() %}
+            {{- '<arg_key>' + key + '</arg_key>\\n<arg_value>' +
+            (value if value is string else value | tojson) + '</arg_value>\\n' }}{%- endfor %}
+    {{- '</tool_call>' }}{%- endfor %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"""
+_DEEPSEEK = """{{- bos_token }}{%- for m in messages if m.role == 'system' %}{{- m.content }}{%- endfor %}
+{%- for m in messages %}
+    {%- if m.role == 'user' %}{{- '<｜User｜>' + m.content }}
+    {%- elif m.role == 'tool' %}{{- '<｜tool▁output▁begin｜>' + m.content + '<｜tool▁output▁end｜>' }}
+    {%- elif CALLS %}{{- '<｜Assistant｜>' + (m.content or '') + '<｜tool▁calls▁begin｜>' }}
+        {%- for c in m.tool_calls %}{{- '<｜tool▁call▁begin｜>' CALL + '<｜tool▁call▁end｜>' }}{%- endfor %}
+        {{- '<｜tool▁calls▁end｜><｜end▁of▁sentence｜>' }}
+    {%- elif m.role == 'assistant' %}{{- '<｜Assistant｜>' + m.content + '<｜end▁of▁sentence｜>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt and messages[-1].role == 'user' %}{{- '<｜Assistant｜>' }}{%- endif %}"""
+DEEPSEEK_31 = _DEEPSEEK.replace("CALLS", "m.tool_calls").replace(
+    "CALL", "+ c.function.name + '<｜tool▁sep｜>' + c.function.arguments")
+DEEPSEEK = _DEEPSEEK.replace(
+    "CALLS", "m.tool_calls and (m.content is none or m.content is not defined)").replace(
+    "CALL", "+ c.type + '<｜tool▁sep｜>' + c.function.name + '\\n```json\\n' + "
+                                     "c.function.arguments + '\\n```'")
 _MISTRAL = """{{- bos_token }}{%- if tools %}{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]'
 }}{%- endif %} {%- for m in messages %}
     {%- if m.role == 'user' %}{{- '[INST]' + m.content + '[/INST]' }}
@@ -115,6 +145,7 @@ class Caller:
     eos: str
     says: bool = True
     calls_twice: bool = True
+    shows_tools: bool = True
 
 
 _LOOK = '{"place": "Rome", "days": 3, "tags": ["a", "b"]}'
@@ -122,6 +153,9 @@ _AGAIN = '{"deep": {"x": true}}'
 _IM = ("<|im_start|>", "<|im_end|>")
 _INST = ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
          "[/TOOL_RESULTS]", "</s>")
+_SEEK = ("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁calls▁begin｜>",
+         "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>",
+         "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>")
 _FIRST, _SECOND = (f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
                    for name, arguments in (("look", _LOOK), ("again", _AGAIN)))
 CALLERS = {
@@ -133,6 +167,24 @@ CALLERS = {
         "<parameter=days>\n3\n</parameter>\n<parameter=tags>\n[\"a\", \"b\"]\n</parameter>\n</function>\n"
         "</tool_call>\n<tool_call>\n<function=again>\n<parameter=deep>\n{\"x\": true}\n</parameter>\n"
         "</function>\n</tool_call>", "<|im_end|>"),
+    "glm": Caller(
+        GLM, ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<tool_call>", "</tool_call>",
+              "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+        "Let me look.\n<tool_call>look\n<arg_key>place</arg_key>\n<arg_value>Rome</arg_value>\n"
+        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n"
+        "<arg_key>tags</arg_key>\n<arg_value>[\"a\", \"b\"]</arg_value>\n</tool_call>\n"
+        "<tool_call>again<arg_key>deep</arg_key><arg_value>{\"x\": true}</arg_value></tool_call>",
+        "<|user|>"),
+    "deepseek": Caller(
+        DEEPSEEK, _SEEK,
+        "Let me look.\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n"
+        f"```json\n{_LOOK}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>again\n"
+        f"```json\n{_AGAIN}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "<｜end▁of▁sentence｜>",
+        shows_tools=False),
+    "deepseek 3.1": Caller(
+        DEEPSEEK_31, _SEEK, "Let me look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>look<｜tool▁sep｜>"
+        f"{_LOOK}<｜tool▁call▁end｜><｜tool▁call▁begin｜>again<｜tool▁sep｜>{_AGAIN}<｜tool▁call▁end｜>"
+        "<｜tool▁calls▁end｜>", "<｜end▁of▁sentence｜>", shows_tools=False),
     "llama": Caller(
         LLAMA, ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"),
         f'{{"name": "look", "parameters": {_LOOK}}}', "<|eot_id|>", says=False, calls_twice=False),

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer
 
 from model.text.calls.matching import CallCompiler
 from model.text.calls.reading import CallReader
-from model.text.calls.rendering import call_id
+from model.text.calls.rendering import call_id, told_of
 from model.text.calls.styles import HERMES, call_style
 from model.text.calls.toolbox import Tool, Toolbox, ToolCall
-from model.text.calls.values import from_pairs, from_tags
+from model.text.calls.values import from_keys, from_pairs, from_tags
 from model.text.chat_template import ChatTemplate, PlainFormat
 from model.text.constraint import ConstraintCompiler
 from model.text.forms import Forms
@@ -127,16 +127,20 @@ def test_a_template_without_tools_has_no_style(template):
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_tools_calls_and_results_are_rendered_as_transformers_does(callers, name):
-    _caller, _tokenizer, chat, folder = callers[name]
-    reference = AutoTokenizer.from_pretrained(folder)
+    caller, _tokenizer, chat, folder = callers[name]
+    reference, style = AutoTokenizer.from_pretrained(folder), call_style(caller.template)
+    arguments = FIRST if caller.shows_tools else json.dumps(FIRST)
+    told = [] if caller.shows_tools else [{"role": "system", "content": told_of(TOOLS, style, str)}]
     shown = [{"role": "user", "content": USER.content},
-             {"role": "assistant", "content": "", "tool_calls": [
-                 {"id": "call12345", "type": "function", "function": {"name": "look", "arguments": FIRST}}]},
+             {"role": "assistant", "content": None if style.bare else "", "tool_calls": [
+                 {"id": "call12345", "type": "function",
+                  "function": {"name": "look", "arguments": arguments}}]},
              {"role": "tool", "content": RESULT.content, "tool_call_id": "call12345", "name": "look"}]
     for count in (1, 3):
         prompt = chat.prompt([USER, CALLED, RESULT][:count], tools=TOOLS)
         assert prompt.text == reference.apply_chat_template(
-            shown[:count], tools=TOOLS.as_json(), tokenize=False, add_generation_prompt=True, bos_token="")
+            told + shown[:count], tools=TOOLS.as_json(), tokenize=False, add_generation_prompt=True,
+            bos_token="")
     without = chat.prompt([USER, CALLED, RESULT])
     assert without.calls is None and "It is fine." in without.text and "Looks at a place." not in without.text
 
@@ -275,6 +279,30 @@ def test_pairs_become_values(text, value):
 def test_pairs_that_make_no_sense_are_an_error(text):
     with pytest.raises(ValueError):
         from_pairs(text, '<|"|>')
+
+
+def test_a_deepseek_model_is_told_of_tools_in_words_with_marks_that_are_tokens(callers):
+    """Behind what else the system says; and what it has said before a call is not lost."""
+    for name in ("deepseek", "deepseek 3.1"):
+        _caller, tokenizer, chat, _ = callers[name]
+        said = ChatMessage("assistant", "Well.", calls=CALLED.calls)
+        prompt = chat.prompt([ChatMessage("system", "Be brief."), USER, said, RESULT], tools=TOOLS)
+        parts = ("Be brief.", "### look\nDescription: Looks at a place.", '{"type": "object"', "### again",
+                 "How is it")
+        places = [prompt.text.index(part) for part in parts]
+        assert places == sorted(places)
+        begin = tokenizer.token_id("<｜tool▁calls▁begin｜>")
+        token_ids = tokenizer.encode_masked(prompt.text, prompt.hidden)
+        assert token_ids.count(begin) == 2, "the form, and the call"
+        if prompt.calls.apart:
+            assert "Well.<｜end▁of▁sentence｜><｜Assistant｜><｜tool▁calls▁begin｜>" in prompt.text
+
+
+def test_keys_become_what_their_schema_says():
+    text = ("<arg_key>n</arg_key>\n<arg_value>12</arg_value>\n<arg_key>s</arg_key><arg_value>12</arg_value>"
+            "<arg_key>t</arg_key>\n<arg_value>two\n\nlines</arg_value>")
+    schema = {"properties": {"n": {"type": "integer"}, "s": {"type": "string"}}}
+    assert from_keys(text, schema) == {"n": 12, "s": "12", "t": "two\n\nlines"}
 
 
 def test_tags_become_what_their_schema_says():

@@ -50,7 +50,10 @@ def calls_grammar(style: CallStyle, toolbox: Toolbox, *, opened: bool,
     names = [rules.add("call", rules.call(tool, ANY if tool.name in loose else tool.schema, tool.strict))
              for tool in toolbox.callable_tools]
     one = rules.add("one", " | ".join(names))
-    if style.closing:  # all calls stand in one list
+    if style.name.startswith("deepseek"):
+        more = f'( {literal(chr(10))}? {special(style.between)} {one} )*' if toolbox.parallel else ""
+        one = f"{one} {more} {special(style.closing)}"
+    elif style.closing:  # all calls stand in one list
         more = f'( "," " "? {one} )*' if toolbox.parallel else ""
         one = f'"[" " "? {one} {more} {literal(style.closing)}'
     start = one
@@ -93,11 +96,13 @@ class _Rules:
             thought = self.add("thought", f'{channel} "analysis" {message} TEXT {special("<|end|>")} {start} '
                                           '"assistant"')
             return f'{thought}? {channel} "commentary to=functions."'
+        if name.startswith("deepseek"):
+            return f"{special(self._style.marks[0])} {special(self._style.marks[1])}"
         return special(self._style.openings[0])
 
     def further(self, one: str, opening: str) -> str:
         name = self._style.name
-        if name in ("llama", "harmony", "mistral list"):
+        if name in ("llama", "harmony", "mistral list") or name.startswith("deepseek"):
             return ""
         return f"( {literal(chr(10)) if self._style.body != 'pairs' else ''} {opening} {one} )*"
 
@@ -107,11 +112,19 @@ class _Rules:
         if name == "tags":
             return (f"{literal(f'{chr(10)}<function={tool.name}>{chr(10)}')} {self._tags(schema)} "
                     f"{literal(f'</function>{chr(10)}')} {special('</tool_call>')}")
+        if self._style.body == "keys":
+            return f'{literal(tool.name)} "\\n"? {self._keys(schema)} {special("</tool_call>")}'
         if self._style.body == "pairs":
             end = special(self._style.marks[1])
             return f"{literal(f'call:{tool.name}')} {self._object(schema)} {end}"
         value = _json(schema, strict)
         quoted = json.dumps(tool.name, ensure_ascii=False)
+        if name.startswith("deepseek"):
+            separator, end = special("<｜tool▁sep｜>"), special("<｜tool▁call▁end｜>")
+            if name == "deepseek 3.1":
+                return f"{literal(tool.name)} {separator} {value} {end}"
+            head, tail = literal(f"{tool.name}\n```json\n"), literal("\n```")
+            return f'"function" {separator} {head} {value} {tail} {end}'
         if name == "mistral":
             return f"{literal(tool.name)} {special('[ARGS]')} {value}"
         if name == "harmony":
@@ -138,6 +151,22 @@ class _Rules:
             else:
                 value = f"{_json(_with_definitions(inner, schema), False)} {literal(end)}"
             rule = self.add("parameter", f"{literal(f'<parameter={key}>{chr(10)}')} {value}")
+            parts.append(rule if key in required else f"{rule}?")
+        return " ".join(parts)
+
+    def _keys(self, schema: Mapping[str, Any]) -> str:
+        """As _tags, with marks round keys and values."""
+        required, parts = schema.get("required") or [], []
+        for key, inner in (schema.get("properties") or {}).items():
+            if is_text(inner) and "enum" not in (inner or {}):
+                value = "TEXT"
+            elif is_text(inner):
+                value = f"( {' | '.join(map(literal, inner['enum']))} )"
+            else:
+                value = _json(_with_definitions(inner, schema), False)
+            name = f'{special("<arg_key>")} {literal(key)} {special("</arg_key>")} "\\n"?'
+            rule = self.add("argument", f'{name} {special("<arg_value>")} {value} {special("</arg_value>")} '
+                                        '"\\n"?')
             parts.append(rule if key in required else f"{rule}?")
         return " ".join(parts)
 

@@ -11,7 +11,7 @@ import re
 
 from model.text.calls.styles import CallStyle
 from model.text.calls.toolbox import Toolbox
-from model.text.calls.values import from_pairs, from_tags
+from model.text.calls.values import from_keys, from_pairs, from_tags
 from model.text.reply_text import held
 
 _LONGEST_HEAD = 1024  # characters
@@ -173,7 +173,8 @@ class CallReader:
         if style.closing and begun.startswith(style.closing):
             self._buffer = begun[len(style.closing):]
             return True
-        if any(mark.startswith(begun) for mark in (*style.ends, *style.openings)):
+        marks = (*style.ends, *style.openings, style.between, style.closing)
+        if any(mark.startswith(begun) for mark in marks):
             return False  # it may become one of these
         if any(begun.startswith(mark) for mark in style.openings):
             self._buffer = begun
@@ -182,9 +183,10 @@ class CallReader:
 
     def _converted(self, text: str) -> str:
         """Arguments of another form as JSON; as they are where they make no sense."""
-        if self._style.body == "tags":
+        if self._style.body in ("tags", "keys"):
             tool = self._toolbox.tool(self._name)
-            return json.dumps(from_tags(text, tool.schema if tool else {}), ensure_ascii=False)
+            read = from_tags if self._style.body == "tags" else from_keys
+            return json.dumps(read(text, tool.schema if tool else {}), ensure_ascii=False)
         try:
             return json.dumps(from_pairs(text, self._style.quote), ensure_ascii=False)
         except ValueError:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from model.text.calls.styles import CallStyle
 from model.text.calls.toolbox import Tool, Toolbox, ToolCall, as_text
 from model.text.messages import ChatMessage
 
@@ -64,6 +65,26 @@ def in_plain_words(messages: list[ChatMessage], tools: Toolbox | None) -> list[C
     if found and found[0].role == "system":
         return [replace(found[0], content=f"{found[0].content}\n\n{told}"), *found[1:]]
     return [ChatMessage("system", told), *found]
+
+
+def told_of(tools: Toolbox, style: CallStyle, hide: Callable[[str], str]) -> str:
+    """The tools in words, and how they are called in this style: for a template that shows them to nobody,
+    though the model has learned to call. `hide` takes what may hold no control token."""
+    tools_in_words = "\n\n".join(
+        f"### {hide(tool.name)}\nDescription: {hide(tool.description)}\n\n"
+        f"Parameters: {as_text(hidden(tool.schema, hide))}" for tool in tools.tools)
+    return (f"## Tools\nYou have access to the following tools:\n\n{tools_in_words}\n\n"
+            f"IMPORTANT: ALWAYS adhere to this exact format for tool use:\n{style.form}\n\n"
+            "Where:\n- `name` must be an exact match to one of the available tools\n- `arguments` must be "
+            "valid JSON that strictly follows the tool's Parameters Schema\n- For multiple tool calls, chain "
+            "them directly without separators or spaces")
+
+
+def apart(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """What is said before calls as a message of its own."""
+    return [part for message in messages for part in (
+        (replace(message, calls=()), ChatMessage(message.role, "", calls=message.calls))
+        if message.calls and message.content else (message,))]
 
 
 def _said(message: ChatMessage) -> ChatMessage:

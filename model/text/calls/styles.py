@@ -21,12 +21,14 @@ class CallStyle:
     openings  what begins a call; the first is what is asked for where there must be one
     head      pattern of what is between that and the arguments, with the function's `name`
     tail      pattern of what ends the call after them
-    body      json: an object; tags: <parameter=key> value </parameter>; pairs: {key:value}, texts in `quote`
+    body      json: an object; tags: <parameter=key> value </parameter>; keys: <arg_key>key</arg_key> and
+              <arg_value>value</arg_value>; pairs: {key:value}, texts in `quote`
     at_start  an opening counts only where the answer begins
     kept      the opening is a part of the head
     between   what leads to a further call under the same opening
     closing   what may stand after the last one
     ends      what ends the reply after a call
+    form      a call, as it is told of where templates do not show tools themselves
     """
 
     name: str
@@ -34,7 +36,7 @@ class CallStyle:
     openings: tuple[str, ...]
     head: str
     tail: str
-    body: Literal["json", "tags", "pairs"] = "json"
+    body: Literal["json", "tags", "keys", "pairs"] = "json"
     at_start: bool = False
     kept: bool = False
     between: str = ""
@@ -42,12 +44,18 @@ class CallStyle:
     ends: tuple[str, ...] = ()
     quote: str = ""
     short_ids: bool = False  # ids of calls have nine letters and digits
+    form: str = ""
+    bare: bool = False       # messages with calls have no content in templates, not even an empty one
+    apart: bool = False      # nor any other: what is said before calls is a message of its own
 
 
 HERMES = CallStyle("hermes", ("<tool_call>", "</tool_call>"), ("<tool_call>",), _NAME + r'"arguments"\s*:',
                    r"\s*\}\s*</tool_call>")
 TAGS = CallStyle("tags", HERMES.marks, HERMES.openings, r"\s*<function=(?P<name>[^>]+)>",
                  r"\s*</function>\s*</tool_call>", body="tags")
+GLM = CallStyle(  # GLM 4.5 to 4.7
+    "glm", (*HERMES.marks, "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"), HERMES.openings,
+    r"\s*(?P<name>[^\s<]+)\s*(?=<arg_key>|</tool_call>)", r"\s*</tool_call>", body="keys")
 LLAMA = CallStyle(  # Llama 3.1 to 3.3
     "llama", ("<|python_tag|>",), ('{"name"', '{ "name"', '{"type"', "<|python_tag|>"),
     r"(?:<\|python_tag\|>)?" + _NAME + r'"parameters"\s*:', r"\s*\}", at_start=True, kept=True)
@@ -66,6 +74,17 @@ GEMMA = CallStyle(  # Gemma 4
     "gemma", ("<|tool_call>", "<tool_call|>", '<|"|>', "<|tool_response>"), ("<|tool_call>",),
     r"\s*call:(?P<name>[^\{\s]+)(?=\s*\{)", r"\s*<tool_call\|>", body="pairs", ends=("<|tool_response>",),
     quote='<|"|>')
+_SEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>",
+         "<｜tool▁calls▁end｜>")
+_CALLS, _CALL, _SEP, _END, _CALLS_END = _SEEK
+DEEPSEEK_31 = CallStyle(  # DeepSeek V3.1: https://huggingface.co/deepseek-ai/DeepSeek-V3.1#toolcall
+    "deepseek 3.1", _SEEK, (_CALLS + _CALL, f"{_CALLS}\n{_CALL}"), rf"\s*(?P<name>[^<\s]+)\s*{_SEP}",
+    rf"\s*{_END}", between=_CALL, closing=_CALLS_END, bare=True,
+    form=f"{_CALLS}{_CALL}name{_SEP}arguments{_END}{_CALLS_END}")
+DEEPSEEK = CallStyle(  # DeepSeek V3 and R1
+    "deepseek", _SEEK, DEEPSEEK_31.openings, rf"\s*function{_SEP}(?P<name>[^\n]+)\n```(?:json)?\n",
+    rf"\s*```\s*{_END}", between=_CALL, closing=_CALLS_END, bare=True, apart=True,
+    form=f"{_CALLS}{_CALL}function{_SEP}name\n```json\narguments\n```{_END}{_CALLS_END}")
 FUNCTION_GEMMA = CallStyle(
     "function gemma", ("<start_function_call>", "<end_function_call>", "<escape>",
                        "<start_function_response>"),
@@ -79,8 +98,11 @@ _STYLES: tuple[tuple[tuple[str, ...], tuple[str, ...], CallStyle], ...] = (
     (("<start_function_call>",), (), FUNCTION_GEMMA),
     (("[TOOL_CALLS]", "[ARGS]"), (), MISTRAL),
     (("[TOOL_CALLS]",), (), MISTRAL_LIST),
+    ((_CALLS, _SEP, "```json"), (), DEEPSEEK),
+    ((_CALLS, _SEP), (), DEEPSEEK_31),
     (("<tool_call>", "<function=", "<parameter="), (), TAGS),
-    (("<tool_call>", "arguments"), ("<arg_key>",), HERMES),
+    (("<tool_call>", "<arg_key>", "<arg_value>"), (), GLM),
+    (("<tool_call>", "arguments"), (), HERMES),
     (("<|start_header_id|>", '"parameters"'), ("<tool_call>",), LLAMA),
 )
 
@@ -88,7 +110,6 @@ _STYLES: tuple[tuple[tuple[str, ...], tuple[str, ...], CallStyle], ...] = (
 def call_style(template: str) -> CallStyle | None:
     """The style of a model by its chat template's text; None where that has no tools, or in a way not
     known."""
-    if not re.search(r"\btools\b", template):
-        return None
-    return next((style for parts, others, style in _STYLES if all(part in template for part in parts)
-                 and not any(part in template for part in others)), None)
+    found = next((style for parts, others, style in _STYLES if all(part in template for part in parts)
+                  and not any(part in template for part in others)), None)
+    return found if found and (found.form or re.search(r"\btools\b", template)) else None

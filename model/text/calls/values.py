@@ -8,15 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 _PARAMETER = re.compile(r"<parameter=([^>]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_KEY_AND_VALUE = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 _PLAIN = re.compile(r"[^,:{}\[\]]+")
 
 
 def from_tags(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """`<parameter=key>value</parameter>` one after the other. A value is text unless its schema says
     otherwise."""
+    return _typed(_PARAMETER.findall(text), schema)
+
+
+def from_keys(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """`<arg_key>key</arg_key><arg_value>value</arg_value>` one after the other, likewise."""
+    return _typed(_KEY_AND_VALUE.findall(text), schema)
+
+
+def _typed(found: list[tuple[str, str]], schema: Mapping[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties") or {}
-    return {key.strip(): _value(value, properties.get(key.strip())) for key,
-            value in _PARAMETER.findall(text)}
+    return {key.strip(): _value(value, properties.get(key.strip())) for key, value in found}
 
 
 def is_text(schema: Any) -> bool:
