@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -20,6 +21,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 PATIENCE_SECONDS = 0.25
@@ -165,18 +167,28 @@ class LimitedProcesses:
 
 
 def serve(answer: Callable[[Any], Any]) -> None:
-    """What the process does: answer until the input ends. No answer takes longer than the limit, even if
-    nobody waits any more."""
+    """What the process does: answer until the input ends, as it does when the program that started it ends in
+    whatever way. No answer takes longer than the limit, even if it never lets another thread run."""
     max_bytes, seconds = (int(text) for text in sys.argv[1:3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the program that started this one
     _limit_memory(max_bytes)
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    _write_message(sink, {"ready": True})
-    while (request := _read_message(source)) is not None:
+    requests: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    _write_message(sys.stdout.buffer, {"ready": True})
+    while True:
+        request = requests.get()
         faulthandler.dump_traceback_later(seconds, exit=True)
         reply = answer(request)
         faulthandler.cancel_dump_traceback_later()
-        _write_message(sink, reply)
+        _write_message(sys.stdout.buffer, reply)
+
+
+def _listen(source: BinaryIO, requests: SimpleQueue[Any]) -> None:
+    """Take requests as they come, and end the process, whatever it is doing, once none can come any more."""
+    with contextlib.suppress(Exception):
+        while (request := _read_message(source)) is not None:
+            requests.put(request)
+    os._exit(0)
 
 
 def _read_message(stream: BinaryIO) -> Any:

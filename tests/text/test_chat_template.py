@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from model.files import ModelLoadError
+from model.kernels.build.library import REPOSITORY
 from model.text.chat_template import START, ChatTemplate, PlainFormat, Turn, alternating, without_system
 from model.text.errors import TemplateError
+from model.text.limited_process import _read_message, _write_message
 from model.text.messages import ChatMessage, as_messages
 from model.text.settings import TextSettings
 from model.text.template_process import (
@@ -115,6 +119,17 @@ def test_a_bomb_ends_its_own_process_and_nothing_else(name):
     assert time.monotonic() - started < 30
     assert process.render("still {{ 'here' }}", {}) == "still here"
     process.close()
+
+
+def test_a_process_in_a_bomb_ends_with_the_program_that_started_it():
+    """When that is killed, all that the process hears of it is the end of its input."""
+    command = [sys.executable, "-m", "model.text.template_worker", str(1 << 30), "600"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
+    assert _read_message(child.stdout) == {"ready": True}
+    _write_message(child.stdin, {"template": BOMBS["a loop for ever"], "variables": {}, "characters": 1000})
+    child.stdin.close()
+    assert child.wait(120) == 0
+    child.stdout.close()
 
 
 def test_the_limits_are_named():
