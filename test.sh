@@ -19,6 +19,9 @@ if ! command -v chromium >/dev/null 2>&1; then
     install chromium fonts-noto-color-emoji fonts-noto-cjk \
         || { echo "The browser tests need Chromium. On Debian: sudo apt install chromium" >&2; exit 1; }
 fi
+if [ "$(uname -m)" = x86_64 ] && ! command -v qemu-aarch64 >/dev/null 2>&1; then  # without them those tests are skipped
+    install g++-aarch64-linux-gnu qemu-user || echo "The kernels for ARM are not tested: no g++-aarch64-linux-gnu, qemu-user" >&2
+fi
 
 .venv/bin/python -m ruff check .
 .venv/bin/python -m model.kernels.build  # once, before the processes that all need them

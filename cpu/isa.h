@@ -1,7 +1,7 @@
 // Which instruction sets this machine has, and which one the kernels use now.
 //
 // A source file that is listed with several ISAs in model/kernels/build/cpu.py is compiled once for each, with
-// that set's flags and with PARLOR_ISA_NS defined as `plain`, `avx2`, `avx_vnni`, `avx512` or `amx`. Rules for it:
+// that set's flags and with PARLOR_ISA_NS defined as `plain`, `avx2` ... (the sets of kernels.h). Rules for it:
 //   - everything it defines lives in `namespace parlor::PARLOR_ISA_NS` (or is static);
 //   - no object with a constructor at namespace scope: its initialiser would run AVX on any machine;
 //   - C entry points (extern "C") live in files of the plain set only and choose with `pick()`.
@@ -26,6 +26,7 @@
 #define PARLOR_BUILT_AVX_VNNI (PARLOR_BUILT_ISAS >> 2 & 1)
 #define PARLOR_BUILT_AVX512 (PARLOR_BUILT_ISAS >> 3 & 1)
 #define PARLOR_BUILT_AMX (PARLOR_BUILT_ISAS >> 4 & 1)
+#define PARLOR_BUILT_DOTPROD (PARLOR_BUILT_ISAS >> 5 & 1)
 
 namespace parlor {
 
@@ -35,6 +36,7 @@ enum class Isa : int {
     kAvxVnni = PARLOR_ISA_AVX_VNNI,
     kAvx512 = PARLOR_ISA_AVX512,
     kAmx = PARLOR_ISA_AMX,
+    kDotprod = PARLOR_ISA_DOTPROD,
 };
 
 // The sets of this machine, bit i for PARLOR_ISA_* i (isa_detect.cpp); asks the kernel for AMX tile permission.

@@ -1,8 +1,13 @@
-// Instruction set detection by CPUID and XGETBV, and the AMX permission.
+// Instruction set detection by CPUID and XGETBV, and the AMX permission; on ARM by what the system tells.
 #include "isa.h"
 
 #if PARLOR_X86
 #include <cpuid.h>
+#endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #if PARLOR_X86 && defined(__linux__)
 #include <sys/syscall.h>
@@ -45,6 +50,23 @@ bool request_tiles() {
 }
 
 }  // namespace
+#elif defined(__aarch64__)
+namespace {
+
+bool has_dot_products() {
+#if defined(__linux__)
+    constexpr unsigned long kAsimdDp = 1UL << 20;  // HWCAP_ASIMDDP (Documentation/arch/arm64/elf_hwcaps.rst)
+    return (getauxval(AT_HWCAP) & kAsimdDp) != 0;
+#elif defined(__APPLE__)
+    int value = 0;
+    size_t bytes = sizeof value;
+    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &bytes, nullptr, 0) == 0 && value != 0;
+#else
+    return false;
+#endif
+}
+
+}  // namespace
 #endif
 
 unsigned detect_isas() {
@@ -64,6 +86,8 @@ unsigned detect_isas() {
     const bool has_amx = bit(extended.d, 22) && bit(extended.d, 24) && bit(extended.d, 25) &&
                          bit(more.a, 5);                                 // AMX bf16, tile, int8; AVX-512 BF16
     if (has_amx && (saved_state() & 0x60000) == 0x60000 && request_tiles()) isas |= 1 << PARLOR_ISA_AMX;
+#elif defined(__aarch64__)
+    if (has_dot_products()) isas |= 1 << PARLOR_ISA_DOTPROD;
 #endif
     return isas;
 }

@@ -11,6 +11,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace parlor {
@@ -112,7 +114,11 @@ typedef int32_t IntVec __attribute__((vector_size(16)));
 
 inline Vec set1(float x) { return Vec{x, x, x, x}; }
 inline Vec zero() { return set1(0.0f); }
+#if defined(__aarch64__)
+inline Vec fma(Vec a, Vec b, Vec c) { return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#else
 inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+#endif
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline float sum(Vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 inline float largest(Vec a) {
@@ -176,6 +182,9 @@ inline Vec load(const float* p) {
     std::memcpy(&a, p, sizeof a);
     return a;
 }
+#if defined(__aarch64__)
+inline Vec load(const half_t* p) { return (Vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+#endif
 template <class Element>
 inline Vec load_n(const Element* p, int64_t n) {
     Vec a = zero();
@@ -187,7 +196,11 @@ inline void store_n(float* p, Vec a, int64_t n) { std::memcpy(p, &a, static_cast
 inline void store_n(half_t* p, Vec a, int64_t n) {
     for (int64_t i = 0; i < n; ++i) p[i] = float_to_half(a[i]);
 }
+#if defined(__aarch64__)
+inline void store(half_t* p, Vec a) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)a))); }
+#else
 inline void store(half_t* p, Vec a) { store_n(p, a, kLanes); }
+#endif
 
 inline Vec round_to_int(Vec a) {  // to nearest even for |a| < 2^22
     const Vec magic = set1(12582912.0f);

@@ -1,11 +1,13 @@
 // What this machine allows: how fast all threads together read memory, and how many products they make of the kind
-// that the linear layers of the set are made of (int8; bf16 with AMX, as prompts are; int16 on AVX2 and AVX-VNNI; float32 in plain code). tools/benchmark runs these
+// that the linear layers of the set are made of (int8, on ARM with dot products too; bf16 with AMX, as prompts are; int16 on AVX2 and AVX-VNNI; float32 in plain code). tools/benchmark runs these
 // in turn with the engine, whose speed it reports as a share of them.
 #if defined(__AVX2__)
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers
 #endif
 #include <immintrin.h>
+#elif defined(PARLOR_DOTPROD)
+#include <arm_neon.h>
 #endif
 
 #include "limits.h"
@@ -130,6 +132,17 @@ int64_t multiply_registers(int64_t rounds) {
         }
     }
     return rounds * kSums * 16 * 2;
+#elif defined(PARLOR_DOTPROD)
+    int32x4_t sums[16] = {};
+    const int8x16_t codes = vdupq_n_s8(1);
+    for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 16
+        for (int32x4_t& sum : sums) {
+            sum = vdotq_s32(sum, codes, codes);
+            asm volatile("" : "+w"(sum));
+        }
+    }
+    return rounds * 16 * 16 * 2;
 #else
     float sums[64] = {};
     for (int64_t i = 0; i < rounds; ++i) {

@@ -10,6 +10,9 @@ PARLOR_DECLARE(int64_t, multiply_registers, int64_t rounds)
 #if PARLOR_BUILT_AVX_VNNI
 PARLOR_DECLARE_IN(avx_vnni, int64_t, multiply_registers, int64_t rounds)
 #endif
+#if PARLOR_BUILT_DOTPROD
+PARLOR_DECLARE_IN(dotprod, int64_t, multiply_registers, int64_t rounds)
+#endif
 #if PARLOR_BUILT_AMX
 PARLOR_DECLARE_IN(amx, int64_t, multiply_registers, int64_t rounds)
 #endif

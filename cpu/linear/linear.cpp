@@ -50,6 +50,9 @@ Tile stage(const linear_weight& w, const Input& input, int rows, char* memory) {
     float* const scales = reinterpret_cast<float*>(memory + 2 * layout.codes);
     float* const offsets = scales + layout.scales / 4;
     if (w.exact) PARLOR_PICK(stage_float)(w, input, rows, reinterpret_cast<float*>(memory));
+#if PARLOR_BUILT_DOTPROD
+    else if (selected_isa() == Isa::kDotprod) dotprod::stage_rounded(w, input, rows, codes, scales, offsets);
+#endif
     else PARLOR_PICK(stage_rounded)(w, input, rows, codes, scales, offsets);
     return {{codes[0], codes[1]}, scales, offsets, rows, 0, input.rows};
 }
@@ -292,6 +295,9 @@ LinearKernels few_rows(const linear_weight& w, int64_t rows) {
 #endif
 #if PARLOR_BUILT_AVX_VNNI
     if (selected_isa() == Isa::kAvxVnni) return is_grouped(w) ? avx_vnni::group_kernels() : avx_vnni::linear_kernels();
+#endif
+#if PARLOR_BUILT_DOTPROD
+    if (selected_isa() == Isa::kDotprod) return is_grouped(w) ? dotprod::group_kernels() : dotprod::linear_kernels();
 #endif
     (void)rows;
     return is_grouped(w) ? PARLOR_PICK(group_kernels)() : PARLOR_PICK(linear_kernels)();

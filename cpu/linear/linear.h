@@ -14,7 +14,7 @@
 // Blocks. Columns are worked off in blocks of at most 256 columns of one group, each a multiple of 32 (padded with
 // zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
 // rounded to 12 bits with one scale for a span, because with 8 bits the logits of a whole model come out 2 to 5% wrong.
-// Where the dot instructions take bytes (VNNI, AMX), code = 16 * high + low, two planes of int8; AVX2 and plain code take
+// Where the dot instructions take bytes (VNNI, AMX, ARM), code = 16 * high + low, two planes of int8; AVX2 and plain code take
 // int16. Products are summed exactly as integers within a block, and the rest is float32 in this order on every
 // instruction set:
 //   block:  f = float(dot) - zero * float(sum of activation codes);   part = fma(f, scale, part)
@@ -33,6 +33,7 @@
 namespace parlor {
 
 constexpr int kHighPlane = 16;          // what a code of the high plane counts in those of the low one
+constexpr int kByteBias = 128;         // what codes of a byte are taken minus of, where only signed ones are multiplied
 constexpr int kLargestCode = 127 * kHighPlane + kHighPlane / 2 - 1;
 constexpr int64_t kLanes = 16;         // outputs of a row block
 constexpr int64_t kSpanColumns = 256;   // and the longest block
@@ -60,7 +61,7 @@ struct Input {
 
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
-    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX: int8, high and low plane; else [0]
+    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX, ARM's dot products: int8, high and low plane; else [0]
                            // only: int16, on AVX2 in the order of kPairOrder. If the weight is exact float32 in [0]
     const float* scales;   // [span][rows] of the activation codes
     const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
@@ -171,6 +172,12 @@ PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )
 PARLOR_DECLARE_IN(avx_vnni, LinearKernels, linear_kernels, )
 PARLOR_DECLARE_IN(avx_vnni, LinearKernels, group_kernels, )
 PARLOR_DECLARE_IN(avx_vnni, ManyRowKernels, many_row_kernels, )
+#endif
+#if PARLOR_BUILT_DOTPROD
+PARLOR_DECLARE_IN(dotprod, LinearKernels, linear_kernels, )
+PARLOR_DECLARE_IN(dotprod, LinearKernels, group_kernels, )
+PARLOR_DECLARE_IN(dotprod, void, stage_rounded, const linear_weight& w, const Input& input, int tile_rows,
+                  void* const* codes, float* scales, float* offsets)
 #endif
 #if PARLOR_BUILT_AMX
 PARLOR_DECLARE_IN(amx, ManyRowKernels, many_row_kernels, )

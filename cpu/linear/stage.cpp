@@ -72,7 +72,7 @@ inline int32_t round_to_code(float value, float inverse) {
 }
 
 // The codes of a block, round(values * inverse), where a tile of this set has them; returns their sum.
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(PARLOR_DOTPROD)
 int32_t round_block(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
                     int64_t place) {
     int8_t* const high = static_cast<int8_t*>(codes[0]) + place;
@@ -142,7 +142,12 @@ int32_t round_block(const linear_weight&, const float* values, int length, float
 
 float offset_of(const linear_weight& w, int32_t sum) {
     if (w.zero_kind != PARLOR_ZERO_ONE) return static_cast<float>(sum);
-    return bits_to_float(static_cast<uint32_t>(-w.zero) * static_cast<uint32_t>(sum));
+#if defined(PARLOR_DOTPROD)  // see dotprod.h
+    const int32_t zero = w.zero - (w.kind == PARLOR_LINEAR_Q8 || w.kind == PARLOR_LINEAR_T4 || w.kind == PARLOR_LINEAR_W4 ? kByteBias : 0);
+#else
+    const int32_t zero = w.zero;
+#endif
+    return bits_to_float(static_cast<uint32_t>(-zero) * static_cast<uint32_t>(sum));
 }
 
 // One row of a span; returns its scale. Missing rows are zeros.

@@ -41,13 +41,14 @@ enum {
 /* ---- dtype codes ------------------------------------------------------------------------------------ */
 enum { PARLOR_F32 = 0, PARLOR_F16 = 1, PARLOR_BF16 = 2, PARLOR_Q8 = 3, PARLOR_Q4 = 4 /* the last two: caches only */ };
 
-/* ---- instruction sets, ascending; each includes the ones before it, but AVX-512 not AVX-VNNI ---------- */
+/* ---- instruction sets, a processor's ascending; each includes those before it, but AVX-512 not AVX-VNNI - */
 enum {
     PARLOR_ISA_PLAIN = 0,     /* whatever the compiler's baseline is; any machine */
     PARLOR_ISA_AVX2 = 1,      /* AVX2, FMA, F16C */
     PARLOR_ISA_AVX_VNNI = 2,  /* the former and AVX-VNNI: Intel's 12th generation on, which has no AVX-512 */
     PARLOR_ISA_AVX512 = 3,    /* AVX-512 F, BW, VL, DQ, VNNI */
-    PARLOR_ISA_AMX = 4        /* the former and AMX tile, int8, bf16, AVX-512 BF16; permission granted by the kernel */
+    PARLOR_ISA_AMX = 4,       /* the former and AMX tile, int8, bf16, AVX-512 BF16; permission granted by the kernel */
+    PARLOR_ISA_DOTPROD = 5    /* of 64-bit ARM, whose baseline has NEON: dot products of bytes (ARMv8.2's sdot) */
 };
 
 /* ---- control ---------------------------------------------------------------------------------------- */

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.binding import load_library
-from model.kernels.build.cpu import ISAS
+from model.kernels.build.cpu import X86_ISAS
 from model.kernels.cpu_kernels import CpuKernels
 from tests.emulated_isa import can_run
 from tests.kernels import (
@@ -40,7 +40,7 @@ class SeparateWeights(CpuKernels):
 def main() -> None:
     kernels = SeparateWeights(load_library(Path(sys.argv[1])))
     kernels.set_threads(2)
-    for isa in ISAS:
+    for isa in X86_ISAS:
         if can_run(isa):
             kernels.force_isa(isa)
             run(kernels)

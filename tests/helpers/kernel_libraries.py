@@ -14,12 +14,12 @@ from torch import Tensor
 
 from model.devices import cuda_problem
 from model.kernels import load_kernels
-from model.kernels.build.cpu import ISAS
+from model.kernels.build.cpu import X86_ISAS
 from tests.emulated_isa import kernels_with
 from tests.host_cuda.build import GPUS, cuda_on_host
 
 ON_GPU = "on_gpu"
-LIBRARIES = (*(isa for isa in ISAS if isa != "avx_vnni"), *GPUS, ON_GPU)
+LIBRARIES = (*(isa for isa in X86_ISAS if isa != "avx_vnni"), *GPUS, ON_GPU)
 """AVX-VNNI has but some of AVX2's sources, compiled once more, and is held to AVX2's very bits."""
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from model.kernels import load_kernels
 from model.kernels.build import cpu, library, lock
-from model.kernels.build.cpu import ISAS, CpuRecipe, Source, find_compiler
+from model.kernels.build.cpu import ISAS, X86_ISAS, CpuRecipe, Source, find_compiler
 from model.kernels.build.library import build_library
 from model.kernels.errors import KernelBuildError
 
@@ -138,6 +138,7 @@ def test_a_missing_compiler_is_one_clear_sentence(monkeypatch, tmp_path):
         find_compiler("no-such-compiler")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(cpu.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cpu, "find_library", lambda recipe: None)  # the tests' own would do
     with pytest.raises(KernelBuildError, match=r"looked for g\+\+, clang\+\+, c\+\+, ziglang\)") as caught:
         load_kernels()
     assert "\n" not in str(caught.value)
@@ -234,7 +235,7 @@ def test_every_source_file_is_listed():
     assert on_disk == {source.file for source in cpu.SOURCES}
 
 
-@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="plain is the only set")
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="sets of x86-64")
 def test_objects_are_linked_from_the_lowest_instruction_set_up(tmp_path):
     """The linker takes the first of equal inline functions; it must be one that any machine can run."""
     compiler = find_compiler()
@@ -242,7 +243,7 @@ def test_objects_are_linked_from_the_lowest_instruction_set_up(tmp_path):
     line = next(line for line in text.splitlines() if line.startswith(f"build {library.LIBRARY_NAME}"))
     order = [ISAS.index(name.split(".")[-2]) for name in line.split() if name.endswith(".o")]
     assert order == sorted(order)
-    assert len(order) == sum(len(source.isas) for source in cpu.SOURCES)
+    assert len(order) == sum(isa in X86_ISAS for source in cpu.SOURCES for isa in source.isas)
 
 
 INCLUDES = [f"-I{library.REPOSITORY / folder}" for folder in ("model/kernels", "cpu")]

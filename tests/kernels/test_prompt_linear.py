@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.kernels import load_kernels
-from model.kernels.build.cpu import ISAS
+from model.kernels.build.cpu import X86_ISAS
 from model.kernels.errors import KernelError
 from tests.emulated_isa import kernels_with
 from tests.kernels.test_linear import SHAPES, ZEROS, expected, quantized_parts, relative_error
@@ -199,7 +199,7 @@ def test_other_sets_have_no_way_of_their_own_with_prompts():
         kernels.force_isa(isa)
         assert (kernels.prompts is not None) == (isa == "amx")
     kernels.force_isa(None)
-    assert ISAS[-1] == "amx"
+    assert X86_ISAS[-1] == "amx"
 
 
 def test_prompts_that_do_not_fit_are_refused(ops):

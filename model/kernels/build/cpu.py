@@ -30,19 +30,24 @@ from model.kernels.build.library import (
 )
 from model.kernels.errors import KernelBuildError, Progress
 
-ISAS = ("plain", "avx2", "avx_vnni", "avx512", "amx")
-"""Ascending, as PARLOR_ISA_* in kernels.h."""
+ISAS = ("plain", "avx2", "avx_vnni", "avx512", "amx", "dotprod")
+"""As PARLOR_ISA_* in kernels.h."""
+X86_ISAS, ARM_ISAS = ISAS[:5], ("plain", "dotprod")
+"""Those of a processor, ascending."""
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
            "-mprefer-vector-width=512")
-_BUILDABLE = ISAS[:-1] if os.name == "nt" else ISAS
-"""On Windows no tiles are asked for (isa_detect.cpp), and gcc's loads of them do not assemble."""
+_ISAS_OF_MACHINES = {"x86_64": X86_ISAS, "amd64": X86_ISAS[:-1], "aarch64": ARM_ISAS, "arm64": ARM_ISAS}
+"""By platform.machine(), in lower case. On Windows (amd64) no tiles are asked for (isa_detect.cpp), and gcc's
+loads of them do not assemble."""
 ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "avx2": _AVX2,
     "avx_vnni": (*_AVX2, "-mavxvnni"),
     "avx512": _AVX512,
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
+    # Of a Mac all code has the compiler's own macro, so this one tells the set.
+    "dotprod": ("-march=armv8.2-a+dotprod", "-DPARLOR_DOTPROD=1"),
 }
 COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 LINK_FLAGS = {"win32": ("-shared", "-static"), "darwin": ("-shared", "-pthread")}.get(
@@ -88,7 +93,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/experts.cpp"),
     Source("linear/pack.cpp"),
     Source("linear/plain.cpp"),
-    Source("linear/stage.cpp", _VECTORISED),
+    Source("linear/stage.cpp", (*_VECTORISED, "dotprod")),
     Source("linear/silu.cpp", _VECTORISED),
     Source("linear/lookup.cpp"),
     Source("linear/rounding.cpp", _VECTORISED),
@@ -99,6 +104,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/avx2.cpp", _AVX2_AND_VNNI),
     Source("linear/avx2_many.cpp", _AVX2_AND_VNNI),
     Source("linear/avx512.cpp", ("avx512",)),
+    Source("linear/dotprod.cpp", ("dotprod",)),
     Source("linear/amx.cpp", ("amx",)),
     Source("linear/few_amx.cpp", ("amx",)),
     Source("linear/prompt_amx.cpp", ("amx",)),
@@ -133,6 +139,7 @@ class CpuRecipe:
     flags: tuple[str, ...] = COMMON_FLAGS
     isa_flags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: ISA_FLAGS)
     link_flags: tuple[str, ...] = LINK_FLAGS
+    machine: str = platform.machine()
 
     name: ClassVar[str] = "kernels"
     """What folders of its libraries begin with."""
@@ -149,7 +156,7 @@ class CpuRecipe:
 
     def _hash(self, *also: str) -> str:
         sha = hashlib.sha256()
-        parts = [*also, platform.machine(), *self.flags, *self.link_flags, repr(self.sources),
+        parts = [*also, self.machine, *self.flags, *self.link_flags, repr(self.sources),
                  repr(self.isa_flags)]
         for part in parts:
             sha.update(part.encode() + b"\0")
@@ -160,7 +167,7 @@ class CpuRecipe:
         return sha.hexdigest()[:12]
 
     def ninja_text(self, folder: Path) -> str:
-        return ninja_file(self, built_isas(self.compiler, self.isa_flags), folder)
+        return ninja_file(self, built_isas(self.compiler, self.isa_flags, self.machine), folder)
 
 
 def own_recipe(compiler: str | None = None) -> CpuRecipe:
@@ -182,14 +189,15 @@ def own_library(progress: Progress | None = None) -> Path:
     return build_library(recipe, progress)
 
 
-def built_isas(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS) -> tuple[str, ...]:
-    """The sets that the compiler can make code for here, ascending; `plain` is always among them."""
+def built_isas(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = ISA_FLAGS,
+               machine: str = platform.machine()) -> tuple[str, ...]:
+    """The sets of a machine that the compiler can make code for, ascending; `plain` is always among them."""
     def is_known(isa: str) -> bool:
         command = [*compiler.command, *isa_flags[isa], "-x", "c++", "-E", "-"]
         return subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0
 
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return ("plain", *(isa for isa in _BUILDABLE[1:] if is_x86 and is_known(isa)))
+    isas = _ISAS_OF_MACHINES.get(machine.lower(), ("plain",))
+    return ("plain", *(isa for isa in isas[1:] if is_known(isa)))
 
 
 def isa_mask(isas: tuple[str, ...]) -> int:
