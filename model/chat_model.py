@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from model.engine.request import SamplingParams
-from model.reply import Completion, Reply, ReplyFailed, ScoredToken, TextDelta, completion, scored_token
+from model.reply import (
+    Completion,
+    Reply,
+    ReplyFailed,
+    ScoredText,
+    ScoredToken,
+    TextDelta,
+    completion,
+    scored_token,
+)
 from model.text.calls.toolbox import Toolbox
 from model.text.context import ContextFit, first_kept, token_budget
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
@@ -117,6 +126,18 @@ class ChatModel:
         request = self._submit(token_ids, params, logprobs, constraint, adapter)
         written = ReplyText(params.stop, "text", continues=True)
         return Reply(request, self.tokenizer, written, 0, len(token_ids))
+
+    def scored(self, text: str, top: int = 0, adapter: str | None = None) -> ScoredText:
+        """Begin to tell how likely each token of a text is after those before it, with the `top` likeliest
+        tokens in its place (0 to 20); nothing is written. Raises ValueError as `start` does."""
+        token_ids = self.tokenizer.encode(text, add_eos=False)
+        limit = self._engine.max_seq_len
+        if len(token_ids) > limit:
+            raise PromptTooLongError(f"The text has {len(token_ids):,} tokens; the context holds {limit:,}.")
+        if not token_ids:
+            raise ValueError("the text is empty; expected at least one character")
+        request, scores = self._engine.begin_score(token_ids, top, adapter)
+        return ScoredText(request, scores, self.tokenizer, text)
 
     def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:

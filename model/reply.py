@@ -5,6 +5,7 @@ One thread reads the events of a reply; any thread may cancel it. Knows nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from model.engine.request import (
 )
 
 if TYPE_CHECKING:
+    from model.engine.logprobs import PromptLogprobs
     from model.text.reply_text import ReplyText
     from model.text.tokenizer import Tokenizer
 
@@ -64,7 +66,7 @@ class ReplyFailed:
 class ScoredToken:
     """A token and its log-probability by the model itself (TokenLogprob says what that is). `top`: the
     likeliest tokens in its place, best first. The `text` of a token that is a part of a character is U+FFFD;
-    `data` has its bytes."""
+    `data` has its bytes. nan: nothing stands before it, see ScoredText."""
 
     token_id: int
     text: str
@@ -144,6 +146,36 @@ class Reply:
                 yield CallDelta(self._num_calls - 1, "", text, self._num_tokens)
             else:
                 yield TextDelta(text, channel, self._num_tokens)
+
+
+class ScoredText:
+    """A text that is only scored: read like a reply, whose text it is. Its tokens come with it, when all are
+    known; a first one that nothing stands before has the log-probability nan."""
+
+    first_index, is_shortened = 0, False
+
+    def __init__(self, request: Request, scores: PromptLogprobs, tokenizer: Tokenizer, text: str) -> None:
+        self._request, self._scores, self._tokenizer, self._text = request, scores, tokenizer, text
+        self.prompt_tokens = len(request.prompt)
+
+    def cancel(self) -> None:
+        """End within one step."""
+        self._request.cancel()
+
+    def events(self) -> Iterator[ReplyEvent]:
+        """Progress, all tokens, the text, ReplyDone("length"); or an end without them."""
+        for event in self._request.events():
+            if isinstance(event, FinishedEvent):
+                if event.reason == "length":
+                    first = TokenLogprob(self._request.prompt[0], math.nan)
+                    for found in (first, *self._scores.found):
+                        yield scored_token(self._tokenizer, found)
+                    yield TextDelta(self._text, "text", self.prompt_tokens)
+                yield ReplyDone(event.reason, event.stats)
+            elif isinstance(event, FailedEvent):
+                yield ReplyFailed(event.message)
+            elif isinstance(event, PromptProgress):
+                yield event
 
 
 def scored_token(tokenizer: Tokenizer, found: TokenLogprob) -> ScoredToken:

@@ -115,7 +115,7 @@ class Engine:
         if not 0 <= first < len(token_ids):
             raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
         scores = LogitScores(len(token_ids), first, self.model_config.spec.vocab_size)
-        self._compute(token_ids, scores, self._adapter_number(adapter))
+        self._wait(self._begin(token_ids, scores, self._adapter_number(adapter)))
         return scores.logits
 
     def score(self, token_ids: list[int], num_top: int = 0) -> list[TokenLogprob]:
@@ -123,15 +123,25 @@ class Engine:
 
         Waits until it is computed, in turn with other requests. Raises as `logits` does.
         """
+        request, scores = self.begin_score(token_ids, num_top)
+        self._wait(request)
+        return scores.found
+
+    def begin_score(self, token_ids: list[int], num_top: int = 0,
+                    adapter: str | None = None) -> tuple[Request, PromptLogprobs]:
+        """Queue what `score` waits for. All is found once the request's last event has come, unless that says
+        that it was cancelled or has failed. Raises as `submit` does, but the prompt may fill the context."""
         self._check_tokens(token_ids, self.max_seq_len)
         _check_logprobs(num_top)
         scores = PromptLogprobs(token_ids, num_top)
-        self._compute(token_ids, scores)
-        return scores.found
+        return self._begin(token_ids, scores, self._adapter_number(adapter)), scores
 
-    def _compute(self, token_ids: list[int], scores: Scores, adapter: int = -1) -> None:
+    def _begin(self, token_ids: list[int], scores: Scores, adapter: int) -> Request:
         request = Request(list(token_ids), SamplingParams(), frozenset(), 0, self._wake)
         self._enqueue(scored_sequence(request, scores, adapter))
+        return request
+
+    def _wait(self, request: Request) -> None:
         last = None
         try:
             for event in request.events():

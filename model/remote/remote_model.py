@@ -89,6 +89,10 @@ class RemoteModel:
         """Raises CannotDo."""
         raise CannotDo(f"{self._engine} is asked for replies in a conversation only; use chat completions.")
 
+    def scored(self, text: str, top: int = 0, adapter: str | None = None) -> RemoteReply:
+        """Raises CannotDo."""
+        raise CannotDo(f"{self._engine} is not asked how likely a text is.")
+
     def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:
         """Raises CannotDo."""

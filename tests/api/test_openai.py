@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 
 import openai
 import pytest
 
-from model import Catalogue, ModelSlot, SamplingParams
+from model import Catalogue, ModelSlot, SamplingParams, ScoredToken
 from model.catalogue.places import Place
 from model.config import EngineConfig
 from tests.helpers.cancelling import wait_for_running
 from tests.helpers.text_samples import write_chat_model
 from webui import create_app
-from webui.api import answering
+from webui.api import answering, completions
 
 WHO = [{"role": "user", "content": "Who are you?"}]
 LONG = [{"role": "user", "content": "something long"}]
@@ -174,8 +175,8 @@ def test_texts_are_continued(client):
         assert alone.text == choice.text and choice.finish_reason == "length" and alone.logprobs is None
         assert "".join(choice.logprobs.tokens) == choice.text and choice.logprobs.text_offset[0] == 0
         assert all(len(top) == 2 for top in choice.logprobs.top_logprobs)
-        echoed = client.completions.create(prompt=prompt, echo=True, logprobs=0, **options).choices[0]
-        assert echoed.text == prompt + choice.text and echoed.logprobs.text_offset[0] == len(prompt)
+        echoed = client.completions.create(prompt=prompt, echo=True, **options).choices[0]
+        assert echoed.text == prompt + choice.text and echoed.logprobs is None
         stream = client.completions.create(prompt=prompt, stream=True, echo=True,
                                            stream_options={"include_usage": True}, **options)
         *parts, last = list(stream)
@@ -184,6 +185,57 @@ def test_texts_are_continued(client):
     assert both.usage.completion_tokens == 12
     two = client.completions.create(prompt=["Monday,", "One,"], n=2, seed=1, model="any", max_tokens=3)
     assert len(two.choices) == 4 and two.usage.prompt_tokens < 2 * both.usage.prompt_tokens
+
+
+def test_an_echoed_prompt_comes_with_its_own_log_probabilities(client):
+    """Those of what the model wrote itself, read again, are what they were as it wrote them."""
+    options = {"model": "any", "temperature": 0, "logprobs": 2}
+    prompt = "Monday, Tuesday,"
+    whole = client.completions.create(prompt=prompt, max_tokens=6, echo=True, **options)
+    choice, logprobs = whole.choices[0], whole.choices[0].logprobs
+    plain = client.completions.create(prompt=prompt, max_tokens=6, **options).choices[0]
+    assert choice.text == prompt + plain.text and whole.usage.completion_tokens == 6
+    assert "".join(logprobs.tokens) == choice.text
+    assert logprobs.text_offset[0] == 0 and logprobs.text_offset[-6:] == [
+        offset + len(prompt) for offset in plain.logprobs.text_offset]
+    assert logprobs.token_logprobs[-6:] == plain.logprobs.token_logprobs
+    assert all(value is None or value <= 0 for value in logprobs.token_logprobs)
+    assert all(len(top) == 2 for top in logprobs.top_logprobs[1:])
+    again = client.completions.create(prompt=choice.text, max_tokens=0, echo=True, **options)
+    read = again.choices[0]
+    assert read.text == choice.text and read.finish_reason == "length"
+    assert again.usage.completion_tokens == 0 and again.usage.prompt_tokens == len(read.logprobs.tokens) + 1
+    assert read.logprobs.token_logprobs[-6:] == pytest.approx(plain.logprobs.token_logprobs, abs=0.1)
+    assert read.logprobs.token_logprobs[:-6] == pytest.approx(logprobs.token_logprobs[:-6], abs=1e-3)
+
+
+def test_the_offset_of_a_token_that_is_a_part_of_a_character_is_that_characters():
+    """By hand: f ü r, the second letter in two tokens; nothing is known of the first one."""
+    tokens = [ScoredToken(number, data.decode(errors="replace"), value, data) for number, (data, value) in
+              enumerate([(b" f", math.nan), (b"\xc3", -1.0), (b"\xbc", -2.0), (b"r", -3.0)])]
+    shown = completions._of_prompt("f\xfcr", tokens).of(tokens)
+    assert shown == {"tokens": [" f", "\ufffd", "\ufffd", "r"], "token_logprobs": [None, -1.0, -2.0, -3.0],
+                     "top_logprobs": [None, {}, {}, {}], "text_offset": [0, 1, 1, 2]}
+
+
+@pytest.mark.parametrize("max_tokens", [0, 4])
+def test_a_stream_begins_with_its_prompt_and_what_it_is_worth(client, max_tokens):
+    options = {"model": "any", "prompt": ["Monday, Tuesday,", "One,"], "n": 2, "seed": 1, "logprobs": 1,
+               "echo": True, "max_tokens": max_tokens}
+    whole = client.completions.create(**options).choices
+    texts, values, offsets, reasons = ([[] for _ in whole] for _ in range(4))
+    for chunk in client.completions.create(stream=True, **options):
+        choice = chunk.choices[0]
+        texts[choice.index].append(choice.text)
+        reasons[choice.index].append(choice.finish_reason)
+        if choice.logprobs:
+            values[choice.index] += choice.logprobs.token_logprobs
+            offsets[choice.index] += choice.logprobs.text_offset
+    for index, choice in enumerate(whole):
+        assert texts[index][0] == options["prompt"][index // 2] and "".join(texts[index]) == choice.text
+        assert values[index] == choice.logprobs.token_logprobs
+        assert offsets[index] == choice.logprobs.text_offset
+        assert reasons[index][-1] == choice.finish_reason and not any(reasons[index][:-1])
 
 
 # -- thoughts, settings and failures, with scripted replies

@@ -50,6 +50,14 @@ def test_the_starter_answers_goes_on_and_is_counted_behind_another_page(starter,
     assert page.load()["context"]["max_seq_len"] == listed["max_model_len"]
 
 
+def test_it_tells_who_speaks_next_as_a_model_of_ones_own_would(starter, page_before):
+    page = page_before(starter)
+    model = parlor(page.client.application).slot.model
+    assert "rank" not in model.info()["cannot"]
+    scores = model.rank_speakers([("Ann", "Hello, Marlow, how are you?")], ["Marlow", "Qzxv"])
+    assert scores[1] < scores[0] < 0
+
+
 def test_two_bots_talk_behind_another_page(starter, page_before):
     page = page_before(starter, MARLOW, OTTO)
     page.set(sampling={"max_new_tokens": 8}, turn_order="all")

@@ -54,6 +54,7 @@ class Ask:
 
     messages: tuple[ChatMessage, ...] = ()
     text: str | list[int] = ""
+    scores: bool = False  # nothing is written: how likely is each token of the text?
     params: SamplingParams = field(default_factory=SamplingParams)
     n: int = 1
     logprobs: int | None = None
@@ -158,6 +159,9 @@ def gone_test(environ: dict[str, Any]) -> Callable[[], bool]:
 
 
 def _begin_one(model: LanguageModel, ask: Ask, params: SamplingParams) -> RunningReply:
+    if ask.scores:
+        assert isinstance(ask.text, str)
+        return model.scored(ask.text, ask.logprobs or 0, ask.adapter)
     if not ask.messages:
         return model.go_on(ask.text, params, logprobs=ask.logprobs, constraint=ask.constraint,
                            adapter=ask.adapter)

@@ -1,4 +1,4 @@
-"""OpenAI's protocol: models, chat completions and completions; docs/api.md has the table of fields.
+"""OpenAI's protocol: models and chat completions; docs/api.md has the table of fields.
 
 Streams are written as the clients want them: one id, a role first, text and reasoning never in one delta,
 usage in a chunk of its own at the end.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from flask.typing import ResponseReturnValue
 
@@ -70,26 +69,8 @@ def complete_chat() -> ResponseReturnValue:
     choices = [{"index": index, "message": _message(one, in_functions),
                 "logprobs": _chat_logprobs(one.tokens) if ask.logprobs is not None else None,
                 "finish_reason": finish_reason(one, in_functions)} for index, one in enumerate(written)]
-    head = _head("chat.completion", "chatcmpl", begun.model_name)
-    return head | {"choices": choices, "usage": usage(written)}
-
-
-def complete_text() -> ResponseReturnValue:
-    """What follows a text, or each of several."""
-    fields = read_fields()
-    asks, streams = _read_texts(fields), fields.flag("stream")
-    echo = [ask.text if fields.flag("echo") else "" for ask in asks for _ in range(ask.n)]
-    with_usage = fields.object("stream_options").flag("include_usage")
-    begun = begin(*asks)
-    if streams:
-        return streamed(begun, _TextStream(asks[0], echo, with_usage, begun.model_name).write,
-                        "text/event-stream")
-    written = answered(begun)
-    choices = [{"index": index, "text": before + one.text, "finish_reason": finish_reason(one),
-                "logprobs": None if asks[0].logprobs is None else _text_logprobs(one.tokens, len(before))}
-               for index, (before, one) in enumerate(zip(echo, written, strict=True))]
-    head = _head("text_completion", "cmpl", begun.model_name)
-    return head | {"choices": choices, "usage": usage(written, asks[0].n)}
+    return head("chat.completion", "chatcmpl", begun.model_name) | {"choices": choices,
+                                                                    "usage": usage(written)}
 
 
 def embed() -> ResponseReturnValue:
@@ -204,7 +185,7 @@ class _ChatStream:
 
     def __init__(self, ask: Ask, with_usage: bool, model_name: str, in_functions: bool) -> None:
         self._ask, self._with_usage, self._in_functions = ask, with_usage, in_functions
-        self._head = _head("chat.completion.chunk", "chatcmpl", model_name)
+        self._head = head("chat.completion.chunk", "chatcmpl", model_name)
         self._head |= {"usage": None} if with_usage else {}
 
     def write(self, answer: Answer) -> Iterator[bytes]:
@@ -238,96 +219,12 @@ class _ChatStream:
                                                 "finish_reason": reason}]})
 
 
-class _TextStream:
-    """The chunks of completions; `echo` is what each begins with."""
-
-    def __init__(self, ask: Ask, echo: list[str], with_usage: bool, model_name: str) -> None:
-        self._ask, self._echo, self._with_usage = ask, echo, with_usage
-        self._head = _head("text_completion", "cmpl", model_name)
-        self._head |= {"usage": None} if with_usage else {}
-        self._lengths = [0 for _ in echo]
-
-    def write(self, answer: Answer) -> Iterator[bytes]:
-        try:
-            yield from (self._chunk(index, text) for index, text in enumerate(self._echo) if text)
-            for told in answer.events():
-                if told is None:
-                    yield BEAT
-                    continue
-                index, event, tokens = told
-                if isinstance(event, ReplyDone):
-                    yield self._chunk(index, "", finish_reason(answer.written[index]))
-                else:
-                    yield self._chunk(index, event.text, tokens=tokens)
-        except Problem as problem:
-            yield frame(openai_error(problem)[0])
-        else:
-            if self._with_usage:
-                yield frame(self._head | {"choices": [], "usage": usage(answer.written, self._ask.n)})
-        yield DONE
-
-    def _chunk(self, index: int, text: str, reason: str | None = None,
-               tokens: list[ScoredToken] | None = None) -> bytes:
-        logprobs = None
-        if self._ask.logprobs is not None and tokens:
-            logprobs = _text_logprobs(tokens, self._lengths[index])
-        self._lengths[index] += len(text)
-        return frame(self._head | {"choices": [{"index": index, "text": text, "logprobs": logprobs,
-                                                "finish_reason": reason}]})
-
-
-def _read_texts(fields: Fields) -> list[Ask]:
-    """What a completion asks for: one Ask for each prompt."""
-    if fields.has("suffix") and fields.text("suffix"):
-        raise BadField("suffix is not supported: the model here writes on, not in between.", "suffix")
-    length = fields.whole("max_tokens", 16, least=-1)
-    if length == 0:
-        raise BadField("max_tokens is 0; expected at least 1.", "max_tokens")
-    prompts = _prompts(fields.value("prompt"))
-    asked = Ask(params=sampling(fields, None if length == -1 else length, fields.texts("stop")),
-                n=fields.whole("n", 1, least=1, most=MOST_REPLIES),
-                logprobs=fields.whole("logprobs", most=20) if fields.has("logprobs") else None,
-                constraint=response_form(fields.object("response_format")))
-    if not 0 < len(prompts) * asked.n <= MOST_REPLIES:
-        raise BadField(f"prompt and n ask for {len(prompts) * asked.n} replies; expected 1 to "
-                       f"{MOST_REPLIES}.", "prompt")
-    if fields.flag("echo") and not all(isinstance(prompt, str) for prompt in prompts):
-        raise BadField("echo needs a prompt of text.", "echo")
-    return [Ask(text=prompt, params=asked.params, n=asked.n, logprobs=asked.logprobs,
-                constraint=asked.constraint, adapter=adapter_of(fields)) for prompt in prompts]
-
-
-def _prompts(value: Any) -> list[str | list[int]]:
-    """A text, token ids, or a list of either."""
-    if isinstance(value, str) or (value and _are_tokens(value)):
-        return [value]
-    if isinstance(value, list) and all(isinstance(one, str) or _are_tokens(one) for one in value):
-        return value
-    raise BadField("prompt is neither a text nor a list of texts.", "prompt")
-
-
-def _are_tokens(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int) and not isinstance(one, bool)
-                                           for one in value)
-
-
 def _chat_logprobs(tokens: list[ScoredToken]) -> Json:
     def shown(token: ScoredToken) -> Json:
         return {"token": token.text, "logprob": token.logprob, "bytes": list(token.data)}
 
     return {"content": [shown(token) | {"top_logprobs": [shown(other) for other in token.top]}
                         for token in tokens], "refusal": None}
-
-
-def _text_logprobs(tokens: list[ScoredToken], start: int) -> Json:
-    """As completions have it: lists side by side."""
-    offsets, at = [], start
-    for token in tokens:
-        offsets.append(at)
-        at += len(token.text)
-    return {"tokens": [token.text for token in tokens], "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{other.text: other.logprob for other in token.top} for token in tokens],
-            "text_offset": offsets}
 
 
 def _model(model: Json) -> Json:
@@ -344,7 +241,7 @@ def _adapter(model: Json, name: str) -> Json:
     return _model({**model, "name": name}) | {"root": model["name"], "parent": model["name"]}
 
 
-def _head(kind: str, prefix: str, model_name: str) -> Json:
+def head(kind: str, prefix: str, model_name: str) -> Json:
     return {"id": f"{prefix}-{new_id()}{new_id()}", "object": kind, "created": int(time.time()),
             "model": model_name, "system_fingerprint": f"parlor-{VERSION}"}
 

@@ -16,7 +16,7 @@ ROUTES = (
     ("GET", "/v1/models", "openai.list_models"),
     ("GET", "/v1/models/<path:name>", "openai.read_model"),
     ("POST", "/v1/chat/completions", "openai.complete_chat"),
-    ("POST", "/v1/completions", "openai.complete_text"),
+    ("POST", "/v1/completions", "completions.complete_text"),
     ("POST", "/v1/embeddings", "openai.embed"),
     ("POST", "/v1/responses", "responses.create_response"),
     ("POST", "/v1/messages", "anthropic.create_message"),
