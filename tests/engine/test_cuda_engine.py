@@ -28,18 +28,24 @@ TOLERANCE = 1e-2
 """Of the largest logit: activations are float16 in the products. A wrong step gives a hundred times that."""
 GREEDY = params(temperature=0.0, max_new_tokens=8)
 
-OpenPlaces = Callable[[int], list[Place]]
+OpenPlaces = Callable[..., list[Place]]
+
+
+class FewGraphs(CudaGraphs):
+    """Steps of all sizes run twice at the start: for tests of many models two sizes have to do."""
+
+    sizes = (1, 8)
 
 
 @pytest.fixture(scope="module", params=["cuda", ON_GPU])
 def open_gpus(request: pytest.FixtureRequest) -> OpenPlaces:
-    """open_gpus(n): n places with the GPU's kernels; on one GPU they are all there."""
+    """open_gpus(n): n places with the GPU's kernels; on one GPU they are all there, and record every size."""
     if request.param == ON_GPU:
         need_gpu(request)
-        return lambda count: open_places(EngineConfig(device="cuda")) * count
+        return lambda count, recorder=None: open_places(EngineConfig(device="cuda")) * count
     ops = cuda_on_host(request.getfixturevalue("host_cuda_library"), GPUS["cuda"])
-    place = Place(ops, torch.device("cpu"), lambda: CudaGraphs(CallCapture(ops)), 1 << 30)
-    return lambda count: [place] * count
+    return lambda count, recorder=FewGraphs: [
+        Place(ops, torch.device("cpu"), lambda: recorder(CallCapture(ops)), 1 << 30)] * count
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def plain(folder: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path, open_gpus: OpenPlaces) -> Iterator[Engine]:
-    engine = load_engine(folder, EngineConfig(prefill_chunk=64), places=open_gpus(1))
+    engine = load_engine(folder, EngineConfig(prefill_chunk=64), places=open_gpus(1, CudaGraphs))
     yield engine
     status = engine.status()
     engine.close()

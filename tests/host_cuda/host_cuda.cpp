@@ -27,6 +27,7 @@ namespace {
 
 constexpr size_t kStackBytes = 256 * 1024;  // AddressSanitizer makes frames large; untouched pages cost nothing
 constexpr size_t kSlotBytes = 64;
+constexpr size_t kStackShift = 17 * 64;     // tops of stacks a power of two apart would share a few lines of the cache
 constexpr size_t kMaxDynamicBytes = 227 * 1024;
 constexpr unsigned char kPoison = 0xff;     // NaN as half, float and double; -1 as an integer
 
@@ -62,13 +63,14 @@ host_cuda_switch:
     popq %r12
     popq %rbx
     popq %rbp
-    ret
+    popq %rcx
+    jmp *%rcx  # a return would be predicted to go back to the thread that is left
 .size host_cuda_switch,.-host_cuda_switch
 )");
 struct Context {
     void* stack = nullptr;
-    void prepare(char* memory, void (*entry)()) {
-        void** top = reinterpret_cast<void**>(memory + kStackBytes) - 1;  // aligned as after a call
+    void prepare(char* memory, size_t bytes, void (*entry)()) {
+        void** top = reinterpret_cast<void**>(memory + bytes) - 1;  // aligned as after a call
         *--top = reinterpret_cast<void*>(entry);
         for (int i = 0; i < 6; ++i) *--top = nullptr;
         stack = top;
@@ -78,10 +80,10 @@ void switch_context(Context& from, Context& to) { host_cuda_switch(&from.stack, 
 #else
 struct Context {
     ucontext_t context;
-    void prepare(char* memory, void (*entry)()) {
+    void prepare(char* memory, size_t bytes, void (*entry)()) {
         getcontext(&context);
         context.uc_stack.ss_sp = memory;
-        context.uc_stack.ss_size = kStackBytes;
+        context.uc_stack.ss_size = bytes;
         context.uc_link = nullptr;
         makecontext(&context, entry, 0);
     }
@@ -195,7 +197,7 @@ void prepare_threads() {
         t.has_waited = false;
         t.copies.clear();
         t.groups.clear();
-        t.context.prepare(t.stack, fiber_main);
+        t.context.prepare(t.stack, kStackBytes - i * kStackShift % (kStackBytes / 4), fiber_main);
     }
 }
 

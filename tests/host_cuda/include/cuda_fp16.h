@@ -21,17 +21,17 @@ inline float __half2float(half h) {
     const float value = static_cast<float>(magnitude) * 0x1p-24f;
     return sign ? -value : value;
 }
-// To the nearest, ties to even.
+// To the nearest, ties to even: a double whose last bit is worth what the half's last bit is gets added and taken away.
 inline half __double2half(double value) {
     const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
     value = std::fabs(value);
     if (value != value) return {0x7fff};
     if (value >= 65520.0) return {static_cast<uint16_t>(sign | 0x7c00)};
-    if (value < 0x1p-14) return {static_cast<uint16_t>(sign | static_cast<int>(std::nearbyint(value * 0x1p24)))};
-    int exponent;
-    const double fraction = std::frexp(value, &exponent);  // 0.5 .. 1
-    const int mantissa = static_cast<int>(std::nearbyint(fraction * 2048.0));  // 1024 .. 2048
-    return {static_cast<uint16_t>(sign | (((exponent + 14) << 10) + mantissa - 1024))};
+    if (value < 0x1p-14) return {static_cast<uint16_t>(sign | static_cast<int>(value * 0x1p24 + 0x1p52 - 0x1p52))};
+    const uint64_t exponent = host_cuda_bits<uint64_t>(value) >> 52;
+    const double step = host_cuda_bits<double>((exponent + 42) << 52);
+    const uint64_t rounded = host_cuda_bits<uint64_t>(value + step - step);
+    return {static_cast<uint16_t>(sign | static_cast<uint16_t>((rounded >> 42) - ((1023 - 15) << 10)))};
 }
 inline half __float2half_rn(float value) { return __double2half(value); }
 inline half __float2half(float value) { return __double2half(value); }

@@ -21,14 +21,18 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], S
     }
     publish(kAllLanes, mine, sizeof mine, site);
     const int group = lane() >> 2, thread = lane() & 3;
-    for (int i = 0; i < 4; ++i) {
-        const int row = group + (i >> 1) * 8, column = thread * 2 + (i & 1);
-        double sum = d[i];
-        for (int k = 0; k < 16; ++k) {
-            const float* const of_a = static_cast<const float*>(published((row & 7) * 4 + (k & 7) / 2));
-            const float* const of_b = static_cast<const float*>(published(column * 4 + (k & 7) / 2));
-            sum += double(of_a[2 * ((row >> 3) + 2 * (k >> 3)) + (k & 1)]) * of_b[8 + 2 * (k >> 3) + (k & 1)];
+    float of_a[2][16], of_b[2][16];  // the rows and columns of this lane's sums
+    for (int k = 0; k < 16; k += 2) {
+        const float* const a_pair = static_cast<const float*>(published(group * 4 + (k & 7) / 2)) + 4 * (k >> 3);
+        for (int row = 0; row < 2; ++row) std::memcpy(of_a[row] + k, a_pair + 2 * row, 2 * sizeof(float));
+        for (int column = 0; column < 2; ++column) {
+            const void* const b_lane = published((thread * 2 + column) * 4 + (k & 7) / 2);
+            std::memcpy(of_b[column] + k, static_cast<const float*>(b_lane) + 8 + 2 * (k >> 3), 2 * sizeof(float));
         }
+    }
+    for (int i = 0; i < 4; ++i) {
+        double sum = d[i];
+        for (int k = 0; k < 16; ++k) sum += double(of_a[i >> 1][k]) * of_b[i & 1][k];
         d[i] = static_cast<float>(sum);
     }
 }
