@@ -18,6 +18,7 @@ from model.kernels.cuda_kernels import CudaKernels
 
 HERE = Path(__file__).parent
 CUDA = CudaRecipe.source_folder
+STAND_IN = HERE / "host_cuda.cpp"
 FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
          "-Wno-unknown-pragmas", "-fno-omit-frame-pointer")
 SANITIZER = ("-fsanitize=address", "-g", "-O1")
@@ -43,12 +44,27 @@ GPUS = {
 
 
 def build_host_library(target: Path, folder: Path = CUDA, sources: tuple[str, ...] = SOURCES,
-                       flags: tuple[str, ...] = ()) -> Path:
-    """A shared library with the C functions of `sources`; `target` is a folder of its own."""
+                       flags: tuple[str, ...] = (), objects: tuple[Path, ...] = ()) -> Path:
+    """A shared library with the C functions of `sources`; `target` is a folder of its own.
+
+    objects  what is compiled already, the stand-in for CUDA among it (see host_objects)
+    """
+    files = [folder / source for source in sources] + ([] if objects else [STAND_IN])
+    objects += _compiled(target, files, flags)
+    library = target / "libhost_cuda.so"
+    run([*find_compiler().command, "-shared", *flags, *map(str, objects), "-o", str(library)])
+    return library
+
+
+def host_objects(target: Path, sources: tuple[str, ...], flags: tuple[str, ...]) -> tuple[Path, ...]:
+    """The stand-in for CUDA and some sources, compiled once for several libraries."""
+    return _compiled(target, [STAND_IN, *(CUDA / source for source in sources)], flags)
+
+
+def _compiled(target: Path, files: list[Path], flags: tuple[str, ...]) -> tuple[Path, ...]:
     compiler = find_compiler().command
     include = [f"-I{path}" for path in (HERE / "include", CUDA, *dict.fromkeys(h.parent for h in HEADERS))]
-    files = [*(folder / source for source in sources), HERE / "host_cuda.cpp"]
-    objects = [target / f"{file.stem}.o" for file in files]
+    objects = tuple(target / f"{file.stem}.o" for file in files)
     target.mkdir(parents=True, exist_ok=True)
 
     def compile_one(file: Path, out: Path) -> None:
@@ -56,9 +72,7 @@ def build_host_library(target: Path, folder: Path = CUDA, sources: tuple[str, ..
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compile_one, files, objects))
-    library = target / "libhost_cuda.so"
-    run([*compiler, "-shared", *flags, *map(str, objects), "-o", str(library)])
-    return library
+    return objects
 
 
 def run(command: list[str]) -> None:

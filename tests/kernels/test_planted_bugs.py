@@ -19,10 +19,23 @@ from model.kernels.errors import KernelError
 from model.kernels.reference import operations as reference
 from tests.helpers.attention_batch import Batch
 from tests.helpers.state_batch import MIXED
-from tests.host_cuda.build import CUDA, GPUS, SANITIZER, build_host_library, cuda_on_host
+from tests.host_cuda.build import (
+    CUDA,
+    GPUS,
+    SANITIZER,
+    build_host_library,
+    cuda_on_host,
+    host_objects,
+)
 from tests.kernels.test_states import Delta
 
 BASE = ("library.cu", "workspace.cu")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """What every library here is made of besides the source with the bug."""
+    return host_objects(tmp_path_factory.mktemp("base"), BASE, ("-O1",))
 
 
 def planted(folder, file, text, replacement):
@@ -58,9 +71,9 @@ def attend(ops):
     ("for (int s = first_split; s < splits; ++s) {", "for (int s = first_split; s < splits - 1; ++s) {"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
 ], ids=["a removed barrier", "an off-by-one page", "a forgotten split", "no bug"])
-def test_a_bug_in_attention_is_caught(tmp_path, text, replacement):
+def test_a_bug_in_attention_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "attention.cu", text, replacement)
-    path = build_host_library(tmp_path / "built", folder, (*BASE, "attention.cu"), ("-O1",))
+    path = build_host_library(tmp_path / "built", folder, ("attention.cu",), ("-O1",), base)
     assert is_caught(path, attend) == (text != replacement)
 
 
@@ -83,17 +96,17 @@ NEXT = "        if (t + 1 < end) inputs.read(q"
     (STATE % "of.begins(s)", STATE % "false"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
 ], ids=["a removed barrier", "a row that is overwritten too early", "a state that goes on", "no bug"])
-def test_a_bug_in_a_layer_with_a_state_is_caught(tmp_path, text, replacement):
+def test_a_bug_in_a_layer_with_a_state_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "state.cu", text, replacement)
-    path = build_host_library(tmp_path / "built", folder, (*BASE, "state.cu"), ("-O1",))
+    path = build_host_library(tmp_path / "built", folder, ("state.cu",), ("-O1",), base)
     assert is_caught(path, run_a_delta_layer) == (text != replacement)
 
 
-def test_a_kernel_that_leaves_a_barrier_early_is_caught(tmp_path):
+def test_a_kernel_that_leaves_a_barrier_early_is_caught(base, tmp_path):
     barrier = "        %s__syncthreads();\n        for (int i = threadIdx.x"
     folder = planted(tmp_path / "cuda", "cache.cuh", barrier % "",
                      barrier % "if (step < 4 || threadIdx.x < 64) ")
-    path = build_host_library(tmp_path / "built", folder, (*BASE, "rope.cu"), ("-O1",))
+    path = build_host_library(tmp_path / "built", folder, ("rope.cu",), ("-O1",), base)
     caches = torch.zeros(2, 1, 1, 8, 34, dtype=torch.uint8)
     ops = cuda_on_host(Library(path, HEADERS), GPUS["cuda"])
     cos, zero = torch.ones(1, 16), torch.zeros(1, dtype=torch.int32)
