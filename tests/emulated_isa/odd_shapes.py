@@ -26,6 +26,7 @@ from tests.kernels import (
     test_lora,
     test_prompt_attention,
     test_prompt_linear,
+    test_rows,
     test_states,
 )
 
@@ -74,6 +75,7 @@ def run(kernels: CpuKernels) -> None:
         test_attention.test_attention_over_page_sizes_and_cache_kinds(kernels, kind, 16)
     for has_norm in (True, False):
         test_lora.test_rows_get_what_their_adapters_add(kernels, has_norm)
+    test_rows.test_cut_matched_and_mixed_rows_over_sizes(kernels)
     for kind, sizes in test_states.SHAPES:
         test_states.test_layers_match_float64(kernels, kind, sizes)
     for shape in ((4, 2, 40), (3, 3, 72), (5, 1, 34)):

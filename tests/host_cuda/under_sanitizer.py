@@ -22,6 +22,7 @@ from tests.helpers.state_batch import MIXED
 from tests.host_cuda.build import HostDevice, cuda_on_host
 from tests.kernels.test_linear import quantized_parts
 from tests.kernels.test_lora import test_rows_get_what_their_adapters_add
+from tests.kernels.test_rows import test_cut_matched_and_mixed_rows_over_sizes
 from tests.kernels.test_states import SHAPES
 
 EVERY_STEP = SamplingParams(
@@ -55,6 +56,7 @@ def run_all(ops: CudaKernels) -> None:
     run_mixtures(ops)
     for has_norm in (True, False):
         test_rows_get_what_their_adapters_add(ops, has_norm)
+    test_cut_matched_and_mixed_rows_over_sizes(ops)
     history = torch.tensor([1, 2, 2, 9], dtype=torch.int32)
     rows = [SamplingRow(EVERY_STEP, history=history, num_tokens=count, prompt_length=1, seed=7,
                         eos_token_ids=(2,)) for count in (1, 4)]
