@@ -32,7 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --device cuda leave the tests that no GPU has a part in to the CPU's run."""
+    """The slow tests first, or one process would wait for another's last at the end. With --device cuda leave
+    the tests that no GPU has a part in to the CPU's run.
+    """
+    items.sort(key=lambda item: "slow" not in item.keywords)
     if config.getoption("--device") == "cuda":
         chosen = [item for item in items if "on_gpu" in item.name]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
