@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import socket
 import sys
 import threading
 
@@ -37,6 +38,9 @@ def test_every_line_of_a_server_is_an_object_and_none_holds_what_was_said(tmp_pa
         client.post("/api/login", {"password": WORD})
         client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": f"crash {SECRET}"}]})
         client.get("/nothing/%C3%A4")
+        with socket.create_connection(("127.0.0.1", server.port)) as odd:
+            odd.sendall(b"GET /odd HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n")
+            assert odd.recv(100).startswith(b"HTTP/1.1 400")
         assert server.end()[0] == 0
         out, err = server.process.communicate()
     lines = [json.loads(line) for line in (out + err).splitlines()]
@@ -47,6 +51,7 @@ def test_every_line_of_a_server_is_an_object_and_none_holds_what_was_said(tmp_pa
     requests = {(line["method"], line["path"]): line for line in lines if line["what"] == "request"}
     assert requests["GET", "/nothing/ä"]["status"] == 404
     assert requests["POST", "/v1/chat/completions"]["status"] == 500
+    assert requests["GET", "/odd"]["status"] == 400, "which no route has seen"
     assert requests["POST", "/api/login"]["ms"] > 0
     assert requests["POST", "/api/sessions"].keys() == {"time", "level", "what", "logger", "method", "path",
                                                         "status", "ms"}

@@ -22,6 +22,7 @@ from waitress.utilities import BadRequest, RequestEntityTooLarge
 
 from .. import strict_json
 from .guard import HEADERS
+from .json_log import tell_request
 from .password import place_of
 
 HEADER_SECONDS = 10.0
@@ -83,6 +84,8 @@ class Refusal(ErrorTask):
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
+        method, path = (getattr(self.request, name, "") for name in ("command", "path"))  # as far as was read
+        tell_request(method, path, status, self.request.began)
 
 
 class Channel(HTTPChannel):
