@@ -21,6 +21,7 @@ from .api import routing
 from .chat.chat import Chat
 from .chat.models import Models
 from .chat.other_engines import OtherEngines
+from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
 from .routes import bots, engines, models, replies, service, sessions, settings, transfer
@@ -46,8 +47,9 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     chat = Chat(slot, store)
     others = OtherEngines(slot.engines, store)
-    app.extensions[KEY] = Parlor(slot, store, chat, Models(slot, chat.chains, downloads, others), others,
-                                 guard or Guard(), Streams(max_streams))
+    app.extensions[KEY] = Parlor(
+        slot, store, chat, Showing(slot, store, chat), Models(slot, chat.chains, downloads, others), others,
+        guard or Guard(), Streams(max_streams))
     for module in (sessions, replies, bots, models, engines, settings, transfer, service):
         app.register_blueprint(module.bp)
     routing.register(app)

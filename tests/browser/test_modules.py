@@ -105,6 +105,13 @@ def test_numbers_are_read_as_people_write_them(call):
     ]  # fmt: skip
 
 
+def test_a_text_keeps_the_indentation_of_its_first_line_and_loses_empty_ones(call):
+    texts = ["  a\n b \n", "\n \n\tif x:\n\t\ty", "a", " \n "]
+    assert call("base/input", "(m, texts) => texts.map(m.trimLines)", texts) == [
+        "  a\n b", "\tif x:\n\t\ty", "a", "",
+    ]  # fmt: skip
+
+
 def test_numbers_and_times_are_written_as_people_read_them(call):
     found = call(
         "base/format",

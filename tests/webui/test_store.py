@@ -25,6 +25,7 @@ from webui import strict_json
 from webui.errors import NotFound, NotSaved, Problem, ReadOnly, Stale
 from webui.ids import new_id
 from webui.storage import tree
+from webui.storage.disk import Disk
 from webui.storage.folder_lock import FolderInUse
 from webui.storage.journal import Journal
 from webui.storage.recovery import commit, drop_journal, fold_in_all
@@ -166,6 +167,24 @@ def test_every_operation_that_fails_leaves_the_old_session_or_the_new_one(tmp_pa
         assert texts(store.session(key)) == [*in_memory, "later"]
         assert not store.problems and not list((folder / "chats").glob(".*"))
         store.close()
+
+
+@pytest.mark.parametrize("what", ["replace", "unlink"])
+def test_a_file_that_a_scanner_has_open_for_a_moment_is_waited_for(tmp_path, monkeypatch, what):
+    """As on Windows, where such a file can be neither renamed nor deleted."""
+    disk, path, refusals = Disk(), tmp_path / "file", [PermissionError(), PermissionError()]
+    path.write_bytes(b"old")
+    call = getattr(Path, what)
+
+    def busy(*arguments):
+        if refusals:
+            raise refusals.pop()
+        return call(*arguments)
+
+    monkeypatch.setattr(Path, what, busy)
+    monkeypatch.setattr("webui.storage.disk.PATIENT_TRIES", 10)
+    disk.save(path, b"new") if what == "replace" else disk.remove(path)
+    assert not refusals and (path.read_bytes() == b"new" if what == "replace" else not path.exists())
 
 
 def with_failing_folder(disk):

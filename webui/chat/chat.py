@@ -24,7 +24,6 @@ from ..storage.recovery import fold_in_all
 from ..storage.schema import (
     USER,
     Bot,
-    Document,
     Message,
     Session,
     longest_text,
@@ -35,7 +34,6 @@ from ..storage.store import Store
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
 from .commits import Commits
-from .context_cost import ContextCosts
 from .reply_job import ReplyJob, ReplyPlan, Undecided
 from .room import Room
 from .title import title_from
@@ -73,48 +71,14 @@ class Chat:
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self.voices = Voices(slot)
-        self._costs = ContextCosts(self._fit, lambda: self.voices.version)
         fold_in_all(store)
 
-    # Looking
-
-    def present(self, session: Session) -> Document:
-        """The session as the page gets it: the file, what the disk refused so far, what is being written."""
-        session = self.commits.with_waiting(session)
-        writing = self.chains.writing(session["id"])
-        return {**session, "replies": [writing] if writing else [],
-                "next": Room.of(session, self.store, self.slot).next,
-                "read_only": self.store.sessions.is_read_only(session["id"])}
-
-    def answer(self, session: Session, known: int | None) -> Document:
-        """The session as an answer carries it: whole; or without `messages`, but with the `delta` since
-        revision `known`, which whoever asks has."""
-        shown = self.present(session)
-        delta = None if known is None else self.store.revisions.delta(shown, known)
-        if delta is None:
-            self.store.revisions.note(session)
-            return {"session": shown}
-        del shown["messages"]
-        return {"session": shown, "delta": {"since": delta.since, "changed": delta.changed,
-                                            "removed": delta.removed}}
+    # Sessions
 
     def session(self, session_id: str) -> Session:
         """The session; a reply that a full disk kept out of it is brought in first, if there is room now."""
         self.commits.try_again(session_id)
         return self.store.session(session_id)
-
-    def summaries(self, words: str = "") -> list[Document]:
-        entries = self.store.search(words) if words.strip() else self.store.summaries()
-        return [{**entry, "writing": self.chains.writing(entry["id"])} for entry in entries]
-
-    def context(self, session: Session) -> Document:
-        """Where the model's memory begins, were the last bot to speak again now; or `problem`, a sentence."""
-        model = self.slot.model
-        unknown = {"first_message": None, "prompt_tokens": None, "about": False,
-                   "max_seq_len": model.info()["max_seq_len"] if model else None}
-        return {**unknown, **self._costs.of(session)}
-
-    # Sessions
 
     def create(self, bot_ids: list[str] | None, title: str = "") -> Session:
         """A new session with these bots (None: the first there is); it begins with their greetings."""
@@ -348,20 +312,6 @@ class Chat:
         if all(entry["id"] != bot_id for entry in session["bots"]):
             raise BadRequest("This bot is not in the session.", hint="Add it first.")
         return self._bot(bot_id)
-
-    def _fit(self, session: Session) -> Document:
-        room = Room.of(session, self.store, self.slot)
-        if not room.speakers:
-            return {"prompt_tokens": 0}
-        speaker = room.bots.get(room.last_speaker or "", room.bots[room.speakers[0].id])
-        view = bot_view(session, room.bots, speaker, room.path)
-        preset = self.store.preset_sampling(session["preset"])
-        params = effective(preset, session["sampling"], speaker["sampling"])
-        with self.voices.glance(speaker.get("engine")) as model:
-            fit = model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker, shorten=True)
-        ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
-        return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens,
-                "max_seq_len": fit.max_seq_len or None, "about": not fit.is_exact}
 
     def _session_to_change(self, session_id: str, revision: int | None) -> Session:
         """The session if `revision` is its own, and every reply is in it."""

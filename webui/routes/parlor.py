@@ -13,6 +13,7 @@ from model import ModelSlot
 from ..chat.chat import Chat
 from ..chat.models import Models
 from ..chat.other_engines import OtherEngines
+from ..chat.showing import Showing
 from ..server.guard import Guard
 from ..server.streams import Streams
 from ..storage.store import Store
@@ -25,6 +26,7 @@ class Parlor:
     slot: ModelSlot
     store: Store
     chat: Chat
+    showing: Showing
     models: Models
     engines: OtherEngines
     guard: Guard

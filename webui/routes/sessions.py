@@ -35,7 +35,7 @@ bp = Blueprint("sessions", __name__, url_prefix="/api/sessions")
 def list_sessions() -> ResponseReturnValue:
     """All sessions, the latest first; with `q`, those that hold its words, each with a snippet."""
     words = request.args.get("q", "")[:MAX_SEARCH]
-    return {"sessions": parlor().chat.summaries(words), "problems": parlor().store.problems}
+    return {"sessions": parlor().showing.summaries(words), "problems": parlor().store.problems}
 
 
 @bp.post("")
@@ -49,7 +49,7 @@ def create_session() -> ResponseReturnValue:
 @bp.get("/<session_id>")
 def read_session(session_id: str) -> ResponseReturnValue:
     session = parlor().chat.session(session_id)
-    return {**answer_with(session), "context": parlor().chat.context(session)}
+    return {**answer_with(session), "context": parlor().showing.context(session)}
 
 
 @bp.patch("/<session_id>")
@@ -167,7 +167,7 @@ def hold(session_id: str) -> ResponseReturnValue:
 
 def answer_with(session: Session) -> Document:
     """Only what changed since the revision in the header, if there is one and that can be told."""
-    return parlor().chat.answer(session, _known_revision())
+    return parlor().showing.answer(session, _known_revision())
 
 
 @bp.before_request

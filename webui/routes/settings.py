@@ -76,7 +76,7 @@ def _advised_preset() -> list[dict[str, Any]]:
 def changes() -> ResponseReturnValue:
     """What changed after `since`; `full` means that the list is everything there is."""
     changed = parlor().store.changes.since(whole_argument("since", MAX_CHANGES))
-    summaries = parlor().chat.summaries()
+    summaries = parlor().showing.summaries()
     if not changed.full:
         summaries = [entry for entry in summaries if entry["id"] in changed.sessions]
     return {"changes": changed.counter, "sessions": summaries, "deleted": changed.deleted,

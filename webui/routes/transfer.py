@@ -83,7 +83,7 @@ def import_session() -> ResponseReturnValue:
     if missing and unknown == "ask":
         return {"session": None, "unknown_bots": [bot["name"] for bot in missing]}
     session = store.take_in(session, missing if unknown == "make" else [])
-    return {"session": parlor().chat.present(session)}, 201
+    return {"session": parlor().showing.present(session)}, 201
 
 
 @bp.post("/<session_id>/duplicate")
@@ -95,7 +95,7 @@ def duplicate_session(session_id: str) -> ResponseReturnValue:
     title = f"{session['title'][:MAX_TITLE - 10]} (copy)"
     copy = {**session, "id": new_id(), "revision": 1, "title": title, "title_is_auto": False,
             "created": time.time(), "updated": time.time(), "schema_version": SESSION.version}
-    return {"session": parlor().chat.present(parlor().store.add_session(copy))}, 201
+    return {"session": parlor().showing.present(parlor().store.add_session(copy))}, 201
 
 
 def markdown(session: Session) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY = ".tmp"
-WINDOWS_TRIES = 10
+PATIENT_TRIES = 10 if os.name == "nt" else 0
 
 
 class Unconfirmed(OSError):
@@ -133,7 +133,7 @@ class Disk:
 
 def _patiently(call: Callable[[], object]) -> None:
     """On Windows a virus scanner or an indexer may have the file open for a moment."""
-    for _ in range(WINDOWS_TRIES if os.name == "nt" else 0):
+    for _ in range(PATIENT_TRIES):
         try:
             call()
         except PermissionError:
