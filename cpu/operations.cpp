@@ -81,6 +81,13 @@ int check_adapters(const LoraArgs& a, int64_t n) {
     return PARLOR_OK;
 }
 
+int attend_in_set(const AttentionArgs& args) {
+#if PARLOR_BUILT_DOTPROD
+    if (selected_isa() == Isa::kDotprod) return dotprod::attend(args);
+#endif
+    return PARLOR_PICK(attend)(args);
+}
+
 }  // namespace
 }  // namespace parlor
 
@@ -244,7 +251,7 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
                              cu_seqlens, seq_lens, out, num_sequences, num_heads, num_kv_heads, head_dim, scale,
                              window, softcap, sinks};
     if (const int error = check_attention(args, num_tokens, num_pages, max_pages)) return error;
-    return PARLOR_PICK(attend)(args);
+    return attend_in_set(args);
 }
 
 extern "C" int prompt_attention(const float* q, int64_t q_stride, const void* k_cache, const void* v_cache,
@@ -261,7 +268,7 @@ extern "C" int prompt_attention(const float* q, int64_t q_stride, const void* k_
 #if PARLOR_BUILT_AMX
     if (selected_isa() >= Isa::kAmx && amx::takes_prompts(args)) return amx::attend_to_prompts(args);
 #endif
-    return PARLOR_PICK(attend)(args);
+    return attend_in_set(args);
 }
 
 extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64_t page_bytes, const int32_t* src,

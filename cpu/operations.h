@@ -183,3 +183,6 @@ PARLOR_DECLARE(void, rope_rows, const parlor::RopeArgs&)
 PARLOR_DECLARE(void, weigh_logits, double*, int64_t, double, double)
 PARLOR_DECLARE(int, add_lora, const parlor::LoraArgs&)
 PARLOR_DECLARE(int, attend, const parlor::AttentionArgs&)
+#if PARLOR_BUILT_DOTPROD
+PARLOR_DECLARE_IN(dotprod, int, attend, const parlor::AttentionArgs&)
+#endif

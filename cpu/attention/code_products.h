@@ -64,6 +64,8 @@ struct CodeMix {
 #include "code_products_avx512.h"
 #elif defined(__AVX2__)
 #include "code_products_avx2.h"
+#elif defined(PARLOR_DOTPROD)
+#include "code_products_dotprod.h"
 #else
 #include "code_products_plain.h"
 #endif

@@ -66,6 +66,8 @@ class NumberBlocks {
     static constexpr int kMaxRows = 8;  // with two vectors each: 16 sums, two loaded vectors, a factor in 32 registers
 #elif defined(__AVX2__)
     static constexpr int kMaxRows = 6;  // 12 + 2 + 1 of 16 registers
+#elif defined(__aarch64__)
+    static constexpr int kMaxRows = 8;  // 16 + 2 + 1 of 32
 #else
     static constexpr int kMaxRows = 4;
 #endif

@@ -84,7 +84,7 @@ SOURCES: tuple[Source, ...] = (
     Source("rope.cpp", _VECTORISED),
     Source("lora.cpp", _VECTORISED),
     Source("routing.cpp"),
-    Source("attention/attention.cpp", _VECTORISED),
+    Source("attention/attention.cpp", (*_VECTORISED, "dotprod")),
     Source("attention/prompt_amx.cpp", ("amx",)),
     Source("state/state.cpp"),
     Source("state/conv.cpp", _VECTORISED),
