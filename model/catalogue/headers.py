@@ -34,11 +34,12 @@ class Headers:
     weight_bytes: int
     scratch_bytes: int
     quantize: int | None  # bits that its float weights would be rounded to, if that is asked for
+    has_disk: bool        # it would run on the CPU: weights that do not fit may stay on disk
 
     def plan(self, engine: EngineConfig, free_bytes: int) -> MemoryPlan:
         """Raises ModelLoadError if it does not fit into so much, with what would."""
         return plan_memory(self.config, engine, weight_bytes=self.weight_bytes,
-                           scratch_bytes=self.scratch_bytes, free_bytes=free_bytes)
+                           scratch_bytes=self.scratch_bytes, free_bytes=free_bytes, has_disk=self.has_disk)
 
 
 class Machine:
@@ -73,7 +74,8 @@ class Machine:
             raise ModelLoadError(f"{path.name} cannot be read: {error or type(error).__name__}") from error
         chunk = engine.prefill_chunk or default_prefill_chunk(self._place.device)
         scratch = scratch_bytes(config, engine, self._place, config.spec.num_layers, chunk)
-        return Headers(config, reader.describe(), sum(info.nbytes for info in infos), scratch, quantize)
+        return Headers(config, reader.describe(), sum(info.nbytes for info in infos), scratch, quantize,
+                       has_disk=not self._gpus)
 
 
 def _opened(path: Path, engine: EngineConfig) -> tuple[ModelConfig, WeightReader, int | None]:

@@ -15,7 +15,7 @@ from model.formats.compressed_tensors import CompressedTensorsReader
 from model.formats.exl2 import Exl2Reader
 from model.formats.fp8 import Fp8Reader
 from model.formats.gguf import GgufFile
-from model.formats.gguf_parts import find_gguf
+from model.formats.gguf_parts import find_gguf, parts_of
 from model.formats.gguf_weights import GgufReader
 from model.formats.gptq import GptqReader
 from model.formats.mxfp4 import Mxfp4Reader
@@ -44,6 +44,15 @@ def open_model(path: Path, exact: bool = False) -> tuple[ModelConfig, WeightRead
         reader = GgufReader(GgufFile(file), exact)
         config = ModelConfig.from_gguf(reader.gguf.metadata, reader.numbers, file)
     return replace(config, names=located(config.names, reader.has_tensor)), reader
+
+
+def files_of(path: Path) -> list[Path]:
+    """Those that a model is read from: a GGUF file's parts, or what a folder has of settings and weights."""
+    file = find_gguf(path)
+    if file is not None:
+        return parts_of(file)
+    return sorted(each for each in path.iterdir()
+                  if each.suffix in (".json", ".safetensors") and each.is_file())
 
 
 def open_checkpoint(folder: Path, config: ModelConfig, exact: bool = False) -> WeightReader:

@@ -148,8 +148,8 @@ def _tell_weights(report: Report, config: ModelConfig, reader: WeightReader, eng
         _tell_widening(report, reader, sum(info.nbytes for info in infos))
     host = Place.on_host(cast(Any, None), free_memory())
     chunk = engine.prefill_chunk or default_prefill_chunk(host.device)
-    plan, _ = spread(config, engine, infos, [host], chunk, 0)
-    report.add("memory", *plan.lines())
+    plan, _ = spread(config, engine, infos, [host], chunk, 0, has_disk=True)
+    report.add("memory", *plan.lines(), *([plan.warning] if plan.warning else []))
 
 
 def _tell_widening(report: Report, reader: GgufReader, in_memory: int) -> None:

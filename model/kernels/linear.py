@@ -42,6 +42,10 @@ CODES_AT_A_TIME = 1 << 19
 """That are unpacked before they are packed: few enough for a cache."""
 
 
+_PARTS = ("codes", "scales", "zeros", "blocks", "spans", "steps", "min_steps", "factors", "block_scales")
+"""Of a WeightStruct, that lie in the packed buffer."""
+
+
 class WeightStruct(ctypes.Structure):
     """`struct linear_weight` of kernels.h, field by field."""
 
@@ -51,8 +55,7 @@ class WeightStruct(ctypes.Structure):
         ("table", ctypes.c_uint16 * 16),
         *((name, ctypes.c_void_p) for name in ("bias", "perm")),
         *((name, ctypes.c_int64) for name in ("padded_k", "num_groups", "num_blocks", "num_spans", "nbytes")),
-        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "blocks", "spans", "steps",
-                                                 "min_steps", "factors", "block_scales")),
+        *((name, ctypes.c_void_p) for name in _PARTS),
     ]
 
 
@@ -81,6 +84,31 @@ class LinearWeight:
     def nbytes(self) -> int:
         """Bytes of the packed weight, bias and perm included."""
         return sum(t.nbytes for t in (self.buffer, self.bias, self.perm) if t is not None)
+
+    def record(self) -> bytes:
+        """What `rebuilt` wants beside the tensors: the struct, with places in the buffer for addresses."""
+        struct = WeightStruct.from_buffer_copy(self.struct)
+        for name in _PARTS:
+            address = getattr(self.struct, name)
+            setattr(struct, name, None if address is None else address - self.buffer.data_ptr() + 1)
+        struct.bias = struct.perm = None
+        return bytes(struct)
+
+    @classmethod
+    def rebuilt(cls, record: bytes, buffer: Tensor, bias: Tensor | None, perm: Tensor | None) -> LinearWeight:
+        """A weight that was packed elsewhere, from copies of its tensors; `buffer` is aligned as packed ones.
+        """
+        struct = WeightStruct.from_buffer_copy(record)
+        for name in _PARTS:
+            place = getattr(struct, name)
+            setattr(struct, name, None if place is None else buffer.data_ptr() + place - 1)
+        struct.bias, struct.perm = (None if part is None else part.data_ptr() for part in (bias, perm))
+        return cls(struct, buffer, bias, perm)
+
+    def hollow(self) -> LinearWeight:
+        """Its sizes without its memory; not to be multiplied by."""
+        struct = WeightStruct(n=self.n, k=self.k, kind=self.struct.kind)
+        return LinearWeight(struct, torch.empty(0), None, None)
 
 
 class LinearOperations:

@@ -1,6 +1,7 @@
 """What weights, cache and scratch will take, decided before anything is loaded.
 
-A plan that does not fit is an error which names the setting that would. Knows sizes only: no tensors.
+A plan that does not fit is an error which names the setting that would. But of weights on a CPU a part may
+stay on disk (packed_copy.py), which is told with what it costs. Knows sizes only: no tensors.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _GGUF_BITS = (("Q8_0", 8.5), ("Q6_K", 6.6), ("Q5_K_M", 5.8), ("Q4_K_M", 5.0), ("
 """Bits a weight of the types that people take, as the kernels keep them, embeddings and head among them."""
 _PLAIN_BITS = 15.5
 """A model that takes more for each number has float weights."""
+_DISK_SPEED = 1e9
+"""Bytes a second of a disk, for telling what it means to read from it."""
+_PASSING = 256 << 20
+"""Bytes of memory for weights that are read from disk, while they are used."""
 _LEAST_CONTEXT = 1024
 """Tokens without which a model is of no use."""
 _SPLIT_KEYS = 256
@@ -53,6 +58,7 @@ class MemoryPlan:
     max_positions: int = 0  # what the model was made for
     state_bytes: int = 0
     num_slots: int = 0      # states of conversations that run, and snapshots of others
+    disk_bytes: int = 0     # of the weights, that stay on disk and are read from there for each token
 
     @property
     def cache_tokens(self) -> int:
@@ -65,7 +71,22 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + self.state_bytes + self.scratch_bytes
+        return self.kept_bytes + self.cache_bytes + self.state_bytes + self.scratch_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the weights, in memory."""
+        return self.weight_bytes - self.disk_bytes
+
+    @property
+    def warning(self) -> str:
+        """What weights that stay on disk mean, in sentences; "" where they fit."""
+        if not self.disk_bytes:
+            return ""
+        whole, on_disk = readable_size(self.weight_bytes), readable_size(self.disk_bytes)
+        return (f"Of the weights ({whole}) {on_disk} do not fit into memory; these are read from disk for "
+                f"each token, which takes up to {self.disk_bytes / _DISK_SPEED:,.1f} s if it reads 1 GB/s. A "
+                f"packed copy of all of them takes {whole} of disk.")
 
     @property
     def _told_parts(self) -> list[CachePart]:
@@ -83,7 +104,8 @@ class MemoryPlan:
         context = f"{self.max_seq_len:,} a reply"
         if self.max_seq_len < self.max_positions:
             context += f" of the model's {self.max_positions:,}"
-        rows = (("weights", self.weight_bytes, ""),
+        rows = (("weights", self.kept_bytes, f"and {readable_size(self.disk_bytes)} on disk"
+                 if self.disk_bytes else ""),
                 ("cache", self.cache_bytes, f"{self.cache}, {self.cache_tokens:,} tokens, {context}"),
                 *(("", part.nbytes, part.description) for part in self._told_parts),
                 *([("states", self.state_bytes, f"fp32, {self.num_slots:,} of conversations and snapshots")]
@@ -131,14 +153,20 @@ def _split_bytes(spec: Spec) -> int:
 
 
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
-                free_bytes: int, layers: range | None = None) -> MemoryPlan:
+                free_bytes: int, layers: range | None = None, has_disk: bool = False) -> MemoryPlan:
     """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit.
 
     scratch_bytes  buffers that do not grow with the context
     layers         of the model that lie there; None: all
+    has_disk       weights that do not fit may stay on disk; the cache then holds one conversation, in a share
+                   of the memory unless a longer one is asked for
     """
     layers = range(config.spec.num_layers) if layers is None else layers
     left = free_bytes - _RESERVE - weight_bytes - scratch_bytes
+    room = free_bytes - _RESERVE - scratch_bytes - _PASSING
+    is_on_disk = left <= 0 < room and has_disk
+    if is_on_disk:
+        left = room if engine.max_seq_len else int(room * _SHARED_CACHE)
     if left <= 0:
         raise ModelLoadError(f"{config.name}: the weights need {readable_size(weight_bytes)} and scratch "
                              f"memory {readable_size(scratch_bytes)}; {readable_size(free_bytes)} are free. "
@@ -151,12 +179,16 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     max_seq_len = _max_seq_len(config, engine, layers, fitting, left)
     rope_bytes = max_seq_len * rope_bytes_per_position(config.spec)
     least = sum(part.of_conversation(max_seq_len).nbytes for part in parts)
-    budget = min(max(least, int((left - rope_bytes) * _SHARED_CACHE)), least * _CONVERSATIONS)
+    shared = 0 if is_on_disk else int((left - rope_bytes) * _SHARED_CACHE)
+    budget = min(max(least, shared), least * _CONVERSATIONS)
     share = (budget, least) if least else (_CONVERSATIONS, 1)
     caches = tuple(part.of_conversation(max_seq_len).times(*share) for part in parts)
-    scratch_bytes += rope_bytes + attention_bytes(config.spec, most_tokens(caches))
+    further = rope_bytes + attention_bytes(config.spec, most_tokens(caches))
+    kept = max(0, room - states - sum(part.nbytes for part in caches) - further)
+    disk_bytes = max(0, weight_bytes - kept) if is_on_disk else 0
+    scratch_bytes += further
     return MemoryPlan(weight_bytes, caches, scratch_bytes, free_bytes, max_seq_len, engine.cache,
-                      config.spec.max_positions, states, num_slots)
+                      config.spec.max_positions, states, num_slots, disk_bytes)
 
 
 def _fitting_weights(config: ModelConfig, weight_bytes: int, left: int) -> str:
@@ -197,7 +229,8 @@ class Share:
     free_bytes: int
 
 
-def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Share]) -> MemoryPlan:
+def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Share],
+                has_disk: bool = False) -> MemoryPlan:
     """As plan_memory, for a model whose layers are spread: what the fullest device allows."""
     plans, start = [], 0
     for share in shares:
@@ -205,7 +238,8 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
         start += share.num_layers
         try:
             plans.append(plan_memory(config, engine, weight_bytes=share.weight_bytes, layers=layers,
-                                     scratch_bytes=share.scratch_bytes, free_bytes=share.free_bytes))
+                                     scratch_bytes=share.scratch_bytes, free_bytes=share.free_bytes,
+                                     has_disk=has_disk))
         except ModelLoadError as error:
             if len(shares) == 1:
                 raise
@@ -218,7 +252,8 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
                   + attention_bytes(config.spec, most_tokens(caches)) for share in shares)
     return MemoryPlan(sum(plan.weight_bytes for plan in plans), caches, scratch,
                       sum(plan.free_bytes for plan in plans), max_seq_len, engine.cache,
-                      config.spec.max_positions, num_slots * state_bytes(config.spec), num_slots)
+                      config.spec.max_positions, num_slots * state_bytes(config.spec), num_slots,
+                      sum(plan.disk_bytes for plan in plans))
 
 
 def _max_seq_len(config: ModelConfig, engine: EngineConfig, layers: range, fitting: int,

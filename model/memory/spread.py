@@ -20,9 +20,11 @@ from model.sizes import LOGIT_ROWS, step_tokens
 
 
 def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], places: Sequence[Place],
-           prefill_chunk: int, further_bytes: int) -> tuple[MemoryPlan, list[int]]:
-    """The plan, and how many layers each place gets. `further_bytes`: of a draft model and of adapters; they
-    count at the last.
+           prefill_chunk: int, further_bytes: int, has_disk: bool = False) -> tuple[MemoryPlan, list[int]]:
+    """The plan, and how many layers each place gets.
+
+    further_bytes  of a draft model and of adapters; they count at the last place
+    has_disk       weights that do not fit on the CPU may stay on disk
 
     Raises ModelLoadError if it cannot fit.
     """
@@ -44,7 +46,8 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
             weights, scratch = weights + last, scratch + further_bytes
         shares.append(Share(str(place.device), count, weights, scratch, place.free_bytes))
         start += count
-    return plan_shares(config, engine, shares), counts
+    has_disk = has_disk and len(places) == 1 and places[0].device.type == "cpu"
+    return plan_shares(config, engine, shares, has_disk), counts
 
 
 def scratch_bytes(config: ModelConfig, engine: EngineConfig, place: Place, num_layers: int,

@@ -18,7 +18,7 @@ from model.formats.weights import (
     WeightReader,
 )
 from model.kernels.reference.linear import dequantize
-from model.network.linear import Linear, load_linear, pack
+from model.network.linear import Linear, Part, load_linear, pack
 from model.network.modules import Group
 from model.network.norm_weights import NormWeights, load_norm
 from model.network.place import Place
@@ -47,8 +47,11 @@ def load_latent(place: Place, reader: WeightReader, names: Names, prefix: str, l
     def norm(name: str, size: int) -> NormWeights:
         return load_norm(reader, prefix + name, latent.norm, size, names, place.device)
 
-    keys_up, values_up = ([pack(place.ops, [matrix], exact) for matrix in matrices]
-                          for matrices in _of_heads(place, reader, latent, groups[3:]))
+    heads = [Linear(place.ops, [Part(weight, 0, weight.n)]) for weight in place.weights(
+        " ".join(name for group in groups[3:] for name in group.modules),
+        lambda: [pack(place.ops, [matrix], exact)[0] for matrices in _of_heads(
+            place, reader, latent, groups[3:]) for matrix in matrices])]
+    keys_up, values_up = heads[:latent.num_heads], heads[latent.num_heads:]
     query_norm = None if latent.query_rank is None else norm(names.query_latent_norm, latent.query_rank)
     return LatentWeights(*linears, keys_up, values_up, query_norm, norm(names.latent_norm, latent.rank))
 

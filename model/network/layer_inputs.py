@@ -12,7 +12,7 @@ from model.families.spec import LayerInputs, Spec
 from model.formats.weights import WeightReader
 from model.kernels.operations import Operations, PackedWeight
 from model.model_config import ModelConfig
-from model.network.linear import Linear, load_linear, pack
+from model.network.linear import Linear, load_linear, packed
 from model.network.modules import input_projection, layer_input_modules
 from model.network.norm_weights import NormWeights, load_norm
 from model.network.place import Place
@@ -93,10 +93,8 @@ def load_inputs(place: Place, reader: WeightReader, config: ModelConfig,
     if inputs is None:
         return None
     projection = input_projection(spec, inputs, names)
-    table = load_table(place, reader, names.layer_inputs, inputs.vocab_size or spec.vocab_size, projection.n,
-                       exact)
-    if inputs.vocab_size is not None and isinstance(table, Tensor):
-        table = torch.cat((table, table[:1].expand(spec.vocab_size - len(table), -1)))
+    table = _load_table(place, reader, names.layer_inputs, inputs.vocab_size or spec.vocab_size,
+                        spec.vocab_size, projection.n, exact)
     return InputsWeights(table, load_linear(place, reader, projection, exact),
                          load_norm(reader, names.layer_inputs_norm, inputs.norm, inputs.size, names,
                                    place.device))
@@ -113,10 +111,16 @@ def load_input(place: Place, reader: WeightReader, config: ModelConfig, prefix: 
     return InputWeights(gate, out, norm)
 
 
-def load_table(place: Place, reader: WeightReader, module: str, rows: int, columns: int,
+def _load_table(place: Place, reader: WeightReader, module: str, rows: int, num_tokens: int, columns: int,
                 exact: bool) -> Tensor | PackedWeight:
-    """What rows are looked up in, packed where it is quantized and the device can."""
+    """What rows are looked up in, packed where it is quantized and the device can; else with a row for each
+    token: those that have none in the file get the first."""
     if place.ops.looks_up_packed and reader.is_quantized(module):
-        matrix = reader.matrix(module, rows, columns, place.device)
-        return pack(place.ops, [matrix], exact).parts[0].weight
-    return reader.table(module + ".weight", rows, columns, place.device)
+        return packed(place, module, lambda: [reader.matrix(module, rows, columns, place.device)],
+                      exact).parts[0].weight
+
+    def read() -> Tensor:
+        table = reader.table(module + ".weight", rows, columns, place.device)
+        return table if rows == num_tokens else torch.cat((table, table[:1].expand(num_tokens - rows, -1)))
+
+    return place.table(module, read)

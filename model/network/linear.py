@@ -6,7 +6,9 @@ agree. Knows packed weights and kernels, not files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
@@ -89,29 +91,35 @@ class Linear:
 def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool,
                 adapters: Adapters | None = None) -> Linear:
     """Read and pack modules of one input, in order, and what adapters add to them."""
-    matrices = {name: reader.matrix(name, n, group.k, place.device) for name, n in group.modules.items()}
-    parts = [matrices[piece.module] if len(piece.rows) == matrices[piece.module].n
-             and isinstance(piece.rows, range) else select_rows(matrices[piece.module], piece.rows)
-             for piece in group.pieces]
-    parts = parts or list(matrices.values())
-    matrices.clear()
-    linear = pack(place.ops, parts, exact or group.is_exact)
+    def read() -> list[Matrix]:
+        matrices = {name: reader.matrix(name, n, group.k, place.device) for name, n in group.modules.items()}
+        parts = [matrices[piece.module] if len(piece.rows) == matrices[piece.module].n
+                 and isinstance(piece.rows, range) else select_rows(matrices[piece.module], piece.rows)
+                 for piece in group.pieces]
+        return parts or list(matrices.values())
+
+    linear = packed(place, " ".join(group.modules), read, exact or group.is_exact)
     if adapters is not None and (added := adapters.of(group)):
         linear.adapters = place.ops.pack_lora(added, linear.n, group.k)
     return linear
 
 
-def pack(ops: Operations, matrices: list[Matrix], exact: bool) -> Linear:
-    """Join what can be joined and hand it to the kernels."""
-    parts: list[Part] = []
-    first = 0
+def packed(place: Place, name: str, read: Callable[[], list[Matrix]], exact: bool) -> Linear:
+    """Of the matrices that `read` returns, side by side, or what the place's store has under that name."""
+    weights = place.weights(name, lambda: pack(place.ops, read(), exact))
+    ends = accumulate(weight.n for weight in weights)
+    return Linear(place.ops, [Part(weight, end - weight.n, end)
+                              for weight, end in zip(weights, ends, strict=True)])
+
+
+def pack(ops: Operations, matrices: list[Matrix], exact: bool) -> list[PackedWeight]:
+    """Join what can be joined and hand it to the kernels. The list is empty then."""
+    weights: list[PackedWeight] = []
     joined = join(matrices)
     matrices.clear()  # the parts are copied into the joined ones: let go of them before packing
     while joined:
-        matrix = joined.pop(0)
-        parts.append(Part(_packed(ops, matrix, exact), first, first + matrix.n))
-        first += matrix.n
-    return Linear(ops, parts)
+        weights.append(_packed(ops, joined.pop(0), exact))
+    return weights
 
 
 def _packed(ops: Operations, matrix: Matrix, exact: bool) -> PackedWeight:

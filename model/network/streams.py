@@ -10,11 +10,11 @@ from torch import Tensor
 from model.families.names import Names
 from model.families.spec import Spec, Streams
 from model.files import ModelLoadError
-from model.formats.weights import DenseMatrix, WeightReader
+from model.formats.weights import DenseMatrix, Matrix, WeightReader
 from model.kernels.operations import Operations
 from model.model_config import ModelConfig
 from model.network.branch import NO_NORM, Branch, normalize
-from model.network.linear import Linear, load_linear, pack
+from model.network.linear import Linear, load_linear, packed
 from model.network.modules import Group, stream_ends, stream_modules
 from model.network.norm_weights import NO_WEIGHTS, NormWeights, load_norm
 from model.network.place import Place
@@ -160,10 +160,14 @@ def load_streams(place: Place, reader: WeightReader, config: ModelConfig, prefix
 
 def _with_constant(place: Place, reader: WeightReader, group: Group, constant: Tensor) -> Linear:
     (name, n), = group.modules.items()
-    matrix = reader.matrix(name, n, group.k, place.device)
-    if not isinstance(matrix, DenseMatrix):
-        raise ModelLoadError(f"{name} is quantized; expected numbers")
-    return pack(place.ops, [replace(matrix, bias=constant)], True)
+
+    def read() -> list[Matrix]:
+        matrix = reader.matrix(name, n, group.k, place.device)
+        if not isinstance(matrix, DenseMatrix):
+            raise ModelLoadError(f"{name} is quantized; expected numbers")
+        return [replace(matrix, bias=constant)]
+
+    return packed(place, name, read, True)
 
 
 def _first_scale(place: Place, reader: WeightReader, names: Names, prefix: str, size: int) -> NormWeights:

@@ -14,6 +14,7 @@ from model.files import ModelLoadError
 from model.formats.weights import (
     HEAD_GROUP_SIZE,
     DenseMatrix,
+    Matrix,
     MatrixInfo,
     WeightReader,
     rounded_to_8_bits,
@@ -23,7 +24,7 @@ from model.model_config import ModelConfig
 from model.network.adapters import Adapters
 from model.network.latent_weights import LatentWeights, load_latent
 from model.network.layer_inputs import InputsWeights, InputWeights, load_input, load_inputs
-from model.network.linear import Linear, load_linear, pack
+from model.network.linear import Linear, load_linear, packed
 from model.network.mixer_weights import MixerWeights, load_mixer
 from model.network.modules import (
     Group,
@@ -248,21 +249,24 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
     table, module = table_module(reader, config), _head_module(reader, config)
     embeddings: Tensor | PackedWeight
     if first.ops.looks_up_packed and reader.is_quantized(table):
-        packed = pack(first.ops, [reader.matrix(table, vocab, hidden, first.device)], exact)
-        embeddings = packed.parts[0].weight
+        both = packed(first, table, lambda: [reader.matrix(table, vocab, hidden, first.device)], exact)
+        embeddings = both.parts[0].weight
         if module == table and first is last:
-            return embeddings, packed
+            return embeddings, both
     else:
-        embeddings = reader.table(table + ".weight", vocab, hidden, first.device)
-    if module is not None:
-        head = reader.matrix(module, vocab, hidden, last.device)
-    else:
-        assert isinstance(embeddings, Tensor)
-        head = DenseMatrix(embeddings.to(last.device), None)
-    if isinstance(head, DenseMatrix) and _rounds_head(reader, config, exact):
-        head = rounded_to_8_bits(head)
+        embeddings = first.table(table, lambda: reader.table(table + ".weight", vocab, hidden, first.device))
+
+    def head() -> list[Matrix]:
+        if module is not None:
+            matrix = reader.matrix(module, vocab, hidden, last.device)
+        else:
+            assert isinstance(embeddings, Tensor)
+            matrix = DenseMatrix(embeddings.to(last.device), None)
+        is_rounded = isinstance(matrix, DenseMatrix) and _rounds_head(reader, config, exact)
+        return [rounded_to_8_bits(matrix) if is_rounded else matrix]
+
     with last.active():
-        return embeddings, pack(last.ops, [head], exact)
+        return embeddings, packed(last, "the head", head, exact)
 
 
 def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int, exact: bool,

@@ -217,10 +217,10 @@ def test_two_processes_building_at_once_both_get_the_library(recipe, tmp_path):
 def test_an_unwritable_repository_builds_in_the_users_cache(recipe, tmp_path, monkeypatch):
     (tmp_path / "a file").write_text("")
     monkeypatch.setattr(library, "REPOSITORY", tmp_path / "a file")
-    monkeypatch.setattr(library, "_user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(library, "user_cache", lambda: tmp_path / "cache")
     path = build_library(recipe)
     assert (tmp_path / "cache") in path.parents
-    monkeypatch.setattr(library, "_user_cache", lambda: tmp_path / "a file" / "too")
+    monkeypatch.setattr(library, "user_cache", lambda: tmp_path / "a file" / "too")
     with pytest.raises(KernelBuildError, match="No place to build the kernels: cannot write to"):
         build_library(recipe)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model import Downloads, ModelLoadError
+from model.memory.plan import MemoryPlan
 from tests.helpers.api import MARLOW, Page, parse_events, wait_until
 from tests.helpers.gguf_models import write_llama
 from tests.helpers.shelf import Shelf
@@ -59,6 +60,13 @@ def test_what_does_not_fit_says_what_would(client, shelf, monkeypatch):
     monkeypatch.setattr(shelf.slot.catalogue, "free_bytes", lambda: 1 << 20)
     one = next(one for one in client.get("/api/models").json["models"] if one["name"] == "one")
     assert one["fits"] is False and "smaller model" in one["advice"]
+
+
+def test_what_a_plan_warns_of_is_told_of_a_model_that_fits(client, shelf, monkeypatch):
+    """Weights that would stay on disk."""
+    monkeypatch.setattr(MemoryPlan, "warning", "These are read from disk.")
+    one = next(one for one in client.get("/api/models").json["models"] if one["name"] == "one")
+    assert one["fits"] and one["advice"] == "These are read from disk."
 
 
 def test_without_a_model_the_page_has_all_but_answers(client, shelf):

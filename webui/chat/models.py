@@ -144,5 +144,5 @@ class Models:
             plan = entry.plan(self._slot.config_for(entry), free)
         except ModelLoadError as error:
             return shown | {"fits": False, "advice": str(error)}
-        return shown | {"fits": True, "memory_bytes": plan.total_bytes, "max_seq_len": plan.max_seq_len,
-                        "cache_by_layers": plan.cache_by_layers}
+        return shown | {"fits": True, "advice": plan.warning, "memory_bytes": plan.total_bytes,
+                        "max_seq_len": plan.max_seq_len, "cache_by_layers": plan.cache_by_layers}

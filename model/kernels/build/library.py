@@ -103,7 +103,7 @@ def build_library(recipe: Recipe, progress: Progress | None = None, *, build_roo
     the lock for longer than `lock_timeout_s`.
     """
     name = f"{recipe.name}-{recipe.digest()}"
-    roots = (build_root,) if build_root else (REPOSITORY / "build", _user_cache())
+    roots = (build_root,) if build_root else (REPOSITORY / "build", user_cache())
     for root in roots:
         if (library := root / name / LIBRARY_NAME).is_file():
             return library
@@ -123,7 +123,7 @@ def build_library(recipe: Recipe, progress: Progress | None = None, *, build_roo
 def find_library(recipe: Recipe) -> Path | None:
     """A library of the recipe's contents, whichever compiler has made it: for a machine without one, to which
     it was brought with the sources."""
-    for root in (REPOSITORY / "build", _user_cache()):
+    for root in (REPOSITORY / "build", user_cache()):
         for contents in root.glob(f"{recipe.name}-*/{CONTENTS_NAME}"):
             library = contents.with_name(LIBRARY_NAME)
             if contents.read_text(encoding="utf-8") == recipe.contents() and library.is_file():
@@ -172,7 +172,8 @@ def _run_ninja(command: list[str], progress: Progress) -> None:
         raise KernelBuildError(f"The kernels could not be compiled; the compiler said:\n{said}")
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """The folder for what can be made again, of this user."""
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "parlor"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parlor"

@@ -300,9 +300,9 @@ export function createModels(store, page) {
   };
 }
 
-/** Whether it fits, and what would. @param {Model} model */
+/** Whether it fits, and what would, or what it means that only a part does. @param {Model} model */
 function fit(model) {
-  const not = model.problem || (model.fits === false && `Does not fit. ${model.advice}`);
+  const not = model.problem || (model.fits === false && `Does not fit. ${model.advice}`) || model.advice;
   if (not) return h("p", { class: "help fits-not" }, icon("triangle-alert"), h("span", { text: not }));
   if (!model.is_read) return h("p", { class: "help", text: "Its file is being read …" });
   const cut = (model.max_seq_len || 0) < (model.max_positions || 0);
