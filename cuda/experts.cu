@@ -14,6 +14,7 @@ constexpr int kDenseThreads = 256;
 constexpr int kDenseWarps = kDenseThreads / 32;
 constexpr int kMaxExperts = 4096, kMaxChosen = 64;
 constexpr int kMaxPairs = 32768;   // of a row and an expert, in one pass
+constexpr int kMaxClasses = 11;    // of weights: four variants of each size, three dense
 
 enum { kGateUp, kUp, kDown, kRoles };
 
@@ -25,12 +26,12 @@ struct Entry {
 
 // Which weights a launch is for: others are left to another one.
 struct Class {
-    int kind, has_half_zeros, parts;
+    int kind, zero_kind, shares, parts;  // of quantized ones: PARLOR_ZERO_*, whether scales are shared
 };
 
 __host__ __device__ inline bool is_of(const Class& c, const Entry& entry) {
     return entry.is_there && entry.kind == c.kind &&
-           (c.kind > PARLOR_LINEAR_Q8 || (entry.w.zero_kind == PARLOR_ZERO_F16) == (c.has_half_zeros != 0));
+           (c.kind > PARLOR_LINEAR_Q8 || (entry.w.zero_kind == c.zero_kind && shares_scales(entry.w) == (c.shares != 0)));
 }
 
 struct Lookup {
@@ -52,7 +53,7 @@ struct Lookup {
 };
 
 // Grid: blocks that take pairs of tiles by turns, splits, pairs of a row and an expert.
-template <int kBits, bool kHalfZeros>
+template <class V>
 __global__ void __launch_bounds__(kThreads) expert_kernel(const Product common, const Lookup look) {
     wait_for_previous_kernel();  // the choice
     const int64_t pair = blockIdx.z;
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) expert_kernel(const Product common, 
     p.a.x += pair / look.rows_per_x * look.x_stride;
     p.out += pair * look.out_stride;
     if (look.shares) p.row_factors = look.shares + pair;
-    multiply_tiles<kBits, 1, kHalfZeros>(p, blockIdx.z, 0);
+    multiply_tiles<V>(p, blockIdx.z, 0);
 }
 
 template <int kKind>
@@ -125,16 +126,20 @@ __global__ void __launch_bounds__(kDenseThreads) combine_kernel(const Combine c)
 
 // The classes of the weights in one role, without repetition, and the largest of them.
 struct Classes {
-    Class found[8];
-    linear_weight largest[8];  // the most of each size
+    Class found[kMaxClasses];
+    linear_weight largest[kMaxClasses];  // the most of each size
     int count = 0;
 
     bool add(const linear_weight& w) {
-        const Class own{w.kind, is_quantized(w) && w.zero_kind == PARLOR_ZERO_F16, is_quantized(w) && w.exact ? 2 : 1};
+        const Class own = is_quantized(w) ? Class{w.kind, w.zero_kind, shares_scales(weight_of(w)), w.exact ? 2 : 1}
+                                          : Class{w.kind, PARLOR_ZERO_ONE, 0, 1};
         int i = 0;
-        while (i < count && (found[i].kind != own.kind || found[i].has_half_zeros != own.has_half_zeros)) ++i;
+        const auto is_other = [&](const Class& c) {
+            return c.kind != own.kind || c.zero_kind != own.zero_kind || c.shares != own.shares;
+        };
+        while (i < count && is_other(found[i])) ++i;
         if (i == count) {
-            if (count == 8) return false;
+            if (count == kMaxClasses) return false;
             found[count] = own;
             largest[count++] = w;
         }
@@ -170,8 +175,11 @@ struct Call {
     int launch_class(const Class& c, const linear_weight& largest) {
         look.wanted = c;
         switch (c.kind) {
-            case PARLOR_LINEAR_Q4: return c.has_half_zeros ? quantized<4, true>(c, largest) : quantized<4, false>(c, largest);
-            case PARLOR_LINEAR_Q8: return c.has_half_zeros ? quantized<8, true>(c, largest) : quantized<8, false>(c, largest);
+            case PARLOR_LINEAR_Q4:
+            case PARLOR_LINEAR_Q8:
+                return with_variant<1>(c.kind, weight_of(largest), [&](auto variant) {
+                    return quantized<decltype(variant)>(c, largest);
+                });
             case PARLOR_LINEAR_F16: return dense<PARLOR_LINEAR_F16>(largest);
             case PARLOR_LINEAR_BF16: return dense<PARLOR_LINEAR_BF16>(largest);
             case PARLOR_LINEAR_F32: return dense<PARLOR_LINEAR_F32>(largest);
@@ -179,19 +187,20 @@ struct Call {
         }
     }
 
-    template <int kBits, bool kHalfZeros>
+    template <class V>
     int quantized(const Class& c, const linear_weight& largest) {
         Product product = p;
         Scratch own = scratch;
         product.w = weight_of(largest);
         product.parts = c.parts;
         product.pairs = static_cast<int>(divide_up(product.w.tiles, kTilesOfBlock));
-        const int64_t shared = share_out<kBits, 1>(device, &product, 1, 1);
+        const int64_t shared = share_out<V>(device, &product, 1, 1);
         if (!shared) return PARLOR_ERROR_MEMORY;
-        if (const int error = take_partials<1>(&product, pairs, &own)) return error;
+        if (const int error = take_partials<V>(&product, pairs, &own)) return error;
+        bound_prefetches<V>(device, product.pairs * product.splits * pairs, &product);
         const dim3 grid(static_cast<unsigned>(product.pairs), static_cast<unsigned>(product.splits),
                         static_cast<unsigned>(pairs));
-        return launch(device, expert_kernel<kBits, kHalfZeros>, grid, dim3(kThreads), static_cast<size_t>(shared), stream,
+        return launch(device, expert_kernel<V>, grid, dim3(kThreads), static_cast<size_t>(shared), stream,
                       product, look);
     }
 

@@ -21,6 +21,7 @@ struct Device {
     int multiprocessors = 0;
     int major = 0;
     int shared_bytes = 0;  // the most that a block can have
+    int l2_bytes = 0;
 
     int read() {
         cudaError_t error = cudaGetDevice(&number);
@@ -29,6 +30,7 @@ struct Device {
         if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
         if (error == cudaSuccess)
             error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
+        if (error == cudaSuccess) error = cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, number);
         return error_code(error);
     }
 };
@@ -36,18 +38,30 @@ struct Device {
 // Bytes of the largest SHARED_ARRAYs of a kernel with more than 48 KB of dynamic memory, and what CUDA takes for itself.
 constexpr int kMaxStaticShared = 2048;
 
+constexpr size_t kWithoutAsking = 48 * 1024;
+
+// Let a kernel have the most dynamic memory that there is. Always the same limit, however much a launch takes: a graph that
+// was captured with more must not find the kernel's limit lowered by a later launch.
+template <class Kernel>
+cudaError_t allow_shared(const Device& device, Kernel* kernel, size_t shared_bytes) {
+    if (shared_bytes <= kWithoutAsking) return cudaSuccess;
+    const int limit = std::max(static_cast<int>(shared_bytes), device.shared_bytes - kMaxStaticShared);
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+}
+
+// How many blocks of a kernel a multiprocessor has room for.
+template <class Kernel>
+int blocks_of_multiprocessor(const Device& device, Kernel* kernel, int threads, size_t shared_bytes, int* blocks) {
+    cudaError_t error = allow_shared(device, kernel, shared_bytes);
+    if (error == cudaSuccess) error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, threads, shared_bytes);
+    return error_code(error);
+}
+
 // Start a kernel; from compute capability 9.0 on as a dependent launch, see wait_for_previous_kernel().
 template <class... Parameters, class... Arguments>
 int launch(const Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
            void* stream, const Arguments&... arguments) {
-    constexpr size_t kWithoutAsking = 48 * 1024;
-    if (shared_bytes > kWithoutAsking) {
-        // Always the same limit, however much this launch takes: a graph that was captured with more must not find the
-        // kernel's limit lowered by a later launch.
-        const int limit = std::max(static_cast<int>(shared_bytes), device.shared_bytes - kMaxStaticShared);
-        const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
-        if (error != cudaSuccess) return error_code(error);
-    }
+    if (const cudaError_t error = allow_shared(device, kernel, shared_bytes); error != cudaSuccess) return error_code(error);
     cudaLaunchAttribute attribute;
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -11,9 +11,12 @@
 // while it computes, and the first ones before the previous kernel has ended. Where there are too few tiles to fill the
 // GPU, blocks share the columns of a tile (a split); the last to arrive adds what the others left, in their order.
 //
-// The sum of one output: per unit of 32 columns by the tensor core, times the scale, added up over a warp's
-// steps, then over the warps, then over the splits. None of that depends on the number of rows, so neither does a row's
-// result. Many rows are converted to float16 by a kernel of their own, few by each block (the same arithmetic).
+// The inner loop has some 145 instructions for the 2,048 4-bit weights of a warp's step, 60 of them of the kind that Hopper
+// issues at half the rate: less time than reading them takes.
+//
+// The sum of one output: per step of 64 columns (32 if those have two scales) by the tensor core, times the scale, added
+// up over a warp's steps, then over the warps, then over the splits. None of that depends on the number of rows, so neither
+// does a row's result. Many rows are converted to float16 by a kernel of their own, few by each block (the same arithmetic).
 // Layout of the weight: linear.cuh. Reference: linear() in model/kernels/reference/linear.py.
 #include "multiply.cuh"
 
@@ -23,11 +26,10 @@ namespace {
 constexpr int kMaxRows = 64;  // rows of one pass; more rows take more passes
 
 // Grid: blocks that take pairs of tiles by turns, splits, chunks of 8 * kColumns / parts rows.
-template <int kBits, int kColumns, bool kHalfZeros>
-__global__ void __launch_bounds__(kThreads, blocks_at_once<kBits, kColumns, kHalfZeros>())
-    multiply_kernel(const Product p) {
+template <class V>
+__global__ void __launch_bounds__(kThreads, blocks_at_once<V>()) multiply_kernel(const Product p) {
     const int chunk = blockIdx.z;
-    multiply_tiles<kBits, kColumns, kHalfZeros>(p, chunk, chunk * (8 * kColumns / p.parts));
+    multiply_tiles<V>(p, chunk, chunk * (8 * V::kColumns >> (p.parts - 1)));
 }
 
 // A row as float16 for multiply_kernel (and cuBLAS): staged [rows * parts, padded_k].
@@ -37,14 +39,21 @@ __global__ void __launch_bounds__(kThreads) stage_kernel(Weight w, Activations a
     let_next_kernel_start();
     wait_for_previous_kernel();
     const int64_t row = blockIdx.x, padded_k = int64_t{w.steps} * kStep;
+    half* const target = staged + row * parts * padded_k;
+    if (has_whole_float4s(a, w)) {
+        const RowScale scale =
+            convert_row(a, row, static_cast<int>(w.k), parts, 0, static_cast<int>(padded_k), target, padded_k, measured);
+        if (threadIdx.x == 0) factors[row] = scale.factor;
+        return;
+    }
     const RowScale scale = measure_row(a, row, w.k, measured);
     if (threadIdx.x == 0) factors[row] = scale.factor;
     const float* const x = a.x + row * a.stride;
-    uint32_t* const target = reinterpret_cast<uint32_t*>(staged + row * parts * padded_k);
+    uint32_t* const words = reinterpret_cast<uint32_t*>(target);
     for (int64_t c = 2 * threadIdx.x; c < padded_k; c += 2 * kThreads) {
         const float low = activation(a, w, x, c, scale.up), high = activation(a, w, x, c + 1, scale.up);
-        target[c / 2] = pair_bits(low, high);
-        if (parts == 2) target[(padded_k + c) / 2] = pair_bits(rest(low), rest(high));
+        words[c / 2] = pair_bits(low, high);
+        if (parts == 2) words[(padded_k + c) / 2] = pair_bits(rest(low), rest(high));
     }
 }
 
@@ -74,28 +83,27 @@ int launch_finish(const Device& device, const float* product, const float* facto
                   n, epilogue);
 }
 
-template <int kBits, int kColumns, bool kHalfZeros>
+template <class V>
 int launch_multiply(const Device& device, Product p, Scratch scratch, void* stream) {
-    constexpr int kBlocksOfMultiprocessor = blocks_at_once<kBits, kColumns, kHalfZeros>();
-    const int chunk = 8 * kColumns / p.parts, chunks = static_cast<int>(divide_up(p.rows, chunk));
-    const int64_t slots = int64_t{device.multiprocessors} * kBlocksOfMultiprocessor;
-    const int64_t shared = share_out<kBits, kColumns>(device, &p, std::min(p.rows, chunk), kBlocksOfMultiprocessor);
+    const auto kernel = multiply_kernel<V>;
+    const int chunk = 8 * V::kColumns / p.parts, chunks = static_cast<int>(divide_up(p.rows, chunk));
+    const int64_t shared = share_out<V>(device, &p, std::min(p.rows, chunk), blocks_at_once<V>());
     if (!shared) return PARLOR_ERROR_MEMORY;
-    if (const int error = take_partials<kColumns>(&p, chunks, &scratch)) return error;
-    const dim3 grid(static_cast<unsigned>(std::min<int64_t>(p.pairs, std::max<int64_t>(1, slots / (p.splits * chunks)))),
-                    static_cast<unsigned>(p.splits), static_cast<unsigned>(chunks));
-    return launch(device, multiply_kernel<kBits, kColumns, kHalfZeros>, grid, dim3(kThreads), static_cast<size_t>(shared),
-                  stream, p);
+    if (const int error = take_partials<V>(&p, chunks, &scratch)) return error;
+    int at_once = 0;
+    if (const int error = blocks_of_multiprocessor(device, kernel, kThreads, static_cast<size_t>(shared), &at_once))
+        return error;
+    const int64_t slots = int64_t{device.multiprocessors} * at_once;
+    const int64_t blocks = std::min<int64_t>(p.pairs, std::max<int64_t>(1, slots / (int64_t{p.splits} * chunks)));
+    bound_prefetches<V>(device, blocks * p.splits * chunks, &p);
+    const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(p.splits), static_cast<unsigned>(chunks));
+    return launch(device, kernel, grid, dim3(kThreads), static_cast<size_t>(shared), stream, p);
 }
 
-template <int kBits>
-int multiply(const Device& device, const Product& p, Scratch scratch, void* stream) {
-    // Zero points that are no integers are rare: one size for them.
-    if (p.w.zero_kind == PARLOR_ZERO_F16)
-        return launch_multiply<kBits, kBits == 4 ? 2 : 1, true>(device, p, scratch, stream);
-    const int rows = p.rows * p.parts;
-    if (rows <= 8) return launch_multiply<kBits, 1, false>(device, p, scratch, stream);
-    return launch_multiply<kBits, 2, false>(device, p, scratch, stream);  // 24 rows do not fit 128 registers
+int multiply(const Device& device, int kind, const Product& p, Scratch scratch, void* stream) {
+    const auto launch = [&](auto variant) { return launch_multiply<decltype(variant)>(device, p, scratch, stream); };
+    return p.rows * p.parts <= 8 ? with_variant<1>(kind, p.w, launch)
+                                 : with_variant<2>(kind, p.w, launch);  // 24 rows do not fit 128 registers
 }
 
 }  // namespace
@@ -135,8 +143,7 @@ int linear_quantized(const Device& device, const linear_weight& weight, const Ac
                                      p.w, p.a, p.parts, staged, factors);
             if (error) return error;
         }
-        int error = weight.kind == PARLOR_LINEAR_Q4 ? multiply<4>(device, p, scratch, stream)
-                                                    : multiply<8>(device, p, scratch, stream);
+        int error = multiply(device, weight.kind, p, scratch, stream);
         if (!error && is_uneven) {
             error = launch_finish(device, p.out, nullptr, nullptr, weight.n, out + first * out_stride, out_stride, p.rows,
                                   epilogue, stream);

@@ -19,7 +19,8 @@
 // Fields of linear_weight: padded_k = 64 * steps, num_blocks = steps, num_spans = tiles, blocks = columns or null.
 //
 // Activations are multiplied by a power of two that brings the largest of a row to 2^13 .. 2^14, and rounded to float16;
-// with `exact`, what rounding took away is a second row. Products are summed in float32 per unit and then scaled.
+// with `exact`, what rounding took away is a second row. Products are summed in float32 per unit, or per step
+// where both units have the same scale and zero point, and then scaled.
 #pragma once
 
 #include "launch.cuh"
@@ -83,31 +84,41 @@ __device__ __forceinline__ RowScale row_scale(float largest, float squares, cons
     return scale;
 }
 
-// The scale of one row, in every thread of the block. `partial` holds two values for each warp.
-__device__ __forceinline__ RowScale measure_row(const Activations& a, int64_t row, int64_t k, float* partial) {
-    const float* const x = a.x + row * a.stride;
-    float largest = 0.0f, squares = 0.0f;
-    for (int64_t i = threadIdx.x; i < k; i += blockDim.x) {
-        squares += x[i] * x[i];
-        largest = fmaxf(largest, fabsf(a.norm ? x[i] * a.norm[i] : x[i]));
-    }
-    largest = warp_max(largest);
-    squares = warp_sum(squares);
-    const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
-    if (threadIdx.x % 32 == 0) partial[warp] = largest, partial[warps + warp] = squares;
-    __syncthreads();
-    largest = squares = 0.0f;
-    for (int i = 0; i < warps; ++i) largest = fmaxf(largest, partial[i]), squares += partial[warps + i];
-    __syncthreads();
-    return row_scale(largest, squares, a, k);
+// Blocks that take rows of activations have so many threads. Of a row that lies in whole float4s a thread has the columns
+// 4 * (thread + round * threads) and the next three. It keeps what it has read of x times norm in the first rounds, zeros
+// behind the last column, and reads the others again.
+constexpr int kRowThreads = 512;
+constexpr int kKeptRounds = 2;
+constexpr int kRoundColumns = 4 * kRowThreads;
+
+__device__ __forceinline__ bool has_whole_float4s(const Activations& a, const Weight& w) {
+    const uintptr_t places = reinterpret_cast<uintptr_t>(a.x) | reinterpret_cast<uintptr_t>(a.norm) |
+                             static_cast<uintptr_t>(a.stride) * sizeof(float) | static_cast<uintptr_t>(w.k) * sizeof(float);
+    return !w.columns && places % 16 == 0;
 }
 
-// Column c of a row, as packed and before rounding.
-__device__ __forceinline__ float activation(const Activations& a, const Weight& w, const float* x, int64_t c, float up) {
-    const int64_t source = w.columns ? w.columns[c] : c < w.k ? c : -1;
-    if (source < 0) return 0.0f;
-    return (a.norm ? x[source] * a.norm[source] : x[source]) * up;
-}
+struct Measure {
+    float largest = 0.0f, squares = 0.0f;
+
+    // Of x, and of x times norm if there is one.
+    __device__ __forceinline__ void add(float x, float product) {
+        squares += x * x;
+        largest = fmaxf(largest, fabsf(product));
+    }
+
+    // That of all threads, in every thread; `partial` holds two values for each warp.
+    __device__ __forceinline__ void add_up(float* partial) {
+        constexpr int kWarps = kRowThreads / 32;
+        largest = warp_max(largest);
+        squares = warp_sum(squares);
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        if (threadIdx.x % 32 == 0) partial[warp] = largest, partial[kWarps + warp] = squares;
+        __syncthreads();
+        largest = squares = 0.0f;
+        for (int i = 0; i < kWarps; ++i) largest = fmaxf(largest, partial[i]), squares += partial[kWarps + i];
+        __syncthreads();
+    }
+};
 
 __device__ __forceinline__ uint32_t pair_bits(float a, float b) {
     const half2 pair = __floats2half2_rn(a, b);
@@ -117,47 +128,114 @@ __device__ __forceinline__ uint32_t pair_bits(float a, float b) {
 // The rest that rounding to float16 leaves.
 __device__ __forceinline__ float rest(float value) { return value - __half2float(__float2half_rn(value)); }
 
+// The scale of one row, in every thread of the block. Either way a thread adds up the same columns in the same order.
+// Loads of x are not __ldg: the kernel that wrote it may have run on while this one started.
+__device__ __forceinline__ RowScale measure_row(const Activations& a, int64_t row, int64_t k, float* partial) {
+    const float* const x = a.x + row * a.stride;
+    Measure measure;
+#pragma unroll 1
+    for (int64_t first = 4 * threadIdx.x; first < k; first += kRoundColumns)
+#pragma unroll 1
+        for (int64_t i = first; i < k && i < first + 4; ++i) measure.add(x[i], a.norm ? x[i] * a.norm[i] : x[i]);
+    measure.add_up(partial);
+    return row_scale(measure.largest, measure.squares, a, k);
+}
+
+// A thread's columns of a round: x times norm, as it is measured.
+__device__ __forceinline__ float4 load_round(const float* x, const float* norm, int left, int round, Measure* measure) {
+    const int offset = kRoundColumns * round;
+    float4 own = make_float4(0.0f, 0.0f, 0.0f, 0.0f), factors = own;
+    if (offset < left) own = *reinterpret_cast<const float4*>(x + offset);
+    if (norm && offset < left) factors = __ldg(reinterpret_cast<const float4*>(norm + offset));
+    float4 product = own;
+    if (norm) product = make_float4(own.x * factors.x, own.y * factors.y, own.z * factors.z, own.w * factors.w);
+    measure->add(own.x, product.x);
+    measure->add(own.y, product.y);
+    measure->add(own.z, product.z);
+    measure->add(own.w, product.w);
+    return product;
+}
+
+// Four columns of a row, and with two parts what rounding takes away from them.
+__device__ __forceinline__ void store_4(float4 value, float up, int parts, half* target, int64_t stride) {
+    const float4 v = make_float4(value.x * up, value.y * up, value.z * up, value.w * up);
+    *reinterpret_cast<uint2*>(target) = make_uint2(pair_bits(v.x, v.y), pair_bits(v.z, v.w));
+    if (parts == 2)
+        *reinterpret_cast<uint2*>(target + stride) =
+            make_uint2(pair_bits(rest(v.x), rest(v.y)), pair_bits(rest(v.z), rest(v.w)));
+}
+
+// Measure a row that has whole float4s, and store its columns first .. first + count - 1 as halfs; see store_4().
+__device__ __forceinline__ RowScale convert_row(const Activations& a, int64_t row, int k, int parts, int first, int count,
+                                                half* target, int64_t stride, float* partial) {
+    const int own = 4 * static_cast<int>(threadIdx.x), left = k - own;
+    const float* const x = a.x + row * a.stride + own;
+    const float* const norm = a.norm ? a.norm + own : nullptr;
+    float4 kept[kKeptRounds];
+    Measure measure;
+#pragma unroll
+    for (int round = 0; round < kKeptRounds; ++round) kept[round] = load_round(x, norm, left, round, &measure);
+#pragma unroll 2
+    for (int round = kKeptRounds; round * kRoundColumns < k; ++round) load_round(x, norm, left, round, &measure);
+    measure.add_up(partial);
+    const RowScale scale = row_scale(measure.largest, measure.squares, a, k);
+    const auto store = [&](int round, float4 value) {
+        const int column = own + round * kRoundColumns - first;
+        if (column >= 0 && column < count) store_4(value, scale.up, parts, target + column, stride);
+    };
+#pragma unroll
+    for (int round = 0; round < kKeptRounds; ++round) store(round, kept[round]);
+    Measure again;
+#pragma unroll 2
+    for (int round = kKeptRounds; round * kRoundColumns < first + count; ++round)
+        store(round, load_round(x, norm, left, round, &again));
+    return scale;
+}
+
+// Column c of a row, as packed and before rounding.
+__device__ __forceinline__ float activation(const Activations& a, const Weight& w, const float* x, int64_t c, float up) {
+    const int64_t source = w.columns ? w.columns[c] : c < w.k ? c : -1;
+    if (source < 0) return 0.0f;
+    return (a.norm ? x[source] * a.norm[source] : x[source]) * up;
+}
+
 __device__ __forceinline__ half2 as_half2(uint32_t bits) {
     return __halves2half2(__ushort_as_half(static_cast<unsigned short>(bits)),
                           __ushort_as_half(static_cast<unsigned short>(bits >> 16)));
 }
-__device__ __forceinline__ uint32_t as_bits(half2 pair) {
-    return static_cast<uint32_t>(__half_as_ushort(__low2half(pair))) |
-           static_cast<uint32_t>(__half_as_ushort(__high2half(pair))) << 16;
-}
+__device__ __forceinline__ float2 floats_of(uint32_t pair) { return __half22float2(as_half2(pair)); }
 
-// The zero points of the outputs g and g + 8, as the fragments need them; see fragment().
+// The zero points of the outputs g and g + 8, as pairs of float16 that the fragments need; see fragment().
 struct Zeros {
-    half2 low;   // 1024 + zero of g
-    half2 high;  // 4-bit: -64 - zero of g + 8; 8-bit: 1024 + zero of g + 8
+    uint32_t low;   // 1024 + zero of g
+    uint32_t high;  // 4-bit: -64 - zero of g + 8; 8-bit: 1024 + zero of g + 8
 };
 
+// `bytes`: that of g, that of g + 8.
 template <int kBits>
-__device__ __forceinline__ Zeros make_zeros(uint32_t zero_g, uint32_t zero_g8) {
-    // 0x6400 is 1024 in float16; the next integers follow, one by one.
-    Zeros z;
-    z.low = __half2half2(__ushort_as_half(static_cast<unsigned short>(0x6400u + zero_g)));
-    const half2 above = __half2half2(__ushort_as_half(static_cast<unsigned short>(0x6400u + zero_g8)));
-    z.high = kBits == 4 ? __hsub2(__float2half2_rn(960.0f), above) : above;
-    return z;
+__device__ __forceinline__ Zeros make_zeros(uint32_t bytes) {
+    // 0x6400 is 1024 in float16; the next integers follow, one by one. 0x6380 is 960.
+    const uint32_t above = __byte_perm(bytes, 0x64, 0x4141);
+    return {__byte_perm(bytes, 0x64, 0x4040), kBits == 4 ? subtract_pairs(0x63806380u, above) : above};
 }
 
 // One word of four pairs (4 bits), or two words of two pairs each (8 bits), as the A of an mma: code - zero, exactly.
 __device__ __forceinline__ void fragment(uint32_t word, const Zeros& zeros, uint32_t (&a)[4]) {
     // A nibble or-ed into 1024 is 1024 + q in the low place and 1024 + 16 q in the high one: (1024 + 16 q) / 16 - 64 - z.
-    const half2 sixteenth = __float2half2_rn(0.0625f);
+    constexpr uint32_t kSixteenths = 0x2c002c00u;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        a[2 * i] = as_bits(__hsub2(as_half2((word & 0x000f000fu) | 0x64006400u), zeros.low));
-        a[2 * i + 1] = as_bits(__hfma2(as_half2((word & 0x00f000f0u) | 0x64006400u), sixteenth, zeros.high));
+        a[2 * i] = subtract_pairs(masked_or(word, 0x000f000fu, 0x64006400u), zeros.low);
+        a[2 * i + 1] = fma_pairs(masked_or(word, 0x00f000f0u, 0x64006400u), kSixteenths, zeros.high);
         word >>= 8;
     }
 }
 __device__ __forceinline__ void fragment(uint32_t first, uint32_t second, const Zeros& zeros, uint32_t (&a)[4]) {
-    a[0] = as_bits(__hsub2(as_half2((first & 0x00ff00ffu) | 0x64006400u), zeros.low));
-    a[1] = as_bits(__hsub2(as_half2((first >> 8 & 0x00ff00ffu) | 0x64006400u), zeros.high));
-    a[2] = as_bits(__hsub2(as_half2((second & 0x00ff00ffu) | 0x64006400u), zeros.low));
-    a[3] = as_bits(__hsub2(as_half2((second >> 8 & 0x00ff00ffu) | 0x64006400u), zeros.high));
+    constexpr uint32_t kBytes = 0x00ff00ffu, k1024 = 0x64006400u;
+    a[0] = subtract_pairs(masked_or(first, kBytes, k1024), zeros.low);
+    a[1] = subtract_pairs(masked_or(first >> 8, kBytes, k1024), zeros.high);
+    a[2] = subtract_pairs(masked_or(second, kBytes, k1024), zeros.low);
+    a[3] = subtract_pairs(masked_or(second >> 8, kBytes, k1024), zeros.high);
 }
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }

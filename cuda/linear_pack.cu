@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kThreads)
             const uint8_t* const bytes = static_cast<const uint8_t*>(w.zeros) + 2 * at;
             zeros = make_float2(static_cast<float>(bytes[0]), static_cast<float>(bytes[1]));
         }
-        const Zeros none = make_zeros<kBits>(0, 0);
+        const Zeros none = make_zeros<kBits>(0);
         uint32_t rows[2][4];  // of outputs g and g + 8: eight columns
         for (int product = 0; product < 2; ++product) {
             uint32_t a[4];
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kThreads)
             else
                 fragment(product == 0 ? code.x : code.z, product == 0 ? code.y : code.w, none, a);
             for (int p = 0; p < 4; ++p) {
-                const float2 q = __half22float2(as_half2(a[p]));
+                const float2 q = floats_of(a[p]);
                 const float zero = p % 2 == 0 ? zeros.x : zeros.y, scale = p % 2 == 0 ? scales.x : scales.y;
                 rows[p % 2][product * 2 + p / 2] = pair_bits((q.x - zero) * scale, (q.y - zero) * scale);
             }

@@ -2,93 +2,14 @@
 // mixture in experts.cu.
 #pragma once
 
-#include "linear.cuh"
+#include "multiply_step.cuh"
 #include "workspace.cuh"
 
 namespace parlor {
 namespace {
 
-constexpr int kWarps = 16;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kTilesOfBlock = 2;
 constexpr int kRowsConvertedByBlock = 2; // with more, reading float32 rows in each block costs more than a kernel
 constexpr int kRowPadding = 32;          // halfs: lanes of neighbouring rows then read from different banks
-
-struct Product {
-    Weight w;
-    Activations a;
-    const half* staged;      // [rows * parts, padded_k], or null: the block converts
-    const float* factors;    // [rows], with `staged`
-    float* out;
-    int64_t out_stride;
-    int rows, parts, epilogue;
-    int splits, steps_of_split, steps_of_phase;
-    int pairs;               // of tiles
-    float* partial;          // [chunk][pair][split][2][16][8 * columns]
-    unsigned* tickets;       // [chunk][pair]
-    const float* row_factors;  // [rows], what rows of x are to be multiplied by; or null
-};
-
-// What a lane needs of the weight for one step.
-template <int kBits, bool kHalfZeros>
-struct StepOfWeight {
-    uint4 codes[kTilesOfBlock][kBits / 4];
-    half2 scales[kTilesOfBlock][2];
-    uint32_t zeros[kTilesOfBlock][kHalfZeros ? 2 : 1];  // two bytes (of outputs g and g + 8) a unit, or two float16s
-};
-
-// Goes through the steps of a warp, over all tiles of the block.
-struct Cursor {
-    int pair;
-    int step;
-};
-
-__device__ __forceinline__ int tile_of(const Product& p, int pair, int which) {
-    return p.epilogue == PARLOR_EPILOGUE_SILU_MUL ? pair + which * p.pairs : 2 * pair + which;
-}
-
-template <int kBits, bool kHalfZeros>
-__device__ __forceinline__ StepOfWeight<kBits, kHalfZeros> load_step(const Product& p, const Cursor& at) {
-    StepOfWeight<kBits, kHalfZeros> loaded;
-    const int lane = threadIdx.x % 32, g = lane / 4;
-#pragma unroll
-    for (int i = 0; i < kTilesOfBlock; ++i) {
-        int tile = tile_of(p, at.pair, i);
-        tile = tile < p.w.tiles ? tile : p.w.tiles - 1;  // an odd tile at the end: computed twice, stored once
-        const uint4* const codes =
-            static_cast<const uint4*>(p.w.codes) + (int64_t{tile} * p.w.steps + at.step) * (32 * (kBits / 4)) + lane;
-#pragma unroll
-        for (int j = 0; j < kBits / 4; ++j) loaded.codes[i][j] = __ldcs(codes + 32 * j);
-        if (!kHalfZeros) loaded.zeros[i][0] = static_cast<uint32_t>(p.w.zero) * 0x01010101u;
-#pragma unroll
-        for (int unit = 0; unit < 2; ++unit) {
-            const int64_t index = (int64_t{tile} * p.w.groups + p.w.group_of(2 * at.step + unit)) * 8 + g;
-            loaded.scales[i][unit] = __ldg(p.w.scales + index);
-            if (kHalfZeros) {
-                loaded.zeros[i][unit] = __ldg(static_cast<const uint32_t*>(p.w.zeros) + index);
-            } else if (p.w.zero_kind == PARLOR_ZERO_U8) {
-                const uint32_t pair = __ldg(static_cast<const uint16_t*>(p.w.zeros) + index);
-                loaded.zeros[i][0] = unit == 0 ? pair : loaded.zeros[i][0] | pair << 16;
-            }
-        }
-    }
-    return loaded;
-}
-
-// Have the codes of a step come as far as the L2 cache.
-template <int kBits>
-__device__ __forceinline__ void prefetch_step(const Product& p, const Cursor& at) {
-    constexpr int kLoadsOfLine = 8;
-    const int lane = threadIdx.x % 32;
-    if (lane % kLoadsOfLine != 0) return;
-    for (int i = 0; i < kTilesOfBlock; ++i) {
-        const int tile = tile_of(p, at.pair, i);
-        if (tile >= p.w.tiles) return;
-        const uint4* const codes =
-            static_cast<const uint4*>(p.w.codes) + (int64_t{tile} * p.w.steps + at.step) * (32 * (kBits / 4)) + lane;
-        for (int j = 0; j < kBits / 4; ++j) prefetch_l2(codes + 32 * j);
-    }
-}
 
 // Columns first .. first + count - 1 of the chunk's rows, as halfs in shared memory.
 template <int kColumns>
@@ -96,9 +17,11 @@ __device__ __forceinline__ void stage(const Product& p, int first_row, int rows,
                                       int count, half* staged, int stride) {
     const int64_t padded_k = int64_t{p.w.steps} * kStep;
     if (kColumns <= 2 && !p.staged) {
+#pragma unroll 1
         for (int row = 0; row < rows; ++row) {
             const float* const x = p.a.x + (first_row + row) * p.a.stride;
             uint32_t* const target = reinterpret_cast<uint32_t*>(staged + row * p.parts * stride);
+#pragma unroll 1  // it is rare, and would take the registers of what is not
             for (int c = 2 * threadIdx.x; c < count; c += 2 * kThreads) {
                 const float low = activation(p.a, p.w, x, first + c, scales[row].up);
                 const float high = activation(p.a, p.w, x, first + c + 1, scales[row].up);
@@ -109,70 +32,13 @@ __device__ __forceinline__ void stage(const Product& p, int first_row, int rows,
         return;
     }
     const int words = count / 8;
+#pragma unroll 2
     for (int i = threadIdx.x; i < rows * p.parts * words; i += kThreads) {
         const int row = i / words, c = i % words * 8;
         copy_async_16(staged + row * stride + c, p.staged + (int64_t{first_row} * p.parts + row) * padded_k + first + c);
     }
     commit_copies();
     wait_for_copies<0>();
-}
-
-// acc += one step of two tiles, for 8 * kColumns rows.
-template <int kBits, int kColumns, bool kHalfZeros>
-__device__ __forceinline__ void multiply_step(const StepOfWeight<kBits, kHalfZeros>& weight, const half* x, int stride, int rows,
-                                              float (&acc)[kTilesOfBlock][kColumns][4]) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
-    for (int unit = 0; unit < 2; ++unit) {
-        uint4 b[kColumns];
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-            b[j] = make_uint4(0, 0, 0, 0);
-            if (8 * j + g < rows)
-                b[j] = *reinterpret_cast<const uint4*>(x + (8 * j + g) * stride + unit * kUnit + 8 * t);
-        }
-        float sums[kColumns][4] = {};  // of the rows' activations; only for zero points that are no integers
-        if (kHalfZeros) {
-            const uint32_t ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
-#pragma unroll
-            for (int j = 0; j < kColumns; ++j) {
-                const uint32_t first[2] = {b[j].x, b[j].y}, second[2] = {b[j].z, b[j].w};
-                mma_m16n8k16(sums[j], ones, first);
-                mma_m16n8k16(sums[j], ones, second);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < kTilesOfBlock; ++i) {
-            const uint32_t zero = kHalfZeros ? 0 : weight.zeros[i][0] >> (16 * unit);
-            const Zeros zeros = make_zeros<kBits>(zero & 0xff, zero >> 8 & 0xff);
-            float part[kColumns][4] = {};
-#pragma unroll
-            for (int product = 0; product < 2; ++product) {
-                uint32_t a[4];
-                if (kBits == 4) {
-                    const uint4 codes = weight.codes[i][0];
-                    fragment(unit == 0 ? (product == 0 ? codes.x : codes.y) : (product == 0 ? codes.z : codes.w), zeros, a);
-                } else {
-                    const uint4 codes = weight.codes[i][kBits == 4 ? 0 : unit];
-                    fragment(product == 0 ? codes.x : codes.z, product == 0 ? codes.y : codes.w, zeros, a);
-                }
-#pragma unroll
-                for (int j = 0; j < kColumns; ++j) {
-                    const uint32_t columns[2] = {product == 0 ? b[j].x : b[j].z, product == 0 ? b[j].y : b[j].w};
-                    mma_m16n8k16(part[j], a, columns);
-                }
-            }
-            const float2 scale = __half22float2(weight.scales[i][unit]);
-            const float2 offset = kHalfZeros ? __half22float2(as_half2(weight.zeros[i][kHalfZeros ? unit : 0])) : make_float2(0.0f, 0.0f);
-#pragma unroll
-            for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-                for (int v = 0; v < 4; ++v) {
-                    const float value = kHalfZeros ? part[j][v] - (v < 2 ? offset.x : offset.y) * sums[j][v] : part[j][v];
-                    acc[i][j][v] += value * (v < 2 ? scale.x : scale.y);
-                }
-        }
-    }
 }
 
 // What the block's warps have summed of one tile: the value that this thread is to finish. Two barriers.
@@ -219,6 +85,7 @@ __device__ __forceinline__ bool sum_of_splits(const Product& p, int chunk, int p
     for (int i = 0; i < kTilesOfBlock; ++i) {
         sums[i] = 0.0f;
         if (has_value)
+#pragma unroll 4
             for (int split = 0; split < p.splits; ++split)
                 sums[i] += __ldcg(partial + (static_cast<int64_t>(split) * kTilesOfBlock + i) * kValues + threadIdx.x);
     }
@@ -245,20 +112,17 @@ __device__ __forceinline__ void store(const Product& p, int pair, int first_row,
 }
 
 // Blocks that a multiprocessor is to have at once: two, so that one computes while the other begins or ends, where that
-// leaves enough registers (before 9.0 the compiler would spill some).
-template <int kBits, int kColumns, bool kHalfZeros>
+// leaves enough registers. So much is promised to the compiler; launchers ask the driver what came of it.
+template <class V>
 __host__ __device__ constexpr int blocks_at_once() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-    return 1;
-#else
-    return kColumns == 1 && kBits == 4 && !kHalfZeros ? 2 : 1;
-#endif
+    return V::kColumns == 1 && V::kBits == 4 && V::kShares ? 2 : 1;
 }
 
 // The tiles of this block: those of blockIdx.x by turns, the columns of split blockIdx.y, rows first_row and following of at
 // most 8 * kColumns / parts. `chunk` numbers what these rows share with no other block.
-template <int kBits, int kColumns, bool kHalfZeros>
+template <class V>
 __device__ __forceinline__ void multiply_tiles(const Product& p, int chunk, int first_row) {
+    constexpr int kColumns = V::kColumns;
     DYNAMIC_SHARED(unsigned char, shared);
     SHARED_ARRAY(RowScale, scales, kRowsConvertedByBlock);
     SHARED_ARRAY(float, factors, 8 * kColumns);
@@ -268,49 +132,83 @@ __device__ __forceinline__ void multiply_tiles(const Product& p, int chunk, int 
     float* const sums_of_warps = reinterpret_cast<float*>(shared);
     half* const staged = reinterpret_cast<half*>(shared + kSumBytes);
 
-    const int warp = threadIdx.x / 32;
-    const int begin = blockIdx.y * p.steps_of_split, end = min(begin + p.steps_of_split, p.w.steps);
-    Cursor next{static_cast<int>(blockIdx.x), begin + warp};
-    const bool has_steps = next.step < end;
-    StepOfWeight<kBits, kHalfZeros> ahead = {};
-    if (has_steps) {
-        ahead = load_step<kBits, kHalfZeros>(p, next);
-        for (int step = next.step + kWarps; step < end; step += kWarps) prefetch_step<kBits>(p, {next.pair, step});
+    struct Steps {
+        int begin, end;
+    };
+    const auto steps_of_split = [&](int split) {
+        const int begin = split * p.steps_of_split;
+        return Steps{begin, min(begin + p.steps_of_split, p.w.steps)};
+    };
+    const Steps steps = steps_of_split(blockIdx.y);
+    TileStep<V> tiles[kTilesOfBlock] = {};
+    if (const int step = steps.begin + threadIdx.x / 32; step < steps.end) {
+        const Stream<V> stream(p, blockIdx.x, step);
+        for (int i = 0; i < kTilesOfBlock; ++i) tiles[i] = stream.load(p, i);
+        stream.prefetch(p.prefetched_rounds, steps.end);
     }
     let_next_kernel_start();
     wait_for_previous_kernel();
 
-    const int rows = min(8 * kColumns / p.parts, p.rows - first_row);
+    const int rows = min(8 * kColumns >> (p.parts - 1), p.rows - first_row);
+    const bool has_one_phase = p.steps_of_phase >= p.steps_of_split;
+    const int stride = min(p.steps_of_phase, p.steps_of_split) * kStep + kRowPadding;
+    const bool is_converted = !p.staged && has_one_phase && has_whole_float4s(p.a, p.w);
     if (p.staged) {
         if (static_cast<int>(threadIdx.x) < rows) factors[threadIdx.x] = p.factors[first_row + threadIdx.x];
     } else {
+#pragma unroll 1
         for (int row = 0; row < rows; ++row) {
-            const RowScale scale = measure_row(p.a, first_row + row, p.w.k, measured);
+            RowScale scale;
+            if (is_converted) {
+                scale = convert_row(p.a, first_row + row, static_cast<int>(p.w.k), p.parts, steps.begin * kStep,
+                                    (steps.end - steps.begin) * kStep, staged + row * p.parts * stride, stride, measured);
+            } else {
+                scale = measure_row(p.a, first_row + row, p.w.k, measured);
+            }
             if (threadIdx.x == 0) scales[row] = scale, factors[row] = scale.factor;
         }
         __syncthreads();
     }
-    const bool has_one_phase = p.steps_of_phase >= p.steps_of_split;
-    const int stride = min(p.steps_of_phase, p.steps_of_split) * kStep + kRowPadding;
 
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const half* const own = staged + g * stride + 8 * t;  // of a lane
+    // The rows needed the registers of all this.
+    const auto [begin, end] = steps_of_split(unknown(blockIdx.y));
+    const int first_step = begin + unknown(threadIdx.x) / 32;
+    Stream<V> stream(p, blockIdx.x, first_step);
+    const auto load_tile = [&](int i) { tiles[i] = stream.load(p, i); };
     for (int pair = blockIdx.x; pair < p.pairs; pair += gridDim.x) {
+        const int next_pair = pair + static_cast<int>(gridDim.x);
         float acc[kTilesOfBlock][kColumns][4] = {};
+        int step = first_step;
         for (int phase = begin; phase < end; phase += p.steps_of_phase) {
             const int phase_end = min(phase + p.steps_of_phase, end);
-            if (!has_one_phase || pair == static_cast<int>(blockIdx.x)) {
+            if (!is_converted && (!has_one_phase || pair == static_cast<int>(blockIdx.x))) {
                 __syncthreads();  // the phase before has been read
                 stage<kColumns>(p, first_row, rows, scales, int64_t{phase} * kStep, (phase_end - phase) * kStep, staged,
                                 stride);
                 __syncthreads();
             }
-            while (has_steps && next.pair == pair && next.step < phase_end) {
-                const StepOfWeight<kBits, kHalfZeros> now = ahead;
-                const half* const x = staged + (next.step - phase) * kStep;
-                next.step += kWarps;
-                if (next.step >= end) next = {pair + static_cast<int>(gridDim.x), begin + warp};
-                if (next.pair < p.pairs) ahead = load_step<kBits, kHalfZeros>(p, next);
-                multiply_step<kBits, kColumns, kHalfZeros>(now, x, stride, rows * p.parts, acc);
+            // A tile's next step is loaded into the registers of the one that has been multiplied.
+            const half* x = own + (step - phase) * kStep;
+            for (; step + kWarps < phase_end; step += kWarps, x += kWarps * kStep) {
+                const StepOfRows<V> of_rows(x, stride, rows * p.parts);
+                stream.forward();
+                multiply_step<V>(p, tiles[0], of_rows, acc[0]);
+                load_tile(0);
+                multiply_step<V>(p, tiles[1], of_rows, acc[1]);
+                load_tile(1);
             }
+            if (step >= phase_end) continue;
+            const StepOfRows<V> of_rows(x, stride, rows * p.parts);
+            step += kWarps;
+            const bool has_next = step < end || next_pair < p.pairs;
+            if (step < end) stream.forward();
+            else if (has_next) stream = Stream<V>(p, next_pair, first_step);
+            multiply_step<V>(p, tiles[0], of_rows, acc[0]);
+            if (has_next) load_tile(0);
+            multiply_step<V>(p, tiles[1], of_rows, acc[1]);
+            if (has_next) load_tile(1);
         }
         float sums[kTilesOfBlock];
         for (int i = 0; i < kTilesOfBlock; ++i) sums[i] = sum_of_warps<kColumns>(acc[i], sums_of_warps);
@@ -321,9 +219,9 @@ __device__ __forceinline__ void multiply_tiles(const Product& p, int chunk, int 
 
 // Fill in how the product of `chunks` chunks of at most `rows` rows is shared out among blocks. The split must not depend on
 // the rows, or a row's result would. Bytes of dynamic memory, 0: there is too little.
-template <int kBits, int kColumns>
+template <class V>
 int64_t share_out(const Device& device, Product* p, int rows, int at_once) {
-    constexpr int64_t kSumBytes = int64_t{kWarps} * kTile * (8 * kColumns + 1) * 4;
+    constexpr int64_t kSumBytes = int64_t{kWarps} * kTile * (8 * V::kColumns + 1) * 4;
     p->splits = static_cast<int>(std::clamp<int64_t>(device.multiprocessors / p->pairs, 1, divide_up(p->w.steps, kWarps)));
     p->steps_of_split = static_cast<int>(divide_up(p->w.steps, p->splits));
     p->splits = static_cast<int>(divide_up(p->w.steps, p->steps_of_split));
@@ -337,13 +235,40 @@ int64_t share_out(const Device& device, Product* p, int rows, int at_once) {
     return kSumBytes + staged_rows * (p->steps_of_phase * kStep + kRowPadding) * 2;
 }
 
+// Half of the L2 cache for what `blocks` prefetch: more would push out what comes first.
+template <class V>
+void bound_prefetches(const Device& device, int64_t blocks, Product* p) {
+    constexpr int64_t kBytes = int64_t{kWarps} * kTilesOfBlock * 32 * 16 * V::kLoads;  // of a block's round
+    p->prefetched_rounds = static_cast<int>(std::clamp<int64_t>(device.l2_bytes / 2 / (blocks * kBytes) - 1, 0, 64));
+}
+
 // Memory for the partial sums of `chunks` chunks.
-template <int kColumns>
+template <class V>
 int take_partials(Product* p, int64_t chunks, Scratch* scratch) {
     if (p->splits == 1) return PARLOR_OK;
-    const int64_t values = int64_t{kTilesOfBlock} * kTile * 8 * kColumns * p->splits;
+    const int64_t values = int64_t{kTilesOfBlock} * kTile * 8 * V::kColumns * p->splits;
     p->partial = scratch->take<float>(int64_t{p->pairs} * chunks * values);
     return p->partial && p->pairs * chunks <= kTickets ? PARLOR_OK : PARLOR_ERROR_MEMORY;
+}
+
+// Whether both units of a step are scaled together: of one group, with one zero point for all.
+__host__ __device__ inline bool shares_scales(const Weight& w) {
+    return w.zero_kind == PARLOR_ZERO_ONE && w.units_per_group % 2 == 0;
+}
+
+// launch(Variant{}) with what fits the weight, for 8 * kColumns rows; with zero points of 8-bit codes that are no integers
+// always for 8 rows, as they are rare.
+template <int kColumns, class Launch>
+int with_variant(int kind, const Weight& w, const Launch& launch) {
+    constexpr int kOne = PARLOR_ZERO_ONE, kBytes = PARLOR_ZERO_U8, kHalfs = PARLOR_ZERO_F16;
+    const bool is_short = kind == PARLOR_LINEAR_Q4;
+    if (shares_scales(w))
+        return is_short ? launch(Variant<4, kColumns, kOne, true>{}) : launch(Variant<8, kColumns, kOne, true>{});
+    if (w.zero_kind == kOne)
+        return is_short ? launch(Variant<4, kColumns, kOne, false>{}) : launch(Variant<8, kColumns, kOne, false>{});
+    if (w.zero_kind == kBytes)
+        return is_short ? launch(Variant<4, kColumns, kBytes, false>{}) : launch(Variant<8, kColumns, kBytes, false>{});
+    return is_short ? launch(Variant<4, kColumns, kHalfs, false>{}) : launch(Variant<8, 1, kHalfs, false>{});
 }
 
 }  // namespace

@@ -421,8 +421,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
         case cudaDevAttrComputeCapabilityMajor: *value = machine.compute_capability / 10; return cudaSuccess;
         case cudaDevAttrComputeCapabilityMinor: *value = machine.compute_capability % 10; return cudaSuccess;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = machine.max_dynamic_bytes; return cudaSuccess;
+        case cudaDevAttrL2CacheSize: *value = 1 << 20; return cudaSuccess;
     }
     return cudaErrorInvalidValue;
+}
+// As if registers never were what is short.
+cudaError_t host_cuda_occupancy(int* blocks, int threads, size_t shared_bytes) {
+    const int by_threads = (machine.compute_capability < 80 ? 1024 : 2048) / threads;
+    const size_t by_memory = shared_bytes ? static_cast<size_t>(machine.max_dynamic_bytes) / shared_bytes : 2048;
+    *blocks = static_cast<size_t>(by_threads) < by_memory ? by_threads : static_cast<int>(by_memory);
+    return cudaSuccess;
 }
 cudaError_t host_cuda_set_dynamic_limit(const void* function, int bytes) {
     if (bytes > machine.max_dynamic_bytes) return cudaErrorInvalidValue;

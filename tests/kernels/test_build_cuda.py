@@ -94,7 +94,7 @@ def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(nvcc, tmp
             assert wait, name
             if accesses := re.findall(r"\b(?:ld|st|atom|red)\.(?:volatile\.)?global\S*", before):
                 early[name] = set(accesses)
-    assert len(early) == 6 and all("multiply_kernel" in name for name in early), early
+    assert len(early) == 15 and all("multiply_kernel" in name for name in early), early
     assert all(access.startswith("ld.") for accesses in early.values() for access in accesses)
 
 

@@ -12,7 +12,7 @@ typedef struct host_cuda_stream* cudaStream_t;
 enum { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9, cudaErrorInsufficientDriver = 35,
        cudaErrorLaunchFailure = 719 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75,
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrL2CacheSize = 38, cudaDevAttrComputeCapabilityMajor = 75,
                       cudaDevAttrComputeCapabilityMinor = 76, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 
 cudaError_t cudaGetLastError();
@@ -40,6 +40,13 @@ struct cudaLaunchConfig_t {
 template <class... P>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int bytes) {
     return host_cuda_set_dynamic_limit(reinterpret_cast<const void*>(kernel), bytes);
+}
+
+cudaError_t host_cuda_occupancy(int* blocks, int threads, size_t shared_bytes);
+
+template <class... P>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int threads, size_t shared_bytes) {
+    return host_cuda_occupancy(blocks, threads, shared_bytes);
 }
 
 template <class... P, class... A>

@@ -158,6 +158,13 @@ To host_cuda_bits(From value) {
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+// Bytes of x (0 to 3) and y (4 to 7), as the four digits of `selector` say.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    const uint64_t both = static_cast<uint64_t>(y) << 32 | x;
+    unsigned chosen = 0;
+    for (int i = 0; i < 4; ++i) chosen |= static_cast<unsigned>(both >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+    return chosen;
+}
 inline int __float_as_int(float value) { return host_cuda_bits<int>(value); }
 inline unsigned __float_as_uint(float value) { return host_cuda_bits<unsigned>(value); }
 inline float __int_as_float(int value) { return host_cuda_bits<float>(value); }

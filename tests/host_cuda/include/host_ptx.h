@@ -8,7 +8,7 @@
     type* const name = static_cast<type*>(host_cuda::shared_array(sizeof(type) * (count), 16, HOST_CUDA_SITE))
 #define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(host_cuda::dynamic_shared())
 
-#define mma_m16n8k16(d, a, b) host_cuda::mma(d, a, b, HOST_CUDA_SITE)
+#define mma_m16n8k16(d, a, b0, b1) host_cuda::mma(d, a, {b0, b1}, HOST_CUDA_SITE)
 
 namespace host_cuda {
 
@@ -39,6 +39,15 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], S
 
 }  // namespace host_cuda
 
+inline uint32_t subtract_pairs(uint32_t a, uint32_t b) {
+    return host_cuda_bits<uint32_t>(__hsub2(host_cuda_bits<half2>(a), host_cuda_bits<half2>(b)));
+}
+inline uint32_t fma_pairs(uint32_t a, uint32_t b, uint32_t c) {
+    return host_cuda_bits<uint32_t>(
+        __hfma2(host_cuda_bits<half2>(a), host_cuda_bits<half2>(b), host_cuda_bits<half2>(c)));
+}
+inline uint32_t masked_or(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
+inline int unknown(int number) { return number; }
 inline void copy_async_16(void* shared, const void* global) { host_cuda::copy_async(shared, global, 16, 16); }
 inline void commit_copies() { host_cuda::commit_async(); }
 template <int kGroupsLeft>
