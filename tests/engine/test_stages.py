@@ -277,7 +277,11 @@ class PlacementOps:
                      for part in (a if isinstance(a, list) else [a])]
             tensors = [a for a in given if isinstance(a, torch.Tensor)]
             self.seen.setdefault(name, set()).update(t.device.type for t in tensors)
-            return tensors[0] if name.startswith("pack_") else None
+            if not name.startswith("pack_"):
+                return None
+            packed: Any = tensors[0]
+            packed.n = len(packed)  # as a PackedWeight has
+            return packed
         return note
 
 
