@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -70,25 +71,54 @@ def test_without_nvcc_a_gpu_takes_what_was_compiled_for_it_or_for_one_below_it(t
             cuda.own_library(architecture)
 
 
-def compile_all(nvcc, folder, *flags):
-    """Every source into folder/SOURCE.o, and what nvcc says into SOURCE.o.log."""
-    command = [*nvcc.command, *cuda.FLAGS, *(f"-I{header.parent}" for header in cuda.HEADERS), *flags,
-               "$in", "-o", "$out", "> $out.log 2>&1 || (cat $out.log; false)"]
+@dataclass
+class Compiled:
+    said: str  # by nvcc, of all sources
+    ptx: dict[str, str]  # of each source for compute capability 9.0
+
+
+@pytest.fixture(scope="module")
+def compiled(nvcc, tmp_path_factory):
+    """Every source for every architecture. One call a source: what runs on the host is compiled once."""
+    folder = tmp_path_factory.mktemp("compiled")
+    flags = [*cuda.FLAGS, *dict.fromkeys(f"-I{header.parent}" for header in cuda.HEADERS), "-Werror",
+             "all-warnings", "--resource-usage"]
+    flags += [flag for architecture in ARCHITECTURES for flag in architecture_flags(architecture)]
+    command = [*nvcc.command, *flags, "--keep", "--keep-dir", "$out.kept", "-c", "$in", "-o", "$out",
+               "> $out.log 2>&1 || (cat $out.log; false)"]
     ninja = ["ninja_required_version = 1.8", "rule compile", "  command = " + " ".join(command)]
-    ninja += [f"build {source}.o: compile {library.REPOSITORY / 'cuda' / source}" for source in SOURCES]
+    for source in SOURCES:
+        (folder / f"{source}.o.kept").mkdir()
+        ninja.append(f"build {source}.o: compile {library.REPOSITORY / 'cuda' / source}")
     (folder / "build.ninja").write_text("\n".join([*ninja, ""]))
     result = subprocess.run([library.find_ninja(), "-C", str(folder)], stdout=subprocess.PIPE, text=True,
                             check=False)
     assert result.returncode == 0, result.stdout
+    ptx = {source: folder / f"{source}.o.kept" / f"{Path(source).stem}.compute_90.ptx" for source in SOURCES}
+    return Compiled("".join((folder / f"{source}.o.log").read_text() for source in SOURCES),
+                    {source: path.read_text() for source, path in ptx.items()})
 
 
-@pytest.mark.slow  # nvcc takes a few seconds a source
-def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(nvcc, tmp_path):
+@pytest.mark.slow  # nvcc takes a few seconds a source and architecture
+def test_every_source_compiles_without_a_warning_and_no_kernel_spills(compiled):
+    """On any architecture; each kernel's report names it."""
+    kernels = re.split(r"Compiling entry function '(\w+)' for 'sm_(\d+)'", compiled.said)[1:]
+    used = {architecture: {} for architecture in ARCHITECTURES}
+    for name, architecture, report in zip(kernels[::3], kernels[1::3], kernels[2::3], strict=True):
+        used[int(architecture)][name] = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
+        assert "Used" in report
+    assert all(used.values()) and len({len(of_one) for of_one in used.values()}) == 1
+    spilled = [(architecture, name, report) for architecture, of_one in used.items()
+               for name, report in of_one.items() if report != ["0", "0"]]
+    assert not spilled
+    assert "warning" not in compiled.said
+
+
+@pytest.mark.slow  # if it is the first of the two
+def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(compiled):
     """With dependent launches they may start earlier. Products then read weights, which nothing changes."""
-    compile_all(nvcc, tmp_path, "-gencode", "arch=compute_90,code=compute_90", "-ptx")
     early = {}
-    for source in SOURCES:
-        text = (tmp_path / f"{source}.o").read_text()
+    for text in compiled.ptx.values():
         for name, body in re.findall(r"\.entry (\w+)\((.*?)\n}", text, re.DOTALL):
             before, wait, _ = body.partition("griddepcontrol.wait")
             assert wait, name
@@ -96,18 +126,6 @@ def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(nvcc, tmp
                 early[name] = set(accesses)
     assert len(early) == 15 and all("multiply_kernel" in name for name in early), early
     assert all(access.startswith("ld.") for accesses in early.values() for access in accesses)
-
-
-@pytest.mark.slow  # nvcc takes a few seconds a source
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_source_compiles_without_a_warning_and_no_kernel_spills(nvcc, architecture, tmp_path):
-    compile_all(nvcc, tmp_path, *architecture_flags(architecture), "-Werror", "all-warnings",
-                "--resource-usage", "-c")
-    report = "".join((tmp_path / f"{source}.o.log").read_text() for source in SOURCES)
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    assert spills and "Used" in report
-    assert all(pair == ("0", "0") for pair in spills), report
-    assert "warning" not in report
 
 
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
