@@ -9,8 +9,8 @@ import torch
 
 from model.kernels import load_kernels
 from model.kernels.binding import load_library
-from model.kernels.build.cpu import CpuRecipe, find_compiler
-from model.kernels.build.library import REPOSITORY, build_library
+from model.kernels.build.cpu import ZIG, CpuRecipe, built_isas, find_compiler
+from model.kernels.build.library import REPOSITORY, Compiler, build_library
 from model.kernels.cpu_kernels import CpuKernels
 from model.kernels.errors import KernelBuildError
 from tests.kernels.test_instruction_sets import products
@@ -27,6 +27,11 @@ def test_without_another_compiler_zigs_is_found_and_one_that_was_asked_for_is_no
     assert "clang" in find_compiler().version
     with pytest.raises(KernelBuildError, match="looked for g"):
         find_compiler("g++")
+
+
+def test_zig_knows_the_dot_products_of_arm():
+    arm = Compiler((*ZIG, "-target", "aarch64-linux-musl"), "clang")
+    assert built_isas(arm, machine="arm64") == ("plain", "dotprod")
 
 
 @pytest.mark.slow  # compiles the kernels once more

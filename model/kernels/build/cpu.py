@@ -40,6 +40,7 @@ _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx
 _ISAS_OF_MACHINES = {"x86_64": X86_ISAS, "amd64": X86_ISAS[:-1], "aarch64": ARM_ISAS, "arm64": ARM_ISAS}
 """By platform.machine(), in lower case. On Windows (amd64) no tiles are asked for (isa_detect.cpp), and gcc's
 loads of them do not assemble."""
+_DOTPROD, _ZIGS_DOTPROD = "-march=armv8.2-a+dotprod", "-mcpu=generic+dotprod"
 ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "avx2": _AVX2,
@@ -47,7 +48,7 @@ ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "avx512": _AVX512,
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
     # Of a Mac all code has the compiler's own macro, so this one tells the set.
-    "dotprod": ("-march=armv8.2-a+dotprod", "-DPARLOR_DOTPROD=1"),
+    "dotprod": (_DOTPROD, "-DPARLOR_DOTPROD=1"),
 }
 COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 LINK_FLAGS = {"win32": ("-shared", "-static"), "darwin": ("-shared", "-pthread")}.get(
@@ -193,11 +194,17 @@ def built_isas(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = IS
                machine: str = platform.machine()) -> tuple[str, ...]:
     """The sets of a machine that the compiler can make code for, ascending; `plain` is always among them."""
     def is_known(isa: str) -> bool:
-        command = [*compiler.command, *isa_flags[isa], "-x", "c++", "-E", "-"]
+        command = [*compiler.command, *_as_named_by(compiler, isa_flags[isa]), "-x", "c++", "-E", "-"]
         return subprocess.run(command, input=b"", capture_output=True, check=False).returncode == 0
 
     isas = _ISAS_OF_MACHINES.get(machine.lower(), ("plain",))
     return ("plain", *(isa for isa in isas[1:] if is_known(isa)))
+
+
+def _as_named_by(compiler: Compiler, flags: tuple[str, ...]) -> tuple[str, ...]:
+    """The flags of a set in a compiler's words: Zig's -march takes processors."""
+    is_zig = compiler.command[:len(ZIG) - 1] == ZIG[:-1]
+    return tuple(_ZIGS_DOTPROD if is_zig and flag == _DOTPROD else flag for flag in flags)
 
 
 def isa_mask(isas: tuple[str, ...]) -> int:
@@ -233,7 +240,7 @@ def ninja_file(recipe: CpuRecipe, isas: tuple[str, ...], folder: Path) -> str:
             lines += [f"source = {ninja_value(path)}",
                       f"build {target}: compile $source",
                       f"  isa = {isa}",
-                      f"  isa_flags = {ninja_words(recipe.isa_flags[isa])}",
+                      f"  isa_flags = {ninja_words(_as_named_by(recipe.compiler, recipe.isa_flags[isa]))}",
                       f"  title = {source.name} ({isa})"]
     lines += [f"build {LIBRARY_NAME}: link {' '.join(objects)}", ""]
     return "\n".join(lines)
