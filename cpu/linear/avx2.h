@@ -97,11 +97,19 @@ inline __m256i broadcast_pair(const int16_t* x) {
     return _mm256_set1_epi32(pair);
 }
 
+#if defined(__AVXVNNI__) && !defined(PARLOR_EMULATED_DPWSSD)
+// The instruction as it stands: of the intrinsic clang makes vpmaddwd and vpaddd again, where it sees a sum waited for.
+inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) {
+    asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+}
+#endif
+
 // sum += a * b, pairs of int16 into int32. The sum stays where it is: left to itself gcc 12 first loads the x of all rows,
 // for which there are too few registers, and the spills take half of the speed.
 inline void add_products(__m256i* sum, __m256i a, __m256i b) {
 #if defined(__AVXVNNI__)
-    *sum = _mm256_dpwssd_avx_epi32(*sum, a, b);
+    *sum = dpwssd(*sum, a, b);
     asm volatile("" : "+x"(*sum));
 #else
     const __m256i products = _mm256_madd_epi16(a, b);
@@ -116,7 +124,7 @@ template <int kPairs>
 inline void add_line(__m256i* sum, const __m256i (&pairs)[kPairs], const int16_t* x) {
     __m256i products = _mm256_madd_epi16(pairs[0], broadcast_pair(x));
 #pragma GCC unroll 4
-    for (int i = 1; i < kPairs; ++i) products = _mm256_dpwssd_avx_epi32(products, pairs[i], broadcast_pair(x + 2 * i));
+    for (int i = 1; i < kPairs; ++i) products = dpwssd(products, pairs[i], broadcast_pair(x + 2 * i));
     asm volatile("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(products));
 }
 #endif

@@ -11,6 +11,9 @@
 #endif
 
 #include "limits.h"
+#if defined(__AVXVNNI__)
+#include "avx2.h"
+#endif
 #if defined(__AMX_BF16__)
 #include "tiles.h"
 #endif
@@ -123,7 +126,7 @@ int64_t multiply_registers(int64_t rounds) {
         for (__m256i& sum : sums) {
             asm volatile("" : "+x"(pairs));  // so that each product is made anew
 #if defined(__AVXVNNI__)
-            sum = _mm256_dpwssd_avx_epi32(sum, pairs, pairs);
+            sum = dpwssd(sum, pairs, pairs);
             asm volatile("" : "+x"(sum));
 #else
             const __m256i products = _mm256_madd_epi16(pairs, pairs);

@@ -5,8 +5,12 @@
 #include <immintrin.h>
 
 #define __AVXVNNI__ 1
+#define PARLOR_EMULATED_DPWSSD 1
 
-static inline __m256i emulated_dpwssd(__m256i sum, __m256i a, __m256i b) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
-}
-#define _mm256_dpwssd_avx_epi32 emulated_dpwssd
+namespace parlor {
+namespace avx_vnni {
+
+inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+
+}  // namespace avx_vnni
+}  // namespace parlor
