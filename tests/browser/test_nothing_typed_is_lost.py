@@ -192,6 +192,7 @@ def test_a_new_session_keeps_its_bots_and_settings_over_a_reload(page, site):
     page.click("#tab-session")
     page.fill("#system-prompt", "Everybody is at sea.")
     page.fill("#user-name", "Ada")
+    page.check("input[name=turn-order][value=all]")
     page.fill("#text", "Ahoy")
     page.reload()
     expect(page.locator(".bot-card.is-chosen")).to_have_count(2)
@@ -204,7 +205,8 @@ def test_a_new_session_keeps_its_bots_and_settings_over_a_reload(page, site):
     assert saved["system_prompt"] == "Everybody is at sea." and len(saved["bots"]) == 2
     page.click("#new-session")
     expect(page.locator(".bot-card.is-chosen")).to_have_count(2)
-    expect(page.locator("#user-name")).to_have_value("Ada")  # one's name lasts
+    expect(page.locator("#user-name")).to_have_value("Ada")  # one's name lasts, and who answers
+    expect(page.locator("input[name=turn-order]:checked")).to_have_value("all")
     expect(page.locator("#system-prompt")).to_have_value("")  # what was this session's own does not
 
 
