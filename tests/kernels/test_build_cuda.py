@@ -21,6 +21,7 @@ from model.kernels.build.cuda import (
 )
 from model.kernels.cuda_kernels import CudaKernels
 from model.kernels.errors import KernelBuildError, KernelError
+from tools.kernel_counts import machine_code, product_loops
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,7 @@ def test_without_nvcc_a_gpu_takes_what_was_compiled_for_it_or_for_one_below_it(t
 class Compiled:
     said: str  # by nvcc, of all sources
     ptx: dict[str, str]  # of each source for compute capability 9.0
+    products: Path  # the object file of linear.cu
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def compiled(nvcc, tmp_path_factory):
     assert result.returncode == 0, result.stdout
     ptx = {source: folder / f"{source}.o.kept" / f"{Path(source).stem}.compute_90.ptx" for source in SOURCES}
     return Compiled("".join((folder / f"{source}.o.log").read_text() for source in SOURCES),
-                    {source: path.read_text() for source, path in ptx.items()})
+                    {source: path.read_text() for source, path in ptx.items()}, folder / "linear.cu.o")
 
 
 @pytest.mark.slow  # nvcc takes a few seconds a source and architecture
@@ -126,6 +128,27 @@ def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(compiled)
                 early[name] = set(accesses)
     assert len(early) == 15 and all("multiply_kernel" in name for name in early), early
     assert all(access.startswith("ld.") for accesses in early.values() for access in accesses)
+
+
+@pytest.mark.slow  # if it is the first of them
+@pytest.mark.parametrize("architecture", (75, 90))
+def test_the_inner_loop_of_a_product_stays_as_short_as_it_was_counted(compiled, architecture):
+    """As nvcc 13.0 makes it; a tenth more is allowed, as another nvcc may schedule otherwise."""
+    try:
+        loops = list(product_loops(machine_code(compiled.products, architecture)))
+    except KernelBuildError as error:
+        pytest.skip(str(error))
+    assert len(loops) == 15
+    for loop in loops:
+        wide = [count for load, count in loop.loads.items() if load.startswith("LDG") and ".128" in load]
+        assert sum(wide) == 2 * loop.bits / 4  # codes: 16 bytes a lane, both tiles
+        assert not any(load.startswith(("LDL", "STL")) for load in loop.loads)
+    one_row = {(loop.bits, loop.zeros, loop.shares_scale): loop for loop in loops if loop.rows == 8}
+    counted = {(4, "one zero point", True): (149, 63), (4, "one zero point", False): (175, 69),
+               (4, "zero points of a byte", False): (192, 75),
+               (8, "one zero point", True): (160, 69), (8, "one zero point", False): (190, 76)}
+    for key, (instructions, alu) in counted.items():
+        assert one_row[key].instructions <= 1.1 * instructions and one_row[key].alu <= 1.1 * alu, one_row[key]
 
 
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
