@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -61,14 +62,16 @@ def proxied(tmp_path_factory):
 
         def connect():
             connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=60)
-            for _ in range(200):
-                try:
-                    connection.connect()
-                    return connection
-                except ConnectionRefusedError:
-                    assert nginx.poll() is None, nginx.stderr.read()
+            connection.connect()
             return connection
 
+        def listens():
+            assert nginx.poll() is None, nginx.stderr.read()
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                return True
+            return False
+
+        wait_until(listens)
         yield connect
         nginx.terminate()
         nginx.communicate()
