@@ -93,33 +93,65 @@ __device__ __forceinline__ void score_key(const Cache& c, char* block, int slot,
     }
 }
 
-// sums += weights of the keys begin, begin + step ... < end times dimension d of their values.
+// What a thread reads of the values in one dimension: a number, or a word of codes with the scale of each.
+template <int kKind>
+struct Value {
+    static constexpr int kKeys = is_rounded(kKind) ? codes_of_word(kKind) : 1;
+    uint32_t word;
+    half scales[is_rounded(kKind) ? kKeys : 1];
+
+    __device__ __forceinline__ void load(const Cache& c, int64_t head, int page, int slot, int d) {
+        char* const block = block_of(c, c.values, page, head);
+        if constexpr (is_rounded(kKind)) {
+            word = reinterpret_cast<const uint32_t*>(block)[slot / kKeys * c.head_dim + d];
+            const half* const of_keys = scale_of<kKind>(c, block, d / kScaleGroup, slot);
+#pragma unroll
+            for (int j = 0; j < kKeys; ++j) scales[j] = of_keys[j];
+        } else {
+            const int64_t index = slot * c.head_dim + d;
+            word = kKind == PARLOR_F32 ? reinterpret_cast<const uint32_t*>(block)[index]
+                                       : reinterpret_cast<const uint16_t*>(block)[index];
+        }
+    }
+
+    __device__ __forceinline__ float of(int j) const {
+        if constexpr (is_rounded(kKind)) return number_of<kKind>(word, j) * __half2float(scales[j]);
+        return kKind == PARLOR_F32 ? __uint_as_float(word) : __half2float(__ushort_as_half(static_cast<unsigned short>(word)));
+    }
+};
+
+// sums += weights of the keys times dimension d of their values; begin and step count Values. Several are on their way at
+// once: no branch stands between the loads of a batch.
 template <int kKind, int kHeads>
 __device__ __forceinline__ void add_values(const Cache& c, int64_t head, const int* pages, const int* slots,
                                            const float* weights, int begin, int end, int step, int d,
                                            float (&sums)[kHeads]) {
-    constexpr int kAtOnce = is_rounded(kKind) ? codes_of_word(kKind) : 1;
-#pragma unroll 4
-    for (int key = begin * kAtOnce; key < end; key += step * kAtOnce) {
-        if (pages[key] < 0) continue;  // its weight is NaN already
-        char* const block = block_of(c, c.values, pages[key], head);
-        if constexpr (is_rounded(kKind)) {
-            const uint32_t word = reinterpret_cast<const uint32_t*>(block)[slots[key] / kAtOnce * c.head_dim + d];
-            const half* const scales = scale_of<kKind>(c, block, d / kScaleGroup, slots[key]);
+    using Own = Value<kKind>;
+    constexpr int kBatch = (is_rounded(kKind) ? 16 / Own::kKeys : 8) / (kHeads > 4 ? 2 : 1);  // as registers allow
+    const auto add = [&](const Own& value, int key) {
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
-                if (key + j >= end) break;
-                const float value = number_of<kKind>(word, j) * __half2float(scales[j]);
+        for (int j = 0; j < Own::kKeys; ++j) {
+            const float number = Own::kKeys == 1 || key + j < end ? value.of(j) : 0.0f;
 #pragma unroll
-                for (int i = 0; i < kHeads; ++i) sums[i] += weights[i * kBlockKeys + key + j] * value;
-            }
-        } else {
-            const int64_t index = slots[key] * c.head_dim + d;
-            const float value = kKind == PARLOR_F32 ? reinterpret_cast<const float*>(block)[index]
-                                                    : __half2float(reinterpret_cast<const half*>(block)[index]);
-#pragma unroll
-            for (int i = 0; i < kHeads; ++i) sums[i] += weights[i * kBlockKeys + key] * value;
+            for (int i = 0; i < kHeads; ++i) sums[i] += weights[i * kBlockKeys + key + j] * number;
         }
+    };
+    const int stride = step * Own::kKeys;
+    int key = begin * Own::kKeys;
+#pragma unroll 1
+    for (; key + (kBatch - 1) * stride < end; key += kBatch * stride) {
+        Own values[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i)
+            values[i].load(c, head, pages[key + i * stride], slots[key + i * stride], d);
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) add(values[i], key + i * stride);
+    }
+#pragma unroll 1
+    for (; key < end; key += stride) {
+        Own value;
+        value.load(c, head, pages[key], slots[key], d);
+        add(value, key);
     }
 }
 
@@ -157,9 +189,12 @@ __host__ __device__ inline Layout layout_of(int heads, int head_dim) {
     return {0, q, q + weights, q + weights + sums, parts};
 }
 
-// Grid: splits, blocks of heads, rows. Four blocks a processor: left to itself ptxas aims at ten and spills (sm_80 to 90).
+// Blocks a processor: left to itself ptxas aims at ten and spills (sm_80 to 90); with four it does for the most sums (sm_120).
+constexpr int blocks_at_once(int kind, int heads) { return kind == PARLOR_Q4 && heads > 4 ? 3 : 4; }
+
+// Grid: splits, blocks of heads, rows.
 template <int kKind, int kHeads>
-__global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention a) {
+__global__ void __launch_bounds__(kThreads, blocks_at_once(kKind, kHeads)) attention_kernel(const Attention a) {
     DYNAMIC_SHARED(float, shared);
     SHARED_ARRAY(int, pages, kBlockKeys);
     SHARED_ARRAY(int, slots, kBlockKeys);
@@ -211,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
             const int64_t key = first + thread, index = key / c.page_size;
             int64_t page = index < a.max_pages ? a.block_table[place.sequence * a.block_table_stride + index] : -1;
             if (page >= c.num_pages || page < 0) page = -1;
-            pages[thread] = static_cast<int>(page);
+            pages[thread] = page < 0 ? 0 : static_cast<int>(page);  // any page will do: the weight is NaN
             slots[thread] = static_cast<int>(key % c.page_size);
             if (key >= first_key) {
                 for (int i = 0; i < kHeads; ++i) scores[i] = page < 0 ? NAN : 0.0f;
@@ -225,11 +260,14 @@ __global__ void __launch_bounds__(kThreads, 4) attention_kernel(const Attention 
         weigh(weights, heads, largest, totals, faded);
         __syncthreads();
         if (part >= layout.parts) continue;
+        // Keys in front of the window may have no page any more.
+        const int hidden = first_key > first ? static_cast<int>(first_key - first) / Value<kKind>::kKeys : 0;
+        const int first_value = part + (hidden > part ? (hidden - part + layout.parts - 1) / layout.parts * layout.parts : 0);
         for (int d = dimension; d < head_dim; d += kThreads) {
             float mine[kHeads];
             float* const kept = sums + part * kHeads * head_dim + d;
             for (int i = 0; i < kHeads; ++i) mine[i] = i < heads ? kept[i * head_dim] * faded[i] : 0.0f;
-            add_values<kKind, kHeads>(c, kv_head, pages, slots, weights, part, count, layout.parts, d, mine);
+            add_values<kKind, kHeads>(c, kv_head, pages, slots, weights, first_value, count, layout.parts, d, mine);
             for (int i = 0; i < heads; ++i) kept[i * head_dim] = mine[i];
         }
     }

@@ -103,13 +103,10 @@ def machine_code(path: Path, architecture: int) -> str:
 
 def product_loops(code: str) -> Iterator[Loop]:
     """The loop over a warp's steps of each kernel that has a Variant, from what cuobjdump -sass prints."""
-    functions = re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", code, re.DOTALL)
-    for name, body in functions:
+    for name, lines in _functions(code):
         variant = _VARIANT.search(name)
         if not variant:
             continue
-        lines = [(int(address, 16), re.sub(r"^@!?U?P\w+\s+", "", text.strip()))
-                 for address, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", body)]
         loop = _innermost(lines)
         names = [text.split()[0] for _, text in loop]
         kinds = Counter(of.split(".")[0] for of in names)
@@ -117,6 +114,24 @@ def product_loops(code: str) -> Iterator[Loop]:
         yield Loop(kernel, int(bits), 8 * int(columns), _ZEROS[int(zeros)], shares == "1", len(loop),
                    sum(count for kind, count in kinds.items() if kind in _ALU), kinds["HMMA"],
                    dict(Counter(of for of in names if of.startswith(("LDG", "LDS", "LDL", "STL")))))
+
+
+def loads_without_a_branch(code: str, kernel: str, load: str) -> list[int]:
+    """How many instructions `load` each stretch of a kernel between branches has; `kernel`: of its name."""
+    counts = []
+    for name, lines in _functions(code):
+        if kernel in name:
+            text = " ".join(instruction.split()[0] for _, instruction in lines)
+            stretches = re.split(r"\b(?:BRA|BAR|EXIT)\b", text)
+            counts += [stretch.split().count(load) for stretch in stretches]
+    return counts
+
+
+def _functions(code: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """(name, [(address, instruction without its predicate)])"""
+    for name, body in re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", code, re.DOTALL):
+        yield name, [(int(address, 16), re.sub(r"^@!?U?P\w+\s+", "", text.strip()))
+                     for address, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", body)]
 
 
 def _innermost(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:

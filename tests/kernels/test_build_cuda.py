@@ -21,7 +21,7 @@ from model.kernels.build.cuda import (
 )
 from model.kernels.cuda_kernels import CudaKernels
 from model.kernels.errors import KernelBuildError, KernelError
-from tools.kernel_counts import machine_code, product_loops
+from tools.kernel_counts import loads_without_a_branch, machine_code, product_loops
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_without_nvcc_a_gpu_takes_what_was_compiled_for_it_or_for_one_below_it(t
 class Compiled:
     said: str  # by nvcc, of all sources
     ptx: dict[str, str]  # of each source for compute capability 9.0
-    products: Path  # the object file of linear.cu
+    objects: dict[str, Path]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,8 @@ def compiled(nvcc, tmp_path_factory):
     assert result.returncode == 0, result.stdout
     ptx = {source: folder / f"{source}.o.kept" / f"{Path(source).stem}.compute_90.ptx" for source in SOURCES}
     return Compiled("".join((folder / f"{source}.o.log").read_text() for source in SOURCES),
-                    {source: path.read_text() for source, path in ptx.items()}, folder / "linear.cu.o")
+                    {source: path.read_text() for source, path in ptx.items()},
+                    {source: folder / f"{source}.o" for source in SOURCES})
 
 
 @pytest.mark.slow  # nvcc takes a few seconds a source and architecture
@@ -135,7 +136,7 @@ def test_kernels_wait_for_the_one_before_them_before_they_touch_memory(compiled)
 def test_the_inner_loop_of_a_product_stays_as_short_as_it_was_counted(compiled, architecture):
     """As nvcc 13.0 makes it; a tenth more is allowed, as another nvcc may schedule otherwise."""
     try:
-        loops = list(product_loops(machine_code(compiled.products, architecture)))
+        loops = list(product_loops(machine_code(compiled.objects["linear.cu"], architecture)))
     except KernelBuildError as error:
         pytest.skip(str(error))
     assert len(loops) == 15
@@ -149,6 +150,17 @@ def test_the_inner_loop_of_a_product_stays_as_short_as_it_was_counted(compiled, 
                (8, "one zero point", True): (160, 69), (8, "one zero point", False): (190, 76)}
     for key, (instructions, alu) in counted.items():
         assert one_row[key].instructions <= 1.1 * instructions and one_row[key].alu <= 1.1 * alu, one_row[key]
+
+
+@pytest.mark.slow  # if it is the first of them
+def test_keys_and_values_of_several_places_are_read_at_once(compiled):
+    """A branch between two loads makes the second wait for the first."""
+    try:
+        code = machine_code(compiled.objects["attention.cu"], 90)
+    except KernelBuildError as error:
+        pytest.skip(str(error))
+    counts = loads_without_a_branch(code, "attention_kernelILi1ELi1E", "LDG.E.U16")  # float16, one query
+    assert sum(count == 8 for count in counts) == 2, counts
 
 
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tools import kernel_counts
-from tools.kernel_counts import GPUS, Loop, find_disassembler, predict, product_loops
+from tools.kernel_counts import GPUS, Loop, find_disassembler, loads_without_a_branch, predict, product_loops
 
 CODE = """
 \t\tFunction : _ZN6parlor15multiply_kernelINS_7VariantILi4ELi1ELi0ELb1EEEEEvNS_7ProductE
@@ -25,6 +25,10 @@ CODE = """
 def test_the_innermost_loop_with_products_is_counted_and_what_has_no_variant_is_left_out():
     assert list(product_loops(CODE)) == [
         Loop("multiply", 4, 8, "one zero point", True, 4, 1, 1, {"LDG.E.EF.128": 1})]
+
+
+def test_loads_are_counted_between_branches():
+    assert loads_without_a_branch(CODE, "multiply_kernel", "LDG.E") == [1, 0, 0]
 
 
 def test_a_prediction_is_the_larger_of_reading_and_issuing_and_a_fixed_part():
