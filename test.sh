@@ -15,6 +15,8 @@ install() {  # Debian's packages, where we may
 if ! command -v g++ >/dev/null 2>&1 && ! command -v clang++ >/dev/null 2>&1; then
     install g++ || { echo "The tests need a C++ compiler. On Debian or Ubuntu: sudo apt install g++" >&2; exit 1; }
 fi
+.venv/bin/python -m model.kernels.build &  # once, before the processes that all need them; meanwhile packages come
+kernels=$!
 if ! command -v chromium >/dev/null 2>&1; then
     install chromium fonts-noto-color-emoji fonts-noto-cjk \
         || { echo "The browser tests need Chromium. On Debian: sudo apt install chromium" >&2; exit 1; }
@@ -24,5 +26,5 @@ if [ "$(uname -m)" = x86_64 ] && ! command -v qemu-aarch64 >/dev/null 2>&1; then
 fi
 
 .venv/bin/python -m ruff check .
-.venv/bin/python -m model.kernels.build  # once, before the processes that all need them
+wait "$kernels"
 exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
