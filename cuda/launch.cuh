@@ -38,7 +38,7 @@ struct Device {
 // Bytes of the largest SHARED_ARRAYs of a kernel with more than 48 KB of dynamic memory, and what CUDA takes for itself.
 constexpr int kMaxStaticShared = 2048;
 
-constexpr size_t kWithoutAsking = 48 * 1024;
+constexpr size_t kWithoutAsking = 48 * 1024;  // bytes of dynamic memory that any kernel may have
 
 // Let a kernel have the most dynamic memory that there is. Always the same limit, however much a launch takes: a graph that
 // was captured with more must not find the kernel's limit lowered by a later launch.

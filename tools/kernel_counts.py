@@ -56,7 +56,7 @@ class Loop:
 
     def bytes_of_step(self, group_size: int) -> float:
         """Codes, scales and zero points that a warp reads."""
-        of_group = 2 + (0, 1, 2)[_ZEROS.index(self.zeros)]
+        of_group = 2 + _ZEROS.index(self.zeros)  # bytes of a scale, and of a zero point
         return WARP_WEIGHTS * (self.bits / 8 + of_group / group_size)
 
     def cycles(self) -> int:
@@ -77,6 +77,8 @@ class Gpu:
 
 GPUS = (Gpu("H200", 132, 1.98, 4300.0), Gpu("RTX 4090", 128, 2.52, 930.0))
 SCHEDULERS, WARPS, BLOCKS_AT_ONCE, KEPT_COLUMNS, ROUND_COLUMNS = 4, 16, 2, 4096, 2048
+"""Of a multiprocessor; of a block, and blocks of a multiprocessor; columns of a row that a block keeps, and
+reads in a round: as in cuda/multiply.cuh and linear.cuh."""
 
 
 def find_disassembler() -> Path:
@@ -168,7 +170,7 @@ def predict(loop: Loop, gpu: Gpu, n: int, k: int, group_size: int) -> dict[str, 
     issue = steps * loop.cycles() / (gpu.multiprocessors * SCHEDULERS) / gpu.gigahertz / 1e3
     # Reading the row (again what is not kept), its sums, those of warps and splits.
     rounds = max(0, -(-(k - KEPT_COLUMNS) // ROUND_COLUMNS))
-    fixed = gpu.latency_us * (1 + rounds + 2) + 1.0
+    fixed = gpu.latency_us * (1 + rounds + 2) + 1.0  # the last is assumed: barriers, and adding up
     blocks = min(n / 32, BLOCKS_AT_ONCE * gpu.multiprocessors)
     splits = max(1, gpu.multiprocessors // int(-(-n // 32)))
     of_block = WARPS * loop.bytes_of_step(group_size)

@@ -11,6 +11,7 @@ from model.engine.sequence_states import SequenceStates, marks_of
 from model.engine.sequences import Batch, TokenSequence
 from model.engine.state_pool import StatePool
 from model.sizes import PAGE_SIZE
+from tests.helpers.scheduled_step import step
 
 Tokens = tuple[int, ...]
 
@@ -61,23 +62,6 @@ def pages_of(sequence: TokenSequence[str]) -> list[int]:
 
 def sequence(name: str, token_ids: list[int]) -> TokenSequence[str]:
     return TokenSequence(name, list(token_ids), len(token_ids), reuse_limit=len(token_ids) - 1)
-
-
-def step(scheduler: Scheduler[str], device: Device, draft: int = 0, right: int = 0) -> dict[str, int]:
-    """Compute one batch, with guesses of so many tokens, of which so many are right; rows by name."""
-    batch = scheduler.next_batch()
-    for chunk in batch.chunks:
-        if draft and chunk.is_last and not chunk.is_of_prompt and chunk.count == 1:
-            room = scheduler.room_for_draft(chunk, draft)
-            chunk.draft = [100 + i for i in range(room)]
-    device.run(batch)
-    scheduler.computed(batch)
-    for chunk in batch.chunks:
-        if chunk.is_last:
-            accepted = min(right, len(chunk.draft))
-            chunk.sequence.token_ids += [*chunk.draft[:accepted], 7]
-            scheduler.accept(chunk, accepted)
-    return {chunk.sequence.owner: chunk.num_rows for chunk in batch.chunks}
 
 
 def num_free(scheduler: Scheduler[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from model.network.place import Place
 from model.sizes import PAGE_SIZE, pages_for
 from tests.engine.test_speculation import drafting
 from tests.engine.test_stages import captured_places
+from tests.helpers import scheduled_step
 from tests.helpers.family_models import write_family
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink, tokens
 from tests.helpers.tiny_models import TINY
@@ -70,30 +72,15 @@ class Device:
                 assert seen == so_far[first:]
 
 
-def step(scheduler: Scheduler[str], device: Device, draft: int = 0, right: int = 0) -> dict[str, int]:
-    """Compute one batch, with guesses of so many tokens, of which so many are right; rows by name."""
-    batch = scheduler.next_batch()
-    for chunk in batch.chunks:
-        if draft and chunk.is_last and not chunk.is_of_prompt:
-            chunk.draft = [100 + i for i in range(scheduler.room_for_draft(chunk, draft))]
-        check_held(chunk.sequence, chunk.num_rows)
-    device.run(batch)
-    scheduler.computed(batch)
-    for chunk in batch.chunks:
-        if chunk.is_last:
-            accepted = min(right, len(chunk.draft))
-            chunk.sequence.token_ids += [*chunk.draft[:accepted], 7]
-            scheduler.accept(chunk, accepted)
-        check_held(chunk.sequence, 1)
-    return {chunk.sequence.owner: chunk.num_rows for chunk in batch.chunks}
-
-
 def check_held(one: TokenSequence[str], num_rows: int) -> None:
     """A window and one page more, and what is being read beyond one token."""
     for reach, table in zip(REACHES, one.tables, strict=True):
         if reach is not None:
             assert table.num_held <= pages_for(reach) + 1 + pages_for(num_rows - 1)
             assert all(page == BLANK for page in table.pages[:table.first]) and BLANK not in table.held
+
+
+step = functools.partial(scheduled_step.step, check=check_held)
 
 
 # ---- without a model -----------------------------------------------------------------------------------

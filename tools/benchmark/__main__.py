@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import signal
 import sys
-from datetime import datetime, timezone
 from typing import Any
 
 from model.config import EngineConfig
@@ -33,7 +31,7 @@ from model.options import path_option
 from tools.benchmark.cases import Case, make_cases
 from tools.benchmark.crossover import print_crossovers
 from tools.benchmark.engine import PeakMemory, measure_rounds, summary, whole_runs
-from tools.benchmark.limits import Limits, ModelWork, machine
+from tools.benchmark.limits import Limits, ModelWork, report_of
 from tools.benchmark.linear_layers import measure_layers
 from tools.benchmark.peer import PeerError
 from tools.benchmark.report import PlotError, check_plot, engine_table, layers_table, plot
@@ -120,8 +118,7 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> Report:
     kernels = load_kernels(threads=options.threads or physical_cores(),
                            progress=lambda line, share: print(line, file=sys.stderr))
     limits = Limits(kernels)
-    report = {"command": shlex.join(["python", "-m", "tools.benchmark", *arguments]),
-              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(kernels)}
+    report = report_of("tools.benchmark", arguments, kernels)
     if options.kernels:
         return report | {"results": measure_layers(kernels, limits, options.rows, options.group_size,
                                                    options.repeats)}

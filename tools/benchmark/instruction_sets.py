@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ from model.kernels import load_kernels
 from model.kernels.build.cpu import ISAS
 from model.kernels.groups import STEP_COLUMNS, Groups
 from model.options import path_option
-from tools.benchmark.limits import machine, spread
+from tools.benchmark.limits import report_of, spread
 from tools.benchmark.linear_layers import SHAPES
 
 _LAYERS = 3
@@ -129,9 +127,7 @@ def main() -> None:
     results = measure(kernels, isas, options.rows, options.repeats)
     print(table(results, isas))
     if options.json:
-        report = {"command": shlex.join(["python", "-m", "tools.benchmark.instruction_sets", *sys.argv[1:]]),
-                  "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": machine(kernels), "results": results}
+        report = report_of("tools.benchmark.instruction_sets", sys.argv[1:], kernels) | {"results": results}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

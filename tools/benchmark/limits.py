@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,12 @@ def timed(work: Callable[[], Any]) -> float:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """The middle of repeated measurements, and between what they lie."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def report_of(module: str, arguments: Sequence[str], kernels: Any) -> dict[str, Any]:
+    """What every report begins with: the command that made it, when, and on what."""
+    return {"command": shlex.join(["python", "-m", module, *arguments]),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(kernels)}
 
 
 def machine(kernels: Any) -> dict[str, Any]:

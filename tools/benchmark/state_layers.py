@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
 
 from model.kernels import load_kernels
 from model.options import path_option
-from tools.benchmark.limits import machine, spread
+from tools.benchmark.limits import report_of, spread
 
 _LAYERS = 2
 """With weights and states of their own."""
@@ -168,9 +166,7 @@ def main() -> None:
         results += [measure(layers, name, rows, options.repeats) for rows in (1, 512)]
     print(table(results))
     if options.json:
-        report = {"command": shlex.join(["python", "-m", "tools.benchmark.state_layers", *sys.argv[1:]]),
-                  "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                  "machine": machine(kernels), "results": results}
+        report = report_of("tools.benchmark.state_layers", sys.argv[1:], kernels) | {"results": results}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
