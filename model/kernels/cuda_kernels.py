@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from model.kernels.binding import Library
@@ -265,6 +264,8 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
         if softcap is not None or sinks is not None:
             mixed = weighted_in_parts(queries, keys, values, scale, window, softcap, sinks)
         else:
+            # brings torch's compiler, which takes as long as torch
+            from torch.nn.attention.bias import causal_lower_right
             mask = causal_lower_right(len(q), num_keys) if window is None else \
                 ~hidden_keys(len(q), num_keys, window, q.device)
             mixed = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=scale,

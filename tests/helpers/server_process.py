@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,14 +50,15 @@ class Server:
 
     def read_until(self, pattern: str) -> re.Match[str]:
         """The first line of its output that has this. Raises RuntimeError with what it says as it ends."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            line = self.process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"the server ended: {self.process.stderr.read()}")
-            if found := re.search(pattern, line.rstrip()):
-                return found
-        raise RuntimeError(f"the server did not say {pattern} in time")
+        timer = threading.Timer(START_SECONDS, self.process.kill)  # ends the wait for a line as well
+        timer.start()
+        try:
+            for line in self.process.stdout:
+                if found := re.search(pattern, line.rstrip()):
+                    return found
+        finally:
+            timer.cancel()
+        raise RuntimeError(f"the server ended and had not said {pattern}: {self.process.stderr.read()}")
 
     def __enter__(self) -> Server:
         return self

@@ -463,7 +463,12 @@ def test_info_status_and_close(model_of):
     assert llm._engine.closed == 1
 
 
-def test_importing_model_brings_neither_torch_nor_tokenizers():
-    code = ("import sys, model; heavy = {'torch', 'tokenizers', 'sentencepiece', 'jinja2', 'numpy'}; "
-            "assert not heavy & set(sys.modules), heavy & set(sys.modules)")
+@pytest.mark.parametrize(("imported", "heavy"), [
+    ("app", {"torch", "tokenizers", "sentencepiece", "jinja2.sandbox", "numpy"}),
+    ("model.text.template_worker", {"torch", "tokenizers", "sentencepiece", "numpy", "model.loading"}),
+    ("model.engine.loading", {"torch._dynamo", "sympy", "transformers"}),
+])
+def test_what_is_started_often_imports_nothing_that_takes_long(imported, heavy):
+    """In this order: the server, a process for each model's template, and each engine."""
+    code = (f"import sys, {imported}; heavy = {heavy} & set(sys.modules); assert not heavy, heavy")
     subprocess.run([sys.executable, "-c", code], check=True)
