@@ -58,7 +58,7 @@ class Server:
                     return found
         finally:
             timer.cancel()
-        raise RuntimeError(f"the server ended and had not said {pattern}: {self.process.stderr.read()}")
+        raise RuntimeError(f"the server ended: {self.process.stderr.read()}")
 
     def __enter__(self) -> Server:
         return self
