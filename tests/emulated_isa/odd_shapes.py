@@ -1,4 +1,5 @@
-"""Run the kernels of every instruction set over odd shapes, in a library built with AddressSanitizer.
+"""Run the kernels of every instruction set over odd shapes, in a library built with AddressSanitizer, and
+compare those of emulated sets with the processor.
 
 test_instruction_sets.py starts this with the sanitizer's library preloaded and the kernels' path as argument.
 Every weight gets memory of its own that ends where the weight does, so a kernel that reads or writes beyond
@@ -14,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.kernels import load_kernels
 from model.kernels.binding import load_library
 from model.kernels.build.cpu import X86_ISAS
 from model.kernels.cpu_kernels import CpuKernels
-from tests.emulated_isa import can_run
+from tests.emulated_isa import EMULATED, can_run
 from tests.kernels import (
     test_attention,
     test_float8,
@@ -30,6 +32,7 @@ from tests.kernels import (
     test_rows,
     test_states,
 )
+from tests.kernels.test_instruction_sets import products
 
 
 class SeparateWeights(CpuKernels):
@@ -46,6 +49,10 @@ def main() -> None:
         if can_run(isa) and isa != "avx_vnni":  # AVX2's sources but for one instruction
             kernels.force_isa(isa)
             run(kernels)
+    own = load_kernels(threads=2)
+    for isa in EMULATED:
+        if isa in own.supported_isas():
+            assert all(map(torch.equal, products(own, isa), products(kernels, isa))), isa
 
 
 def run(kernels: CpuKernels) -> None:
