@@ -3,7 +3,6 @@
 # Arguments go to pytest (./test.sh -k store); -n 0 runs the tests in one process.
 set -eu
 cd "$(dirname "$0")"
-sh tools/make_venv.sh requirements-dev.txt
 
 install() {  # Debian's packages, where we may
     if [ "$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else return 1; fi
@@ -12,19 +11,25 @@ install() {  # Debian's packages, where we may
     $sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
+install_what_is_missing() {
+    if ! command -v chromium >/dev/null 2>&1; then
+        install chromium fonts-noto-color-emoji fonts-noto-cjk \
+            || { echo "The browser tests need Chromium. On Debian: sudo apt install chromium" >&2; return 1; }
+    fi
+    if [ "$(uname -m)" = x86_64 ] && ! command -v qemu-aarch64 >/dev/null 2>&1; then  # without them those tests are skipped
+        install g++-aarch64-linux-gnu qemu-user || echo "The kernels for ARM are not tested: no g++-aarch64-linux-gnu, qemu-user" >&2
+    fi
+}
+
 if ! command -v g++ >/dev/null 2>&1 && ! command -v clang++ >/dev/null 2>&1; then
     install g++ || { echo "The tests need a C++ compiler. On Debian or Ubuntu: sudo apt install g++" >&2; exit 1; }
 fi
-.venv/bin/python -m model.kernels.build &  # once, before the processes that all need them; meanwhile packages come
+install_what_is_missing &  # while Python's packages come
+packages=$!
+sh tools/make_venv.sh requirements-dev.txt
+.venv/bin/python -m model.kernels.build &  # once, before the processes that all need them
 kernels=$!
-if ! command -v chromium >/dev/null 2>&1; then
-    install chromium fonts-noto-color-emoji fonts-noto-cjk \
-        || { echo "The browser tests need Chromium. On Debian: sudo apt install chromium" >&2; exit 1; }
-fi
-if [ "$(uname -m)" = x86_64 ] && ! command -v qemu-aarch64 >/dev/null 2>&1; then  # without them those tests are skipped
-    install g++-aarch64-linux-gnu qemu-user || echo "The kernels for ARM are not tested: no g++-aarch64-linux-gnu, qemu-user" >&2
-fi
-
 .venv/bin/python -m ruff check .
+wait "$packages"
 wait "$kernels"
 exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
