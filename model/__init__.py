@@ -21,7 +21,7 @@ _NAMES = {
     "model.files": "ModelLoadError",
     "model.hub.downloads": "DownloadBusy Downloads",
     "model.hub.source": "HubError parse_source",
-    "model.language_model": "CONTINUE RANK CannotDo LanguageModel RunningReply",
+    "model.language_model": "CONTINUE LOGPROBS RANK CannotDo LanguageModel RunningReply",
     "model.loading": "load_model",
     "model.remote.address": "BadAddress EngineAddress parse_engine parse_header",
     "model.remote.engines": "Engines EngineState Offer RemoteLease",

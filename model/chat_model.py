@@ -25,6 +25,7 @@ from model.reply import (
 )
 from model.text.calls.toolbox import Toolbox
 from model.text.context import ContextFit, first_kept, token_budget
+from model.text.detokenizer import whole_text
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
 from model.text.messages import LEFT_OUT, ChatMessage, Prompt, as_messages, joined, shortened
 from model.text.reply_text import ReplyText
@@ -81,10 +82,13 @@ class ChatModel:
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None,
-              adapter: str | None = None) -> Reply:
+              adapter: str | None = None, reply_tokens: Sequence[bytes] = ()) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already, and
         `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
 
+        reply_tokens what it has written behind the prefix, token by token: the cache knows them as they came,
+                    and the last may be the beginning of a character. Where a token is none of this model's
+                    they count as text, as far as it has whole characters
         logprobs    each token comes with its log-probability and this many of the likeliest (0 to 20)
         constraint  what the rest of the message must look like, from the end of its thought on
         shorten     where even the last message alone is too long, the model sees its beginning and its end
@@ -99,24 +103,29 @@ class ChatModel:
         """
         params = params or SamplingParams()
         turns = as_messages(messages)
+        begun = self.tokenizer.ids_of(reply_tokens)
+        if begun is None:
+            reply_prefix, begun = reply_prefix + whole_text(reply_tokens), []
+        if begun and not reply_prefix and reply_thinking:
+            raise ValueError("A reply cannot go on behind a thought and a part of its first character.")
         if whole:
             prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables,
                                          tools)
             fitted = _Fitted(prompt, self._token_ids(prompt), 0, False)
         else:
             fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking,
-                                  shorten, variables, tools)
-        prompt, token_ids = fitted.prompt, fitted.token_ids
+                                  shorten, variables, tools, len(begun))
+        prompt, token_ids = fitted.prompt, fitted.token_ids + begun
         self._check_length(len(token_ids), whole)
         request = self._submit(token_ids, params, logprobs, constraint, adapter, prompt, tools)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
             from model.text.calls.reading import CallReader
             calls, marks = CallReader(prompt.calls, tools), prompt.calls.marks
-        text = ReplyText([*params.stop, *prompt.stop], prompt.at, bool(reply_prefix or reply_thinking),
-                         prompt.think_format, calls)
+        text = ReplyText([*params.stop, *prompt.stop], "text" if begun else prompt.at,
+                         bool(reply_prefix or reply_thinking or begun), prompt.think_format, calls)
         return Reply(request, self.tokenizer, text, fitted.first_index, len(token_ids), fitted.is_shortened,
-                     marks)
+                     marks, begun)
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
               constraint: Constraint | None = None, adapter: str | None = None) -> Reply:
@@ -138,6 +147,20 @@ class ChatModel:
             raise ValueError("the text is empty; expected at least one character")
         request, scores = self._engine.begin_score(token_ids, top, adapter)
         return ScoredText(request, scores, self.tokenizer, text)
+
+    def scored_reply(self, messages: Iterable[Message], reply: str, *, reply_name: str = "",
+                     reply_thinking: str = "", top: int = 0, adapter: str | None = None) -> ScoredText:
+        """Begin to tell how likely each token of a reply to `messages` is, as `scored` does of a text; the
+        first token may have a space before the reply's text. Raises as `start` does."""
+        fitted = self._fitted(as_messages(messages), 1, reply_name, reply, reply_thinking, True)
+        token_ids = fitted.token_ids
+        self._check_length(len(token_ids) - 1)
+        size, first = len(reply.encode()), len(token_ids)
+        while size > 0 and first > 1:
+            first -= 1
+            size -= len(self.tokenizer.token_bytes(token_ids[first]))
+        request, scores = self._engine.begin_score(token_ids, top, adapter, first - 1)
+        return ScoredText(request, scores, self.tokenizer, reply, fitted.first_index, is_whole=False)
 
     def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:
@@ -275,10 +298,12 @@ class ChatModel:
 
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
                 reply_prefix: str, reply_thinking: str, shorten: bool,
-                variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None) -> _Fitted:
+                variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
+                more: int = 0) -> _Fitted:
+        """`more`: tokens that follow the prompt."""
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
-        budget = token_budget(self._engine.max_seq_len, max_new_tokens)
+        budget = token_budget(self._engine.max_seq_len, max_new_tokens) - more
         begun = self.count_tokens(reply_prefix) + self.count_tokens(reply_thinking)
         room = budget - sum(map(self._size, system)) - begun - self._overhead
         lengths = [len(m.content.encode(errors="replace")) for m in turns]
@@ -290,7 +315,7 @@ class ChatModel:
                                          reply_thinking, variables, tools)
             token_ids = self._token_ids(prompt)
             over = len(token_ids) - budget
-            if shorten and first == len(turns) - 1 and len(token_ids) >= self._engine.max_seq_len:
+            if shorten and first == len(turns) - 1 and len(token_ids) + more >= self._engine.max_seq_len:
                 shorter = self._shorter(turns[-1], over)
                 if shorter is not None:
                     turns[-1], is_shortened = shorter, True

@@ -66,13 +66,16 @@ class ReplyFailed:
 class ScoredToken:
     """A token and its log-probability by the model itself (TokenLogprob says what that is). `top`: the
     likeliest tokens in its place, best first. The `text` of a token that is a part of a character is U+FFFD;
-    `data` has its bytes. nan: nothing stands before it, see ScoredText."""
+    `data` has its bytes. nan: nothing stands before it, see ScoredText. `entropy`: in nats, of all tokens
+    there, where it is known. `is_control`: it belongs to the model's format, such as the end of a reply."""
 
     token_id: int
     text: str
     logprob: float
     data: bytes
     top: tuple[ScoredToken, ...] = ()
+    entropy: float | None = None
+    is_control: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,17 @@ class Reply:
     """A reply in the making. One thread reads `events`; any thread may `cancel`."""
 
     def __init__(self, request: Request, tokenizer: Tokenizer, text: ReplyText, first_index: int,
-                 prompt_tokens: int, is_shortened: bool = False, marks: Iterable[str] = ()) -> None:
-        """`marks`: control tokens that `text` has to see."""
+                 prompt_tokens: int, is_shortened: bool = False, marks: Iterable[str] = (),
+                 begun: Iterable[int] = ()) -> None:
+        """`marks`: control tokens that `text` has to see. `begun`: what the prompt ends with of the reply,
+        whose last token may be the beginning of a character."""
         self.first_index = first_index
         self.prompt_tokens = prompt_tokens
         self.is_shortened = is_shortened  # of the last message the model sees the beginning and the end
         self._request = request
         self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer(marks)
+        for token_id in begun:
+            self._detokenizer.push(token_id)
         self._text = text
         self._num_tokens = 0
         self._num_calls = 0
@@ -152,11 +159,13 @@ class ScoredText:
     """A text that is only scored: read like a reply, whose text it is. Its tokens come with it, when all are
     known; a first one that nothing stands before has the log-probability nan."""
 
-    first_index, is_shortened = 0, False
+    is_shortened = False
 
-    def __init__(self, request: Request, scores: PromptLogprobs, tokenizer: Tokenizer, text: str) -> None:
+    def __init__(self, request: Request, scores: PromptLogprobs, tokenizer: Tokenizer, text: str,
+                 first_index: int = 0, is_whole: bool = True) -> None:
+        """`is_whole`: the text is the whole prompt, not only the end of one."""
         self._request, self._scores, self._tokenizer, self._text = request, scores, tokenizer, text
-        self.prompt_tokens = len(request.prompt)
+        self.prompt_tokens, self.first_index, self._is_whole = len(request.prompt), first_index, is_whole
 
     def cancel(self) -> None:
         """End within one step."""
@@ -167,8 +176,8 @@ class ScoredText:
         for event in self._request.events():
             if isinstance(event, FinishedEvent):
                 if event.reason == "length":
-                    first = TokenLogprob(self._request.prompt[0], math.nan)
-                    for found in (first, *self._scores.found):
+                    first = [TokenLogprob(self._request.prompt[0], math.nan)] * self._is_whole
+                    for found in (*first, *self._scores.found):
                         yield scored_token(self._tokenizer, found)
                     yield TextDelta(self._text, "text", self.prompt_tokens)
                 yield ReplyDone(event.reason, event.stats)
@@ -180,11 +189,12 @@ class ScoredText:
 
 def scored_token(tokenizer: Tokenizer, found: TokenLogprob) -> ScoredToken:
     """The engine's numbers with the tokens' texts."""
-    def told(token_id: int, logprob: float, *top: ScoredToken) -> ScoredToken:
+    def told(token_id: int, logprob: float, *top: ScoredToken, entropy: float | None = None) -> ScoredToken:
         data = tokenizer.token_bytes(token_id) if token_id < tokenizer.vocab_size else b""
-        return ScoredToken(token_id, data.decode(errors="replace"), logprob, data, top)
+        return ScoredToken(token_id, data.decode(errors="replace"), logprob, data, top, entropy,
+                           token_id in tokenizer.control_ids or token_id in tokenizer.eos_ids or not data)
 
-    return told(found.token_id, found.logprob, *(told(*other) for other in found.top))
+    return told(found.token_id, found.logprob, *(told(*other) for other in found.top), entropy=found.entropy)
 
 
 def completion(reply: Reply) -> Completion:

@@ -24,7 +24,7 @@ from .chat.other_engines import OtherEngines
 from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
-from .routes import bots, engines, models, replies, service, sessions, settings, transfer
+from .routes import bots, engines, models, replies, service, sessions, settings, tokens, transfer
 from .routes.parlor import KEY, Parlor, parlor
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
@@ -50,7 +50,7 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     app.extensions[KEY] = Parlor(
         slot, store, chat, Showing(slot, store, chat), Models(slot, chat.chains, downloads, others), others,
         guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, bots, models, engines, settings, transfer, service):
+    for module in (sessions, replies, tokens, bots, models, engines, settings, transfer, service):
         app.register_blueprint(module.bp)
     routing.register(app)
     with app.app_context():

@@ -79,6 +79,14 @@ class Gone(Problem, status=410, code="gone"):
     """It was there, and it ended too long ago."""
 
 
+class ReaderGone(Problem, status=499, code="reader_gone"):
+    """Nobody is there to be answered."""
+
+
+class EngineFailed(Problem, status=500, code="engine_failed"):
+    """The engine could not go on."""
+
+
 class BadBody(Problem, status=415, code="content_type"):
     """The body is of a kind that is not taken."""
 

@@ -127,13 +127,14 @@ class Engine:
         self._wait(request)
         return scores.found
 
-    def begin_score(self, token_ids: list[int], num_top: int = 0,
-                    adapter: str | None = None) -> tuple[Request, PromptLogprobs]:
-        """Queue what `score` waits for. All is found once the request's last event has come, unless that says
-        that it was cancelled or has failed. Raises as `submit` does, but the prompt may fill the context."""
+    def begin_score(self, token_ids: list[int], num_top: int = 0, adapter: str | None = None,
+                    first: int = 0) -> tuple[Request, PromptLogprobs]:
+        """Queue what `score` waits for; only tokens behind the one at `first` are scored, and what is before
+        it may come from the cache. All is found once the request's last event has come, unless that says that
+        it was cancelled or has failed. Raises as `submit` does, but the prompt may fill the context."""
         self._check_tokens(token_ids, self.max_seq_len)
         _check_logprobs(num_top)
-        scores = PromptLogprobs(token_ids, num_top)
+        scores = PromptLogprobs(token_ids, num_top, first)
         return self._begin(token_ids, scores, self._adapter_number(adapter)), scores
 
     def _begin(self, token_ids: list[int], scores: Scores, adapter: int) -> Request:

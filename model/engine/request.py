@@ -157,12 +157,13 @@ class TokenLogprob:
     """How likely the model finds a token after those before it: log-softmax of its logits, nothing else.
 
     Penalties, temperature, cuts, biases and constraints are not in it. `top`: (token id, log-probability) of
-    the likeliest tokens there, best first, as many as were asked for.
+    the likeliest tokens there, best first, as many as were asked for. `entropy`: in nats, of all there.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    entropy: float | None = None
 
 
 @dataclass(frozen=True)

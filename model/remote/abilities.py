@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.engine.request import SamplingParams
-from model.language_model import CONTEXT, CONTINUE, RANK
+from model.language_model import CONTEXT, CONTINUE, LOGPROBS, RANK
 from model.remote.connection import ANSWER_SECONDS, Connection
 from model.remote.fields import ALL, DIALECTS, sampling_fields
 from model.remote.problems import EngineProblem, named
@@ -59,7 +59,9 @@ async def ask(connection: Connection, model: str) -> Abilities:
         _context_length(connection, model, listed))
     engine = named(connection.address)
     cannot = {CONTEXT: f"{engine} counts the tokens of what it is sent, and nothing is sent only to be "
-                       "counted: how full the context is, is an estimate."}
+                       "counted: how full the context is, is an estimate.",
+              LOGPROBS: f"{engine} is not asked how likely the tokens of its replies are, so that they "
+                        "cannot be looked at."}
     if go_on is None:
         cannot[CONTINUE] = f"{engine} begins a new message where it should go on with one, so that replies " \
                            "cannot be continued."

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from model.engine.request import SamplingParams
-from model.language_model import CONTINUE, RANK, CannotDo
+from model.language_model import CONTINUE, LOGPROBS, RANK, CannotDo
 from model.remote.abilities import ECHO_FIELDS, Abilities, scores_after
 from model.remote.address import shown_name
 from model.remote.background import Background
@@ -23,6 +23,7 @@ from model.remote.remote_reply import RemoteReply
 from model.text.calls.toolbox import Toolbox
 from model.text.constraint import Constraint
 from model.text.context import ContextFit, first_kept, token_budget
+from model.text.detokenizer import whole_text
 from model.text.errors import PromptTooLongError
 from model.text.messages import LEFT_OUT, ChatMessage, as_messages, joined, shortened
 
@@ -51,12 +52,13 @@ class RemoteModel:
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None,
-              adapter: str | None = None) -> RemoteReply:
+              adapter: str | None = None, reply_tokens: Sequence[bytes] = ()) -> RemoteReply:
         """Begin the assistant's next message. Raises ValueError: CannotDo, or PromptTooLongError."""
         if adapter is not None:
             raise CannotDo(f"The adapter {adapter!r} lies beside a model of this machine; {self._engine} is "
                            "asked for its own models only.")
         params, turns = params or SamplingParams(), as_messages(messages)
+        reply_prefix += whole_text(reply_tokens)
         go_on: Mapping[str, Any] = {}
         if reply_prefix or reply_thinking:
             if self._abilities.go_on_fields is None:
@@ -92,6 +94,11 @@ class RemoteModel:
     def scored(self, text: str, top: int = 0, adapter: str | None = None) -> RemoteReply:
         """Raises CannotDo."""
         raise CannotDo(f"{self._engine} is not asked how likely a text is.")
+
+    def scored_reply(self, messages: Iterable[ChatMessage], reply: str, *, reply_name: str = "",
+                     reply_thinking: str = "", top: int = 0, adapter: str | None = None) -> RemoteReply:
+        """Raises CannotDo."""
+        raise CannotDo(self._abilities.cannot[LOGPROBS])
 
     def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:

@@ -8,7 +8,7 @@ Knows nothing of tokenizers, stop strings or channels.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from model.files import ModelLoadError
 
@@ -40,6 +40,11 @@ class Detokenizer:
     def finish(self) -> str:
         """What is still held: an incomplete character, as U+FFFD."""
         return self._decoder.decode(b"", final=True)
+
+
+def whole_text(tokens: Iterable[bytes]) -> str:
+    """The text of tokens, without the beginning of a character at its end."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(tokens))
 
 
 def byte_table(texts: Mapping[str, bytes], ids: Mapping[str, int]) -> list[bytes]:

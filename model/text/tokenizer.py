@@ -118,6 +118,11 @@ class Tokenizer:
             return rest
         return self._spelt(data)  # normalizers that drop the anchor, vocabularies that do not know it
 
+    def ids_of(self, tokens: Iterable[bytes]) -> list[int] | None:
+        """The ids of tokens by their bytes; None if one of them is no token that texts are made of."""
+        ids = [self._by_bytes.get(data) for data in tokens]
+        return None if None in ids else ids  # type: ignore[return-value]
+
     def _spelt(self, data: bytes) -> list[int]:
         """The longest tokens that spell `data` from its start, as far as there are any."""
         ids, at = [], 0

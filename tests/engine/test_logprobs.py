@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.engine.engine import Engine
+from model.engine.logprobs import token_logprobs
 from model.engine.request import TokenEvent, TokenLogprob
 from tests.helpers.tiny_engine import NO_EOS, load, params, prompt, quantized_model
 
@@ -27,8 +28,10 @@ def check(found: list[TokenLogprob | None], table: torch.Tensor, token_ids: list
     assert [one.token_id for one in found] == token_ids
     for one, row in zip(found, table, strict=True):
         values, ids = row.topk(num_top)
-        assert one.logprob == float(row[one.token_id])
-        assert one.top == tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        assert one.logprob == pytest.approx(float(row[one.token_id]), abs=1e-5)
+        assert one.entropy == pytest.approx(float(-(row.exp() * row).sum()), abs=1e-5)
+        assert [token_id for token_id, _ in one.top] == ids.tolist()
+        assert [value for _, value in one.top] == pytest.approx(values.tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [
@@ -66,3 +69,17 @@ def test_an_impossible_number_of_alternatives_is_refused(engine: Engine, count: 
         engine.submit(prompt(5), params(), NO_EOS, logprobs=count)
     with pytest.raises(ValueError, match="expected a whole number from 0 to 20"):
         engine.score(prompt(5), count)
+
+
+@pytest.mark.parametrize("vocab_size", [7, 300, 3000, 2560])
+def test_the_likeliest_are_found_wherever_they_stand(vocab_size: int):
+    logits = torch.randn(5, vocab_size, generator=torch.Generator().manual_seed(vocab_size)) * 4
+    logits[0, -3:] = 50.0 + torch.arange(3)
+    logits[1, :3] = -torch.inf
+    table = logits.double().log_softmax(-1)
+    for num_top in (0, 1, 6, 10):
+        for one, row in zip(token_logprobs(logits, [3, 4, 5, 6, -1], num_top), table, strict=True):
+            values, ids = row.topk(min(num_top, vocab_size))
+            assert [token_id for token_id, _ in one.top] == ids.tolist()
+            assert [value for _, value in one.top] == pytest.approx(values.tolist(), abs=1e-5)
+            assert one.entropy == pytest.approx(float(torch.special.entr(row.exp()).sum()), abs=1e-5)

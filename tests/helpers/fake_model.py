@@ -15,6 +15,7 @@ Same surface as model.ChatModel. The reply follows from the last user message:
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import threading
@@ -30,6 +31,7 @@ from model import (
     ReplyFailed,
     RequestStats,
     SamplingParams,
+    ScoredToken,
     TextDelta,
 )
 from model.engine.tally import Tally
@@ -80,7 +82,7 @@ class FakeReply:
     """Events with `delay` seconds a token; cancel() is seen within a millisecond."""
 
     def __init__(self, model: FakeModel, fit: ContextFit, script: list[tuple[str, str]],
-                 params: SamplingParams, failure: str) -> None:
+                 params: SamplingParams, failure: str, tells_tokens: bool = False) -> None:
         self.first_index = fit.first_index
         self.prompt_tokens = fit.prompt_tokens
         self.is_shortened = fit.is_shortened
@@ -88,6 +90,7 @@ class FakeReply:
         self._script = script
         self._params = params
         self._failure = failure
+        self._tells_tokens = tells_tokens
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
@@ -111,6 +114,8 @@ class FakeReply:
                     break
                 count += 1
                 first = first or time.monotonic()
+                if self._tells_tokens:
+                    yield scored(text)
                 yield TextDelta(text, channel, count)
             if self._cancelled.is_set():
                 reason = "cancelled"
@@ -177,6 +182,7 @@ class FakeModel:
         self.running = 0
         self.started: list[dict[str, Any]] = []
         self.ranked: list[tuple[list[tuple[str, str]], list[str]]] = []
+        self.scored: list[dict[str, Any]] = []
         self.scripts: list[str] = []  # replies to give next, before all else
         self.rank_error: Exception | None = None
         self.closed = False
@@ -231,7 +237,13 @@ class FakeModel:
             raise ValueError("The prompt needs 9,000 tokens; the context holds 2,048.")
         failure = "fail" if "fail" in asked else "crash" if "crash" in asked else ""
         script = [] if "at once" in asked else self._script(asked, messages, params, reply_name, reply_prefix)
-        return FakeReply(self, fit, script, params, failure)
+        return FakeReply(self, fit, script, params, failure, asked_for.get("logprobs") is not None)
+
+    def scored_reply(self, messages: list[ChatMessage], reply: str, **asked_for: Any) -> FakeReply:
+        """Its tokens are those that such a reply is written in."""
+        self.scored.append({"messages": joined(messages), "reply": reply, **asked_for})
+        fit = self.fit(messages, 1, shorten=True)
+        return FakeReply(self, fit, pieces(reply), SamplingParams(max_new_tokens=100_000), "", True)
 
     def rank_speakers(self, transcript: list[tuple[str, str]], names: list[str]) -> list[float]:
         """The one named last in the transcript wins; otherwise the first."""
@@ -278,6 +290,16 @@ class FakeModel:
         words = asked.split() or ["nothing"]
         picker = random.Random(f"{seed} {asked}")
         return f"You said: {' '.join(words[:12])}. " + " ".join(picker.choice(words) for _ in range(8)) + "."
+
+
+def scored(text: str) -> ScoredToken:
+    """A token with a share of 1/2; "alpha" had 1/4, "beta" 1/8, the reply's end 1/16."""
+    def one(text: str, halvings: int, **more: Any) -> ScoredToken:
+        return ScoredToken(halvings, text, -halvings * math.log(2), text.encode(), **more)
+
+    space = " " if text.startswith(" ") else ""
+    top = (one(text, 1), one(f"{space}alpha", 2), one(f"{space}beta", 3), one("<end>", 4, is_control=True))
+    return one(text, 1, top=top, entropy=1.2)
 
 
 def pieces(text: str, channel: str = "text") -> list[tuple[str, str]]:

@@ -28,11 +28,11 @@ from model import (
     TextDelta,
 )
 
-from ..errors import Problem
+from ..errors import EngineFailed, ReaderGone
 from ..ids import new_id
 from ..routes.parlor import parlor
-from ..server.streams import Stream, StreamedBody, cut_connection
-from .asking import Begun, NoEngine, ReaderGone, gone_test
+from ..server.streams import Stream, StreamedBody, cut_connection, gone_test
+from .asking import Begun, NoEngine
 
 HEARTBEAT_SECONDS = 5.0
 GLANCE_SECONDS = 0.05
@@ -41,10 +41,6 @@ STOPPED = "Parlor was stopped while this was being written."
 
 Told = tuple[int, TextDelta | CallDelta | ReplyDone, list[ScoredToken]]
 """Which reply, what has come of it, the tokens of its text."""
-
-
-class Failed(Problem, status=500, code="engine_failed"):
-    """The engine could not go on."""
 
 
 @dataclass
@@ -103,7 +99,7 @@ class Answer:
         """(which reply, what has come of it, the tokens of its text), until all are done; None if nothing has
         come for HEARTBEAT_SECONDS.
 
-        Raises ReaderGone, and Failed if a reply cannot go on; whatever is still being written ends then.
+        Raises ReaderGone, and EngineFailed if a reply cannot go on; what is still being written ends then.
         """
         left, quiet_since = len(self.written), time.monotonic()
         try:
@@ -119,7 +115,7 @@ class Answer:
                 if isinstance(event, BaseException):
                     raise event
                 if isinstance(event, ReplyFailed):
-                    raise Failed(event.message)
+                    raise EngineFailed(event.message)
                 told = None if event is None else self._take(index, event)
                 if isinstance(event, ReplyDone):
                     left -= 1

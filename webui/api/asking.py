@@ -6,7 +6,7 @@ The fields that protocols have in common are read here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,8 +28,9 @@ from model import (
     Toolbox,
 )
 
-from ..errors import Problem
+from ..errors import Problem, ReaderGone
 from ..routes.parlor import parlor
+from ..server.streams import gone_test
 from .fields import BadField, Fields
 
 MOST_REPLIES = 32    # to one request
@@ -42,10 +43,6 @@ _WITHIN_RANGE = ("temperature", "repetition_penalty", "top_k")
 
 class NoEngine(Problem, status=503, code="no_model"):
     """Nothing can be written any more, or yet."""
-
-
-class ReaderGone(Problem, status=499, code="reader_gone"):
-    """Nobody is there to be answered."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +148,6 @@ def leased() -> Iterator[tuple[LanguageModel, Lease]]:
         if isinstance(error, ValueError) and not isinstance(error, Problem):
             raise BadField(f"{error}") from None
         raise
-
-
-def gone_test(environ: dict[str, Any]) -> Callable[[], bool]:
-    """Tells whether the connection of this request is closed."""
-    return environ.get("waitress.client_disconnected") or (lambda: False)
 
 
 def _begin_one(model: LanguageModel, ask: Ask, params: SamplingParams) -> RunningReply:

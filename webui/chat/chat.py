@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from model import CONTINUE, RANK, ModelSlot, SamplingParams
@@ -31,10 +31,13 @@ from ..storage.schema import (
     new_session,
 )
 from ..storage.store import Store
+from ..storage.token_files import ReplyToken
 from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
 from .commits import Commits
+from .lens import Lens, forked
 from .reply_job import ReplyJob, ReplyPlan, Undecided
+from .reply_tokens import text_of
 from .room import Room
 from .title import title_from
 from .voices import Voices
@@ -71,6 +74,7 @@ class Chat:
         self._locks: dict[str, threading.RLock] = {}
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self.voices = Voices(slot)
+        self.lens = Lens(store, self.voices)
         fold_in_all(store)
 
     # Sessions
@@ -164,9 +168,7 @@ class Chat:
             if message["author"] == USER:
                 raise BadRequest("Only a bot's message can be written again.", hint="Edit yours instead.")
             speaker = self._bot(bot or message["author"])
-            if session["leaf"] != message["parent"]:
-                session = self.store.change_session(
-                    session_id, revision, lambda old: {**old, "leaf": message["parent"]}, touch=False)
+            session = self._shown_up_to(session, message["parent"])
             return self._start(Chain(session_id), session, speaker)
 
     def go_on(self, session_id: str, revision: int, message_id: str | None) -> ReplyJob:
@@ -181,6 +183,37 @@ class Chat:
                 raise BadRequest(why, hint="Regenerate it instead.")
             return self._start(Chain(session_id), session, speaker, continued=message)
 
+    def tokens(self, session_id: str, message_id: str,
+               is_gone: Callable[[], bool] = lambda: False) -> list[ReplyToken]:
+        """The tokens of a reply's text, with what else could have come; see Lens."""
+        session = self.session(session_id)
+        message = tree.get(session, message_id)
+        if message["author"] == USER:
+            raise BadRequest("Only what a bot wrote has tokens to look at.")
+        if not message["text"]:
+            raise BadRequest("This reply has no text.")
+        if (tokens := self.lens.known(session_id, message)) is not None:
+            return tokens
+        self._check_not_written(session_id, message_id)
+        plan = self._plan(session, self._bot(message["author"]), message)
+        return self.lens.compute(session, plan, is_gone)
+
+    def fork(self, session_id: str, revision: int, message_id: str, index: int, choice: bytes) -> ReplyJob:
+        """Another version of a reply beside it: the same up to its token `index`, in place of which comes the
+        alternative of these bytes, and what follows that."""
+        with self._deciding(session_id):
+            session = self._free_session(session_id, revision)
+            message = tree.get(session, message_id)
+            speaker = self._bot(message["author"])
+            if why := self.voices.cannot(speaker.get("engine"), CONTINUE):
+                raise BadRequest(why)
+            begun = forked(self.lens.known(session_id, message) or [], index, choice)
+            fork = new_message(speaker["id"], speaker["name"], text_of(begun), message["parent"])
+            fork["thinking"] = message["thinking"]
+            session = self._shown_up_to(session, message["parent"])
+            plan = self._plan(session, speaker, fork, continues=True)
+            return self._begin(Chain(session_id), replace(plan, begun=begun, forks=True))
+
     def edit_message(self, session_id: str, revision: int, message_id: str, text: str) -> Session:
         """Change a message in place; nothing below it is dropped."""
         def edited(old: Session) -> Session:
@@ -193,7 +226,9 @@ class Chat:
         with self._deciding(session_id):
             self._session_to_change(session_id, revision)
             self._check_not_written(session_id, message_id)
-            return self.store.change_session(session_id, revision, edited)
+            session = self.store.change_session(session_id, revision, edited)
+            self.lens.forget(session_id, message_id)
+            return session
 
     def delete_message(self, session_id: str, revision: int, message_id: str) -> tuple[Session, str]:
         """The session without it, and the token that brings it back as long as this server runs."""
@@ -208,6 +243,7 @@ class Chat:
             self._session_to_change(session_id, revision)
             self._check_not_written(session_id, message_id)
             session = self.store.change_session(session_id, revision, without)
+            self.lens.forget(session_id, message_id)
             token = new_id()
             self._removed[token] = (session_id, removed[-1])
             if len(self._removed) > KNOWN_REMOVED:
@@ -240,6 +276,13 @@ class Chat:
         """Held while something is decided about a session, never while a reply is written."""
         return self._locks.setdefault(check_id(session_id, "session"), threading.RLock())
 
+    def _shown_up_to(self, session: Session, leaf: str | None) -> Session:
+        """So that what is written below `leaf` is shown from then on."""
+        if session["leaf"] == leaf:
+            return session
+        return self.store.change_session(session["id"], session["revision"],
+                                         lambda old: {**old, "leaf": leaf}, touch=False)
+
     def _answer(self, session: Session, said: Said) -> ReplyJob | None:
         if said.bot:
             return self._start(Chain(session["id"]), session, self._bot(said.bot))
@@ -253,7 +296,10 @@ class Chat:
                continued: Message | None = None) -> ReplyJob:
         parent = continued["parent"] if continued else session["leaf"]
         message = continued or new_message(speaker["id"], speaker["name"], "", parent)
-        return self._begin(chain, self._plan(session, speaker, message, continues=continued is not None))
+        plan = self._plan(session, speaker, message, continues=continued is not None)
+        if message["text"]:
+            plan = replace(plan, begun=self.lens.known(session["id"], message))
+        return self._begin(chain, plan)
 
     def _start_undecided(self, chain: Chain, session: Session, choose: Callable[[], str]) -> ReplyJob:
         """Begin a reply of the bot whose id `choose` finds, beside the request."""
@@ -284,7 +330,7 @@ class Chat:
         return lambda advice: effective(advice if preset is None else preset, changed, own, stop)
 
     def _begin(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
-        job = ReplyJob(plan, self.voices.lease, self.store, self.commits,
+        job = ReplyJob(plan, self.voices.lease, self.store, self.commits, self.lens,
                        lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
         self.chains.start(chain, job)
         return job

@@ -11,11 +11,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from model import (
+    LOGPROBS,
     EngineClosed,
     LanguageModel,
     Lease,
@@ -25,6 +26,7 @@ from model import (
     ReplyDone,
     ReplyFailed,
     SamplingParams,
+    ScoredToken,
     SlotState,
     TextDelta,
 )
@@ -42,10 +44,13 @@ from ..storage.schema import (
     Message,
 )
 from ..storage.store import Store
+from ..storage.token_files import ReplyToken
 from .bot_view import BotView
 from .commits import Commits
 from .event_log import EventLog
+from .lens import Lens
 from .own_name import OwnNameFilter
+from .reply_tokens import NUM_OTHERS, TokenRecorder, as_written
 
 STATS_SECONDS = 0.25
 log = logging.getLogger("parlor.reply")
@@ -58,6 +63,8 @@ class ReplyPlan:
     params   how to sample, by what the authors of the model advise that is to write it
     adapter  the name of the LoRA adapter that the bot wants; empty: none
     engine   {id, model} of another engine, by which this bot speaks; None: by the model that is loaded
+    begun    the tokens of the text that is there; None where they are not known
+    forks    it goes on from exactly these
     """
 
     session_id: str
@@ -67,6 +74,8 @@ class ReplyPlan:
     continues: bool = False
     adapter: str = ""
     engine: Document | None = None
+    begun: Sequence[ReplyToken] | None = ()
+    forks: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +92,12 @@ class Undecided:
 
 
 class ReplyJob:
-    """`lease_of`: of the model that is loaded, or of another engine's. `next_turn` is called once, after the
-    commit, and says which reply follows: that goes into `done`."""
+    """`lease_of`: of the model that is loaded, or of another engine's. `lens`: keeps the tokens. `next_turn`
+    is called once, after the commit, and says which reply follows: that goes into `done`."""
 
     def __init__(self, plan: ReplyPlan | Undecided,
                  lease_of: Callable[[Document | None], Lease | RemoteLease], store: Store, commits: Commits,
-                 next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
+                 lens: Lens, next_turn: Callable[[ReplyJob], dict[str, str] | None]) -> None:
         self.id = new_id()
         self.plan = plan
         self.log = EventLog()
@@ -101,6 +110,8 @@ class ReplyJob:
         self._made_with: dict[str, Any] = {"model": "", "sampling": {}}  # as the message tells it
         self._store = store
         self._commits = commits
+        self._lens = lens
+        self._recorder: TokenRecorder | None = None
         self._next_turn = next_turn
         self._reply: Any = None
         self._journal: Journal | None = None
@@ -206,10 +217,13 @@ class ReplyJob:
 
     def _generate(self, plan: ReplyPlan, params: SamplingParams, model: LanguageModel) -> None:
         view = plan.view
-        reply = model.start(view.messages, params, reply_name=view.speaker,
-                                  reply_prefix=plan.message["text"],
-                                  reply_thinking=plan.message["thinking"], shorten=True,
-                                  adapter=plan.adapter or None)
+        prefix, tokens = as_written(plan.begun or ()) if plan.forks else (plan.message["text"], [])
+        tells_tokens = not model.info()["cannot"].get(LOGPROBS)
+        if tells_tokens and plan.begun is not None:
+            self._recorder = TokenRecorder(plan.begun)
+        reply = model.start(view.messages, params, reply_name=view.speaker, reply_prefix=prefix,
+                            reply_tokens=tokens, reply_thinking=plan.message["thinking"], shorten=True,
+                            logprobs=NUM_OTHERS if self._recorder else None, adapter=plan.adapter or None)
         self._reply = reply
         if reply.is_shortened:
             self._shortened = view.message_ids[-1]
@@ -218,6 +232,9 @@ class ReplyJob:
         for event in reply.events():
             if isinstance(event, TextDelta):
                 self._take_text(event)
+            elif isinstance(event, ScoredToken):
+                if self._recorder is not None:
+                    self._recorder.take(event)
             elif isinstance(event, PromptProgress):
                 self._prompt = {"done": event.done, "total": event.total, "cached": event.cached}
                 self.log.append("progress", self._prompt)
@@ -305,11 +322,11 @@ class ReplyJob:
 
     def _let_go(self) -> None:
         """The job is kept for its log; what the reply was made from is not needed any more."""
-        self._reply = self._journal = None
+        self._reply = self._journal = self._recorder = None
         self._text = self._thinking = ""
         if isinstance(self.plan, ReplyPlan):
             view = replace(self.plan.view, messages=[], message_ids=[])
-            self.plan = replace(self.plan, view=view)
+            self.plan = replace(self.plan, view=view, begun=())
 
     def _conclude_without(self, error: str) -> None:
         """Where the ordinary end failed: the text with the error, and none of the numbers."""
@@ -337,6 +354,8 @@ class ReplyJob:
         message = self._final_message(self.plan, reason, stats, error)
         revision, problem = self._commit(message)
         message.pop("continues", None)
+        self._lens.keep(self.plan.session_id, message,
+                        self._recorder.tokens_of(message["text"]) if self._recorder else None)
         self._tell(message, revision, error or problem)
 
     def _tell(self, message: Message | None, revision: int | None, problem: str) -> None:

@@ -24,6 +24,7 @@ from .parlor import parlor, vocab_size
 from .replies import whole
 
 MAX_TURNS = 50
+MAX_CHOICE = 1_000  # hex digits of a token
 MAX_SEARCH = 200
 KNOWN_REVISION = "Known-Revision"  # a header: what the page has whole
 HOLD_SECONDS = 15.0  # the page asks again every five; a closed tab does not
@@ -110,13 +111,16 @@ def post_message(session_id: str) -> ResponseReturnValue:
 
 @bp.post("/<session_id>/replies")
 def post_reply(session_id: str) -> ResponseReturnValue:
-    """Let a bot speak, write another version of a reply, or continue one. 202 with the reply's id."""
+    """Let a bot speak, write another version of a reply, continue one, or let one fork at a token. 202 with
+    the reply's id."""
     with read_body() as body:
         revision = body.revision()
         kind = body.text("kind", most=20)
         message_id = body.optional_id("message")
         bot = body.optional_id("bot")
         turns = body.whole("turns", 1, MAX_TURNS) if body.has("turns") else None
+        token = body.whole("token", 0, MAX_REPLY) if kind == "fork" else 0
+        choice = body.text("choice", most=MAX_CHOICE) if kind == "fork" else ""
     chat = parlor().chat
     if kind == "next":
         job = chat.next_reply(session_id, revision, bot, turns)
@@ -124,8 +128,10 @@ def post_reply(session_id: str) -> ResponseReturnValue:
         job = chat.regenerate(session_id, revision, message_id, bot)
     elif kind == "continue":
         job = chat.go_on(session_id, revision, message_id)
+    elif kind == "fork":
+        job = chat.fork(session_id, revision, check_id(message_id, "message"), token, _bytes(choice))
     else:
-        raise BadRequest(f"kind is {kind!r}; expected next, regenerate or continue.")
+        raise BadRequest(f"kind is {kind!r}; expected next, regenerate, continue or fork.")
     return {"reply": job.info, **answer_with(parlor().store.session(session_id))}, 202
 
 
@@ -168,6 +174,13 @@ def hold(session_id: str) -> ResponseReturnValue:
 def answer_with(session: Session) -> Document:
     """Only what changed since the revision in the header, if there is one and that can be told."""
     return parlor().showing.answer(session, _known_revision())
+
+
+def _bytes(choice: str) -> bytes:
+    try:
+        return bytes.fromhex(choice)
+    except ValueError:
+        raise BadRequest("choice is not in hex digits.") from None
 
 
 @bp.before_request

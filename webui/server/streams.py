@@ -115,6 +115,11 @@ class Streams:
                     return
 
 
+def gone_test(environ: dict[str, Any]) -> Callable[[], bool]:
+    """Tells whether the connection of this request is closed."""
+    return environ.get("waitress.client_disconnected") or (lambda: False)
+
+
 def cut_connection(environ: dict[str, Any]) -> None:
     """End the connection of a reader that does not read: waitress wakes the blocked write with an error."""
     is_gone = environ.get("waitress.client_disconnected")

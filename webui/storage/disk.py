@@ -73,8 +73,8 @@ class Disk:
         while view:
             view = view[self.write(descriptor, view):]
 
-    def save(self, path: Path, data: bytes) -> None:
-        """Make `path` hold `data`, durably.
+    def save(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        """Make `path` hold `data`, durably; without `sync` a power cut may leave anything in its place.
 
         Raises OSError: `path` holds the old bytes; or Unconfirmed: it holds the new ones.
         """
@@ -84,7 +84,8 @@ class Disk:
             descriptor = os.open(temporary, flags, 0o600)
             try:
                 self.write_all(descriptor, data)
-                self.fsync(descriptor)
+                if sync:
+                    self.fsync(descriptor)
             finally:
                 os.close(descriptor)
             self.replace(temporary, path)
@@ -92,6 +93,8 @@ class Disk:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        if not sync:
+            return
         try:
             self.sync_folder(path.parent)
         except OSError as error:

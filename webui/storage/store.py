@@ -1,7 +1,7 @@
 """What is kept on disk: sessions, bots, presets, engines, journals of running replies, trash, quarantine.
 
     chats/<id>.json  bots/<id>.json  presets/<id>.json  engines/<id>.json  journal/<reply id>.jsonl
-    trash/  quarantine/
+    tokens/<session id>/  trash/  quarantine/
     .lock  .changes
 
 Opens the folder for this process alone and keeps the list of sessions.
@@ -29,6 +29,7 @@ from .problems import Problems
 from .revisions import Revisions
 from .schema import BOT, ENGINE, PRESET, SESSION, Bot, Document, Kind, Session
 from .search_index import SearchIndex, fold, snippet
+from .token_files import TokenFiles
 from .trash import empty_old
 
 MAX_KNOWN_BOTS = 500
@@ -61,6 +62,8 @@ class Store:
         self.journal_folder.mkdir(exist_ok=True)
         for session in self.sessions.scan():
             self._summarize(session, note=False)
+        self.tokens = TokenFiles(folder / "tokens", self.disk)
+        self.tokens.keep_only(self._summaries)
         self.search_index = SearchIndex(folder / ".search.sqlite", self.sessions.read, self.sessions.stamp)
         self.known_bots()
         empty_old(self.trash)
@@ -114,6 +117,7 @@ class Store:
 
     def delete_session(self, session_id: str) -> str:
         token = self.sessions.delete(session_id)
+        self.tokens.remove_session(session_id)
         with self._summaries_lock:
             self._summaries.pop(session_id, None)
         self.changes.delete(session_id)
