@@ -1,8 +1,8 @@
 // The sampling chain: penalties, cuts, one counter-based random number a token. In float64, on one thread a sequence.
 //
 // Bound by one pass of exp() over the vocabulary (sampling_weights.cpp). Cuts select by halving (std::nth_element)
-// instead of sorting, and tokens that no later step can keep are left out before.
-// Reference, with the exact meaning of each step: sample() in model/kernels/reference/operations.py.
+// instead of sorting, and tokens that no later stage can keep are left out before.
+// Reference, with the exact meaning of each stage: sample() in model/kernels/reference/sampling.py.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,9 +17,15 @@ namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
+constexpr double kFarBelow = 708.0;           // exp(-708) is about the least that a double holds in full
+constexpr double kLeastTemperature = 1e-6;    // that the dynamic one comes to
+
+constexpr int64_t kMostBeyondAllowed = 256;    // what is repeated counts up to so many tokens more than are allowed
+constexpr double kMostPenalty = 1e30;
+
 struct Candidate {
     double weight;  // exp((logit - largest) / temperature)
-    double key;     // what the present cut orders by, ascending
+    double key;     // what the present stage orders by, ascending
     int32_t token_id;
 };
 
@@ -91,6 +97,39 @@ void penalize_reply(const sampling_row& row, double* x, int32_t* counts, int64_t
     }
 }
 
+// How many tokens up to history[end] are those up to the last one, none of them a break; at most `most`.
+int64_t repeated_length(const sampling_row& row, int64_t first, int64_t end, int64_t most) {
+    int64_t length = 0;
+    for (; length < most && end - length >= first; ++length) {
+        const int64_t at = row.num_tokens - 1 - length;
+        if (row.history[end - length] != row.history[at] || (row.breaks && row.breaks[at])) break;
+    }
+    return length;
+}
+
+void penalize_repeated_sequences(const sampling_row& row, double* x, int32_t* lengths, int64_t vocab_size) {
+    if (row.dry_multiplier == 0.0 || row.num_tokens < 2) return;
+    std::memset(lengths, 0, static_cast<size_t>(vocab_size) * sizeof(int32_t));
+    const int64_t first = row.dry_penalty_last_n < 0 ? 0 : std::max<int64_t>(0, row.num_tokens - row.dry_penalty_last_n);
+    const int64_t most = row.dry_allowed_length + kMostBeyondAllowed;
+    const auto can_follow = [&](int64_t i) {
+        return !(row.breaks && row.breaks[i]) && row.history[i] >= 0 && row.history[i] < vocab_size;
+    };
+    for (int64_t i = first + 1; i < row.num_tokens; ++i) {
+        if (!can_follow(i)) continue;
+        const int32_t length = static_cast<int32_t>(repeated_length(row, first, i - 1, most));
+        lengths[row.history[i]] = std::max(lengths[row.history[i]], length);
+    }
+    for (int64_t i = first + 1; i < row.num_tokens; ++i) {
+        if (!can_follow(i)) continue;
+        int32_t& length = lengths[row.history[i]];
+        if (length > 0 && length >= row.dry_allowed_length)
+            x[row.history[i]] -= std::min(kMostPenalty, row.dry_multiplier * std::pow(row.dry_base,
+                                          static_cast<double>(length - row.dry_allowed_length)));
+        length = 0;
+    }
+}
+
 void add_biases(const sampling_row& row, double* x, int64_t vocab_size) {
     for (int64_t i = 0; i < row.num_biases; ++i)
         if (row.bias_ids[i] >= 0 && row.bias_ids[i] < vocab_size) x[row.bias_ids[i]] += row.bias_values[i];
@@ -131,13 +170,6 @@ double sum_of_weights(const Candidate* c, int64_t count) {
     return total;
 }
 
-// Tokens lighter than the result cannot survive top-p and min-p. Those below (1 - top_p) * total / vocab_size weigh
-// less than 1 - top_p together, so the run that reaches top_p ends before them.
-double weight_floor(const sampling_row& row, double total, int64_t vocab_size) {
-    const double outside = row.top_p < 1.0 ? (1.0 - row.top_p) * total / static_cast<double>(vocab_size) : 0.0;
-    return std::max(outside * (1.0 - 1e-9), row.min_p);
-}
-
 // The tokens of at least `floor`, in ascending order of their ids.
 int64_t gather(const double* weights, int64_t vocab_size, double floor, Candidate* c) {
     int64_t count = 0;
@@ -166,40 +198,231 @@ int64_t gather_top_k(const double* weights, int64_t vocab_size, int64_t k, Candi
     return k;
 }
 
-int64_t cut_typical(const sampling_row& row, Candidate* c, int64_t count) {
-    const double total = sum_of_weights(c, count);
-    double negative_entropy = 0.0;
-    for (int64_t i = 0; i < count; ++i) {
-        const double p = c[i].weight / total;
-        c[i].key = p > 0 ? std::log(p) : kMinusInfinity;
-        if (p > 0) negative_entropy += p * c[i].key;
-    }
-    for (int64_t i = 0; i < count; ++i) c[i].key = std::fabs(negative_entropy - c[i].key);
-    return shortest_run(c, count, row.typical_p * total);
-}
+// The stages after the penalties, in the order of the row. Until one needs weights, `values` holds logits, and all tokens
+// that have one are left; then it holds weights, and what is left are candidates.
+class Chain {
+  public:
+    Chain(const sampling_row& row, const Workspace& work, int64_t vocab_size, double best, double u_of_xtc)
+        : row_(row), values_(work.values), c_(work.candidates), vocab_size_(vocab_size), best_(best), u_of_xtc_(u_of_xtc) {}
 
-// Steps 5 to 8 on the weights of the whole vocabulary; what is cut becomes zero.
-void cut(const sampling_row& row, double* weights, Candidate* c, int64_t vocab_size) {
-    const bool has_cut = row.top_k > 0 || row.top_p < 1.0 || row.min_p > 0.0 || row.typical_p < 1.0;
-    if (!has_cut) return;
-    double total = 0.0;
-    int64_t count;
-    if (row.top_k > 0 && row.top_k < vocab_size) {
-        count = gather_top_k(weights, vocab_size, row.top_k, c);
-        total = sum_of_weights(c, count);
-    } else {
-        for (int64_t i = 0; i < vocab_size; ++i) total += weights[i];
-        count = gather(weights, vocab_size, weight_floor(row, total, vocab_size), c);
+    // Leaves weights in `values`; what is cut becomes zero.
+    void run(uint64_t stages) {
+        for (; stages != 0; stages >>= 4) {
+            switch (stages & 15) {
+                case PARLOR_STAGE_TOP_N_SIGMA: cut_top_n_sigma(); break;
+                case PARLOR_STAGE_TEMPERATURE: change_temperature(); break;
+                case PARLOR_STAGE_TOP_K: cut_top_k(); break;
+                case PARLOR_STAGE_TOP_P: cut_top_p((stages >> 4 & 15) == PARLOR_STAGE_MIN_P ? row_.min_p : 0.0); break;
+                case PARLOR_STAGE_MIN_P: cut_min_p(); break;
+                case PARLOR_STAGE_TYPICAL_P: cut_typical_p(); break;
+                case PARLOR_STAGE_XTC: cut_xtc(); break;
+                case PARLOR_STAGE_MIROSTAT: cut_mirostat(); break;
+            }
+        }
+        if (!is_gathered_) {
+            weigh();
+            return;
+        }
+        std::fill_n(values_, vocab_size_, 0.0);
+        for (int64_t i = 0; i < count_; ++i) values_[c_[i].token_id] = c_[i].weight;
     }
-    if (row.top_p < 1.0) count = shortest_run(c, count, row.top_p * total);
-    count = std::remove_if(c, c + count, [&](const Candidate& x) { return x.weight < row.min_p; }) - c;
-    if (row.typical_p < 1.0) count = cut_typical(row, c, count);
-    std::fill_n(weights, vocab_size, 0.0);
-    for (int64_t i = 0; i < count; ++i) weights[c[i].token_id] = c[i].weight;
-}
 
-// Philox4x32-10, key `seed`, counter (position, 0): the first two words as a number in [0, 1) with 53 bits.
-double philox_uniform(uint64_t seed, uint64_t position) {
+  private:
+    const sampling_row& row_;
+    double* const values_;
+    Candidate* const c_;
+    const int64_t vocab_size_;
+    const double best_;      // the largest logit
+    const double u_of_xtc_;
+    double temperature_ = 1.0;
+    bool is_gathered_ = false;
+    int64_t count_ = 0;      // of candidates
+
+    void weigh() { PARLOR_PICK(weigh_logits)(values_, vocab_size_, best_, temperature_); }
+
+    double total_of_values() const {
+        double total = 0.0;
+        for (int64_t i = 0; i < vocab_size_; ++i) total += values_[i];
+        return total;
+    }
+
+    void gather_from(double floor) {
+        count_ = gather(values_, vocab_size_, floor, c_);
+        is_gathered_ = true;
+    }
+
+    void gather_all() {
+        if (is_gathered_) return;
+        weigh();
+        gather_from(0.0);
+    }
+
+    double largest() const {
+        double found = 0.0;
+        for (int64_t i = 0; i < count_; ++i) found = std::max(found, c_[i].weight);
+        return found;
+    }
+
+    void keep_from(double floor) {
+        count_ = std::remove_if(c_, c_ + count_, [&](const Candidate& x) { return x.weight < floor; }) - c_;
+    }
+
+    void order_by_weight() {
+        for (int64_t i = 0; i < count_; ++i) c_[i].key = -c_[i].weight;
+    }
+
+    // Logits here lie below the largest one, in units of the present temperature.
+    void cut_top_n_sigma() {
+        if (row_.top_n_sigma <= 0.0) return;
+        if (is_gathered_) {
+            for (int64_t i = 0; i < count_; ++i) c_[i].key = std::log(c_[i].weight);
+            double mean = 0.0, variance = 0.0, highest = kMinusInfinity;
+            for (int64_t i = 0; i < count_; ++i) mean += c_[i].key, highest = std::max(highest, c_[i].key);
+            mean /= static_cast<double>(count_);
+            for (int64_t i = 0; i < count_; ++i) variance += (c_[i].key - mean) * (c_[i].key - mean);
+            const double floor = highest - row_.top_n_sigma * std::sqrt(variance / static_cast<double>(count_));
+            count_ = std::remove_if(c_, c_ + count_, [&](const Candidate& x) { return x.key < floor; }) - c_;
+            return;
+        }
+        const double least = best_ - kFarBelow * temperature_;
+        double mean = 0.0, variance = 0.0, count = 0.0;
+        for (int64_t i = 0; i < vocab_size_; ++i)
+            if (values_[i] >= least) mean += values_[i] - best_, count += 1.0;
+        mean /= count;
+        for (int64_t i = 0; i < vocab_size_; ++i)
+            if (values_[i] >= least) variance += (values_[i] - best_ - mean) * (values_[i] - best_ - mean);
+        const double floor = -row_.top_n_sigma * std::sqrt(variance / count);
+        for (int64_t i = 0; i < vocab_size_; ++i)
+            if (values_[i] < least || values_[i] - best_ < floor) values_[i] = kMinusInfinity;
+    }
+
+    void change_temperature() {
+        const double before = temperature_;
+        temperature_ = row_.dynatemp_range > 0.0 ? dynamic_temperature() : row_.temperature;
+        if (!is_gathered_) return;
+        const double top = largest();  // which may lie far below what was cut
+        for (int64_t i = 0; i < count_; ++i) {
+            const double below = std::log(c_[i].weight / top) * before / temperature_;
+            c_[i].weight = below < -kFarBelow ? 0.0 : std::exp(below);
+        }
+        keep_from(std::numeric_limits<double>::min());
+    }
+
+    // Between temperature - range and temperature + range, by the entropy's share of what it could be at most.
+    double dynamic_temperature() {
+        double total = 0.0, surprise = 0.0, count = 0.0;  // surprise: sum of w ln w
+        if (is_gathered_) {
+            for (int64_t i = 0; i < count_; ++i) {
+                total += c_[i].weight;
+                surprise += c_[i].weight * std::log(c_[i].weight);
+            }
+            count = static_cast<double>(count_);
+        } else {
+            double* const logits = reinterpret_cast<double*>(c_);  // kept here meanwhile
+            std::copy_n(values_, vocab_size_, logits);
+            weigh();
+            for (int64_t i = 0; i < vocab_size_; ++i) {
+                if (!(values_[i] > 0.0)) continue;
+                total += values_[i];
+                surprise += values_[i] * (logits[i] - best_);
+                count += 1.0;
+            }
+            std::copy_n(logits, vocab_size_, values_);
+        }
+        if (count <= 1.0) return row_.temperature;
+        const double entropy = std::log(total) - surprise / total;
+        const double share = std::min(1.0, std::max(0.0, entropy / std::log(count)));
+        const double low = std::max(0.0, row_.temperature - row_.dynatemp_range);
+        const double high = row_.temperature + row_.dynatemp_range;
+        return std::max(kLeastTemperature, low + (high - low) * std::pow(share, row_.dynatemp_exponent));
+    }
+
+    void cut_top_k() {
+        const int64_t k = row_.top_k;
+        if (k <= 0) return;
+        if (!is_gathered_) {
+            if (k >= vocab_size_) return gather_all();
+            weigh();
+            count_ = gather_top_k(values_, vocab_size_, k, c_);
+            is_gathered_ = true;
+        } else if (k < count_) {
+            order_by_weight();
+            std::nth_element(c_, c_ + k - 1, c_ + count_, before);
+            count_ = k;
+        }
+    }
+
+    // Tokens below (1 - top_p) * total / vocab_size weigh less than 1 - top_p together, so the run that reaches top_p ends
+    // before them. `min_p`: of the next stage; lighter tokens would be cut there.
+    void cut_top_p(double min_p) {
+        if (row_.top_p >= 1.0) return;
+        double total;
+        if (is_gathered_) {
+            total = sum_of_weights(c_, count_);
+            order_by_weight();
+        } else {
+            weigh();
+            total = total_of_values();
+            const double outside = (1.0 - row_.top_p) * total / static_cast<double>(vocab_size_);
+            gather_from(std::max(outside * (1.0 - 1e-9), min_p));
+        }
+        count_ = shortest_run(c_, count_, row_.top_p * total);
+    }
+
+    void cut_min_p() {
+        if (row_.min_p <= 0.0) return;
+        if (is_gathered_) return keep_from(row_.min_p * largest());
+        weigh();
+        gather_from(row_.min_p);
+    }
+
+    void cut_typical_p() {
+        if (row_.typical_p >= 1.0) return;
+        gather_all();
+        const double total = sum_of_weights(c_, count_);
+        double negative_entropy = 0.0;
+        for (int64_t i = 0; i < count_; ++i) {
+            const double p = c_[i].weight / total;
+            c_[i].key = p > 0 ? std::log(p) : kMinusInfinity;
+            if (p > 0) negative_entropy += p * c_[i].key;
+        }
+        for (int64_t i = 0; i < count_; ++i) c_[i].key = std::fabs(negative_entropy - c_[i].key);
+        count_ = shortest_run(c_, count_, row_.typical_p * total);
+    }
+
+    // Of the tokens that have at least the threshold all but the last.
+    void cut_xtc() {
+        if (u_of_xtc_ >= row_.xtc_probability) return;
+        gather_all();
+        order_by_weight();
+        const double least = row_.xtc_threshold * sum_of_weights(c_, count_);
+        const Candidate* last = nullptr;
+        for (int64_t i = 0; i < count_; ++i)
+            if (c_[i].weight >= least && (!last || before(*last, c_[i]))) last = c_ + i;
+        if (!last) return;
+        const Candidate kept = *last;
+        count_ = std::remove_if(c_, c_ + count_, [&](const Candidate& x) {
+            return x.weight >= least && x.token_id != kept.token_id;
+        }) - c_;
+    }
+
+    // Tokens of more surprise than mu; the likeliest one stays.
+    void cut_mirostat() {
+        gather_all();
+        order_by_weight();
+        const Candidate likeliest = *std::min_element(c_, c_ + count_, before);
+        keep_from(std::exp2(-row_.mirostat_mu) * sum_of_weights(c_, count_));
+        if (count_ == 0) c_[count_++] = likeliest;
+    }
+};
+
+// Random numbers in [0, 1) with 53 bits.
+struct Uniforms {
+    double of_choice, of_xtc;
+};
+
+// Philox4x32-10, key `seed`, counter (position, 0): the first two words are a number, the others another.
+Uniforms philox_uniforms(uint64_t seed, uint64_t position) {
     uint32_t c0 = static_cast<uint32_t>(position), c1 = static_cast<uint32_t>(position >> 32), c2 = 0, c3 = 0;
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
     for (int round = 0; round < 10; ++round) {
@@ -211,7 +434,10 @@ double philox_uniform(uint64_t seed, uint64_t position) {
         k0 += 0x9E3779B9;
         k1 += 0xBB67AE85;
     }
-    return (static_cast<double>(c0 >> 5) * 67108864.0 + static_cast<double>(c1 >> 6)) / 9007199254740992.0;
+    const auto number = [](uint32_t high, uint32_t low) {
+        return (static_cast<double>(high >> 5) * 67108864.0 + static_cast<double>(low >> 6)) / 9007199254740992.0;
+    };
+    return {number(c0, c1), number(c2, c3)};
 }
 
 int32_t pick(const double* weights, int64_t vocab_size, double u) {
@@ -226,33 +452,63 @@ int32_t pick(const double* weights, int64_t vocab_size, double u) {
     return -1;  // not reached: the same sum in the same order is larger than u < 1 times itself
 }
 
-int32_t sample_row(const float* logits, const sampling_row& row, float* probabilities, int64_t vocab_size,
-                   const Workspace& work) {
+bool is_of_logits(uint64_t stage) { return stage == PARLOR_STAGE_PENALTIES || stage == PARLOR_STAGE_DRY; }
+
+bool has_stage(uint64_t stages, uint64_t stage) {
+    for (; stages != 0; stages >>= 4)
+        if ((stages & 15) == stage) return true;
+    return false;
+}
+
+int32_t sample_row(const float* logits, const sampling_row& row, float* probabilities, double* surprise,
+                   int64_t vocab_size, const Workspace& work) {
     double* x = work.values;
     load_logits(logits, x, vocab_size);
     keep_allowed(row, x, vocab_size);
-    penalize_repetition(row, x, work.counts, vocab_size);
-    penalize_reply(row, x, work.counts, vocab_size);
+    uint64_t stages = row.stages;
+    for (; is_of_logits(stages & 15); stages >>= 4) {
+        if ((stages & 15) == PARLOR_STAGE_DRY) {
+            penalize_repeated_sequences(row, x, work.counts, vocab_size);
+            continue;
+        }
+        penalize_repetition(row, x, work.counts, vocab_size);
+        penalize_reply(row, x, work.counts, vocab_size);
+    }
     add_biases(row, x, vocab_size);
     if (probabilities) std::fill_n(probabilities, vocab_size, 0.0f);
+    if (surprise) *surprise = 0.0;
     const int64_t best_id = std::max_element(x, x + vocab_size) - x;  // the first of equals
     const double best = x[best_id];
     if (best == kMinusInfinity) return -1;
-    if (row.temperature == 0.0) {
+    if (row.temperature == 0.0 && has_stage(stages, PARLOR_STAGE_TEMPERATURE)) {
         if (probabilities) probabilities[best_id] = 1.0f;
         return static_cast<int32_t>(best_id);
     }
-    PARLOR_PICK(weigh_logits)(x, vocab_size, best, row.temperature);
-    cut(row, x, work.candidates, vocab_size);
+    const Uniforms u = philox_uniforms(row.seed, static_cast<uint64_t>(row.num_tokens));
+    Chain(row, work, vocab_size, best, u.of_xtc).run(stages);
     if (probabilities) {
         double total = 0.0;
         for (int64_t i = 0; i < vocab_size; ++i) total += x[i];
         for (int64_t i = 0; i < vocab_size; ++i) probabilities[i] = static_cast<float>(x[i] / total);
     }
-    return pick(x, vocab_size, philox_uniform(row.seed, static_cast<uint64_t>(row.num_tokens)));
+    const int32_t chosen = pick(x, vocab_size, u.of_choice);
+    if (surprise) {
+        double total = 0.0;
+        for (int64_t i = 0; i < vocab_size; ++i) total += x[i];
+        *surprise = std::log2(total / x[chosen]);
+    }
+    return chosen;
 }
 
 bool in_range(double x, double low, double high) { return x >= low && x <= high; }
+
+// Whether there are only stages that are known, and those of logits come first.
+bool is_in_order(uint64_t stages) {
+    while (is_of_logits(stages & 15)) stages >>= 4;
+    for (; stages != 0; stages >>= 4)
+        if ((stages & 15) < PARLOR_STAGE_TOP_N_SIGMA || (stages & 15) > PARLOR_STAGE_MIROSTAT) return false;
+    return true;
+}
 
 int check_row(const sampling_row& row) {
     if (row.num_tokens < 0 || row.prompt_length < 0 || row.prompt_length > row.num_tokens || row.num_biases < 0 ||
@@ -265,7 +521,14 @@ int check_row(const sampling_row& row) {
                           std::isfinite(row.presence_penalty) && std::isfinite(row.frequency_penalty) &&
                           row.temperature >= 0.0 && std::isfinite(row.temperature) && in_range(row.top_p, 0.0, 1.0) &&
                           in_range(row.min_p, 0.0, 1.0) && in_range(row.typical_p, 0.0, 1.0) &&
-                          row.repetition_range >= 0 && row.repetition_decay >= 0 && row.top_k >= 0;
+                          row.repetition_range >= 0 && row.repetition_decay >= 0 && row.top_k >= 0 &&
+                          row.top_n_sigma >= 0.0 && std::isfinite(row.top_n_sigma) && row.dynatemp_range >= 0.0 &&
+                          std::isfinite(row.dynatemp_range) && row.dynatemp_exponent >= 0.0 &&
+                          std::isfinite(row.dynatemp_exponent) && in_range(row.xtc_probability, 0.0, 1.0) &&
+                          in_range(row.xtc_threshold, 0.0, 1.0) && row.dry_multiplier >= 0.0 &&
+                          std::isfinite(row.dry_multiplier) && row.dry_base >= 1.0 && std::isfinite(row.dry_base) &&
+                          row.dry_allowed_length >= 1 && row.dry_allowed_length <= INT32_MAX / 2 &&
+                          row.dry_penalty_last_n >= -1 && std::isfinite(row.mirostat_mu) && is_in_order(row.stages);
     return is_valid ? PARLOR_OK : PARLOR_ERROR_VALUE;
 }
 
@@ -275,7 +538,7 @@ int check_row(const sampling_row& row) {
 using namespace parlor;
 
 extern "C" int sample(const float* logits, int64_t logits_stride, const sampling_row* const* rows, int32_t* chosen,
-                      float* probabilities, int64_t num_sequences, int64_t vocab_size, void*) {
+                      float* probabilities, double* surprises, int64_t num_sequences, int64_t vocab_size, void*) {
     if (num_sequences == 0) return PARLOR_OK;
     if (num_sequences < 0 || vocab_size <= 0 || vocab_size > INT32_MAX || logits_stride < vocab_size)
         return PARLOR_ERROR_SIZE;
@@ -291,7 +554,8 @@ extern "C" int sample(const float* logits, int64_t logits_stride, const sampling
         const Workspace work(memory + static_cast<size_t>(part) * bytes, vocab_size);
         for (int64_t s = begin; s < end; ++s)
             chosen[s] = sample_row(logits + s * logits_stride, *rows[s],
-                                   probabilities ? probabilities + s * vocab_size : nullptr, vocab_size, work);
+                                   probabilities ? probabilities + s * vocab_size : nullptr,
+                                   surprises ? surprises + s : nullptr, vocab_size, work);
     });
     return PARLOR_OK;
 }

@@ -14,6 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from model.kernels.stages import STAGES, STAGES_OF_LOGITS
+
+SAMPLERS = tuple(name for name in STAGES if name != "mirostat")
+"""What may be done to the probabilities of the next token, in the usual order."""
+
 
 def _param(default: Any, low: float, high: float, step: float, group: str, label: str, help_: str) -> Any:
     """A numeric field with its range; the page builds its sliders from this metadata."""
@@ -23,10 +28,10 @@ def _param(default: Any, low: float, high: float, step: float, group: str, label
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen. The order of the chain is the order of the fields.
+    """How the next token is chosen.
 
-    Penalties act on the logits first; then temperature, top-k, top-p, min-p and typical cut the
-    distribution; one random number per token, keyed by (seed, position), picks from what is left.
+    What `samplers` names is done in its order: penalties and DRY act on the logits, the others cut the
+    distribution; random numbers keyed by (seed, position) pick from what is left.
     """
 
     repetition_penalty: float = _param(1.0, 1.0, 2.0, 0.01, "penalties", "Repetition penalty",
@@ -48,6 +53,42 @@ class SamplingParams:
                           "Drop tokens below this share of the likeliest one; 0 is off.")
     typical_p: float = _param(1.0, 0.0, 1.0, 0.01, "sampling", "Typical",
                               "Keep tokens about as surprising as expected, up to this share; 1 is off.")
+    top_n_sigma: float = _param(0.0, 0.0, 10.0, 0.01, "samplers", "Top-n-sigma",
+                                "Keep tokens whose logit lies at most this many standard deviations "
+                                "below the largest; 0 is off.")
+    dynatemp_range: float = _param(0.0, 0.0, 5.0, 0.01, "samplers", "Dynamic temperature",
+                                   "Lets the temperature vary by this much: lower where the model is sure, "
+                                   "higher where it is not; 0 is off.")
+    dynatemp_exponent: float = _param(1.0, 0.0, 10.0, 0.01, "samplers", "Dynamic temperature, exponent",
+                                      "Above 1 the temperature rises only where the model is very unsure.")
+    xtc_probability: float = _param(0.0, 0.0, 1.0, 0.01, "samplers", "XTC probability",
+                                    "How often the likeliest tokens are left out in favour of a less likely "
+                                    "one; 0 is off.")
+    xtc_threshold: float = _param(0.1, 0.001, 1.0, 0.001, "samplers", "XTC threshold",
+                                  "Of the tokens of at least this probability XTC leaves the least likely; "
+                                  "above 0.5 it does nothing.")
+    dry_multiplier: float = _param(0.0, 0.0, 100.0, 0.01, "samplers", "DRY multiplier",
+                                   "Makes tokens less likely that would repeat a longer sequence; 0 is off.")
+    dry_base: float = _param(1.75, 1.0, 8.0, 0.01, "samplers", "DRY base",
+                             "How much more each further token of a repeated sequence counts.")
+    dry_allowed_length: int = _param(2, 1, 1000, 1, "samplers", "DRY allowed length",
+                                     "Repeated sequences that are shorter are not penalized.")
+    dry_penalty_last_n: int = _param(-1, -1, 1 << 20, 1, "samplers", "DRY range",
+                                     "How many tokens back DRY looks; -1 is the whole context, 0 is off.")
+    dry_sequence_breakers: tuple[str, ...] = field(default=("\n", ":", '"', "*"), metadata={
+        "group": "samplers", "label": "DRY sequence breakers", "max_items": 64, "max_length": 40,
+        "help": "Texts that end what DRY takes for one sequence."})
+    mirostat: int = _param(0, 0, 2, 2, "samplers", "Mirostat",
+                           "2 keeps the surprise of the text even, in place of all other cuts; 0 is off.")
+    mirostat_tau: float = _param(5.0, 0.0, 20.0, 0.1, "samplers", "Mirostat tau",
+                                 "How surprising each token is to be, in bits.")
+    mirostat_eta: float = _param(0.1, 0.0, 1.0, 0.01, "samplers", "Mirostat eta",
+                                 "How fast mirostat corrects itself.")
+    samplers: tuple[str, ...] = field(default=SAMPLERS, metadata={
+        "group": "samplers", "label": "Order of the samplers", "max_items": len(SAMPLERS),
+        "choices": SAMPLERS, "first": STAGES_OF_LOGITS,
+        "help": "What is done to the probabilities, in this order; penalties and dry come first, and what is "
+                "left out is not done."})
     max_new_tokens: int = _param(512, 1, 1 << 20, 1, "length", "Most tokens in a reply",
                                  "The reply is cut here if it has not ended by itself.")
     min_new_tokens: int = _param(0, 0, 1 << 20, 1, "length", "Fewest tokens in a reply",
@@ -83,6 +124,8 @@ class SamplingParams:
 def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
     """Raise ValueError unless `value` has the type and lies in the range that `spec` gives."""
     kind = spec["type"]
+    if name == "mirostat" and value == 1:
+        raise ValueError("mirostat is 1; expected 2, or 0 for none: its first version is not supported")
     if kind in ("int", "float"):
         if value is None and spec["nullable"]:
             return
@@ -93,10 +136,19 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
         return
     if len(value) > spec["max_items"]:
         raise ValueError(f"{name} has {len(value)} entries; at most {spec['max_items']} are possible")
-    if name == "stop":
+    if kind == "strings":
         for text in value:
             if not isinstance(text, str) or not 0 < len(text) <= spec["max_length"]:
-                raise ValueError(f"stop holds {text!r}; expected 1 to {spec['max_length']} characters")
+                raise ValueError(f"{name} holds {text!r}; expected 1 to {spec['max_length']} characters")
+        return
+    if kind == "names":
+        for text in value:
+            if text not in spec["choices"] or list(value).count(text) > 1:
+                raise ValueError(f"{name} holds {text!r}; expected {', '.join(spec['choices'])}, each once")
+        act_on_logits = [text in STAGES_OF_LOGITS for text in value]
+        if act_on_logits != sorted(act_on_logits, reverse=True):
+            raise ValueError(f"{name} is {', '.join(value)}; expected {' and '.join(STAGES_OF_LOGITS)} "
+                             "before the others, since they act on logits")
         return
     for token_id in value:
         if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id <= MAX_TOKEN_ID:
@@ -112,7 +164,8 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
 def _specs() -> dict[str, dict[str, Any]]:
     kinds = {"float": "float", "int": "int", "int | None": "int", "tuple[str, ...]": "strings",
              "dict[int, float]": "bias", "tuple[int, ...]": "tokens"}
-    return {f.name: {"name": f.name, "type": kinds[f.type], "nullable": "None" in f.type,
+    return {f.name: {"name": f.name, "type": "names" if "choices" in f.metadata else kinds[f.type],
+                     "nullable": "None" in f.type,
                      "default": f.default if f.default is not dataclasses.MISSING else {}, **f.metadata}
             for f in dataclasses.fields(SamplingParams)}
 
@@ -211,6 +264,15 @@ class TokenConstraint(Protocol):
     @property
     def is_complete(self) -> bool:
         """Whether nothing may follow what has come."""
+
+
+class SequenceBreaks(Protocol):
+    """Where what DRY takes for a repeated sequence ends. Only the engine's thread uses it."""
+
+    reach: int
+
+    def flags(self, token_ids: Sequence[int], first: int) -> list[int]:
+        """For each token from `first` on 1 if it is such a place, else 0; the `reach` before it decide."""
 
 
 class Request:

@@ -246,13 +246,16 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperat
     # ---- sampling --------------------------------------------------------------------------------------
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
-               probabilities: Tensor | None = None) -> Tensor:
+               probabilities: Tensor | None = None, surprises: Tensor | None = None) -> Tensor:
         """int32 [S]: the next token of each sequence, -1 where none is possible."""
         stride = check("logits", logits, (len(rows), -1))
         if probabilities is not None:
             check_dense("probabilities", probabilities, logits.shape)
+        if surprises is not None:
+            check_dense("surprises", surprises, (len(rows),), (torch.float64,))
         chosen = torch.empty(len(rows), dtype=torch.int32)
         pointer_array: Any = ctypes.POINTER(SamplingStruct) * len(rows)
         pointers = pointer_array(*(ctypes.pointer(row.struct) for row in rows))
-        self.call("sample", logits, stride, pointers, chosen, probabilities, *logits.shape, None)
+        self.call("sample", logits, stride, pointers, chosen, probabilities, surprises, *logits.shape,
+                  None)
         return chosen

@@ -290,12 +290,14 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
     # ---- sampling --------------------------------------------------------------------------------------
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
-               probabilities: Tensor | None = None) -> Tensor:
+               probabilities: Tensor | None = None, surprises: Tensor | None = None) -> Tensor:
         """int32 [S] on the GPU: the next token of each sequence, -1 where none is possible."""
         stride = self._rows("logits", logits, (len(rows), -1))
         if probabilities is not None:
             self._dense("probabilities", probabilities, logits.shape)
+        if surprises is not None:
+            self._dense("surprises", surprises, (len(rows),), (torch.float64,))
         chosen = torch.empty(len(rows), dtype=torch.int32, device=self.device)
         self.call("sample", logits, stride, rows_on_device(rows, self.device), chosen, probabilities,
-                  *logits.shape, self.stream)
+                  surprises, *logits.shape, self.stream)
         return chosen

@@ -16,7 +16,7 @@ from model.kernels.sampling import SamplingRow, SamplingStruct
 
 _STRUCT_BYTES = ctypes.sizeof(SamplingStruct)
 _WORD = {name: getattr(SamplingStruct, name).offset // 8
-         for name in ("history", "bias_ids", "bias_values", "eos_ids", "allowed")}
+         for name in ("history", "bias_ids", "bias_values", "eos_ids", "allowed", "breaks")}
 """Where the pointers are in the struct, whose fields have eight bytes each."""
 
 
@@ -57,6 +57,8 @@ def _arrays(row: SamplingRow) -> list[tuple[int, int, int]]:
         found.append((_WORD["eos_ids"], struct.eos_ids, 4 * struct.num_eos_ids))
     if row.allowed is not None:
         found.append((_WORD["allowed"], struct.allowed, row.allowed.nbytes))
+    if row.breaks is not None and struct.num_tokens:
+        found.append((_WORD["breaks"], struct.breaks, struct.num_tokens))
     return found
 
 

@@ -357,7 +357,12 @@ PARLOR_API int mamba2(
 
 /* ---- sampling (structs and all they point to lie where the library computes) ---------------------------- */
 
-/* One sequence; the meaning of each field is at sample() in model/kernels/reference/operations.py. */
+/* What may be done on the way from logits to a token. The first two act on logits and stand before the others. */
+enum { PARLOR_STAGE_PENALTIES = 1, PARLOR_STAGE_DRY = 2, PARLOR_STAGE_TOP_N_SIGMA = 3, PARLOR_STAGE_TEMPERATURE = 4,
+       PARLOR_STAGE_TOP_K = 5, PARLOR_STAGE_TOP_P = 6, PARLOR_STAGE_MIN_P = 7, PARLOR_STAGE_TYPICAL_P = 8,
+       PARLOR_STAGE_XTC = 9, PARLOR_STAGE_MIROSTAT = 10 };
+
+/* One sequence; the meaning of each field is at sample() in model/kernels/reference/sampling.py. */
 typedef struct {
     const int32_t* history;      /* [num_tokens] prompt and reply; ids at or above vocab_size are passed over */
     int64_t num_tokens;
@@ -373,6 +378,12 @@ typedef struct {
     double temperature, top_p, min_p, typical_p;
     int64_t repetition_range, repetition_decay, top_k;
     const uint32_t* allowed;     /* [(vocab_size + 31) / 32] bit i % 32 of word i / 32: token i may be chosen; null: all */
+    uint64_t stages;             /* PARLOR_STAGE_* in their order, 4 bits each, the first in the lowest */
+    double top_n_sigma, dynatemp_range, dynatemp_exponent, xtc_probability, xtc_threshold;
+    const uint8_t* breaks;       /* [num_tokens] 1: what is repeated ends before this token of the history; null: all 0 */
+    int64_t dry_allowed_length, dry_penalty_last_n;  /* the second in tokens; 0: none, -1: all */
+    double dry_multiplier, dry_base;
+    double mirostat_mu;          /* bits of surprise beyond which tokens are cut */
 } sampling_row;
 
 /* Choose the next token of each sequence; -1 where none is possible. On a GPU also -1 where a value lies outside its
@@ -383,6 +394,7 @@ PARLOR_API int sample(
     const sampling_row* const* rows, /* [num_sequences] */
     int32_t* chosen,                 /* [num_sequences] */
     float* probabilities,            /* [num_sequences, vocab_size] the distribution chosen from, or null */
+    double* surprises,               /* [num_sequences] -log2 of the chosen token's probability in it, or null */
     int64_t num_sequences, int64_t vocab_size, void* stream);
 
 /* ---- linear: y = x @ W^T -------------------------------------------------------------------------- */

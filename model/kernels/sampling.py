@@ -1,7 +1,7 @@
 """One sequence's part of a sampling call: its parameters, its history and its random stream.
 
 Made once for a request and kept; a step changes only `num_tokens`. Knows the C struct of kernels.h, not how
-the engine schedules. What each parameter does exactly is written at `reference.sample`.
+the engine schedules. What each parameter does exactly is written at `sample` of reference/sampling.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from model.kernels.stages import STAGES, STAGES_OF_LOGITS
 
 
 class SamplingSettings(Protocol):
@@ -29,6 +31,19 @@ class SamplingSettings(Protocol):
     top_p: float
     min_p: float
     typical_p: float
+    top_n_sigma: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    xtc_probability: float
+    xtc_threshold: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
+    samplers: Sequence[str]
     min_new_tokens: int
     logit_bias: Mapping[int, float]
     banned_tokens: Sequence[int]
@@ -59,7 +74,35 @@ class SamplingStruct(ctypes.Structure):
         ("repetition_decay", ctypes.c_int64),
         ("top_k", ctypes.c_int64),
         ("allowed", ctypes.c_void_p),
+        ("stages", ctypes.c_uint64),
+        ("top_n_sigma", ctypes.c_double),
+        ("dynatemp_range", ctypes.c_double),
+        ("dynatemp_exponent", ctypes.c_double),
+        ("xtc_probability", ctypes.c_double),
+        ("xtc_threshold", ctypes.c_double),
+        ("breaks", ctypes.c_void_p),
+        ("dry_allowed_length", ctypes.c_int64),
+        ("dry_penalty_last_n", ctypes.c_int64),
+        ("dry_multiplier", ctypes.c_double),
+        ("dry_base", ctypes.c_double),
+        ("mirostat_mu", ctypes.c_double),
     )
+
+
+def active_stages(settings: SamplingSettings) -> tuple[str, ...]:
+    """Those of settings.samplers that do something, in their order; mirostat stands for all cuts."""
+    does_something = {
+        "penalties": (settings.repetition_penalty, settings.presence_penalty, settings.frequency_penalty)
+                     != (1, 0, 0),
+        "dry": settings.dry_multiplier > 0 and settings.dry_penalty_last_n != 0,
+        "top_n_sigma": settings.top_n_sigma > 0,
+        "temperature": settings.temperature != 1 or settings.dynatemp_range > 0,
+        "top_k": settings.top_k > 0, "top_p": settings.top_p < 1, "min_p": settings.min_p > 0,
+        "typical_p": settings.typical_p < 1, "xtc": settings.xtc_probability > 0}
+    stages = tuple(name for name in settings.samplers if does_something[name])
+    if not settings.mirostat:
+        return stages
+    return (*(name for name in stages if name in (*STAGES_OF_LOGITS, "temperature")), "mirostat")
 
 
 class SamplingRow:
@@ -72,6 +115,10 @@ class SamplingRow:
 
     allowed        None, or int32 [(vocab_size + 31) // 32]: bit i % 32 of word i // 32 is token i, which may
                    only be chosen where it is set. The row keeps the tensor
+    stages         names of STAGES: what is done, in this order
+    breaks         None, or uint8 beside `history`: 1 where what DRY sees repeated ends before this token. The
+                   row keeps the tensor
+    mirostat_mu    the bound of surprise that mirostat has come to, in bits; it changes with each token
 
     Raises ValueError if a token id is negative or `history` has another dtype or layout.
     """
@@ -85,7 +132,9 @@ class SamplingRow:
             raise ValueError(f"prompt_length {prompt_length} and num_tokens {num_tokens} do not fit a "
                              f"history of {history.numel()}")
         self.settings, self.history = settings, history
+        self.stages = active_stages(settings)
         self._allowed: Tensor | None = None
+        self._breaks: Tensor | None = None
         self.eos_token_ids = tuple(sorted(eos_token_ids))
         biases = {**settings.logit_bias, **dict.fromkeys(settings.banned_tokens, -math.inf)}
         if min([*biases, *self.eos_token_ids, 0]) < 0:
@@ -104,7 +153,12 @@ class SamplingRow:
             frequency_penalty=settings.frequency_penalty, temperature=settings.temperature,
             top_p=settings.top_p, min_p=settings.min_p, typical_p=settings.typical_p,
             repetition_range=settings.repetition_range, repetition_decay=settings.repetition_decay,
-            top_k=settings.top_k)
+            top_k=settings.top_k, stages=_packed(self.stages), top_n_sigma=settings.top_n_sigma,
+            dynatemp_range=settings.dynatemp_range, dynatemp_exponent=settings.dynatemp_exponent,
+            xtc_probability=settings.xtc_probability, xtc_threshold=settings.xtc_threshold,
+            dry_allowed_length=settings.dry_allowed_length, dry_penalty_last_n=settings.dry_penalty_last_n,
+            dry_multiplier=settings.dry_multiplier, dry_base=settings.dry_base,
+            mirostat_mu=2 * settings.mirostat_tau)
 
     @property
     def num_tokens(self) -> int:
@@ -130,11 +184,49 @@ class SamplingRow:
         self._allowed = mask
         self.struct.allowed = None if mask is None else mask.data_ptr()
 
+    @property
+    def breaks(self) -> Tensor | None:
+        """Where repetitions end; None: nowhere."""
+        return self._breaks
+
+    @breaks.setter
+    def breaks(self, flags: Tensor | None) -> None:
+        if flags is not None and (flags.dtype != torch.uint8 or not flags.is_contiguous()
+                                  or flags.shape != self.history.shape):
+            raise ValueError(f"breaks is {flags.dtype} {tuple(flags.shape)}; expected contiguous uint8 "
+                             f"{tuple(self.history.shape)}, as the history")
+        self._breaks = flags
+        self.struct.breaks = None if flags is None else flags.data_ptr()
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether how the next token is chosen depends on how surprising this one is."""
+        return "mirostat" in self.stages
+
+    @property
+    def mirostat_mu(self) -> float:
+        """Bits of surprise beyond which mirostat cuts."""
+        return self.struct.mirostat_mu
+
+    def learn(self, surprise: float) -> None:
+        """Bring mirostat's bound nearer to what gives the surprise that is wanted.
+
+        surprise  of the token that was chosen, in bits
+        """
+        self.struct.mirostat_mu -= self.settings.mirostat_eta * (surprise - self.settings.mirostat_tau)
+
     def at(self, num_tokens: int) -> SamplingRow:
         """A row over the same history of which `num_tokens` entries count."""
         row = copy.copy(self)
         row.struct = SamplingStruct.from_buffer_copy(self.struct)
         row.num_tokens = num_tokens
+        return row
+
+    def up_to(self, num_stages: int) -> SamplingRow:
+        """A row that does only the first stages: the distribution that these leave."""
+        row = self.at(self.num_tokens)
+        row.stages = self.stages[:num_stages]
+        row.struct.stages = _packed(row.stages)
         return row
 
     @property
@@ -145,3 +237,7 @@ class SamplingRow:
     @property
     def seed(self) -> int:
         return self.struct.seed
+
+
+def _packed(stages: Sequence[str]) -> int:
+    return sum(STAGES[name] << 4 * index for index, name in enumerate(stages))

@@ -2,15 +2,13 @@
 
 The same names and arguments as the methods of `Operations`. Written to be read, not to be fast. All
 arithmetic is float32 (float64 where a function says so); all tensors are on one device. The linear operations
-are in linear.py, adapters in lora.py, layers with a state in states.py, the layout of the cache's pages is in
-cache.py.
+are in linear.py, adapters in lora.py, layers with a state in states.py, sampling is in sampling.py, the
+layout of the cache's pages in cache.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,9 +26,9 @@ from model.kernels.reference.linear import (
     pack_linear,
 )
 from model.kernels.reference.lora import lora, pack_lora
+from model.kernels.reference.sampling import sample
 from model.kernels.reference.states import gated_delta, mamba2, short_conv
 from model.kernels.rounding import round_groups
-from model.kernels.sampling import SamplingRow
 
 
 def embed(table: Tensor | LinearWeight, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
@@ -251,140 +249,6 @@ def copy_pages(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> No
 
 
 # ---- sampling ------------------------------------------------------------------------------------------
-
-
-def sample(logits: Tensor, rows: Sequence[SamplingRow], probabilities: Tensor | None = None) -> Tensor:
-    """Choose the next token of each sequence; int32 [S]. -1 where no token is possible. All in float64.
-
-    logits         float32 [S, vocab_size], rows may be strided; not changed
-    rows           one for each row of logits
-    probabilities  float32 [S, vocab_size] or None: receives the distribution that the choice was made from
-
-    The chain, for one row, h being the history (prompt and reply) and x the logits; NaN counts as -inf:
-     0. x = -inf for tokens whose bit in row.allowed is not set, if there is such a mask.
-     1. repetition_penalty r: a token whose latest occurrence lies d tokens back (d = 0: the last token of h)
-        has the strength p = r for d < range, p = r + (1 - r) * (d - range) / decay for
-        range <= d < range + decay, else 1 (as ExLlama; a range of 0 covers all of h).
-        x = x / p where x > 0, else x * p.
-     2. x -= presence_penalty + frequency_penalty * count for tokens that occur `count` > 0 times in the
-        reply.
-     3. x += logit_bias; x = -inf for banned tokens, and for EOS while the reply has fewer than
-        min_new_tokens.
-     4. temperature 0: the token with the largest x. Otherwise w = exp((x - max x) / temperature).
-     5. top_k k > 0: the k largest w.
-     6. top_p < 1: the shortest run of the largest w whose sum is at least top_p of the sum of all kept so
-        far.
-     7. min_p: those with w >= min_p * (the largest w).
-     8. typical_p < 1: with p = w / sum(w) and the entropy H = -sum(p ln p), the tokens in ascending order of
-        |H + ln p|, the shortest run whose sum of p is at least typical_p.
-     9. u = philox_uniform(seed, number of tokens in h); the first token, in the order of ids, at which the
-        running sum of the kept w exceeds u * their sum.
-    Everywhere a tie goes to the lower token id, and a cut keeps at least one token.
-    """
-    chosen = torch.empty(len(rows), dtype=torch.int32)
-    for index, row in enumerate(rows):
-        weights = kept_weights(logits[index], row)
-        total = weights.sum()
-        if probabilities is not None:
-            probabilities[index] = weights / total if total > 0 else 0.0
-        chosen[index] = _pick(weights, philox_uniform(row.seed, row.num_tokens)) if total > 0 else -1
-    return chosen
-
-
-def kept_weights(logits: Tensor, row: SamplingRow) -> Tensor:
-    """float64 [vocab_size]: steps 0 to 8 of `sample`; zero where a token is cut, all zero if none is left."""
-    settings = row.settings
-    x = penalized_logits(logits, row)
-    best = x.max()
-    if best == -math.inf:
-        return torch.zeros_like(x)
-    if settings.temperature == 0:
-        weights = torch.zeros_like(x)
-        weights[int((x == best).nonzero()[0])] = 1.0
-        return weights
-    weights = torch.exp((x - best) / settings.temperature)
-    possible = x > -math.inf
-    descending = torch.argsort(-x, stable=True)
-    if settings.top_k > 0:
-        possible[descending[settings.top_k:]] = False
-    if settings.top_p < 1:
-        possible = _shortest_run(descending, weights, possible, settings.top_p)
-    possible &= weights >= settings.min_p
-    if settings.typical_p < 1:
-        p = torch.where(possible, weights, 0.0) / weights[possible].sum()
-        log_p = torch.where(p > 0, p.log(), 0.0)
-        deviation = torch.where(p > 0, ((p * log_p).sum() - log_p).abs(), math.inf)
-        possible = _shortest_run(torch.argsort(deviation, stable=True), weights, possible, settings.typical_p)
-    return torch.where(possible, weights, 0.0)
-
-
-def penalized_logits(logits: Tensor, row: SamplingRow) -> Tensor:
-    """float64 [vocab_size]: steps 0 to 3 of `sample`."""
-    settings = row.settings
-    x = logits.double().nan_to_num(nan=-math.inf, posinf=3.4e38, neginf=-math.inf)
-    if row.allowed is not None:
-        token_ids = torch.arange(len(x))
-        x[row.allowed[token_ids // 32] >> (token_ids % 32) & 1 == 0] = -math.inf
-    history = row.history[:row.num_tokens].tolist()
-    reach = settings.repetition_range or len(history)
-    seen: set[int] = set()
-    recent = history[max(0, len(history) - reach - settings.repetition_decay):]
-    for distance, token_id in enumerate(reversed(recent)):
-        if token_id in seen or token_id >= len(x):
-            continue
-        seen.add(token_id)
-        faded = max(0, distance - reach) / max(1, settings.repetition_decay)
-        strength = settings.repetition_penalty + (1 - settings.repetition_penalty) * faded
-        x[token_id] = x[token_id] / strength if x[token_id] > 0 else x[token_id] * strength
-    reply = history[row.prompt_length:]
-    for token_id, count in Counter(t for t in reply if t < len(x)).items():
-        x[token_id] -= settings.presence_penalty + settings.frequency_penalty * count
-    for token_id, bias in row.biases.items():
-        if token_id < len(x):
-            x[token_id] += bias
-    if len(reply) < settings.min_new_tokens:
-        for token_id in row.eos_token_ids:
-            if token_id < len(x):
-                x[token_id] = -math.inf
-    return x
-
-
-def _shortest_run(order: Tensor, weights: Tensor, possible: Tensor, share: float) -> Tensor:
-    """The first tokens of `order` among `possible` whose weights add up to at least `share` of all; bool."""
-    ordered = order[possible[order]]
-    running = weights[ordered].cumsum(0)
-    count = int((running < share * running[-1]).sum()) + 1
-    kept = torch.zeros_like(possible)
-    kept[ordered[:count]] = True
-    return kept
-
-
-def _pick(weights: Tensor, u: float) -> int:
-    running = weights.cumsum(0)
-    above = (running > u * running[-1]).nonzero()
-    return int(above[0])
-
-
-def philox_uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) with 53 random bits, the same for ever for one (seed, position).
-
-    Philox4x32-10 with the key `seed` and the counter (position, 0); the first two words of the block.
-    Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
-    """
-    words = philox4x32((position & 0xFFFFFFFF, position >> 32, 0, 0), (seed & 0xFFFFFFFF, seed >> 32))
-    return ((words[0] >> 5) * 67108864 + (words[1] >> 6)) / 9007199254740992
-
-
-def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """One block of four 32-bit words after ten rounds."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = ((product1 >> 32) ^ c1 ^ k0, product1 & 0xFFFFFFFF,
-                          (product0 >> 32) ^ c3 ^ k1, product0 & 0xFFFFFFFF)
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return c0, c1, c2, c3
 
 
 class ReferenceOperations:
