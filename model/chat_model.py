@@ -381,9 +381,13 @@ class ChatModel:
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
                 constraint: Constraint | None, adapter: str | None = None, prompt: Prompt | None = None,
                 tools: Toolbox | None = None) -> Request:
+        breaks = None
+        if params.dry_multiplier > 0:
+            from model.text.sequence_breaks import SequenceBreaks
+            breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer)
         if constraint is None and tools is None:
             return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                       adapter=adapter)
+                                       adapter=adapter, breaks=breaks)
         if self._forms is None:
             from model.text.forms import Forms
             self._forms = Forms(self.tokenizer, self._engine.model_config.spec.vocab_size)
@@ -393,7 +397,7 @@ class ChatModel:
         elif constraint is not None:
             form = self._forms.of(constraint, prompt)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                   constraint=form, adapter=adapter)
+                                   constraint=form, adapter=adapter, breaks=breaks)
 
     def _log_probability(self, token_ids: list[int], start: int) -> float:
         """Sum of the log-probabilities of token_ids[start:], each after those before it."""
@@ -403,13 +407,13 @@ class ChatModel:
 
 
 def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> SamplingParams:
-    """SamplingParams from keywords; a list will do for `stop`."""
+    """SamplingParams from keywords; a list will do for a tuple."""
     unknown = sampling.keys() - SamplingParams.__dataclass_fields__.keys()
     if unknown:
         raise TypeError(f"no sampling parameter {', '.join(sorted(unknown))}; there are "
                         f"{', '.join(SamplingParams.__dataclass_fields__)}")
-    stop = sampling.get("stop", ())
-    params = SamplingParams(**sampling | {"stop": stop if isinstance(stop, str) else tuple(stop)})
+    params = SamplingParams(**{name: tuple(value) if isinstance(value, list) else value
+                               for name, value in sampling.items()})
     return params if max_new_tokens is None else replace(params, max_new_tokens=max_new_tokens)
 
 

@@ -34,6 +34,7 @@ from model.engine.request import (
     FailedEvent,
     Request,
     SamplingParams,
+    SequenceBreaks,
     TokenConstraint,
     TokenLogprob,
 )
@@ -87,12 +88,13 @@ class Engine:
 
     def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int], *,
                logprobs: int | None = None, constraint: TokenConstraint | None = None,
-               adapter: str | None = None) -> Request:
+               adapter: str | None = None, breaks: SequenceBreaks | None = None) -> Request:
         """Queue a request; read its events from the result.
 
         logprobs    tell how likely each token is, and this many of the likeliest, 0 to MAX_LOGPROBS
         constraint  what the tokens must look like; this request's alone. The reply ends where it is complete
         adapter     the name of the one that it is computed with
+        breaks      where what DRY takes for a repetition ends; None: nowhere
 
         Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, or if there is
         no such adapter; EngineClosed when the engine is closed or gone.
@@ -102,7 +104,7 @@ class Engine:
         number = self._adapter_number(adapter)
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
-        self._enqueue(sampled_sequence(request, self.max_seq_len, logprobs, constraint, number))
+        self._enqueue(sampled_sequence(request, self.max_seq_len, logprobs, constraint, number, breaks))
         return request
 
     def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:

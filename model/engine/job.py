@@ -15,6 +15,7 @@ from model.engine.request import (
     PromptProgress,
     Request,
     RequestStats,
+    SequenceBreaks,
     TokenConstraint,
     TokenEvent,
     TokenLogprob,
@@ -37,6 +38,7 @@ class Job:
     scores: Scores | None = None
     num_logprobs: int | None = None            # alternatives that are told with each token; None: nothing is
     constraint: TokenConstraint | None = None
+    breaks: SequenceBreaks | None = None       # where DRY is on
     started: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
@@ -61,6 +63,7 @@ class Job:
         assert self.row is not None
         if draft:
             self.row.history[num_tokens:num_tokens + len(draft)] = torch.tensor(draft, dtype=torch.int32)
+            self.find_breaks(num_tokens, num_tokens + len(draft))
         rows = [self.row, *(self.row.at(num_tokens + i + 1) for i in range(len(draft)))]
         if self.constraint is not None:
             for row, mask in zip(rows, self._fill_masks(self.constraint, draft, vocab_size), strict=True):
@@ -78,6 +81,14 @@ class Job:
         constraint.take_back(len(draft))
         return masks
 
+    def find_breaks(self, first: int, end: int) -> None:
+        """Note which of the tokens first .. end - 1 of the history are breaks."""
+        if self.row is None or self.row.breaks is None or self.breaks is None:
+            return
+        begin = max(0, first - self.breaks.reach)
+        flags = self.breaks.flags(self.row.history[begin:end].tolist(), first - begin)
+        self.row.breaks[first:end] = torch.tensor(flags, dtype=torch.uint8)
+
     def append(self, sequence: TokenSequence[Job], token_id: int,
                logprob: TokenLogprob | None = None) -> None:
         """The next token of the reply. Raises ValueError if the constraint does not know it."""
@@ -86,6 +97,7 @@ class Job:
             self.constraint.accept([token_id])
         self.row.history[len(sequence.token_ids)] = token_id
         sequence.token_ids.append(token_id)
+        self.find_breaks(len(sequence.token_ids) - 1, len(sequence.token_ids))
         self.row.num_tokens = len(sequence.token_ids)
         self.last_token = monotonic()
         self.first_token = self.first_token or self.last_token
@@ -109,7 +121,8 @@ class Job:
 
 
 def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | None = None,
-                     constraint: TokenConstraint | None = None, adapter: int = -1) -> TokenSequence[Job]:
+                     constraint: TokenConstraint | None = None, adapter: int = -1,
+                     breaks: SequenceBreaks | None = None) -> TokenSequence[Job]:
     """A sequence that will be continued as `request.params` say. Raises ValueError for impossible tokens."""
     prompt, params = request.prompt, request.params
     capacity = min(len(prompt) + params.max_new_tokens, max_seq_len)
@@ -117,7 +130,10 @@ def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | Non
     history[:len(prompt)] = torch.tensor(prompt, dtype=torch.int32)
     row = SamplingRow(params, history=history, num_tokens=len(prompt), prompt_length=len(prompt),
                       seed=request.seed, eos_token_ids=request.eos_token_ids)
-    job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint)
+    job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint, breaks=breaks)
+    if breaks is not None and "dry" in row.stages:
+        row.breaks = torch.zeros(capacity, dtype=torch.uint8)
+        job.find_breaks(0, len(prompt))
     turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in request.eos_token_ids]
     return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1,
                          turns=tuple(turns[-_MAX_TURNS:]), adapter=adapter)

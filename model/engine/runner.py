@@ -40,8 +40,15 @@ class Sampler:
 
         logits  float32 [len(rows), vocab_size]
         """
+        learns = any(row.is_learning for row in rows)
+        surprises = torch.zeros(len(rows), dtype=torch.float64, device=logits.device) if learns else None
         with self._place.active():
-            return self._place.ops.sample(logits, rows).tolist()
+            chosen = self._place.ops.sample(logits, rows, None, surprises).tolist()
+        if surprises is not None:
+            for row, surprise in zip(rows, surprises.tolist(), strict=True):
+                if row.is_learning:
+                    row.learn(surprise)
+        return chosen
 
 
 @dataclass

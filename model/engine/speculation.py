@@ -106,9 +106,10 @@ class Speculator:
             job.drafts.fade()
 
     def _limit(self, chunk: Chunk[Job]) -> int:
-        """The draft must leave room for one more token in the reply and in the context; none for a prompt."""
+        """The draft must leave room for one more token in the reply and in the context; none for a prompt,
+        nor where it depends on each token how the next one is chosen."""
         job = chunk.sequence.owner
-        if job.row is None or not job.num_new:
+        if job.row is None or not job.num_new or job.row.is_learning:
             return 0
         return min(MAX_DRAFT, job.row.history.numel() - job.row.num_tokens - 1)
 

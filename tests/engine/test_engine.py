@@ -225,15 +225,17 @@ def test_what_was_never_written_to_the_cache_is_never_read(folder: Path, cache: 
 
 
 def test_when_pages_run_out_replies_are_recomputed_and_stay_the_same(folder: Path):
-    """Eight replies of 200 tokens in a cache that holds the longest context and no more."""
+    """Eight replies of 200 tokens in a cache that holds the longest context and no more; in half of them each
+    token depends on how surprising those before it were."""
+    settings = [params(seed=i, max_new_tokens=200, mirostat=i % 2 * 2, mirostat_tau=3.0, dry_multiplier=i % 4)
+                for i in range(8)]
     engine = load(folder)
     shrink(engine, 16)
-    alone = [tokens(engine, prompt(40, seed=i), params(seed=i, max_new_tokens=200)) for i in range(8)]
+    alone = [tokens(engine, prompt(40, seed=i), settings[i]) for i in range(8)]
     engine.close()
     engine = load(folder)
     shrink(engine, 16)
-    requests = [engine.submit(prompt(40, seed=i), params(seed=i, max_new_tokens=200), NO_EOS)
-                for i in range(8)]
+    requests = [engine.submit(prompt(40, seed=i), settings[i], NO_EOS) for i in range(8)]
     together = [outcome(request)[0] for request in requests]
     assert engine.status()["pages_used"] == 0
     engine.close()

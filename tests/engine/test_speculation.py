@@ -30,9 +30,11 @@ SETTINGS = [
     params(temperature=1.5, seed=4, top_p=1.0, min_p=0.0, max_new_tokens=60),
     params(temperature=0.3, seed=5, repetition_penalty=1.2, min_new_tokens=30, max_new_tokens=60),
     params(temperature=0.0, max_new_tokens=2),
+    params(temperature=1.2, seed=6, dry_multiplier=1.0, dry_allowed_length=1, xtc_probability=0.5,
+           dynatemp_range=0.4, top_n_sigma=2.0, max_new_tokens=60),
 ]
 EOS = frozenset({7, 20, 33})
-LENGTHS = (30, 64, 100, 5, 31, 40)
+LENGTHS = (30, 64, 100, 5, 31, 40, 50)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,44 @@ def test_with_sampling_the_tokens_are_distributed_as_without(folder: Path):
         counts.append(Counter(reply[1] for reply in made))
         engine.close()
     assert counts[0] == counts[1] and len(counts[0]) > 20
+
+
+class EveryThird:
+    """Breaks where DRY ends a sequence."""
+
+    reach = 1
+
+    def flags(self, token_ids: list[int], first: int) -> list[int]:
+        return [int(token_id % 3 == 0) for token_id in token_ids[first:]]
+
+
+def test_breaks_within_a_guess_count_for_the_tokens_behind_it(folder: Path):
+    """A greedy reply of repetitions that DRY breaks up: the guesses are its own tokens."""
+    settings = params(temperature=0.0, dry_multiplier=2.0, dry_allowed_length=1, max_new_tokens=60)
+    replies = []
+    for breaks in (EveryThird(), None):
+        engine = load(folder, speculation=False)
+        made = outcome(engine.submit(prompt(30), settings, NO_EOS, breaks=breaks))[0]
+        engine.close()
+        engine = drafting(folder, Prophet({tuple(prompt(30)): [*made, 7, 7]}, 0.1))
+        guessed, last = outcome(engine.submit(prompt(30), settings, NO_EOS, breaks=breaks))
+        engine.close()
+        assert guessed == made and last.stats.accepted_tokens > 20
+        replies.append(made)
+    assert replies[0] != replies[1]
+
+
+def test_nothing_is_guessed_where_a_token_decides_how_the_next_one_is_chosen(folder: Path):
+    settings = params(temperature=1.0, mirostat=2, mirostat_tau=3.0, max_new_tokens=40)
+    engine = load(folder, speculation=False)
+    made = outcome(engine.submit(prompt(30), settings, NO_EOS))[0]
+    cut = outcome(engine.submit(prompt(30), params(temperature=1.0, top_p=1.0, min_p=0.0, max_new_tokens=40),
+                                NO_EOS))[0]
+    engine.close()
+    engine = drafting(folder, Constant())
+    again, last = outcome(engine.submit(prompt(30), settings, NO_EOS))
+    engine.close()
+    assert again == made != cut and last.stats.drafted_tokens == 0
 
 
 class Constant(NgramDrafter):
