@@ -82,7 +82,7 @@ def sampling_of(rng: random.Random) -> dict[str, Any]:
     for spec in rng.sample(list(PARAMETER_SPECS.values()), rng.randrange(4)):
         if spec["type"] == "int":
             low, high = spec["min"], spec["max"]
-            values[spec["name"]] = rng.choice([low, high, rng.randint(low, high)])
+            values[spec["name"]] = rng.choice([low, high, rng.randrange(low, high + 1, spec["step"])])
         elif spec["type"] == "float":
             values[spec["name"]] = rng.uniform(spec["min"], spec["max"])
     if rng.random() < 0.2:

@@ -144,7 +144,7 @@ def parse_value(name: str, text: str) -> Any:
         value = text
     if kind == "strings":
         return tuple(value) if isinstance(value, list) else (str(value),)
-    if kind == "tokens":
+    if kind in ("tokens", "names"):
         return tuple(value) if isinstance(value, list) else (value,)
     if kind == "bias":
         return {int(token_id): bias for token_id, bias in dict(value).items()}

@@ -49,8 +49,7 @@ def check_changes(raw: object, vocab_size: int | None = None) -> Changes:
         raise ValueError("sampling is not an object of parameters")
     for name, value in raw.items():
         if name not in PARAMETER_SPECS:
-            raise ValueError(f"{str(name)[:60]!r} is not a sampling parameter; "
-                             f"known: {', '.join(PARAMETER_SPECS)}")
+            raise ValueError(f"{str(name)[:60]!r} is not a sampling parameter; /api/settings has all of them")
         value = _to_python(name, value)
         check_parameter(name, value, PARAMETER_SPECS[name])
         if vocab_size is not None and PARAMETER_SPECS[name]["type"] in ("tokens", "bias"):
@@ -71,9 +70,8 @@ def check_recorded(raw: object) -> None:
 
 def as_json(params: SamplingParams) -> Changes:
     """Every value, in the shapes that JSON has."""
-    values = dataclasses.asdict(params)
-    values["stop"] = list(params.stop)
-    values["banned_tokens"] = list(params.banned_tokens)
+    values = {name: list(value) if isinstance(value, tuple) else value
+              for name, value in dataclasses.asdict(params).items()}
     values["logit_bias"] = {str(token): bias for token, bias in params.logit_bias.items()}
     return values
 
@@ -81,7 +79,7 @@ def as_json(params: SamplingParams) -> Changes:
 def _to_python(name: str, value: Any) -> Any:
     """From JSON's shapes: lists become tuples, the keys of logit_bias become whole numbers."""
     kind = PARAMETER_SPECS[name]["type"]
-    if kind in ("strings", "tokens"):
+    if kind in ("strings", "tokens", "names"):
         if not isinstance(value, list):
             raise ValueError(f"{name} is {value!r}; expected a list")
         return tuple(value)

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from model.engine.request import SamplingParams
+from model.engine.request import PARAMETER_SPECS, SamplingParams
 from model.language_model import CannotDo
 from model.text.calls.toolbox import AUTO, REQUIRED, Toolbox
 from model.text.constraint import Constraint
 from model.text.messages import ChatMessage
 
+_SAMPLERS = [name for name, spec in PARAMETER_SPECS.items() if spec["group"] == "samplers"]
+"""By llama.cpp's names. Few engines know them, so only what is changed is sent."""
 MAX_STOPS = 4
 """More are not taken everywhere; all are looked for here, too."""
 
@@ -39,6 +41,8 @@ def sampling_fields(params: SamplingParams, dialect: str, seed: int) -> dict[str
                    "repetition_penalty": params.repetition_penalty,
                    "repeat_penalty": params.repetition_penalty,
                    "repeat_last_n": params.repetition_range or -1}
+        fields |= {name: list(value) if isinstance(value, tuple) else value for name in _SAMPLERS
+                   if (value := getattr(params, name)) != PARAMETER_SPECS[name]["default"]}
         if params.min_new_tokens:
             fields["min_tokens"] = params.min_new_tokens
     return fields

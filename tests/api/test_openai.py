@@ -279,6 +279,37 @@ def test_settings_reach_the_model_and_unknown_ones_are_ignored(app, model):
                                     "style": "short"}
 
 
+def test_samplers_have_the_names_that_other_engines_have_for_them(app, model):
+    response = posted(
+        app.test_client(), top_n_sigma=-1, dynatemp_range=0.5, dynatemp_exponent=2, xtc_probability=0.5,
+        xtc_threshold=0, dry_multiplier=0.8, dry_base=1.5, dry_allowed_length=3, dry_penalty_last_n=-1,
+        dry_sequence_breakers=["\n", "##"], mirostat=2, mirostat_tau=4, mirostat_eta=0.2,
+        samplers=["dry", "typ_p", "temperature"])
+    assert response.status_code == 200
+    params = model.started[0]["params"]
+    assert (params.top_n_sigma, params.dynatemp_range, params.dynatemp_exponent) == (0, 0.5, 2)
+    assert (params.xtc_probability, params.xtc_threshold) == (0.5, 0.001)
+    assert (params.dry_multiplier, params.dry_base, params.dry_allowed_length) == (0.8, 1.5, 3)
+    assert (params.dry_penalty_last_n, params.dry_sequence_breakers) == (-1, ("\n", "##"))
+    assert (params.mirostat, params.mirostat_tau, params.mirostat_eta) == (2, 4, 0.2)
+    assert params.samplers == ("dry", "typical_p", "temperature")
+    posted(app.test_client(), dry_penalty_last_n=0, dry_sequence_breakers=[])
+    params = model.started[1]["params"]
+    assert (params.dry_penalty_last_n, params.dry_sequence_breakers) == (0, ())
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"mirostat": 1}, "mirostat is 1; expected 2, or 0 for none: its first version is not supported."),
+    ({"samplers": ["top_k", "tfs_z"]}, "samplers holds 'tfs_z'; expected penalties, dry, top_n_sigma, "
+     "temperature, top_k, top_p, min_p, typical_p, xtc, each once."),
+    ({"samplers": ["top_k", "dry"]}, "samplers is top_k, dry; expected penalties and dry before the others, "
+     "since they act on logits."),
+    ({"xtc_probability": 1.5}, "xtc_probability is 1.5; expected a number from 0.0 to 1.0.")])
+def test_samplers_that_cannot_be_are_refused_by_name(app, fields, said):
+    error = posted(app.test_client(), **fields).json["error"]
+    assert error["message"] == said and error["param"] == next(iter(fields))
+
+
 def test_what_is_not_said_is_as_the_models_authors_advise(app, model):
     model.advice = {"temperature": 0.6, "top_k": 20}
     posted(app.test_client(), temperature=0.1)

@@ -56,6 +56,14 @@ def test_what_is_off_is_said_to_be_off_and_banned_tokens_are_biases(opened, engi
     assert asked["repetition_penalty"] == asked["repeat_penalty"] == 1.2
     assert asked["logit_bias"] == {"3": 1.0, "5": -100.0}
     assert asked["stop"] == list("abcd") and asked["min_tokens"] == 2
+    assert not asked.keys() & {"dry_multiplier", "xtc_probability", "samplers"}
+
+
+def test_samplers_that_few_engines_know_are_sent_where_they_are_changed(opened, engine):
+    read(opened().start(HELLO, SamplingParams(xtc_probability=0.5, samplers=("xtc", "temperature"))))
+    asked = engine.chats[0]
+    assert asked["xtc_probability"] == 0.5 and asked["samplers"] == ["xtc", "temperature"]
+    assert not asked.keys() & {"xtc_threshold", "dry_multiplier", "mirostat"}
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])

@@ -44,6 +44,8 @@ SAMPLINGS = [{"banned_tokens": [1 << 31]}, {"banned_tokens": [-1]}, {"banned_tok
              {"logit_bias": {"٣": 1}}, {"logit_bias": {"05": 1}}, {"logit_bias": {"9" * 5_000: 1}},
              {"logit_bias": {"1": 101}}, {"logit_bias": [1]}, {"stop": "ae"}, {"stop": [""]}, {"stop": [5]},
              {"stop": ["x"] * 17}, {"seed": 1 << 53}, {"seed": 1.5}, {"temperature": 5.1},
+             {"samplers": ["x"]}, {"samplers": ["top_k"] * 2}, {"samplers": ["top_k", "dry"]},
+             {"samplers": [[]]}, {"samplers": "top_k"}, {"dry_sequence_breakers": [""]}, {"mirostat": 1},
              {"temperature": None}, {"temperature": True}, {"max_new_tokens": 0}, None, [], "x"]
 BAD_SESSION = {
     "schema_version": [True, None, "1", 1.0, -1, 0, 2, 1 << 60], "title": ["x" * 201, None, 5],

@@ -36,9 +36,13 @@ from .fields import BadField, Fields
 MOST_REPLIES = 32    # to one request
 MOST_MESSAGES = 10_000
 _ALIKE = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
-          "frequency_penalty", "repetition_range", "repetition_decay")
-_WITHIN_RANGE = ("temperature", "repetition_penalty", "top_k")
+          "frequency_penalty", "repetition_range", "repetition_decay", "top_n_sigma", "dynatemp_range",
+          "dynatemp_exponent", "xtc_probability", "xtc_threshold", "dry_multiplier", "dry_base",
+          "dry_allowed_length", "dry_penalty_last_n", "mirostat", "mirostat_tau", "mirostat_eta")
+_WITHIN_RANGE = ("temperature", "repetition_penalty", "top_k", "top_n_sigma", "xtc_threshold")
 """Beyond what is taken here they change nothing more, or nearly so."""
+_NAMES_ELSEWHERE = {"typ_p": "typical_p", "typical": "typical_p"}
+"""Of samplers."""
 
 
 class NoEngine(Problem, status=503, code="no_model"):
@@ -178,12 +182,18 @@ def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],
         if fields.has(theirs):
             value, spec = fields.number(theirs), PARAMETER_SPECS[name]
             if spec["type"] == "int":
-                value = max(0, int(value))  # -1 is off elsewhere
+                value = max(spec["min"], int(value))  # -1 is off elsewhere
+            if name == "top_n_sigma":
+                value = max(0, value)  # likewise
             if name in _WITHIN_RANGE and value >= 0:
                 value = min(max(value, spec["min"]), spec["max"])
             values[name] = value
     if fields.has("seed"):
         values["seed"] = fields.whole("seed", least=-(1 << 63), most=(1 << 63) - 1) % (1 << 53)
+    if fields.has("dry_sequence_breakers"):
+        values["dry_sequence_breakers"] = fields.texts("dry_sequence_breakers")
+    if fields.has("samplers"):
+        values["samplers"] = tuple(_NAMES_ELSEWHERE.get(name, name) for name in fields.texts("samplers"))
     if fields.has("logit_bias"):
         values["logit_bias"] = _biases(fields)
     most = PARAMETER_SPECS["max_new_tokens"]["max"]
