@@ -68,6 +68,30 @@ def test_a_changed_value_is_marked_and_reset(page, open_session, site):
     assert site.read(session_id)["sampling"] == {}
 
 
+def test_more_samplers_are_folded_and_their_order_is_checked(page, open_session, site):
+    session_id = open_session()
+    expect(field(page, "xtc_probability")).to_be_hidden()
+    page.click("summary:text('More samplers')")
+    set_number(page, "xtc_probability", 0.5)
+    order, wrong = field(page, "samplers").locator("textarea"), field(page, "samplers").locator(".wrong")
+    names = "penalties, dry, top_n_sigma, temperature, top_k, top_p, min_p, typical_p, xtc"
+    place = "penalties and dry stand before the others"
+    for text, said in (("top_k\ntop_q", f"“top_q” is not one of {names}."),
+                       ("xtc\nxtc", "“xtc” is not named once."),
+                       ("dry\nxtc\npenalties", f"“penalties” is not in its place: {place}.")):
+        order.fill(text)
+        order.press("Tab")
+        expect(wrong).to_have_text(said)
+    order.fill("dry\npenalties\nxtc\ntemperature")
+    expect(wrong).to_be_hidden()
+    wait_until_saved(page, session_id)
+    saved = ["dry", "penalties", "xtc", "temperature"]
+    assert site.read(session_id)["sampling"] == {"xtc_probability": 0.5, "samplers": saved}
+    page.click("[aria-label='Reset Order of the samplers']")
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["sampling"] == {"xtc_probability": 0.5}
+
+
 @pytest.mark.parametrize("key", ["Tab", "Enter"])
 def test_values_out_of_range_are_brought_into_it_and_that_is_said(page, open_session, key):
     open_session()

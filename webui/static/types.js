@@ -30,10 +30,10 @@
  *   revision: number,
  *   writing: {reply_id: string, bot: string} | null, snippet?: string}} Summary
  *
- * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens", nullable: boolean,
- *   default: any,
+ * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens" | "names",
+ *   nullable: boolean, default: any,
  *   min?: number, max?: number, step?: number, group: string, label: string, help: string,
- *   max_items?: number,
+ *   max_items?: number, choices?: string[], first?: string[],
  *   max_length?: number}} Parameter
  *
  * @typedef {{id: string, name: string, sampling: Record<string, any>, builtin?: boolean}} Preset

@@ -185,6 +185,20 @@ const LISTS = {
       lines(text, false).map((line) => line.replace(/\\(n|\\)/g, (_, what) => (what === "n" ? "\n" : "\\"))),
     hint: "One a line; \\n stands for a line break.",
   },
+  names: {
+    write: (value) => value.join("\n"),
+    read: (text, { choices = [], first = [] }) => {
+      const names = lines(text);
+      names.forEach((name, index) => {
+        if (!choices.includes(name)) fail(name, `one of ${choices.join(", ")}`);
+        if (names.indexOf(name) < index) fail(name, "named once");
+        if (index && first.includes(name) && !first.includes(names[index - 1]))
+          fail(name, `in its place: ${first.join(" and ")} stand before the others`);
+      });
+      return names;
+    },
+    hint: "One a line.",
+  },
   tokens: {
     write: (value) => value.join("\n"),
     read: (text) =>
@@ -256,7 +270,7 @@ export function listField(spec, { onChange, onReset }) {
   /** @param {boolean} finished whether what is wrong should be said */
   const read = (finished) => {
     try {
-      const value = kind.read(area.value);
+      const value = kind.read(area.value, spec);
       wrong.hidden = true;
       onChange(value);
     } catch (error) {

@@ -18,10 +18,18 @@ const GROUPS = [
   ["sampling", ""],
   ["penalties", "Repetition"],
   ["length", "Length and stopping"],
+  ["samplers", "More samplers"],
   ["advanced", "Advanced"],
 ];
+const FOLDED = new Set(["samplers", "advanced"]);
 /** These count tokens; more than the context holds is no use on a slider. */
-const TOKEN_COUNTS = new Set(["repetition_range", "repetition_decay", "max_new_tokens", "min_new_tokens"]);
+const TOKEN_COUNTS = new Set([
+  "repetition_range",
+  "repetition_decay",
+  "dry_penalty_last_n",
+  "max_new_tokens",
+  "min_new_tokens",
+]);
 
 /** @param {any} a @param {any} b */
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -127,7 +135,7 @@ export function createSampling(store, room, reloadSettings) {
         return field.element;
       });
       parts.push(
-        group === "advanced"
+        FOLDED.has(group)
           ? h("details", { class: "field-group" }, h("summary", { class: "group-label", text: title }), ...made)
           : h(
               "section",
