@@ -2,6 +2,7 @@
 /**
  * The page's beginning: makes the parts, connects them, and opens the session that the address names. Each
  * part knows only the store, the room and the few functions that it is given here.
+ * @import { Message } from "./types.js"
  */
 
 import { announce } from "./base/announce.js";
@@ -52,7 +53,9 @@ const transcript = createTranscript(store, room, {
   branch: (message, text) => finishEdit(room.sayInstead(message, text)),
   proceed: (message) => room.reply("continue", { message: message.id }),
   again: (message) => room.reply("regenerate", { message: message.id }),
-  menu: async (message, anchor) => (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor),
+  tokens,
+  menu: async (message, anchor) =>
+    (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, tokens),
 });
 const statusLine = createStatusLine(store, room, {
   create,
@@ -198,6 +201,12 @@ async function openBotEditor(bot) {
     if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id))
       chips.add(saved.id);
   });
+}
+
+/** @param {Message} message @param {string} name */
+async function tokens(message, name) {
+  const { openLens } = await import("./chat/lens.js");
+  openLens(room, store.state.session?.id || "", message, name);
 }
 
 /** @param {string | null} id */

@@ -19,6 +19,12 @@
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[], replies?: Running[]}} Session
  *
+ * A token of a reply; `text` is the characters that it completes, `bytes` its own in hex where they are none.
+ * @typedef {{text: string, bytes?: string, logprob: number, entropy: number | null,
+ *   others: OtherToken[]}} Token
+ *
+ * @typedef {{text: string, bytes?: string, id: string, logprob: number, choosable: boolean}} OtherToken
+ *
  * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
  *
  * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number | null,

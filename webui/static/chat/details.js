@@ -91,8 +91,9 @@ const isEmpty = (value) => value === null || (typeof value === "object" && Objec
 
 /**
  * @param {Store} store @param {Room} room @param {Message} message @param {HTMLElement} anchor
+ * @param {(message: Message, name: string) => void} openTokens
  */
-export function openMessageMenu(store, room, message, anchor) {
+export function openMessageMenu(store, room, message, anchor, openTokens) {
   const busy = store.state.live.size > 0;
   const isUser = message.author === "user";
   const stats = numbers(message);
@@ -114,6 +115,14 @@ export function openMessageMenu(store, room, message, anchor) {
       disabled: busy || Boolean(cannotContinue),
       onSelect: () => room.reply("continue", { message: message.id }),
     },
+    !isUser &&
+      message.text && {
+        label: "Tokens",
+        icon: "search",
+        help: "What else could have come, and another version from there.",
+        disabled: busy,
+        onSelect: () => openTokens(message, botOf(store.state, message.author)?.name || message.name),
+      },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",
     {

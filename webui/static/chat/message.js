@@ -20,7 +20,8 @@ import { editor } from "./edit.js";
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
  *   save: (message: Message, text: string) => Promise<boolean>,
  *   branch: (message: Message, text: string) => Promise<boolean>, proceed: (message: Message) => void,
- *   again: (message: Message) => void, menu: (message: Message, anchor: HTMLElement) => void}} Handlers
+ *   again: (message: Message) => void, tokens: (message: Message, name: string) => void,
+ *   menu: (message: Message, anchor: HTMLElement) => void}} Handlers
  */
 
 const BADGES = {
@@ -185,7 +186,7 @@ function badge(message) {
 }
 
 /** @param {View} view @param {Handlers} handlers */
-function actions({ message, isUser, isLast, busy }, handlers) {
+function actions({ message, isUser, isLast, busy, name }, handlers) {
   const row = h("div", { class: "actions", role: "group", "aria-label": "Actions" });
   const button = (text, onClick, extra = {}) =>
     row.append(h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra }));
@@ -194,6 +195,8 @@ function actions({ message, isUser, isLast, busy }, handlers) {
   button("Edit", () => handlers.edit(message.id), { disabled: busy });
   button("Copy", (event) => copyText(message.text, event.currentTarget));
   if (!isUser && isLast) button("Continue", () => handlers.proceed(message), { disabled: busy });
+  if (!isUser && message.text)
+    button("Tokens", () => handlers.tokens(message, name), { disabled: busy, class: "text-button wide-only" });
   row.append(
     iconButton("ellipsis", "More", (event) => handlers.menu(message, /** @type {any} */ (event.currentTarget)), {
       "aria-haspopup": "menu",

@@ -48,8 +48,8 @@ function itemButton(item, choose) {
  * Put the menu below its button, or above where there is no room.
  * @param {HTMLElement} menu @param {HTMLElement} anchor
  */
-function place(menu, anchor) {
-  const box = anchor.getBoundingClientRect();
+export function place(menu, anchor) {
+  const box = [...anchor.getClientRects()].at(-1) || anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = menu;
   const left = Math.max(8, Math.min(box.left, innerWidth - width - 8));
   const below = box.bottom + 6;

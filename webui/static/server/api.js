@@ -49,9 +49,10 @@ export function listen(listeners) {
  * @param {string} path
  * @param {any} [body]
  * @param {Record<string, string>} [headers]
+ * @param {AbortSignal} [signal] closes the connection: nobody waits for the answer any more
  * @returns {Promise<any>}
  */
-export async function request(method, path, body, headers = {}) {
+export async function request(method, path, body, headers = {}, signal = undefined) {
   let response;
   const text = body === undefined ? undefined : JSON.stringify(body);
   try {
@@ -62,9 +63,11 @@ export async function request(method, path, body, headers = {}) {
         headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
         body: text,
         cache: "no-store",
+        signal,
         keepalive: method === "PATCH" && text !== undefined && text.length < MAX_KEPT_ALIVE, // it outlives the tab
       }));
   } catch {
+    if (signal?.aborted) throw new ApiError(0, { error: { message: "Nobody waits for it.", code: "aborted" } });
     onReached(false);
     throw new ApiError(0, { error: { message: "Parlor's server does not answer.", code: "unreachable" } });
   }
@@ -75,8 +78,8 @@ export async function request(method, path, body, headers = {}) {
   throw new ApiError(response.status, answer);
 }
 
-/** @param {string} path */
-export const get = (path) => request("GET", path);
+/** @param {string} path @param {AbortSignal} [signal] */
+export const get = (path, signal) => request("GET", path, undefined, {}, signal);
 /** @param {string} path @param {any} [body] */
 export const post = (path, body = {}) => request("POST", path, body);
 /** @param {string} path @param {any} body */

@@ -122,8 +122,8 @@ export function createRoom(store, page) {
     },
 
     /**
-     * @param {"next" | "regenerate" | "continue"} kind
-     * @param {{message?: string, bot?: string, turns?: number}} [which]
+     * @param {"next" | "regenerate" | "continue" | "fork"} kind
+     * @param {{message?: string, bot?: string, turns?: number, token?: number, choice?: string}} [which]
      */
     async reply(kind, which = {}) {
       const id = await ready();

@@ -1,0 +1,89 @@
+"""How soon a fork's first token comes, and what the tokens' log-probabilities cost a reply. Writes JSON.
+
+python -m tools.measure_forks --out bench/forks.json
+
+A model of random 4-bit weights in the shape of TinyLlama-1.1B writes a reply up to CONTEXT tokens; it then
+forks at places of it that are drawn by chance. Replies are written in turn with and without what the token
+lens keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from model.options import path_option
+from tools.check_logits import machine
+
+SHAPE, CONTEXT, REPLY = "tinyllama-1.1b", 4000, 200
+FORKS, ROUNDS, NEW = 20, 5, 32
+NUM_OTHERS = 8  # as the page asks for
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.measure_forks",
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=path_option, metavar="FILE", help="write the result as JSON")
+    arguments = parser.parse_args()
+    report = {"command": "python -m tools.measure_forks --out bench/forks.json",
+              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
+              "model": f"random 4-bit weights in the shape of {SHAPE}"} | measure()
+    print(json.dumps(report, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def measure() -> dict[str, Any]:
+    from model.config import EngineConfig
+    from model.engine.loading import synthetic_engine
+    from model.engine.request import FinishedEvent, SamplingParams, TokenEvent
+
+    rng = random.Random(1)
+    engine = synthetic_engine(SHAPE, EngineConfig(device="cpu", max_seq_len=CONTEXT + 96, speculation=False))
+
+    def ask(token_ids: list[int], new: int, logprobs: int | None = None) -> tuple[list[int], float, Any]:
+        """The reply, milliseconds to its first token, its numbers."""
+        started, first, reply = time.perf_counter(), 0.0, []
+        params = SamplingParams(max_new_tokens=new, seed=1)
+        for event in engine.submit(token_ids, params, frozenset(), logprobs=logprobs).events():
+            if isinstance(event, TokenEvent):
+                first = first or (time.perf_counter() - started) * 1000
+                reply.append(event.token_id)
+            elif isinstance(event, FinishedEvent):
+                return reply, first, event.stats
+        raise RuntimeError("the engine failed")
+
+    def spread(values: list[float]) -> dict[str, float]:
+        return {"median": round(statistics.median(values), 2), "min": round(min(values), 2),
+                "max": round(max(values), 2)}
+
+    try:
+        prompt = [rng.randrange(32000) for _ in range(CONTEXT - REPLY)]
+        reply, _, _ = ask(prompt, REPLY, NUM_OTHERS)
+        forks, read = [], []
+        for _ in range(FORKS):
+            at = rng.randrange(REPLY - 50, REPLY)
+            _, milliseconds, stats = ask([*prompt, *reply[:at], rng.randrange(32000)], 2, NUM_OTHERS)
+            forks.append(milliseconds)
+            read.append(stats.prompt_tokens - stats.cached_tokens)
+        speeds: dict[str, list[float]] = {"without": [], "with": []}
+        for _ in range(ROUNDS):
+            for name, logprobs in (("without", None), ("with", NUM_OTHERS)):
+                _, _, stats = ask(prompt[:100], NEW, logprobs)
+                speeds[name].append(stats.tokens_per_second)
+        shares = [b / a for a, b in zip(speeds["without"], speeds["with"], strict=True)]
+        return {"forks": {"at_tokens": CONTEXT, "number": FORKS, "milliseconds_to_first_token": spread(forks),
+                          "tokens_read": spread(read)},
+                "tokens_per_second": {name: spread(values) for name, values in speeds.items()},
+                "share_of_speed_with": spread(shares)}
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
