@@ -327,7 +327,7 @@ template <int kKind, int kHeads>
 int launch_attention(const Device& device, Attention a, int64_t num_tokens, void* stream) {
     const int64_t head_blocks = a.cache.num_kv_heads * divide_up(a.group, kHeads);
     const int64_t of_row = head_blocks * a.max_splits * kHeads * (a.cache.head_dim + 2);
-    const Workspace workspace = Workspace::of(device.number);
+    const Workspace workspace = Workspace::of(stream);
     a.tickets = workspace.tickets();
     int64_t rows = std::min<int64_t>({num_tokens, kMaxGridY, kTickets / head_blocks});
     if (a.max_splits > 1) {  // as many rows at once as the workspace has room for

@@ -236,7 +236,7 @@ struct Mixture {
     }
 
     int compute(const Device& device, int64_t rows) const {
-        const Workspace workspace = Workspace::of(device.number);
+        const Workspace workspace = Workspace::of(stream);
         Scratch scratch = workspace.scratch();
         const int64_t pairs = rows * top_k, size = experts.hidden_size, width = experts.intermediate_size;
         const bool fused = is_fused();
@@ -276,7 +276,7 @@ struct Mixture {
     // As many rows at a time as the workspace has room for, half of it being left to the partial sums.
     int run(const Device& device, int64_t m) {
         const int64_t floats = top_k * (experts.hidden_size + experts.intermediate_size + up_size());
-        const int64_t room = Workspace::of(device.number).bytes / 2 / static_cast<int64_t>(sizeof(float));
+        const int64_t room = Workspace::of(stream).bytes / 2 / static_cast<int64_t>(sizeof(float));
         const int64_t most = std::clamp<int64_t>(std::min(room / floats, kMaxPairs / top_k), 1, m);
         for (int64_t row = 0; row < m; row += most) {
             Mixture part = *this;

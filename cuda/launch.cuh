@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "cuda_kernels.h"
@@ -38,30 +39,18 @@ struct Device {
 // Bytes of the largest SHARED_ARRAYs of a kernel with more than 48 KB of dynamic memory, and what CUDA takes for itself.
 constexpr int kMaxStaticShared = 2048;
 
-constexpr size_t kWithoutAsking = 48 * 1024;  // bytes of dynamic memory that any kernel may have
+// Let a kernel have that much dynamic memory, and find out how many of its blocks a multiprocessor has room for then. The
+// driver is asked once; see launch.cu.
+int allow_shared(const Device& device, const void* kernel, size_t shared_bytes);
+int blocks_of_multiprocessor(const Device& device, const void* kernel, int threads, size_t shared_bytes, int* blocks);
 
-// Let a kernel have the most dynamic memory that there is. Always the same limit, however much a launch takes: a graph that
-// was captured with more must not find the kernel's limit lowered by a later launch.
-template <class Kernel>
-cudaError_t allow_shared(const Device& device, Kernel* kernel, size_t shared_bytes) {
-    if (shared_bytes <= kWithoutAsking) return cudaSuccess;
-    const int limit = std::max(static_cast<int>(shared_bytes), device.shared_bytes - kMaxStaticShared);
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
-}
-
-// How many blocks of a kernel a multiprocessor has room for.
-template <class Kernel>
-int blocks_of_multiprocessor(const Device& device, Kernel* kernel, int threads, size_t shared_bytes, int* blocks) {
-    cudaError_t error = allow_shared(device, kernel, shared_bytes);
-    if (error == cudaSuccess) error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, threads, shared_bytes);
-    return error_code(error);
-}
-
-// Start a kernel; from compute capability 9.0 on as a dependent launch, see wait_for_previous_kernel().
+// Start a kernel on a cuda_queue; from compute capability 9.0 on as a dependent launch, see wait_for_previous_kernel().
 template <class... Parameters, class... Arguments>
 int launch(const Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
            void* stream, const Arguments&... arguments) {
-    if (const cudaError_t error = allow_shared(device, kernel, shared_bytes); error != cudaSuccess) return error_code(error);
+    const auto* const queue = static_cast<const cuda_queue*>(stream);
+    if (!queue) return PARLOR_ERROR_POINTER;
+    if (const int error = allow_shared(device, reinterpret_cast<const void*>(kernel), shared_bytes)) return error;
     cudaLaunchAttribute attribute;
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -69,9 +58,9 @@ int launch(const Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
-    config.stream = static_cast<cudaStream_t>(stream);
+    config.stream = static_cast<cudaStream_t>(queue->stream);
     config.attrs = &attribute;
-    config.numAttrs = device.major >= 9 ? 1 : 0;
+    config.numAttrs = queue->is_dependent && device.major >= 9 ? 1 : 0;
     return error_code(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

@@ -11,7 +11,7 @@ extern "C" const char* error_text(int code) {
         case PARLOR_ERROR_DTYPE: return "a dtype that this function does not take";
         case PARLOR_ERROR_INDEX: return "a token id, position, slot or page lies outside its table";
         case PARLOR_ERROR_ISA: return "this library has no such instruction set";
-        case PARLOR_ERROR_MEMORY: return "the workspace is too small or was not given";
+        case PARLOR_ERROR_MEMORY: return "the workspace or a multiprocessor's memory is too small";
         case PARLOR_ERROR_VALUE: return "an argument lies outside its range";
         case PARLOR_ERROR_DRIVER: return "the GPU driver is missing or too old";
         default: break;

@@ -91,7 +91,8 @@ int launch_multiply(const Device& device, Product p, Scratch scratch, void* stre
     if (!shared) return PARLOR_ERROR_MEMORY;
     if (const int error = take_partials<V>(&p, chunks, &scratch)) return error;
     int at_once = 0;
-    if (const int error = blocks_of_multiprocessor(device, kernel, kThreads, static_cast<size_t>(shared), &at_once))
+    if (const int error = blocks_of_multiprocessor(device, reinterpret_cast<const void*>(kernel), kThreads,
+                                                   static_cast<size_t>(shared), &at_once))
         return error;
     const int64_t slots = int64_t{device.multiprocessors} * at_once;
     const int64_t blocks = std::min<int64_t>(p.pairs, std::max<int64_t>(1, slots / (int64_t{p.splits} * chunks)));
@@ -110,7 +111,7 @@ int multiply(const Device& device, int kind, const Product& p, Scratch scratch, 
 
 int linear_quantized(const Device& device, const linear_weight& weight, const Activations& a, int64_t m, float* out,
                      int64_t out_stride, int epilogue, void* stream) {
-    const Workspace workspace = Workspace::of(device.number);
+    const Workspace workspace = Workspace::of(stream);
     Scratch scratch = workspace.scratch();
     Product p{};
     p.w = weight_of(weight);

@@ -169,7 +169,7 @@ int linear_dense(const Device& device, const linear_weight& weight, const Activa
     const bool has_vectors = weight.k % kAtOnce == 0 && is_aligned(weight.codes, 16);
     Dense d{weight.codes, weight.bias, a.x, a.stride, m, out, out_stride, weight.n, weight.k, epilogue, has_vectors};
     const int64_t rows = a.norm ? kRowsOfPass : m;
-    Scratch scratch = Workspace::of(device.number).scratch();
+    Scratch scratch = Workspace::of(stream).scratch();
     float* const normed = a.norm ? scratch.take<float>(std::min(rows, m) * weight.k) : nullptr;
     if (a.norm && !normed) return PARLOR_ERROR_MEMORY;
     for (int64_t first = 0; first < m; first += rows) {

@@ -654,7 +654,7 @@ extern "C" int sample(const float* logits, int64_t logits_stride, const sampling
     int64_t at_once = std::min(num_sequences, kMaxGridX);
     Sampling a{};
     for (; at_once > 0; at_once /= 2) {  // as many as the workspace has room for
-        Scratch scratch = Workspace::of(device.number).scratch();
+        Scratch scratch = Workspace::of(stream).scratch();
         a.weights = scratch.take<double>(at_once * vocab_size);
         a.latest = scratch.take<int32_t>(at_once * vocab_size);
         a.counts = scratch.take<int32_t>(at_once * vocab_size);

@@ -1,7 +1,7 @@
-// Device memory that the kernels need between their own launches, given once by set_workspace().
+// Device memory that the kernels need between their own launches: that of a cuda_queue.
 //
-// One for each GPU. Whatever uses it runs on one stream at a time (the engine's), so one launch after the other may have
-// all of it. Tickets are zero whenever no kernel runs: the last block to take one puts it back.
+// Whatever uses it runs on one stream at a time (the engine's), so one launch after the other may have all of it. It
+// begins with tickets, which are zero whenever no kernel runs: the last block to take one puts it back.
 #pragma once
 
 #include "launch.cuh"
@@ -35,7 +35,12 @@ struct Workspace {
     char* memory = nullptr;
     int64_t bytes = 0;
 
-    static Workspace of(int device);
+    static Workspace of(const void* stream) {
+        const auto* const queue = static_cast<const cuda_queue*>(stream);
+        constexpr int64_t kFewest = kTickets * static_cast<int64_t>(sizeof(unsigned));
+        if (!queue || !is_aligned(queue->workspace, 256) || queue->workspace_bytes < kFewest) return {};
+        return {static_cast<char*>(queue->workspace), queue->workspace_bytes};
+    }
     unsigned* tickets() const { return reinterpret_cast<unsigned*>(memory); }
     Scratch scratch() const {
         return memory ? Scratch(memory + kTickets * sizeof(unsigned), memory + bytes) : Scratch(nullptr, nullptr);

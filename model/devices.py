@@ -5,6 +5,7 @@ What cannot be had is an error that says what to do; only `auto` may choose some
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from model.kernels import load_kernels
 from model.kernels.errors import KernelBuildError, KernelCheckError, KernelError, Progress
 from model.kernels.self_check import check_kernels
 from model.machine import free_memory, physical_cores, resident_memory
-from model.network.cuda_graph import CudaGraphs, cuda_capture
+from model.network.cuda_graph import CudaGraphs, capture_either_way, cuda_capture
 from model.network.place import Place
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ def _open_gpu(device: torch.device, limit_gib: float | None, progress: Progress 
                        "update its driver and PyTorch. Or use --device cpu.") from error
     if limit_gib is not None:
         free = min(free, int(limit_gib * _GIB))
-    return Place(ops, device, lambda: CudaGraphs(cuda_capture(device)), free)
+    capture = functools.partial(cuda_capture, device)
+    return Place(ops, device, lambda: CudaGraphs(capture_either_way(ops, capture)), free)
 
 
 @contextmanager

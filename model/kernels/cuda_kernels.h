@@ -8,10 +8,15 @@
 extern "C" {
 #endif
 
-/* Lend device memory to the kernels of the present GPU, for as long as the library is used. Products of few rows,
- * attention and sampling need it; calls that do run on one stream. 256-byte aligned, 1.25 MiB at least; a call that
- * needs more returns PARLOR_ERROR_MEMORY. */
-PARLOR_API int set_workspace(void* memory, int64_t bytes, void* stream);
+/* Where kernels run, and what they need there between their own launches. What every function of this library calls its
+ * stream is the address of one of these, on the host. Each engine has its own: calls of one follow each other on its
+ * stream, those of two may come in any order. */
+typedef struct {
+    void* stream;            /* CUDA's */
+    void* workspace;         /* on the GPU, 256-byte aligned, zero when it is first used; whatever was captured keeps it */
+    int64_t workspace_bytes; /* a call that needs more returns PARLOR_ERROR_MEMORY */
+    int32_t is_dependent;    /* 1: from compute capability 9.0 on kernels may start before the one in front has ended */
+} cuda_queue;
 
 /* A product of many rows by another library, in steps: y = staged @ dequantized^T, then linear_finish(). */
 

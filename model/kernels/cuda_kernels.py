@@ -6,7 +6,7 @@ not reported, since that would mean waiting for the GPU: see kernels.h.
 
 from __future__ import annotations
 
-import functools
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,19 +32,17 @@ WORKSPACE_BYTES = 64 << 20
 ALIGNMENT = 256
 
 
-@functools.cache
-def lend_workspace(library: Library, index: int | None) -> Tensor:
-    """The workspace of the present GPU, number `index` (None: the CPU plays it), as the library has it now.
+class QueueStruct(ctypes.Structure):
+    """cuda_queue of cuda_kernels.h."""
 
-    One for the process: the library remembers one address a GPU, and captured graphs hold it, so that
-    it must outlive every model that was loaded there.
-    """
-    device = torch.device("cpu") if index is None else torch.device("cuda", index)
-    memory = torch.empty(WORKSPACE_BYTES + ALIGNMENT, dtype=torch.uint8, device=device)
-    workspace = memory[-memory.data_ptr() % ALIGNMENT:][:WORKSPACE_BYTES]
-    stream = None if index is None else torch.cuda.current_stream().cuda_stream
-    library.call("set_workspace", workspace, WORKSPACE_BYTES, stream)
-    return workspace
+    _fields_ = (("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
+                ("workspace_bytes", ctypes.c_int64), ("is_dependent", ctypes.c_int32))
+
+
+def new_workspace(device: str) -> Tensor:
+    """uint8 [WORKSPACE_BYTES] on the present GPU, for one engine: zero, and aligned for every kernel."""
+    memory = torch.zeros(WORKSPACE_BYTES + ALIGNMENT, dtype=torch.uint8, device=device)
+    return memory[-memory.data_ptr() % ALIGNMENT:][:WORKSPACE_BYTES]
 
 
 def hidden_keys(num_rows: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
@@ -83,7 +81,8 @@ def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: floa
 
 class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
     """What `load_kernels("cuda")` returns; linear layers come from cuda_linear.py, mixtures
-    from cuda_experts.py, layers with a state from states.py, adapters from lora.py.
+    from cuda_experts.py, layers with a state from states.py, adapters from lora.py. Each has a workspace:
+    one for each engine and GPU, used by one thread at a time.
 
     device      where every tensor lies; "cpu" in tests that run the kernels without a GPU
     crossovers  what is known of products of many rows on this GPU
@@ -93,12 +92,24 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
         self.library, self.device = library, device
         self.crossovers = crossovers or Crossovers()
         self.call = library.call
-        lend_workspace(library, None if device == "cpu" else torch.cuda.current_device())
+        self.workspace = new_workspace(device)  # captured graphs hold its address
+        self._queue = QueueStruct(None, self.workspace.data_ptr(), WORKSPACE_BYTES, True)
 
     @property
-    def stream(self) -> Any:
-        """The stream that torch uses now, as a number; None without a GPU."""
-        return None if self.device == "cpu" else torch.cuda.current_stream().cuda_stream
+    def stream(self) -> int:
+        """What the library takes for one: the address of the queue, with the stream that torch uses now."""
+        if self.device != "cpu":
+            self._queue.stream = torch.cuda.current_stream().cuda_stream
+        return ctypes.addressof(self._queue)
+
+    @property
+    def is_dependent(self) -> bool:
+        """Whether kernels may start before the one in front has ended, on GPUs that can do that."""
+        return bool(self._queue.is_dependent)
+
+    @is_dependent.setter
+    def is_dependent(self, value: bool) -> None:
+        self._queue.is_dependent = value
 
     def _place(self) -> tuple[str, Any]:
         return self.device, self.stream

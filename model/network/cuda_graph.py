@@ -7,15 +7,19 @@ anyway and run as they are, with shapes of their own. Knows nothing of what a st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+
+log = logging.getLogger(__name__)
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Rows of the steps that are captured."""
 
 Step = Callable[[], None]
+Capture = Callable[[Step], Step]
 
 
 class CudaGraphs:
@@ -26,7 +30,7 @@ class CudaGraphs:
 
     sizes = SIZES
 
-    def __init__(self, capture: Callable[[Step], Step]) -> None:
+    def __init__(self, capture: Capture) -> None:
         self._capture = capture
         self._replays: dict[Any, Step] = {}
         self._is_sealed = False
@@ -44,17 +48,46 @@ class CudaGraphs:
         self._is_sealed = True
 
 
-def cuda_capture(device: torch.device) -> Callable[[Step], Step]:
+class Launching(Protocol):
+    """What launches kernels, see CudaKernels."""
+
+    is_dependent: bool
+
+
+def cuda_capture(device: torch.device) -> Capture:
     """For CudaGraphs on a GPU. All graphs share one pool of memory, since they run one after the other."""
     pool = torch.cuda.graph_pool_handle()
     stream = torch.cuda.Stream(device)  # torch's own for this is one of the GPU that first captured anything
 
     def capture(step: Step) -> Step:
         graph = torch.cuda.CUDAGraph()
+        # The streams before it are set again outside of torch.cuda.graph, which does not after an error.
         # thread_local: what other threads do with CUDA meanwhile (a page of another program) is no error
-        with torch.cuda.device(device), \
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)), \
                 torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             step()
         return graph.replay
 
     return capture
+
+
+def capture_either_way(ops: Launching, new_capture: Callable[[], Capture]) -> Capture:
+    """Captures by `new_capture()`. If one fails, and kernels may start before the one in front has ended,
+    they wait from now on, and it is tried again with another: some drivers refuse to capture such launches,
+    and pool and stream are of no use after an error."""
+    capture = new_capture()
+
+    def run(step: Step) -> Step:
+        nonlocal capture
+        try:
+            return capture(step)
+        except RuntimeError as error:
+            if not ops.is_dependent:
+                raise
+            log.warning("A step could not be captured with kernels that start before the one in front has "
+                        "ended (%s); from now on they wait for it.", error)
+            ops.is_dependent = False
+            capture = new_capture()
+            return capture(step)
+
+    return run

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from model.kernels import load_kernels
 from model.memory.layer_split import layers_by_share
 from model.model_config import ModelConfig
 from model.network.call_list import CallLists
-from model.network.cuda_graph import CudaGraphs
+from model.network.cuda_graph import CudaGraphs, capture_either_way
 from model.network.link import direct, through_host, verified_copy
 from model.network.place import Place
 from model.network.step import PromptRows, Sizes, StepInput
@@ -127,6 +128,36 @@ def test_a_step_that_runs_before_it_is_captured_is_warm():
     graphs.run("b", lambda: calls.append("step"))
     graphs.run("b", lambda: calls.append("step"))
     assert calls == ["step", "capture", "replay", "replay", "replay", "step", "step"]
+
+
+class PickyCapture:
+    """Of a driver that refuses launches which depend on each other, and is of no use once it has."""
+
+    def __init__(self, ops: SimpleNamespace) -> None:
+        self.ops, self.has_failed = ops, False
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        if self.ops.is_dependent or self.has_failed:
+            self.has_failed = True
+            raise RuntimeError("invalid resource handle")
+        return step
+
+
+def test_where_dependent_launches_cannot_be_captured_kernels_wait(caplog: pytest.LogCaptureFixture):
+    ops = SimpleNamespace(is_dependent=True)
+    graphs, calls = CudaGraphs(capture_either_way(ops, lambda: PickyCapture(ops))), []
+    for _ in range(2):
+        graphs.run("a", lambda: calls.append("step"))
+    assert not ops.is_dependent and calls == ["step", "step"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "A step could not be captured with kernels that start before the one in front has ended "
+        "(invalid resource handle); from now on they wait for it."]
+
+    def fails(step: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        capture_either_way(ops, lambda: fails)(lambda: None)
 
 
 def filled(steps: StepTensors, *chunks: tuple[list[int], list[int], int, int]) -> StepInput:

@@ -117,6 +117,15 @@ struct SharedArray {
     void* start;
 };
 
+struct Gpu {
+    int multiprocessors, compute_capability, max_dynamic_bytes;
+
+    bool operator==(const Gpu& other) const {
+        return multiprocessors == other.multiprocessors && compute_capability == other.compute_capability &&
+               max_dynamic_bytes == other.max_dynamic_bytes;
+    }
+};
+
 // One launch at a time, on one thread of the operating system.
 struct Machine {
     std::vector<std::unique_ptr<Thread>> threads;
@@ -130,8 +139,11 @@ struct Machine {
     std::string error;
     cudaError_t last_error = cudaSuccess;
     bool is_reversed = false;
-    int multiprocessors = 4, compute_capability = 90, max_dynamic_bytes = kMaxDynamicBytes;
-    std::map<const void*, int> dynamic_limits;
+    Gpu gpu{4, 90, kMaxDynamicBytes};
+    std::vector<Gpu> gpus{gpu};  // that have been played; a GPU's number is its place
+    int number = 0;
+    int questions = 0;  // that the driver was asked about kernels
+    std::map<std::pair<const void*, int>, int> dynamic_limits;  // of a kernel on a GPU
     const void* scheduler_stack = nullptr;
     size_t scheduler_stack_bytes = 0;
 };
@@ -373,7 +385,7 @@ void wait_for_previous_kernel() { current().has_waited = true; }
 int launch(const std::function<void()>& kernel, const void* function, dim3 grid, dim3 block, size_t dynamic_bytes,
            bool is_dependent) {
     const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-    const auto limit = machine.dynamic_limits.find(function);
+    const auto limit = machine.dynamic_limits.find({function, machine.number});
     const size_t allowed = limit == machine.dynamic_limits.end() ? 48 * 1024 : static_cast<size_t>(limit->second);
     if (threads < 1 || threads > 1024 || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 ||
         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
@@ -414,27 +426,29 @@ const char* cudaGetErrorString(cudaError_t error) {
         default: return "unknown error";
     }
 }
-cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) { return *device = machine.number, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
-        case cudaDevAttrMultiProcessorCount: *value = machine.multiprocessors; return cudaSuccess;
-        case cudaDevAttrComputeCapabilityMajor: *value = machine.compute_capability / 10; return cudaSuccess;
-        case cudaDevAttrComputeCapabilityMinor: *value = machine.compute_capability % 10; return cudaSuccess;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = machine.max_dynamic_bytes; return cudaSuccess;
+        case cudaDevAttrMultiProcessorCount: *value = machine.gpu.multiprocessors; return cudaSuccess;
+        case cudaDevAttrComputeCapabilityMajor: *value = machine.gpu.compute_capability / 10; return cudaSuccess;
+        case cudaDevAttrComputeCapabilityMinor: *value = machine.gpu.compute_capability % 10; return cudaSuccess;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = machine.gpu.max_dynamic_bytes; return cudaSuccess;
         case cudaDevAttrL2CacheSize: *value = 1 << 20; return cudaSuccess;
     }
     return cudaErrorInvalidValue;
 }
 // As if registers never were what is short.
-cudaError_t host_cuda_occupancy(int* blocks, int threads, size_t shared_bytes) {
-    const int by_threads = (machine.compute_capability < 80 ? 1024 : 2048) / threads;
-    const size_t by_memory = shared_bytes ? static_cast<size_t>(machine.max_dynamic_bytes) / shared_bytes : 2048;
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int threads, size_t shared_bytes) {
+    ++machine.questions;
+    const int by_threads = (machine.gpu.compute_capability < 80 ? 1024 : 2048) / threads;
+    const size_t by_memory = shared_bytes ? static_cast<size_t>(machine.gpu.max_dynamic_bytes) / shared_bytes : 2048;
     *blocks = static_cast<size_t>(by_threads) < by_memory ? by_threads : static_cast<int>(by_memory);
     return cudaSuccess;
 }
-cudaError_t host_cuda_set_dynamic_limit(const void* function, int bytes) {
-    if (bytes > machine.max_dynamic_bytes) return cudaErrorInvalidValue;
-    machine.dynamic_limits[function] = bytes;
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+    ++machine.questions;
+    if (bytes > machine.gpu.max_dynamic_bytes) return cudaErrorInvalidValue;
+    machine.dynamic_limits[{kernel, machine.number}] = bytes;
     return cudaSuccess;
 }
 
@@ -443,7 +457,9 @@ extern "C" __attribute__((visibility("default"))) void host_cuda_configure(int i
                                                                            int compute_capability,
                                                                            int max_dynamic_bytes) {
     machine.is_reversed = is_reversed != 0;
-    machine.multiprocessors = multiprocessors;
-    machine.compute_capability = compute_capability;
-    machine.max_dynamic_bytes = max_dynamic_bytes;
+    machine.gpu = {multiprocessors, compute_capability, max_dynamic_bytes};
+    const auto known = std::find(machine.gpus.begin(), machine.gpus.end(), machine.gpu);
+    machine.number = static_cast<int>(known - machine.gpus.begin());
+    if (known == machine.gpus.end()) machine.gpus.push_back(machine.gpu);
 }
+extern "C" __attribute__((visibility("default"))) int host_cuda_questions() { return machine.questions; }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.kernels.binding import Library
 from model.kernels.build import cuda, library
@@ -166,11 +167,12 @@ def test_keys_and_values_of_several_places_are_read_at_once(compiled):
 
 
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
-    lines, sources = [], ("library.cu", "workspace.cu")
+    lines, sources = [], ("library.cu", "launch.cu", "gather.cu")
     recipe = CudaRecipe(nvcc, 90, sources=sources)
     path = library.build_library(recipe, lambda line, share: lines.append(line), build_root=tmp_path)
     assert lines[-1].endswith("link") and len(lines) == len(sources) + 1
     if library.shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
-    with pytest.raises(KernelError, match=r"set_workspace: the GPU driver is missing .*\(error 35\)"):
-        CudaKernels(Library(path, HEADERS), device="cpu")
+    caches, page = torch.zeros(2, 1, 1, 8, 4), torch.zeros(1, dtype=torch.int32)
+    with pytest.raises(KernelError, match=r"gather_pages: the GPU driver is missing .*\(error 35\)"):
+        CudaKernels(Library(path, HEADERS), device="cpu").gather_pages(*caches, page, 8, 4)

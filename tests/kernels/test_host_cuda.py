@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
-from tests.host_cuda.build import HostDevice, build_host_library, configure
+from tests.helpers.attention_batch import Batch
+from tests.host_cuda.build import CUDA, HostDevice, build_host_library, configure, cuda_on_host
+from tests.kernels.test_linear import quantized_parts
 
 KERNELS = {
     "exchange": """
@@ -48,29 +52,32 @@ extern "C" PARLOR_API const char* said() { return cudaGetErrorString(cudaErrorLa
 """ + "".join(f"""
 __global__ void kernel_{name}([[maybe_unused]] float* out) {{ {body}
 }}
-extern "C" PARLOR_API int {name}(float* out, int threads, int shared_bytes) {{
+extern "C" PARLOR_API int {name}(float* out, int threads, int shared_bytes, int is_dependent) {{
     Device device;
     if (int error = device.read()) return error;
-    return launch(device, kernel_{name}, dim3(2), dim3(threads), shared_bytes, nullptr, out);
+    cuda_queue queue{{nullptr, nullptr, 0, is_dependent}};
+    return launch(device, kernel_{name}, dim3(2), dim3(threads), shared_bytes, &queue, out);
 }}
 """ for name, body in KERNELS.items())
 AMPERE, REVERSED = HostDevice(compute_capability=80), HostDevice(is_reversed=True, compute_capability=80)
-LAUNCH_FAILURE = 1719
+LAUNCH_FAILURE, TOO_LITTLE_MEMORY = 1719, 6
+TICKETS = 65536
 
 
 class Machine:
     def __init__(self, folder):
         folder.mkdir()
         (folder / "one.cu").write_text(SOURCE)
-        self.path = build_host_library(folder / "built", folder, ("one.cu",))
+        (folder / "launch.cu").write_bytes((CUDA / "launch.cu").read_bytes())
+        self.path = build_host_library(folder / "built", folder, ("one.cu", "launch.cu"))
         self.library = ctypes.CDLL(str(self.path))
         self.library.said.restype = ctypes.c_char_p
 
-    def run(self, name, threads=64, *, shared_bytes=0, device=AMPERE):
+    def run(self, name, threads=64, *, shared_bytes=0, device=AMPERE, is_dependent=True):
         """(error, message, what two blocks of the kernel wrote)"""
         configure(self.path, device)
         out = (ctypes.c_float * (2 * threads))()
-        error = getattr(self.library, name)(out, threads, shared_bytes)
+        error = getattr(self.library, name)(out, threads, shared_bytes, int(is_dependent))
         return error, self.library.said().decode(), list(out)
 
 
@@ -123,10 +130,34 @@ def test_a_dependent_kernel_must_wait(machine):
     assert said == ("thread (60, 0, 0) of block (0, 0, 0) of a dependent launch never waited for the "
                     "previous kernel")
     assert machine.run("dependent")[0] == 0
+    assert machine.run("dependent", device=HostDevice(compute_capability=90), is_dependent=False)[0] == 0
 
 
 def test_limits_of_the_device_are_kept(machine):
     assert machine.run("dynamic", 32, shared_bytes=60_000)[0] == 0
     small = HostDevice(compute_capability=75, max_dynamic_bytes=64 * 1024)
-    assert machine.run("dynamic", 32, shared_bytes=70_000, device=small)[0] == 1001
+    assert machine.run("dynamic", 32, shared_bytes=70_000, device=small)[0] == TOO_LITTLE_MEMORY
     assert machine.run("dynamic", 2048)[0] == 1009
+
+
+def test_the_driver_is_asked_once_for_a_kernel_and_a_gpu(machine):
+    asked = machine.library.host_cuda_questions
+    device = HostDevice(compute_capability=80, multiprocessors=5)
+    before = asked()
+    for _ in range(3):
+        assert machine.run("dynamic", 32, shared_bytes=50_000, device=device)[0] == 0
+    assert asked() == before + 1
+    machine.run("dynamic", 32, shared_bytes=50_000, device=replace(device, multiprocessors=6))
+    assert asked() == before + 2
+
+
+def test_engines_on_one_gpu_leave_each_other_s_workspace_alone(host_cuda_library):
+    """What one has staged and left to its last blocks, while the other computes; tickets are zero again."""
+    one, other = (cuda_on_host(host_cuda_library, HostDevice()) for _ in range(2))
+    other.workspace.fill_(77)
+    weight = one.pack_linear(**quantized_parts(48, 256, 64, 4, "bytes"))
+    out = torch.empty(9, 48)
+    one.linear(torch.randn(9, 256), weight, out)
+    Batch([(1, 300)], heads=2, kv_heads=1, head_dim=32, page_size=16).run(one)
+    assert one.workspace.any() and not one.workspace[:4 * TICKETS].any()
+    assert out.isfinite().all() and (other.workspace == 77).all()

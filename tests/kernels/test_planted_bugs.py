@@ -29,7 +29,7 @@ from tests.host_cuda.build import (
 )
 from tests.kernels.test_states import Delta
 
-BASE = ("library.cu", "workspace.cu")
+BASE = ("library.cu", "launch.cu")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
-cudaError_t host_cuda_set_dynamic_limit(const void* function, int bytes);
 
 enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
 union cudaLaunchAttributeValue {
@@ -37,17 +36,8 @@ struct cudaLaunchConfig_t {
     unsigned numAttrs = 0;
 };
 
-template <class... P>
-cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int bytes) {
-    return host_cuda_set_dynamic_limit(reinterpret_cast<const void*>(kernel), bytes);
-}
-
-cudaError_t host_cuda_occupancy(int* blocks, int threads, size_t shared_bytes);
-
-template <class... P>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int threads, size_t shared_bytes) {
-    return host_cuda_occupancy(blocks, threads, shared_bytes);
-}
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads, size_t shared_bytes);
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... arguments) {
