@@ -1,6 +1,8 @@
 #!/bin/sh
-# Builds, tests and measures Parlor on an NVIDIA GPU, in ten minutes and without a network.
-#   sh tools/gpu_check.sh --out DIR [--wheels DIR] [--peers DIR] [--python PROGRAM]
+# Builds, measures and tests Parlor on an NVIDIA GPU, in two calls of five and ten minutes and without a network.
+#   sh tools/gpu_check.sh speed --out DIR [--wheels DIR] [--python PROGRAM]
+#   sh tools/gpu_check.sh tests --out DIR [--wheels DIR] [--peers DIR] [--python PROGRAM]
+# speed: how fast one model is, and where its time goes. tests: what is right, and other sizes.
 # Needs CUDA 13, Python 3.12 with torch 2.11 or newer, and --wheels: a folder with wheels of whatever else is missing in
 # that Python: flask, itsdangerous, blinker, waitress, safetensors, sentencepiece, tokenizers, jinja2, numpy, ninja, pytest,
 # hypothesis. --peers: a folder with the sources of exllama or exllamav2, whose
@@ -11,10 +13,14 @@
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
-usage() { echo "usage: sh tools/gpu_check.sh --out DIR [--wheels DIR] [--peers DIR] [--python PROGRAM]" >&2; exit 2; }
+usage() {
+    echo "usage: sh tools/gpu_check.sh speed|tests --out DIR [--wheels DIR] [--peers DIR] [--python PROGRAM]" >&2
+    exit 2
+}
 absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$called_from/$1" ;; esac; }
 
 called_from=${OLDPWD:-$PWD}
+case ${1-} in speed | tests) call=$1; shift ;; *) usage ;; esac
 out='' wheels='' peers='' python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
 while [ $# -gt 0 ]; do
@@ -45,6 +51,6 @@ PYTHONUNBUFFERED=1
 export PYTHONUNBUFFERED
 
 "$python" -m tools.gpu_check.gpu "$parts/device.json" || { rm -rf "$parts"; exit 2; }
-set -- --out "$out" --started "$started"
+set -- "$call" --out "$out" --started "$started"
 [ -z "$peers" ] || set -- "$@" --peers "$peers"
 exec "$python" -m tools.gpu_check "$@"

@@ -78,13 +78,14 @@ def load_engine(path: Path, config: EngineConfig | None = None, progress: Progre
 
 
 def synthetic_engine(shape: str, config: EngineConfig | None = None, progress: Progress | None = None,
-              head_bits: int = 16) -> Engine:
-    """A model of random 4-bit weights, for measuring; `shape` is a key of formats/synthetic.py's SHAPES.
+                     head_bits: int = 16, places: list[Place] | None = None) -> Engine:
+    """A model of random 4-bit weights, for measuring; `shape` is a key of formats/synthetic.py's SHAPES,
+    places as in `load_engine`.
 
     Raises ModelLoadError for an unknown shape or one that does not fit.
     """
     return _assembled(SyntheticReader(head_bits), synthetic_config(shape), config or EngineConfig(),
-                         progress, None)
+                      progress, places)
 
 
 def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,

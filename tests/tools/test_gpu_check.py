@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,9 @@ from tools.benchmark.__main__ import main as benchmark
 from tools.benchmark.crossover import crossover_table
 from tools.gpu_check import chat, peers, reload
 from tools.gpu_check.__main__ import MAX_SECONDS, TESTS, Stage, run_all, stages
-from tools.gpu_check.table import Ran, write_results
+from tools.gpu_check.replay import by_kernel
+from tools.gpu_check.table import SIZES, Ran, write_results
+from tools.gpu_check.tests import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "gpu_check.sh"
@@ -31,30 +34,36 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(not cuda_problem(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so_in_one_line_and_ends_with_2(tmp_path: Path):
-    result = run("--out", tmp_path / "out", "--python", sys.executable)
+    result = run("speed", "--out", tmp_path / "out", "--python", sys.executable)
     assert result.returncode == 2
     assert result.stdout == "" and len(result.stderr.splitlines()) == 1
     assert "tools/gpu_check.sh needs a GPU" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["--out"], ["--what", "x"], ["--out", "x", "--wheels"]])
+@pytest.mark.parametrize("arguments", [[], ["--out", "x"], ["speed"], ["tests", "--out"],
+                                       ["speed", "--what", "x"], ["tests", "--out", "x", "--wheels"]])
 def test_wrong_arguments_are_told_and_change_nothing(arguments: list[str], tmp_path: Path):
     result = run(*arguments)
     assert result.returncode == 2 and result.stderr.startswith("usage:")
 
 
 def test_a_folder_without_wheels_is_told(tmp_path: Path):
-    result = run("--out", tmp_path / "out", "--wheels", tmp_path, "--python", sys.executable)
+    result = run("tests", "--out", tmp_path / "out", "--wheels", tmp_path, "--python", sys.executable)
     assert result.returncode == 2 and f"no wheel in {tmp_path}" in result.stderr
 
 
-def test_the_stages_have_ten_minutes_together(tmp_path: Path):
-    chosen = stages(tmp_path, None)
-    assert [stage.name for stage in chosen] == [
-        "build", "tests", "chat", "7B", "8B", "memcheck", "racecheck", "reload", "13B", "33B", "70B", "peers",
-        "crossover"]
-    assert sum(stage.seconds for stage in chosen) <= MAX_SECONDS - 10, "wheels and the look at the GPU"
+def test_the_stages_of_both_calls_have_fifteen_minutes_together(tmp_path: Path):
+    names = {call: [stage.name for stage in stages(call, tmp_path, None)] for call in MAX_SECONDS}
+    assert names == {"speed": ["build", "7B", "replay", "7B-waits", "7B-long", "ncu"],
+                     "tests": ["build", "tests", "memcheck", "racecheck", "chat", "reload", "8B", "13B",
+                               "33B", "70B", "peers", "crossover"]}
+    for call, seconds in MAX_SECONDS.items():
+        of_stages = sum(stage.seconds for stage in stages(call, tmp_path, None))
+        assert of_stages <= seconds - 10, "wheels and the look at the GPU"
+    assert sum(MAX_SECONDS.values()) < 15 * 60
+    sizes = {stage.name for call in MAX_SECONDS for stage in stages(call, tmp_path, None)} & set(SIZES)
+    assert sizes == set(SIZES), "the table has them all"
     assert all((ROOT / file).is_file() for file in TESTS)
     others = set((ROOT / "tests").rglob("test_*.py")) - {Path(__file__)}
     own = {path.relative_to(ROOT).as_posix() for path in others
@@ -114,6 +123,23 @@ def test_at_the_end_of_the_time_the_rest_is_not_reached(out: Path):
     assert written(out)["two"] == "not reached" and ran[0].seconds < 20
 
 
+def test_tests_run_in_several_processes_and_one_that_fails_is_told(capfd: pytest.CaptureFixture):
+    commands = [["sh", "-c", f"echo {word}; exit {code}"] for word, code in (("a", 0), ("b", 3), ("c", 0))]
+    assert run_together(commands) == 3 and run_together(commands[:1]) == 0
+    assert capfd.readouterr().out.split() == ["a", "b", "c", "a"]
+
+
+def test_a_profile_is_the_kernels_of_a_token():
+    def event(name: str, start: float, end: float) -> SimpleNamespace:
+        return SimpleNamespace(name=name, time_range=SimpleNamespace(start=start, end=end))
+
+    events = [event("void parlor::(anonymous namespace)::multiply_kernel<Variant<4> >(Product)", at, at + 3)
+              for at in (0, 10, 20, 30)]
+    rows = by_kernel([*events, event("Memcpy HtoD", 40, 41)], tokens=2)
+    assert rows == [{"kernel": "multiply_kernel", "launches": 2, "microseconds": 6},
+                    {"kernel": "Memcpy HtoD", "launches": 0.5, "microseconds": 0.5}]
+
+
 def test_peers_that_are_not_there_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert peers.main(["--out", str(tmp_path / "peers.json")]) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["exllama", "exllamav2"]
@@ -154,12 +180,15 @@ def test_one_disturbed_measurement_does_not_decide():
 def test_the_table_tells_what_was_measured_and_what_failed(out: Path):
     case = {"prompt": 2048, "context": 0, "batch": 1, "tokens_per_second": 45678.9, "share": 0.81}
     decode = {"prompt": 0, "context": 2048, "batch": 1, "tokens_per_second": 700.5, "share": 0.7}
-    linear = {"n": 4096, "k": 4096, "rows": 1, "microseconds": 3.2, "share": 0.65}
+    linear = {"n": 4096, "k": 4096, "rows": 1, "microseconds": 3.2, "share": 0.65,
+              "kind": "act-order"}
     kernel = {"what": "attention at 2,048, q8, 1 rows", "microseconds": 8.0, "share": 0.5}
     parts = out / "parts"
     (parts / "7B.json").write_text(json.dumps({"cases": [case, decode], "linear": [linear],
                                                "kernels": [kernel]}))
     (parts / "chat.json").write_text('{"answer": "half of')
+    (parts / "replay.json").write_text(json.dumps({"kernels": [
+        {"kernel": "multiply_kernel", "launches": 128.0, "microseconds": 970.0}]}))
     (parts / "peers.json").write_text(json.dumps({"peers": [{"name": "exllama", "problem": "not measured: x",
                                                              "linear": []}]}))
     write_results(out, [Ran("build", 0, 31, "cuda: 20.1 s"), Ran("tests", 1, 12, ""), Ran("33B", 125, 0, "")])
@@ -167,8 +196,9 @@ def test_the_table_tells_what_was_measured_and_what_failed(out: Path):
     assert said[1].split() == ["7B", "prompt", "45,678.9", "81%", "13,918", "45,000"]
     assert said[2].split() == ["7B", "decode", "at", "2,048", "700.5", "70%", "140", "700"]
     assert "7B   attention at 2,048, q8, 1 rows                      8.0     50%" in said
-    assert any(line.split() == ["7B", "4,096", "x", "4,096", "1", "3.2", "65%", "-"] for line in said)
+    assert ["7B", "4,096", "x", "4,096", "1", "3.2", "65%", "-", "act-order"] in map(str.split, said)
     assert "exllama: not measured: x" in said
+    assert any(line.split() == ["multiply_kernel", "128.0", "970.0"] for line in said)
     assert [line.split()[:3] for line in said[-3:]] == [
         ["build", "passed", "31"], ["tests", "FAILED", "(1)"], ["33B", "not", "reached"]]
     results = json.loads((out / "results.json").read_text())

@@ -1,6 +1,6 @@
-"""Run the stages of tools/gpu_check.sh, the most telling first, within ten minutes.
+"""Run the stages of one call of tools/gpu_check.sh, the most telling first, within its time.
 
-    python -m tools.gpu_check --out DIR [--started TIME] [--peers DIR]
+    python -m tools.gpu_check speed|tests --out DIR [--started TIME] [--peers DIR]
 
 What is known is written after every stage: DIR gets results.json, table.txt and logs.txt. A stage must end
 when its own time and that of all stages before it is up, so what an earlier one leaves a later one may use.
@@ -21,9 +21,10 @@ from pathlib import Path
 
 from model.options import path_option
 from tools.gpu_check.table import Ran, write_results
+from tools.gpu_check.tests import PYTEST
 
-MAX_SECONDS = 590
-"""From the start of the script to its end."""
+MAX_SECONDS = {"speed": 290, "tests": 590}
+"""Of each call, from the start of the script to its end."""
 _LEAST_SECONDS = 3
 """Less is not worth a start."""
 _GRACE_SECONDS = 3
@@ -49,8 +50,13 @@ class Stage:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def stages(parts: Path, peers: Path | None) -> list[Stage]:
-    """All of them; each leaves its numbers in a file of `parts`."""
+def program(name: str) -> str:
+    """Of the PATH, or of CUDA's toolkit."""
+    return shutil.which(name) or f"/usr/local/cuda/bin/{name}"
+
+
+def stages(call: str, parts: Path, peers: Path | None) -> list[Stage]:
+    """Those of a call; each leaves its numbers in a file of `parts`."""
     def tool(name: str, *arguments: str, out: str = "") -> list[str]:
         written = ["--out", str(parts / f"{out or name}.json")]
         return [sys.executable, "-m", f"tools.gpu_check.{name}", *arguments, *written]
@@ -58,24 +64,31 @@ def stages(parts: Path, peers: Path | None) -> list[Stage]:
     def speed(size: str, shape: str, *more: str) -> list[str]:
         return tool("speed", "--shape", shape, *more, out=size)
 
-    pytest = [sys.executable, "-m", "pytest", "--device", "cuda", "-q", "--tb=short",
-              "-p", "no:cacheprovider"]
-    few = [*pytest, "-x", *KERNEL_TESTS,
+    if call == "speed":
+        ncu = [program("ncu"), "--set", "full", "--clock-control", "none", "--launch-count", "4",
+               "--kernel-name", "regex:multiply_kernel|attention_kernel"]
+        return [
+            Stage("build", 45, [sys.executable, "-m", "tools.gpu_check.build", "cuda"]),
+            Stage("7B", 85, speed("7B", "llama-2-7b", "--kernels")),
+            Stage("replay", 30, tool("replay")),
+            Stage("7B-waits", 30, speed("7B-waits", "llama-2-7b", "--decoding", "--kernels-wait")),
+            Stage("7B-long", 35, speed("7B-long", "llama-2-7b", "--decoding", "--longest")),
+            Stage("ncu", 50, [*ncu, sys.executable, "-m", "tools.gpu_check.kernels"]),
+        ]
+    few = [*PYTEST, "-x", *KERNEL_TESTS,
            "-k", "right_kernels or shares_the_columns or neighbours_or_chunks or page_sizes"]
-    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    sanitizer = [program, "--error-exitcode", "9", "--print-limit", "20", "--tool"]
+    sanitizer = [program("compute-sanitizer"), "--error-exitcode", "9", "--print-limit", "20", "--tool"]
     return [
-        Stage("build", 55, [sys.executable, "-m", "tools.gpu_check.build"]),
-        Stage("tests", 90, [*pytest, "--maxfail", "20", *TESTS]),
-        Stage("chat", 35, tool("chat", "--device", "cuda")),
-        Stage("7B", 55, speed("7B", "llama-2-7b", "--kernels")),
-        Stage("8B", 35, speed("8B", "llama-3-8b")),
+        Stage("build", 55, [sys.executable, "-m", "tools.gpu_check.build", "cuda", "cpu"]),
+        Stage("tests", 120, [sys.executable, "-m", "tools.gpu_check.tests", *TESTS]),
         # without torch's cache of memory, so that every tensor is an allocation whose ends are watched
         Stage("memcheck", 60, [*sanitizer, "memcheck", *few], {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
-        Stage("racecheck", 40, [*sanitizer, "racecheck", *few]),
+        Stage("racecheck", 40, [*sanitizer, "racecheck", "--kernel-name", "kernel_substring=parlor", *few]),
+        Stage("chat", 35, tool("chat", "--device", "cuda")),
         Stage("reload", 25, tool("reload", "--device", "cuda")),
-        Stage("13B", 30, speed("13B", "llama-2-13b")),
-        Stage("33B", 35, speed("33B", "llama-1-33b")),
+        Stage("8B", 35, speed("8B", "llama-3-8b")),
+        Stage("13B", 35, speed("13B", "llama-2-13b")),
+        Stage("33B", 40, speed("33B", "llama-1-33b")),
         Stage("70B", 65, speed("70B", "llama-2-70b")),
         Stage("peers", 40, tool("peers", *(["--from", str(peers)] if peers else []))),
         Stage("crossover", 15, [sys.executable, "-m", "tools.benchmark", "--crossover", "--json",
@@ -135,16 +148,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """0 if every stage passed."""
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_check")
+    parser.add_argument("call", choices=tuple(MAX_SECONDS))
     parser.add_argument("--out", type=path_option, required=True)
     parser.add_argument("--started", type=float, default=time.time(), help="when the script began")
     parser.add_argument("--peers", type=path_option, help="a folder with sources of exllama or exllamav2")
     options = parser.parse_args(arguments)
-    end = time.monotonic() + MAX_SECONDS - (time.time() - options.started)
+    end = time.monotonic() + MAX_SECONDS[options.call] - (time.time() - options.started)
     parts = options.out / "parts"
     (options.out / "logs.txt").unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: what is known is written already
     try:
-        ran = run_all(stages(parts, options.peers), options.out, end)
+        ran = run_all(stages(options.call, parts, options.peers), options.out, end)
     finally:
         shutil.rmtree(parts)
         print((options.out / "table.txt").read_text(encoding="utf-8"), end="")

@@ -1,5 +1,7 @@
 """The kernels beside the products, one by one: microseconds, and the share of the least time for their bytes.
 
+    python -m tools.gpu_check.kernels          a product and the attention of a token, for a profiler
+
 Sizes are those of a model's shape. Caches are used in turn, so that the GPU's own does not hold them, and as
 CUDA graphs, so that short kernels follow each other without gaps.
 """
@@ -13,11 +15,14 @@ import torch
 
 from model.engine.request import SamplingParams
 from model.families.spec import Attention, Spec
+from model.formats.synthetic import GROUP_SIZE, synthetic_config
 from model.kernels import load_kernels
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.kernels.crossover import milliseconds
+from model.kernels.linear import LinearWeight
 from model.kernels.sampling import SamplingRow
 from model.network.cuda_graph import cuda_capture
+from model.network.modules import layer_modules
 from model.sizes import PAGE_SIZE
 from tools.benchmark.limits import Rates, Work
 
@@ -36,6 +41,17 @@ def row(what: str, limits: Rates, taken: float, num_bytes: float, operations: fl
     return {"what": what, "microseconds": taken, "floor": floor, "share": floor / taken}
 
 
+def random_weight(ops: Any, n: int, k: int, group_size: int, kind: str = "one zero point") -> LinearWeight:
+    """4 bits; `kind`: one zero point for all, a byte for each group, or (act-order) columns in any order."""
+    codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, device="cuda")
+    scales = torch.full((n, k // group_size), 0.01, dtype=torch.float16, device="cuda")
+    zeros = torch.full((n, k // group_size), 8, dtype=torch.uint8, device="cuda")
+    if kind == "byte zero points":
+        zeros.random_(0, 16)
+    order = torch.randperm(k, device="cuda").int() if kind == "act-order" else None
+    return ops.pack_linear(codes, scales, zeros, group_size, perm=order)
+
+
 def measure_kernels(spec: Spec, limits: Rates, context: int = 2048) -> list[dict[str, Any]]:
     ops = load_kernels("cuda")
     found = [_attention(ops, spec, limits, kind, batch, context)
@@ -47,15 +63,18 @@ def measure_kernels(spec: Spec, limits: Rates, context: int = 2048) -> list[dict
 def _caches(of: Attention, kind: str, num_pages: int) -> list[torch.Tensor]:
     made = CACHE_KINDS[kind]
     shape = made.cache_shape(num_pages, of.num_kv_heads, PAGE_SIZE, of.head_dim)
-    return [torch.zeros(shape, dtype=getattr(torch, made.dtype), device="cuda") for _ in range(2)]
+    dtype = getattr(torch, made.dtype)
+    if dtype.is_floating_point:
+        return [torch.randn(shape, dtype=dtype, device="cuda") for _ in range(2)]
+    # as scales such bytes are numbers from 0 to 1
+    return [torch.randint(0x3c, shape, dtype=dtype, device="cuda") for _ in range(2)]
 
 
-def _attention(ops: Any, spec: Spec, limits: Rates, kind: str, batch: int, context: int) -> dict[str, Any]:
-    """Decoding behind a context."""
-    of = spec.layers[0].attention
+def _attend(ops: Any, of: Attention, kind: str, batch: int, context: int,
+            num_layers: int) -> Callable[[], None]:
+    """Decoding behind a context, in layers with caches of their own."""
     pages = context // PAGE_SIZE
-    num_bytes = batch * context * 2 * of.num_kv_heads * CACHE_KINDS[kind].row_bytes(of.head_dim)
-    layers = [_caches(of, kind, batch * pages) for _ in range(max(1, _CACHE_BYTES // num_bytes))]
+    layers = [_caches(of, kind, batch * pages) for _ in range(num_layers)]
     q = torch.randn(batch, of.query_size, device="cuda")
     out = torch.empty_like(q)
     table = torch.arange(batch * pages, dtype=torch.int32, device="cuda").view(batch, -1)
@@ -66,8 +85,16 @@ def _attention(ops: Any, spec: Spec, limits: Rates, kind: str, batch: int, conte
         for keys, values in layers:
             ops.paged_attention(q, keys, values, table, starts, lengths, out, of.num_heads, 0.1)
 
+    return run
+
+
+def _attention(ops: Any, spec: Spec, limits: Rates, kind: str, batch: int, context: int) -> dict[str, Any]:
+    of = spec.layers[0].attention
+    num_bytes = batch * context * 2 * of.num_kv_heads * CACHE_KINDS[kind].row_bytes(of.head_dim)
+    num_layers = max(1, _CACHE_BYTES // num_bytes)
+    run = _attend(ops, of, kind, batch, context, num_layers)
     return row(f"attention at {context:,}, {kind}, {batch} rows", limits,
-               milliseconds(graphed(run)) * 1000 / len(layers), num_bytes)
+               milliseconds(graphed(run)) * 1000 / num_layers, num_bytes)
 
 
 def _rotation(ops: Any, spec: Spec, limits: Rates) -> dict[str, Any]:
@@ -110,3 +137,21 @@ def _sampling(ops: Any, spec: Spec, limits: Rates) -> list[dict[str, Any]]:
         found.append(row(f"sampling {name}, {spec.vocab_size:,} tokens", limits, taken * 1000,
                          logits.nbytes))
     return found
+
+
+def main() -> int:
+    """Each twice: a profiler repeats them as often as it needs."""
+    ops, config = load_kernels("cuda"), synthetic_config("llama-2-7b")
+    group = layer_modules(config.spec, config.names, 0)[0]
+    weight = random_weight(ops, group.n, group.k, GROUP_SIZE)
+    x, out = torch.randn(1, group.k, device="cuda"), torch.empty(1, group.n, device="cuda")
+    attend = _attend(ops, config.spec.layers[0].attention, "fp16", 1, 2048, 1)
+    for _ in range(2):
+        ops.linear(x, weight, out)
+        attend()
+    torch.cuda.synchronize()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

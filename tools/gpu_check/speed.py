@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from model.config import EngineConfig
+from model.devices import open_places
 from model.engine.loading import synthetic_engine
 from model.formats.synthetic import GROUP_SIZE, SHAPES, synthetic_config
 from model.kernels import load_kernels
@@ -27,11 +28,14 @@ from model.network.modules import layer_modules
 from model.options import path_option
 from tools.benchmark.cases import Case, Runner
 from tools.benchmark.limits import ModelWork, Rates, Work
-from tools.gpu_check.kernels import graphed, measure_kernels
+from tools.gpu_check.kernels import graphed, measure_kernels, random_weight
 
 CASES = (Case(prompt=2048), Case(steps=128), Case(context=2048, steps=128), Case(batch=8, steps=64),
          Case(batch=32, steps=32))
+DECODING = (Case(steps=128), Case(context=2048, steps=128))
 ROWS = (1, 4, 8, 16, 64)
+KINDS = (("one zero point", 128), ("byte zero points", GROUP_SIZE), ("act-order", GROUP_SIZE))
+"""Of weights beside those that models are made of here, and their group sizes."""
 REPEATS = 3
 _COPY_BYTES = 1 << 30
 _PRODUCT = 8192
@@ -48,12 +52,15 @@ def rates() -> Rates:
     return Rates(copied, product)
 
 
-def measure_engine(shape: str, limits: Rates, cache: str, note: Callable[[dict[str, Any]], None]) -> None:
-    """`note` hears what is known after every case."""
-    length = max(case.length for case in CASES)
+def measure_engine(shape: str, limits: Rates, cases: tuple[Case, ...], config: EngineConfig,
+                   kernels_wait: bool, note: Callable[[dict[str, Any]], None]) -> None:
+    """`note` hears what is known after every case. kernels_wait: none starts before the one in front ends."""
+    length = max(case.length for case in cases)
     before = torch.cuda.mem_get_info()[0]
-    engine = synthetic_engine(shape, EngineConfig(device="cuda", cache=cache, max_seq_len=length,
-                                                  speculation=False))
+    places = open_places(config)
+    for place in places:
+        place.ops.is_dependent = not kernels_wait
+    engine = synthetic_engine(shape, config, places=places)
     try:
         info, found = engine.describe(), []
         plan = {"weights": engine.plan.weight_bytes, "cache": engine.plan.cache_bytes,
@@ -61,7 +68,7 @@ def measure_engine(shape: str, limits: Rates, cache: str, note: Callable[[dict[s
         memory = {"loaded_bytes": before - torch.cuda.mem_get_info()[0], "planned": plan,
                   "one_context_bytes": _one_context(info, length)}
         model, runner = ModelWork.of(engine), Runner(engine)
-        for case in CASES:
+        for case in cases:
             runner.prepare(case)
             speed = statistics.median(runner.run(case).tokens_per_second for _ in range(REPEATS))
             work = model.prompt(case.prompt) if case.prompt else \
@@ -88,29 +95,35 @@ def measure_linear(config: ModelConfig, limits: Rates) -> list[dict[str, Any]]:
     for group in layer_modules(config.spec, config.names, 0):
         n, k = group.n, group.k
         count = max(1, _WEIGHT_BYTES // (n * k // 2))
-        codes = torch.randint(0, 16, (n, k), dtype=torch.uint8, device="cuda")
-        scales = torch.full((n, k // GROUP_SIZE), 0.01, dtype=torch.float16, device="cuda")
-        zeros = torch.full((n, k // GROUP_SIZE), 8, dtype=torch.uint8, device="cuda")
-        ours = [kernels.pack_linear(codes, scales, zeros, GROUP_SIZE) for _ in range(count)]
+        ours = [random_weight(kernels, n, k, GROUP_SIZE) for _ in range(count)]
         theirs, problem = _int4pack(n, k, count)
         for rows in ROWS:
-            x, out = torch.randn(rows, k, device="cuda"), torch.empty(rows, n, device="cuda")
-
-            def run_ours(x: torch.Tensor = x, out: torch.Tensor = out, ours: list[Any] = ours) -> None:
-                for weight in ours:
-                    kernels.linear(x, weight, out)
-
-            work = Work(ours[0].nbytes + 4 * rows * (n + k), 2 * rows * n * k)
-            floor = limits.least_seconds(work) * 1e6
-            taken = milliseconds(graphed(run_ours)) * 1000 / count
-            row = {"n": n, "k": k, "rows": rows, "microseconds": taken, "floor": floor,
-                   "share": floor / taken}
+            row = _measured(kernels, ours, rows, limits, f"groups of {GROUP_SIZE}")
             try:
-                row["int4pack_microseconds"] = _microseconds_of(theirs, x.bfloat16())
+                x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
+                row["int4pack_microseconds"] = _microseconds_of(theirs, x)
             except (RuntimeError, IndexError) as error:  # none of them could be made, or not captured
                 row["int4pack_problem"] = problem or str(error).splitlines()[0][:160]
             results.append(row)
+        for kind, size in KINDS:
+            others = [random_weight(kernels, n, k, size, kind) for _ in range(count)]
+            results.append(_measured(kernels, others, 1, limits, f"{kind}, groups of {size}"))
     return results
+
+
+def _measured(kernels: Any, weights: list[Any], rows: int, limits: Rates, kind: str) -> dict[str, Any]:
+    n, k = weights[0].n, weights[0].k
+    x, out = torch.randn(rows, k, device="cuda"), torch.empty(rows, n, device="cuda")
+
+    def run() -> None:
+        for weight in weights:
+            kernels.linear(x, weight, out)
+
+    work = Work(weights[0].nbytes + 4 * rows * (n + k), 2 * rows * n * k)
+    floor = limits.least_seconds(work) * 1e6
+    taken = milliseconds(graphed(run)) * 1000 / len(weights)
+    return {"n": n, "k": k, "rows": rows, "kind": kind, "microseconds": taken, "floor": floor,
+            "share": floor / taken}
 
 
 def _microseconds_of(products: list[Callable[[torch.Tensor], Any]], x: torch.Tensor) -> float:
@@ -139,6 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=tuple(SHAPES), required=True)
     parser.add_argument("--cache", default="fp16")
     parser.add_argument("--kernels", action="store_true", help="the kernels one by one, too")
+    parser.add_argument("--decoding", action="store_true", help="one request alone, no prompts")
+    parser.add_argument("--kernels-wait", action="store_true", help="none starts before the last has ended")
+    parser.add_argument("--longest", action="store_true", help="with room for the longest context")
     parser.add_argument("--out", type=path_option, required=True)
     options = parser.parse_args(arguments)
     limits = rates()
@@ -150,7 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
         unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         unfinished.replace(options.out)
 
-    measure_engine(options.shape, limits, options.cache, note)
+    cases = DECODING if options.decoding else CASES
+    length = None if options.longest else max(case.length for case in cases)
+    config = EngineConfig(device="cuda", cache=options.cache, max_seq_len=length, speculation=False)
+    measure_engine(options.shape, limits, cases, config, options.kernels_wait, note)
     if options.kernels:
         config = synthetic_config(options.shape)
         note({"kernels": measure_kernels(config, limits)})

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SIZES = ("7B", "8B", "13B", "33B", "70B")
-OTHERS = ("device", "chat", "reload", "peers", "crossover")
+SIZES = ("7B", "7B-waits", "7B-long", "8B", "13B", "33B", "70B")
+"""-waits: no kernel starts before the one in front has ended; -long: with room for the longest context."""
+OTHERS = ("device", "replay", "chat", "reload", "peers", "crossover")
 EXLLAMA = {"7B prompt": 13_918, "13B prompt": 7_507, "33B prompt": 2_959, "70B prompt": 914, "7B decode": 173,
            "7B decode at 2,048": 140, "70B decode": 17}
 """Tokens a second that its README gives, on one RTX 4090 (70B: with a second card)."""
@@ -64,7 +65,7 @@ def linear_lines(size: str, report: dict[str, Any]) -> list[str]:
     for row in report.get("linear", []):
         theirs = f"{row['int4pack_microseconds']:12.1f}" if "int4pack_microseconds" in row else f"{'-':>12}"
         lines.append(f"{size:5}{row['n']:7,} x {row['k']:6,}{row['rows']:6}{row['microseconds']:12.1f}"
-                     f"{row['share']:8.0%}{theirs}")
+                     f"{row['share']:8.0%}{theirs}  {row['kind']}")
     return lines
 
 
@@ -73,11 +74,18 @@ def kernel_lines(size: str, report: dict[str, Any]) -> list[str]:
             for row in report.get("kernels", [])]
 
 
-def table(ran: Sequence[Ran], found: dict[str, Any], peers: Any) -> str:
+def replay_lines(report: dict[str, Any]) -> list[str]:
+    return [f"{row['kernel']:36}{row['launches']:12.1f}{row['microseconds']:12.1f}"
+            for row in report["kernels"]]
+
+
+def table(ran: Sequence[Ran], found: dict[str, Any], peers: Any, replay: Any) -> str:
     lines = []
     if found:
         lines = [f"{'tokens a second':27}{'measured':>12}{'limit':>8}{'ExLlama':>12}{'goal':>12}",
                  *(line for size, report in found.items() for line in speed_lines(size, report)), ""]
+    if replay:
+        lines += [f"{'kernels of a token':36}{'launches':>12}{'us':>12}", *replay_lines(replay), ""]
     kernels = [line for size, report in found.items() for line in kernel_lines(size, report)]
     if kernels:
         lines += [f"{'other kernels':48}{'us':>12}{'limit':>8}", *kernels, ""]
@@ -100,7 +108,7 @@ def write_results(out: Path, ran: Sequence[Ran]) -> None:
     collected = {"stages": [{**asdict(one), "outcome": one.outcome} for one in ran], "speed": found,
                  **{name: read(parts / f"{name}.json") for name in OTHERS}}
     for name, text in (("results.json", json.dumps(collected, indent=1) + "\n"),
-                       ("table.txt", table(ran, found, collected["peers"]))):
+                       ("table.txt", table(ran, found, collected["peers"], collected["replay"]))):
         unfinished = out / f"{name}.tmp"
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(out / name)

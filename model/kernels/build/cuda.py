@@ -35,7 +35,7 @@ SOURCES = ("library.cu", "launch.cu", "rows.cu", "linear.cu", "linear_dense.cu",
            "sampling.cu")
 HEADERS = tuple(REPOSITORY / "model" / "kernels" / name for name in ("kernels.h", "cuda_kernels.h"))
 WARNINGS = ("-Xcompiler", "-Wall,-Wextra")
-FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", *WARNINGS)
+FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-lineinfo", *WARNINGS)  # lines of the source, for profilers
 HOW_TO_INSTALL = ("install NVIDIA's CUDA toolkit (12.8 or newer), or its compiler alone: "
                   "pip install nvidia-cuda-nvcc nvidia-cuda-cccl")
 
