@@ -1,16 +1,20 @@
-// Causal attention over the paged cache for decode steps: one block a query row, key head and run of keys (a split).
+// Causal attention over the paged cache for decode steps: the keys of a query row and key head in runs (splits), which
+// blocks take by turns.
 //
 // Bound by reading the cache: 2 * head_dim * b bytes a key and key head, b = 2 (float16), 1.0625 (Q8), 0.5625 (Q4).
 // Floor: those bytes over the bandwidth; Llama-2-7B at 2,048 keys reads 33.6 MB a layer in float16, 7.8 us at 4.3 TB/s.
+// To get there 10 KB and more must be on their way for a multiprocessor: four blocks of four warps, 16 loads of 64 bytes each.
 // The queries that share a key head (at most 8 a block) read each key once. Keys lie transposed in their page: a thread
 // has a key for the scores, a dimension for the sum of values, and neighbours read neighbouring words.
 //
 // Arithmetic of one row, always the same: keys in blocks of 128, an online softmax over the blocks of a split, splits
-// merged in ascending order by the last of their blocks to arrive. Splits begin at fixed keys, so neither the other rows
-// nor the size of a chunk changes a bit. Rows of a prompt work as well, but read the cache once each: for long prompts
-// gather_pages() and a matrix product do better.
+// merged in ascending order by the last of their blocks to arrive. Splits follow from the number of keys that a row sees,
+// so neither the other rows nor the size of a chunk nor the longest possible changes a bit, and a block that finds none left
+// has nothing to do. Rows of a prompt work as well, but read the cache once each: for long prompts gather_pages() and a
+// matrix product do better.
 // Reference: paged_attention() in model/kernels/reference/operations.py.
 #include <cmath>
+#include <type_traits>
 
 #include "cache.cuh"
 #include "workspace.cuh"
@@ -20,7 +24,10 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kBlockKeys = kThreads;
-constexpr int kMaxSplits = 32;
+constexpr int kAtOnce = 16;  // numbers of a thread that are on their way
+constexpr int kMaxSplits = 64;
+constexpr int kBlocksOfMultiprocessor = 4;  // that are to be there for the splits of few rows
+constexpr int kFewestBlocks = 4;            // that take a row's splits by turns, should it be much longer than the others
 
 struct Attention {
     const float* q;
@@ -33,7 +40,7 @@ struct Attention {
     int num_sequences;
     int64_t first_row;
     int num_heads, group;
-    int max_splits, split_keys;
+    int max_splits;      // of a row that is as long as can be
     float scale;
     int64_t window;      // 0: all keys; negative: those of a chunk of -window
     float softcap;       // 0: none
@@ -57,6 +64,9 @@ __device__ __forceinline__ Row find_row(const Attention& a, int64_t row) {
     return {low, int64_t{a.seq_lens[low]} - a.cu_seqlens[low + 1] + row + 1};
 }
 
+__device__ __forceinline__ float widened(float number) { return number; }
+__device__ __forceinline__ float widened(half number) { return __half2float(number); }
+
 // The products of a key with the block's queries; `block` is that of its page.
 template <int kKind, int kHeads>
 __device__ __forceinline__ void score_key(const Cache& c, char* block, int slot, const float* q, float (&scores)[kHeads]) {
@@ -67,7 +77,7 @@ __device__ __forceinline__ void score_key(const Cache& c, char* block, int slot,
         for (int first = 0; first < head_dim; first += kScaleGroup) {
             float sums[kHeads] = {};
             const int end = first + kScaleGroup < head_dim ? first + kScaleGroup : head_dim;
-#pragma unroll 4
+#pragma unroll 8
             for (int d = first; d < end; d += kCodes) {
                 const uint32_t word = words[d / kCodes * c.page_size];
 #pragma unroll
@@ -82,14 +92,24 @@ __device__ __forceinline__ void score_key(const Cache& c, char* block, int slot,
             for (int i = 0; i < kHeads; ++i) scores[i] += sums[i] * scale;
         }
     } else {
-#pragma unroll 8
-        for (int d = 0; d < head_dim; ++d) {
-            const int64_t index = d * c.page_size + slot;
-            const float key = kKind == PARLOR_F32 ? reinterpret_cast<const float*>(block)[index]
-                                                  : __half2float(reinterpret_cast<const half*>(block)[index]);
+        using Number = std::conditional_t<kKind == PARLOR_F32, float, half>;
+        const Number* const keys = reinterpret_cast<const Number*>(block) + slot;
+        const auto add = [&](Number number, int d) {
+            const float key = widened(number);
 #pragma unroll
             for (int i = 0; i < kHeads; ++i) scores[i] += q[i * head_dim + d] * key;
+        };
+        int d = 0;
+#pragma unroll 1
+        for (; d + kAtOnce <= head_dim; d += kAtOnce) {
+            Number numbers[kAtOnce];
+#pragma unroll
+            for (int i = 0; i < kAtOnce; ++i) numbers[i] = keys[(d + i) * c.page_size];
+#pragma unroll
+            for (int i = 0; i < kAtOnce; ++i) add(numbers[i], d + i);
         }
+#pragma unroll 1
+        for (; d < head_dim; ++d) add(keys[d * c.page_size], d);
     }
 }
 
@@ -127,7 +147,7 @@ __device__ __forceinline__ void add_values(const Cache& c, int64_t head, const i
                                            const float* weights, int begin, int end, int step, int d,
                                            float (&sums)[kHeads]) {
     using Own = Value<kKind>;
-    constexpr int kBatch = (is_rounded(kKind) ? 16 / Own::kKeys : 8) / (kHeads > 4 ? 2 : 1);  // as registers allow
+    constexpr int kBatch = (is_rounded(kKind) ? kAtOnce / Own::kKeys : kAtOnce) / (kHeads > 4 ? 2 : 1);  // as registers allow
     const auto add = [&](const Own& value, int key) {
 #pragma unroll
         for (int j = 0; j < Own::kKeys; ++j) {
@@ -192,7 +212,109 @@ __host__ __device__ inline Layout layout_of(int heads, int head_dim) {
 // Blocks a processor: left to itself ptxas aims at ten and spills (sm_80 to 90); with four it does for the most sums (sm_120).
 constexpr int blocks_at_once(int kind, int heads) { return kind == PARLOR_Q4 && heads > 4 ? 3 : 4; }
 
-// Grid: splits, blocks of heads, rows.
+// What a block has in shared memory for its queries.
+struct Shared {
+    float *q, *weights, *sums;        // see Layout; sums of each part
+    float *largest, *totals, *faded;  // [heads]
+    int *pages, *slots;               // [kBlockKeys]
+};
+
+// The sums of values over the keys begin .. end - 1, each times exp of its score, into sums, totals and largest; keys in
+// front of first_key are not seen.
+template <int kKind, int kHeads>
+__device__ __forceinline__ void attend_to(const Attention& a, const Row& place, int kv_head, int heads, int64_t begin,
+                                          int64_t end, int64_t first_key, const Layout& layout, const Shared& s) {
+    const Cache& c = a.cache;
+    const int head_dim = static_cast<int>(c.head_dim), thread = threadIdx.x;
+    const int part = thread / head_dim, dimension = thread % head_dim;
+    for (int i = thread; i < layout.parts * kHeads * head_dim; i += kThreads) s.sums[i] = 0.0f;
+    if (thread < kHeads) s.largest[thread] = -INFINITY, s.totals[thread] = 0.0f;
+    for (int64_t first = begin; first < end; first += kBlockKeys) {
+        const int count = static_cast<int>(end - first < kBlockKeys ? end - first : kBlockKeys);
+        __syncthreads();  // the block before is done with pages, slots and weights
+        float scores[kHeads];
+        for (int i = 0; i < kHeads; ++i) scores[i] = -INFINITY;
+        if (thread < count) {
+            const int64_t key = first + thread, index = key / c.page_size;
+            int64_t page = index < a.max_pages ? a.block_table[place.sequence * a.block_table_stride + index] : -1;
+            if (page >= c.num_pages || page < 0) page = -1;
+            s.pages[thread] = page < 0 ? 0 : static_cast<int>(page);  // any page will do: the weight is NaN
+            s.slots[thread] = static_cast<int>(key % c.page_size);
+            if (key >= first_key) {
+                for (int i = 0; i < kHeads; ++i) scores[i] = page < 0 ? NAN : 0.0f;
+                if (page >= 0)
+                    score_key<kKind, kHeads>(c, block_of(c, c.keys, page, kv_head), s.slots[thread], s.q, scores);
+                if (a.softcap > 0.0f)
+                    for (int i = 0; i < kHeads; ++i) scores[i] = a.softcap * tanhf(scores[i] / a.softcap);
+            }
+        }
+        for (int i = 0; i < kHeads; ++i) s.weights[i * kBlockKeys + thread] = scores[i];
+        __syncthreads();
+        weigh(s.weights, heads, s.largest, s.totals, s.faded);
+        __syncthreads();
+        if (part >= layout.parts) continue;
+        // Keys in front of the window may have no page any more.
+        const int hidden = first_key > first ? static_cast<int>(first_key - first) / Value<kKind>::kKeys : 0;
+        const int first_value = part + (hidden > part ? (hidden - part + layout.parts - 1) / layout.parts * layout.parts : 0);
+        for (int d = dimension; d < head_dim; d += kThreads) {
+            float mine[kHeads];
+            float* const kept = s.sums + part * kHeads * head_dim + d;
+            for (int i = 0; i < kHeads; ++i) mine[i] = i < heads ? kept[i * head_dim] * s.faded[i] : 0.0f;
+            add_values<kKind, kHeads>(c, kv_head, s.pages, s.slots, s.weights, first_value, count, layout.parts, d, mine);
+            for (int i = 0; i < heads; ++i) kept[i * head_dim] = mine[i];
+        }
+    }
+    __syncthreads();
+    for (int i = thread; i < heads * head_dim; i += kThreads)  // the first part takes the sums of all
+        for (int p = 1; p < layout.parts; ++p) s.sums[i] += s.sums[p * kHeads * head_dim + i];
+}
+
+// Leave the sums of one split for the last block to arrive; true in that block, which then has the sums of all.
+template <int kHeads>
+__device__ __forceinline__ bool sum_of_splits(const Attention& a, int64_t task, int splits, int split, int heads,
+                                              int head_dim, const Shared& s, unsigned* arrived) {
+    const int thread = threadIdx.x, stride = head_dim + 2;
+    const unsigned others = static_cast<unsigned>(splits) - 1;
+    float* const partials = a.partial + task * a.max_splits * kHeads * stride;
+    float* const mine = partials + split * kHeads * stride;
+    __syncthreads();
+    for (int i = thread; i < heads * head_dim; i += kThreads) mine[i / head_dim * stride + i % head_dim] = s.sums[i];
+    if (thread < heads)
+        mine[thread * stride + head_dim] = s.largest[thread], mine[thread * stride + head_dim + 1] = s.totals[thread];
+    __threadfence();
+    __syncthreads();
+    if (thread == 0) {
+        *arrived = atomicAdd(a.tickets + task, 1u);
+        if (*arrived == others) a.tickets[task] = 0;  // for the next step
+    }
+    __syncthreads();
+    if (*arrived != others) return false;
+    __threadfence();
+    if (thread < heads) {
+        const float* const of_head = partials + thread * stride + head_dim;
+        float best = -INFINITY, total = 0.0f;
+#pragma unroll 8
+        for (int i = 0; i < splits; ++i) best = fmaxf(best, __ldcg(of_head + i * kHeads * stride));
+#pragma unroll 8
+        for (int i = 0; i < splits; ++i)
+            total += expf(__ldcg(of_head + i * kHeads * stride) - best) * __ldcg(of_head + i * kHeads * stride + 1);
+        s.largest[thread] = best, s.totals[thread] = total;
+    }
+    __syncthreads();
+    for (int i = thread; i < heads * head_dim; i += kThreads) {
+        const float* const of_head = partials + i / head_dim * stride;
+        float sum = 0.0f;
+#pragma unroll 8
+        for (int j = 0; j < splits; ++j) {
+            const float* const of_split = of_head + j * kHeads * stride;
+            sum += expf(__ldcg(of_split + head_dim) - s.largest[i / head_dim]) * __ldcg(of_split + i % head_dim);
+        }
+        s.sums[i] = sum;
+    }
+    return true;
+}
+
+// Grid: blocks that take splits by turns, blocks of heads, rows.
 template <int kKind, int kHeads>
 __global__ void __launch_bounds__(kThreads, blocks_at_once(kKind, kHeads)) attention_kernel(const Attention a) {
     DYNAMIC_SHARED(float, shared);
@@ -205,122 +327,50 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kKind, kHeads)) atten
     let_next_kernel_start();
     wait_for_previous_kernel();
 
-    const Cache& c = a.cache;
-    const int head_dim = static_cast<int>(c.head_dim), thread = threadIdx.x;
+    const int head_dim = static_cast<int>(a.cache.head_dim), thread = threadIdx.x;
     const int64_t row = a.first_row + blockIdx.z;
     const Row place = find_row(a, row);
-    const int splits = static_cast<int>((place.keys + a.split_keys - 1) / a.split_keys);
-    const int split = blockIdx.x;
-    if (split > 0 && split >= splits) return;
     int64_t first_key = 0;
     if (a.window < 0) first_key = (place.keys - 1) / -a.window * -a.window;
     else if (a.window > 0 && place.keys > a.window) first_key = place.keys - a.window;
-    const int first_split = static_cast<int>(first_key / a.split_keys), live_splits = splits - first_split;
     const int blocks_of_group = (a.group + kHeads - 1) / kHeads;
     const int kv_head = blockIdx.y / blocks_of_group, first_of_group = blockIdx.y % blocks_of_group * kHeads;
     const int first_head = kv_head * a.group + first_of_group;
     const int heads = min(kHeads, a.group - first_of_group);
     float* const out = a.out + row * a.num_heads * head_dim + first_head * head_dim;
-    if (place.keys < 1 || splits > a.max_splits) {  // lengths that cannot be
-        for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = NAN;
+    if (place.keys < 1 || place.keys > a.max_pages * a.cache.page_size) {  // lengths that cannot be
+        if (blockIdx.x == 0)
+            for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = NAN;
         return;
     }
-    if (split < first_split) return;
+    const int64_t origin = first_key / kBlockKeys * kBlockKeys, blocks = (place.keys - origin + kBlockKeys - 1) / kBlockKeys;
+    const int64_t split_keys = (blocks + kMaxSplits - 1) / kMaxSplits * kBlockKeys;
+    const int splits = static_cast<int>((place.keys - origin + split_keys - 1) / split_keys);
+    int split = blockIdx.x;
+    if (split >= splits) return;
 
     const Layout layout = layout_of(kHeads, head_dim);
-    float *const q = shared + layout.q, *const weights = shared + layout.weights, *const sums = shared + layout.sums;
+    const Shared s{shared + layout.q, shared + layout.weights, shared + layout.sums, largest, totals, faded, pages, slots};
     for (int i = thread; i < kHeads * head_dim; i += kThreads)
-        q[i] = i < heads * head_dim ? a.q[row * a.q_stride + first_head * head_dim + i] * a.scale : 0.0f;
-    for (int i = thread; i < layout.parts * kHeads * head_dim; i += kThreads) sums[i] = 0.0f;
-    if (thread < kHeads) largest[thread] = -INFINITY, totals[thread] = 0.0f;
-    const int part = thread / head_dim, dimension = thread % head_dim;
-
-    const int64_t end = place.keys < int64_t{split + 1} * a.split_keys ? place.keys : int64_t{split + 1} * a.split_keys;
-    for (int64_t first = int64_t{split} * a.split_keys; first < end; first += kBlockKeys) {
-        if (first + kBlockKeys <= first_key) continue;
-        const int count = static_cast<int>(end - first < kBlockKeys ? end - first : kBlockKeys);
-        __syncthreads();  // the block before is done with pages, slots and weights
-        float scores[kHeads];
-        for (int i = 0; i < kHeads; ++i) scores[i] = -INFINITY;
-        if (thread < count) {
-            const int64_t key = first + thread, index = key / c.page_size;
-            int64_t page = index < a.max_pages ? a.block_table[place.sequence * a.block_table_stride + index] : -1;
-            if (page >= c.num_pages || page < 0) page = -1;
-            pages[thread] = page < 0 ? 0 : static_cast<int>(page);  // any page will do: the weight is NaN
-            slots[thread] = static_cast<int>(key % c.page_size);
-            if (key >= first_key) {
-                for (int i = 0; i < kHeads; ++i) scores[i] = page < 0 ? NAN : 0.0f;
-                if (page >= 0) score_key<kKind, kHeads>(c, block_of(c, c.keys, page, kv_head), slots[thread], q, scores);
-                if (a.softcap > 0.0f)
-                    for (int i = 0; i < kHeads; ++i) scores[i] = a.softcap * tanhf(scores[i] / a.softcap);
-            }
-        }
-        for (int i = 0; i < kHeads; ++i) weights[i * kBlockKeys + thread] = scores[i];
-        __syncthreads();
-        weigh(weights, heads, largest, totals, faded);
-        __syncthreads();
-        if (part >= layout.parts) continue;
-        // Keys in front of the window may have no page any more.
-        const int hidden = first_key > first ? static_cast<int>(first_key - first) / Value<kKind>::kKeys : 0;
-        const int first_value = part + (hidden > part ? (hidden - part + layout.parts - 1) / layout.parts * layout.parts : 0);
-        for (int d = dimension; d < head_dim; d += kThreads) {
-            float mine[kHeads];
-            float* const kept = sums + part * kHeads * head_dim + d;
-            for (int i = 0; i < kHeads; ++i) mine[i] = i < heads ? kept[i * head_dim] * faded[i] : 0.0f;
-            add_values<kKind, kHeads>(c, kv_head, pages, slots, weights, first_value, count, layout.parts, d, mine);
-            for (int i = 0; i < heads; ++i) kept[i * head_dim] = mine[i];
-        }
-    }
-    __syncthreads();
-    for (int i = thread; i < heads * head_dim; i += kThreads)  // q has been used: it takes the sums of all parts
-        for (int p = 0; p < layout.parts; ++p) q[i] = (p == 0 ? 0.0f : q[i]) + sums[p * kHeads * head_dim + i];
-
-    if (live_splits > 1) {
-        const int64_t task = blockIdx.z * int64_t{gridDim.y} + blockIdx.y;
-        const int stride = head_dim + 2;
-        float* const partials = a.partial + task * a.max_splits * kHeads * stride;
-        float* const mine = partials + split * kHeads * stride;
-        __syncthreads();
-        for (int i = thread; i < heads * head_dim; i += kThreads) mine[i / head_dim * stride + i % head_dim] = q[i];
-        if (thread < heads) mine[thread * stride + head_dim] = largest[thread], mine[thread * stride + head_dim + 1] = totals[thread];
-        __threadfence();
-        __syncthreads();
-        if (thread == 0) {
-            *arrived = atomicAdd(a.tickets + task, 1u);
-            if (*arrived == static_cast<unsigned>(live_splits) - 1) a.tickets[task] = 0;  // for the next step
-        }
-        __syncthreads();
-        if (*arrived != static_cast<unsigned>(live_splits) - 1) return;
-        __threadfence();
-        if (thread < heads) {
-            const float* const of_head = partials + thread * stride + head_dim;
-            float best = -INFINITY, total = 0.0f;
-            for (int s = first_split; s < splits; ++s) best = fmaxf(best, __ldcg(of_head + s * kHeads * stride));
-            for (int s = first_split; s < splits; ++s)
-                total += expf(__ldcg(of_head + s * kHeads * stride) - best) * __ldcg(of_head + s * kHeads * stride + 1);
-            largest[thread] = best, totals[thread] = total;
-        }
-        __syncthreads();
-        for (int i = thread; i < heads * head_dim; i += kThreads) {
-            const float* const of_head = partials + i / head_dim * stride;
-            float sum = 0.0f;
-            for (int s = first_split; s < splits; ++s) {
-                const float* const of_split = of_head + s * kHeads * stride;
-                sum += expf(__ldcg(of_split + head_dim) - largest[i / head_dim]) * __ldcg(of_split + i % head_dim);
-            }
-            q[i] = sum;
-        }
+        s.q[i] = i < heads * head_dim ? a.q[row * a.q_stride + first_head * head_dim + i] * a.scale : 0.0f;
+    const int64_t task = blockIdx.z * int64_t{gridDim.y} + blockIdx.y;
+    for (;;) {
+        const int64_t begin = origin + split * split_keys, end = begin + split_keys;
+        attend_to<kKind, kHeads>(a, place, kv_head, heads, begin, place.keys < end ? place.keys : end, first_key, layout, s);
+        if (splits == 1 || sum_of_splits<kHeads>(a, task, splits, split, heads, head_dim, s, arrived)) break;
+        split += static_cast<int>(gridDim.x);
+        if (split >= splits) return;
     }
     __syncthreads();
     if (a.sinks) {  // a score more, of a value of zero
         if (thread < heads) totals[thread] += expf(a.sinks[first_head + thread] - largest[thread]);
         __syncthreads();
     }
-    for (int i = thread; i < heads * head_dim; i += kThreads) q[i] /= totals[i / head_dim];
+    for (int i = thread; i < heads * head_dim; i += kThreads) s.sums[i] /= totals[i / head_dim];
     __syncthreads();
     if (is_rounded(kKind))
-        for (int i = 0; i < heads; ++i) rotate_head(q + i * head_dim, head_dim);
-    for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = q[i];
+        for (int i = 0; i < heads; ++i) rotate_head(s.sums + i * head_dim, head_dim);
+    for (int i = thread; i < heads * head_dim; i += kThreads) out[i] = s.sums[i];
 }
 
 template <int kKind, int kHeads>
@@ -339,8 +389,10 @@ int launch_attention(const Device& device, Attention a, int64_t num_tokens, void
     const int64_t first_of_call = a.first_row;
     for (int64_t first = 0; first < num_tokens; first += rows) {
         a.first_row = first_of_call + first;
-        const dim3 grid(static_cast<unsigned>(a.max_splits), static_cast<unsigned>(head_blocks),
-                        static_cast<unsigned>(std::min(rows, num_tokens - first)));
+        const int64_t own_rows = std::min(rows, num_tokens - first);
+        const int64_t wanted = divide_up(int64_t{device.multiprocessors} * kBlocksOfMultiprocessor, head_blocks * own_rows);
+        const int64_t blocks = std::min<int64_t>(a.max_splits, std::max<int64_t>(wanted, kFewestBlocks));
+        const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(head_blocks), static_cast<unsigned>(own_rows));
         const int error = launch(device, attention_kernel<kKind, kHeads>, grid, dim3(kThreads), shared, stream, a);
         if (error) return error;
     }
@@ -388,9 +440,7 @@ extern "C" int paged_attention(const float* q, int64_t q_stride, const void* k_c
     a.cu_seqlens = cu_seqlens, a.seq_lens = seq_lens, a.out = out, a.num_sequences = static_cast<int>(num_sequences);
     a.num_heads = static_cast<int>(num_heads), a.group = static_cast<int>(num_heads / num_kv_heads), a.scale = scale;
     a.window = window, a.softcap = softcap, a.sinks = sinks;
-    const int64_t most_keys = max_pages * page_size;
-    a.split_keys = static_cast<int>(divide_up(divide_up(most_keys, kMaxSplits), kBlockKeys) * kBlockKeys);
-    a.max_splits = static_cast<int>(divide_up(most_keys, a.split_keys));
+    a.max_splits = static_cast<int>(std::min<int64_t>(kMaxSplits, divide_up(max_pages * page_size, kBlockKeys)));
     switch (cache_dtype) {
         case PARLOR_F32: return attend<PARLOR_F32>(device, a, num_tokens, stream);
         case PARLOR_F16: return attend<PARLOR_F16>(device, a, num_tokens, stream);

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from model.families.spec import Attention
 from model.formats.synthetic import synthetic_config
 from model.kernels.build import library
 from model.kernels.build.cuda import FLAGS, HEADERS, find_nvcc
@@ -71,11 +72,13 @@ class Gpu:
     gigahertz: float
     gigabytes_per_second: float
     """That is reached, not that of the data sheet."""
+    memory_us: float
+    """Latency of the memory."""
     latency_us: float = 0.13
     """Of the L2 cache."""
 
 
-GPUS = (Gpu("H200", 132, 1.98, 4300.0), Gpu("RTX 4090", 128, 2.52, 930.0))
+GPUS = (Gpu("H200", 132, 1.98, 4300.0, 0.25), Gpu("RTX 4090", 128, 2.52, 930.0, 0.3))
 SCHEDULERS, WARPS, BLOCKS_AT_ONCE, KEPT_COLUMNS, ROUND_COLUMNS = 4, 16, 2, 4096, 2048
 """Of a multiprocessor; of a block, and blocks of a multiprocessor; columns of a row that a block keeps, and
 reads in a round: as in cuda/multiply.cuh and linear.cuh."""
@@ -118,15 +121,14 @@ def product_loops(code: str) -> Iterator[Loop]:
                    dict(Counter(of for of in names if of.startswith(("LDG", "LDS", "LDL", "STL")))))
 
 
-def loads_without_a_branch(code: str, kernel: str, load: str) -> list[int]:
-    """How many instructions `load` each stretch of a kernel between branches has; `kernel`: of its name."""
-    counts = []
+def stretches(code: str, kernel: str) -> list[list[str]]:
+    """The instructions' names in each stretch of a kernel between branches; `kernel`: of its name."""
+    found = []
     for name, lines in _functions(code):
         if kernel in name:
             text = " ".join(instruction.split()[0] for _, instruction in lines)
-            stretches = re.split(r"\b(?:BRA|BAR|EXIT)\b", text)
-            counts += [stretch.split().count(load) for stretch in stretches]
-    return counts
+            found += [stretch.split() for stretch in re.split(r"\b(?:BRA|BAR|EXIT)\b", text)]
+    return found
 
 
 def _functions(code: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
@@ -180,6 +182,31 @@ def predict(loop: Loop, gpu: Gpu, n: int, k: int, group_size: int) -> dict[str, 
             "share_of_floor": floor / (max(floor, issue) + fixed)}
 
 
+BLOCK_KEYS, MAX_SPLITS, NUMBERS_AT_ONCE, BLOCKS_OF_MULTIPROCESSOR = 128, 64, 16, 4
+"""As in cuda/attention.cu."""
+CONTEXTS = (1, 2048, 16384)
+
+
+def predict_attention(attention: Attention, gpu: Gpu, keys: int) -> dict[str, float]:
+    """Of one row in float16 with room for the longest context; microseconds. A block reads a batch of keys,
+    then the next; what comes before and behind it are its length, its pages, its query, and adding up splits.
+    """
+    bytes_read = 4 * keys * attention.num_kv_heads * attention.head_dim
+    floor = bytes_read / gpu.gigabytes_per_second / 1e3
+    group = attention.num_heads // attention.num_kv_heads
+    head_blocks = attention.num_kv_heads * -(-group // (1 if group == 1 else 4 if group <= 4 else 8))
+    key_blocks = -(-keys // BLOCK_KEYS)
+    of_split = -(-key_blocks // MAX_SPLITS)
+    splits = -(-key_blocks // of_split)
+    at_once = min(splits, max(4, -(-BLOCKS_OF_MULTIPROCESSOR * gpu.multiprocessors // head_blocks)))
+    waves = max(1.0, head_blocks * at_once / gpu.multiprocessors / BLOCKS_OF_MULTIPROCESSOR)
+    batches = (attention.head_dim + min(keys, BLOCK_KEYS)) / NUMBERS_AT_ONCE
+    reading = waves * -(-splits // at_once) * of_split * batches * gpu.memory_us
+    fixed = gpu.latency_us * (5 + 3 * (splits > 1)) + 1.0  # the last is assumed
+    return {"keys": keys, "megabytes": bytes_read / 1e6, "blocks": head_blocks * at_once, "floor_us": floor,
+            "latency_us": reading, "predicted_us": max(floor, reading) + fixed}
+
+
 def report(model: str, group_size: int) -> dict[str, object]:
     loops = count_products()
     config = synthetic_config(model)
@@ -191,11 +218,14 @@ def report(model: str, group_size: int) -> dict[str, object]:
     for gpu in GPUS:
         rows = [predict(decoding, gpu, group.n, group.k, group_size) for group in groups]
         total = layers * sum(row["predicted_us"] for row in rows)
+        attention = config.spec.attentions[0]
         tables[gpu.name] = {"of_a_layer": rows, "all_layers_us": total,
+                            "attention_of_a_layer": [predict_attention(attention, gpu, keys)
+                                                     for keys in CONTEXTS],
                             "floor_us": layers * sum(row["floor_us"] for row in rows),
                             "tokens_per_second_of_these_products": 1e6 / total}
     return {"what": "instructions of a warp's step of 2,048 weights in machine code for sm_90; predictions, "
-                    "not measurements: no attention, output layer or sampling in them",
+                    "not measurements: no output layer and no sampling in them",
             "command": f"python -m tools.kernel_counts --model {model} --group-size {group_size}",
             "loops": [asdict(loop) | {"bytes_of_step": loop.bytes_of_step(group_size)} for loop in loops],
             "model": model, "gpus": tables}
@@ -225,6 +255,9 @@ def main() -> int:
                   f"{row['predicted_us']:10.1f}")
         print(f"all layers: {table['all_layers_us']:.0f} us of a floor of {table['floor_us']:.0f}, "
               f"{table['tokens_per_second_of_these_products']:.0f} tokens/s if there were nothing else")
+        for row in table["attention_of_a_layer"]:
+            print(f"attention to {row['keys']:6,} keys: {row['blocks']:4.0f} blocks, "
+                  f"{row['predicted_us']:.1f} us of a floor of {row['floor_us']:.1f}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0

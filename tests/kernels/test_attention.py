@@ -333,6 +333,14 @@ def test_on_a_gpu_a_row_does_not_depend_on_its_neighbours_or_chunks(gpu, kind):
     assert torch.equal(batch.part(1, 2, 5).run(gpu), together[3:6])
 
 
+def test_a_gpu_attends_to_more_keys_than_its_splits_have_at_first(gpu):
+    """64 splits of 128 keys are 8,192; behind those a split has two blocks of keys. Of a window as well."""
+    batch = Batch([(1, 8300), (1, 100)], heads=2, kv_heads=2, head_dim=8)
+    for rules in ({}, {"window": 8250}):
+        ours, theirs = batch.run(gpu, **rules), batch.run(reference, **rules)
+        torch.testing.assert_close(ours, theirs, **TOLERANCE["fp16"])
+
+
 def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
     batch = Batch([(1, 40), (1, 40)], heads=2, kv_heads=1, head_dim=16)
     batch.block_table[0, 1] = len(batch.k_cache)

@@ -61,16 +61,17 @@ def is_caught(path, run):
 
 
 def attend(ops):
-    batch = Batch([(1, 40), (2, 300)], heads=2, kv_heads=1, head_dim=32, page_size=16)
+    batch = Batch([(1, 40), (2, 300), (1, 700)], heads=2, kv_heads=1, head_dim=32, page_size=16)
     return batch.run(ops), batch.run(reference)
 
 
 @pytest.mark.parametrize(("text", "replacement"), [
     ("        __syncthreads();\n        weigh(", "        weigh("),
     ("index = key / c.page_size", "index = (key + 1) / c.page_size"),
-    ("for (int s = first_split; s < splits; ++s) {", "for (int s = first_split; s < splits - 1; ++s) {"),
+    ("for (int j = 0; j < splits; ++j) {", "for (int j = 0; j < splits - 1; ++j) {"),
+    ("split += static_cast<int>(gridDim.x);", "split += static_cast<int>(gridDim.x) + 1;"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
-], ids=["a removed barrier", "an off-by-one page", "a forgotten split", "no bug"])
+], ids=["a removed barrier", "an off-by-one page", "a forgotten split", "a split too far", "no bug"])
 def test_a_bug_in_attention_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "attention.cu", text, replacement)
     path = build_host_library(tmp_path / "built", folder, ("attention.cu",), ("-O1",), base)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from model.formats.synthetic import synthetic_config
 from tools import kernel_counts
-from tools.kernel_counts import GPUS, Loop, find_disassembler, loads_without_a_branch, predict, product_loops
+from tools.kernel_counts import (
+    GPUS,
+    Loop,
+    find_disassembler,
+    predict,
+    predict_attention,
+    product_loops,
+    stretches,
+)
 
 CODE = """
 \t\tFunction : _ZN6parlor15multiply_kernelINS_7VariantILi4ELi1ELi0ELb1EEEEEvNS_7ProductE
@@ -27,8 +36,21 @@ def test_the_innermost_loop_with_products_is_counted_and_what_has_no_variant_is_
         Loop("multiply", 4, 8, "one zero point", True, 4, 1, 1, {"LDG.E.EF.128": 1})]
 
 
-def test_loads_are_counted_between_branches():
-    assert loads_without_a_branch(CODE, "multiply_kernel", "LDG.E") == [1, 0, 0]
+def test_stretches_end_at_branches():
+    found = stretches(CODE, "multiply_kernel")
+    assert [len(stretch) for stretch in found] == [5, 1, 0]
+    assert [stretch.count("LDG.E") for stretch in found] == [1, 0, 0]
+
+
+def test_attention_takes_the_time_of_its_bytes_or_of_its_batches():
+    """Llama-2-7B: 32 heads of 128. One key: a split, and batches of 16 numbers, 8 and a part of one. 16,384:
+    64 splits of 256 keys for 17 blocks a head, four rounds; the bytes take longer."""
+    attention = synthetic_config("llama-2-7b").spec.attentions[0]
+    one, _, many = (predict_attention(attention, GPUS[0], keys) for keys in (1, 2048, 16384))
+    assert one["blocks"] == 32 and one["latency_us"] == pytest.approx((128 + 1) / 16 * 0.25)
+    assert many["blocks"] == 32 * 17
+    assert many["latency_us"] == pytest.approx(544 / 528 * 4 * 2 * 16 * 0.25)
+    assert many["predicted_us"] == pytest.approx(16384 * 4 * 4096 / 4300e3 + 8 * 0.13 + 1)
 
 
 def test_a_prediction_is_the_larger_of_reading_and_issuing_and_a_fixed_part():
