@@ -15,6 +15,7 @@ namespace parlor {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
 constexpr int kKeys = 16;
 
 struct Gather {
@@ -24,14 +25,14 @@ struct Gather {
     half *keys, *values;
 };
 
-// Numbers [head_dim] of the key or value in `slot`, as threads that share a row read them.
+// Number d of the key or value in `slot`.
 template <int kKind>
-__device__ __forceinline__ float read_number(const Cache& c, char* block, bool is_key, int64_t slot, int64_t d) {
+__device__ __forceinline__ float read_number(const Cache& c, char* block, bool is_key, int64_t slot, int d) {
     if constexpr (is_rounded(kKind)) {
         constexpr int kCodes = codes_of_word(kKind);
         const uint32_t* const words = reinterpret_cast<const uint32_t*>(block);
         const uint32_t word = is_key ? words[d / kCodes * c.page_size + slot] : words[slot / kCodes * c.head_dim + d];
-        const int index = static_cast<int>((is_key ? d : slot) % kCodes);
+        const int index = (is_key ? d : static_cast<int>(slot)) % kCodes;
         return number_of<kKind>(word, index) * __half2float(*scale_of<kKind>(c, block, d / kScaleGroup, slot));
     } else {
         const int64_t index = is_key ? d * c.page_size + slot : slot * c.head_dim + d;
@@ -44,6 +45,8 @@ __device__ __forceinline__ float read_number(const Cache& c, char* block, bool i
 template <int kKind>
 __global__ void __launch_bounds__(kThreads) gather_kernel(const Gather g) {
     DYNAMIC_SHARED(float, tile);  // [kKeys][head_dim + 1]: written along keys, read along dimensions
+    SHARED_ARRAY(int64_t, offsets, kKeys);  // in bytes, of the block of each key's page
+    SHARED_ARRAY(int, slots, kKeys);        // in it; -1: there is no such page
     let_next_kernel_start();
     wait_for_previous_kernel();
     const Cache& c = g.cache;
@@ -51,20 +54,37 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Gather g) {
     const int64_t first = static_cast<int64_t>(blockIdx.x) * kKeys, head = blockIdx.y;
     const int count = static_cast<int>(g.num_keys - first < kKeys ? g.num_keys - first : kKeys);
     const bool is_key = blockIdx.z == 0;
-    for (int i = threadIdx.x; i < kKeys * head_dim; i += kThreads) {
-        const int row = is_key ? i % kKeys : i / head_dim, d = is_key ? i / kKeys : i % head_dim;
-        if (row >= count) continue;
-        const int64_t page = g.pages[(first + row) / c.page_size], slot = (first + row) % c.page_size;
+    char* const cache = static_cast<char*>(is_key ? c.keys : c.values);
+    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+    if (thread < count) {  // once: divisions of 64 bits take a hundred instructions
+        const int64_t page = g.pages[(first + thread) / c.page_size];
         const bool is_known = page >= 0 && page < c.num_pages;
-        char* const block = block_of(c, is_key ? c.keys : c.values, is_known ? page : 0, head);
-        tile[row * stride + d] = is_known ? read_number<kKind>(c, block, is_key, slot, d) : NAN;
+        offsets[thread] = ((is_known ? page : 0) * c.num_kv_heads + head) * c.block_bytes;
+        slots[thread] = is_known ? static_cast<int>((first + thread) % c.page_size) : -1;
     }
+    __syncthreads();
+    const auto read = [&](int row, int first_number, int step) {
+        const int slot = slots[row];
+        char* const block = cache + offsets[row];
+#pragma unroll 8
+        for (int d = first_number; d < head_dim; d += step) {
+            const float number = read_number<kKind>(c, block, is_key, slot < 0 ? 0 : slot, d);
+            tile[row * stride + d] = slot < 0 ? NAN : number;
+        }
+    };
+    if (!is_key)
+        for (int row = warp; row < count; row += kWarps) read(row, lane, 32);
+    else if (thread % kKeys < count)
+        read(thread % kKeys, thread / kKeys, kThreads / kKeys);
     __syncthreads();
     if (is_rounded(kKind) && !is_key)
         for (int row = 0; row < count; ++row) rotate_head(tile + row * stride, head_dim);
     half* const out = (is_key ? g.keys : g.values) + (head * g.num_keys + first) * head_dim;
-    for (int i = threadIdx.x; i < count * head_dim; i += kThreads)
-        out[i] = __float2half_rn(tile[i / head_dim * stride + i % head_dim]);
+    for (int row = warp; row < count; row += kWarps) {
+        const float* const numbers = tile + row * stride;
+        half2* const pairs = reinterpret_cast<half2*>(out + row * head_dim);
+        for (int i = lane; i < head_dim / 2; i += 32) pairs[i] = __floats2half2_rn(numbers[2 * i], numbers[2 * i + 1]);
+    }
 }
 
 }  // namespace
@@ -79,7 +99,7 @@ extern "C" int gather_pages(const void* k_cache, const void* v_cache, int cache_
         return error;
     if (num_keys < 0 || divide_up(num_keys, kKeys) > kMaxGridX) return PARLOR_ERROR_SIZE;
     if (num_keys == 0) return PARLOR_OK;
-    if (!pages || !keys || !values || !is_aligned(pages, 4) || !is_aligned(keys, 2) || !is_aligned(values, 2))
+    if (!pages || !keys || !values || !is_aligned(pages, 4) || !is_aligned(keys, 4) || !is_aligned(values, 4))
         return PARLOR_ERROR_POINTER;
     Device device;
     if (const int error = device.read()) return error;

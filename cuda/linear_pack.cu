@@ -126,6 +126,7 @@ __global__ void __launch_bounds__(kThreads)
     if (index >= tiles * w.steps) return;
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int64_t tile = first_tile + index / w.steps, step = index % w.steps, padded_k = int64_t{w.steps} * kStep;
+#pragma unroll
     for (int unit = 0; unit < 2; ++unit) {
         const uint4* const codes = static_cast<const uint4*>(w.codes);
         const uint4 code = kBits == 4 ? codes[(tile * w.steps + step) * 32 + lane]
@@ -156,9 +157,9 @@ __global__ void __launch_bounds__(kThreads)
         const int64_t column = step * kStep + unit * kUnit + 8 * t;
         for (int r = 0; r < 2; ++r) {
             const int64_t row = tile * kTile + g + 8 * r;
-            if (row < w.n)
-                *reinterpret_cast<uint4*>(out + (row - first_tile * kTile) * padded_k + column) =
-                    make_uint4(rows[r][0], rows[r][1], rows[r][2], rows[r][3]);
+            if (row < w.n)  // by an intrinsic: of an assignment the compiler makes four stores
+                __stcg(reinterpret_cast<uint4*>(out + (row - first_tile * kTile) * padded_k + column),
+                       make_uint4(rows[r][0], rows[r][1], rows[r][2], rows[r][3]));
         }
     }
 }

@@ -59,7 +59,7 @@ PARLOR_API int gather_pages(
     int64_t num_pages, int64_t page_size, int64_t num_kv_heads, int64_t head_dim,
     const int32_t* pages,  /* [ceil(num_keys / page_size)] */
     int64_t num_keys,
-    uint16_t* keys,        /* float16 [num_kv_heads, num_keys, head_dim] */
+    uint16_t* keys,        /* float16 [num_kv_heads, num_keys, head_dim], 4-byte aligned */
     uint16_t* values,      /* the same */
     void* stream);
 

@@ -41,6 +41,9 @@ def run_all(ops: CudaKernels) -> None:
         positions, slots = torch.tensor([0, 3, 1], dtype=torch.int32), torch.tensor([15, 0, -1])
         ops.rope_write_kv(torch.randn(3, 6 * 40), torch.ones(4, 20), torch.ones(4, 20), positions, slots,
                           *caches, 2, 2)
+        many = torch.arange(70, dtype=torch.int32)
+        ops.rope_write_kv(torch.randn(70, 6 * 40), torch.ones(70, 20), torch.ones(70, 20), many,
+                          many.long() - 1, *empty_caches(kind, 9, 2, 8, 40), 2, 2)
         pages = torch.tensor([[0], [1]], dtype=torch.int32)
         ops.copy_pages(*caches, pages[0], pages[1])
     for options in ((33, 96, 32, 4, "bytes"), (20, 88, 44, 8, "halves", True)):

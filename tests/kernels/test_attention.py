@@ -341,6 +341,27 @@ def test_a_gpu_attends_to_more_keys_than_its_splits_have_at_first(gpu):
         torch.testing.assert_close(ours, theirs, **TOLERANCE["fp16"])
 
 
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_gpu_writes_the_keys_of_many_tokens_as_those_of_one(gpu, kind):
+    """To the bit: 70 are written in runs. Some have no slot, one no position, the last run is short."""
+    heads, kv_heads, head_dim, num_pages, page_size = 2, 1, 10, 3, 32
+    angles = torch.randn(40, 3)
+    qkv, slots = torch.randn(70, (heads + 2 * kv_heads) * head_dim), torch.randperm(96)[:70].clone()
+    positions = torch.randint(0, 40, (70,), dtype=torch.int32)
+    slots[[0, 17, 69]], slots[5], positions[9] = -1, 96, 40
+    made = []
+    for at_once in (70, 1):
+        rows, caches = qkv.clone(), empty_caches(kind, num_pages, kv_heads, page_size, head_dim)
+        for first in range(0, 70, at_once):
+            part = slice(first, first + at_once)
+            gpu.rope_write_kv(rows[part], angles.cos(), angles.sin(), positions[part], slots[part], *caches,
+                              heads, kv_heads)
+        made.append([rows, *caches])
+    for together, alone in zip(*made, strict=True):
+        assert torch.equal(together.nan_to_num(7.0), alone.nan_to_num(7.0))
+    assert made[0][1].isfinite().sum() == 66 * head_dim - 6, "all that have a slot; of one 6 numbers are NaN"
+
+
 def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
     batch = Batch([(1, 40), (1, 40)], heads=2, kv_heads=1, head_dim=16)
     batch.block_table[0, 1] = len(batch.k_cache)

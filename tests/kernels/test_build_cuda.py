@@ -167,6 +167,21 @@ def test_keys_and_values_of_several_places_are_read_at_once(compiled):
     assert sum(count == 16 for count in counts) == 2, counts
 
 
+@pytest.mark.slow  # if it is the first of them
+def test_prompts_are_prepared_by_wide_stores_and_several_loads_at_once(compiled):
+    """Dequantized weights by 16 bytes; gathered float16 eight at a time, of global memory and no other."""
+    try:
+        dequantizing, gathering = (machine_code(compiled.objects[source], 90)
+                                   for source in ("linear_pack.cu", "gather.cu"))
+    except KernelBuildError as error:
+        pytest.skip(str(error))
+    stores = [name for stretch in stretches(dequantizing, "dequantize_kernel") for name in stretch
+              if name.startswith("STG")]
+    assert stores and all(".128" in name for name in stores)
+    loads = [stretch.count("LDG.E.U16") for stretch in stretches(gathering, "gather_kernelILi1E")]
+    assert loads.count(8) == 2, loads
+
+
 def test_without_a_driver_the_library_loads_and_says_so(nvcc, tmp_path):
     lines, sources = [], ("library.cu", "launch.cu", "gather.cu")
     recipe = CudaRecipe(nvcc, 90, sources=sources)

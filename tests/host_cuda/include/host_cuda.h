@@ -143,6 +143,8 @@ T __ldg(const T* address) { return *address; }
 template <class T>
 T __ldcg(const T* address) { return *address; }
 template <class T>
+void __stcg(T* address, T value) { *address = value; }
+template <class T>
 T __ldcs(const T* address) { return *address; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
