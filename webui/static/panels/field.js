@@ -244,7 +244,7 @@ export function listField(spec, { onChange, onReset }) {
     h("textarea", {
       id,
       class: "text-input list",
-      rows: "2",
+      rows: Math.max(2, spec.default.length ?? 0),
       spellcheck: "false",
       autocomplete: "off",
       "aria-describedby": `${id}-help`,
