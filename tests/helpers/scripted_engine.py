@@ -75,7 +75,7 @@ class ScriptedEngine:
 
     def submit(self, token_ids: list[int], params: SamplingParams,
                eos_token_ids: frozenset[int], logprobs: int | None = None,
-               adapter: str | None = None) -> ScriptedRequest:
+               adapter: str | None = None, breaks: object = None) -> ScriptedRequest:
         assert 0 < len(token_ids) < self.max_seq_len
         script = self._script(token_ids) if callable(self._script) else list(self._script)
         request = ScriptedRequest(list(token_ids), params, eos_token_ids, script, self._fails_after,
