@@ -128,28 +128,29 @@ struct StatePart {
     }
 };
 
-// Two rows of inputs [depth] on their way into shared memory: read early, put there later. The rest is zeros.
+// A row of inputs [depth] on its way into shared memory: read early, put there later. The rest is zeros.
 template <int kDepth>
-struct Pair {
-    static_assert(kThreadsFor<kDepth> >= kDepth, "a number of each row for a thread");
+struct Input {
+    static_assert(kThreadsFor<kDepth> >= kDepth, "a number of the row for a thread");
 
-    float first, second;
+    float value;
 
-    __device__ void read(const float* a, const float* b, int depth) {
-        const int at = threadIdx.x;
-        first = at < depth ? a[at] : 0.0f;
-        second = at < depth ? b[at] : 0.0f;
+    __device__ void read(const float* from, int depth, int step = 1) {
+        const int at = static_cast<int>(threadIdx.x);
+        value = at < depth ? from[at * step] : 0.0f;
     }
-    __device__ void put(float* a, float* b) const {
-        if (threadIdx.x < kDepth) a[threadIdx.x] = first, b[threadIdx.x] = second;
+    __device__ void put(float* to) const {
+        if (threadIdx.x < kDepth) to[threadIdx.x] = value;
     }
 };
 
 struct Delta {
     const float *q, *k, *v;
     int64_t q_stride, k_stride, v_stride;
-    const float *log_decay, *beta;
-    int64_t log_decay_stride, beta_stride;
+    const float* log_decay;  // [T, num_heads * decay_dim]
+    int64_t log_decay_stride, decay_dim;
+    const float* beta;
+    int64_t beta_stride;
     float* out;  // may be v
     int64_t out_stride;
     Sequences sequences;
@@ -160,12 +161,14 @@ struct Delta {
 
 // Grid: blocks of columns, heads, sequences. With u = S^T k of the state before a row, decayed, the row adds k (x) w,
 // where w = beta * (v - u), and its result is S^T q + (q . k) * w of that same state. Queries and keys are multiplied as
-// they are in memory; what makes them unit vectors is applied to the sums.
+// they are in memory; what makes them unit vectors is applied to the sums. A head that decays as a whole has its number
+// for each row of the state.
 template <int kDepth>
 __global__ void __launch_bounds__(kThreadsFor<kDepth>) gated_delta_kernel(const Delta a) {
     constexpr int kThreads = kThreadsFor<kDepth>, kWarps = kThreads / kColumns;
     SHARED_ARRAY(float, queries, 2 * kDepth);
     SHARED_ARRAY(float, keys, 2 * kDepth);
+    SHARED_ARRAY(float, decays, 2 * kDepth);
     SHARED_ARRAY(float, sums, 2 * kThreads);  // of warps: along the key, along the query
     SHARED_ARRAY(float, lengths, 3 * kWarps);      // of warps: q . q, k . k, q . k
     SHARED_ARRAY(int64_t, width, 1);
@@ -180,6 +183,8 @@ __global__ void __launch_bounds__(kThreadsFor<kDepth>) gated_delta_kernel(const 
     const int lane = threadIdx.x % kColumns, warp = threadIdx.x / kColumns, depth = static_cast<int>(a.key_dim);
     const float* const q = a.q + key_head * a.key_dim;
     const float* const k = a.k + key_head * a.key_dim;
+    const float* const log_decay = a.log_decay + head * a.decay_dim;
+    const int decay_step = a.decay_dim > 1;
     const float query_scale = 1.0f / sqrtf(static_cast<float>(depth));
     constexpr float kEps = 1e-6f;
 
@@ -187,22 +192,28 @@ __global__ void __launch_bounds__(kThreadsFor<kDepth>) gated_delta_kernel(const 
     __syncthreads();
     StatePart part(depth, a.value_dim);
     part.read(state + of_head, width, of.begins(s));
-    Pair<kDepth> inputs;
-    inputs.read(q + begin * a.q_stride, k + begin * a.k_stride, depth);
+    Input<kDepth> next_query, next_key, next_decay;
+    const auto read_inputs = [&](int64_t t) {
+        next_query.read(q + t * a.q_stride, depth);
+        next_key.read(k + t * a.k_stride, depth);
+        next_decay.read(log_decay + t * a.log_decay_stride, depth, decay_step);
+        next_decay.value = expf(next_decay.value);
+    };
+    read_inputs(begin);
     for (int64_t t = begin; t < end; ++t) {
-        float* const query = queries + (t - begin) % 2 * kDepth;
-        float* const key = keys + (t - begin) % 2 * kDepth;
-        inputs.put(query, key);
-        const float decay = expf(a.log_decay[t * a.log_decay_stride + head]);
+        const int64_t place = (t - begin) % 2 * kDepth;
+        float *const query = queries + place, *const key = keys + place, *const decay = decays + place;
+        next_query.put(query), next_key.put(key), next_decay.put(decay);
         const float beta = a.beta[t * a.beta_stride + head];
         const int64_t at = head * a.value_dim + part.column;
         const float value = part.has_column ? a.v[t * a.v_stride + at] : 0.0f;
         __syncthreads();
-        if (t + 1 < end) inputs.read(q + (t + 1) * a.q_stride, k + (t + 1) * a.k_stride, depth);
+        if (t + 1 < end) read_inputs(t + 1);
 
         float along_key[2] = {}, along_query[2] = {};
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
+            part.values[r] *= decay[part.first_row + r];
             along_key[r % 2] = fmaf(key[part.first_row + r], part.values[r], along_key[r % 2]);
             along_query[r % 2] = fmaf(query[part.first_row + r], part.values[r], along_query[r % 2]);
         }
@@ -225,12 +236,12 @@ __global__ void __launch_bounds__(kThreadsFor<kDepth>) gated_delta_kernel(const 
             qq += lengths[w], kk += lengths[kWarps + w], qk += lengths[2 * kWarps + w];
         }
         const float of_key = 1.0f / sqrtf(kk + kEps), of_query = query_scale / sqrtf(qq + kEps);
-        const float wrong = beta * fmaf(-decay * of_key, key_sum, value);
+        const float wrong = beta * fmaf(-of_key, key_sum, value);
         if (warp == 0 && part.has_column)
-            a.out[t * a.out_stride + at] = fmaf(decay * of_query, query_sum, qk * of_query * of_key * wrong);
+            a.out[t * a.out_stride + at] = fmaf(of_query, query_sum, qk * of_query * of_key * wrong);
         const float written = of_key * wrong;
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) part.values[r] = fmaf(key[part.first_row + r], written, decay * part.values[r]);
+        for (int r = 0; r < kRows; ++r) part.values[r] = fmaf(key[part.first_row + r], written, part.values[r]);
         if (float* const kept = of.kept_state(t)) part.write(kept + of_head, width);
     }
     part.write(state + of_head, width);
@@ -270,15 +281,19 @@ __global__ void __launch_bounds__(kThreadsFor<kDepth>) mamba2_kernel(const Mamba
     __syncthreads();
     StatePart part(depth, a.head_dim);
     part.read(state + of_head, width, of.begins(s));
-    Pair<kDepth> inputs;
-    inputs.read(b + begin * a.b_stride, c + begin * a.c_stride, depth);
+    Input<kDepth> next_source, next_reader;
+    const auto read_inputs = [&](int64_t t) {
+        next_source.read(b + t * a.b_stride, depth);
+        next_reader.read(c + t * a.c_stride, depth);
+    };
+    read_inputs(begin);
     for (int64_t t = begin; t < end; ++t) {
-        inputs.put(sources, readers);
+        next_source.put(sources), next_reader.put(readers);
         const float dt = a.dt[t * a.dt_stride + head], decay = expf(dt * factor);
         const int64_t at = head * a.head_dim + part.column;
         const float x = part.has_column ? a.x[t * a.x_stride + at] : 0.0f, step = dt * x;
         __syncthreads();
-        if (t + 1 < end) inputs.read(b + (t + 1) * a.b_stride, c + (t + 1) * a.c_stride, depth);
+        if (t + 1 < end) read_inputs(t + 1);
 
         float results[2] = {};
 #pragma unroll
@@ -350,15 +365,16 @@ extern "C" int short_conv(const float* x, int64_t x_stride, const float* weight,
 }
 
 extern "C" int gated_delta(const float* q, int64_t q_stride, const float* k, int64_t k_stride, const float* v,
-                           int64_t v_stride, const float* log_decay, int64_t log_decay_stride, const float* beta,
-                           int64_t beta_stride, float* out, int64_t out_stride, float* states, int64_t slot_stride,
-                           int64_t num_slots, const int32_t* slots, const int32_t* cu_seqlens, const int32_t* seq_lens,
-                           const int32_t* row_slots, int64_t num_sequences, int64_t num_rows, int64_t num_key_heads,
-                           int64_t num_heads, int is_tiled, int64_t key_dim, int64_t value_dim, void* stream) {
+                           int64_t v_stride, const float* log_decay, int64_t log_decay_stride, int64_t decay_dim,
+                           const float* beta, int64_t beta_stride, float* out, int64_t out_stride, float* states,
+                           int64_t slot_stride, int64_t num_slots, const int32_t* slots, const int32_t* cu_seqlens,
+                           const int32_t* seq_lens, const int32_t* row_slots, int64_t num_sequences, int64_t num_rows,
+                           int64_t num_key_heads, int64_t num_heads, int is_tiled, int64_t key_dim, int64_t value_dim,
+                           void* stream) {
     if (num_key_heads < 1 || num_heads < 1 || num_heads > kMaxGridY || num_heads % num_key_heads != 0 || key_dim < 1 ||
         key_dim > kMaxDepth || value_dim < 1 || q_stride < num_key_heads * key_dim || k_stride < num_key_heads * key_dim ||
-        v_stride < num_heads * value_dim || out_stride < num_heads * value_dim || log_decay_stride < num_heads ||
-        beta_stride < num_heads)
+        v_stride < num_heads * value_dim || out_stride < num_heads * value_dim ||
+        (decay_dim != 1 && decay_dim != key_dim) || log_decay_stride < num_heads * decay_dim || beta_stride < num_heads)
         return PARLOR_ERROR_SIZE;
     if (num_rows == 0) return PARLOR_OK;
     const Sequences sequences{states, slot_stride, num_slots, slots, cu_seqlens, seq_lens, row_slots, num_rows};
@@ -367,7 +383,7 @@ extern "C" int gated_delta(const float* q, int64_t q_stride, const float* k, int
         return PARLOR_ERROR_POINTER;
     Device device;
     if (const int error = device.read()) return error;
-    const Delta delta{q, k, v, q_stride, k_stride, v_stride, log_decay, beta, log_decay_stride, beta_stride, out,
+    const Delta delta{q, k, v, q_stride, k_stride, v_stride, log_decay, log_decay_stride, decay_dim, beta, beta_stride, out,
                       out_stride, sequences, num_sequences, num_key_heads, num_heads, is_tiled != 0, key_dim, value_dim};
     const dim3 grid(static_cast<unsigned>(divide_up(value_dim, kColumns)), static_cast<unsigned>(num_heads),
                     static_cast<unsigned>(num_sequences));

@@ -36,15 +36,21 @@ Factors factors_of(const float* q, const float* k, int64_t dim) {
     return {query, key, sum(qk) * query * key};
 }
 
+// What all tiles of a step need, computed once.
+struct DeltaRows {
+    const Factors* factors;  // [T, num_key_heads]
+    const float* decays;     // [T, num_heads, decay_dim]
+};
+
 // A tile of one head's state S. With u = S^T k of the state before a row, decayed, the row adds k (x) w, where
 // w = beta * (v - u), and its result is S^T q + (q . k) * w of that same state: so the state is read once a row, for
 // both products, while the row before is added to it.
 template <int kVectors>
 class DeltaTile {
   public:
-    DeltaTile(const DeltaArgs& a, const Factors* factors, int64_t s, int64_t head, Tile<kVectors>& tile, int64_t column)
-        : a_(a), factors_(factors), s_(s), head_(head), key_head_(a.key_head(head)), tile_(tile),
-          column_(column) {}
+    DeltaTile(const DeltaArgs& a, const DeltaRows& rows, int64_t s, int64_t head, Tile<kVectors>& tile, int64_t column)
+        : a_(a), rows_(rows), s_(s), head_(head), key_head_(a.key_head(head)),
+          decay_step_(a.decay_dim > 1), tile_(tile), column_(column) {}
 
     void run() {
         const Sequences& of = a_.sequences;
@@ -53,14 +59,20 @@ class DeltaTile {
         if (of.begins(s_)) tile_.clear();
         else tile_.read(part(of.state(s_)), a_.value_dim);
         Vec along_key[kVectors], along_query[kVectors], written[kVectors];
-        multiply(begin, along_key, along_query);
-        for (int64_t t = begin; t < end; ++t) {
-            const float decay = std::exp(a_.log_decay[t * a_.log_decay_stride + head_]);
-            finish(t, decay, along_key, along_query, written);
-            if (t + 1 < end) add_and_multiply(t, decay, written, along_key, along_query);
-            else add(t, decay, written);
-            if (float* const kept = of.kept_state(t)) tile_.write(part(kept), a_.value_dim);
+        decay_and_multiply(begin, along_key, along_query);
+        for (int64_t t = begin; t + 1 < end; ++t) {
+            finish(t, along_key, along_query, written);
+            if (float* const kept = of.kept_state(t)) {
+                add(t, written);
+                tile_.write(part(kept), a_.value_dim);
+                decay_and_multiply(t + 1, along_key, along_query);
+            } else {
+                add_decay_and_multiply(t, written, along_key, along_query);
+            }
         }
+        finish(end - 1, along_key, along_query, written);
+        add(end - 1, written);
+        if (float* const kept = of.kept_state(end - 1)) tile_.write(part(kept), a_.value_dim);
         tile_.write(part(of.state(s_)), a_.value_dim);
     }
 
@@ -69,14 +81,18 @@ class DeltaTile {
     const float* query(int64_t t) const { return a_.q + t * a_.q_stride + key_head_ * a_.key_dim; }
     const float* key(int64_t t) const { return a_.k + t * a_.k_stride + key_head_ * a_.key_dim; }
 
-    // The products of the state with row t's key and query, as they are in memory.
-    void multiply(int64_t t, Vec (&along_key)[kVectors], Vec (&along_query)[kVectors]) {
-        const float *const q = query(t), *const k = key(t);
+    // The same number for all rows of the state where decay_step_ is 0.
+    const float* decay(int64_t t) const { return rows_.decays + (t * a_.num_heads + head_) * a_.decay_dim; }
+
+    // The state as row t finds it, and its products with the row's key and query, as they are in memory.
+    void decay_and_multiply(int64_t t, Vec (&along_key)[kVectors], Vec (&along_query)[kVectors]) {
+        const float *const q = query(t), *const k = key(t), *const decays = decay(t);
         for (int v = 0; v < kVectors; ++v) along_key[v] = along_query[v] = zero();
         for (int64_t i = 0; i < a_.key_dim; ++i) {
-            const float* const row = tile_.row(i);
+            float* const row = tile_.row(i);
             for (int v = 0; v < kVectors; ++v) {
-                const Vec value = load(row + v * kLanes);
+                const Vec value = set1(decays[i * decay_step_]) * load(row + v * kLanes);
+                store(row + v * kLanes, value);
                 along_key[v] = fma(set1(k[i]), value, along_key[v]);
                 along_query[v] = fma(set1(q[i]), value, along_query[v]);
             }
@@ -84,40 +100,41 @@ class DeltaTile {
     }
 
     // Row t's result, and what is to be added along its key as it is in memory.
-    void finish(int64_t t, float decay, const Vec (&along_key)[kVectors], const Vec (&along_query)[kVectors],
+    void finish(int64_t t, const Vec (&along_key)[kVectors], const Vec (&along_query)[kVectors],
                 Vec (&written)[kVectors]) const {
-        const Factors& f = factors_[t * a_.num_key_heads + key_head_];
+        const Factors& f = rows_.factors[t * a_.num_key_heads + key_head_];
         const Vec beta = set1(a_.beta[t * a_.beta_stride + head_]);
         const int64_t offset = head_ * a_.value_dim + column_;
         Vec values[kVectors], results[kVectors];
         tile_.load_columns(a_.v + t * a_.v_stride + offset, values);
         for (int v = 0; v < kVectors; ++v) {
-            const Vec wrong = beta * fma(set1(-decay * f.key), along_key[v], values[v]);
-            results[v] = fma(set1(decay * f.query), along_query[v], set1(f.product) * wrong);
+            const Vec wrong = beta * fma(set1(-f.key), along_key[v], values[v]);
+            results[v] = fma(set1(f.query), along_query[v], set1(f.product) * wrong);
             written[v] = set1(f.key) * wrong;
         }
         tile_.store_columns(a_.out + t * a_.out_stride + offset, results);
     }
 
-    void add(int64_t t, float decay, const Vec (&written)[kVectors]) {
+    void add(int64_t t, const Vec (&written)[kVectors]) {
         const float* const k = key(t);
         for (int64_t i = 0; i < a_.key_dim; ++i) {
             float* const row = tile_.row(i);
             for (int v = 0; v < kVectors; ++v)
-                store(row + v * kLanes, fma(set1(k[i]), written[v], set1(decay) * load(row + v * kLanes)));
+                store(row + v * kLanes, fma(set1(k[i]), written[v], load(row + v * kLanes)));
         }
     }
 
-    // add(t), then multiply(t + 1), at once.
-    void add_and_multiply(int64_t t, float decay, const Vec (&written)[kVectors], Vec (&along_key)[kVectors],
-                          Vec (&along_query)[kVectors]) {
+    // add(t), then decay_and_multiply(t + 1), at once.
+    void add_decay_and_multiply(int64_t t, const Vec (&written)[kVectors], Vec (&along_key)[kVectors],
+                                Vec (&along_query)[kVectors]) {
         const float *const k = key(t), *const next_q = query(t + 1), *const next_k = key(t + 1);
-        const Vec decays = set1(decay);
+        const float* const decays = decay(t + 1);
         for (int v = 0; v < kVectors; ++v) along_key[v] = along_query[v] = zero();
         for (int64_t i = 0; i < a_.key_dim; ++i) {
             float* const row = tile_.row(i);
             for (int v = 0; v < kVectors; ++v) {
-                const Vec value = fma(set1(k[i]), written[v], decays * load(row + v * kLanes));
+                const Vec sum = fma(set1(k[i]), written[v], load(row + v * kLanes));
+                const Vec value = set1(decays[i * decay_step_]) * sum;
                 store(row + v * kLanes, value);
                 along_key[v] = fma(set1(next_k[i]), value, along_key[v]);
                 along_query[v] = fma(set1(next_q[i]), value, along_query[v]);
@@ -126,8 +143,8 @@ class DeltaTile {
     }
 
     const DeltaArgs& a_;
-    const Factors* const factors_;  // [T, num_key_heads]
-    const int64_t s_, head_, key_head_;
+    const DeltaRows& rows_;
+    const int64_t s_, head_, key_head_, decay_step_;
     Tile<kVectors>& tile_;
     const int64_t column_;
 };
@@ -178,19 +195,32 @@ void for_each_head(const Sequences& sequences, int64_t num_heads, Visit visit) {
 }  // namespace
 
 int delta_rule(const DeltaArgs& a) {
-    constexpr int64_t kRowsPerShare = 64;  // of all key heads: less is not worth another thread
-    const int64_t pairs = a.num_rows * a.num_key_heads;
-    auto* const factors = static_cast<Factors*>(team().scratch(static_cast<size_t>(pairs) * sizeof(Factors)));
+    constexpr int64_t kRowsPerShare = 64;  // of all heads: less is not worth another thread
+    const int64_t pairs = a.num_rows * a.num_key_heads, decaying = a.num_rows * a.num_heads;
+    const auto count = static_cast<size_t>(pairs), floats = static_cast<size_t>(decaying * a.decay_dim);
+    auto* const factors =
+        static_cast<Factors*>(team().scratch(count * sizeof(Factors) + floats * sizeof(float)));
     if (!factors) return PARLOR_ERROR_MEMORY;
+    auto* const decays = reinterpret_cast<float*>(factors + pairs);
     team().parallel_for(pairs, [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t t = i / a.num_key_heads, offset = i % a.num_key_heads * a.key_dim;
             factors[i] = factors_of(a.q + t * a.q_stride + offset, a.k + t * a.k_stride + offset, a.key_dim);
         }
     }, kRowsPerShare);
+    team().parallel_for(decaying, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t t = i / a.num_heads, head = i % a.num_heads;
+            const float* const from = a.log_decay + t * a.log_decay_stride + head * a.decay_dim;
+            float* const to = decays + i * a.decay_dim;
+            for_lanes(a.decay_dim, [&](int64_t j) { store(to + j, exp_or_zero(load(from + j))); },
+                      [&](int64_t j, int64_t n) { store_n(to + j, exp_or_zero(load_n(from + j, n)), n); });
+        }
+    }, kRowsPerShare);
+    const DeltaRows rows{factors, decays};
     for_each_head(a.sequences, a.num_heads, [&](int64_t s, int64_t head) {
         for_each_tile(a.key_dim, a.value_dim, [&](auto&& tile, int64_t column) {
-            DeltaTile(a, factors, s, head, tile, column).run();
+            DeltaTile(a, rows, s, head, tile, column).run();
         });
     });
     return PARLOR_OK;

@@ -48,16 +48,17 @@ extern "C" int short_conv(const float* x, int64_t x_stride, const float* weight,
 }
 
 extern "C" int gated_delta(const float* q, int64_t q_stride, const float* k, int64_t k_stride, const float* v,
-                           int64_t v_stride, const float* log_decay, int64_t log_decay_stride, const float* beta,
-                           int64_t beta_stride, float* out, int64_t out_stride, float* states, int64_t slot_stride,
-                           int64_t num_slots, const int32_t* slots, const int32_t* cu_seqlens, const int32_t* seq_lens,
-                           const int32_t* row_slots, int64_t num_sequences, int64_t num_rows, int64_t num_key_heads,
-                           int64_t num_heads, int is_tiled, int64_t key_dim, int64_t value_dim, void*) {
+                           int64_t v_stride, const float* log_decay, int64_t log_decay_stride, int64_t decay_dim,
+                           const float* beta, int64_t beta_stride, float* out, int64_t out_stride, float* states,
+                           int64_t slot_stride, int64_t num_slots, const int32_t* slots, const int32_t* cu_seqlens,
+                           const int32_t* seq_lens, const int32_t* row_slots, int64_t num_sequences, int64_t num_rows,
+                           int64_t num_key_heads, int64_t num_heads, int is_tiled, int64_t key_dim, int64_t value_dim,
+                           void*) {
     if (num_rows == 0) return PARLOR_OK;
     if (!all_positive(num_rows, num_key_heads, num_heads, key_dim, value_dim) || num_heads % num_key_heads != 0 ||
         key_dim > kMaxStateDepth || q_stride < num_key_heads * key_dim || k_stride < num_key_heads * key_dim ||
-        v_stride < num_heads * value_dim || out_stride < num_heads * value_dim || log_decay_stride < num_heads ||
-        beta_stride < num_heads)
+        v_stride < num_heads * value_dim || out_stride < num_heads * value_dim ||
+        (decay_dim != 1 && decay_dim != key_dim) || log_decay_stride < num_heads * decay_dim || beta_stride < num_heads)
         return PARLOR_ERROR_SIZE;
     if (!aligned(q) || !aligned(k) || !aligned(v) || !aligned(log_decay) || !aligned(beta) || !aligned(out))
         return PARLOR_ERROR_POINTER;
@@ -65,7 +66,7 @@ extern "C" int gated_delta(const float* q, int64_t q_stride, const float* k, int
     if (const int error = check(sequences, num_slots, num_heads * key_dim * value_dim, num_rows)) return error;
     return PARLOR_PICK(delta_rule)({q, k, v, q_stride, k_stride, v_stride, log_decay, beta, log_decay_stride, beta_stride,
                                     out, out_stride, sequences, num_rows, num_key_heads, num_heads, is_tiled != 0,
-                                    key_dim, value_dim});
+                                    key_dim, value_dim, decay_dim});
 }
 
 extern "C" int mamba2(const float* x, int64_t x_stride, const float* b, int64_t b_stride, const float* c,

@@ -42,7 +42,7 @@ struct ConvArgs {
 struct DeltaArgs {
     const float *q, *k, *v;  // [T, num_key_heads * key_dim], the same, [T, num_heads * value_dim]
     int64_t q_stride, k_stride, v_stride;
-    const float *log_decay, *beta;  // [T, num_heads]
+    const float *log_decay, *beta;  // [T, num_heads * decay_dim], [T, num_heads]
     int64_t log_decay_stride, beta_stride;
     float* out;  // [T, num_heads * value_dim], may be v
     int64_t out_stride;
@@ -50,6 +50,7 @@ struct DeltaArgs {
     int64_t num_rows, num_key_heads, num_heads;
     bool is_tiled;
     int64_t key_dim, value_dim;
+    int64_t decay_dim;  // 1: of a head; key_dim: of each row of its state
 
     int64_t key_head(int64_t head) const {
         return is_tiled ? head % num_key_heads : head / (num_heads / num_key_heads);

@@ -311,7 +311,7 @@ PARLOR_API int short_conv(
 
 /* The gated delta rule for each value head, with q and k made unit vectors, and q times key_dim^-0.5:
  * S = exp(log_decay) * S;  S += k (x) (beta * (v - S^T k));  out = S^T q. Value head h uses key head
- * h / (num_heads / num_key_heads), or h % num_key_heads. */
+ * h / (num_heads / num_key_heads), or h % num_key_heads. A head decays as a whole, or each row of S by itself. */
 PARLOR_API int gated_delta(
     const float* q,          /* [num_rows, num_key_heads * key_dim], rows q_stride apart */
     int64_t q_stride,
@@ -319,8 +319,9 @@ PARLOR_API int gated_delta(
     int64_t k_stride,
     const float* v,          /* [num_rows, num_heads * value_dim] */
     int64_t v_stride,
-    const float* log_decay,  /* [num_rows, num_heads] */
+    const float* log_decay,  /* [num_rows, num_heads * decay_dim] */
     int64_t log_decay_stride,
+    int64_t decay_dim,       /* 1 or key_dim */
     const float* beta,       /* [num_rows, num_heads] */
     int64_t beta_stride,
     float* out,              /* [num_rows, num_heads * value_dim]; may be v */

@@ -63,15 +63,16 @@ class StateOperations:
         num_heads, key_dim, value_dim = states.shape[1:]
         num_key_heads = q.shape[1] // key_dim
         keys, values = num_key_heads * key_dim, num_heads * value_dim
-        named = (("q", q, keys), ("k", k, keys), ("v", v, values), ("log_decay", log_decay, num_heads),
-                 ("beta", beta, num_heads), ("out", out, values))
+        decay_dim = 1 if log_decay.shape[1] == num_heads else key_dim
+        named = (("q", q, keys), ("k", k, keys), ("v", v, values),
+                 ("log_decay", log_decay, num_heads * decay_dim), ("beta", beta, num_heads),
+                 ("out", out, values))
         strides = self._strides(named, len(q))
         step = self._step(states, (num_heads, key_dim, value_dim), slots, cu_seqlens, seq_lens, row_slots,
                           len(q))
-        tensors = (tensor for _, tensor, _ in named)
-        rows = (part for pair in zip(tensors, strides, strict=True) for part in pair)
-        self.call("gated_delta", *rows, *step, num_key_heads, num_heads, int(tiled), key_dim, value_dim,
-                  self._place()[1])
+        self.call("gated_delta", q, strides[0], k, strides[1], v, strides[2], log_decay, strides[3],
+                  decay_dim, beta, strides[4], out, strides[5], *step, num_key_heads, num_heads, int(tiled),
+                  key_dim, value_dim, self._place()[1])
 
     def mamba2(self, x: Tensor, b: Tensor, c: Tensor, dt: Tensor, a: Tensor, d: Tensor | None, states: Tensor,
                slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor,

@@ -87,16 +87,18 @@ def run_a_delta_layer(ops):
     return outs
 
 
-STATE = "    part.read(state + of_head, width, %s);\n    Pair<kDepth> inputs;\n    inputs.read(q"
-NEXT = "        if (t + 1 < end) inputs.read(q"
+STATE = "    part.read(state + of_head, width, %s);\n    Input<kDepth> next_query"
+VALUE = "a.v[t * a.v_stride + at] : 0.0f;\n"
 
 
 @pytest.mark.parametrize(("text", "replacement"), [
-    (f"        __syncthreads();\n{NEXT}", NEXT),
-    ("keys + (t - begin) % 2 * kDepth", "keys"),
+    (f"{VALUE}        __syncthreads();\n", VALUE),
+    ("key = keys + place", "key = keys"),
+    ("next_decay.put(decay);", "next_decay.put(decays);"),
     (STATE % "of.begins(s)", STATE % "false"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
-], ids=["a removed barrier", "a row that is overwritten too early", "a state that goes on", "no bug"])
+], ids=["a removed barrier", "a row that is overwritten too early", "a decay of the row before",
+        "a state that goes on", "no bug"])
 def test_a_bug_in_a_layer_with_a_state_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "state.cu", text, replacement)
     path = build_host_library(tmp_path / "built", folder, ("state.cu",), ("-O1",), base)

@@ -34,6 +34,15 @@ def test_a_delta_step_by_hand():
     torch.testing.assert_close(states.flatten(), torch.tensor([5.0, 0.0]))
 
 
+def test_a_delta_step_with_a_decay_for_each_channel_by_hand():
+    """Of the state (4, 4) half and a quarter are left; key and query (1, 0) find 2 there and write 1 more."""
+    states, out, unit = torch.full((1, 1, 2, 1), 4.0), torch.empty(1, 1), torch.tensor([[1.0, 0.0]])
+    reference.gated_delta(unit, unit, torch.tensor([[4.0]]), torch.tensor([[0.5, 0.25]]).log(),
+                          torch.tensor([[0.5]]), states, *StateStep.of([(1, 2, 0)]).arguments, out)
+    torch.testing.assert_close(states.flatten(), torch.tensor([3.0, 1.0]))
+    torch.testing.assert_close(out.flatten(), torch.tensor([3.0]) * 2 ** -0.5)
+
+
 def test_a_mamba_step_by_hand():
     """The state 4 is halved, 0.5 * 6 * 2 is added; read by 3, with 10 times the input."""
     states, out = torch.tensor([[[[4.0]]]]), torch.empty(1, 1)
@@ -74,6 +83,27 @@ def test_tiled_heads_by_hand():
         reference.gated_delta(key, key, ones, ones * 0, ones, states, *StateStep.of([(1, 1, 0)]).arguments,
                               torch.empty(1, 4), tiled=tiled)
         torch.testing.assert_close(states[0, :, 0, 0], torch.tensor(first))
+
+
+@pytest.mark.parametrize("past", [0, 4])
+def test_the_delta_rule_with_a_decay_for_each_channel_is_that_of_transformers(past):
+    from transformers.models.kimi_linear.modeling_kimi_linear import (
+        chunk_kimi_delta_attention,
+        recurrent_kimi_delta_attention,
+    )
+    heads, key_dim, value_dim, tokens = 3, 12, 20, 70
+    q, k = torch.randn(2, tokens, heads, key_dim)
+    v, beta = torch.randn(tokens, heads, value_dim), torch.rand(tokens, heads)
+    log_decay, states = -torch.rand(tokens, heads, key_dim), torch.randn(1, heads, key_dim, value_dim)
+    first = states.clone() if past else None
+    out = torch.empty(tokens, heads * value_dim)
+    reference.gated_delta(q.flatten(1), k.flatten(1), v.flatten(1), log_decay.flatten(1), beta, states,
+                          *StateStep.of([(tokens, tokens + past, 0)]).arguments, out)
+    for theirs in (chunk_kimi_delta_attention, recurrent_kimi_delta_attention):
+        wanted, last = theirs(q[None], k[None], v[None], g=log_decay[None], beta=beta[None],
+                              initial_state=first, output_final_state=True, use_qk_l2norm_in_kernel=True)
+        torch.testing.assert_close(out, wanted.flatten(2)[0], rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(states, last, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("past", [0, 4])
@@ -165,14 +195,22 @@ class Conv(Layer):
 class Delta(Layer):
     name = "gated_delta"
 
-    def __init__(self, num_rows, key_heads=2, heads=4, key_dim=24, value_dim=40, tiled=False):
+    def __init__(self, num_rows, key_heads=2, heads=4, key_dim=24, value_dim=40, tiled=False, by_row=False):
         wide = strided(num_rows, 2 * key_heads * key_dim + heads * value_dim)[0]
         q, k, v = wide.split((key_heads * key_dim, key_heads * key_dim, heads * value_dim), dim=1)
         q *= 3
-        self.inputs = {"q": q, "k": k, "v": v, "log_decay": strided(num_rows, heads)[0].square_().neg_(),
+        decays = strided(num_rows, heads * key_dim if by_row else heads)[0].square_().neg_()
+        self.inputs = {"q": q, "k": k, "v": v, "log_decay": decays,
                        "beta": strided(num_rows, heads)[0].sigmoid_()}
         self.weights, self.rest, self.out_width = {}, {"tiled": tiled}, heads * value_dim
         self.states = torch.randn(NUM_SLOTS, heads, key_dim, value_dim)
+
+
+class ChannelDelta(Delta):
+    """With a decay for each row of the state."""
+
+    def __init__(self, num_rows, **sizes):
+        super().__init__(num_rows, by_row=True, **sizes)
 
 
 class Mamba(Layer):
@@ -195,6 +233,9 @@ SHAPES = [
     (Delta, {"key_heads": 2, "heads": 2, "key_dim": 256, "value_dim": 33}),
     (Delta, {"key_heads": 1, "heads": 2, "key_dim": 128, "value_dim": 128}),
     (Delta, {"key_heads": 2, "heads": 6, "key_dim": 9, "value_dim": 20, "tiled": True}),
+    (ChannelDelta, {}), (ChannelDelta, {"key_heads": 3, "heads": 3, "key_dim": 130, "value_dim": 7}),
+    (ChannelDelta, {"key_heads": 2, "heads": 2, "key_dim": 128, "value_dim": 128}),
+    (ChannelDelta, {"key_heads": 1, "heads": 2, "key_dim": 256, "value_dim": 33}),
     (Mamba, {}), (Mamba, {"groups": 1, "heads": 1, "state_size": 1, "head_dim": 1, "has_d": False}),
     (Mamba, {"groups": 1, "heads": 3, "state_size": 130, "head_dim": 7}),
     (Mamba, {"groups": 2, "heads": 2, "state_size": 256, "head_dim": 72}),
@@ -219,7 +260,7 @@ def test_layers_match_float64(any_ops, kind, shape):
     assert (states.as_strided((NUM_SLOTS - 1, 7), (states.stride(0), 1), states[0].numel()) == GUARD).all()
 
 
-KINDS = pytest.mark.parametrize("kind", [Conv, Delta, Mamba])
+KINDS = pytest.mark.parametrize("kind", [Conv, Delta, ChannelDelta, Mamba])
 
 
 @KINDS
@@ -311,6 +352,10 @@ def test_tensors_that_do_not_fit_are_refused(ops):
             layer.run(ops, step)
     with pytest.raises(KernelError, match="gated_delta"):
         Delta(1, key_dim=257).run(ops, step)
+    layer = ChannelDelta(1)
+    layer.inputs["log_decay"] = layer.inputs["log_decay"][:, :-1]
+    with pytest.raises(ValueError, match=r"^log_decay is float32"):
+        layer.run(ops, step)
     layer = Mamba(1, state_size=40, head_dim=40)
     with pytest.raises(ValueError, match="each dense"):
         ops.mamba2(**layer.inputs, **layer.weights, states=layer.states.mT, slots=step.slots,

@@ -77,12 +77,13 @@ def gated_delta(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor
 
     q, k       float32 [T, Hk * Dk]
     v          float32 [T, Hv * Dv]; value head h uses key head h // (Hv // Hk), or h % Hk where tiled
-    log_decay  float32 [T, Hv], at most 0
+    log_decay  float32 [T, Hv], or [T, Hv * Dk]: a number for each row of a head's S; at most 0
     beta       float32 [T, Hv]
     states     float32 [num_slots, Hv, Dk, Dv]
     out        float32 [T, Hv * Dv]; may be v itself
 
-    Yang et al., Gated delta networks (ICLR 2025), equation 10.
+    Yang et al., Gated delta networks (ICLR 2025), equation 10; with a decay for each row Kimi Team, Kimi
+    Linear (2025), equation 1.
     """
     _, num_heads, key_dim, value_dim = states.shape
 
@@ -95,7 +96,7 @@ def gated_delta(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor
     queries, keys, values = unit(q) * key_dim ** -0.5, unit(k), v.unflatten(1, (num_heads, value_dim))
     for state, rows in _sequences(states, slots, cu_seqlens, seq_lens):
         for t in rows:
-            state *= log_decay[t].exp().view(-1, 1, 1)
+            state *= log_decay[t].exp().view(num_heads, -1, 1)
             wrong = beta[t, :, None] * (values[t] - (state * keys[t, :, :, None]).sum(1))
             state += keys[t, :, :, None] * wrong[:, None]
             out[t] = (state * queries[t, :, :, None]).sum(1).flatten()
