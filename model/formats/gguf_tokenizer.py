@@ -17,7 +17,7 @@ import numpy as np
 from model.config import shown
 from model.files import ModelLoadError
 from model.formats.gguf import GgufFile
-from model.formats.gguf_split import SUPPORTED, Split, split_named
+from model.splits import SUPPORTED, Split, split_named
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # tokenizer.ggml.token_type
 _MAX_VOCABULARY = 1 << 20

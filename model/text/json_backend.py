@@ -189,7 +189,7 @@ def _merge_makes(pair: str | list[str], names: Mapping[str, str]) -> bool:
     return left in names or right in names or left + right in names
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """GPT-2's printable stand-ins for the 256 bytes.
 
     https://github.com/openai/gpt-2/blob/9b63575ef42771a015060c964af2c3da4cf7c8ab/src/encoder.py#L9
@@ -217,7 +217,7 @@ class ByteDecoder:
     def _read_step(self, step: dict[str, Any]) -> None:
         kind = step.get("type")
         if kind == "ByteLevel":
-            self._alphabet = _byte_alphabet()
+            self._alphabet = byte_alphabet()
         elif kind == "Metaspace":
             self._replacements.append((step.get("replacement", "▁"), " "))
             scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")

@@ -35,6 +35,7 @@ class TextSettings:
     add_bos: bool | None = None
     add_eos: bool | None = None
     legacy: bool | None = None
+    tokenizer_class: str | None = None
     bos_token_id: int | None = None
     eos_token_ids: frozenset[int] = frozenset()
     template: str | None = None
@@ -53,7 +54,8 @@ class TextSettings:
         return cls(special_tokens=special, added_tokens=added,
                    declared_special=declared | frozenset(special.values()) | _extra_special(config),
                    add_bos=_flag(config, "add_bos_token"), add_eos=_flag(config, "add_eos_token"),
-                   legacy=_flag(config, "legacy"), bos_token_id=model.bos_token_id if model else None,
+                   legacy=_flag(config, "legacy"), tokenizer_class=_text_of(config.get("tokenizer_class")),
+                   bos_token_id=model.bos_token_id if model else None,
                    eos_token_ids=model.eos_token_ids if model else frozenset(),
                    template=template, template_file=template_file)
 

@@ -1,8 +1,9 @@
 """A model's tokenizer: text <-> token ids, with BOS and EOS by the model's own settings.
 
-tokenizer.json is read by tokenizers, tokenizer.model by sentencepiece; where a folder has both,
-tokenizer.json counts, as with transformers. Control tokens (`<s>`, `<|im_end|>`) in text are recognised only
-where the caller trusts the text. Safe to use from several threads. Knows nothing of messages or templates.
+tokenizer.json, or what tiktoken.model comes to, is read by tokenizers, tokenizer.model by sentencepiece;
+where a folder has several, tokenizer.json counts, as with transformers. Control tokens (`<s>`, `<|im_end|>`)
+in text are recognised only where the caller trusts the text. Safe to use from several threads. Knows nothing
+of messages or templates.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from model.text.masking import Mask
 from model.text.sentencepiece_backend import SentencePieceBackend
 from model.text.settings import TextSettings
 from model.text.thinking import think_format
+from model.text.tiktoken_file import tokenizer_json
 
 _ALWAYS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 _MARKUP = re.compile(r"[<\[].+[>\]]", re.DOTALL)
@@ -73,6 +75,9 @@ class Tokenizer:
         if is_there(folder / "tokenizer.model"):
             return cls(SentencePieceBackend(folder / "tokenizer.model", settings.added_tokens,
                                             settings.legacy is not False, is_control), settings)
+        if is_there(folder / "tiktoken.model"):
+            return cls.from_contents(folder / "tiktoken.model", settings,
+                                     json=tokenizer_json(folder / "tiktoken.model", settings))
         raise ModelLoadError(f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model beside the "
                              f"weights. {_what_to_do(folder)}")
 

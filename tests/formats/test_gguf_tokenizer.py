@@ -8,9 +8,9 @@ import tokenizers
 
 from model.files import ModelLoadError
 from model.formats.gguf import GgufFile
-from model.formats.gguf_split import SUPPORTED, split_named
 from model.formats.gguf_tokenizer import read_text
 from model.gguf_text import check_gguf_tokenizer, tokenizer_of
+from model.splits import SUPPORTED, split_named
 from model.text.limited_process import ProcessLimits
 from model.text.tokenizer import Tokenizer
 from tests.helpers.gguf_files import write_gguf
@@ -130,6 +130,15 @@ def test_texts_are_cut_as_the_name_says(name, pieces):
              for expression in split_named(name).expressions]
     found = tokenizers.pre_tokenizers.Sequence(steps).pre_tokenize_str("I'LL see 12345\n")
     assert [piece for piece, _ in found] == pieces
+
+
+def test_kimi_keeps_chinese_apart_from_letters_of_other_scripts():
+    """A word ends before it, a space in front of it stands alone, digits come in threes."""
+    (expression,) = split_named("kimi-k2").expressions
+    step = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    found = step.pre_tokenize_str("helloWorld's 你好ok  日本の 12345//\n")
+    assert [piece for piece, _ in found] == [
+        "hello", "World's", " ", "你好", "ok", " ", " ", "日本", "の", " ", "123", "45", "//\n"]
 
 
 WRONG = {

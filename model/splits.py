@@ -1,4 +1,5 @@
-r"""How byte-level BPE cuts a text before merging: the expressions behind GGUF's `tokenizer.ggml.pre`.
+r"""How byte-level BPE cuts a text before merging: the expressions behind GGUF's `tokenizer.ggml.pre`, and
+behind a tiktoken.model.
 
 Each name stands for expressions that are applied one after the other: what an expression matches, and what
 lies between its matches, are pieces that the next one cuts further. They are those of the models' own
@@ -19,18 +20,19 @@ _LLAMA3 = rf"{_SUFFIX}|{_WORDS}|\p{{N}}{{1,3}}{_SIGNS}{_SPACES}"
 _QWEN2 = rf"{_SUFFIX}|{_WORDS}|\p{{N}}{_SIGNS}{_SPACES}"
 _QWEN35 = (rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
            rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*{_SPACES}")
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 
 
-def _cased(suffix: str, digits: str) -> str:
-    """Words are cut where lower case goes over into upper case (o200k and Tekken)."""
-    before = r"[^\r\n\p{L}\p{N}]?"
-    return (rf"{before}{_UPPER}*{_LOWER}+{suffix}|{before}{_UPPER}+{_LOWER}*{suffix}|{digits}"
-            rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{_SPACES}")
+def _cased(suffix: str, digits: str, but: str = "", after_signs: str = r"\r\n/") -> str:
+    """Words are cut where lower case goes over into upper case (o200k, Tekken and Kimi)."""
+    before, upper, lower = r"[^\r\n\p{L}\p{N}]?", f"[{_UPPER}{but}]", f"[{_LOWER}{but}]"
+    return (rf"{before}{upper}*{lower}+{suffix}|{before}{upper}+{lower}*{suffix}|{digits}"
+            rf"| ?[^\s\p{{L}}\p{{N}}]+[{after_signs}]*{_SPACES}")
 
 
 _GPT4O = _cased(f"{_SUFFIX}?", r"\p{N}{1,3}")
 _TEKKEN = _cased("", r"\p{N}")
+_KIMI = r"\p{Han}+|" + _cased(f"{_SUFFIX}?", r"\p{N}{1,3}", r"&&[^\p{Han}]", r"\r\n")
 _DEEPSEEK_LETTERS = (  # letters that have a case
     "\\s?[A-Za-z"
     "\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-"
@@ -82,6 +84,7 @@ _BY_NAME = {
                      "mellum2"), Split((r"\p{N}", _GPT2))),
     "tekken": Split((_TEKKEN,), True, True),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "minimax-m2"), Split((_GPT4O,))),
+    "kimi-k2": Split((_KIMI,), True),
     **dict.fromkeys(("tiny_aya", "cohere2moe"), Split((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O))),
     "deepseek-llm": Split((r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_SIGNS, r"\s+$", _CHINESE, r"\p{N}+")),
     "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CHINESE, r"\p{N}")),
