@@ -11,7 +11,7 @@ from model.families.family import Family, Gguf
 from model.families.fields import Fields, dense, grouped_routing, moe, num_layers, rms_norm, rope, spec
 from model.families.names import GGUF, HUGGING_FACE
 from model.families.rope import yarn_magnitude
-from model.families.spec import LatentAttention, Layer, Moe, Norm, Spec
+from model.families.spec import LatentAttention, Layer, Moe, Norm, Rope, Spec
 
 _LATENT_NORM = Norm("rms", 1e-6)
 """Of latents it is this, whatever rms_norm_eps is."""
@@ -22,9 +22,9 @@ def from_config(fields: Fields) -> Spec:
         kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, rms_norm_eps=1e-6,
         n_shared_experts=1, num_experts_per_tok=8, moe_layer_freq=1, norm_topk_prob=True)
     norm, attends = rms_norm(fields), _attention(fields)
-    own, experts = dense(fields), _experts(fields)
+    own, experts = dense(fields), mixture(fields)
     return spec(fields, [Layer(attends, experts if is_mixture else own, norm)
-                         for is_mixture in _are_mixtures(fields)], norm)
+                         for is_mixture in are_mixtures(fields)], norm)
 
 
 def second_from_config(fields: Fields) -> Spec:
@@ -32,19 +32,24 @@ def second_from_config(fields: Fields) -> Spec:
 
 
 def _attention(fields: Fields) -> LatentAttention:
-    plain, rotated = (fields.integer(f"qk_{part}_head_dim", 8, 512) for part in ("nope", "rope"))
-    of_rotated = replace(fields, raw={**fields.raw, "head_dim": rotated, "partial_rotary_factor": 1.0})
-    turned = rope(of_rotated, interleaved=fields.boolean("rope_interleave", True))
+    shared = fields.integer("qk_rope_head_dim", 8, 512)
+    of_shared = replace(fields, raw={**fields.raw, "head_dim": shared, "partial_rotary_factor": 1.0})
+    latent = latent_attention(fields, rope(of_shared, interleaved=fields.boolean("rope_interleave", True)))
+    return replace(latent, scale=latent.scale * _yarn_scale(fields))
+
+
+def latent_attention(fields: Fields, turned: Rope | None) -> LatentAttention:
+    """`turned`: how the key that all heads share is rotated."""
+    plain, shared = (fields.integer(f"qk_{part}_head_dim", 8, 512) for part in ("nope", "rope"))
     query_rank = None
     if fields.raw.get("q_lora_rank") is not None:
         query_rank = fields.integer("q_lora_rank", 8, 1 << 16)
-    rank = fields.integer("kv_lora_rank", 8, 1024 - rotated)
-    if (rank + rotated) % 8:
-        raise fields.error("kv_lora_rank", rank, f"with qk_rope_head_dim, {rotated}, a multiple of 8")
+    rank = fields.integer("kv_lora_rank", 8, 1024 - shared)
+    if (rank + shared) % 8:
+        raise fields.error("kv_lora_rank", rank, f"with qk_rope_head_dim, {shared}, a multiple of 8")
     return LatentAttention(
         fields.integer("num_attention_heads", 1, 1024), rank, plain, fields.integer("v_head_dim", 4, 512),
-        turned, (plain + rotated) ** -0.5 * _yarn_scale(fields), _LATENT_NORM, query_rank,
-        fields.boolean("attention_bias"))
+        shared, turned, (plain + shared) ** -0.5, _LATENT_NORM, query_rank, fields.boolean("attention_bias"))
 
 
 def _yarn_scale(fields: Fields) -> float:
@@ -56,7 +61,7 @@ def _yarn_scale(fields: Fields) -> float:
     return yarn_magnitude(block.number("factor", 1.0, 4096.0), of_all) ** 2 if of_all else 1.0
 
 
-def _are_mixtures(fields: Fields) -> list[bool]:
+def are_mixtures(fields: Fields) -> list[bool]:
     """Which layers have experts."""
     count = num_layers(fields)
     if fields.raw.get("mlp_layer_types") is not None:
@@ -71,7 +76,8 @@ def _is_softmax(fields: Fields) -> bool:
     return method in ("greedy", "group_limited_greedy") or fields.raw.get("scoring_func") == "softmax"
 
 
-def _experts(fields: Fields) -> Moe:
+def mixture(fields: Fields) -> Moe:
+    """Experts in groups, and those of every token."""
     expert = replace(dense(fields), intermediate_size=fields.integer("moe_intermediate_size", 8, 1 << 20))
     shared = fields.integer("n_shared_experts", 0, 64)
     parts: dict[str, Any] = {"shared": replace(expert, intermediate_size=shared * expert.intermediate_size)
@@ -106,7 +112,7 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
 
 _NAMES = replace(HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
                  shared_down="mlp.shared_experts.down_proj")
-_GGUF = Gguf(("deepseek2",), GGUF, keys={
+GGUF_KEYS = {
     "attention.key_length": "kept_dim", "attention.key_length_mla": "query_dim",
     "attention.value_length": "kept_value_dim", "attention.value_length_mla": "v_head_dim",
     "attention.q_lora_rank": "q_lora_rank", "attention.kv_lora_rank": "kv_lora_rank",
@@ -115,7 +121,8 @@ _GGUF = Gguf(("deepseek2",), GGUF, keys={
     "expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",
     "expert_weights_norm": "norm_topk_prob", "expert_group_count": "n_group",
-    "expert_group_used_count": "topk_group", "expert_gating_func": "gating"}, complete=completed)
+    "expert_group_used_count": "topk_group", "expert_gating_func": "gating"}
+_GGUF = Gguf(("deepseek2",), GGUF, keys=GGUF_KEYS, complete=completed)
 
 FAMILIES = (
     Family("deepseek_v2", ("DeepseekV2ForCausalLM",), second_from_config, _NAMES),

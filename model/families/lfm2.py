@@ -14,12 +14,12 @@ from model.families.spec import Dense, HeadNorm, Layer, ShortConv, Spec
 _NAMES = replace(
     HUGGING_FACE, norm="model.embedding_norm", attention_norm="operator_norm", mlp_norm="ffn_norm",
     o_proj="self_attn.out_proj", query_norm="self_attn.q_layernorm", key_norm="self_attn.k_layernorm",
-    state_in=("conv.in_proj",), state_conv="conv.conv", state_out="conv.out_proj",
+    state_in=("conv.in_proj",), state_conv=("conv.conv",), state_out="conv.out_proj",
     gate_up=("feed_forward.w1", "feed_forward.w3"), down_proj="feed_forward.w2")
 
 
 _GGUF_NAMES = replace(GGUF, norm="token_embd_norm", state_in=("shortconv.in_proj",),
-                      state_conv="shortconv.conv", state_out="shortconv.out_proj")
+                      state_conv=("shortconv.conv",), state_out="shortconv.out_proj")
 
 
 _MIXTURE_NAMES = replace(

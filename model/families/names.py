@@ -40,7 +40,8 @@ class Names:
     # of layers with a state; in the delta rule one name instead of two: they lie together for each key head
     state_in: tuple[str, ...] = ("mamba.in_proj",)   # all inputs in their order; in the delta rule q k v, z
     state_heads: tuple[str, ...] = ()                # beta, decay: a number each for each value head
-    state_conv: str = "mamba.conv1d"
+    state_up: tuple[str, str] = ("self_attn.f_b_proj", "self_attn.g_b_proj")  # decays and gates of low rank
+    state_conv: tuple[str, ...] = ("mamba.conv1d",)  # of all inputs, or of each alike many
     state_norm: str = "mamba.norm"
     state_out: str = "mamba.out_proj"
     decay: str = "mamba.A_log"                       # these three are the tensors themselves
@@ -98,7 +99,8 @@ GGUF = Names(
     qkv=("attn_q", "attn_k", "attn_v"), o_proj="attn_output", gate_up=("ffn_gate", "ffn_up"),
     down_proj="ffn_down", attention_norm="attn_norm", mlp_norm="ffn_norm",
     attention_out_norm="post_attention_norm", mlp_out_norm="post_ffw_norm",
-    state_in=("ssm_in",), state_conv="ssm_conv1d", state_norm="ssm_norm", state_out="ssm_out",
+    state_in=("ssm_in",), state_up=("ssm_f_b", "ssm_g_b"),
+    state_conv=("ssm_conv1d",), state_norm="ssm_norm", state_out="ssm_out",
     decay="ssm_a", step_bias="ssm_dt.bias", skip="ssm_d", decay_is_log=False,
     query_norm="attn_q_norm", key_norm="attn_k_norm", sinks="attn_sinks.weight",
     latents=("attn_q_a", "attn_kv_a_mqa"), query_latent_norm="attn_q_a_norm", query_up="attn_q_b",
@@ -143,7 +145,15 @@ def located(names: Names, has: Callable[[str], bool]) -> Names:
     for moved in variants(names):
         if has(moved.embeddings + ".weight"):
             head = moved.head if has(moved.head + ".weight") else names.head
-            return _of_older_gguf(replace(moved, head=head), has)
+            return _of_transformers(_of_older_gguf(replace(moved, head=head), has), has)
+    return names
+
+
+def _of_transformers(names: Names, has: Callable[[str], bool]) -> Names:
+    """What transformers 5 saves of Kimi Linear has its dense mlps where the experts of other layers are."""
+    dense = ("block_sparse_moe.gate_proj", "block_sparse_moe.up_proj")
+    if has(names.layer.format(0) + dense[0] + ".weight"):
+        names = replace(names, gate_up=dense, down_proj="block_sparse_moe.down_proj")
     return names
 
 

@@ -18,7 +18,7 @@ _NAMES = replace(
     HUGGING_FACE, embeddings="backbone.embeddings", layer="backbone.layers.{}.", norm="backbone.norm_f",
     attention_norm="norm", mlp_norm="norm", qkv=("mixer.q_proj", "mixer.k_proj", "mixer.v_proj"),
     o_proj="mixer.o_proj", gate_up=("mixer.up_proj",), down_proj="mixer.down_proj",
-    state_in=("mixer.in_proj",), state_conv="mixer.conv1d", state_norm="mixer.norm",
+    state_in=("mixer.in_proj",), state_conv=("mixer.conv1d",), state_norm="mixer.norm",
     state_out="mixer.out_proj", decay="mixer.A_log", step_bias="mixer.dt_bias", skip="mixer.D",
     router="mixer.gate", router_correction="mixer.gate.e_score_correction_bias",
     expert_gate_up=("mixer.experts.{}.up_proj",), expert_down="mixer.experts.{}.down_proj",

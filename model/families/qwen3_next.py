@@ -15,8 +15,9 @@ from model.families.spec import Dense, GatedDelta, HeadNorm, Layer, Moe, Spec
 
 NAMES = replace(
     HUGGING_FACE, norm_offset=1.0, state_in=("linear_attn.in_proj_qkvz",),
-    state_heads=("linear_attn.in_proj_ba",), state_conv="linear_attn.conv1d", state_norm="linear_attn.norm",
-    state_out="linear_attn.out_proj", decay="linear_attn.A_log", step_bias="linear_attn.dt_bias")
+    state_heads=("linear_attn.in_proj_ba",), state_conv=("linear_attn.conv1d",),
+    state_norm="linear_attn.norm", state_out="linear_attn.out_proj", decay="linear_attn.A_log",
+    step_bias="linear_attn.dt_bias")
 GGUF_NAMES = replace(GGUF, state_in=("attn_qkv", "attn_gate"), state_heads=("ssm_ba",),
                      mlp_norm="post_attention_norm")
 GGUF_KEYS = {

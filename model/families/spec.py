@@ -129,18 +129,19 @@ class Attention:
 
 @dataclass(frozen=True)
 class LatentAttention:
-    """Attention that keeps of a token a latent and one rotated key for all heads.
+    """Attention that keeps of a token a latent and a short key for all heads.
 
-    A head's key is (up(latent), rotated), its value another product of the latent; queries are a product of
+    A head's key is (up(latent), shared), its value another product of the latent; queries are a product of
     the hidden state, or of a normed latent of their own. Computed with these products at the queries and
-    behind the sums, so that all heads share one key, (rotated, latent), which is the value as well.
+    behind the sums, so that all heads share one key, (shared, latent), which is the value as well.
     """
 
     num_heads: int
     rank: int                             # of the latent
     plain_dim: int                        # of a head's key: what is a product of the latent
     value_dim: int
-    rope: Rope                            # of the rotated key, all of it
+    shared_dim: int                       # of a head's key: what is the same for all heads
+    rope: Rope | None                     # of that, all of it
     scale: float
     norm: Norm                            # of latents
     query_rank: int | None = None
@@ -150,17 +151,17 @@ class LatentAttention:
     @property
     def kept(self) -> Attention:
         """The same as attention over what is kept."""
-        return Attention(self.num_heads, 1, self.rope.dim + self.rank, self.rope, self.scale)
+        return Attention(self.num_heads, 1, self.shared_dim + self.rank, self.rope, self.scale)
 
     @property
     def query_dim(self) -> int:
         """Of a head, before it meets the latent."""
-        return self.plain_dim + self.rope.dim
+        return self.plain_dim + self.shared_dim
 
     @property
     def latents_size(self) -> int:
-        """Of both latents and the key to be rotated."""
-        return (self.query_rank or 0) + self.rank + self.rope.dim
+        """Of both latents and the shared key."""
+        return (self.query_rank or 0) + self.rank + self.shared_dim
 
     @property
     def input_size(self) -> int:
@@ -233,9 +234,57 @@ class GatedDelta:
         return self.conv_size + self.output_size
 
     @property
+    def heads_size(self) -> int:
+        """b and d."""
+        return 2 * self.num_value_heads
+
+    @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The last inputs of the convolution, and what each value head knows."""
         return ((self.kernel - 1, self.conv_size), (self.num_value_heads, self.key_dim, self.value_dim))
+
+
+@dataclass(frozen=True)
+class ChannelDelta:
+    """out(norm(delta(q, k, v)) * sigmoid(z)), as GatedDelta but with a decay for each channel of a key:
+    exp(a * softplus(d + bias)), a being a number a head. d = decay_up(f) and z = gate_up(g), f and g being
+    `rank` numbers each of the hidden state. Source: Kimi Delta Attention, https://arxiv.org/abs/2510.26692
+    """
+
+    num_heads: int
+    head_dim: int                         # of queries, keys and values
+    rank: int
+    kernel: int
+    norm: Norm                            # of each head
+    out_scale: float = 1.0
+
+    @property
+    def conv_size(self) -> int:
+        return 3 * self.output_size
+
+    @property
+    def output_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def input_size(self) -> int:
+        """q, k, v and g."""
+        return self.conv_size + self.rank
+
+    @property
+    def heads_size(self) -> int:
+        """f, and b of each head."""
+        return self.rank + self.num_heads
+
+    @property
+    def num_inner_weights(self) -> int:
+        """Of decay_up and gate_up."""
+        return 2 * self.rank * self.output_size
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The last inputs of the convolution, and what each head knows."""
+        return ((self.kernel - 1, self.conv_size), (self.num_heads, self.head_dim, self.head_dim))
 
 
 @dataclass(frozen=True)
@@ -275,7 +324,7 @@ class Mamba2:
         return ((self.kernel - 1, self.conv_size), (self.num_heads, self.state_size, self.head_dim))
 
 
-StateMixer = ShortConv | GatedDelta | Mamba2
+StateMixer = ShortConv | GatedDelta | ChannelDelta | Mamba2
 """Those that keep a state of one size instead of all keys and values."""
 Mixer = Attention | LatentAttention | StateMixer
 """How tokens of a sequence see those before them. `out_scale`: what the result is multiplied by."""
@@ -485,5 +534,6 @@ class Spec:
                 mlps = mlps[layer.mlp.num_experts:]
         inner = sum(each.up_size + each.intermediate_size for each in mlps)
         mixers = sum(mixer.input_size + mixer.output_size for mixer in layer.mixers)
-        within += sum(mixer.num_inner_weights for mixer in layer.mixers if isinstance(mixer, LatentAttention))
+        within += sum(mixer.num_inner_weights for mixer in layer.mixers
+                      if isinstance(mixer, LatentAttention | ChannelDelta))
         return within + self.hidden_size * (mixers + norms + inner + router)

@@ -97,8 +97,8 @@ class GgufReader:
         return check_finite(tensor, tensor.type.dequantize(tensor.read()).flatten()).to(device)
 
     def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
-        shape = (channels, taps) if len(self.gguf.tensor(name).shape) == 2 else (channels, 1, taps)
-        tensor = self._checked(name, shape)
+        shapes = {2: (channels, taps), 4: (1, channels, 1, taps)}
+        tensor = self._checked(name, shapes.get(len(self.gguf.tensor(name).shape), (channels, 1, taps)))
         return check_finite(tensor, tensor.type.dequantize(tensor.read()).view(channels, taps)).to(device)
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:

@@ -163,7 +163,7 @@ class WeightReader(Protocol):
         """float32 [count]: a small tensor of so many numbers, whatever its shape."""
 
     def filters(self, name: str, channels: int, taps: int, device: torch.device = CPU) -> Tensor:
-        """float32 [channels, taps]: a convolution's weight, as stored or with an axis of 1 between."""
+        """float32 [channels, taps]: a convolution's weight, as stored or with axes of 1 around."""
 
     def table_info(self, name: str, rows: int, columns: int) -> MatrixInfo:
         """Check that table `name` is there with these sizes. Raises ModelLoadError."""

@@ -19,7 +19,7 @@ class LatentMixer:
 
     def __init__(self, place: Place, latent: LatentAttention, weights: LatentWeights, branch: Branch,
                  attends: AttentionMixer) -> None:
-        """attends: over what is kept, from "qkv" to "attention", whose heads are (rotated, latent)."""
+        """attends: over what is kept, from "qkv" to "attention", whose heads are (shared, latent)."""
         self._ops, self._latent, self._weights, self._branch = place.ops, latent, weights, branch
         self._attends = attends
 
@@ -31,30 +31,30 @@ class LatentMixer:
         if weights.query_norm is None:
             self._branch.multiply(weights.queries, v, heads, of_prompts=of_prompts, precise=heads.shape[1])
         else:
-            of_queries, latents = latents.split((a.query_rank or 0, a.rank + a.rope.dim), dim=1)
+            of_queries, latents = latents.split((a.query_rank or 0, a.rank + a.shared_dim), dim=1)
             weights.queries(of_queries, heads, weights.query_norm.weight, a.norm.eps, of_prompts=of_prompts,
                             precise=heads.shape[1])
         self._keep(latents, v)
         self._meet(heads, v, of_prompts)
 
     def _keep(self, latents: Tensor, v: Rows) -> None:
-        """(latent, key to be rotated) as (key, normed latent), which is key and value."""
+        """(latent, shared key) as (key, normed latent), which is key and value."""
         a, kept, ops = self._latent, self._latent.kept, self._ops
         _, keys, values = v.of("qkv", kept.qkv_size).split((kept.query_size, kept.key_size, kept.key_size), 1)
         norm = self._weights.latent_norm.weight
-        ops.norm_rows(latents[:, :a.rank], norm, None, a.norm.eps, a.norm.kind, keys[:, a.rope.dim:])
-        self._copy(latents[:, a.rank:], keys[:, :a.rope.dim])
+        ops.norm_rows(latents[:, :a.rank], norm, None, a.norm.eps, a.norm.kind, keys[:, a.shared_dim:])
+        self._copy(latents[:, a.rank:], keys[:, :a.shared_dim])
         self._copy(keys, values)
 
     def _meet(self, heads: Tensor, v: Rows, of_prompts: bool) -> None:
-        """Each head's query (plain, to be rotated) as (to be rotated, its product with the key's weights)."""
+        """Each head's query (plain, of the shared key) as (that, its product with the key's weights)."""
         a, kept = self._latent, self._latent.kept
         qkv = v.of("qkv", kept.qkv_size)
         for head, keys_up in enumerate(self._weights.keys_up):
             query = heads[:, head * a.query_dim:(head + 1) * a.query_dim]
             out = qkv[:, head * kept.head_dim:(head + 1) * kept.head_dim]
-            self._copy(query[:, a.plain_dim:], out[:, :a.rope.dim])
-            keys_up(query[:, :a.plain_dim], out[:, a.rope.dim:], of_prompts=of_prompts, precise=a.rank)
+            self._copy(query[:, a.plain_dim:], out[:, :a.shared_dim])
+            keys_up(query[:, :a.plain_dim], out[:, a.shared_dim:], of_prompts=of_prompts, precise=a.rank)
 
     def mix(self, step: StepInput, v: Rows) -> None:
         self._attends.mix(step, v)
@@ -63,7 +63,7 @@ class LatentMixer:
         a, kept = self._latent, self._latent.kept
         attended, values = v.of("attention", kept.query_size), v.of("latent_values", a.output_size)
         for head, values_up in enumerate(self._weights.values_up):
-            latent = attended[:, head * kept.head_dim + a.rope.dim:(head + 1) * kept.head_dim]
+            latent = attended[:, head * kept.head_dim + a.shared_dim:(head + 1) * kept.head_dim]
             values_up(latent, values[:, head * a.value_dim:(head + 1) * a.value_dim], of_prompts=of_prompts)
         self._branch.add(self._weights.out_proj, values, v, self._latent, of_prompts=of_prompts)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model.families.names import Names
-from model.families.spec import Attention, GatedDelta, Mixer, ShortConv
+from model.families.spec import Attention, ChannelDelta, GatedDelta, Mixer, ShortConv
 from model.formats.weights import WeightReader
 from model.network.linear import Linear
 from model.network.norm_weights import NormWeights, load_head_norm
@@ -64,6 +64,23 @@ class DeltaWeights:
 
 
 @dataclass(frozen=True)
+class ChannelDeltaWeights:
+    in_proj: Linear         # hidden_size -> q, k, v, g
+    heads: Linear           # hidden_size -> f, and beta of each head, always exact
+    decay_up: Linear        # rank -> num_heads * head_dim, always exact
+    gate_up: Linear         # rank -> num_heads * head_dim
+    out_proj: Linear
+    conv: ConvWeights
+    decay: Tensor           # float32 [num_heads * head_dim], negative, the same within a head
+    step_bias: Tensor       # float32 [num_heads * head_dim]
+    norm: Tensor            # float32 [head_dim]
+
+    @property
+    def linears(self) -> list[Linear]:
+        return [self.in_proj, self.heads, self.decay_up, self.gate_up, self.out_proj]
+
+
+@dataclass(frozen=True)
 class MambaWeights:
     in_proj: Linear         # hidden_size -> z, x, b, c, d
     out_proj: Linear
@@ -78,7 +95,7 @@ class MambaWeights:
         return [self.in_proj, self.out_proj]
 
 
-MixerWeights = AttentionWeights | ShortConvWeights | DeltaWeights | MambaWeights
+MixerWeights = AttentionWeights | ShortConvWeights | DeltaWeights | ChannelDeltaWeights | MambaWeights
 
 
 def load_mixer(reader: WeightReader, names: Names, prefix: str, mixer: Mixer, linears: list[Linear],
@@ -91,7 +108,8 @@ def load_mixer(reader: WeightReader, names: Names, prefix: str, mixer: Mixer, li
         return reader.numbers_of(prefix + name, count, device)
 
     def conv(size: int, has_bias: bool = False) -> ConvWeights:
-        return _conv(reader, prefix + names.state_conv, size, mixer.kernel, has_bias, device)
+        modules = [prefix + name for name in names.state_conv]
+        return _conv(reader, modules, size, mixer.kernel, has_bias, device)
 
     def decay(count: int) -> Tensor:
         stored = numbers(names.decay, count)
@@ -105,6 +123,10 @@ def load_mixer(reader: WeightReader, names: Names, prefix: str, mixer: Mixer, li
         return DeltaWeights(*linears, conv(mixer.conv_size), decay(heads), numbers(names.step_bias, heads),
                             numbers(norm, mixer.value_dim))
     heads = mixer.num_heads
+    if isinstance(mixer, ChannelDelta):
+        return ChannelDeltaWeights(
+            *linears, conv(mixer.conv_size), decay(heads).repeat_interleave(mixer.head_dim),
+            numbers(names.step_bias, mixer.output_size), numbers(norm, mixer.head_dim))
     scale = torch.tensor(mixer.scales[1:4], device=device).repeat_interleave(torch.tensor(
         [mixer.output_size, *[mixer.num_groups * mixer.state_size] * 2], device=device))
     inputs = conv(mixer.conv_size, mixer.conv_bias)
@@ -125,7 +147,10 @@ def _attention(reader: WeightReader, names: Names, prefix: str, attention: Atten
                             head_norm(names.key_norm, attention.num_kv_heads) if has_keys else None, sinks)
 
 
-def _conv(reader: WeightReader, name: str, channels: int, kernel: int, has_bias: bool,
+def _conv(reader: WeightReader, modules: list[str], channels: int, kernel: int, has_bias: bool,
           device: torch.device) -> ConvWeights:
-    weight = reader.filters(name + ".weight", channels, kernel, device).t().contiguous()
-    return ConvWeights(weight, reader.vector(name + ".bias", channels, device) if has_bias else None)
+    """Of one module, or of several of as many channels each."""
+    share = channels // len(modules)
+    weights = [reader.filters(name + ".weight", share, kernel, device) for name in modules]
+    biases = [reader.vector(name + ".bias", share, device) for name in modules] if has_bias else []
+    return ConvWeights(torch.cat(weights).t().contiguous(), torch.cat(biases) if has_bias else None)

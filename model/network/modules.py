@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from model.families.names import Names
 from model.families.spec import (
     Attention,
+    ChannelDelta,
     Dense,
     GatedDelta,
     LatentAttention,
@@ -55,8 +56,9 @@ def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
 
 
 def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[Group]:
-    """What goes in and what comes out, and of the delta rule between them what goes in for each head; of
-    latent attention queries, what makes latents, what comes out, and what is of heads."""
+    """What goes in and what comes out, and of the delta rule between them what goes in for each head, and
+    what becomes decays and gates of channels; of latent attention queries, what makes latents, what comes
+    out, and what is of heads."""
     if isinstance(mixer, LatentAttention):
         return _latent_modules(mixer, names, prefix, hidden)
     out = {prefix + (names.o_proj if isinstance(mixer, Attention) else names.state_out): hidden}
@@ -68,6 +70,8 @@ def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[
                 Group(out, mixer.output_size, mixer.out_bias)]
     if isinstance(mixer, GatedDelta):
         return [*_delta_modules(mixer, names, prefix, hidden), Group(out, mixer.output_size)]
+    if isinstance(mixer, ChannelDelta):
+        return [*_channel_modules(mixer, names, prefix, hidden), Group(out, mixer.output_size)]
     queries, *others = mixer.projected
     sizes = (queries + (mixer.gate_size if names.output_gate is None else 0), *others)
     modules = _modules(prefix, names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)], sizes)
@@ -118,8 +122,17 @@ def _delta_modules(delta: GatedDelta, names: Names, prefix: str, hidden: int) ->
             Group(heads, hidden, is_exact=True, pieces=pieces(heads, share, share))]
 
 
+def _channel_modules(delta: ChannelDelta, names: Names, prefix: str, hidden: int) -> list[Group]:
+    """q, k, v, g; f and the betas; what f becomes, and g."""
+    size, (decay, gate) = delta.output_size, names.state_up
+    return [Group(_modules(prefix, names.state_in, (size, size, size, delta.rank)), hidden),
+            Group(_modules(prefix, names.state_heads, (delta.rank, delta.num_heads)), hidden, is_exact=True),
+            Group({prefix + decay: size}, delta.rank, is_exact=True),
+            Group({prefix + gate: size}, delta.rank)]
+
+
 def _latent_modules(latent: LatentAttention, names: Names, prefix: str, hidden: int) -> list[Group]:
-    heads, kept_size = latent.num_heads, latent.rank + latent.rope.dim
+    heads, kept_size = latent.num_heads, latent.rank + latent.shared_dim
     queries = heads * latent.query_dim
     query_down, down = names.latents
     if latent.query_rank is None:

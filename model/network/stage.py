@@ -16,6 +16,7 @@ from torch import Tensor
 from model.families.cache_groups import cache_groups
 from model.families.spec import (
     Attention,
+    ChannelDelta,
     Dense,
     GatedDelta,
     LatentAttention,
@@ -78,8 +79,10 @@ def buffer_widths(spec: Spec, has_adapters: bool) -> dict[str, int]:
               "attention": max((a.query_size for a in spec.attentions), default=0),
               "mixer": max((mixer.input_size for mixer in spec.states), default=0),
               "mixed": max((mixer.output_size for mixer in spec.states), default=0),
-              "heads": max((2 * mixer.num_value_heads for mixer in spec.states
-                            if isinstance(mixer, GatedDelta)), default=0),
+              "heads": max((mixer.heads_size for mixer in spec.states
+                            if isinstance(mixer, GatedDelta | ChannelDelta)), default=0),
+              **dict.fromkeys(("decays", "gates"), max((
+                  mixer.output_size for mixer in spec.states if isinstance(mixer, ChannelDelta)), default=0)),
               "inner": max((mlp.intermediate_size for mlp in mlps), default=0),
               "wide": max((mlp.up_size for mlp in mlps if has_adapters or not mlp.is_fused), default=0),
               "normed": spec.hidden_size * any(not norm_is_fused(layer) for layer in spec.layers),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.families.spec import GatedDelta, Mamba2, ShortConv, StateMixer
+from model.families.spec import ChannelDelta, GatedDelta, Mamba2, ShortConv, StateMixer
 from model.network.branch import Branch
 from model.network.place import Place
 from model.network.step import Rows, Sizes, StepInput
@@ -36,7 +36,8 @@ class StateCache:
 def state_mixer(place: Place, mixer: StateMixer, weights: Any, branch: Branch,
                 states: list[Tensor]) -> StateLayer:
     """A Mixer of stage.py, with its weights and states."""
-    kinds = {ShortConv: ShortConvLayer, GatedDelta: DeltaLayer, Mamba2: MambaLayer}
+    kinds = {ShortConv: ShortConvLayer, GatedDelta: DeltaLayer, ChannelDelta: ChannelDeltaLayer,
+             Mamba2: MambaLayer}
     return kinds[type(mixer)](place, mixer, weights, branch, states)
 
 
@@ -92,15 +93,49 @@ class DeltaLayer(StateLayer):
         keys = mixer.num_key_heads * mixer.key_dim
         q, k, values = convolved.split((keys, keys, mixer.output_size), dim=1)
         beta, decay = self._heads(v).split(heads, dim=1)
-        ops.activate(beta, beta, "sigmoid", gated=False)
-        ops.softplus_rows(decay, weights.step_bias, decay, weights.decay)
-        ops.gated_delta(q, k, values, decay, beta, self._states[1], *_sequences(step), values,
-                        row_slots=step.row_slots, tiled=mixer.tiled)
+        self._correct(step, q, k, values, decay, beta, mixer.tiled)
         ops.norm_rows(values, weights.norm, None, mixer.norm.eps, mixer.norm.kind, values, heads)
         ops.gate_rows(values, z, self._mixed(v), "silu")
 
+    def _correct(self, step: StepInput, q: Tensor, k: Tensor, values: Tensor, decay: Tensor, beta: Tensor,
+                 tiled: bool = False) -> None:
+        """The state, by the rule; what it gives takes the values' place. decay, beta: as products give
+        them."""
+        ops, weights = self._ops, self._weights
+        ops.activate(beta, beta, "sigmoid", gated=False)
+        ops.softplus_rows(decay, weights.step_bias, decay, weights.decay)
+        ops.gated_delta(q, k, values, decay, beta, self._states[1], *_sequences(step), values,
+                        row_slots=step.row_slots, tiled=tiled)
+
     def _heads(self, v: Rows) -> Tensor:
-        return v.of("heads", 2 * self._mixer.num_value_heads)
+        return v.of("heads", self._mixer.heads_size)
+
+
+class ChannelDeltaLayer(DeltaLayer):
+    """out(norm(delta(q, k, v)) * sigmoid(z)), with a decay for each channel of a key."""
+
+    def project(self, v: Rows, of_prompts: bool) -> None:
+        super().project(v, of_prompts)
+        mixer, weights = self._mixer, self._weights
+        of_decays, of_gates = self._heads(v)[:, :mixer.rank], self._inputs(v)[:, mixer.conv_size:]
+        weights.decay_up(of_decays, self._decays(v), row_adapters=v.adapters)
+        weights.gate_up(of_gates, self._gates(v), of_prompts=of_prompts, row_adapters=v.adapters)
+
+    def mix(self, step: StepInput, v: Rows) -> None:
+        ops, mixer = self._ops, self._mixer
+        convolved, beta = self._inputs(v)[:, :mixer.conv_size], self._heads(v)[:, mixer.rank:]
+        self._convolve(step, convolved, "silu")
+        q, k, values = convolved.split(mixer.output_size, dim=1)
+        self._correct(step, q, k, values, self._decays(v), beta)
+        ops.norm_rows(values, self._weights.norm, None, mixer.norm.eps, mixer.norm.kind, values,
+                      mixer.num_heads)
+        ops.gate_rows(values, self._gates(v), self._mixed(v), "sigmoid")
+
+    def _decays(self, v: Rows) -> Tensor:
+        return v.of("decays", self._mixer.output_size)
+
+    def _gates(self, v: Rows) -> Tensor:
+        return v.of("gates", self._mixer.output_size)
 
 
 class MambaLayer(StateLayer):

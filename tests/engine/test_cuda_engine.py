@@ -160,7 +160,7 @@ def test_layers_on_two_places_give_the_same_bits(folder: Path, engine: Engine, o
 
 @pytest.mark.parametrize("variant", ["gemma 2", "phi 3", "hunyuan", "cohere 2", "stablelm, parallel",
                                      "olmo 3", "ministral 3", "starcoder 2", "qwen 2 moe", "lfm 2",
-                                     "qwen 3.5", "nemotron 3 latent", "falcon h1",
+                                     "qwen 3.5", "kimi linear", "nemotron 3 latent", "falcon h1",
                                      "gemma 3n", "gemma 4 mixture", "deepseek 3", "apertus",
                                      "muse glimmer", "llama 4"])
 def test_families_have_the_logits_of_the_exact_cpu(tmp_path: Path, open_gpus: OpenPlaces, variant: str):

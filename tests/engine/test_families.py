@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from model.engine.engine import Engine
 from tests.helpers.chosen_experts import held_to, noted_choices
@@ -18,7 +19,7 @@ from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shr
 EXACT = {"exact": True, "cache": "fp32"}
 KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2", "hunyuan",
          "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 3n", "gemma 4", "gemma 4 small",
-         "deepseek 3", "llama 4", "lfm 2", "qwen 3.5", "nemotron h",
+         "deepseek 3", "llama 4", "lfm 2", "qwen 3.5", "kimi linear", "nemotron h",
          "nemotron 3 latent", "falcon h1")
 """Variants that have every kind of layer among them."""
 FLIPPING = ("gpt-oss", "deepseek 3", "llama 4")
@@ -143,6 +144,24 @@ def test_a_rounded_cache_changes_logits_a_little(folder: Path, request: pytest.F
     finally:
         exact.close()
         rounded.close()
+
+
+def test_kimi_linear_has_its_dense_mlp_where_it_was_published(tmp_path: Path):
+    """transformers saves it where the experts of other layers are; both are read."""
+    model = write_family(tmp_path, "kimi linear")
+    for file in tmp_path.glob("model*.safetensors"):
+        tensors = load_file(file)
+        save_file({name.replace("layers.0.block_sparse_moe.", "layers.0.mlp."): tensor
+                   for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("layers.0.block_sparse_moe.", "layers.0.mlp."))
+    engine = load(tmp_path, **EXACT)
+    try:
+        with torch.no_grad():
+            want = model(random_ids(40), use_cache=False).logits[0]
+        assert relative_error(engine.logits(random_ids(40)[0].tolist()), want) < 1e-4
+    finally:
+        engine.close()
 
 
 def test_gpt_oss_of_a_gguf_file_has_the_logits_of_transformers(tmp_path: Path):

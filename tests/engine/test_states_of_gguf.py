@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.test_families_of_gguf import SIZES, assert_same_logits
+from tests.engine.test_families_of_gguf import SIZES, assert_same_logits, of_latents
 from tests.helpers.family_models import write_family
 from tests.helpers.gguf_families import Tensors, write_gguf_family
 
@@ -37,6 +37,15 @@ NEMOTRON_3 = NEMOTRON | {
     "expert_weights_norm": True, "expert_weights_scale": 1.5, "expert_group_count": 1, "moe_latent_size": 32}
 FALCON = MAMBA | {"ssm.inner_size": 96, "ssm.time_step_rank": 6, "attention.key_length": 16,
                   "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 1e5}
+KIMI = SIZES | {
+    "attention.head_count_kv": [0, 1, 0, 0], "attention.layer_norm_rms_epsilon": 1e-5, "kda.head_dim": 24,
+    "ssm.conv_kernel": 4, "attention.key_length": 48, "attention.key_length_mla": 24,
+    "attention.value_length_mla": 12, "attention.kv_lora_rank": 40, "rope.dimension_count": 8,
+    "rope.freq_base": 1e4, "leading_dense_block_count": 1, "expert_count": 8, "expert_used_count": 2,
+    "expert_feed_forward_length": 24, "expert_shared_count": 1, "expert_weights_scale": 2.5,
+    "expert_group_used_count": 1, "expert_gating_func": 2}
+KIMI_DELTA = {"head_dim": 24, "num_heads": 4, "short_conv_kernel_size": 4, "full_attn_layers": [2],
+              "kda_layers": [1, 3, 4]}
 
 
 def of_states(tensors: Tensors) -> Tensors:
@@ -138,6 +147,19 @@ def of_multipliers(tensors: Tensors) -> Tensors:
     return made
 
 
+def of_channels(tensors: Tensors) -> Tensors:
+    """A convolution each for queries, keys and values, with two axes of 1; decays instead of logarithms."""
+    made: Tensors = {}
+    for name, tensor in of_latents(tensors).items():
+        name = name.replace(".forget_gate", "").replace(".dt_bias", ".dt_proj.bias")
+        if name.endswith("conv1d.weight"):
+            made |= {name.replace("conv1d", f"{part}_conv1d"): weight.transpose(0, 1).unsqueeze(2)
+                     for part, weight in zip("qkv", tensor.chunk(3), strict=True)}
+        else:
+            made[name] = -tensor.exp() if name.endswith("A_log") else tensor
+    return made
+
+
 @pytest.mark.parametrize(("variant", "architecture", "keys", "prepared", "changes"), [
     ("lfm 2", "lfm2", LFM2, of_states, {"conv_bias": False}),
     ("qwen 3.5", "qwen35", QWEN, of_delta_heads, {}),
@@ -145,6 +167,8 @@ def of_multipliers(tensors: Tensors) -> Tensors:
     ("granite 4", "granitehybrid", GRANITE, of_shared_mlp, {}),
     ("nemotron h", "nemotron_h", NEMOTRON, of_backbone, {}),
     ("nemotron 3 latent", "nemotron_h_moe", NEMOTRON_3, of_experts, {"n_group": 1}),
+    ("kimi linear", "kimi-linear", KIMI, of_channels, {
+        "num_expert_group": 1, "topk_group": 1, "linear_attn_config": KIMI_DELTA}),
     ("falcon h1", "falcon-h1", FALCON, of_multipliers, {"rope_parameters": {
         "rope_type": "default", "rope_theta": 1e5}})])
 def test_a_file_has_the_logits_of_transformers(tmp_path: Path, variant: str, architecture: str,

@@ -82,6 +82,20 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
          "expert_feed_forward_length": 24, "expert_shared_count": 1, "expert_weights_scale": 2.5,
          "expert_weights_norm": True, "expert_group_count": 4, "expert_group_used_count": 2,
          "expert_gating_func": 2}),
+    "kimi-linear": ({
+        "architectures": ["KimiLinearForCausalLM"], "kv_lora_rank": 32, "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8, "v_head_dim": 16, "num_experts": 8, "num_shared_experts": 1, "topk_group": 1,
+        "num_experts_per_token": 2, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
+        "num_expert_group": 1, "routed_scaling_factor": 2.5, "moe_renormalize": True, "mla_use_nope": True,
+        "moe_router_activation_func": "sigmoid", "linear_attn_config": {
+            "head_dim": 24, "num_heads": 4, "short_conv_kernel_size": 4, "kda_layers": [1, 2, 3, 5, 6],
+            "full_attn_layers": [4]}},
+        {"attention.head_count_kv": [0, 0, 0, 1, 0, 0], "attention.key_length": 40,
+         "attention.key_length_mla": 24, "attention.value_length_mla": 16, "attention.kv_lora_rank": 32,
+         "rope.dimension_count": 8, "kda.head_dim": 24, "ssm.conv_kernel": 4, "leading_dense_block_count": 1,
+         "expert_count": 8, "expert_used_count": 2, "expert_feed_forward_length": 24,
+         "expert_shared_count": 1, "expert_weights_scale": 2.5, "expert_group_used_count": 1,
+         "expert_gating_func": 2}),
     "smollm3": ({"architectures": ["SmolLM3ForCausalLM"]}, {"rope.dimension_count": 32}),
 }
 
@@ -107,8 +121,8 @@ def test_a_gguf_file_and_a_folder_of_one_model_give_one_spec(architecture: str):
     assert theirs.tied_head is None
     reorders = architecture in ("llama", "mistral3", "smollm3")
     for layer in theirs.layers:
-        assert layer.attention.rope is None or layer.attention.rope.interleaved == (
-            reorders or architecture == "deepseek2")
+        rope = layer.attention.rope if layer.attention is not None else None
+        assert rope is None or rope.interleaved == (reorders or architecture == "deepseek2")
     assert repr(spec).replace("interleaved=False", f"interleaved={reorders}") == repr(theirs).replace(
         "tied_head=None", f"tied_head={spec.tied_head}")
 
@@ -127,6 +141,11 @@ def test_what_is_not_supported_is_named_with_what_is():
         family_of_gguf("rwkv", "x.gguf")
     with pytest.raises(ModelLoadError, match="rope_type is 'sinc'; expected 'default', 'linear'"):
         of_config(architectures=["LlamaForCausalLM"], rope_scaling={"rope_type": "sinc"})
+    for changes, message in (({"mla_use_nope": False}, "mla_use_nope is False; expected true"),
+                             ({"moe_router_activation_func": "softmax"}, "is 'softmax'; expected 'sigmoid'"),
+                             ({"linear_attn_config": {"full_attn_layers": [7]}}, "a list of layers from 1")):
+        with pytest.raises(ModelLoadError, match=message):
+            of_config(**{**PAIRS["kimi-linear"][0], **changes})
     with pytest.raises(ModelLoadError, match=r"hybrid_override_pattern is 'MX\*'; expected layers of mamba"):
         of_config(architectures=["NemotronHForCausalLM"], hybrid_override_pattern="MX*", num_hidden_layers=3,
                   mamba_num_heads=8, mamba_head_dim=16)

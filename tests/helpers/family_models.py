@@ -144,13 +144,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         **_LATENT, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
         "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0}, "routed_scaling_factor": 2.5}),
     "glm 4.7 flash": ("Glm4MoeLite", {**_LATENT, "n_routed_experts": 5}),
+    "kimi linear": ("KimiLinear", {
+        **_LATENT, "q_lora_rank": None, "num_experts": 8, "num_expert_group": 4, "topk_group": 2,
+        "num_shared_experts": 1, "routed_scaling_factor": 2.5, "linear_attn_config": {
+            "head_dim": 24, "num_heads": 3, "short_conv_kernel_size": 4, "kda_layers": [1, 3, 4],
+            "full_attn_layers": [2]}}),
 }
 VARIANTS["nemotron 3 latent"] = ("NemotronH", {
     **VARIANTS["nemotron 3"][1], "moe_latent_size": 32, "n_group": 2, "topk_group": 1})
 
 MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
             "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next", "llama 4",
-            "nemotron 3", "nemotron 3 latent")
+            "nemotron 3", "nemotron 3 latent", "kimi linear")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
