@@ -6,7 +6,7 @@ They come as a streamed reply, as stored text after a reload, as a bot's name an
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import go_to, say, wait_until_quiet
+from .conftest import LIN, MARLOW, OTTO, go_to, say, wait_until_quiet
 
 pytestmark = pytest.mark.browser
 
@@ -175,15 +175,20 @@ def assert_harmless(page):
         assert href is None or href.startswith(("https://", "http://", "mailto:")), href
 
 
-@pytest.mark.slow  # 35 s: each of some seventy samples is a reply of its own
-def test_streamed_samples_run_nothing_and_send_nothing(page, open_session, site):
+@pytest.mark.slow  # each of some hundred samples is a reply of its own
+@pytest.mark.parametrize("samples", [SAMPLES[i::4] for i in range(4)], ids=range(4))
+def test_streamed_samples_run_nothing_and_send_nothing(page, open_session, site, samples):
     """Each sample is a reply of its own, then all of them are loaded again as stored text."""
-    open_session()
-    for sample in SAMPLES:
-        site.model.scripts.append(sample)
+    open_session(MARLOW, OTTO, LIN, turn_order="all")  # three replies to each message
+    replies = page.locator(".from-bot .md")
+    greetings = replies.count()
+    for said in range(0, len(samples), 3):
+        site.model.scripts.extend(samples[said:said + 3])
         say(page, "next")
+        expect(replies).to_have_count(greetings + said + 3)
         wait_until_quiet(page)
         assert_harmless(page)
+    assert not site.model.scripts
     page.reload()
     wait_until_quiet(page)
     expect(page.locator(".from-bot")).not_to_have_count(0)
