@@ -1,4 +1,5 @@
-"""The web server of Parlor: create_app() puts routes, guard and error answers around one model and one store.
+"""The web server of Parlor: create_app() puts routes, guard and error answers around one model and one store,
+create_api() the protocols of other programs alone around one model.
 
 Knows HTTP, disk, messages and text; never a token id or a tensor.
 """
@@ -25,13 +26,14 @@ from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
 from .routes import bots, engines, models, replies, service, sessions, settings, tokens, transfer
-from .routes.parlor import KEY, Parlor, parlor
+from .routes.parlor import KEY, Api, Parlor
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
 from .server.static_files import StaticFiles
 from .server.streams import Streams
 from .storage.store import Store
 
+HERE = Path(__file__).parent
 MAX_STREAMS = 80
 LIST_PART = 64  # messages, or sessions
 _encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=DefaultJSONProvider.default).encode
@@ -41,24 +43,36 @@ log = logging.getLogger("parlor")
 def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                downloads: Downloads | None = None, max_streams: int = MAX_STREAMS) -> Flask:
     """The application. The caller owns `slot` and `store` and closes them after parlor(app).close()."""
-    here = Path(__file__).parent
-    app = _App(__name__, root_path=str(here), static_folder=None)
-    files = StaticFiles(here / "static")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     chat = Chat(slot, store)
     others = OtherEngines(slot.engines, store)
-    app.extensions[KEY] = Parlor(
-        slot, store, chat, Showing(slot, store, chat), Models(slot, chat.chains, downloads, others), others,
-        guard or Guard(), Streams(max_streams))
-    for module in (sessions, replies, tokens, bots, models, engines, settings, transfer, service):
+    app = _app(Parlor(slot=slot, guard=guard or Guard(), streams=Streams(max_streams), store=store, chat=chat,
+                      showing=Showing(slot, store, chat), engines=others,
+                      models=Models(slot, chat.chains, downloads, others)))
+    for module in (sessions, replies, tokens, bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
-    routing.register(app)
+    files = StaticFiles(HERE / "static")
     with app.app_context():
         files.set_page(render_template("index.html", static=files.url, icons=files.icons))
     app.add_url_rule("/", "page", files.answer_page)
     app.add_url_rule("/static/<version>/<path:name>", "static", files.answer)
-    app.before_request(lambda: parlor().guard.check(request))
-    app.after_request(lambda response: parlor().guard.add_headers(request, response))
+    return app
+
+
+def create_api(slot: ModelSlot, *, guard: Guard | None = None, max_streams: int = MAX_STREAMS) -> Flask:
+    """The protocols of other programs, and whether all is well: no page, no session, nothing on disk. The
+    caller owns `slot` and closes it."""
+    return _app(Api(slot=slot, guard=guard or Guard(), streams=Streams(max_streams)))
+
+
+def _app(extension: Api) -> Flask:
+    """What both have in common."""
+    app = _App(__name__, root_path=str(HERE), static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.extensions[KEY] = extension
+    app.register_blueprint(service.bp)
+    routing.register(app)
+    app.before_request(lambda: extension.guard.check(request))
+    app.after_request(lambda response: extension.guard.add_headers(request, response))
     app.register_error_handler(Problem, _answer_problem)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unexpected)

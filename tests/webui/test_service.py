@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +16,9 @@ from tests.helpers.api import wait_until
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.metrics import values
 from tests.helpers.server_process import ROOT
-from webui import create_app
+from webui import create_api, create_app
+from webui.api.errors import broken_off
+from webui.errors import Problem
 from webui.routes.parlor import parlor
 from webui.routes.service import STUCK_SECONDS
 from webui.server.guard import Guard
@@ -160,3 +164,23 @@ def test_what_a_model_has_done_stays_when_it_goes(store):
 def test_nothing_of_prometheus_is_loaded_before_somebody_asks():
     code = "import sys, app; assert not any('prometheus' in name for name in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_protocols_stand_alone_without_a_page(model):
+    client = create_api(ModelSlot.holding(model)).test_client()
+    assert client.get("/healthz").json == {"status": "ok"} and client.get("/readyz").status_code == 200
+    body = {"messages": [{"role": "user", "content": "Hello"}], "seed": 5}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200 and answer.json["choices"][0]["message"]["content"]
+    assert client.get("/").status_code == client.get("/api/sessions").status_code == 404
+    assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 403  # guarded as ever
+
+
+@pytest.mark.parametrize(("path", "end"), [
+    ("/v1/chat/completions", b"\n\ndata: [DONE]\n\n"), ("/v1/messages", b"\n\n"), ("/api/chat", b"\n")])
+def test_a_stream_that_breaks_off_ends_in_the_words_of_its_protocol(path, end):
+    said = broken_off(path, Problem("Gone."))
+    event, data = re.fullmatch(rb"(?:event: (error)\n)?(?:data: )?(\{.*?\})" + re.escape(end), said).groups()
+    assert (event == b"error") == (path == "/v1/messages")
+    error = json.loads(data)["error"]
+    assert (error if isinstance(error, str) else error["message"]) == "Gone."

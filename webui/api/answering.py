@@ -30,7 +30,7 @@ from model import (
 
 from ..errors import EngineFailed, ReaderGone
 from ..ids import new_id
-from ..routes.parlor import parlor
+from ..routes.parlor import api
 from ..server.streams import Stream, StreamedBody, cut_connection, gone_test
 from .asking import Begun, NoEngine
 
@@ -170,17 +170,17 @@ def answered(begun: Begun) -> list[Written]:
     meanwhile, as streams do, and counts as one. Raises as Answer.events does."""
     with _opened(begun) as stream:
         try:
-            return Answer(begun, gone_test(request.environ), parlor().streams.closing).read_all()
+            return Answer(begun, gone_test(request.environ), api().streams.closing).read_all()
         finally:
-            parlor().streams.release(stream)
+            api().streams.release(stream)
             begun.end()
 
 
 def streamed(begun: Begun, write: Callable[[Answer], Iterator[bytes]], mimetype: str) -> Response:
     """The response that `write` makes of the answer, piece by piece; it is told what goes wrong meanwhile."""
     with _opened(begun) as stream:
-        answer = Answer(begun, gone_test(request.environ), parlor().streams.closing)
-        body = StreamedBody(parlor().streams, stream, _unless_gone(write(answer)), begun.end)
+        answer = Answer(begun, gone_test(request.environ), api().streams.closing)
+        body = StreamedBody(api().streams, stream, _unless_gone(write(answer)), begun.end)
     response = Response(body, mimetype=mimetype)
     response.headers["X-Accel-Buffering"] = "no"
     return response
@@ -191,7 +191,7 @@ def _opened(begun: Begun) -> Iterator[Stream]:
     """A stream; where there is none, or something else goes wrong, nothing goes on being written."""
     environ = request.environ
     try:
-        yield parlor().streams.open(lambda: cut_connection(environ))
+        yield api().streams.open(lambda: cut_connection(environ))
     except BaseException:
         begun.end()
         raise

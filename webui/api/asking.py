@@ -29,7 +29,7 @@ from model import (
 )
 
 from ..errors import Problem, ReaderGone
-from ..routes.parlor import parlor
+from ..routes.parlor import api
 from ..server.streams import gone_test
 from .fields import BadField, Fields
 
@@ -86,14 +86,14 @@ class Begun:
 
 def loaded() -> dict[str, Any] | None:
     """What is told of the model that is loaded; None if none is."""
-    model = parlor().slot.model
+    model = api().slot.model
     return None if model is None else model.info()
 
 
 def answering_model() -> dict[str, Any] | None:
     """The model that a request now would get: `loaded`, or no more than the name of one that is asleep or on
     its way; None if there is none."""
-    slot = parlor().slot
+    slot = api().slot
     name = slot.state.coming_name or slot.state.name
     return loaded() or ({"name": name} if name and slot.will_answer else None)
 
@@ -133,7 +133,7 @@ def count_tokens(ask: Ask) -> int:
 def leased() -> Iterator[tuple[LanguageModel, Lease]]:
     """The model; it is let go here only if something goes wrong. Tells what that is as the caller's fault or
     ours: BadField, NoEngine, ReaderGone."""
-    lease, is_gone = parlor().slot.lease(), gone_test(request.environ)
+    lease, is_gone = api().slot.lease(), gone_test(request.environ)
 
     def look(_state: object) -> None:
         if is_gone():

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import Problem
 from ..server.programs import protocol_of
+from .fields import as_json
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ANTHROPIC_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -18,6 +19,14 @@ def protocol_error(path: str, problem: Problem) -> Answer:
     """(body, status, headers) for a path that is a protocol's."""
     shapes = {"openai": openai_error, "anthropic": anthropic_error, "ollama": ollama_error}
     return shapes[protocol_of(path)](problem)
+
+
+def broken_off(path: str, problem: Problem) -> bytes:
+    """The end of a stream of the protocol of `path`, by somebody who knows nothing of its beginning."""
+    body = as_json(protocol_error(path, problem)[0])
+    shapes = {"openai": f"data: {body}\n\ndata: [DONE]\n\n", "anthropic": f"event: error\ndata: {body}\n\n",
+              "ollama": f"{body}\n"}
+    return shapes[protocol_of(path)].encode("utf-8", "replace")
 
 
 def openai_error(problem: Problem) -> Answer:

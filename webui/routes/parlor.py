@@ -1,4 +1,4 @@
-"""What the routes work on: one object, put into the app by create_app()."""
+"""What the routes work on: one object, put into the app by create_app(), or by create_api()."""
 
 from __future__ import annotations
 
@@ -21,18 +21,26 @@ from ..storage.store import Store
 KEY = "parlor"
 
 
-@dataclass(frozen=True)
-class Parlor:
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """All that the protocols of other programs need."""
+
     slot: ModelSlot
+    guard: Guard
+    streams: Streams
+    started: float = field(default_factory=time.monotonic)
+    ending: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parlor(Api):
+    """With the page and its sessions."""
+
     store: Store
     chat: Chat
     showing: Showing
     models: Models
     engines: OtherEngines
-    guard: Guard
-    streams: Streams
-    started: float = field(default_factory=time.monotonic)
-    ending: threading.Event = field(default_factory=threading.Event)
 
     def close(self, why: str, seconds: float) -> None:
         """End every reply, then every stream, within about `seconds`."""
@@ -45,6 +53,11 @@ class Parlor:
 def parlor(app: Flask | None = None) -> Parlor:
     """Of the app that answers the present request."""
     return (app or current_app).extensions[KEY]
+
+
+def api() -> Api:
+    """Of the app that answers the present request, whether or not it has a page."""
+    return current_app.extensions[KEY]
 
 
 def vocab_size() -> int | None:
