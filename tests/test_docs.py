@@ -43,7 +43,7 @@ def test_every_link_of_a_page_leads_to_a_file(page):
 def test_every_path_that_a_page_names_is_there(page):
     """Paths in backticks below a folder of the repository, and modules run by `python -m`."""
     text = page.read_text(encoding="utf-8")
-    folders = "webui|model|cpu|cuda|tests|tools|docs|bench|starter"
+    folders = "webui|model|serve|cpu|cuda|tests|tools|docs|bench|starter"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):
         assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
     for module in re.findall(r"python -m ((?:model|tools|tests)[\w.]*)", text):
@@ -53,7 +53,7 @@ def test_every_path_that_a_page_names_is_there(page):
 
 def test_every_file_that_the_architecture_names_is_there():
     """By its last part: the tree names files beside the folder they lie in."""
-    names = {path.name for folder in ("webui", "model", "cpu", "cuda", "tests", "tools")
+    names = {path.name for folder in ("webui", "model", "serve", "cpu", "cuda", "tests", "tools")
              for path in (ROOT / folder).rglob("*.*")} | {path.name for path in ROOT.iterdir()}
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     for name in re.findall(r"[\w-]+\.(?:py|js|sh|bat|h|md)\b", text):

@@ -1,4 +1,4 @@
-"""Imports run one way: app.py -> webui/ -> model/ -> model/kernels/. Read from the sources with ast.
+"""Imports run one way: app.py, serve/ -> webui/ -> model/ -> model/kernels/. Read from the sources with ast.
 
 The page's modules too: app.js -> chat/, panels/ -> session/, overlays/, text/ -> server/ -> base/.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = {"app": 0, "webui": 1, "model": 2}
-OURS = {"app", "webui", "model", "tools", "tests"}
+LAYERS = {"app": 0, "serve": 0, "webui": 1, "model": 2}
+OURS = {"app", "serve", "webui", "model", "tools", "tests"}
 WEB = {"flask", "werkzeug", "waitress"}
 WEB_SHARED = {"errors", "ids", "sampling", "strict_json", "version"}
 WEB_FOLDERS = {"api": {"api", "routes", "server", *WEB_SHARED},
@@ -122,6 +122,11 @@ def test_the_model_knows_no_web():
         assert name.partition(".")[0] not in WEB, f"{path} imports {name}"
 
 
+def test_ray_is_known_where_it_is_served_with_and_nowhere_else():
+    for path, name in pairs("app") + pairs("webui") + pairs("model"):
+        assert name.partition(".")[0] not in ("ray", "starlette", "serve"), f"{path} imports {name}"
+
+
 def test_modules_that_import_each_other_in_a_circle_there_are_none():
     graph: dict[str, set[str]] = {}
     for folder in LAYERS:
@@ -174,12 +179,12 @@ def test_tests_lie_in_the_folder_of_their_layer_and_import_helpers_that_exist():
 
 
 def test_nothing_imports_the_tools_but_their_tests():
-    for folder in ("app", "webui", "model"):
+    for folder in LAYERS:
         assert not [name for _path, name in pairs(folder) if name.startswith("tools")]
 
 
 def test_no_module_is_named_like_one_of_the_standard_library_and_there_is_no_utils():
-    for folder in ("app", "webui", "model"):
+    for folder in LAYERS:
         for path in sources(folder):
             assert path.stem not in sys.stdlib_module_names - {"__init__"}, path
             assert path.stem not in ("utils", "helpers", "misc", "common"), path
@@ -187,7 +192,7 @@ def test_no_module_is_named_like_one_of_the_standard_library_and_there_is_no_uti
 
 def test_options_come_from_arguments_and_never_from_the_environment():
     """But for compilers, and for where other programs keep their models."""
-    for folder in ("app", "webui", "model"):
+    for folder in LAYERS:
         for path in sources(folder):
             for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") \
@@ -201,7 +206,7 @@ def test_jinja_renders_model_text_in_one_place_only():
 
 
 def test_no_pickle_and_no_flask_development_server():
-    for folder in ("app", "webui", "model", "tools"):
+    for folder in (*LAYERS, "tools"):
         for path in sources(folder):
             text = path.read_text(encoding="utf-8")
             assert "app.run(" not in text and "trust_remote_code=True" not in text, path
