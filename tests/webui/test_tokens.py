@@ -200,6 +200,14 @@ def test_packed_tokens_are_small_and_true_to_a_hundredth_of_a_share(count):
             assert math.exp(near.logprob) == pytest.approx(math.exp(far.logprob), abs=0.01)
 
 
+def test_what_is_all_but_impossible_or_certain_can_be_packed():
+    text = b"a long enough text to keep something of it, and then some more of that"
+    tokens = [ReplyToken(text, -math.inf, 1e9, (Alternative(b"no", -math.inf),)), ReplyToken(b".", 0.0, None)]
+    first, second = unpack(pack(tokens), text + b".")
+    assert first.logprob == pytest.approx(-30, abs=0.5) and first.others[0].logprob == first.logprob
+    assert (second.logprob, second.entropy) == (0.0, None)
+
+
 def test_a_file_that_is_damaged_cut_or_of_another_text_counts_as_none():
     tokens = some_tokens(50)
     text, data = b"".join(token.data for token in tokens), pack(tokens)
@@ -216,11 +224,12 @@ def test_a_character_of_several_tokens_is_told_when_it_is_whole(page, model):
     """Parts of a character have their bytes; a fork in its middle hands them on as they are."""
     recorder = TokenRecorder()
     for data in (b"  So", b" \xf0", b"\x9f\x8e", b"\x89", b"!\n\nUser:"):
-        top = (ScoredToken(1, "", -1.0, b"\xf0\x9f"), ScoredToken(2, "", -2.0, b"</s>", is_control=True))
+        top = (ScoredToken(1, "", -1.0, b"\xf0\x9f"), ScoredToken(2, "", -2.0, b"</s>", is_control=True),
+               ScoredToken(3, "", -math.inf, b"never"))
         recorder.take(ScoredToken(0, "", -0.5, data, top, 1.0))
     tokens = recorder.tokens_of("So \N{PARTY POPPER}!")
     assert [token.data for token in tokens] == [b"So", b" \xf0", b"\x9f\x8e", b"\x89", b"!"]
-    assert [other.is_text for other in tokens[0].others] == [True, False]
+    assert [other.is_text for other in tokens[0].others] == [True, False]  # what is ruled out is none
     assert recorder.tokens_of("So what") is None
     assert as_written(tokens[:3]) == ("So", [b" \xf0", b"\x9f\x8e"])
     assert as_written(tokens[2:4]) == ("", [b"\x9f\x8e", b"\x89"])

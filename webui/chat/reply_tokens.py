@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -40,9 +41,11 @@ class TokenRecorder:
 
 
 def reply_token(token: ScoredToken) -> ReplyToken:
-    """A token that is part of the model's format has no bytes: it is not seen."""
+    """A token that is part of the model's format has no bytes: it is not seen. What a model rules out, by
+    logits of minus infinity, is no alternative."""
     others = [Alternative(other.data, other.logprob, not other.is_control)
-              for other in token.top if (other.token_id, other.data) != (token.token_id, token.data)]
+              for other in token.top if (other.token_id, other.data) != (token.token_id, token.data)
+              and other.logprob > -math.inf]
     return ReplyToken(b"" if token.is_control else token.data, token.logprob, token.entropy,
                       tuple(others[:NUM_OTHERS]))
 

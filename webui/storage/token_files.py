@@ -28,6 +28,7 @@ MAX_BYTES = 1 << 24
 _HEAD = struct.Struct("<BIII")  # the format's number, crc32 of the text, tokens, alternatives
 _FORMAT = 1
 _FINENESS = 45.0   # see _as_byte
+_MAX_NATS = 30.0
 _UNKNOWN = 255
 _CONTROL = 128     # added to the length of an alternative
 _LONGEST = 127     # bytes of an alternative
@@ -164,7 +165,7 @@ def _with_fewer(token: ReplyToken, most: int, least_share: float, at_least: int)
 
 def _as_byte(nats: float) -> int:
     """Of a number of nats, finer towards 0: e to minus it, a share, is never off by more than 0.01."""
-    return min(_UNKNOWN - 1, round(_FINENESS * math.sqrt(max(0.0, nats))))
+    return round(_FINENESS * math.sqrt(min(max(0.0, nats), _MAX_NATS)))
 
 
 def _from_byte(value: int) -> float:
