@@ -16,9 +16,9 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
+from model.options import path_option
 from tests.helpers.replicas import Answered, Cluster, two_replicas
 from tools.check_logits import machine
 
@@ -55,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Many conversations with two replicas, measured.")
     parser.add_argument("--conversations", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="write the results there")
     arguments = parser.parse_args()
     began = time.monotonic()
     with two_replicas() as cluster:

@@ -50,12 +50,16 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     known = {"Known-Revision": page.session["revision"]}
     delta = client.get(page.url, headers=known).json["delta"]
     status = client.get("/api/status").json
+    reply = next(message for message in page.session["messages"] if message["author"] == MARLOW and
+                 message["parent"])
+    tokens = client.get(f"{page.url}/messages/{reply['id']}/tokens").json["tokens"]
     return {
         "Delta": [delta],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],
         "Preset": [*settings["presets"], own], "Settings": [settings],
+        "Token": tokens, "OtherToken": [other for token in tokens for other in token["others"]],
         "Status": [status], "Slot": [status["slot"]],
         "Engine": [engine], "Download": [vars(DownloadState("owner/name"))], "Model": models}
 
@@ -78,6 +82,8 @@ def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, st
     sent["Message"].append(dict.fromkeys((*REPLY_NUMBERS, "error", "shortened"), 0))  # not in each reply
     types["Context"].pop("problem", None)  # only where there is one
     types["Bot"].pop("adapter")  # only where somebody chose one
+    for name in ("Token", "OtherToken"):
+        types[name].pop("bytes")  # only where they are no characters
     assert set(types) - PAGES_OWN - {"FileProblem"} == set(sent)
     for name, examples in sent.items():
         there = set().union(*examples)
