@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tests.helpers.api import wait_until
+
 SECONDS = 120
 MAX_SEQ_LEN = 2048
 FOR_A_BUSY_MACHINE = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_niceness": "0"}
@@ -37,6 +39,15 @@ class Cluster:
     def status(self) -> list[dict[str, Any]]:
         """Of each replica."""
         return self._engine.broadcast("status").results(timeout_s=SECONDS)
+
+    def knows_both(self) -> bool:
+        """Of the replicas. Ray tells a new handle first how to route: then, for a moment, it knows none."""
+        from ray.serve.exceptions import DeploymentUnavailableError
+
+        try:
+            return len(self.status()) == 2
+        except DeploymentUnavailableError:
+            return False
 
     def ask(self, *turns: str, session: str | None = None, **fields: Any) -> Answered:
         """The whole reply to a conversation whose turns are the user's and the assistant's."""
@@ -80,7 +91,9 @@ def two_replicas() -> Iterator[Cluster]:
         ray.init(address=machines.address, log_to_driver=False)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(app({"replicas": "2", "threads": "1", "max-seq-len": str(MAX_SEQ_LEN)}), name=NAME)
-        yield Cluster(port, serve.get_deployment_handle("engine", NAME))
+        cluster = Cluster(port, serve.get_deployment_handle("engine", NAME))
+        wait_until(cluster.knows_both, SECONDS)
+        yield cluster
     finally:
         if ray.is_initialized():
             serve.shutdown()
