@@ -107,7 +107,7 @@ def compiled(nvcc, tmp_path_factory):
 
 @pytest.mark.slow  # nvcc takes a few seconds a source and architecture
 def test_every_source_compiles_without_a_warning_and_no_kernel_spills(compiled):
-    """On any architecture; each kernel's report names it."""
+    """On any architecture; each kernel's report names it, then the functions it calls, such as pow()."""
     kernels = re.split(r"Compiling entry function '(\w+)' for 'sm_(\d+)'", compiled.said)[1:]
     used = {architecture: {} for architecture in ARCHITECTURES}
     for name, architecture, report in zip(kernels[::3], kernels[1::3], kernels[2::3], strict=True):
@@ -115,7 +115,7 @@ def test_every_source_compiles_without_a_warning_and_no_kernel_spills(compiled):
         assert "Used" in report
     assert all(used.values()) and len({len(of_one) for of_one in used.values()}) == 1
     spilled = [(architecture, name, report) for architecture, of_one in used.items()
-               for name, report in of_one.items() if report != ["0", "0"]]
+               for name, report in of_one.items() if set(report) != {"0"}]
     assert not spilled
     assert "warning" not in compiled.said
 
