@@ -19,6 +19,7 @@ LIBRARIES = "vendor/"
 
 _DOC = r"/\*\*(?:(?!\*/).)*\*/"
 _COMMENT = re.compile(rf"^[ \t]*(?:{_DOC}[ \t]*|//[^\n]*)\n|{_DOC} ?", re.MULTILINE | re.DOTALL)
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.{1,2}/[^"]+)";[^\n]*\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
 _EXPORT_LIST = re.compile(r"\bexport ?\{([^}]*)\};")  # as libraries end
@@ -43,6 +44,11 @@ def bundles(sources: Mapping[str, str]) -> dict[str, str]:
         + "".join(_wrapped(path, sources[path], names, first) for path in later)
         + f"export const later = {{ {whole} }};\n",
     }
+
+
+def bare(source: str) -> str:
+    """JavaScript of ours without comments and indents: no text in it goes over several lines."""
+    return _INDENT.sub("", _COMMENT.sub("", source))
 
 
 def _in_order(sources: Mapping[str, str], wanted: Iterable[str]) -> list[str]:
@@ -107,4 +113,6 @@ def _wrapped(path: str, source: str, names: Mapping[str, str], first: list[str])
     body = _LATER.sub(load, _IMPORT.sub(take, body))
     if left := _LEFT.search(body):
         raise ValueError(f"{path}: {left[0]!r} is no form of import or export that is bundled here.")
-    return f"// {path}\nconst {names[path]} = (() => {{\n{body}return {{ {', '.join(exports)} }};\n}})();\n"
+    if not path.startswith(LIBRARIES):
+        body = bare(body)
+    return f"const {names[path]} = (() => {{\n{body}return {{ {', '.join(exports)} }};\n}})();\n"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from pathlib import Path
 
 from flask import Response, abort, request
 
-from .bundle import LIBRARIES, bundles
+from .bundle import LIBRARIES, bare, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays")  # in this order: later ones win
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
@@ -32,7 +33,9 @@ class StaticFiles:
                    if name.endswith(".js") and name not in ALONE}
         self._files = {name: content for name, content in read.items()
                        if name in ALONE or name.startswith(LIBRARIES)}
-        self._files["page.css"] = b"\n".join(read[f"css/{name}.css"] for name in STYLES)
+        self._files["early.js"] = bare(read["early.js"].decode()).encode()
+        styles = b"\n".join(read[f"css/{name}.css"] for name in STYLES)
+        self._files["page.css"] = re.sub(rb"/\*.*?\*/|^\s+", b"", styles, flags=re.MULTILINE | re.DOTALL)
         self._files |= {name: text.encode() for name, text in bundles(modules).items()}
         digest = hashlib.sha256()
         for name, content in self._files.items():
