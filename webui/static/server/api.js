@@ -53,7 +53,7 @@ export function listen(listeners) {
  * @returns {Promise<any>}
  */
 export async function request(method, path, body, headers = {}, signal = undefined) {
-  let response;
+  let response, answer;
   const text = body === undefined ? undefined : JSON.stringify(body);
   try {
     response =
@@ -66,13 +66,14 @@ export async function request(method, path, body, headers = {}, signal = undefin
         signal,
         keepalive: method === "PATCH" && text !== undefined && text.length < MAX_KEPT_ALIVE, // it outlives the tab
       }));
+    const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+    answer = isJson ? await response.json() : null; // which may break off in the middle
   } catch {
     if (signal?.aborted) throw new ApiError(0, { error: { message: "Nobody waits for it.", code: "aborted" } });
     onReached(false);
     throw new ApiError(0, { error: { message: "Parlor's server does not answer.", code: "unreachable" } });
   }
   onReached(true);
-  const answer = await response.json().catch(() => null);
   if (response.ok) return answer;
   if (response.status === 401 && path !== "/api/login") onLogin();
   throw new ApiError(response.status, answer);
