@@ -14,10 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from model.kernels.stages import STAGES, STAGES_OF_LOGITS
-
-SAMPLERS = tuple(name for name in STAGES if name != "mirostat")
-"""What may be done to the probabilities of the next token, in the usual order."""
+from model.kernels.stages import SAMPLERS, STAGES_OF_LOGITS
 
 
 def _param(default: Any, low: float, high: float, step: float, group: str, label: str, help_: str) -> Any:

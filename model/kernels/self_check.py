@@ -18,7 +18,7 @@ from model.kernels.errors import KernelCheckError
 from model.kernels.reference import linear as linear_reference
 from model.kernels.reference import operations as reference
 from model.kernels.sampling import SamplingRow
-from model.kernels.stages import STAGES
+from model.kernels.stages import SAMPLERS
 
 _TOLERANCE = 5e-3
 """Of the result's norm: activations are float16, as are the keys. What is wrong is off by far more."""
@@ -30,7 +30,7 @@ _SETTINGS = SimpleNamespace(
     frequency_penalty=0.0, temperature=0.8, top_k=40, top_p=0.9, min_p=0.01, typical_p=1.0, top_n_sigma=0.0,
     dynatemp_range=0.0, dynatemp_exponent=1.0, xtc_probability=0.0, xtc_threshold=0.1, dry_multiplier=0.0,
     dry_base=1.75, dry_allowed_length=2, dry_penalty_last_n=-1, mirostat=0, mirostat_tau=5.0,
-    mirostat_eta=0.1, samplers=tuple(name for name in STAGES if name != "mirostat"), min_new_tokens=0,
+    mirostat_eta=0.1, samplers=SAMPLERS, min_new_tokens=0,
     logit_bias={}, banned_tokens=())
 
 

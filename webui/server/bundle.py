@@ -114,5 +114,5 @@ def _wrapped(path: str, source: str, names: Mapping[str, str], first: list[str])
     if left := _LEFT.search(body):
         raise ValueError(f"{path}: {left[0]!r} is no form of import or export that is bundled here.")
     if not path.startswith(LIBRARIES):
-        body = bare(body)
+        body = _INDENT.sub("", body)
     return f"const {names[path]} = (() => {{\n{body}return {{ {', '.join(exports)} }};\n}})();\n"

@@ -111,11 +111,15 @@ def pack(tokens: Sequence[ReplyToken]) -> bytes | None:
     text = b"".join(token.data for token in tokens)
     if not text or max(len(token.data) for token in tokens) > 255:
         return None
-    for few in _KEPT:
-        data = zlib.compress(_columns(text, [_with_fewer(token, *few) for token in tokens]), 9)
+    found, first, end = None, 0, len(_KEPT)
+    while first < end:  # each keeps less than the one before it
+        middle = (first + end) // 2
+        data = zlib.compress(_columns(text, [_with_fewer(token, *_KEPT[middle]) for token in tokens]))
         if len(data) <= MAX_SHARE * len(text):
-            return data
-    return None
+            found, end = data, middle
+        else:
+            first = middle + 1
+    return found
 
 
 def unpack(data: bytes, text: bytes) -> list[ReplyToken] | None:

@@ -1,7 +1,7 @@
 """What two replicas of the starter on this machine do with many conversations: how the requests spread, and
 how much of a later turn is in the cache of the ones before.
 
-    python -m tools.measure_replicas --json bench/replicas.json
+    python -m tests.measure_replicas --json bench/replicas.json
 
 Sent to where the conversation is known, and, to compare, to where there is least to do: then each request has
 an id of its own, which belongs to no conversation. A turn of all conversations is asked at once.
@@ -62,7 +62,7 @@ def main() -> int:
         started = time.monotonic() - began
         results = [measure(cluster, how, arguments.conversations, arguments.turns)
                    for how in ("conversation", "load")]
-    report = {"command": "python -m tools.measure_replicas " + " ".join(sys.argv[1:]),
+    report = {"command": "python -m tests.measure_replicas " + " ".join(sys.argv[1:]),
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
               "seconds until all is up": started, "results": results}
     print(json.dumps(report, indent=1))
