@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ import pytest
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install -r requirements-serve.txt")
 
 from serve.conversations import MAX_REMEMBERED, ConversationRouter, conversation_of
+from tests.helpers.coroutines import finished
 
 A, B, C = (SimpleNamespace(replica_id=name) for name in "ABC")
 RULES = {"role": "system", "content": "You are Marlow."}
@@ -40,7 +40,7 @@ def request(conversation, number=0):
 
 def chosen(router, asked, *replicas):
     """The order in which the replicas come into question."""
-    ranks = asyncio.run(router.choose_replicas(list(replicas), asked))
+    ranks = finished(router.choose_replicas(list(replicas), asked))
     assert asked.routing_context.should_backoff  # else Ray would ask again without a pause
     return "".join(replica.replica_id for rank in ranks for replica in rank)
 

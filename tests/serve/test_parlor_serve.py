@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -15,6 +14,7 @@ from starlette.requests import Request
 
 from model import ModelSlot
 from serve.parlor_serve import MAX_BODY, Front, Replica, app, options_of
+from tests.helpers.coroutines import finished
 from tests.helpers.fake_model import FakeModel
 from webui.routes.service import STUCK_SECONDS
 
@@ -57,7 +57,7 @@ def passed_on(replicas, body=b"{}", path="/v1/chat/completions"):
         response = await front.pass_on(Request(scope, receive))
         await response(scope | {"asgi": {"spec_version": "2.4"}}, receive, send)
 
-    asyncio.run(run())
+    finished(run())
     return sent[0]["status"], sent[0]["headers"], b"".join(message["body"] for message in sent[1:])
 
 

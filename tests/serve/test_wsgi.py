@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ import pytest
 from model import ModelSlot
 from serve.wsgi import IS_GONE, Call, answer
 from tests.helpers.api import wait_until
+from tests.helpers.coroutines import finished
 from tests.helpers.fake_model import FakeModel
 from webui import create_api
 
@@ -32,7 +32,7 @@ def pieces(app, call=HELLO, most=None):
                     break
         return found
 
-    return asyncio.run(read())
+    return finished(read())
 
 
 def test_the_app_sees_the_request_and_its_head_comes_first():
@@ -68,7 +68,7 @@ def test_a_piece_comes_before_the_next_one_is_made():
                     read.set()
         return found
 
-    assert asyncio.run(run()) == [(200, []), b"first", b"second"]
+    assert finished(run()) == [(200, []), b"first", b"second"]
 
 
 def test_an_app_hears_that_nobody_reads_any_more_and_is_closed():
