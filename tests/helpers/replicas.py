@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +38,9 @@ class Cluster:
         self._port, self._engine = port, engine
 
     def status(self) -> list[dict[str, Any]]:
-        """Of each replica."""
-        return self._engine.broadcast("status").results(timeout_s=SECONDS)
+        """Of each replica. Ray refuses to wait where the browser's tests have left a loop running."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: self._engine.broadcast("status").results(timeout_s=SECONDS)).result()
 
     def knows_both(self) -> bool:
         """Of the replicas. Ray tells a new handle first how to route: then, for a moment, it knows none."""
