@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from model.choice import Progress, Report
 from model.engine.request import EngineClosed
 from model.files import readable
 from model.remote.address import BadAddress, EngineAddress, shown_name
 from model.remote.problems import EngineProblem, named
-from model.slot_state import LOADING, LeaseGivenUp, NoModel, SlotState
+from model.slot.choice import Progress, Report
+from model.slot.state import LOADING, LeaseGivenUp, NoModel, SlotState
 
 if TYPE_CHECKING:
     from model.remote.background import Background

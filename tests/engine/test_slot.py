@@ -18,8 +18,8 @@ from model.engine.request import EngineClosed
 from model.files import ModelLoadError
 from model.kernels.build.library import REPOSITORY
 from model.machine import resident_memory
-from model.slot import ModelSlot
-from model.slot_state import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, NoModel, SlotBusy
+from model.slot.model_slot import ModelSlot
+from model.slot.state import ASLEEP, EMPTY, READY, WAITING, LeaseGivenUp, NoModel, SlotBusy
 from tests.engine.test_engine import wait_until
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.gguf_models import Type, write_llama

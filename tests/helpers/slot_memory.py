@@ -17,8 +17,8 @@ from model.catalogue.places import Place
 from model.config import EngineConfig
 from model.engine.request import SamplingParams
 from model.machine import resident_memory
-from model.slot import ModelSlot
-from model.slot_state import EMPTY, READY
+from model.slot.model_slot import ModelSlot
+from model.slot.state import EMPTY, READY
 from tests.helpers.api import wait_until
 
 ENGINE = EngineConfig(device="cpu", threads=1)

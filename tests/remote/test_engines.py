@@ -14,7 +14,7 @@ from model.config import EngineConfig
 from model.remote.address import BadAddress, EngineAddress, parse_engine, parse_header
 from model.remote.engines import MAX_ENGINES, Engines
 from model.remote.problems import EngineProblem
-from model.slot_state import LeaseGivenUp, NoModel
+from model.slot.state import LeaseGivenUp, NoModel
 from tests.helpers.api import wait_until
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.stand_in_engine import STALL, StandInEngine

@@ -19,17 +19,17 @@ from dataclasses import replace
 from model.catalogue.listing import Catalogue, Entry
 from model.catalogue.places import Found
 from model.chat_model import ChatModel
-from model.choice import Choice, Progress, Report
 from model.config import EngineConfig
 from model.engine.request import EngineClosed
 from model.engine.tally import Tally
 from model.files import ModelLoadError, readable
-from model.heap import close, give_back
 from model.kernels.errors import KernelBuildError
 from model.language_model import LanguageModel
-from model.local_choice import Loader, LocalChoice, LocalModels
 from model.remote.engines import Engines
-from model.slot_state import (
+from model.slot.choice import Choice, Progress, Report
+from model.slot.heap import close, give_back
+from model.slot.local_choice import Loader, LocalChoice, LocalModels
+from model.slot.state import (
     ASLEEP,
     BUSY,
     CHECKING,

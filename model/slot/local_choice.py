@@ -10,10 +10,10 @@ from typing import Protocol
 from model.catalogue.listing import Catalogue, Entry
 from model.catalogue.places import Found
 from model.chat_model import ChatModel
-from model.choice import Progress, Report
 from model.config import EngineConfig
 from model.files import ModelLoadError
-from model.heap import nothing_is_garbage
+from model.slot.choice import Progress, Report
+from model.slot.heap import nothing_is_garbage
 
 
 class Loader(Protocol):

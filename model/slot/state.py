@@ -1,4 +1,4 @@
-"""What the place of the loaded model says of itself, and the ways in which it refuses. See slot.py."""
+"""What the place of the loaded model says of itself, and the ways in which it refuses. See model_slot.py."""
 
 from __future__ import annotations
 
