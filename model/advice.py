@@ -20,7 +20,9 @@ Advice = dict[str, float | int]
 
 _PREFIX = "general.sampling."
 _GGUF = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
-         "penalty_repeat": "repetition_penalty", "penalty_last_n": "repetition_range"}
+         "penalty_repeat": "repetition_penalty", "penalty_last_n": "repetition_range",
+         "xtc_probability": "xtc_probability", "xtc_threshold": "xtc_threshold",
+         "mirostat": "mirostat", "mirostat_tau": "mirostat_tau", "mirostat_eta": "mirostat_eta"}
 _HUB = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 _OFF: Advice = {"repetition_penalty": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 

@@ -29,9 +29,13 @@ def test_what_generation_config_advises_is_taken_within_its_range(tmp_path, valu
 def test_what_a_gguf_file_advises_is_taken_by_our_names():
     metadata = {"general.sampling.temp": float(np.float32(0.6)), "general.sampling.top_k": 20,
                 "general.sampling.penalty_repeat": 1.05, "general.sampling.penalty_last_n": 64,
-                "general.sampling.mirostat": 2, "general.name": "x"}
+                "general.sampling.mirostat": 2, "general.sampling.mirostat_tau": 4.0,
+                "general.sampling.xtc_probability": 0.5, "general.sampling.xtc_threshold": 7.0,
+                "general.name": "x"}
     assert advice_of_gguf(metadata) == {"temperature": 0.6, "top_k": 20, "top_p": 1.0, "min_p": 0.0,
-                                        "repetition_penalty": 1.05, "repetition_range": 64}
+                                        "repetition_penalty": 1.05, "repetition_range": 64,
+                                        "mirostat": 2, "mirostat_tau": 4.0, "xtc_probability": 0.5}
+    assert "mirostat" not in advice_of_gguf(metadata | {"general.sampling.mirostat": 1})  # the first version
     assert advice_of_gguf({"general.sampling.temp": -1.0}) == advice_of_gguf({}) == {}
 
 
