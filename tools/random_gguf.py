@@ -23,7 +23,7 @@ Kind = gguf.GGMLQuantizationType
 
 @dataclass(frozen=True)
 class Shape:
-    """A family of dense layers, or of experts where there are some."""
+    """Dense layers, or of experts where there are some, or with short convolutions between attention."""
 
     family: str
     tokens: tuple[str, str]
@@ -38,11 +38,17 @@ class Shape:
     """Columns of a layer's MLP; of each expert."""
     experts: int = 0
     chosen: int = 0
+    conv: int = 0
+    """Inputs of a short convolution."""
+    attends: tuple[int, ...] = ()
+    """The layers that attend where the others are such convolutions."""
 
 
 SHAPES = {
     "tinyllama-1.1b": Shape("llama", ("gpt2", "llama-bpe"), 32000, 22, 2048, 32, 4, 64, 5632),
     "qwen3-30b-a3b": Shape("qwen3moe", ("gpt2", "qwen2"), 151936, 48, 2048, 32, 4, 128, 768, 128, 8),
+    "lfm2-350m": Shape("lfm2", ("gpt2", "lfm2"), 65536, 16, 1024, 16, 8, 64, 4608,
+                       conv=3, attends=(2, 5, 8, 10, 12, 14)),
 }
 TYPES = {
     "Q4_K_M": (Kind.Q4_K, Kind.Q6_K, Kind.Q6_K),
@@ -71,21 +77,28 @@ def tensors(shape: Shape, layers: int, vocabulary: int, kinds: tuple[Kind, Kind,
     hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     experts = (shape.experts,) if shape.experts else ()
     suffix = "_exps" if experts else ""
-    yield "token_embd.weight", (vocabulary, hidden), most
-    yield "output.weight", (vocabulary, hidden), output
-    yield "output_norm.weight", (hidden,), Kind.F32
+    yield "token_embd.weight", (vocabulary, hidden), output if shape.conv else most
+    if not shape.conv:
+        yield "output.weight", (vocabulary, hidden), output
+    yield "token_embd_norm.weight" if shape.conv else "output_norm.weight", (hidden,), Kind.F32
     for index in range(layers):
         more = more_bits if has_more_bits(index, layers) else most
-        layer = [("attn_norm", (hidden,), Kind.F32), ("ffn_norm", (hidden,), Kind.F32),
-                 ("attn_q", (queries, hidden), most), ("attn_k", (keys, hidden), most),
-                 ("attn_v", (keys, hidden), more), ("attn_output", (hidden, queries), most),
-                 (f"ffn_gate{suffix}", (*experts, shape.inner, hidden), most),
+        layer = [("attn_norm", (hidden,), Kind.F32), ("ffn_norm", (hidden,), Kind.F32)]
+        if shape.conv and index not in shape.attends:
+            layer += [("shortconv.in_proj", (3 * hidden, hidden), most),
+                      ("shortconv.conv", (hidden, shape.conv), Kind.F32),
+                      ("shortconv.out_proj", (hidden, hidden), most)]
+        else:
+            layer += [("attn_q", (queries, hidden), most), ("attn_k", (keys, hidden), most),
+                      ("attn_v", (keys, hidden), more), ("attn_output", (hidden, queries), most)]
+            if shape.family in ("qwen3moe", "lfm2"):
+                layer += [("attn_q_norm", (shape.head_dim,), Kind.F32),
+                          ("attn_k_norm", (shape.head_dim,), Kind.F32)]
+        layer += [(f"ffn_gate{suffix}", (*experts, shape.inner, hidden), most),
                  (f"ffn_up{suffix}", (*experts, shape.inner, hidden), most),
                  (f"ffn_down{suffix}", (*experts, hidden, shape.inner), more)]
-        if shape.family == "qwen3moe":
-            layer += [("attn_q_norm", (shape.head_dim,), Kind.F32),
-                      ("attn_k_norm", (shape.head_dim,), Kind.F32),
-                      ("ffn_gate_inp", (shape.experts, hidden), Kind.F32)]
+        if shape.experts:
+            layer += [("ffn_gate_inp", (shape.experts, hidden), Kind.F32)]
         for name, size, kind in layer:
             yield f"blk.{index}.{name}.weight", size, kind
 
@@ -118,7 +131,8 @@ def main() -> None:
     writer.add_block_count(layers)
     writer.add_feed_forward_length(shape.inner)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_head_count_kv(shape.kv_heads if not shape.conv else
+                             [shape.kv_heads if index in shape.attends else 0 for index in range(layers)])
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
     writer.add_rope_dimension_count(shape.head_dim)
@@ -128,6 +142,8 @@ def main() -> None:
         writer.add_expert_feed_forward_length(shape.inner)
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(shape.chosen)
+    if shape.conv:
+        writer.add_shortconv_l_cache(shape.conv)
     writer.add_tokenizer_model(shape.tokens[0])
     writer.add_tokenizer_pre(shape.tokens[1])
     writer.add_token_list([f"t{index}" for index in range(vocabulary)])
