@@ -76,6 +76,6 @@ def tokens_within(tokens: Sequence[ReplyToken], data: bytes) -> list[ReplyToken]
         end = at + len(token.data)
         piece = token.data[max(0, -at):len(token.data) - max(0, end - len(data))]
         if piece and at < len(data):
-            found.append(replace(token, data=piece))
+            found.append(token if piece == token.data else replace(token, data=piece))
         at = end
     return found

@@ -16,7 +16,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -111,10 +111,22 @@ def pack(tokens: Sequence[ReplyToken]) -> bytes | None:
     text = b"".join(token.data for token in tokens)
     if not text or max(len(token.data) for token in tokens) > 255:
         return None
+    columns = b"".join([
+        bytes(len(token.data) for token in tokens),
+        bytes(_as_byte(-token.logprob) for token in tokens),
+        bytes(_UNKNOWN if token.entropy is None else _as_byte(token.entropy) for token in tokens)])
+    candidates = [_candidates(token) for token in tokens]
     found, first, end = None, 0, len(_KEPT)
     while first < end:  # each keeps less than the one before it
         middle = (first + end) // 2
-        data = zlib.compress(_columns(text, [_with_fewer(token, *_KEPT[middle]) for token in tokens]))
+        kept = [_likely(others, *_KEPT[middle]) for others in candidates]
+        others = [other for some in kept for other in some]
+        data = zlib.compress(b"".join([
+            _HEAD.pack(_FORMAT, zlib.crc32(text), len(tokens), len(others)), columns,
+            bytes(map(len, kept)),
+            bytes(length for _share, length, _logprob, _data in others),
+            bytes(logprob for _share, _length, logprob, _data in others),
+            *(data for _share, _length, _logprob, data in others)]))
         if len(data) <= MAX_SHARE * len(text):
             found, end = data, middle
         else:
@@ -148,23 +160,17 @@ def unpack(data: bytes, text: bytes) -> list[ReplyToken] | None:
         return None
 
 
-def _columns(text: bytes, tokens: Sequence[ReplyToken]) -> bytes:
-    others = [other for token in tokens for other in token.others]
-    return b"".join([
-        _HEAD.pack(_FORMAT, zlib.crc32(text), len(tokens), len(others)),
-        bytes(len(token.data) for token in tokens),
-        bytes(_as_byte(-token.logprob) for token in tokens),
-        bytes(_UNKNOWN if token.entropy is None else _as_byte(token.entropy) for token in tokens),
-        bytes(len(token.others) for token in tokens),
-        bytes(len(other.data) + _CONTROL * (not other.is_text) for other in others),
-        bytes(_as_byte(-other.logprob) for other in others),
-        *(other.data for other in others)])
+_Candidate = tuple[float, int, int, bytes]
+"""An alternative that may be kept: share, length with _CONTROL, log-probability as a byte, bytes."""
 
 
-def _with_fewer(token: ReplyToken, most: int, least_share: float, at_least: int) -> ReplyToken:
-    short = [other for other in token.others if len(other.data) <= _LONGEST][:most]
-    return replace(token, others=tuple(other for index, other in enumerate(short)
-                                       if index < at_least or math.exp(other.logprob) >= least_share))
+def _candidates(token: ReplyToken) -> list[_Candidate]:
+    return [(math.exp(other.logprob), len(other.data) + _CONTROL * (not other.is_text),
+             _as_byte(-other.logprob), other.data) for other in token.others if len(other.data) <= _LONGEST]
+
+
+def _likely(others: list[_Candidate], most: int, least_share: float, at_least: int) -> list[_Candidate]:
+    return others[:at_least] + [other for other in others[at_least:most] if other[0] >= least_share]
 
 
 def _as_byte(nats: float) -> int:
