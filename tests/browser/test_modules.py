@@ -15,9 +15,10 @@ def call(page):
     def call_(module, code, argument=None):
         body = (
             'const src = document.querySelector("script[type=module]").src;'
-            'const [{ modules }, { later }] = await Promise.all(["page", "later"].map('
+            'const bundles = await Promise.all(["page", "later", "asked"].map('
             "  (name) => import(new URL(`./${name}.js`, src))));"
-            "const m = { ...modules, ...later }[`${module}.js`]; return (" + code + ")(m, argument);"
+            "const m = bundles.map(({ modules }) => modules[`${module}.js`]).find(Boolean);"
+            "return (" + code + ")(m, argument);"
         )
         return page.evaluate("async ([module, argument]) => {" + body + "}", [module, argument])
 

@@ -4,11 +4,12 @@ import gzip
 import hashlib
 import posixpath
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from webui.server.bundle import FIRST, LATER, bundles
+from webui.server.bundle import ASKED, FIRST, LATER, bundles
 
 WEBUI = Path(__file__).resolve().parents[2] / "webui"
 STATIC = WEBUI / "static"
@@ -54,8 +55,8 @@ def test_the_critical_path_is_at_most_100_kb_gzipped(app):
 def test_the_pages_files_are_compressed_for_those_who_can_read_it(app):
     client = app.test_client()
     static = re.search(r'src="(/static/[^/]+)/', client.get("/").get_data(as_text=True))[1]
-    for path in ("/", f"{static}/page.js", f"{static}/later.js", f"{static}/page.css", f"{static}/icon.svg",
-                 f"{static}/vendor/katex/katex.min.js"):
+    for path in ("/", f"{static}/page.js", f"{static}/later.js", f"{static}/asked.js", f"{static}/page.css",
+                 f"{static}/icon.svg", f"{static}/vendor/katex/katex.min.js"):
         plain, zipped = client.get(path), client.get(path, headers=ZIPPED)
         refused = client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
         assert plain.status_code == zipped.status_code == 200, path
@@ -71,24 +72,30 @@ def test_the_pages_files_are_compressed_for_those_who_can_read_it(app):
 def test_every_module_of_ours_is_in_one_bundle():
     sources = {path.relative_to(STATIC).as_posix(): path.read_text() for path in STATIC.rglob("*.js")}
     made = bundles(sources)
-    there = [re.findall(r'"(\S+\.js)": \$m', made[name].splitlines()[-1]) for name in (FIRST, LATER)]
+    there = [re.findall(r'"(\S+\.js)": \$m', made[name].splitlines()[-1])
+             for name in (FIRST, LATER, ASKED)]
     own = {path.relative_to(STATIC).as_posix() for path in own_modules()}
     expected = own - {"early.js", "types.js"} | {"vendor/marked/marked.esm.js"}
-    assert sorted(there[0] + there[1]) == sorted(expected)
-    for number, names in enumerate(there):  # each after those that it imports
-        for at, name in enumerate(names):
-            for other in re.findall(r'^import .*?"(\.[^"]+)"', sources[name], re.M):
-                needed = posixpath.normpath(posixpath.join(posixpath.dirname(name), other))
-                assert needed in names[:at] or (number and needed in there[0]), (name, needed)
+    assert sorted(chain(*there)) == sorted(expected)
+    before = []
+    for name in chain(*there):  # each after those that it imports
+        for other in re.findall(r'^import .*?"(\.[^"]+)"', sources[name], re.M):
+            needed = posixpath.normpath(posixpath.join(posixpath.dirname(name), other))
+            assert needed in before, (name, needed)
+        before.append(name)
+    assert "panels/right-panel.js" in there[1] and "chat/lens.js" in there[2]
 
 
 def test_a_bundle_by_hand():
     made = bundles({
         "app.js": 'import { double as twice, ONE } from "./base/two.js";\n// a note\nconst it = twice(ONE);\n'
+                  'export const panel = () => import("./panels/right-panel.js");\n'
                   "export const open = () => import(\"./far/away.js\");\n",
         "base/two.js": "/** @param {number} n */\nexport function double(n) {\n  return 2 * n;\n}\n"
                        "export const ONE = /** @type {number} */ (1);\n",
+        "panels/right-panel.js": "export const TWO = 2;\n",
         "far/away.js": 'import { ONE } from "../base/two.js";\n'
+                       'import { TWO } from "../panels/right-panel.js";\n'
                        "export async function* one() {\n  yield ONE;\n}\n"
                        'export const load = (name) => import(`../vendor/${name}.js`);\n',
     })
@@ -96,16 +103,22 @@ def test_a_bundle_by_hand():
         "const $m0 = (() => {\nfunction double(n) {\nreturn 2 * n;\n}\nconst ONE = (1);\n"
         "return { double, ONE };\n})();\n"
         "const $m1 = (() => {\nconst { double: twice, ONE } = $m0;\nconst it = twice(ONE);\n"
-        'const open = () => import("./later.js").then(({ later }) => later["far/away.js"]);\n'
-        "return { open };\n})();\n"
+        'const panel = () => import("./later.js").then(({ modules }) => modules["panels/right-panel.js"]);\n'
+        'const open = () => import("./asked.js").then(({ modules }) => modules["far/away.js"]);\n'
+        "return { panel, open };\n})();\n"
         'export const modules = { "base/two.js": $m0, "app.js": $m1 };\n')
+    taken = ('import { modules as modules1 } from "./page.js";\nconst $m0 = modules1["base/two.js"];\n'
+             'const $m1 = modules1["app.js"];\n')
     assert made[LATER] == (
-        'import { modules } from "./page.js";\nconst $m0 = modules["base/two.js"];\n'
-        'const $m1 = modules["app.js"];\n'
-        "const $m2 = (() => {\nconst { ONE } = $m0;\n"
+        taken + "const $m2 = (() => {\nconst TWO = 2;\nreturn { TWO };\n})();\n"
+        'export const modules = { "panels/right-panel.js": $m2 };\n')
+    assert made[ASKED] == (
+        taken + 'import { modules as modules2 } from "./later.js";\n'
+        'const $m2 = modules2["panels/right-panel.js"];\n'
+        "const $m3 = (() => {\nconst { ONE } = $m0;\nconst { TWO } = $m2;\n"
         "async function* one() {\nyield ONE;\n}\n"
         "const load = (name) => import(`./vendor/${name}.js`);\nreturn { one, load };\n})();\n"
-        'export const later = { "far/away.js": $m2 };\n')
+        'export const modules = { "far/away.js": $m3 };\n')
 
 
 @pytest.mark.parametrize(("source", "said"), [

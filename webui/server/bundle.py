@@ -1,9 +1,10 @@
 """The page's modules as few files: a browser asks for one instead of fifty.
 
 Each module becomes a function's body that returns its exports, in the order in which they need each other:
-nothing is renamed, and no module sees another's names. What the page loads later is a second bundle, which
-takes what it needs from the first. Reads the few forms of import and export that our modules use (any other
-is a ValueError), not JavaScript. Libraries that are loaded later stay files of their own.
+nothing is renamed, and no module sees another's names. What the page loads later is two more bundles, which
+take what they need from those before: the settings, which every visit fetches once the chat is there, and
+what is loaded when somebody asks for it. Reads the few forms of import and export that our modules use (any
+other is a ValueError), not JavaScript. Libraries that are loaded later stay files of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 
-FIRST, LATER = "page.js", "later.js"
-"""What app.js needs at once, and what it loads when it is asked for."""
+FIRST, LATER, ASKED = "page.js", "later.js", "asked.js"
+"""What app.js needs at once, what it loads by itself after that, and what it loads when it is asked for."""
 ENTRY = "app.js"
+SETTINGS = "panels/right-panel.js"
+"""What LATER begins with."""
 LIBRARIES = "vendor/"
 
 _DOC = r"/\*\*(?:(?!\*/).)*\*/"
@@ -28,22 +31,28 @@ _LEFT = re.compile(r"^(?:import|export)\b[^\n]*", re.MULTILINE)
 
 
 def bundles(sources: Mapping[str, str]) -> dict[str, str]:
-    """FIRST and LATER of the modules in `sources`: text by path, such as "chat/chips.js"; ENTRY is one."""
+    """FIRST, LATER and ASKED of the modules in `sources`: text by path, such as "chat/chips.js"; ENTRY is
+    one."""
     sources = {path: text if path.startswith(LIBRARIES) else _COMMENT.sub("", text)
                for path, text in sources.items()}
     first = _in_order(sources, [ENTRY])
-    later = _loaded_later(sources, first)
-    names = {path: f"$m{number}" for number, path in enumerate([*first, *later])}
-    shared = ", ".join(f'"{path}": {names[path]}' for path in first)
-    taken = "".join(f'const {names[path]} = modules["{path}"];\n' for path in first)
-    whole = ", ".join(f'"{path}": {names[path]}' for path in later)
-    return {
-        FIRST: "".join(_wrapped(path, sources[path], names, first) for path in first)
-        + f"export const modules = {{ {shared} }};\n",
-        LATER: f'import {{ modules }} from "./{FIRST}";\n{taken}'
-        + "".join(_wrapped(path, sources[path], names, first) for path in later)
-        + f"export const later = {{ {whole} }};\n",
-    }
+    everything = [*first, *_loaded_later(sources, first)]
+    soon = _in_order(sources, [ENTRY, SETTINGS]) if SETTINGS in everything else first
+    parts = {FIRST: first, LATER: soon[len(first):],
+             ASKED: [path for path in everything if path not in soon]}
+    names = {path: f"$m{number}" for number, path in enumerate([*soon, *parts[ASKED]])}
+    home = {path: bundle for bundle, paths in parts.items() for path in paths}
+    made, known = {}, ""
+    for bundle, paths in parts.items():
+        whole = ", ".join(f'"{path}": {names[path]}' for path in paths)
+        made[bundle] = (known + "".join(_wrapped(path, sources[path], names, home) for path in paths)
+                        + f"export const modules = {{ {whole} }};\n")
+        if not paths:
+            continue
+        number = len(made)
+        known += f'import {{ modules as modules{number} }} from "./{bundle}";\n' + "".join(
+            f'const {names[path]} = modules{number}["{path}"];\n' for path in paths)
+    return made
 
 
 def bare(source: str) -> str:
@@ -88,7 +97,7 @@ def _absolute(path: str, relative: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), relative))
 
 
-def _wrapped(path: str, source: str, names: Mapping[str, str], first: list[str]) -> str:
+def _wrapped(path: str, source: str, names: Mapping[str, str], home: Mapping[str, str]) -> str:
     """`const $m7 = (() => { ...; return { what, it, exports }; })();`"""
     if path.startswith(LIBRARIES):
         exports = []
@@ -106,9 +115,9 @@ def _wrapped(path: str, source: str, names: Mapping[str, str], first: list[str])
         target = _absolute(path, found[2])
         if target.startswith(LIBRARIES):
             return f"import({found[1]}./{target}{found[1]})"
-        if target in first:
+        if home[target] == FIRST:
             raise ValueError(f"{path} loads {target} later, but the page has it from the beginning.")
-        return f'import("./{LATER}").then(({{ later }}) => later["{target}"])'
+        return f'import("./{home[target]}").then(({{ modules }}) => modules["{target}"])'
 
     body = _LATER.sub(load, _IMPORT.sub(take, body))
     if left := _LEFT.search(body):
