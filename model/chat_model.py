@@ -28,6 +28,7 @@ from model.text.context import ContextFit, first_kept, token_budget
 from model.text.detokenizer import whole_text
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
 from model.text.messages import LEFT_OUT, ChatMessage, Prompt, as_messages, joined, shortened
+from model.text.prompt_parts import PromptView, marked, parts_of, spans_of, token_starts
 from model.text.reply_text import ReplyText
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class _Fitted:
     token_ids: list[int]
     first_index: int
     is_shortened: bool
+    seen: dict[int, ChatMessage]  # by their numbers: system messages, and those from first_index on
 
 
 class ChatModel:
@@ -111,7 +113,7 @@ class ChatModel:
         if whole:
             prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables,
                                          tools)
-            fitted = _Fitted(prompt, self._token_ids(prompt), 0, False)
+            fitted = _Fitted(prompt, self._token_ids(prompt), 0, False, dict(enumerate(turns)))
         else:
             fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking,
                                   shorten, variables, tools, len(begun))
@@ -181,6 +183,29 @@ class ChatModel:
             return ContextFit(0, sum(map(self._size, turns)), self._engine.max_seq_len)
         except TokenizerError:
             return ContextFit(0, sum(len(turn.content) // 4 for turn in turns), self._engine.max_seq_len)
+
+    def inspect(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
+                adapter: str | None = None) -> PromptView:
+        """What `start` (with `shorten`) would have the model read now, and what of it is in the cache.
+
+        Nothing is read. Raises TemplateError if the chat template refuses the conversation, ValueError for an
+        adapter that is not there; a prompt that is too long is shown as it is.
+        """
+        turns = as_messages(messages)
+        fitted = self._fitted(turns, max_new_tokens, reply_name, "", "", True)
+        fit = ContextFit(fitted.first_index, len(fitted.token_ids), self._engine.max_seq_len,
+                         fitted.is_shortened)
+        bos = "".join(map(self.tokenizer.token_text, self.tokenizer.with_bos([]))) \
+            if fitted.prompt.add_bos else ""
+        text = bos + fitted.prompt.shown
+        spans: list[tuple[int, int, int]] = []
+        if with_marks := marked(fitted.seen):
+            seen, marks = with_marks
+            spans = spans_of(text, bos + self._format.prompt(joined(seen), reply_name).shown, marks)
+        starts = token_starts(text, map(self.tokenizer.token_bytes, fitted.token_ids))
+        cached = self._engine.num_cached(fitted.token_ids, adapter)
+        cached_chars = None if cached is None or starts is None else [*starts, len(text)][cached]
+        return PromptView(parts_of(text, spans, starts, self.count_tokens), fit, cached, cached_chars)
 
     def stream(self, messages: Iterable[Message], params: SamplingParams | None = None) -> Iterator[str]:
         """The reply as it is written, without its thoughts. Leaving the loop early stops it."""
@@ -311,8 +336,9 @@ class ChatModel:
         while True:
             first = first_kept(lambda index: self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
-            prompt = self._format.prompt(joined(system + turns[first:]), reply_name, reply_prefix,
-                                         reply_thinking, variables, tools)
+            seen = dict(enumerate(system)) | {num_system + i: turns[i] for i in range(first, len(turns))}
+            prompt = self._format.prompt(joined(seen.values()), reply_name, reply_prefix, reply_thinking,
+                                         variables, tools)
             token_ids = self._token_ids(prompt)
             over = len(token_ids) - budget
             if shorten and first == len(turns) - 1 and len(token_ids) + more >= self._engine.max_seq_len:
@@ -321,7 +347,7 @@ class ChatModel:
                     turns[-1], is_shortened = shorter, True
                     continue
             if over <= 0 or first >= len(turns) - 1:
-                return _Fitted(prompt, token_ids, num_system + first if first else 0, is_shortened)
+                return _Fitted(prompt, token_ids, num_system + first if first else 0, is_shortened, seen)
             room -= over  # sizes are estimates; let more go
 
     def _shorter(self, message: ChatMessage, over: int) -> ChatMessage | None:

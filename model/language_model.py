@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from model.text.constraint import Constraint
     from model.text.context import ContextFit
     from model.text.messages import ChatMessage
+    from model.text.prompt_parts import PromptView
 
 CONTINUE, RANK, LOGPROBS, CONTEXT, CONSTRAINT = "continue", "rank", "logprobs", "context", "constraint"
 """What a model may not be able to do: the keys of info()["cannot"]."""
@@ -62,6 +63,9 @@ class LanguageModel(Protocol):
 
     def fit(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "", shorten: bool = False) -> ContextFit: ...
+
+    def inspect(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
+                adapter: str | None = None) -> PromptView: ...
 
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]: ...
 

@@ -20,12 +20,13 @@ from model import Downloads, ModelSlot
 
 from .api import routing
 from .chat.chat import Chat
+from .chat.inspecting import Inspector
 from .chat.models import Models
 from .chat.other_engines import OtherEngines
 from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
-from .routes import bots, engines, models, replies, service, sessions, settings, tokens, transfer
+from .routes import bots, engines, models, prompts, replies, service, sessions, settings, tokens, transfer
 from .routes.parlor import KEY, Api, Parlor
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
@@ -47,8 +48,9 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     others = OtherEngines(slot.engines, store)
     app = _app(Parlor(slot=slot, guard=guard or Guard(), streams=Streams(max_streams), store=store, chat=chat,
                       showing=Showing(slot, store, chat), engines=others,
+                      inspector=Inspector(slot, store, chat.voices),
                       models=Models(slot, chat.chains, downloads, others)))
-    for module in (sessions, replies, tokens, bots, models, engines, settings, transfer):
+    for module in (sessions, replies, tokens, prompts, bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
     files = StaticFiles(HERE / "static")
     with app.app_context():

@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from time import monotonic
 from typing import Any
@@ -51,6 +52,8 @@ from model.network.transformer import Transformer
 log = logging.getLogger(__name__)
 
 _MAX_SEED = 1 << 53
+_GLANCE_SECONDS = 1.0
+"""A step with a part of a prompt may take as long on a slow machine; whoever asks can do without."""
 _CLOSED = "the engine is closed"
 _GONE = ("The engine has stopped after a fault in it; Parlor's log says more. Nothing can be written until "
          "Parlor is started again.")
@@ -75,7 +78,7 @@ class Engine:
             self._cache, prefill_chunk, long_beyond=transformer.config.spec.long_beyond, states=states)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._speculator = Speculator(drafter) if drafter is not None else None
-        self._inbox: queue.SimpleQueue[TokenSequence[Job] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[TokenSequence[Job] | _CacheQuestion | None] = queue.SimpleQueue()
         self._closing = False
         self._problem: str | None = None
         self._tally = Tally()
@@ -104,7 +107,7 @@ class Engine:
         number = self._adapter_number(adapter)
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
-        self._enqueue(sampled_sequence(request, self.max_seq_len, logprobs, constraint, number, breaks))
+        self._put(sampled_sequence(request, self.max_seq_len, logprobs, constraint, number, breaks))
         return request
 
     def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:
@@ -141,7 +144,7 @@ class Engine:
 
     def _begin(self, token_ids: list[int], scores: Scores, adapter: int) -> Request:
         request = Request(list(token_ids), SamplingParams(), frozenset(), 0, self._wake)
-        self._enqueue(scored_sequence(request, scores, adapter))
+        self._put(scored_sequence(request, scores, adapter))
         return request
 
     def _wait(self, request: Request) -> None:
@@ -154,6 +157,19 @@ class Engine:
             raise
         if isinstance(last, FailedEvent):
             raise RuntimeError(last.message)
+
+    def num_cached(self, token_ids: list[int], adapter: str | None = None) -> int | None:
+        """How many tokens of its beginning a prompt of these would take from the cache if it began now; None
+        where a step takes so long that nobody should wait for the answer. Raises as `submit` does for an
+        adapter that is not there, and EngineClosed."""
+        sequence = TokenSequence(None, token_ids, len(token_ids), reuse_limit=len(token_ids) - 1,
+                                 adapter=self._adapter_number(adapter))
+        question = _CacheQuestion(sequence)
+        self._put(question)
+        try:
+            return question.answers.get(timeout=_GLANCE_SECONDS)
+        except queue.Empty:
+            return None
 
     def describe(self) -> dict[str, Any]:
         """What is loaded; does not change."""
@@ -210,7 +226,7 @@ class Engine:
                              "Parlor with --lora NAME=PATH.")
         return self._adapters.index(name)
 
-    def _enqueue(self, sequence: TokenSequence[Job]) -> None:
+    def _put(self, sequence: TokenSequence[Job] | _CacheQuestion) -> None:
         with self._lock:
             if self._closing:
                 raise EngineClosed(self._problem or _CLOSED)
@@ -262,7 +278,9 @@ class Engine:
             except queue.Empty:
                 return
             wait = False
-            if sequence is not None:
+            if isinstance(sequence, _CacheQuestion):
+                sequence.answer(self._scheduler)
+            elif sequence is not None:
                 yield sequence
 
     @contextmanager
@@ -372,6 +390,21 @@ class Engine:
     def _forget(self, sequence: TokenSequence[Job]) -> None:
         if self._speculator is not None:
             self._speculator.drafter.forget(sequence.owner)
+
+
+@dataclass(eq=False)
+class _CacheQuestion:
+    """How much of a sequence is in the cache; the engine's thread answers."""
+
+    sequence: TokenSequence[Any]
+    answers: queue.SimpleQueue[int | None] = field(default_factory=queue.SimpleQueue)
+
+    def answer(self, scheduler: Scheduler[Any]) -> None:
+        try:
+            self.answers.put(scheduler.num_cached(self.sequence))
+        except Exception:  # in the thread that everybody's replies wait for
+            log.exception("what is in the cache cannot be told")
+            self.answers.put(None)
 
 
 def _check_logprobs(count: int | None) -> None:

@@ -58,6 +58,12 @@ class Scheduler(Generic[Owner]):
         self._num_arrivals += 1
         self.waiting.append(sequence)
 
+    def num_cached(self, sequence: TokenSequence[Owner]) -> int:
+        """How many tokens of its beginning it would not have to compute if it began now."""
+        sequence.is_long = self._should_be_long(sequence)
+        known = self.cache.match(sequence.token_ids, sequence.num_reusable, sequence.root)
+        return self._usable(sequence, known).num_tokens
+
     def remove(self, sequence: TokenSequence[Owner]) -> None:
         """Forget a sequence, waiting or running; its pages are free (or known, for reuse) at once."""
         if sequence in self.running:

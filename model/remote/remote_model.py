@@ -26,6 +26,7 @@ from model.text.context import ContextFit, first_kept, token_budget
 from model.text.detokenizer import whole_text
 from model.text.errors import PromptTooLongError
 from model.text.messages import LEFT_OUT, ChatMessage, as_messages, joined, shortened
+from model.text.prompt_parts import PromptPart, PromptView
 
 TOKENS_PER_BYTE = 0.3  # of English about 0.22, of program text more; until the engine has counted
 MESSAGE_TOKENS = 6     # around each message
@@ -109,6 +110,16 @@ class RemoteModel:
             reply_prefix: str = "", shorten: bool = False) -> ContextFit:
         """Which messages the model would see, about; nothing is sent for it."""
         return self._fitted(as_messages(messages), max_new_tokens, reply_prefix, shorten, 1.0)[1]
+
+    def inspect(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
+                adapter: str | None = None) -> PromptView:
+        """The messages that would be sent, about; the engine puts its own template round them."""
+        kept, fit = self._fitted(as_messages(messages), max_new_tokens, "", True, 1.0)
+        first = fit.first_index
+        num_system = len(kept) if not first else next(i for i, m in enumerate(kept) if m.role != "system")
+        parts = tuple(PromptPart(message.content, i if i < num_system else i - num_system + first,
+                                 self._size(message)) for i, message in enumerate(kept))
+        return PromptView(parts, fit, is_template=False)
 
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
         """Log-probability of "Name:" as the beginning of the next line. Raises CannotDo, EngineProblem."""

@@ -55,6 +55,11 @@ class Prompt:
     think_format: ThinkFormat = THINK
     calls: CallStyle | None = None                           # how calls of tools are written
 
+    @property
+    def shown(self) -> str:
+        """The text, with the characters for which it has stand-ins."""
+        return self.text.translate(str.maketrans(dict(self.hidden))) if self.hidden else self.text
+
 
 def as_messages(messages: Iterable[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:
     """ChatMessages, from these or from {"role", "content"} dictionaries, with "name" and the thought

@@ -194,13 +194,17 @@ def test_prefix_reuse_saves_work_and_does_not_change_the_reply(folder: Path, way
     decoding."""
     engine = load(folder, **ways)
     first = prompt(150)
+    assert engine.num_cached(first) == 0
     reply = tokens(engine, first)
+    assert engine.num_cached(first) == 149
     again, stats = outcome(engine.submit(first, params(), NO_EOS))
     assert again == reply and stats.stats.cached_tokens == 149
     turn = first + reply + prompt(30, seed=8)
+    assert engine.num_cached(turn) == 169
     made, stats = outcome(engine.submit(turn, params(), NO_EOS))
     assert stats.stats.cached_tokens == 169, "prompt and reply but for the token that was sampled last"
     changed = [*first[:100], (first[100] + 1) % 96, *first[101:]]
+    assert engine.num_cached(changed) == 100
     other, stats = outcome(engine.submit(changed, params(), NO_EOS))
     assert stats.stats.cached_tokens == 100, "three pages, and four tokens copied from the fourth"
     engine.close()

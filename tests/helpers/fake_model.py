@@ -21,12 +21,15 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from model import (
     ChatMessage,
     ContextFit,
+    PromptPart,
     PromptProgress,
+    PromptView,
     ReplyDone,
     ReplyFailed,
     RequestStats,
@@ -212,9 +215,10 @@ class FakeModel:
     def fit(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "", shorten: bool = False) -> ContextFit:
         """Like the real one: a leading system message stays, the oldest turns go in steps of a quarter."""
-        sizes = [self.count_tokens(message.content) + 4 for message in messages]
+        sizes = [self.count_tokens(message.content) + 4 * (message.role != "system" or not message.follows)
+                 for message in messages]
         budget = max(self.max_seq_len - min(max_new_tokens, self.max_seq_len // 2), 1)
-        system = int(bool(messages) and messages[0].role == "system")
+        system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         total, first, step = sum(sizes), system, self.max_seq_len // 4
         if total > budget:
             goal = budget - (step - (total - budget) % step) % step
@@ -238,6 +242,22 @@ class FakeModel:
         failure = "fail" if "fail" in asked else "crash" if "crash" in asked else ""
         script = [] if "at once" in asked else self._script(asked, messages, params, reply_name, reply_prefix)
         return FakeReply(self, fit, script, params, failure, asked_for.get("logprobs") is not None)
+
+    def inspect(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str = "",
+                adapter: str | None = None) -> PromptView:
+        """`[role] text` lines; half of them are in the cache."""
+        fit = self.fit(messages, max_new_tokens, shorten=True)
+        kept = [index for index, message in enumerate(messages)
+                if message.role == "system" or index >= fit.first_index]
+        parts = []
+        for index in kept:
+            mark = f"[{messages[index].role}] "
+            parts += [PromptPart(mark, None, 4),
+                      PromptPart(messages[index].content, index, self.count_tokens(messages[index].content))]
+        parts.append(PromptPart(f"[assistant] {reply_name}: ", None, 2))
+        fit = replace(fit, prompt_tokens=sum(part.num_tokens for part in parts))
+        text = "".join(part.text for part in parts)
+        return PromptView(tuple(parts), fit, fit.prompt_tokens // 2, len(text) // 2)
 
     def scored_reply(self, messages: list[ChatMessage], reply: str, **asked_for: Any) -> FakeReply:
         """Its tokens are those that such a reply is written in."""

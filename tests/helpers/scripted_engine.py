@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from types import SimpleNamespace
 
 import torch
@@ -83,6 +84,11 @@ class ScriptedEngine:
         with self._lock:
             self.requests.append(request)
         return request
+
+    def num_cached(self, token_ids: list[int], adapter: str | None = None) -> int:
+        """What was read before of the same beginning."""
+        pairs = [zip(request.prompt, token_ids[:-1], strict=False) for request in self.requests]
+        return max((len([*takewhile(lambda pair: pair[0] == pair[1], one)]) for one in pairs), default=0)
 
     def logits(self, token_ids: list[int], first: int = 0) -> torch.Tensor:
         """Row i likes token (token_ids[i] + 1) best."""

@@ -47,6 +47,19 @@ def test_a_reply_comes_with_the_engines_own_count_of_tokens(opened, engine):
     assert (asked["top_k"], asked["min_p"], asked["stream"]) == (-1, 0.05, True)
 
 
+def test_what_would_be_sent_is_the_messages_about_and_nothing_is_sent_for_it(opened, engine):
+    talk = [ChatMessage("system", "Be kind."), *(
+        ChatMessage(("user", "assistant")[at % 2], f"{at} " + "word " * 200) for at in range(9))]
+    asked = len(engine.chats)
+    view = opened().inspect(talk, 50)
+    first = view.fit.first_index
+    assert not view.is_template and view.cached_tokens is None and not view.fit.is_exact
+    shown = [0, *range(first, 10)] if first else [*range(10)]
+    assert [(part.index, part.text) for part in view.parts] == [(at, talk[at].content) for at in shown]
+    assert sum(part.num_tokens for part in view.parts) == view.fit.prompt_tokens
+    assert len(engine.chats) == asked
+
+
 def test_what_is_off_is_said_to_be_off_and_banned_tokens_are_biases(opened, engine):
     params = SamplingParams(min_p=0, top_k=40, repetition_penalty=1.2, banned_tokens=(5,),
                             logit_bias={3: 1.0}, stop=tuple("abcdef"), min_new_tokens=2)

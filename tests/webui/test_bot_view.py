@@ -36,7 +36,8 @@ def test_alone_turns_are_plain_text():
     _, seen = view([MARLOW], MARLOW, *turns, user_name="Ann", system_prompt="It is night.")
     assert shape(seen) == [("system", "You are Marlow. Ann visits you.\nIt is night."), ("user", "Hi"),
                            ("assistant", "Ahoy"), ("user", "How are you?")]
-    assert seen.messages[1:3] == [ChatMessage("user", "Hi", "Ann"),
+    assert [one.kind for one in seen.shown] == ["persona", "system", "turn", "turn", "turn"]
+    assert seen.messages[2:4] == [ChatMessage("user", "Hi", "Ann"),
                                   ChatMessage("assistant", "Ahoy", "Marlow")]
     assert seen.stop == () and seen.speaker == "Marlow"
 
@@ -55,9 +56,11 @@ def test_in_a_room_everyone_else_is_the_user_with_a_name():
 
 def test_the_room_line_follows_the_persona_and_the_prompt():
     _, seen = view([MARLOW, OTTO], MARLOW, (USER, "Hi"), system_prompt="It rains.", user_name="Ann")
-    assert seen.messages[0].content == (
-        "You are Marlow. Ann visits you.\nIt rains.\n"
+    assert shape(seen)[0] == (
+        "system", "You are Marlow. Ann visits you.\nIt rains.\n"
         "People in the room: Ann, Marlow, Otto. You are Marlow. Write only what Marlow says.")
+    assert [(one.kind, one.name) for one in seen.shown] == [("persona", ""), ("system", ""), ("room", ""),
+                                                            ("turn", "Ann")]
 
 
 def test_a_bot_that_speaks_twice_is_asked_to_go_on():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from model import ChatMessage
 
@@ -19,14 +20,34 @@ GO_ON = "(go on)"
 MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousands
 
 
+class Shown(NamedTuple):
+    """A message of a view, and what it comes from.
+
+    kind  persona, system (the session's prompt) or room (who is there): together the system message;
+          turn: something that was said; go_on: what a bot is asked that speaks twice
+    id    of the session's message that it shows; None for what was made up
+    name  who said it
+    """
+
+    message: ChatMessage
+    kind: str
+    id: str | None = None
+    name: str = ""
+
+
 @dataclass(frozen=True)
 class BotView:
-    """message_ids[i] is the id of the session's message that messages[i] shows; None for ones we made up."""
-
-    messages: list[ChatMessage]
-    message_ids: list[str | None]
+    shown: list[Shown]
     speaker: str
     stop: tuple[str, ...]
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        return [one.message for one in self.shown]
+
+    @property
+    def message_ids(self) -> list[str | None]:
+        return [one.id for one in self.shown]
 
 
 def user_name(session: Session) -> str:
@@ -44,14 +65,10 @@ def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list
     people = _people(session, bots, speaker, path)
     in_room = len(people) > 2
     turns = _room_turns(session, bots, speaker, path) if in_room else _plain_turns(session, speaker, path)
-    system = _system_text(session, speaker, people if in_room else [])
-    if system:
-        turns.insert(0, (ChatMessage("system", system), None))
     if path and path[-1]["author"] == speaker["id"]:
-        turns.append((ChatMessage("user", GO_ON), None))
+        turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
-    messages, ids = [turn for turn, _ in turns], [message_id for _, message_id in turns]
-    return BotView(messages, ids, speaker["name"], stop)
+    return BotView([*_system(session, speaker, people if in_room else []), *turns], speaker["name"], stop)
 
 
 def transcript(session: Session, bots: Mapping[str, Bot], path: list[Message]) -> list[tuple[str, str]]:
@@ -77,32 +94,37 @@ def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str
     return bot["name"] if bot else message["name"]
 
 
-def _system_text(session: Session, speaker: Bot, people: list[str]) -> str:
-    parts = [speaker["persona"].strip(), session["system_prompt"].strip()]
+def _system(session: Session, speaker: Bot, people: list[str]) -> list[Shown]:
+    """The parts of the system message."""
+    parts = {"persona": speaker["persona"].strip(), "system": session["system_prompt"].strip()}
     if people:
-        parts.append(f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
-                     f"Write only what {speaker['name']} says.")
-    return fill_in("\n".join(part for part in parts if part), speaker["name"], user_name(session))
+        parts["room"] = (f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
+                         f"Write only what {speaker['name']} says.")
+    texts = {kind: fill_in(text, speaker["name"], user_name(session)) for kind, text in parts.items() if text}
+    return [Shown(ChatMessage("system", text, follows=index > 0), kind)
+            for index, (kind, text) in enumerate(texts.items())]
 
 
-def _plain_turns(session: Session, speaker: Bot, path: list[Message]) -> list[tuple[ChatMessage, str | None]]:
-    def turn(message: Message) -> ChatMessage:
+def _plain_turns(session: Session, speaker: Bot, path: list[Message]) -> list[Shown]:
+    def turn(message: Message) -> Shown:
         if message["author"] == USER:
-            return ChatMessage("user", message["text"], user_name(session))
-        return ChatMessage("assistant", message["text"], speaker["name"], message["thinking"])
+            said = ChatMessage("user", message["text"], user_name(session))
+        else:
+            said = ChatMessage("assistant", message["text"], speaker["name"], message["thinking"])
+        return Shown(said, "turn", message["id"], said.name)
 
-    return [(turn(message), message["id"]) for message in path]
+    return [turn(message) for message in path]
 
 
-def _room_turns(session: Session, bots: Mapping[str, Bot], speaker: Bot,
-                path: list[Message]) -> list[tuple[ChatMessage, str | None]]:
-    turns: list[tuple[ChatMessage, str | None]] = []
+def _room_turns(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list[Message]) -> list[Shown]:
+    turns: list[Shown] = []
     for message in path:
+        name = speaker["name"]
         if message["author"] == speaker["id"]:
-            own = ChatMessage("assistant", message["text"], speaker["name"], message["thinking"])
-            turns.append((own, message["id"]))
-            continue
-        line = f"{_name_of(session, bots, message)}: {message['text']}"
-        follows = bool(turns) and turns[-1][0].role == "user"
-        turns.append((ChatMessage("user", line, follows=follows), message["id"]))
+            said = ChatMessage("assistant", message["text"], name, message["thinking"])
+        else:
+            name = _name_of(session, bots, message)
+            follows = bool(turns) and turns[-1].message.role == "user"
+            said = ChatMessage("user", f"{name}: {message['text']}", follows=follows)
+        turns.append(Shown(said, "turn", message["id"], name))
     return turns

@@ -325,8 +325,7 @@ class ReplyJob:
         self._reply = self._journal = self._recorder = None
         self._text = self._thinking = ""
         if isinstance(self.plan, ReplyPlan):
-            view = replace(self.plan.view, messages=[], message_ids=[])
-            self.plan = replace(self.plan, view=view, begun=())
+            self.plan = replace(self.plan, view=replace(self.plan.view, shown=[]), begun=())
 
     def _conclude_without(self, error: str) -> None:
         """Where the ordinary end failed: the text with the error, and none of the numbers."""

@@ -11,6 +11,7 @@ from flask import Flask, current_app
 from model import ModelSlot
 
 from ..chat.chat import Chat
+from ..chat.inspecting import Inspector
 from ..chat.models import Models
 from ..chat.other_engines import OtherEngines
 from ..chat.showing import Showing
@@ -39,6 +40,7 @@ class Parlor(Api):
     store: Store
     chat: Chat
     showing: Showing
+    inspector: Inspector
     models: Models
     engines: OtherEngines
 
