@@ -53,8 +53,9 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     reply = next(message for message in page.session["messages"] if message["author"] == MARLOW and
                  message["parent"])
     tokens = client.get(f"{page.url}/messages/{reply['id']}/tokens").json["tokens"]
+    prompt = client.get(f"{page.url}/prompt").json
     return {
-        "Delta": [delta],
+        "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],

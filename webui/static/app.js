@@ -28,6 +28,7 @@ import { appMenuButton } from "./app-menu.js";
 import { createFrame } from "./frame.js";
 import { listenToKeys } from "./keys.js";
 import { createLoadedModel } from "./loaded-model.js";
+import { createTitle } from "./title.js";
 
 const store = new Store();
 const room = createRoom(store, {
@@ -55,14 +56,12 @@ const transcript = createTranscript(store, room, {
   again: (message) => room.reply("regenerate", { message: message.id }),
   tokens,
   menu: async (message, anchor) =>
-    (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, tokens),
+    (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, { tokens, inspect }),
 });
 const statusLine = createStatusLine(store, room, {
   create,
-  openSession: async () => {
-    (await rightPanel()).choose("session");
-    frame.setOpen("right", true);
-  },
+  openSession: () => openTab("session"),
+  inspect: () => inspect({}),
 });
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
 const sessions = createSessionList(store, {
@@ -77,10 +76,8 @@ const sessions = createSessionList(store, {
 const chips = createChips(store, room, {
   speak,
   editBot: openBotEditor,
-  openBots: async () => {
-    (await rightPanel()).choose("bot");
-    frame.setOpen("right", true);
-  },
+  openBots: () => openTab("bot"),
+  inspect,
 });
 createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
 const model = createLoadedModel(store, room, {
@@ -105,6 +102,12 @@ function rightPanel() {
     }),
   );
   return panel;
+}
+
+/** @param {string} tab of the settings */
+async function openTab(tab) {
+  (await rightPanel()).choose(tab);
+  frame.setOpen("right", true);
 }
 
 const changes = followChanges(store, {
@@ -209,6 +212,13 @@ async function tokens(message, name) {
   openLens(room, store.state.session?.id || "", message, name);
 }
 
+/** @param {{bot?: string, message?: Message}} which */
+async function inspect(which) {
+  const { openInspector } = await import("./chat/inspector.js");
+  const page = { editBot: openBotEditor, editMessage: leaveOrEnterEdit, openSession: () => openTab("session"), create };
+  openInspector(store, room, which, page);
+}
+
 /** @param {string | null} id */
 function leaveOrEnterEdit(id) {
   const { editing: before, session } = store.state;
@@ -300,27 +310,6 @@ function showBanner(inMs) {
   );
 }
 
-function showTitle() {
-  const { session } = store.state;
-  const title = session?.title || "";
-  const heading = byId("title");
-  document.title = session?.id ? `${title} · Parlor` : "Parlor";
-  if (heading.textContent === title && heading.dataset.id === (session?.id || "")) return;
-  heading.dataset.id = session?.id || "";
-  heading.replaceChildren(
-    session?.id
-      ? h("button", {
-          type: "button",
-          class: "title-button",
-          dir: "auto",
-          text: title,
-          title: "Rename",
-          on: { click: () => library.rename(/** @type {any} */ (store.state.session)) },
-        })
-      : h("span", { text: title }),
-  );
-}
-
 async function openOtherDevices() {
   (await import("./overlays/other-devices.js")).openOtherDevices(store.state.settings?.address_for_others || "");
 }
@@ -337,7 +326,7 @@ byId("brand-buttons").append(
   }),
   frame.closeButton("left", "Hide sessions"),
 );
-store.on(["session"], showTitle);
+createTitle(store, library.rename);
 store.on(["session"], () => {
   const id = store.state.session?.id;
   if (!id || sessionInAddress()) return; // else the new session has become a real one

@@ -30,6 +30,14 @@
  * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number | null,
  *   about: boolean, problem?: string}} Context
  *
+ * What a bot would be sent, as GET .../prompt answers.
+ * @typedef {{bot: string, name: string, model: string, host: string, problem: string, parts: PromptPart[],
+ *   prompt_tokens: number, max_seq_len: number | null, max_new_tokens: number, about: boolean,
+ *   is_template: boolean, first_message: string | null, left_out: number, shortened: boolean,
+ *   cached_tokens: number | null, read_from: {part: number, chars: number} | null}} Prompt
+ *
+ * @typedef {{kind: string, text: string, tokens: number, message?: string | null, name?: string}} PromptPart
+ *
  * @typedef {{reply_id: string, message_id: string, bot: string | null}} Running
  *
  * @typedef {{id: string, title: string, updated: number, bots: string[], num_messages: number,

@@ -11,7 +11,8 @@ import { openMenu } from "../overlays/menu.js";
 /**
  * The menu of one bot in the room.
  * @param {Session} session @param {Bot} bot @param {HTMLElement} anchor @param {RoomChanges} changes
- * @param {{speak: (id: string) => void, editBot: (bot: Bot) => void}} page
+ * @param {{speak: (id: string) => void, editBot: (bot: Bot) => void,
+ *   inspect: (which: {bot: string}) => void}} page
  */
 export function openBotMenu(session, bot, anchor, changes, page) {
   const at = session.bots.findIndex((entry) => entry.id === bot.id);
@@ -38,6 +39,7 @@ export function openBotMenu(session, bot, anchor, changes, page) {
       onSelect: () => changes.move(bot.id, at + 1),
     },
     { label: "Edit", icon: "pencil", onSelect: () => page.editBot(bot) },
+    { label: "What it is sent", icon: "file-text", onSelect: () => page.inspect({ bot: bot.id }) },
     "line",
     { label: "Remove from this session", icon: "x", onSelect: () => changes.remove(bot.id) },
   ]);

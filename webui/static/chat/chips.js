@@ -15,7 +15,8 @@ import { openAddMenu, openBotMenu } from "./bot-menus.js";
 /**
  * @param {Store} store
  * @param {Room} room
- * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void, openBots: () => void}} page
+ * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void, openBots: () => void,
+ *   inspect: (which: {bot: string}) => void}} page
  */
 export function createChips(store, room, page) {
   const place = byId("chips");

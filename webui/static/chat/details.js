@@ -91,9 +91,10 @@ const isEmpty = (value) => value === null || (typeof value === "object" && Objec
 
 /**
  * @param {Store} store @param {Room} room @param {Message} message @param {HTMLElement} anchor
- * @param {(message: Message, name: string) => void} openTokens
+ * @param {{tokens: (message: Message, name: string) => void,
+ *   inspect: (which: {message: Message}) => void}} page
  */
-export function openMessageMenu(store, room, message, anchor, openTokens) {
+export function openMessageMenu(store, room, message, anchor, page) {
   const busy = store.state.live.size > 0;
   const isUser = message.author === "user";
   const stats = numbers(message);
@@ -121,8 +122,14 @@ export function openMessageMenu(store, room, message, anchor, openTokens) {
         icon: "search",
         help: "What else could have come, and another version from there.",
         disabled: busy,
-        onSelect: () => openTokens(message, botOf(store.state, message.author)?.name || message.name),
+        onSelect: () => page.tokens(message, botOf(store.state, message.author)?.name || message.name),
       },
+    !isUser && {
+      label: "What it was made from",
+      icon: "file-text",
+      help: "The whole prompt, and what each part takes.",
+      onSelect: () => page.inspect({ message }),
+    },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",
     {

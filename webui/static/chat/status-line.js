@@ -8,12 +8,14 @@
 
 import { byId, h, setText } from "../base/dom.js";
 import { count, duration, speed } from "../base/format.js";
-import { openMenu } from "../overlays/menu.js";
 
 /** A context with less left than this is full: what was said first is left out, and replies are cut. */
 const FULL = 0.95;
 
-/** @param {Store} store @param {Room} room @param {{create: () => void, openSession: () => void}} page */
+/**
+ * @param {Store} store @param {Room} room
+ * @param {{create: () => void, openSession: () => void, inspect: () => void}} page
+ */
 export function createStatusLine(store, room, page) {
   const line = byId("status-line");
   const fill = h("span", { class: "meter-fill" });
@@ -22,7 +24,7 @@ export function createStatusLine(store, room, page) {
     { class: "meter", role: "meter", "aria-label": "The model's memory in use", "aria-valuemin": "0" },
     fill,
   );
-  const used = h("span", { class: "used" });
+  const used = h("button", { type: "button", class: "text-button used", on: { click: page.inspect } });
   const prompt = h("span", { class: "more" });
   const rate = h("span", { class: "rate" });
   const firstToken = h("span", { class: "more" });
@@ -32,7 +34,7 @@ export function createStatusLine(store, room, page) {
     text: "What now?",
     "aria-haspopup": "menu",
     hidden: true,
-    on: { click: () => openWayOut(wayOut, page) },
+    on: { click: async () => (await import("./way-out.js")).openWayOut(wayOut, page) },
   });
   line.append(meter, used, wayOut, prompt, rate, firstToken);
 
@@ -61,7 +63,7 @@ export function createStatusLine(store, room, page) {
     const unknown = (!n.running && context?.problem) || "";
     const about = !n.running && context?.about;
     setText(used, `${unknown ? "?" : `${about ? "about " : ""}${count(tokens)}`} of ${count(most)} tokens`);
-    used.title = unknown || (about && status?.model?.cannot?.context) || "";
+    used.title = unknown || (about && status?.model?.cannot?.context) || "What the model is sent";
     const isFull = Boolean(most) && !unknown && (n.finish_reason === "context" || tokens >= FULL * most);
     line.classList.toggle("is-full", isFull);
     wayOut.hidden = !isFull;
@@ -73,35 +75,6 @@ export function createStatusLine(store, room, page) {
 
   store.on(["session", "live", "context", "status", "viewLeaf"], update);
   return { update };
-}
-
-/**
- * What can be done about a full context.
- * @param {HTMLElement} anchor @param {{create: () => void, openSession: () => void}} page
- */
-function openWayOut(anchor, page) {
-  openMenu(anchor, "The context is full", [
-    { heading: "The model's context is full: the beginning is left out" },
-    {
-      label: "New session",
-      icon: "plus",
-      help: "With the same bots; this one stays.",
-      onSelect: page.create,
-    },
-    {
-      label: "Shorten the prompts",
-      icon: "pencil",
-      help: "What the system prompt and a bot's character take is lost for the conversation.",
-      onSelect: page.openSession,
-    },
-    {
-      label: "Start with a larger context",
-      icon: "info",
-      help: "With --max-seq-len 8192, say, or with --cache q8, which takes half of the memory.",
-      disabled: true,
-      onSelect: () => {},
-    },
-  ]);
 }
 
 /** @param {{done: number, total: number}} progress */

@@ -1,0 +1,302 @@
+// @ts-check
+/**
+ * The prompt inspector: exactly what a bot is sent, part by part, what each takes, where its memory begins
+ * and what of it is read anew.
+ * @import { Message, Prompt, PromptPart } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h, icon } from "../base/dom.js";
+import { count, duration, plural } from "../base/format.js";
+import { ApiError, get } from "../server/api.js";
+import { openDialog } from "../overlays/dialogs.js";
+import { botOf, botsInRoom } from "../session/store.js";
+import { copyText } from "../text/code.js";
+import { openWayOut } from "./way-out.js";
+
+/** Parts that are put on the page at once. */
+const PART = 400;
+/** In the order in which the bar shows them: what they are called, and which parts of a prompt they are. */
+const GROUPS = [
+  { id: "persona", label: "Persona", kinds: ["persona"] },
+  { id: "system", label: "System prompt", kinds: ["system"] },
+  { id: "room", label: "Who is in the room", kinds: ["room"] },
+  { id: "turn", label: "What was said", kinds: ["turn"] },
+  { id: "template", label: "Template", kinds: ["template", "go_on", "answer"] },
+];
+const TITLES = {
+  persona: "Persona",
+  system: "System prompt",
+  room: "Who is in the room",
+  go_on: "What it is asked, as it spoke last",
+};
+
+/**
+ * @typedef {{editBot: (bot: any) => void, editMessage: (id: string) => void, openSession: () => void,
+ *   create: () => void}} Page
+ *
+ * @param {Store} store @param {Room} room @param {{bot?: string, message?: Message}} which of the next reply
+ *   of a bot (the one that spoke last, if none is named), or of a reply that is there
+ * @param {Page} page
+ */
+export function openInspector(store, room, which, page) {
+  const abort = new AbortController();
+  const place = h("div", { class: "prompt" });
+  const status = h("p", { class: "help", role: "status" });
+  /** @type {Prompt | null} */
+  let shown = null;
+  const copy = h("button", {
+    type: "button",
+    class: "button",
+    text: "Copy",
+    hidden: true,
+    on: { click: () => shown && copyText(wholeText(shown), copy) },
+  });
+  const wayOut = h("button", {
+    type: "button",
+    class: "button",
+    text: "Make room",
+    "aria-haspopup": "menu",
+    hidden: true,
+    on: { click: () => openWayOut(wayOut, leaving(page)) },
+  });
+  const choice = which.message ? null : botChoice(store, which.bot || "", (bot) => load({ bot }));
+  const title = which.message ? "What this reply was made from" : "What a bot is sent";
+  const dialog = openDialog(title, [choice, status, place].filter(Boolean), {
+    wide: true,
+    actions: [wayOut, copy],
+    onClose: () => abort.abort(),
+  });
+
+  /** The page's functions, each of which closes this dialog first. @param {any} functions @returns {any} */
+  function leaving(functions) {
+    const entries = Object.entries(functions).map(([name, run]) => [
+      name,
+      (...given) => {
+        dialog.close();
+        run(...given);
+      },
+    ]);
+    return Object.fromEntries(entries);
+  }
+
+  /** @param {{bot?: string, message?: Message}} asked */
+  async function load(asked) {
+    const id = store.state.session?.id;
+    status.classList.remove("wrong");
+    status.textContent = id ? "Looking at the prompt…" : "Nothing has been said yet. Say something first.";
+    if (!id) return;
+    const { bot, message } = asked;
+    const query = message ? `?message=${message.id}` : bot ? `?bot=${bot}` : "";
+    try {
+      shown = await get(`/api/sessions/${id}/prompt${query}`, abort.signal);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (error.code !== "aborted") fail(error.message);
+      return;
+    }
+    const prompt = /** @type {Prompt} */ (shown);
+    if (prompt.problem) {
+      fail(prompt.problem);
+      return;
+    }
+    if (choice) choice.select(prompt.bot);
+    status.textContent = cacheText(prompt);
+    copy.hidden = false;
+    wayOut.hidden = !(prompt.left_out || prompt.shortened || isFull(prompt));
+    place.replaceChildren(
+      ...(asked.message ? [written(asked.message)] : []),
+      ...overview(prompt),
+      ...sections(prompt, leaving(page), botOf(store.state, prompt.bot)),
+    );
+  }
+
+  /** @param {string} message */
+  function fail(message) {
+    shown = null;
+    copy.hidden = wayOut.hidden = true;
+    place.replaceChildren();
+    status.textContent = message;
+    status.classList.add("wrong");
+  }
+
+  load(which);
+}
+
+/** @param {Prompt} prompt */
+const wholeText = (prompt) => prompt.parts.map((part) => part.text).join("");
+/** @param {Prompt} prompt */
+const isFull = ({ prompt_tokens: tokens, max_seq_len: most }) => Boolean(most) && tokens >= 0.95 * most;
+
+/**
+ * Which bot's prompt is shown, where there are several.
+ * @param {Store} store @param {string} chosen @param {(id: string) => void} onChange
+ */
+function botChoice(store, chosen, onChange) {
+  const bots = botsInRoom(store.state);
+  if (bots.length < 2) return null;
+  const select = h("select", { class: "select", on: { change: () => onChange(select.value) } });
+  select.append(...bots.map((bot) => h("option", { value: bot.id, text: bot.name })));
+  select.value = chosen;
+  const element = h(
+    "label",
+    { class: "stacked" },
+    h("span", { class: "label", text: "Bot" }),
+    h("span", { class: "select-frame stacked" }, select, icon("chevron-down")),
+  );
+  element.select = (id) => {
+    select.value = id;
+  };
+  return element;
+}
+
+/** What the next reply takes from the cache. @param {Prompt} prompt */
+function cacheText({ prompt_tokens: tokens, cached_tokens: cached, is_template: isTemplate, host, about }) {
+  if (!isTemplate)
+    return `These messages go to ${host}, which puts its own template round them; the tokens are estimates, and what its cache holds is not known.`;
+  if (cached === null) return "How much of it is in the cache is not known at the moment.";
+  const anew = tokens - cached;
+  const start = about ? "About " : "";
+  if (!cached) return `${start}${plural(anew, "token")} to read: nothing of it is in the cache.`;
+  return `${plural(cached, "token comes", "tokens come")} from the cache, ${plural(anew, "is", "are")} read anew. After an edit it is all from there on.`;
+}
+
+/** What was kept with a reply. @param {Message} message */
+function written({ prompt_tokens: tokens, cached_tokens: cached, prompt_seconds: seconds, model }) {
+  const kept = tokens
+    ? `When it was written, the prompt had ${plural(tokens, "token")}, ${count(cached || 0)} of them from the cache${seconds ? `, and was read in ${duration(seconds)}` : ""}${model ? ` by ${model}` : ""}. `
+    : "";
+  return h("p", { class: "help", text: `${kept}Below is what would be sent to write it again now.` });
+}
+
+/** The bar, and what each kind of parts takes. @param {Prompt} prompt */
+function overview(prompt) {
+  const { prompt_tokens: tokens, max_seq_len: most, max_new_tokens: reply, parts } = prompt;
+  const total = Math.max(most || 0, tokens, 1);
+  const groups = GROUPS.map(({ id, label, kinds }) => {
+    const taken = parts.filter((part) => kinds.includes(part.kind)).reduce((sum, part) => sum + part.tokens, 0);
+    return { id, label, taken };
+  }).filter(({ taken }) => taken);
+  const left = (most || tokens) - tokens;
+  const room = Math.max(0, Math.min(left, reply));
+  if (most) groups.push({ id: "reply", label: "Room for the reply", taken: room });
+  if (left > room) groups.push({ id: "free", label: "Free", taken: left - room });
+  const bar = h("div", { class: "prompt-bar", "aria-hidden": "true" });
+  for (const { id, taken } of groups) {
+    const piece = h("span", { class: `kind-${id}` });
+    piece.style.width = `${(100 * taken) / total}%`;
+    bar.append(piece);
+  }
+  const row = ({ id, label, taken }) =>
+    h(
+      "div",
+      {},
+      h("dt", {}, h("span", { class: `prompt-swatch kind-${id}`, "aria-hidden": "true" }), label),
+      h("dd", { class: "tabular", text: count(taken) }),
+    );
+  const sum = `${prompt.about ? "About " : ""}${count(tokens)}${most ? ` of ${count(most)}` : ""} tokens`;
+  return [
+    h("p", { class: "prompt-sum tabular", text: sum }),
+    bar,
+    h("dl", { class: "prompt-legend" }, ...groups.map(row)),
+  ];
+}
+
+/**
+ * The prompt itself, a long one in steps.
+ * @param {Prompt} prompt @param {Page} page @param {any} bot
+ */
+function sections(prompt, page, bot) {
+  const list = h("div", { class: "prompt-parts", dir: "auto" });
+  const more = h("button", { type: "button", class: "button", hidden: true, on: { click: add } });
+  const first = prompt.parts.findIndex((part) => part.message && part.message === prompt.first_message);
+  const memory = first > 0 && prompt.parts[first - 1].kind === "template" ? first - 1 : first;
+  let at = 0;
+  let before = 0;
+
+  function add() {
+    for (const end = Math.min(prompt.parts.length, at + PART); at < end; at += 1) {
+      const part = prompt.parts[at];
+      if (at === memory && prompt.left_out) list.append(line(memoryText(prompt)));
+      const text = textOf(part, prompt, at);
+      const { lastElementChild: last } = list;
+      if (!part.text.trim() && last?.matches(".prompt-part")) last.lastElementChild.append(...text);
+      else list.append(section(part, text, prompt.prompt_tokens - before, page, bot));
+      before += part.tokens;
+    }
+    more.hidden = at === prompt.parts.length;
+    more.textContent = `Show ${plural(Math.min(PART, prompt.parts.length - at), "more part")}`;
+  }
+
+  add();
+  return [list, more];
+}
+
+/** @param {string} text */
+const line = (text) => h("p", { class: "memory-line" }, h("span", { text }));
+
+/** @param {Prompt} prompt */
+function memoryText({ left_out: out }) {
+  return `The model's memory begins here · ${plural(out, "earlier message is", "earlier messages are")} kept, not read`;
+}
+
+/**
+ * A part's text, with a line where what is read anew begins.
+ * @param {PromptPart} part @param {Prompt} prompt @param {number} at
+ */
+function textOf(part, prompt, at) {
+  const text = (piece) => (isOfTemplate(part) ? [mark(piece)] : [piece]);
+  const cut = prompt.read_from;
+  if (cut?.part !== at || !prompt.cached_tokens) return text(part.text);
+  const characters = [...part.text]; // not half an emoji
+  const head = characters.slice(0, cut.chars).join("");
+  const left = prompt.prompt_tokens - prompt.cached_tokens;
+  const anew = line(`Up to here from the cache · ${plural(left, "token")} read anew`);
+  return [...(head ? text(head) : []), anew, ...text(characters.slice(cut.chars).join(""))];
+}
+
+/** @param {PromptPart} part */
+const isOfTemplate = ({ kind }) => kind === "template" || kind === "answer";
+
+/** What is not seen is marked. @param {string} text */
+const mark = (text) =>
+  h("code", { class: "prompt-mark", text: text.replaceAll("\n", "↵\n").replace(/\n$/, "") });
+
+/**
+ * @param {PromptPart} part @param {(Node | string)[]} text @param {number} toTheEnd tokens from here on
+ * @param {Page} page @param {any} bot
+ */
+function section(part, text, toTheEnd, page, bot) {
+  const { kind, message } = part;
+  if (isOfTemplate(part)) {
+    const note = kind === "answer" && h("p", { class: "help", text: "Here its answer begins." });
+    return h("div", { class: "prompt-template" }, ...text, note);
+  }
+  const edit = {
+    persona: bot && (() => page.editBot(bot)),
+    system: page.openSession,
+    turn: message && (() => page.editMessage(message)),
+  }[kind];
+  const name = part.name || TITLES[kind] || "";
+  return h(
+    "div",
+    { class: `prompt-part kind-${kind}`, role: "group", "aria-label": name },
+    h(
+      "div",
+      { class: "prompt-head" },
+      h("span", { class: "prompt-name", text: name }),
+      h("span", { class: "help tabular", text: `${plural(part.tokens, "token")}, ${count(toTheEnd)} from here on` }),
+      edit &&
+        h("button", {
+          type: "button",
+          class: "text-button",
+          text: "Edit",
+          "aria-label": `Edit ${name}: ${plural(toTheEnd, "token is", "tokens are")} read anew then`,
+          title: `${plural(toTheEnd, "token is", "tokens are")} read anew then`,
+          on: { click: edit },
+        }),
+    ),
+    h("div", { class: "prompt-text" }, ...text),
+  );
+}
