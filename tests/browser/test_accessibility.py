@@ -88,6 +88,9 @@ def test_no_violations_in_dialogs_and_menus(new_context, site, theme, width, wat
         page.click("#open-left")
     page.click("[aria-label=Menu]")
     assert_accessible(page, "main menu")
+    page.click(".menu >> text=Appearance")
+    expect(page.locator("dialog h2")).to_have_text("Appearance")
+    assert_accessible(page, "appearance")
     page.keyboard.press("Escape")
     if small:
         page.keyboard.press("Escape")

@@ -82,21 +82,40 @@ def test_arrow_keys_move_between_the_tabs_of_the_settings(page):
     expect(page.locator("#panel-sampling")).to_be_hidden()
 
 
-def test_the_theme_is_chosen_and_remembered(page):
-    go_to(page)
-    light = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+def test_the_look_is_chosen_by_keyboard_seen_at_once_and_remembered(page, open_session):
+    open_session()
+    say(page, "Hello")
+    wait_until_quiet(page)
+
+    def look() -> tuple[str, str, float]:
+        return page.evaluate("""() => {
+          const [page, text] = ["html", ".md"].map((part) => getComputedStyle(document.querySelector(part)));
+          const column = document.querySelector("#messages").getBoundingClientRect().width;
+          return [page.backgroundColor, text.fontSize, column];
+        }""")
+
+    usual = look()
     page.click("[aria-label=Menu]")
-    page.click(".menu >> text=Dark")
-    assert (
-        page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-        == "rgb(25, 24, 22)"
-        != light
-    )
+    page.click(".menu >> text=Appearance")
+    expect(page.get_by_role("radio", name="As the system")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert look() == ["rgb(25, 24, 22)", usual[1], usual[2]]
+    page.click("dialog >> text=Largest")
+    page.click("dialog >> text=Narrow")
+    chosen = look()
+    assert chosen[1] == "20px" and chosen[2] == 620 < usual[2]
     page.reload()
-    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(25, 24, 22)"
+    expect(page.locator(".md").first).to_be_visible()
+    assert look() == chosen
     page.click("[aria-label=Menu]")
-    page.click(".menu >> text=As the system")
-    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(250, 248, 244)"
+    page.click(".menu >> text=Appearance")
+    expect(page.get_by_role("radio", name="Dark")).to_be_focused()
+    page.click("dialog >> text=As the system")
+    for radio in page.get_by_role("radio", name="Usual").all():
+        radio.check()
+    assert look() == usual
+    assert page.evaluate("localStorage.getItem('parlor.theme')") is None
 
 
 def test_escape_where_something_else_was_done_does_not_stop_the_reply(page, open_session, site):

@@ -17,9 +17,9 @@ from .bundle import LIBRARIES, bare, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays")  # in this order: later ones win
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
-         ".woff2": "font/woff2"}
+         ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
 PAGE = "page.html"
-ALONE = ("early.js", "icon.svg")
+ALONE = ("early.js", "icon.svg", "parlor.webmanifest")
 """What index.html names besides the bundles; libraries are loaded by the modules that need them."""
 
 

@@ -310,9 +310,6 @@ function showBanner(inMs) {
   );
 }
 
-async function openOtherDevices() {
-  (await import("./overlays/other-devices.js")).openOtherDevices(store.state.settings?.address_for_others || "");
-}
 async function openKeyList() {
   (await import("./overlays/key-list.js")).openKeyList();
 }
@@ -322,7 +319,6 @@ byId("brand-buttons").append(
     openModels: model.openMenu,
     importSession: library.import,
     openKeyList,
-    openOtherDevices,
   }),
   frame.closeButton("left", "Hide sessions"),
 );

@@ -5,8 +5,10 @@
 {
   const root = document.documentElement;
   try {
-    const theme = localStorage.getItem("parlor.theme");
-    if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+    for (const name of ["theme", "textSize", "column"]) {
+      const chosen = localStorage.getItem(`parlor.${name}`); // in overlays/appearance.js
+      if (chosen) root.dataset[name] = chosen;
+    }
     if (localStorage.getItem("parlor.panel.left") === "closed") root.dataset.left = "closed";
     if (localStorage.getItem("parlor.panel.right") !== "open") root.dataset.right = "closed";
   } catch {
