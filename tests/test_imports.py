@@ -19,7 +19,8 @@ OURS = {"app", "serve", "webui", "model", "tools", "tests"}
 WEB = {"flask", "werkzeug", "waitress"}
 WEB_SHARED = {"errors", "ids", "sampling", "strict_json", "version"}
 WEB_FOLDERS = {"api": {"api", "routes", "server", *WEB_SHARED},
-               "routes": {"routes", "chat", "server", "storage", *WEB_SHARED},
+               "routes": {"routes", "chat", "exchange", "server", "storage", *WEB_SHARED},
+               "exchange": {"exchange", "storage", *WEB_SHARED},
                "server": {"server", *WEB_SHARED},
                "chat": {"chat", "storage", *WEB_SHARED},
                "storage": {"storage", *WEB_SHARED}}
@@ -96,7 +97,7 @@ def test_the_web_knows_no_tensor_and_only_the_front_door_of_the_model():
 
 
 def test_the_folders_of_the_web_know_only_those_below_them():
-    """routes -> chat -> storage, and server apart. What all of them share stands beside the folders."""
+    """routes -> chat, exchange -> storage, and server apart. What all share stands beside the folders."""
     for path, name in pairs("webui"):
         layer, _, module = name.partition(".")
         if len(path.parts) > 2 and layer == "webui":
@@ -110,10 +111,10 @@ def test_what_the_folders_of_the_web_share_knows_none_of_them():
             assert module.partition(".")[0] in WEB_SHARED, f"{path} imports {name}"
 
 
-def test_chat_knows_no_http_and_storage_no_model():
-    for path, name in pairs("webui/chat") + pairs("webui/storage"):
+def test_chat_knows_no_http_and_what_is_kept_or_exchanged_no_model():
+    for path, name in pairs("webui/chat") + pairs("webui/exchange") + pairs("webui/storage"):
         assert name.partition(".")[0] not in WEB, f"{path} imports {name}"
-    for path, name in pairs("webui/storage"):
+    for path, name in pairs("webui/exchange") + pairs("webui/storage"):
         assert name.partition(".")[0] != "model", f"{path} imports {name}"
 
 

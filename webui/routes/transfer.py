@@ -1,4 +1,4 @@
-"""Routes that take a session out of Parlor and into it: JSON (ours, ExLlama's), Markdown for reading."""
+"""Routes that take a session out of Parlor and into it: JSON (ours, ExLlama's); Markdown and HTML to read."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from .. import strict_json
-from ..chat.bot_view import user_name
 from ..errors import BadRequest, NotFound
+from ..exchange.exllama import is_exllama, read_exllama
+from ..exchange.html_page import html_page
+from ..exchange.transcript import markdown
 from ..ids import check_id, is_id, new_id
-from ..storage import tree
-from ..storage.exllama import is_exllama, read_exllama
 from ..storage.schema import (
     BOT,
     MAX_REVISION,
     MAX_TITLE,
     SESSION,
-    USER,
     Bot,
     Document,
     Session,
@@ -33,21 +32,25 @@ from .parlor import parlor
 
 EXPORT_VERSION = 1
 MAX_FILE_NAME = 1_000
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever follows the dot."""
 
 bp = Blueprint("transfer", __name__, url_prefix="/api/sessions")
 
 
 @bp.get("/<session_id>/export")
 def export_session(session_id: str) -> ResponseReturnValue:
-    """The session as a file: `format` is json (everything, with its bots) or markdown (what is shown)."""
+    """The session as a file: json has everything and its bots, markdown and html what is shown."""
     session = parlor().store.session(check_id(session_id, "session"))
     kind = request.args.get("format", "json")
     if kind == "json":
         data, mimetype, suffix = strict_json.pretty(_bundle(session)), "application/json", "json"
     elif kind == "markdown":
         data, mimetype, suffix = markdown(session).encode("utf-8"), "text/markdown; charset=utf-8", "md"
+    elif kind == "html":
+        data, mimetype, suffix = html_page(session).encode("utf-8"), "text/html; charset=utf-8", "html"
     else:
-        raise BadRequest("format is neither json nor markdown.")
+        raise BadRequest(f"format is {kind[:60]!r}; expected json, markdown or html.")
     response = Response(data, content_type=mimetype)
     response.headers["Content-Disposition"] = _attachment(session["title"], suffix)
     return response
@@ -98,16 +101,6 @@ def duplicate_session(session_id: str) -> ResponseReturnValue:
     return {"session": parlor().showing.present(parlor().store.add_session(copy))}, 201
 
 
-def markdown(session: Session) -> str:
-    """What is shown of the session, for reading."""
-    parts = [f"# {session['title']}"]
-    for message in tree.path(session, session["leaf"]):
-        name = user_name(session) if message["author"] == USER else message["name"]
-        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(message["created"]))
-        parts.append(f"**{name}** · {written}\n\n{message['text']}")
-    return "\n\n".join(parts) + "\n"
-
-
 def _bundle(session: Session) -> Document:
     bots = []
     for entry in session["bots"]:
@@ -148,6 +141,8 @@ def _read_ours(data: dict[str, Any]) -> tuple[Session, list[Bot]]:
 
 def _attachment(title: str, suffix: str) -> str:
     """A header with the title as file name: plain ASCII for old programs, and all of it for the others."""
-    clean = re.sub(r"[^\w .()-]+", "_", title).strip(" .")[:80] or "session"
+    clean = re.sub(r"[^\w .()-]+", "_", title)[:80].strip(" .") or "session"
+    if _DEVICE.match(clean):
+        clean = f"_{clean}"
     plain = unicodedata.normalize("NFKD", clean).encode("ascii", "ignore").decode().strip() or "session"
     return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{quote(clean)}.{suffix}"

@@ -15,7 +15,7 @@ from flask import Response, abort, request
 
 from .bundle import LIBRARIES, bare, bundles
 
-STYLES = ("base", "frame", "chat", "text", "panels", "overlays")  # in this order: later ones win
+STYLES = ("base", "frame", "chat", "text", "panels", "overlays", "print")  # in this order: later ones win
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
 PAGE = "page.html"

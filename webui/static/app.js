@@ -64,15 +64,7 @@ const statusLine = createStatusLine(store, room, {
   inspect: () => inspect({}),
 });
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
-const sessions = createSessionList(store, {
-  open,
-  create,
-  rename: library.rename,
-  duplicate: library.duplicate,
-  remove: library.remove,
-  exported: library.exported,
-  search: library.search,
-});
+const sessions = createSessionList(store, { ...library, open, create });
 const chips = createChips(store, room, {
   speak,
   editBot: openBotEditor,

@@ -12,6 +12,8 @@ import { openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast } from "../overlays/toast.js";
 import { botOf } from "../session/store.js";
+import { copyText } from "../text/code.js";
+import { plainText } from "../text/plain.js";
 
 const REASONS = {
   eos: "ended by itself",
@@ -130,6 +132,12 @@ export function openMessageMenu(store, room, message, anchor, page) {
       help: "The whole prompt, and what each part takes.",
       onSelect: () => page.inspect({ message }),
     },
+    message.text && {
+      label: "Copy as plain text",
+      icon: "copy",
+      help: "What is shown, without the marks of Markdown.",
+      onSelect: () => copyShown(anchor),
+    },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",
     {
@@ -140,6 +148,16 @@ export function openMessageMenu(store, room, message, anchor, page) {
       onSelect: () => eraseMessage(store, room, message),
     },
   ]);
+}
+
+/**
+ * Copy what a message shows; the button that copies its source says that it is done.
+ * @param {HTMLElement} anchor
+ */
+function copyShown(anchor) {
+  const message = /** @type {HTMLElement} */ (anchor.closest(".message"));
+  const copy = [...message.querySelectorAll(".actions button")].find((button) => button.textContent === "Copy");
+  copyText(plainText(/** @type {HTMLElement} */ (message.querySelector(".md"))), copy || h("span"));
 }
 
 /** @param {Store} store @param {Room} room @param {Message} message */

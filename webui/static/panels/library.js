@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What can be done with any session of the list: rename, duplicate, delete with undo, export, import,
+ * What can be done with any session of the list: rename, duplicate, delete with undo, export, print, import,
  *   search.
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
@@ -126,12 +126,18 @@ export function createLibrary(store, room, page) {
       });
     },
 
-    /** @param {{id: string | null}} session @param {"json" | "markdown"} format */
+    /** @param {{id: string | null}} session @param {"json" | "markdown" | "html"} format */
     exported(session, format) {
       const link = h("a", { href: `/api/sessions/${session.id}/export?format=${format}`, download: true });
       document.body.append(link);
       link.click();
       link.remove();
+    },
+
+    /** @param {{id: string | null}} session */
+    async print(session) {
+      if (session.id && session.id !== store.state.session?.id) await page.open(session.id);
+      window.print();
     },
 
     /** Forget what was typed for a session that is gone. @param {string[]} ids */

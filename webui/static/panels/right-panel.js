@@ -1,10 +1,12 @@
 // @ts-check
 /**
- * The whole right panel, put together from its tabs. Loaded after the chat is on the page.
+ * The whole right panel, put together from its tabs. Loaded after the chat is on the page; what printing
+ * takes comes with it, for the browser does not wait for that once somebody prints.
  * @import { Store } from "../session/store.js"
  * @import { Room } from "../session/room.js"
  */
 
+import { preparePrinting } from "../chat/printing.js";
 import { createBotTab } from "./bot-tab.js";
 import { createModelTab } from "./model-tab.js";
 import { createSampling } from "./sampling.js";
@@ -21,11 +23,13 @@ import { createTabs } from "./tabs.js";
  */
 export function createRightPanel(store, room, changes, page) {
   const { closeButton, reloadSettings, library, speak, editBot, openModels } = page;
+  preparePrinting(store, room);
   const current = () => /** @type {any} */ (store.state.session);
   const session = createSessionTab(store, room, {
     rename: () => library.rename(current()),
     duplicate: () => library.duplicate(current()),
     exported: (format) => library.exported(current(), format),
+    print: () => library.print(current()),
     remove: () => library.remove(current()),
   });
   return createTabs(

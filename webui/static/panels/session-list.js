@@ -8,7 +8,6 @@
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { ageGroup, plural } from "../base/format.js";
 import { botOf } from "../session/store.js";
-import { openMenu } from "../overlays/menu.js";
 
 const SEARCH_DELAY_MS = 150;
 /** More rows than this wait behind a button. */
@@ -16,10 +15,7 @@ const ROWS = 100;
 const PROBLEMS_SHOWN = 5;
 
 /**
- * @typedef {{open: (id: string) => void, create: () => void, rename: (session: Summary) => void,
- *   duplicate: (session: Summary) => void, remove: (session: Summary) => void,
- *   exported: (session: Summary, format: "json" | "markdown") => void,
- *   search: (query: string) => void}} Page
+ * @typedef {import("./library.js").Library & {open: (id: string) => void, create: () => void}} Page
  */
 
 /** @param {Store} store @param {Page} page */
@@ -138,15 +134,8 @@ function subline(state, session) {
 }
 
 /** @param {Summary} session @param {HTMLElement} anchor @param {Page} page */
-function menu(session, anchor, page) {
-  openMenu(anchor, `Actions for ${session.title}`, [
-    { label: "Rename", icon: "pencil", onSelect: () => page.rename(session) },
-    { label: "Duplicate", icon: "copy", onSelect: () => page.duplicate(session) },
-    { label: "Export as JSON", icon: "file-json", onSelect: () => page.exported(session, "json") },
-    { label: "Export as Markdown", icon: "file-text", onSelect: () => page.exported(session, "markdown") },
-    "line",
-    { label: "Delete", icon: "trash-2", danger: true, onSelect: () => page.remove(session) },
-  ]);
+async function menu(session, anchor, page) {
+  (await import("./session-menu.js")).openSessionMenu(session, anchor, page);
 }
 
 /** @param {number} hidden @param {() => void} onClick */

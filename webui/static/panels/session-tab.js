@@ -13,8 +13,8 @@ const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
 /**
  * @param {Store} store
  * @param {Room} room
- * @param {{rename: () => void, duplicate: () => void, exported: (format: "json" | "markdown") => void,
- *   remove: () => void}} page
+ * @param {{rename: () => void, duplicate: () => void,
+ *   exported: (format: "json" | "markdown" | "html") => void, print: () => void, remove: () => void}} page
  */
 export function createSessionTab(store, room, page) {
   const prompt = textBox(
@@ -39,6 +39,8 @@ export function createSessionTab(store, room, page) {
       action("Duplicate", page.duplicate),
       action("Export JSON", () => page.exported("json")),
       action("Export Markdown", () => page.exported("markdown")),
+      action("Export HTML", () => page.exported("html")),
+      action("Print", page.print),
       action("Delete", page.remove, "danger"),
     ),
   );

@@ -172,6 +172,7 @@ export function formula(tex, display) {
     tabindex: display ? "0" : null,
     role: display ? "group" : null,
     "aria-label": display ? "Formula" : null,
+    data: { tex },
     text: tex,
   });
   if ((met += 1) > MAX_FORMULAS) return element;

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..ids import new_id
 from ..sampling import PARAMETER_SPECS, Changes
-from .schema import (
+from ..storage.schema import (
     BOT,
     MAX_BOTS,
     MAX_NAME,

@@ -1,0 +1,46 @@
+// @ts-check
+/**
+ * What is printed: the whole conversation as it is shown, though the page itself holds only a part of a long
+ * one. Put on the page just before it is printed and taken off afterwards; css/print.css leaves nothing else.
+ * @import { Message } from "../types.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h } from "../base/dom.js";
+import { fullTime } from "../base/format.js";
+import { botOf } from "../session/store.js";
+import { MarkdownView } from "../text/markdown.js";
+
+/** @param {Store} store @param {Message} message */
+function article(store, message) {
+  const { state } = store;
+  const name =
+    message.author === "user"
+      ? state.session?.user_name || "You"
+      : botOf(state, message.author)?.name || message.name || "Somebody";
+  // What stands on the page already has its formulas and colours.
+  const there = document.querySelector(`#messages [data-id="${message.id}"] .md`);
+  const body = there ? there.cloneNode(true) : h("div", { class: "md" });
+  if (!there) new MarkdownView(body).show(message.text);
+  body.hidden = false; // while it is edited
+  return h(
+    "article",
+    {},
+    h("header", {}, h("b", { dir: "auto", text: name }), ` ${fullTime(message.created)}`),
+    body,
+  );
+}
+
+/** @param {Store} store @param {Room} room */
+export function preparePrinting(store, room) {
+  /** @type {HTMLElement | null} */
+  let whole = null;
+  window.addEventListener("beforeprint", () => {
+    whole?.remove();
+    const title = h("h1", { dir: "auto", text: store.state.session?.title || "" });
+    whole = h("div", { id: "print" }, title, ...room.path().map((message) => article(store, message)));
+    document.body.append(/** @type {any} */ (whole));
+  });
+  window.addEventListener("afterprint", () => whole?.remove());
+}
