@@ -47,6 +47,7 @@ const room = createRoom(store, {
 });
 const frame = createFrame();
 const library = createLibrary(store, room, { open, openNew });
+const title = createTitle(store, library.rename);
 const transcript = createTranscript(store, room, {
   show: (id) => room.show(id),
   edit: (id) => leaveOrEnterEdit(id),
@@ -104,6 +105,7 @@ async function openTab(tab) {
 
 const changes = followChanges(store, {
   changed: takeChanges,
+  waits: () => title.waits(),
   slot: model.changed,
   gone: (inMs) => showBanner(inMs),
   async back() {
@@ -280,7 +282,10 @@ async function takeChanges(news) {
   if (id && news.deleted.includes(id)) {
     toast("This session was deleted in another tab.");
     await openNew();
-  } else if (id && (news.full || news.sessions.some((one) => one.id === id && isNews(one)))) await room.refresh();
+  } else if (id && (news.full || news.sessions.some((one) => one.id === id && isNews(one)))) {
+    if (!news.full) title.mark();
+    await room.refresh();
+  }
 }
 
 /** @param {any} summary */
@@ -314,7 +319,7 @@ byId("brand-buttons").append(
   }),
   frame.closeButton("left", "Hide sessions"),
 );
-createTitle(store, library.rename);
+
 store.on(["session"], () => {
   const id = store.state.session?.id;
   if (!id || sessionInAddress()) return; // else the new session has become a real one

@@ -1,18 +1,44 @@
 // @ts-check
 /**
- * The session's title at the head of the page, which renames it, and in the browser's tab.
+ * The session's title at the head of the page, which renames it, and in the browser's tab: with a mark, and a
+ * notification if one is wanted, when something new came while nobody looked.
  * @import { Store } from "./session/store.js"
  */
 
 import { byId, h } from "./base/dom.js";
+import { recall } from "./base/storage.js";
 
 /** @param {Store} store @param {(session: any) => void} rename */
 export function createTitle(store, rename) {
   const heading = byId("title");
+  let isNew = false;
+
+  function showInTab() {
+    const { session } = store.state;
+    document.title = `${isNew ? "● " : ""}${session?.id ? `${session.title} · ` : ""}Parlor`;
+  }
+
+  function notify() {
+    if (!recall("notices") || window.Notification?.permission !== "granted") return;
+    const notice = new Notification(store.state.session?.title || "Parlor", {
+      body: "There is a new reply.",
+      tag: "parlor", // one at a time
+    });
+    notice.addEventListener("click", () => {
+      window.focus();
+      notice.close();
+    });
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden || !isNew) return;
+    isNew = false;
+    showInTab();
+  });
   store.on(["session"], () => {
     const { session } = store.state;
     const title = session?.title || "";
-    document.title = session?.id ? `${title} · Parlor` : "Parlor";
+    showInTab();
     if (heading.textContent === title && heading.dataset.id === (session?.id || "")) return;
     heading.dataset.id = session?.id || "";
     heading.replaceChildren(
@@ -28,4 +54,17 @@ export function createTitle(store, rename) {
         : h("span", { text: title }),
     );
   });
+
+  return {
+    /** Whether nobody looks, and a reply that is being written is to be told. */
+    waits: () => document.hidden && !isNew && store.state.live.size > 0,
+
+    /** Something new is in the session. */
+    mark() {
+      if (!document.hidden || isNew) return;
+      isNew = true;
+      showInTab();
+      notify();
+    },
+  };
 }

@@ -12,13 +12,15 @@ const WRITING_MS = 4000;
 /** While a model is loaded or let go. */
 const LOADING_MS = 500;
 const AWAY_MS = [1000, 2000, 4000, 8000];
+/** While nobody looks, but waits to be told that a reply is there. */
+const HIDDEN_MS = 3000;
 /** The machine's numbers change slowly. */
 const STATUS_EVERY = 7;
 
 /**
  * @param {Store} store
  * @param {{changed: (changes: any) => void, slot: (before: Slot, now: Slot) => void, back: () => void,
- *   gone: (inMs: number) => void}} page
+ *   gone: (inMs: number) => void, waits: () => boolean}} page `waits`: even though nobody looks
  */
 export function followChanges(store, page) {
   let counter = 0;
@@ -55,6 +57,7 @@ export function followChanges(store, page) {
     store.set({ away: failures > 0 });
     if (failures) page.gone(wait);
     if (!document.hidden) timer = window.setTimeout(ask, wait);
+    else if (page.waits()) timer = window.setTimeout(ask, HIDDEN_MS);
   }
 
   /** What is loaded, or on its way. @param {Slot} slot */
@@ -66,7 +69,7 @@ export function followChanges(store, page) {
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(timer);
+    if (document.hidden && !page.waits()) clearTimeout(timer);
     else ask();
   });
 
