@@ -25,6 +25,7 @@ _NAMES = {
     "model.loading": "load_model",
     "model.remote.address": "BadAddress EngineAddress parse_engine parse_header",
     "model.remote.engines": "Engines EngineState Offer RemoteLease",
+    "model.next_token": "NextToken",
     "model.reply": "CallDelta Completion Reply ReplyDone ReplyFailed ScoredToken TextDelta",
     "model.slot.model_slot": "Lease ModelSlot",
     "model.slot.state": "LeaseGivenUp NoModel SlotBusy SlotState",

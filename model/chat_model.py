@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from model.engine.request import SamplingParams
+from model.next_token import NextTokenReading
 from model.reply import (
     Completion,
     Reply,
@@ -163,6 +164,26 @@ class ChatModel:
             size -= len(self.tokenizer.token_bytes(token_ids[first]))
         request, scores = self._engine.begin_score(token_ids, top, adapter, first - 1)
         return ScoredText(request, scores, self.tokenizer, reply, fitted.first_index, is_whole=False)
+
+    def next_token(self, messages: Iterable[Message], params: SamplingParams, *, reply_name: str = "",
+                   reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
+                   adapter: str | None = None) -> NextTokenReading:
+        """Begin to find what the next token of the reply that `start` would begin may be; nothing is written.
+        Of `params` counts what shapes the prompt and where DRY's sequences break. Raises as `start` does, and
+        ValueError where `reply_tokens` are none of this model's."""
+        from model.text.sequence_breaks import SequenceBreaks
+        begun = self.tokenizer.ids_of(reply_tokens)
+        if begun is None:
+            raise ValueError("The tokens of this reply are another model's.")
+        fitted = self._fitted(as_messages(messages), params.max_new_tokens, reply_name, reply_prefix,
+                              reply_thinking, True, more=len(begun))
+        token_ids = fitted.token_ids + begun
+        self._check_length(len(token_ids))
+        request, scores = self._engine.begin_logits(token_ids, len(token_ids) - 1, adapter)
+        breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer).flags(token_ids, 0)
+        written = self.count_tokens(reply_thinking) + self.count_tokens(reply_prefix) + len(begun)
+        return NextTokenReading(request, scores, self.tokenizer, fitted.first_index, written, breaks,
+                                {*params.logit_bias, *params.banned_tokens})
 
     def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:

@@ -58,6 +58,11 @@ class LanguageModel(Protocol):
                      reply_thinking: str = "", top: int = 0,
                      adapter: str | None = None) -> RunningReply: ...
 
+    def next_token(self, messages: Iterable[ChatMessage], params: SamplingParams, *, reply_name: str = "",
+                   reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
+                   adapter: str | None = None) -> RunningReply:
+        """Its events come with one NextToken."""
+
     def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int: ...
 

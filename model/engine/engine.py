@@ -116,12 +116,19 @@ class Engine:
         Waits until it is computed, in turn with other requests. Raises ValueError as submit does,
         RuntimeError if the computation failed.
         """
+        request, scores = self.begin_logits(token_ids, first, adapter)
+        self._wait(request)
+        return scores.logits
+
+    def begin_logits(self, token_ids: list[int], first: int = 0,
+                     adapter: str | None = None) -> tuple[Request, LogitScores]:
+        """Queue what `logits` waits for; what is before `first` may come from the cache. They are found as
+        those of `begin_score` are. Raises as `logits` does."""
         self._check_tokens(token_ids, self.max_seq_len)
         if not 0 <= first < len(token_ids):
             raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
         scores = LogitScores(len(token_ids), first, self.model_config.spec.vocab_size)
-        self._wait(self._begin(token_ids, scores, self._adapter_number(adapter)))
-        return scores.logits
+        return self._begin(token_ids, scores, self._adapter_number(adapter)), scores
 
     def score(self, token_ids: list[int], num_top: int = 0) -> list[TokenLogprob]:
         """How likely each token but the first is after those before it, and `num_top` alternatives there.

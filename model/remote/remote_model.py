@@ -101,6 +101,13 @@ class RemoteModel:
         """Raises CannotDo."""
         raise CannotDo(self._abilities.cannot[LOGPROBS])
 
+    def next_token(self, messages: Iterable[ChatMessage], params: SamplingParams, *, reply_name: str = "",
+                   reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
+                   adapter: str | None = None) -> RemoteReply:
+        """Raises CannotDo."""
+        raise CannotDo(f"{self._engine} tells a few likely tokens at most, too few to try samplers on. What "
+                       "comes next is shown of models that are loaded here.")
+
     def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:
         """Raises CannotDo."""

@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from model import (
+    LOGPROBS,
     ChatMessage,
     ContextFit,
     PromptPart,
@@ -39,6 +40,7 @@ from model import (
 )
 from model.engine.tally import Tally
 from model.text.messages import joined
+from tests.helpers.fake_next_token import HISTORY, FakeReading, next_token
 
 CODE = """Here is a function:
 
@@ -186,6 +188,7 @@ class FakeModel:
         self.started: list[dict[str, Any]] = []
         self.ranked: list[tuple[list[tuple[str, str]], list[str]]] = []
         self.scored: list[dict[str, Any]] = []
+        self.looked: list[dict[str, Any]] = []
         self.scripts: list[str] = []  # replies to give next, before all else
         self.rank_error: Exception | None = None
         self.closed = False
@@ -264,6 +267,15 @@ class FakeModel:
         self.scored.append({"messages": joined(messages), "reply": reply, **asked_for})
         fit = self.fit(messages, 1, shorten=True)
         return FakeReply(self, fit, pieces(reply), SamplingParams(max_new_tokens=100_000), "", True)
+
+    def next_token(self, messages: list[ChatMessage], params: SamplingParams,
+                   **asked_for: Any) -> FakeReading:
+        """The same whatever was said, with as many tokens written as the reply has so far."""
+        self.looked.append({"messages": joined(messages), "params": params, **asked_for})
+        if why := self.cannot.get(LOGPROBS):
+            raise ValueError(why)
+        written = len(asked_for["reply_tokens"]) + bool(asked_for["reply_prefix"])
+        return FakeReading(self, self.fit(messages, 1).prompt_tokens, next_token(min(written, len(HISTORY))))
 
     def rank_speakers(self, transcript: list[tuple[str, str]], names: list[str]) -> list[float]:
         """The one named last in the transcript wins; otherwise the first."""

@@ -167,6 +167,8 @@ def test_an_engine_that_goes_on_with_messages_is_found_out_by_its_count(opened, 
         model.start(HELLO, reply_thinking="Hm")
     with pytest.raises(CannotDo, match="'tales' lies beside a model of this machine"):
         model.start(HELLO, adapter="tales")
+    with pytest.raises(CannotDo, match="too few to try samplers on"):
+        model.next_token(HELLO, SamplingParams())
 
 
 @pytest.mark.parametrize("lacks", ["continues", "has_usage"])

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from model import CONTINUE, RANK, ModelSlot, SamplingParams
+from model import CONTINUE, RANK, ModelSlot, NextToken, SamplingParams
 
 from ..errors import BadRequest, Busy, NoModelLoaded, NotFound, NotSaved
 from ..ids import check_id, new_id
@@ -36,6 +36,7 @@ from .bot_view import bot_view, fill_in, user_name
 from .chains import Chain, Chains
 from .commits import Commits
 from .lens import Lens, forked
+from .next_token import next_token
 from .reply_job import ReplyJob, ReplyPlan, Undecided
 from .reply_tokens import text_of
 from .room import Room
@@ -197,6 +198,25 @@ class Chat:
         self._check_not_written(session_id, message_id)
         plan = self._plan(session, self._bot(message["author"]), message)
         return self.lens.compute(session, plan, is_gone)
+
+    def next_token(self, session_id: str, bot: str,
+                   is_gone: Callable[[], bool] = lambda: False) -> NextToken:
+        """What the next token may be if this bot spoke now. Nothing is written."""
+        session = self.session(session_id)
+        speaker = self._bot_in(session, bot)
+        blank = new_message(speaker["id"], speaker["name"], "", session["leaf"])
+        return next_token(self.voices, self._plan(session, speaker, blank), (), is_gone)
+
+    def token_within(self, session_id: str, message_id: str, index: int,
+                     is_gone: Callable[[], bool] = lambda: False) -> tuple[NextToken, ReplyToken]:
+        """What the token number `index` of a reply might have been, and what it is."""
+        session = self.session(session_id)
+        message = tree.get(session, message_id)
+        tokens = self.lens.known(session_id, message) or []
+        if index >= len(tokens):
+            raise BadRequest("The tokens of this reply are not known.", hint="Look at the tokens again.")
+        plan = self._plan(session, self._bot(message["author"]), message)
+        return next_token(self.voices, plan, tokens[:index], is_gone), tokens[index]
 
     def fork(self, session_id: str, revision: int, message_id: str, index: int, choice: bytes) -> ReplyJob:
         """Another version of a reply beside it: the same up to its token `index`, in place of which comes the

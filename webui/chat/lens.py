@@ -6,7 +6,6 @@ imported) the model reads prompt and reply once more, as a request beside the ot
 
 from __future__ import annotations
 
-import logging
 import threading
 import zlib
 from collections import OrderedDict
@@ -14,22 +13,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model import (
-    LOGPROBS,
-    EngineClosed,
-    LanguageModel,
-    LeaseGivenUp,
-    NoModel,
-    ReplyDone,
-    ReplyFailed,
-    RunningReply,
-    ScoredToken,
-)
+from model import LOGPROBS, LanguageModel, ScoredToken
 
-from ..errors import BadRequest, EngineFailed, NoModelLoaded, ReaderGone
+from ..errors import BadRequest
 from ..storage.schema import Message, Session
 from ..storage.store import Store
 from ..storage.token_files import Alternative, ReplyToken
+from .reading import borrowed, events_of
 from .reply_tokens import NUM_OTHERS, TokenRecorder
 from .voices import Voices
 
@@ -37,8 +27,6 @@ if TYPE_CHECKING:
     from .reply_job import ReplyPlan
 
 KEPT_REPLIES = 32  # in memory, with all their alternatives
-GLANCE_SECONDS = 0.1
-log = logging.getLogger("parlor.lens")
 
 
 class Lens:
@@ -77,19 +65,9 @@ class Lens:
         Raises BadRequest with what the model says of it, NoModelLoaded, EngineFailed, ReaderGone.
         """
         message = plan.message
-        lease = self._voices.lease(plan.engine)
-        try:
-            model = lease.wait(lambda _state: lease.give_up() if is_gone() else None)
+        with borrowed(self._voices, plan.engine, is_gone) as model:
             tokens = self._read(model, plan, is_gone)
             is_writers = model.info()["name"] == message.get("model", "")
-        except LeaseGivenUp:
-            raise ReaderGone("Nobody waits for this.") from None
-        except (EngineClosed, NoModel) as error:
-            raise NoModelLoaded(f"{error}") from None
-        except ValueError as error:
-            raise BadRequest(f"{error}") from None
-        finally:
-            lease.release()
         if is_writers:
             self.keep(session["id"], message, tokens)
         else:
@@ -104,18 +82,9 @@ class Lens:
                                    reply_thinking=message["thinking"], top=NUM_OTHERS,
                                    adapter=plan.adapter or None)
         recorder = TokenRecorder()
-        done = threading.Event()
-        threading.Thread(target=_cancel_if_gone, args=(reply, is_gone, done), daemon=True).start()
-        try:
-            for event in reply.events():
-                if isinstance(event, ScoredToken):
-                    recorder.take(event)
-                elif isinstance(event, ReplyFailed):
-                    raise EngineFailed(event.message)
-                elif isinstance(event, ReplyDone) and event.finish_reason == "cancelled":
-                    raise ReaderGone("Nobody waits for this.")
-        finally:
-            done.set()
+        for event in events_of(reply, is_gone):
+            if isinstance(event, ScoredToken):
+                recorder.take(event)
         tokens = recorder.tokens_of(message["text"])
         if tokens is None:
             raise ValueError("The tokens of this model do not spell this reply letter by letter.")
@@ -143,13 +112,6 @@ def forked(tokens: list[ReplyToken], index: int, choice: bytes) -> list[ReplyTok
 def can_be_chosen(other: Alternative, index: int) -> bool:
     """White space at the start of a reply is not shown; the end of a reply is no text."""
     return other.is_text and bool(other.data if index else other.data.strip())
-
-
-def _cancel_if_gone(reply: RunningReply, is_gone: Callable[[], bool], done: threading.Event) -> None:
-    while not done.wait(GLANCE_SECONDS):
-        if is_gone():
-            reply.cancel()
-            return
 
 
 def _key(session_id: str, message: Message) -> tuple[str, str, int]:

@@ -1,12 +1,19 @@
-"""The route of the token lens: the tokens of a reply, each with what else could have come."""
+"""The routes of the token lens and of the X-ray: a reply's tokens, and what may come at one place.
+
+Each may have the model read something, until the connection is closed. That holds a thread of the server, as
+streams do, and counts as one.
+"""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
+
+from model import NextToken
 
 from ..chat.lens import can_be_chosen
 from ..ids import check_id
@@ -20,17 +27,41 @@ bp = Blueprint("tokens", __name__, url_prefix="/api/sessions")
 
 @bp.get("/<session_id>/messages/<message_id>/tokens")
 def read_tokens(session_id: str, message_id: str) -> ResponseReturnValue:
-    """Those that are kept with the reply; where there are none the model reads it again, unless the
-    connection is closed. That holds a thread of the server, as streams do, and counts as one."""
+    """Those that are kept with the reply; where there are none the model reads it again."""
+    session, message = check_id(session_id, "session"), check_id(message_id, "message")
+    with _waiting() as is_gone:
+        tokens = parlor().chat.tokens(session, message, is_gone)
+    return {"tokens": as_json(tokens)}
+
+
+@bp.get("/<session_id>/next-token")
+def read_next_token(session_id: str) -> ResponseReturnValue:
+    """What is to be known of the token that `bot` would write now, to try samplers on."""
+    session, bot = check_id(session_id, "session"), check_id(request.args.get("bot"), "bot")
+    with _waiting() as is_gone:
+        found = parlor().chat.next_token(session, bot, is_gone)
+    return next_as_json(found)
+
+
+@bp.get("/<session_id>/messages/<message_id>/tokens/<int:index>")
+def read_token_within(session_id: str, message_id: str, index: int) -> ResponseReturnValue:
+    """The same of a reply's token number `index`, with what that is."""
+    session, message = check_id(session_id, "session"), check_id(message_id, "message")
+    with _waiting() as is_gone:
+        found, token = parlor().chat.token_within(session, message, index, is_gone)
+    return {**next_as_json(found), "chosen": _piece(token.data)}
+
+
+@contextmanager
+def _waiting() -> Iterator[Callable[[], bool]]:
+    """While somebody waits for the model; tells whether nobody does any more."""
     environ, streams = request.environ, parlor().streams
     is_gone = gone_test(environ)
     stream = streams.open(lambda: cut_connection(environ))
     try:
-        tokens = parlor().chat.tokens(check_id(session_id, "session"), check_id(message_id, "message"),
-                                      lambda: is_gone() or streams.closing.is_set())
+        yield lambda: is_gone() or streams.closing.is_set()
     finally:
         streams.release(stream)
-    return {"tokens": as_json(tokens)}
 
 
 def as_json(tokens: Sequence[ReplyToken]) -> list[Document]:
@@ -40,6 +71,24 @@ def as_json(tokens: Sequence[ReplyToken]) -> list[Document]:
              "entropy": None if token.entropy is None else round(token.entropy, 4),
              "others": [_other(other, index) for other in token.others]}
             for index, token in enumerate(tokens)]
+
+
+def next_as_json(found: NextToken) -> Document:
+    """What a candidate has not is left out: neither occurred nor repeats, not of the format, no end."""
+    tokens: list[Document] = []
+    for one, data in zip(found.logits.candidates, found.texts, strict=True):
+        token: Document = {**_piece(data), "id": one.token_id, "logit": one.logit}
+        if one.back is not None:
+            token |= {"back": one.back, "count": one.count}
+        if one.repeats:
+            token["repeats"] = one.repeats
+        if one.token_id in found.control:
+            token["control"] = True
+        if one.token_id in found.ends:
+            token["ends"] = True
+        tokens.append(token)
+    return {"tokens": tokens, "rest": [[round(logit, 4), count] for logit, count in found.logits.rest],
+            "num_tokens": found.num_tokens, "reply_length": found.reply_length}
 
 
 def _other(other: Alternative, index: int) -> Document:
