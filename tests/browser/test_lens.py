@@ -76,6 +76,7 @@ def test_the_keys_walk_from_token_to_token_and_into_what_else_could_have_come(pa
     wait_until_quiet(page)
     expect(page.locator(".is-last .md")).to_have_text("alpha And so it goes on, a little further.")
     page.click(".is-last .actions >> text=Tokens")
+    expect(page.locator(".lens-token").first).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
 

@@ -1,10 +1,21 @@
 """The page's pure modules by hand: events out of a stream, paths through a tree, the bend of a slider."""
 
+import json
+import random
+
+import numpy as np
 import pytest
+
+from model.kernels.stages import STAGES
+from tests.helpers.sampler_cases import random_case
 
 from .conftest import go_to
 
 pytestmark = pytest.mark.browser
+
+CHAIN = """(m, cases) => JSON.stringify(JSON.parse(cases).map(([next, settings]) =>
+  m.chain(next, settings).map(({ name, p, tokens }) => [name, [...p.slice(0, next.tokens.length)], tokens])
+))"""
 
 
 @pytest.fixture
@@ -211,3 +222,23 @@ def test_what_one_tab_has_not_saved_is_not_dropped_by_another(call):
         }""",
     )
     assert found == [["system_prompt", "user_name"], ["system_prompt"], "typed in the first tab", False]
+
+
+@pytest.mark.parametrize(("vocab_size", "whole", "closeness"), [(60, True, 1e-9), (3000, False, 2e-3)])
+def test_the_page_computes_each_stage_of_sampling_as_the_server_does(call, vocab_size, whole, closeness):
+    """In every order; whatever is shown of the X-ray is computed so. Of tokens in groups the page knows not
+    which is which, so that a cut may take one more or less of them."""
+    rng = random.Random(vocab_size)
+    cases = [random_case(rng, vocab_size, whole) for _ in range(150 if whole else 12)]
+    asked = json.dumps([[case.next_token, case.settings] for case in cases])
+    found = call("panels/sampler-chain", CHAIN, asked)  # as text: objects take Playwright many seconds
+    compared = set()
+    for case, steps in zip(cases, json.loads(found), strict=True):
+        told = {name: (shares, tokens) for name, shares, tokens in steps}
+        for name, expected in case.steps:
+            shares, tokens = told[name]
+            kept = [expected[token["id"]] for token in case.next_token["tokens"]]
+            assert np.allclose(shares, kept, rtol=0, atol=closeness), (name, case.settings)
+            assert tokens == pytest.approx(sum(one > 0 for one in expected), rel=0 if whole else 0.02)
+            compared.add(name)
+    assert compared == {"model", *STAGES}

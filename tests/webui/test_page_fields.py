@@ -54,7 +54,9 @@ def answers(client, store, models) -> dict[str, list[dict]]:
                  message["parent"])
     tokens = client.get(f"{page.url}/messages/{reply['id']}/tokens").json["tokens"]
     prompt = client.get(f"{page.url}/prompt").json
+    within = client.get(f"{page.url}/messages/{reply['id']}/tokens/0").json
     return {
+        "NextToken": [within], "Candidate": within["tokens"], "Piece": [*within["tokens"], within["chosen"]],
         "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
@@ -83,7 +85,7 @@ def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, st
     sent["Message"].append(dict.fromkeys((*REPLY_NUMBERS, "error", "shortened"), 0))  # not in each reply
     types["Context"].pop("problem", None)  # only where there is one
     types["Bot"].pop("adapter")  # only where somebody chose one
-    for name in ("Token", "OtherToken"):
+    for name in ("Token", "OtherToken", "Piece", "Candidate"):
         types[name].pop("bytes")  # only where they are no characters
     assert set(types) - PAGES_OWN - {"FileProblem"} == set(sent)
     for name, examples in sent.items():

@@ -203,7 +203,7 @@ async function openBotEditor(bot) {
 /** @param {Message} message @param {string} name */
 async function tokens(message, name) {
   const { openLens } = await import("./chat/lens.js");
-  openLens(room, store.state.session?.id || "", message, name);
+  openLens(store, room, message, name);
 }
 
 /** @param {{bot?: string, message?: Message}} which */

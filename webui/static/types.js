@@ -25,6 +25,19 @@
  *
  * @typedef {{text: string, bytes?: string, id: string, logprob: number, choosable: boolean}} OtherToken
  *
+ * A token as far as it is shown.
+ * @typedef {{text: string, bytes?: string}} Piece
+ *
+ * What may come next, for trying samplers on it: tokens that stand one by one, by falling logit, and groups
+ * of others, [logit, number]. `chosen` is the one that came, where it is asked for a place in a reply.
+ * @typedef {{tokens: Candidate[], rest: [number, number][], num_tokens: number, reply_length: number,
+ *   chosen?: Piece}} NextToken
+ *
+ * `back`: tokens since it last occurred; `count`: in the reply; `repeats`: what DRY may count, [b, n]: the n
+ * tokens before the b-th from the end are those at the end.
+ * @typedef {{text: string, bytes?: string, id: number, logit: number, back?: number, count?: number,
+ *   repeats?: [number, number][], control?: boolean, ends?: boolean}} Candidate
+ *
  * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
  *
  * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number | null,

@@ -4,6 +4,7 @@
  * else could have come stands below it; choosing one of those writes another version of the reply from there.
  * @import { Message, Token, OtherToken } from "../types.js"
  * @import { Room } from "../session/room.js"
+ * @import { Store } from "../session/store.js"
  */
 
 import { h, icon, setText } from "../base/dom.js";
@@ -12,6 +13,8 @@ import { recall, remember } from "../base/storage.js";
 import { ApiError, get } from "../server/api.js";
 import { openDialog } from "../overlays/dialogs.js";
 import { place } from "../overlays/menu.js";
+import { openXray } from "../panels/xray.js";
+import { marked, percent, spoken } from "./token-text.js";
 
 /** Tokens that are put on the page at once. */
 const PART = 2000;
@@ -21,37 +24,11 @@ const LEVELS = [0.3, 1, 2, 3.5];
 const HELP =
   "Choose a token to see what else could have stood there; choose one of those, and another version goes on from it.";
 
-/** A share as people read it. @param {number} logprob */
-export function percent(logprob) {
-  const share = Math.exp(logprob) * 100;
-  if (share >= 99.95) return ">99.9%";
-  if (share >= 9.95 && share < 99.5) return `${Math.round(share)}%`;
-  return share >= 0.1 ? `${share.toFixed(1)}%` : "<0.1%";
-}
-
 /**
- * How it is said: what it looks like, and what it is if it looks like nothing.
- * @param {Token | OtherToken} token
- */
-function spoken({ text, bytes }) {
-  if (bytes) return `a part of a character, ${bytes}`;
-  if (text.trim()) return text.trim();
-  return text.includes("\n") ? plural(text.split("\n").length - 1, "line break") : plural(text.length, "space");
-}
-
-/** With marks for what is else not seen. @param {Token | OtherToken} token */
-function marked({ text, bytes }) {
-  const mark = (sign) => h("span", { class: "lens-mark", text: sign });
-  if (bytes) return [mark(bytes)];
-  const [, start, rest] = /** @type {RegExpMatchArray} */ (text.match(/^(\s*)([^]*)$/));
-  return [start && mark([...start].map((one) => (one === "\n" ? "↵" : "␣")).join("")), rest];
-}
-
-/**
- * @param {Room} room @param {string} sessionId @param {Message} message
+ * @param {Store} store @param {Room} room @param {Message} message
  * @param {string} name whose reply it is
  */
-export async function openLens(room, sessionId, message, name) {
+export async function openLens(store, room, message, name) {
   const abort = new AbortController();
   const status = h("p", { class: "help", role: "status", text: "Looking at the reply…" });
   const text = h("div", { class: "lens-text", role: "toolbar", "aria-label": "Tokens", dir: "auto", hidden: true });
@@ -68,7 +45,7 @@ export async function openLens(room, sessionId, message, name) {
     actions: [underline],
     onClose: () => abort.abort(),
   });
-  const popover = createPopover(text, choose);
+  const popover = createPopover(text, choose, (index) => openXray(store, room, { message, index, name }));
 
   /** @param {boolean} shows */
   function showUnderlines(shows) {
@@ -97,7 +74,8 @@ export async function openLens(room, sessionId, message, name) {
   }
 
   try {
-    ({ tokens } = await get(`/api/sessions/${sessionId}/messages/${message.id}/tokens`, abort.signal));
+    const id = store.state.session?.id;
+    ({ tokens } = await get(`/api/sessions/${id}/messages/${message.id}/tokens`, abort.signal));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     status.textContent = error.message;
@@ -136,8 +114,9 @@ function tokenSpan(token, index) {
 /**
  * What stands below a token: it and the others, the likeliest first.
  * @param {HTMLElement} text @param {(index: number, other: OtherToken) => void} choose
+ * @param {(index: number) => void} xray
  */
-function createPopover(text, choose) {
+function createPopover(text, choose, xray) {
   const element = h("div", { class: "menu lens-others", role: "group", popover: "manual" });
   text.after(element);
   /** @type {HTMLElement | null} */
@@ -187,6 +166,18 @@ function createPopover(text, choose) {
         own,
         ...token.others.filter((other) => !before.includes(other)).map((other) => otherRow(token, index, other)),
         token.others.length ? "" : h("p", { class: "menu-heading", text: "Nothing else was kept here." }),
+        h("button", {
+          type: "button",
+          class: "text-button",
+          text: "See what the samplers do here",
+          on: {
+            click: () => {
+              span.focus(); // where the focus comes back to
+              this.hide();
+              xray(index);
+            },
+          },
+        }),
       );
       element.showPopover();
       place(element, span);
