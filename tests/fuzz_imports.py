@@ -252,6 +252,8 @@ def fuzz(folder: Path, count: int, seed: int,
         write_bots(folder / "bots")
         store = Store(folder, disk=FastDisk())
         assert not store.problems, store.problems
+        for left in store.summaries():  # read once more; all of them would slow down every search
+            store.delete_session(left["id"])
         app = create_app(ModelSlot.holding(FakeModel(prompt_steps=1)), store)
         for _ in range(first, min(count, first + RESTART_EVERY)):
             with case_limit(CASE_SECONDS):
