@@ -115,6 +115,19 @@ def streaming(page: Page) -> None:
     page.wait_for_timeout(300)
 
 
+def looking_at_tokens(page: Page) -> None:
+    """The lens on the longest reply, at its most uncertain word."""
+    replies = page.locator(".message.from-bot")
+    lengths = [len(reply.inner_text()) for reply in replies.all()]
+    reply = replies.nth(lengths.index(max(lengths)))
+    reply.hover()
+    reply.get_by_role("button", name="Tokens").click()
+    page.get_by_role("button", name="Underline what was uncertain").click()
+    level = next(level for level in (4, 3, 2, 1, 0) if page.locator(f".lens-token.level-{level}").count())
+    page.locator(f".lens-token.level-{level}").last.hover()
+    page.locator(".lens-others").wait_for()
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
@@ -143,6 +156,7 @@ def take_all(browser: Browser, url: str, out: Path) -> None:
     address = converse(page, url)
     picture(browser, address, out / "desktop-light.png", "light", WIDE, streaming)
     wait_until_quiet(page)
+    picture(browser, address, out / "lens.png", "light", WIDE, looking_at_tokens)
     picture(browser, address, out / "desktop-dark.png", "dark", WIDE)
     picture(browser, address, out / "phone-light.png", "light", TELEPHONE)
     picture(browser, address, out / "phone-dark.png", "dark", TELEPHONE)
