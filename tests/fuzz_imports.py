@@ -2,10 +2,10 @@
 
     python -m tests.fuzz_imports 100000
 
-Sessions of Parlor's, its exports and ExLlama's are made at random and broken at random places by values
-that are nearly right. What is taken must bear everything that the page can do with it, and a new start. The
-model is scripted; a case that takes over CASE_SECONDS of the processor ends the program with the stacks of
-all threads. The numbers so far are printed with each new start.
+Sessions of Parlor's, its exports, those of other programs and character cards are made at random and broken
+at random places by values that are nearly right, pictures by bytes. What is taken must bear everything that
+the page can do with it, and a new start. The model is scripted; a case that takes over CASE_SECONDS of the
+processor ends the program with the stacks of all threads. The numbers so far are printed with each new start.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.helpers.case_limit import case_limit
 from tests.helpers.failing_disk import FastDisk
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
+from tests.helpers.png_cards import as_base64, packed, png, png_chunk
 from webui import create_app
 from webui.routes.parlor import parlor
 from webui.storage import schema
@@ -106,6 +108,38 @@ def exllama_of(rng: random.Random) -> dict[str, Any]:
             "token_repetition_penalty_sustain": rng.choice([-1, 0, 1 << 40]), "break_on_newline": True}
 
 
+def card_of(rng: random.Random) -> dict[str, Any]:
+    """A character card: V1, V2 or V3, with some fields and a lore book."""
+    data: dict[str, Any] = {"name": rng.choice(NAMES),
+                            "alternate_greetings": rng.sample(TEXTS, rng.randrange(4))}
+    for name in ("description", "personality", "scenario", "first_mes", "mes_example", "creator_notes",
+                 "system_prompt", "post_history_instructions"):
+        if rng.random() < 0.6:
+            data[name] = rng.choice(TEXTS)
+    if rng.random() < 0.5:
+        data["character_book"] = {"extensions": {}, "entries": [
+            {"keys": rng.sample(NAMES, 2), "content": rng.choice(TEXTS), "enabled": True, "extensions": {},
+             "insertion_order": rng.randrange(100), "constant": rng.random() < 0.5}
+            for _ in range(rng.randrange(4))]}
+    if rng.random() < 0.5:
+        data |= {"extensions": {"a/b": rng.choice(ODD[:8])}, "tags": ["x"], "group_only_greetings": [],
+                 "assets": [{"type": "icon", "uri": rng.choice(["data:x", "ccdefault:"]), "name": "a"}]}
+    spec = rng.choice(["", "chara_card_v2", "chara_card_v3", "chara_card_v4"])
+    return {"spec": spec, "spec_version": "2.0", "data": data} if spec else data
+
+
+def picture_of(rng: random.Random) -> bytes:
+    """A card in a PNG file, whole or with some bytes changed."""
+    text = packed(card_of(rng))
+    kind, body = rng.choice([(b"tEXt", text), (b"zTXt", b"\0" + zlib.compress(text)),
+                             (b"iTXt", b"\0\0\0\0" + text)])
+    keyword = rng.choice([b"chara", b"ccv3", b"Comment"])
+    file = bytearray(png(png_chunk(kind, keyword + b"\0" + body), after=rng.random() < 0.5))
+    for _ in range(rng.choice([0, 0, 1, 5])):
+        file[rng.randrange(len(file))] = rng.randrange(256)
+    return bytes(file[:rng.choice([len(file), len(file), rng.randrange(len(file))])])
+
+
 def broken(rng: random.Random, value: Any) -> Any:
     """`value` with something else at one place of it: odd, missing, doubled, or from another place."""
     value = json.loads(json.dumps(value))
@@ -138,12 +172,13 @@ def places_in(value: Any) -> Any:
                 stack.append(below)
 
 
+def export_of(rng: random.Random) -> dict[str, Any]:
+    bots = [bot_of(rng) for _ in range(rng.randrange(3))]
+    return {"parlor_export": 1, "session": session_of(rng), "bots": bots}
+
+
 def import_of(rng: random.Random) -> Any:
-    kind = rng.randrange(4)
-    data: Any = session_of(rng) if kind == 0 else exllama_of(rng)
-    if kind > 1:
-        bots = [bot_of(rng) for _ in range(rng.randrange(3))]
-        data = {"parlor_export": 1, "session": session_of(rng), "bots": bots}
+    data: Any = rng.choice([session_of, exllama_of, export_of, export_of, card_of])(rng)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 4])):
         if isinstance(data, dict | list) and data:
             data = broken(rng, data)
@@ -226,6 +261,22 @@ class Actions:
             action()
         self.ask("GET", url)
 
+    def all_of_bot(self, bot: dict[str, Any]) -> None:
+        """What can be done with a bot that came in: out and in again, twice, changed, talked with."""
+        url = f"/api/bots/{bot['id']}"
+        whole = self.ask("GET", url)["bot"]
+        again = self.ask("POST", "/api/sessions/import", {"data": self.ask("GET", f"{url}/export")})["bot"]
+        again = self.ask("GET", f"/api/bots/{again['id']}")["bot"]
+        for name in ("persona", "greeting", "alternate_greetings", "example_dialogue", "lore_book", "card"):
+            assert again.get(name) == whole.get(name), (name, self.did)
+        self.ask("POST", f"{url}/duplicate")
+        self.ask("PATCH", url, {"revision": whole["revision"], "persona": "x"})
+        chosen = {"bots": [bot["id"]], "greetings": {bot["id"]: 1}}
+        begun = self.ask("POST", "/api/sessions", chosen)["session"]
+        self.change("POST", f"/api/sessions/{begun['id']}/messages", text=self.rng.choice(TEXTS))
+        self.take_again(f"/api/sessions/{begun['id']}")
+        self.delete(begun)
+
     def erase(self, url: str, message: str) -> None:
         undo = self.change("DELETE", f"{url}/messages/{message}").get("undo")
         if undo:
@@ -258,12 +309,16 @@ def fuzz(folder: Path, count: int, seed: int,
         for _ in range(first, min(count, first + RESTART_EVERY)):
             with case_limit(CASE_SECONDS):
                 data = import_of(rng)
+                body = {"data": data} if rng.random() < 0.9 else {"png": as_base64(picture_of(rng))}
                 counts["imports"] += 1
                 actions = Actions(app.test_client(), rng, counts)
                 known = {bot["id"] for bot in store.known_bots()}
                 try:
                     made = actions.ask("POST", "/api/sessions/import", {
-                        "data": data, "unknown": rng.choice(["make", "make", "keep", "ask"])})
+                        **body, "unknown": rng.choice(["make", "make", "keep", "ask"])})
+                    if made.get("bot"):
+                        counts["bots taken"] += 1
+                        actions.all_of_bot(made["bot"])
                     if made.get("session"):
                         counts["taken"] += 1
                         actions.all_of(made["session"])
@@ -272,7 +327,7 @@ def fuzz(folder: Path, count: int, seed: int,
                             restored = actions.ask("POST", "/api/sessions/restore", {"undo": undo})
                             actions.delete(restored["session"])
                 except Exception:
-                    print(f"seed {seed}, import {counts['imports']}: {json.dumps(data)}", file=sys.stderr)
+                    print(f"seed {seed}, import {counts['imports']}: {json.dumps(body)}", file=sys.stderr)
                     raise
                 for bot in store.known_bots():
                     if bot["id"] not in known:

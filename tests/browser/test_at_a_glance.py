@@ -89,4 +89,5 @@ def test_a_file_that_is_no_session_is_told_without_words_of_the_interface(page, 
     file.write_text("[1, 2]")
     go_to(page)
     page.set_input_files("input[accept]", file)
-    expect(page.locator(".toast.serious")).to_have_text("list.json is no session that Parlor can read.")
+    expect(page.locator(".toast.serious")).to_have_text(
+        "list.json cannot be taken: it is no chat and no character that Parlor knows.")

@@ -70,7 +70,7 @@ def test_what_is_exported_can_be_imported(page, open_session, site, tmp_path):
     assert "Take me with you" in json.dumps(json.loads(file.read_text(encoding="utf-8")))
     with page.expect_file_chooser() as chooser:
         page.click("[aria-label=Menu]")
-        page.click(".menu >> text=Import a session")
+        page.click(".menu >> text=Import")
     chooser.value.set_files(file)
     expect(page.locator(".toast")).to_contain_text("Imported")
     expect(page.locator(".from-user .md")).to_have_text("Take me with you")

@@ -166,7 +166,7 @@ def test_refusals_are_said_in_words_that_a_person_uses(client, page):
         "This bot cannot be saved: the name may not hold a colon, a line break or outer spaces.",
         "This bot cannot be saved: the character has 50,001 characters; expected 0 to 50,000.",
         "This bot cannot be saved: the greeting has 50,001 characters; expected 0 to 50,000.",
-        "This file holds no session."]
+        "This file cannot be taken: it is no chat and no character that Parlor knows."]
 
 
 def test_unknown_fields_are_named(page):

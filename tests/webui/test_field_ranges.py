@@ -64,7 +64,13 @@ BAD_MESSAGE = {
     "sampling": [*SAMPLINGS], **dict.fromkeys(schema.REPLY_NUMBERS, COUNTS)}
 BAD_BOT = {"schema_version": [True, None, 2], "name": NAMES, "color": ["red", None, "#12345g"],
            "persona": [None, "x" * 50_001], "greeting": [5], "sampling": [*SAMPLINGS, {"x": 1}],
-           "created": MOMENTS}
+           "created": MOMENTS, "example_dialogue": [None, 5, "x" * 50_001],
+           "alternate_greetings": [None, "x", [5], ["x"] * 101, ["x" * 50_001]],
+           "lore_book": [[], {}, {"entries": [{}]}, {"entries": [{"keys": [5], "content": ""}]},
+                         {"entries": [{"keys": [], "content": "", "constant": 1}]},
+                         {"entries": [{"keys": [], "content": "x" * 50_001}]},
+                         {"entries": [{"keys": [], "content": ""}] * 2_001}],
+           "card": [None, [], {"x": "y" * (1 << 20)}]}
 
 
 def documents():
@@ -133,7 +139,7 @@ def test_what_the_interface_takes_has_the_same_ranges(client, page):
             for value in values:
                 page.send("PATCH", "", 400, **{name: value})
     for name, values in BAD_BOT.items():
-        if name not in ("schema_version", "created"):
+        if name not in ("schema_version", "created", "card"):
             for value in values:
                 assert client.post("/api/bots", json={"name": "x", name: value}).status_code == 400
                 response = client.patch(f"/api/bots/{MARLOW}", json={"revision": 1, name: value})

@@ -8,6 +8,7 @@ in the room. The starter model was trained on exactly this.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,13 +18,16 @@ from model import ChatMessage
 from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Message, Session
 
 GO_ON = "(go on)"
+EXAMPLES = "Examples of how {{char}} talks:"
+_START = re.compile(r"<start>", re.IGNORECASE)
 MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousands
 
 
 class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
-    kind  persona, system (the session's prompt) or room (who is there): together the system message;
+    kind  persona, examples (of how it talks), system (the session's prompt) or room (who is there): together
+          the system message;
           turn: something that was said; go_on: what a bot is asked that speaks twice
     id    of the session's message that it shows; None for what was made up
     name  who said it
@@ -96,13 +100,20 @@ def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str
 
 def _system(session: Session, speaker: Bot, people: list[str]) -> list[Shown]:
     """The parts of the system message."""
-    parts = {"persona": speaker["persona"].strip(), "system": session["system_prompt"].strip()}
+    parts = {"persona": speaker["persona"].strip(), "examples": _examples(speaker),
+             "system": session["system_prompt"].strip()}
     if people:
         parts["room"] = (f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
                          f"Write only what {speaker['name']} says.")
     texts = {kind: fill_in(text, speaker["name"], user_name(session)) for kind, text in parts.items() if text}
     return [Shown(ChatMessage("system", text, follows=index > 0), kind)
             for index, (kind, text) in enumerate(texts.items())]
+
+
+def _examples(speaker: Bot) -> str:
+    """How a bot talks, as character cards show it; dialogues are apart by the mark <START>."""
+    dialogues = [text.strip() for text in _START.split(speaker.get("example_dialogue", "")) if text.strip()]
+    return "\n".join([EXAMPLES, "\n***\n".join(dialogues)]) if dialogues else ""
 
 
 def _plain_turns(session: Session, speaker: Bot, path: list[Message]) -> list[Shown]:

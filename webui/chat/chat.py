@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,9 +32,10 @@ from ..storage.schema import (
 )
 from ..storage.store import Store
 from ..storage.token_files import ReplyToken
-from .bot_view import bot_view, fill_in, user_name
+from .bot_view import bot_view, user_name
 from .chains import Chain, Chains
 from .commits import Commits
+from .greetings import greeted
 from .lens import Lens, forked
 from .next_token import next_token
 from .reply_job import ReplyJob, ReplyPlan, Undecided
@@ -85,8 +86,12 @@ class Chat:
         self.commits.try_again(session_id)
         return self.store.session(session_id)
 
-    def create(self, bot_ids: list[str] | None, title: str = "") -> Session:
-        """A new session with these bots (None: the first there is); it begins with their greetings."""
+    def create(self, bot_ids: list[str] | None, title: str = "",
+               greetings: Mapping[str, int] | None = None) -> Session:
+        """A new session with these bots (None: the first there is); it begins with their greetings.
+
+        greetings  which one of a bot is shown, by its id, where it has several; the others are its versions
+        """
         known = {bot["id"]: bot for bot in self.store.known_bots()}
         if bot_ids is None:
             bot_ids = list(known)[:1]
@@ -95,10 +100,7 @@ class Chat:
         bots = [known[bot_id] for bot_id in bot_ids]
         session = new_session(bots, title)
         for bot in bots:
-            if bot["greeting"].strip():
-                text = fill_in(bot["greeting"], bot["name"], user_name(session))
-                message = new_message(bot["id"], bot["name"], text, session["leaf"])
-                session = tree.with_message(session, message, leaf=message["id"])
+            session = greeted(session, bot, (greetings or {}).get(bot["id"], 0))
         return self.store.add_session(session)
 
     def delete(self, session_id: str) -> str:

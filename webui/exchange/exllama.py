@@ -12,13 +12,12 @@ from typing import Any
 
 from ..ids import new_id
 from ..sampling import PARAMETER_SPECS, Changes
+from ..storage.names import clean_name
 from ..storage.schema import (
     BOT,
     MAX_BOTS,
-    MAX_NAME,
     MAX_PROMPT,
     MAX_TEXT,
-    NOT_IN_NAMES,
     USER,
     Bot,
     Message,
@@ -44,12 +43,12 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
     participants = data.get("participants", [])
     if not isinstance(participants, list) or not all(isinstance(name, str) for name in participants):
         raise ValueError("participants is not a list of names")
-    user, names = _clean_name(participants[0] if participants else ""), participants[1:]
+    user, names = clean_name(participants[0] if participants else ""), participants[1:]
     names += [entry.get("author") for entry in data["history"] if isinstance(entry, dict)]
     by_name = {bot["name"].casefold(): bot for bot in known}
     made: list[Bot] = []
     present: dict[str, Bot] = {}
-    for name in dict.fromkeys(_clean_name(name) for name in names if isinstance(name, str)):
+    for name in dict.fromkeys(clean_name(name) for name in names if isinstance(name, str)):
         if not name or name == user:
             continue
         bot = by_name.get(name.casefold()) or _new_bot(name)
@@ -68,7 +67,7 @@ def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Se
 def _message(entry: Any, index: int, user: str, by_name: dict[str, Bot], parent: str | None) -> Message:
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or len(entry["text"]) > MAX_TEXT:
         raise ValueError(f"history[{index}] has no text of at most {MAX_TEXT:,} characters")
-    name = _clean_name(entry["author"]) if isinstance(entry.get("author"), str) else user
+    name = clean_name(entry["author"]) if isinstance(entry.get("author"), str) else user
     bot = by_name.get(name.casefold()) if name != user else None
     text = entry["text"].strip().removeprefix(f"{name}:").strip()
     return new_message(bot["id"] if bot else USER, name or "User", text, parent)
@@ -101,7 +100,3 @@ def _sampling(data: dict[str, Any]) -> Changes:
 def _new_bot(name: str) -> Bot:
     return {"schema_version": BOT.version, "id": new_id(), "revision": 1, "name": name,
             "color": IMPORTED_COLOR, "persona": "", "greeting": "", "sampling": {}, "created": time.time()}
-
-
-def _clean_name(name: str) -> str:
-    return " ".join(NOT_IN_NAMES.sub(" ", name).split())[:MAX_NAME].strip()

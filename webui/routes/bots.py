@@ -9,22 +9,29 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from ..errors import Refused, TooMany
+from ..exchange.character_card import card_json
 from ..ids import check_id, new_id
 from ..sampling import BUILT_IN_PRESETS
-from ..storage.schema import BOT, PRESET, Document
+from ..storage.names import free_name
+from ..storage.schema import BOT, PRESET, Bot, Document
+from .attachment import attachment
 from .body import Body, read_body
 from .parlor import parlor, vocab_size
 
 MAX_PRESETS = 200
 DEFAULT_COLOR = "#5b6b7b"
-_BOT_FIELDS = ("name", "color", "persona", "greeting", "adapter")
+_BOT_FIELDS = ("name", "color", "persona", "greeting", "alternate_greetings", "example_dialogue", "lore_book",
+               "adapter")
+_UNSHOWN = ("card", "lore_book")
+"""What of a bot may be large and is on no page: only who asks for one bot gets it."""
 
 bp = Blueprint("bots", __name__, url_prefix="/api")
 
 
 @bp.get("/bots")
 def list_bots() -> ResponseReturnValue:
-    return {"bots": parlor().store.known_bots()}
+    """Without what may be large; see shown_bot()."""
+    return {"bots": [shown_bot(bot) for bot in parlor().store.known_bots()]}
 
 
 @bp.post("/bots")
@@ -33,7 +40,7 @@ def create_bot() -> ResponseReturnValue:
         fields = {"color": DEFAULT_COLOR, "persona": "", "greeting": "", "sampling": {}, **_given(body)}
     bot = {"schema_version": BOT.version, "id": new_id(), "revision": 1, "created": time.time(), **fields}
     parlor().store.add_bots([bot])
-    return {"bot": bot}, 201
+    return {"bot": shown_bot(bot)}, 201
 
 
 @bp.get("/bots/<bot_id>")
@@ -48,7 +55,27 @@ def change_bot(bot_id: str) -> ResponseReturnValue:
         fields = _given(body)
     bot = parlor().store.bots.change(bot_id, revision, lambda old: {**old, **fields})
     parlor().store.changes.touch_bots()
-    return {"bot": bot}
+    return {"bot": shown_bot(bot)}
+
+
+@bp.post("/bots/<bot_id>/duplicate")
+def duplicate_bot(bot_id: str) -> ResponseReturnValue:
+    """A copy with a number behind its name."""
+    with read_body():
+        pass
+    store = parlor().store
+    bot = store.bots.get(bot_id)
+    copy = {**bot, "schema_version": BOT.version, "id": new_id(), "revision": 1, "created": time.time(),
+            "name": free_name(bot["name"], (other["name"] for other in store.known_bots()))}
+    store.add_bots([copy])
+    return {"bot": shown_bot(copy)}, 201
+
+
+@bp.get("/bots/<bot_id>/export")
+def export_bot(bot_id: str) -> ResponseReturnValue:
+    """The bot as a character card, which other programs read, too."""
+    bot = parlor().store.bots.get(bot_id)
+    return attachment(card_json(bot), "application/json", bot["name"], "json")
 
 
 @bp.delete("/bots/<bot_id>")
@@ -65,7 +92,7 @@ def delete_bot(bot_id: str) -> ResponseReturnValue:
 def restore_bot() -> ResponseReturnValue:
     with read_body() as body:
         token = body.value("undo")
-    return {"bot": parlor().store.restore_bot(token)}
+    return {"bot": shown_bot(parlor().store.restore_bot(token))}
 
 
 @bp.post("/presets")
@@ -94,6 +121,11 @@ def delete_preset(preset_id: str) -> ResponseReturnValue:
     _check_own(preset_id)
     parlor().store.presets.delete(preset_id)
     return {"deleted": preset_id}
+
+
+def shown_bot(bot: Bot) -> Document:
+    """A bot as lists and answers have it; GET /api/bots/<id> has all of it."""
+    return {name: value for name, value in bot.items() if name not in _UNSHOWN}
 
 
 def _given(body: Body) -> dict[str, Any]:

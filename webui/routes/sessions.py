@@ -10,6 +10,7 @@ from ..errors import BadRequest
 from ..ids import check_id
 from ..storage.schema import (
     MAX_BOTS,
+    MAX_GREETINGS,
     MAX_REPLY,
     MAX_REVISION,
     MAX_TEXT,
@@ -18,6 +19,7 @@ from ..storage.schema import (
     Document,
     Session,
 )
+from ..storage.store import MAX_KNOWN_BOTS
 from ..storage.tree import get, newest_descendant
 from .body import read_body
 from .parlor import parlor, vocab_size
@@ -44,7 +46,8 @@ def create_session() -> ResponseReturnValue:
     with read_body() as body:
         bots = body.ids("bots", MAX_BOTS)
         title = body.text("title", most=MAX_TITLE, default="").strip()
-    return answer_with(parlor().chat.create(bots, title)), 201
+        greetings = _chosen(body.value("greetings")) if body.has("greetings") else {}
+    return answer_with(parlor().chat.create(bots, title, greetings)), 201
 
 
 @bp.get("/<session_id>")
@@ -174,6 +177,15 @@ def hold(session_id: str) -> ResponseReturnValue:
 def answer_with(session: Session) -> Document:
     """Only what changed since the revision in the header, if there is one and that can be told."""
     return parlor().showing.answer(session, _known_revision())
+
+
+def _chosen(greetings: object) -> dict[str, int]:
+    """Which greeting of which bot, by its id."""
+    if not isinstance(greetings, dict) or len(greetings) > MAX_KNOWN_BOTS or not all(
+            isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= MAX_GREETINGS
+            for number in greetings.values()):
+        raise BadRequest(f"greetings is no object of whole numbers from 0 to {MAX_GREETINGS} by bots' ids.")
+    return greetings
 
 
 def _bytes(choice: str) -> bytes:

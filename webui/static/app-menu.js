@@ -32,7 +32,7 @@ export function appMenuButton(store, room, page) {
   function open() {
     openMenu(button, "Parlor", [
       { label: "Models", icon: "armchair", onSelect: page.openModels },
-      { label: "Import a session", icon: "upload", onSelect: page.importSession },
+      { label: "Import", icon: "upload", onSelect: page.importSession },
       { label: "Appearance", icon: "sun", onSelect: openAppearance },
       { label: "Keyboard", icon: "keyboard", onSelect: page.openKeyList },
       store.state.settings?.address_for_others && {

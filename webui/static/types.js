@@ -3,6 +3,7 @@
  * The shapes that come over HTTP, for the type checker only; nothing here runs.
  *
  * @typedef {{id: string, name: string, color: string, persona: string, greeting: string,
+ *   alternate_greetings?: string[], example_dialogue?: string,
  *   sampling: Record<string, any>, revision: number, adapter?: string,
  *   engine?: {id: string, model: string} | null}} Bot
  *
@@ -17,7 +18,7 @@
  *   updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
- *   next?: string[], replies?: Running[]}} Session
+ *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session
  *
  * A token of a reply; `text` is the characters that it completes, `bytes` its own in hex where they are none.
  * @typedef {{text: string, bytes?: string, logprob: number, entropy: number | null,

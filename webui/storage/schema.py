@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import strict_json
 from ..ids import is_id, new_id
 from ..sampling import ADVISED, BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
+from .lore_book import check_lore_book
 
 Document = dict[str, Any]
 Session = Document
@@ -29,6 +31,8 @@ MAX_TITLE = 200
 MAX_NAME = 60
 MAX_PROMPT = 50_000
 MAX_BOTS = 12
+MAX_GREETINGS = 100  # besides the first
+MAX_CARD = 1 << 20  # bytes of JSON: what a bot's character card holds that nothing here uses
 MAX_URL = 1_000  # of another engine
 MAX_SECRET = 10_000
 MAX_ERROR = 2_000
@@ -176,12 +180,25 @@ def check_bot(bot: Bot) -> None:
     check_name("the name", bot.get("name"))
     check_text("the character", bot.get("persona"), MAX_PROMPT)
     check_text("the greeting", bot.get("greeting"), MAX_PROMPT)
+    check_greetings("the other greetings", bot.get("alternate_greetings", []))
+    check_text("the example dialogue", bot.get("example_dialogue", ""), MAX_PROMPT)
+    check_lore_book("the lore book", bot.get("lore_book"))
+    card = bot.get("card", {})
+    if not isinstance(card, dict) or len(strict_json.dumps(card)) > MAX_CARD:
+        raise ValueError(f"the rest of its card is not an object of at most {MAX_CARD >> 10:,} KiB")
     check_changes(bot.get("sampling"))
     check_text("the adapter", bot.get("adapter", ""), MAX_ADAPTER)
     if not isinstance(bot.get("color"), str) or not _COLOR.fullmatch(bot["color"]):
         raise ValueError("color is not #rrggbb")
     _number("created", bot.get("created", 0), LAST_MOMENT)
     check_engine_choice("engine", bot.get("engine"))
+
+
+def check_greetings(where: str, value: object) -> list[str]:
+    """Those of a bot beside its first one."""
+    if not isinstance(value, list) or len(value) > MAX_GREETINGS:
+        raise ValueError(f"{where} are not a list of at most {MAX_GREETINGS} texts")
+    return [check_text(f"{where}[{index}]", text, MAX_PROMPT) for index, text in enumerate(value)]
 
 
 def check_engine_choice(where: str, value: object) -> Document | None:

@@ -171,14 +171,20 @@ class Store:
         if bots:
             self.changes.touch_bots()
 
-    def take_in(self, session: Session, missing: list[Bot]) -> Session:
-        """Save a session and those of its bots that are not here: all or nothing. Raises as add_bots."""
+    def take_in(self, sessions: list[Session], missing: list[Bot]) -> list[Session]:
+        """Save sessions and those of their bots that are not here: all or nothing. Raises as add_bots."""
         self.add_bots(missing)
+        taken: list[Session] = []
         try:
-            return self.add_session(session)
+            for session in sessions:
+                taken.append(self.add_session(session))
         except BaseException:
+            for session in taken:
+                with contextlib.suppress(Problem):
+                    self.delete_session(session["id"])
             self._drop_bots(missing)
             raise
+        return taken
 
     def restore_bot(self, token: str) -> Bot:
         with self._bots_lock:

@@ -39,7 +39,7 @@ export function asBlock(name, content) {
 async function read(file) {
   const content = file.size > MAX_BYTES ? "" : decode(new Uint8Array(await file.arrayBuffer()));
   if (content !== null && file.size <= MAX_BYTES && content.length <= MAX_CHARS) return asBlock(file.name, content);
-  toast(`${file.name} is ${content === null ? "not a text file" : "too long for a message"}.`, { serious: true });
+  toast(`${file.name} is ${content === null ? "not a text file; a character is dropped on the list of sessions" : "too long for a message"}.`, { serious: true });
   return "";
 }
 
@@ -87,7 +87,7 @@ export function createAttach(target, insert) {
   });
   document.addEventListener("drop", (event) => {
     mark(false);
-    if (!hasFiles(event)) return;
+    if (!hasFiles(event) || event.defaultPrevented) return;
     event.preventDefault();
     if (!document.querySelector("dialog[open]")) take(/** @type {DataTransfer} */ (event.dataTransfer).files);
   });

@@ -19,7 +19,7 @@ import { openWayOut } from "./way-out.js";
 const PART = 400;
 /** In the order in which the bar shows them: what they are called, and which parts of a prompt they are. */
 const GROUPS = [
-  { id: "persona", label: "Persona", kinds: ["persona"] },
+  { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
   { id: "room", label: "Who is in the room", kinds: ["room"] },
   { id: "turn", label: "What was said", kinds: ["turn"] },
@@ -27,6 +27,7 @@ const GROUPS = [
 ];
 const TITLES = {
   persona: "Persona",
+  examples: "Example dialogue",
   system: "System prompt",
   room: "Who is in the room",
   go_on: "What it is asked, as it spoke last",
@@ -275,6 +276,7 @@ function section(part, text, toTheEnd, page, bot) {
   }
   const edit = {
     persona: bot && (() => page.editBot(bot)),
+    examples: bot && (() => page.editBot(bot)),
     system: page.openSession,
     turn: message && (() => page.editMessage(message)),
   }[kind];

@@ -6,7 +6,7 @@
  * @import { Room } from "../session/room.js"
  */
 
-import { byId, h, icon, monogram } from "../base/dom.js";
+import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { whereTextGoes } from "../session/hosts.js";
 import { inShort } from "./bot-menus.js";
 
@@ -46,6 +46,42 @@ export function createWelcome(store, room, page) {
     );
   }
 
+  /**
+   * What a bot will have said before the first words to it; of several greetings one is chosen.
+   * @param {import("../types.js").Bot} bot @param {string} user
+   */
+  function greeting(bot, user) {
+    const texts = [bot.greeting, ...(bot.alternate_greetings || [])].filter((text) => text.trim());
+    if (!texts.length) return null;
+    const chosen = store.state.session?.greetings || {};
+    const at = texts[chosen[bot.id]] ? chosen[bot.id] : 0;
+    const text = texts[at].replaceAll("{{char}}", bot.name).replaceAll("{{user}}", user);
+    const arrow = (side, label, by) => {
+      const to = (at + by + texts.length) % texts.length;
+      const choose = () => room.change({ greetings: { ...chosen, [bot.id]: to } });
+      return iconButton(`chevron-${side}`, `${label} greeting of ${bot.name}`, choose, { data: { bot: bot.id + side } });
+    };
+    return h(
+      "p",
+      { class: "greeting", dir: "auto" },
+      monogram(bot.name, bot.color),
+      h(
+        "span",
+        {},
+        h("span", { class: "name", text: bot.name }),
+        texts.length > 1 &&
+          h(
+            "span",
+            { class: "versions" },
+            arrow("left", "Previous", -1),
+            h("span", { class: "tabular", text: `${at + 1} of ${texts.length}` }),
+            arrow("right", "Next", 1),
+          ),
+        ` ${text}`,
+      ),
+    );
+  }
+
   /** @type {any[]} */
   let built = [];
 
@@ -59,7 +95,7 @@ export function createWelcome(store, room, page) {
       return;
     }
     const where = whereTextGoes(store.state) || "Everything stays on this machine.";
-    const from = [session?.id, bots, JSON.stringify(session?.bots), session?.user_name, where];
+    const from = [session?.id, bots, JSON.stringify([session?.bots, session?.greetings]), session?.user_name, where];
     if (from.every((value, at) => value === built[at])) return;
     built = from;
     const inside = new Set((session?.bots || []).map((entry) => entry.id));
@@ -89,7 +125,7 @@ export function createWelcome(store, room, page) {
           ),
         ),
       ),
-      ...bots.filter((bot) => inside.has(bot.id) && bot.greeting.trim()).map((bot) => greeting(bot, user)),
+      ...bots.filter((bot) => inside.has(bot.id)).map((bot) => greeting(bot, user)).filter(Boolean),
       chosen.length
         ? h(
             "div",
@@ -105,20 +141,6 @@ export function createWelcome(store, room, page) {
 
   store.on(["session", "bots", "live", "loading", "outgoing", "status", "settings"], update);
   update();
-}
-
-/**
- * What a bot will have said before the first words to it.
- * @param {import("../types.js").Bot} bot @param {string} user
- */
-function greeting(bot, user) {
-  const text = bot.greeting.replaceAll("{{char}}", bot.name).replaceAll("{{user}}", user);
-  return h(
-    "p",
-    { class: "greeting", dir: "auto" },
-    monogram(bot.name, bot.color),
-    h("span", {}, h("span", { class: "name", text: bot.name }), ` ${text}`),
-  );
 }
 
 /** @param {boolean} several @param {string[]} names */

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * The dialog in which a bot is made or changed: name, colour, persona, greeting, its adapter, by which model
+ * The dialog in which a bot is made or changed: name, colour, persona, greetings, its adapter, by which model
  * it speaks, and the sampling values it insists on.
  * @import { Bot, Parameter } from "../types.js"
  * @import { Store } from "../session/store.js"
@@ -9,29 +9,20 @@
 import { h, iconButton, monogram } from "../base/dom.js";
 import { isSameName } from "../base/format.js";
 import { recall, remember } from "../base/storage.js";
-import { ApiError, patch, post, remove } from "../server/api.js";
+import { ApiError, patch, post } from "../server/api.js";
 import { merged } from "../session/unsaved.js";
 import { dialogButton, openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
-import { toast, toastError } from "../overlays/toast.js";
+import { toast } from "../overlays/toast.js";
 import { adapterChoice } from "./adapters.js";
+import { deleteBot, moreButton } from "./bot-actions.js";
 import { botModel } from "./bot-model.js";
+import { labelled, moreOfBot } from "./bot-more.js";
 import { parameterField } from "./field.js";
 
 /** All reach 4.5:1 with white. */
 const COLORS = ["#8a5a2b", "#3a6ea5", "#7a4a86", "#0f6b5c", "#a5452b", "#5a6b1f", "#4a5a8a", "#9a3b5f", "#6d6659"];
 const COLOR_NAMES = ["Brown", "Blue", "Purple", "Green", "Rust", "Olive", "Indigo", "Rose", "Grey"];
-
-/** @param {string} label @param {HTMLElement} input @param {string} help */
-function labelled(label, input, help) {
-  return h(
-    "label",
-    { class: "stacked" },
-    h("span", { class: "label", text: label }),
-    input,
-    help && h("span", { class: "help", text: help }),
-  );
-}
 
 /** @param {string} chosen @param {(color: string) => void} onChange */
 function colorChoice(chosen, onChange) {
@@ -128,7 +119,7 @@ function overridesEditor(store, sampling, changed) {
 
 /**
  * @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling" | "engine"> &
- *   {adapter: string}} Fields
+ *   {adapter: string, alternate_greetings: string[], example_dialogue: string}} Fields
  */
 
 /** @param {any} a @param {any} b */
@@ -136,6 +127,9 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 /** @param {Bot | null} bot */
 const draftKey = (bot) => `bot.${bot?.id || "new"}`;
+
+/** What a bot without the field has there; a text, if it is not named here. @type {Record<string, any>} */
+const EMPTY = { alternate_greetings: [] };
 
 /** What was typed before and not saved. @param {Bot | null} bot @returns {Fields | null} */
 function recallDraft(bot) {
@@ -151,7 +145,7 @@ function recallDraft(bot) {
  * @param {Bot} bot @param {Fields} fields @returns {Promise<{bot: Bot}>}
  */
 async function saveChanges(bot, fields) {
-  const changed = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !same(value, bot[name] ?? "")));
+  const changed = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !same(value, bot[name] ?? EMPTY[name] ?? "")));
   try {
     return await patch(`/api/bots/${bot.id}`, { revision: bot.revision, ...changed });
   } catch (error) {
@@ -208,6 +202,7 @@ function botForm(store, draft, changed) {
       "Who it is, as the model is told. {{char}} stands for its name, {{user}} for yours.",
     ),
     labelled("Greeting", greeting, "Its first words in a new session. May stay empty."),
+    ...moreOfBot(draft, changed),
     adapter && labelled("Adapter", adapter, "Small weights beside the model's, which change how it writes."),
     botModel(store, draft.engine, (engine) => {
       draft.engine = engine;
@@ -234,6 +229,8 @@ export function editBot(store, bot, reloadBots, onSaved) {
     color,
     persona: bot?.persona ?? "You are {{char}}, ",
     greeting: bot?.greeting || "",
+    alternate_greetings: bot?.alternate_greetings || [],
+    example_dialogue: bot?.example_dialogue || "",
     sampling: bot?.sampling || {},
     adapter: bot?.adapter || "",
     engine: bot?.engine || null,
@@ -257,6 +254,8 @@ export function editBot(store, bot, reloadBots, onSaved) {
       name: draft.name.trim(),
       persona: draft.persona.trim(),
       greeting: draft.greeting.trim(),
+      alternate_greetings: draft.alternate_greetings.map((text) => text.trim()).filter(Boolean),
+      example_dialogue: draft.example_dialogue.trim(),
     };
     const other = store.state.bots.find((one) => one.id !== bot?.id && isSameName(one.name, fields.name));
     try {
@@ -309,23 +308,10 @@ export function editBot(store, bot, reloadBots, onSaved) {
             drop();
             deleteBot(reloadBots, bot);
           }),
+        bot && moreButton(bot, () => dialog.close(), reloadBots),
         dialogButton("Cancel", "ghost", drop),
         dialogButton(bot ? "Save" : "Create", "primary", null),
       ],
     },
   );
-}
-
-/** @param {() => Promise<void>} reloadBots @param {Bot} bot */
-async function deleteBot(reloadBots, bot) {
-  const body = await remove(`/api/bots/${bot.id}`).catch(toastError);
-  if (!body) return;
-  await reloadBots();
-  toast(`Deleted ${bot.name}.`, {
-    action: "Undo",
-    onAction: async () => {
-      await post("/api/bots/restore", { undo: body.undo }).catch(toastError);
-      reloadBots();
-    },
-  });
 }

@@ -6,17 +6,26 @@
  * @import { Room } from "../session/room.js"
  */
 
-import { h } from "../base/dom.js";
+import { byId, h } from "../base/dom.js";
 import { draftKey, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
 import { forgetEdits } from "../session/edit-drafts.js";
 import { forgetUnsaved } from "../session/unsaved.js";
 import { toast, toastError } from "../overlays/toast.js";
 
+/** Save what the server gives there. @param {string} href */
+export function download(href) {
+  const link = h("a", { href, download: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
 /**
  * @param {Store} store
  * @param {Room} room
- * @param {{open: (id: string) => Promise<void>, openNew: () => Promise<void>}} page
+ * @param {{open: (id: string) => Promise<void>, openNew: () => Promise<void>,
+ *   editBot: (bot: any) => void}} page
  */
 export function createLibrary(store, room, page) {
   let asked = 0;
@@ -29,51 +38,50 @@ export function createLibrary(store, room, page) {
     if (body && number === asked) store.set({ sessions: body.sessions, problems: body.problems || [] });
   }
 
+  /** @param {Iterable<File>} files */
+  async function take(files) {
+    const { importFile } = await import("./importing.js");
+    for (const file of files) await importFile(file, { openSession, reloadBots, talkTo, editBot: page.editBot });
+  }
+
+  /** @param {{id: string}} session */
+  async function openSession({ id }) {
+    await reload();
+    await page.open(id);
+  }
+
+  async function reloadBots() {
+    const body = await get("/api/bots").catch(toastError);
+    if (body) store.set({ bots: body.bots });
+  }
+
+  /** @param {{id: string}} bot */
+  async function talkTo({ id }) {
+    await page.openNew();
+    room.change({ bots: [{ id, muted: false }] });
+  }
+
   const picker = h("input", {
     type: "file",
-    accept: ".json,application/json",
+    accept: ".json,.jsonl,.png,application/json,image/png",
     class: "visually-hidden",
     tabindex: "-1",
     "aria-hidden": "true",
+    on: {
+      async change() {
+        const files = [...picker.files];
+        picker.value = "";
+        await take(files);
+      },
+    },
   });
   document.body.append(picker);
-  picker.addEventListener("change", async () => {
-    const [file] = picker.files;
-    picker.value = "";
-    if (!file) return;
-    let data;
-    try {
-      data = JSON.parse(await file.text());
-    } catch {
-      toast(`${file.name} is not a JSON file.`, { serious: true });
-      return;
-    }
-    const body = await imported({ data, file: file.name }).catch((error) => {
-      if (error.status !== 400) toastError(error);
-      else toast(`${file.name} is no session that Parlor can read.`, { serious: true });
-    });
-    if (!body) return;
-    await reload();
-    await page.open(body.session.id);
-    toast(`Imported “${body.session.title}”.`);
+  byId("left").addEventListener("drop", (event) => {
+    const files = [...event.dataTransfer.files]; // gone once this is over
+    if (!files.length) return;
+    event.preventDefault(); // elsewhere a file is put into the message
+    take(files);
   });
-
-  /** Take a file in, after asking whether bots are to be made that are not here. @param {any} file */
-  async function imported(file) {
-    const asked = await post("/api/sessions/import", { ...file, unknown: "ask" });
-    if (asked.session) return asked;
-    const { chooseDialog } = await import("../overlays/dialogs.js");
-    const names = asked.unknown_bots.join(", ");
-    const unknown = await chooseDialog(
-      "Make these bots?",
-      `The file has bots that are not here: ${names}. Without them what they said comes in, and nobody new can speak.`,
-      [
-        ["keep", "Only what they said"],
-        ["make", "Make them"],
-      ],
-    );
-    return unknown && post("/api/sessions/import", { ...file, unknown });
-  }
 
   return {
     reload,
@@ -128,10 +136,7 @@ export function createLibrary(store, room, page) {
 
     /** @param {{id: string | null}} session @param {"json" | "markdown" | "html"} format */
     exported(session, format) {
-      const link = h("a", { href: `/api/sessions/${session.id}/export?format=${format}`, download: true });
-      document.body.append(link);
-      link.click();
-      link.remove();
+      download(`/api/sessions/${session.id}/export?format=${format}`);
     },
 
     /** @param {{id: string | null}} session */

@@ -146,7 +146,8 @@ export function createSaving(store, operation, page, { patch, post }) {
     async ensureSaved() {
       const { session } = store.state;
       if (!session || session.id) return session?.id || "";
-      const made = await post("/api/sessions", { bots: session.bots.map((bot) => bot.id) }).catch(page.error);
+      const begun = { bots: session.bots.map((bot) => bot.id), greetings: session.greetings };
+      const made = await post("/api/sessions", begun).catch(page.error);
       if (!made || store.state.session?.id !== null) return ""; // another session is shown by now
       const { user_name, system_prompt, turn_order, sampling, preset, bots } = store.state.session;
       const wanted = { user_name, system_prompt, turn_order, sampling, preset, bots };

@@ -1,0 +1,53 @@
+// @ts-check
+/**
+ * What can be done with a bot besides changing it: duplicate, export, delete with undo.
+ * @import { Bot } from "../types.js"
+ */
+
+import { post, remove } from "../server/api.js";
+import { dialogButton } from "../overlays/dialogs.js";
+import { openMenu } from "../overlays/menu.js";
+import { toast, toastError } from "../overlays/toast.js";
+import { download } from "./library.js";
+
+/**
+ * What can be done with a bot as it is saved.
+ * @param {Bot} bot @param {() => void} leave @param {() => Promise<void>} reloadBots
+ */
+export function moreButton(bot, leave, reloadBots) {
+  const button = dialogButton("More", "ghost", () =>
+    openMenu(button, `Actions for ${bot.name}`, [
+      { label: "Duplicate", icon: "copy", onSelect: duplicate },
+      {
+        label: "Export as a character",
+        icon: "file-json",
+        help: "A card that other programs read, too.",
+        onSelect: () => download(`/api/bots/${bot.id}/export`),
+      },
+    ]),
+  );
+  button.setAttribute("aria-haspopup", "menu");
+
+  async function duplicate() {
+    const body = await post(`/api/bots/${bot.id}/duplicate`).catch(toastError);
+    if (!body) return;
+    leave();
+    await reloadBots();
+    toast(`There is ${body.bot.name} now.`);
+  }
+  return button;
+}
+
+/** @param {() => Promise<void>} reloadBots @param {Bot} bot */
+export async function deleteBot(reloadBots, bot) {
+  const body = await remove(`/api/bots/${bot.id}`).catch(toastError);
+  if (!body) return;
+  await reloadBots();
+  toast(`Deleted ${bot.name}.`, {
+    action: "Undo",
+    onAction: async () => {
+      await post("/api/bots/restore", { undo: body.undo }).catch(toastError);
+      reloadBots();
+    },
+  });
+}

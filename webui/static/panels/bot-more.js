@@ -1,0 +1,90 @@
+// @ts-check
+/**
+ * What of a bot few people write and many characters bring: other greetings, and an example of how it talks.
+ * @import { Bot } from "../types.js"
+ */
+
+import { h, iconButton } from "../base/dom.js";
+
+/** @param {string} label @param {HTMLElement} input @param {string} help */
+export function labelled(label, input, help) {
+  return h(
+    "label",
+    { class: "stacked" },
+    h("span", { class: "label", text: label }),
+    input,
+    help && h("span", { class: "help", text: help }),
+  );
+}
+
+/** @param {number} rows */
+const box = (rows) => h("textarea", { class: "text-input", rows: String(rows), maxlength: "50000", dir: "auto" });
+
+/**
+ * @param {{example_dialogue: string, alternate_greetings: string[]}} draft changed in place
+ * @param {() => void} changed
+ */
+export function moreOfBot(draft, changed) {
+  const example = box(3);
+  example.value = draft.example_dialogue;
+  example.addEventListener("input", () => {
+    draft.example_dialogue = example.value;
+    changed();
+  });
+  return [
+    otherGreetings(draft.alternate_greetings, changed),
+    labelled(
+      "Example dialogue",
+      example,
+      "How it talks, as the model is told after the persona. <START> stands between two dialogues.",
+    ),
+  ];
+}
+
+/** @param {string[]} texts changed in place @param {() => void} changed */
+function otherGreetings(texts, changed) {
+  const rows = h("div", {});
+  const add = h("button", {
+    type: "button",
+    class: "button",
+    text: "Add a greeting",
+    on: {
+      click: () => {
+        texts.push("");
+        changed();
+        draw();
+        rows.querySelector(".greeting-row:last-child textarea").focus();
+      },
+    },
+  });
+
+  function draw() {
+    rows.replaceChildren(
+      ...texts.map((text, at) => {
+        const input = box(2);
+        input.setAttribute("aria-label", `Greeting ${at + 2}`);
+        input.value = text;
+        input.addEventListener("input", () => {
+          texts[at] = input.value;
+          changed();
+        });
+        const drop = iconButton("x", `Remove greeting ${at + 2}`, () => {
+          texts.splice(at, 1);
+          changed();
+          draw();
+          add.focus();
+        });
+        return h("div", { class: "greeting-row" }, input, drop);
+      }),
+    );
+  }
+  draw();
+  return h(
+    "fieldset",
+    { class: "overrides" },
+    h("legend", { class: "label", text: "Other greetings" }),
+    h("p", { class: "help", text: "To choose from when a session begins; they stay as versions of the first message." }),
+    rows,
+    add,
+  );
+}
