@@ -128,6 +128,41 @@ def card_of(rng: random.Random) -> dict[str, Any]:
     return {"spec": spec, "spec_version": "2.0", "data": data} if spec else data
 
 
+def tavern_of(rng: random.Random) -> list[Any]:
+    """A chat of SillyTavern's, with or without its first line."""
+    lines: list[Any] = [{"user_name": rng.choice(NAMES), "character_name": rng.choice(NAMES)}]
+    for _ in range(rng.randrange(8)):
+        line = {"name": rng.choice(NAMES), "is_user": rng.random() < 0.4, "mes": rng.choice(TEXTS),
+                "send_date": rng.choice([*ODD[:12], "May 1, 2024 10:00am", "2024-05-01T10:00:00Z"])}
+        if rng.random() < 0.4:
+            line |= {"swipes": rng.sample(TEXTS, 3), "swipe_id": rng.randrange(4),
+                     "swipe_info": [{"extra": {"reasoning": rng.choice(TEXTS)}}, {}]}
+        lines.append(line)
+    return lines[rng.randrange(2):]
+
+
+def webui_of(rng: random.Random) -> Any:
+    """A chat of Open WebUI's, or several."""
+    messages: dict[str, Any] = {}
+    for number in range(rng.randrange(8)):
+        parent = rng.choice([None, *messages])
+        messages[str(number)] = {
+            "id": str(number), "parentId": parent, "role": rng.choice(["user", "assistant"]), "model": "a:b",
+            "content": rng.choice(TEXTS), "modelName": rng.choice(NAMES), "timestamp": number}
+    history = {"currentId": rng.choice([None, *messages]), "messages": messages}
+    chat = {"title": rng.choice(TEXTS), "params": {"system": rng.choice(TEXTS)},
+            "timestamp": rng.choice(ODD[:12]), "history": history}
+    return rng.choice([chat, {"chat": chat, "created_at": 5}, [{"chat": chat}, {"chat": chat}]])
+
+
+def roles_of(rng: random.Random) -> Any:
+    """A chat of roles: a list, an object, or several as lines."""
+    roles = ["user", "assistant", "system", "tool", "x"]
+    chat = [{"role": rng.choice(roles), "content": rng.choice([*TEXTS, [{"type": "text", "text": "a"}]])}
+            for _ in range(rng.randrange(6))]
+    return rng.choice([chat, {"messages": chat}, [{"messages": chat}, {"messages": chat}]])
+
+
 def picture_of(rng: random.Random) -> bytes:
     """A card in a PNG file, whole or with some bytes changed."""
     text = packed(card_of(rng))
@@ -178,11 +213,14 @@ def export_of(rng: random.Random) -> dict[str, Any]:
 
 
 def import_of(rng: random.Random) -> Any:
-    data: Any = rng.choice([session_of, exllama_of, export_of, export_of, card_of])(rng)
+    data: Any = rng.choice(KINDS)(rng)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 4])):
         if isinstance(data, dict | list) and data:
             data = broken(rng, data)
     return data
+
+
+KINDS = (session_of, session_of, exllama_of, export_of, export_of, card_of, tavern_of, webui_of, roles_of)
 
 
 class Actions:

@@ -103,12 +103,21 @@ def test_whoever_imports_is_asked_before_strangers_become_bots(page, tmp_path):
     expect(page.locator(".chip", has_text="Chatbort")).to_have_count(1)
 
 
-def test_a_file_that_is_no_session_is_refused_in_words(page, tmp_path):
+def test_lines_of_a_chat_come_in_and_a_file_that_is_no_session_is_refused_in_words(page, tmp_path):
     file = tmp_path / "holiday.json"
     file.write_text("not json at all")
     go_to(page)
     page.set_input_files("input[accept]", file)
     expect(page.locator(".toast")).to_have_text("holiday.json is not a JSON file.")
+    lines = [{"user_name": "Ann", "character_name": "Lin"}, {"name": "Ann", "is_user": True, "mes": "Hi"},
+             {"name": "Lin", "mes": "Two", "swipes": ["One", "Two"], "swipe_id": 1}]
+    text = "\n".join(map(json.dumps, lines))
+    chat = {"name": "Lin - chat.jsonl", "mimeType": "", "buffer": text.encode()}
+    page.set_input_files("input[accept]", [{**chat, "buffer": f"{text}\n{{".encode()}, chat])
+    expect(page.locator(".toast", has_text="Line 4 of Lin - chat.jsonl is not JSON.")).to_be_visible()
+    expect(page.locator("#title")).to_have_text("Lin - chat")
+    expect(page.locator(".from-bot .md")).to_have_text("Two")
+    expect(page.locator(".from-bot .versions")).to_contain_text("2 of 2")
 
 
 def test_a_session_that_another_tab_deletes_is_left(page, open_session, site):

@@ -7,26 +7,13 @@ Pure functions: the caller saves what comes out.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from ..ids import new_id
 from ..sampling import PARAMETER_SPECS, Changes
 from ..storage.names import clean_name
-from ..storage.schema import (
-    BOT,
-    MAX_BOTS,
-    MAX_PROMPT,
-    MAX_TEXT,
-    USER,
-    Bot,
-    Message,
-    Session,
-    new_message,
-    new_session,
-)
+from ..storage.schema import DEFAULT_USER_NAME, MAX_PROMPT, MAX_TEXT, USER, Message, Session, new_message
+from .people import People
 
-IMPORTED_COLOR = "#7a6a55"
 _NAMES = {"temperature": "temperature", "top_p": "top_p", "min_p": "min_p", "top_k": "top_k",
           "typical": "typical_p", "max_response_tokens": "max_new_tokens",
           "token_repetition_penalty_max": "repetition_penalty",
@@ -38,39 +25,31 @@ def is_exllama(data: dict[str, Any]) -> bool:
     return isinstance(data.get("history"), list) and "messages" not in data
 
 
-def read_exllama(data: dict[str, Any], known: list[Bot], title: str) -> tuple[Session, list[Bot]]:
-    """The session, and the bots to be made for participants that are not known by name. Raises ValueError."""
+def read_exllama(data: dict[str, Any], people: People, title: str) -> Session:
+    """The session. Raises ValueError."""
     participants = data.get("participants", [])
     if not isinstance(participants, list) or not all(isinstance(name, str) for name in participants):
         raise ValueError("participants is not a list of names")
     user, names = clean_name(participants[0] if participants else ""), participants[1:]
     names += [entry.get("author") for entry in data["history"] if isinstance(entry, dict)]
-    by_name = {bot["name"].casefold(): bot for bot in known}
-    made: list[Bot] = []
-    present: dict[str, Bot] = {}
-    for name in dict.fromkeys(clean_name(name) for name in names if isinstance(name, str)):
-        if not name or name == user:
-            continue
-        bot = by_name.get(name.casefold()) or _new_bot(name)
-        if name.casefold() not in by_name:
-            by_name[name.casefold()] = bot
-            made.append(bot)
-        present[bot["id"]] = bot
-    session = new_session(list(present.values())[:MAX_BOTS], title)
-    session |= {"user_name": user, "sampling": _sampling(data), "system_prompt": _fixed_prompt(data)}
+    for name in names:
+        if isinstance(name, str) and clean_name(name) not in ("", user):
+            people.bot(clean_name(name))
     messages: list[Message] = []
     for index, entry in enumerate(data["history"]):
-        messages.append(_message(entry, index, user, by_name, messages[-1]["id"] if messages else None))
-    return {**session, "messages": messages, "leaf": messages[-1]["id"] if messages else None}, made
+        messages.append(_message(entry, index, user, people, messages[-1]["id"] if messages else None))
+    session = people.session(title, messages, messages[-1]["id"] if messages else None)
+    return {**session, "user_name": user, "sampling": _sampling(data), "system_prompt": _fixed_prompt(data)}
 
 
-def _message(entry: Any, index: int, user: str, by_name: dict[str, Bot], parent: str | None) -> Message:
+def _message(entry: Any, index: int, user: str, people: People, parent: str | None) -> Message:
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or len(entry["text"]) > MAX_TEXT:
         raise ValueError(f"history[{index}] has no text of at most {MAX_TEXT:,} characters")
     name = clean_name(entry["author"]) if isinstance(entry.get("author"), str) else user
-    bot = by_name.get(name.casefold()) if name != user else None
     text = entry["text"].strip().removeprefix(f"{name}:").strip()
-    return new_message(bot["id"] if bot else USER, name or "User", text, parent)
+    if name in ("", user):
+        return new_message(USER, name or DEFAULT_USER_NAME, text, parent)
+    return people.message(name, text, parent)
 
 
 def _fixed_prompt(data: dict[str, Any]) -> str:
@@ -95,8 +74,3 @@ def _sampling(data: dict[str, Any]) -> Changes:
     if data.get("break_on_newline") is True:
         changes["stop"] = ["\n"]
     return changes
-
-
-def _new_bot(name: str) -> Bot:
-    return {"schema_version": BOT.version, "id": new_id(), "revision": 1, "name": name,
-            "color": IMPORTED_COLOR, "persona": "", "greeting": "", "sampling": {}, "created": time.time()}

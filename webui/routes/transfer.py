@@ -75,7 +75,7 @@ def import_session() -> ResponseReturnValue:
     if missing and unknown == "ask":
         return {"session": None, "unknown_bots": [bot["name"] for bot in missing]}
     sessions = store.take_in(found.sessions, missing if unknown == "make" else [])
-    return {"session": parlor().showing.present(sessions[0])}, 201
+    return {"session": parlor().showing.present(sessions[0]), "number": len(sessions)}, 201
 
 
 @bp.post("/<session_id>/duplicate")

@@ -6,6 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { plural } from "../base/format.js";
 import { post } from "../server/api.js";
 import { chooseDialog, dialogButton, openDialog } from "../overlays/dialogs.js";
 import { toast, toastError } from "../overlays/toast.js";
@@ -90,7 +91,8 @@ export async function importFile(file, page) {
     tellOfBot(answer, page);
   } else if (answer) {
     await page.openSession(answer.session);
-    toast(`Imported “${answer.session.title}”.`);
+    const others = answer.number - 1;
+    toast(`Imported “${answer.session.title}”${others ? ` and ${plural(others, "other session")}` : ""}.`);
   }
 }
 

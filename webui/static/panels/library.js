@@ -64,6 +64,7 @@ export function createLibrary(store, room, page) {
   const picker = h("input", {
     type: "file",
     accept: ".json,.jsonl,.png,application/json,image/png",
+    multiple: true,
     class: "visually-hidden",
     tabindex: "-1",
     "aria-hidden": "true",

@@ -1,0 +1,67 @@
+"""Chats as Open WebUI exports them: one, or a list of all; each a tree of messages, which stays a tree.
+
+Fields as its page keeps them:
+https://github.com/open-webui/open-webui/blob/main/src/lib/components/chat/Chat.svelte
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ids import new_id
+from ..storage.schema import MAX_MODEL_NAME, MAX_TITLE, Message, Session
+from .chat_parts import moment, text_of, without_thoughts
+from .people import People
+
+
+def is_open_webui(value: Any) -> bool:
+    """Whether it is one chat."""
+    return _history(value) is not None
+
+
+def read_open_webui(value: Any, people: People, title: str) -> Session:
+    """The session. Raises ValueError."""
+    chat = value.get("chat", value)
+    history = _history(value) or {}
+    entries = history["messages"]
+    ids = {key: new_id() for key in entries}
+    messages: list[Message] = []
+    for key, entry in entries.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("role"), str):
+            raise ValueError(f"message {key[:60]} has no role")
+        message = _message(key, entry, people)
+        parent = entry.get("parentId")
+        above = ids.get(parent) if isinstance(parent, str) else None
+        messages.append({**message, "id": ids[key], "parent": above})
+    current = history.get("currentId", history.get("current_id"))
+    leaf = ids.get(current) if isinstance(current, str) else None
+    name = chat.get("title") or value.get("title")
+    name = " ".join(name.split())[:MAX_TITLE].strip() if isinstance(name, str) else ""
+    session = people.session(name or title, messages, leaf or (messages[-1]["id"] if messages else None))
+    params = chat.get("params")
+    prompt = params.get("system") if isinstance(params, dict) else chat.get("system")
+    if isinstance(prompt, str):
+        session["system_prompt"] = prompt
+    begun = moment(value.get("created_at", chat.get("timestamp")))
+    return {**session, "created": begun, "updated": moment(value.get("updated_at"), begun)}
+
+
+def _message(key: str, entry: dict[str, Any], people: People) -> Message:
+    """Without its place in the tree."""
+    text = text_of(f"message {key[:60]}", entry.get("content"))
+    is_user = entry["role"] == "user"
+    model, shown = entry.get("model"), entry.get("modelName")
+    text, thinking = (text, "") if is_user else without_thoughts(text)
+    name = shown if isinstance(shown, str) and shown != model else ""  # else it is no name that somebody gave
+    message = {**people.message(None if is_user else name, text, None), "thinking": thinking,
+               "created": moment(entry.get("timestamp"))}
+    if isinstance(model, str) and model and not is_user:
+        message["model"] = model[:MAX_MODEL_NAME]
+    return message
+
+
+def _history(value: Any) -> dict[str, Any] | None:
+    """The tree of a chat, or None if it is none."""
+    chat = value.get("chat", value) if isinstance(value, dict) else None
+    history = chat.get("history") if isinstance(chat, dict) else None
+    return history if isinstance(history, dict) and isinstance(history.get("messages"), dict) else None
