@@ -60,7 +60,7 @@ class _Fitted:
     token_ids: list[int]
     first_index: int
     is_shortened: bool
-    seen: dict[int, ChatMessage]  # by their numbers: system messages, and those from first_index on
+    seen: dict[int, ChatMessage]  # by their numbers: the system's, pinned ones, those from first_index on
 
 
 class ChatModel:
@@ -119,7 +119,7 @@ class ChatModel:
             fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking,
                                   shorten, variables, tools, len(begun))
         prompt, token_ids = fitted.prompt, fitted.token_ids + begun
-        self._check_length(len(token_ids), whole)
+        self._check_length(len(token_ids), whole, any(turn.pinned for turn in turns))
         request = self._submit(token_ids, params, logprobs, constraint, adapter, prompt, tools)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
@@ -351,13 +351,15 @@ class ChatModel:
         system, turns = messages[:num_system], messages[num_system:]
         budget = token_budget(self._engine.max_seq_len, max_new_tokens) - more
         begun = self.count_tokens(reply_prefix) + self.count_tokens(reply_thinking)
-        room = budget - sum(map(self._size, system)) - begun - self._overhead
+        stays = [*system, *(turn for turn in turns if turn.pinned)]
+        room = budget - sum(map(self._size, stays)) - begun - self._overhead
         lengths = [len(m.content.encode(errors="replace")) for m in turns]
         is_shortened = False
         while True:
-            first = first_kept(lambda index: self._size(turns[index]), lengths,
+            first = first_kept(lambda index: 0 if turns[index].pinned else self._size(turns[index]), lengths,
                                [m.role == "user" for m in turns], room, self._step)
-            seen = dict(enumerate(system)) | {num_system + i: turns[i] for i in range(first, len(turns))}
+            seen = dict(enumerate(system)) | {num_system + index: turn for index, turn in enumerate(turns)
+                                              if index >= first or turn.pinned}
             prompt = self._format.prompt(joined(seen.values()), reply_name, reply_prefix, reply_thinking,
                                          variables, tools)
             token_ids = self._token_ids(prompt)
@@ -391,14 +393,15 @@ class ChatModel:
         short, long = (len(self._token_ids(self._format.prompt([*pair * n, pair[0]]))) for n in (1, 3))
         return max(1, -(-(long - short) // 4) - 1)
 
-    def _check_length(self, num_tokens: int, whole: bool = False) -> None:
+    def _check_length(self, num_tokens: int, whole: bool = False, has_pins: bool = False) -> None:
         limit = self._engine.max_seq_len
         if num_tokens >= limit:
             parts = "" if whole else " even without the messages that can be left out"
+            way = "Shorten it" if whole else "Shorten the last message or the system prompt"
+            way += ", unpin messages" if has_pins else ""
             raise PromptTooLongError(
                 f"The prompt needs {num_tokens:,} tokens{parts}; the context holds {limit:,}, the reply "
-                f"included. Shorten {'it' if whole else 'the last message or the system prompt'}, or load "
-                "the model with a larger --max-seq-len.")
+                f"included. {way}, or load the model with a larger --max-seq-len.")
         if num_tokens == 0:
             raise ValueError("the prompt is empty; expected at least one character")
 

@@ -75,10 +75,10 @@ class RemoteModel:
         fits = [self._fitted(turns, params.max_new_tokens, reply_prefix, shorten, share)
                 for share in ((1.0,) if whole else _SHARES)]
         if whole:
-            fits = [(turns, ContextFit(0, fits[0][1].prompt_tokens, 0))]
-        requests = [({**fields, "messages": message_fields(joined(kept), reply_prefix)}, fit.first_index)
-                    for kept, fit in fits]
-        sent = sum(map(_bytes, fits[0][0]))
+            fits = [(dict(enumerate(turns)), ContextFit(0, fits[0][1].prompt_tokens, 0))]
+        requests = [({**fields, "messages": message_fields(joined(kept.values()), reply_prefix)},
+                     fit.first_index) for kept, fit in fits]
+        sent = sum(map(_bytes, fits[0][0].values()))
         with self._lock:
             self._running += 1
         return RemoteReply(
@@ -122,10 +122,8 @@ class RemoteModel:
                 adapter: str | None = None) -> PromptView:
         """The messages that would be sent, about; the engine puts its own template round them."""
         kept, fit = self._fitted(as_messages(messages), max_new_tokens, "", True, 1.0)
-        first = fit.first_index
-        num_system = len(kept) if not first else next(i for i, m in enumerate(kept) if m.role != "system")
-        parts = tuple(PromptPart(message.content, i if i < num_system else i - num_system + first,
-                                 self._size(message)) for i, message in enumerate(kept))
+        parts = tuple(PromptPart(message.content, index, self._size(message))
+                      for index, message in kept.items())
         return PromptView(parts, fit, is_template=False)
 
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]:
@@ -179,31 +177,38 @@ class RemoteModel:
             self._broken()
 
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_prefix: str, shorten: bool,
-                share: float) -> tuple[list[ChatMessage], ContextFit]:
-        """What is sent, and how that fits into `share` of what should."""
+                share: float) -> tuple[dict[int, ChatMessage], ContextFit]:
+        """What is sent, by the messages' numbers, and how that fits into `share` of what should."""
         limit = self._abilities.max_seq_len
         num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
         system, turns = messages[:num_system], messages[num_system:]
-        fixed = sum(map(self._size, system)) + int(len(reply_prefix.encode(errors="replace"))
-                                                   * self._tokens_per_byte)
-        sizes = [self._size(turn) for turn in turns]
+        stays = [*system, *(turn for turn in turns if turn.pinned)]
+        fixed = sum(map(self._size, stays)) + int(len(reply_prefix.encode(errors="replace"))
+                                                  * self._tokens_per_byte)
+        sizes = [0 if turn.pinned else self._size(turn) for turn in turns]
         if limit is None and share == 1.0:
-            return messages, ContextFit(0, fixed + sum(sizes), 0, is_exact=False)
+            return dict(enumerate(messages)), ContextFit(0, fixed + sum(sizes), 0, is_exact=False)
         whole = token_budget(limit, max_new_tokens) if limit is not None else fixed + sum(sizes)
         room = int(whole * share) - fixed
         step = max(1, int((limit or whole) / 4 / self._tokens_per_byte))
         first = first_kept(sizes.__getitem__, [_bytes(turn) for turn in turns],
                            [turn.role == "user" for turn in turns], room, step) if turns else 0
-        kept, is_shortened = turns[first:], False
-        if shorten and limit is not None and len(kept) == 1 and sizes[first] + fixed >= limit:
-            length = int(room / self._tokens_per_byte * len(kept[0].content) / max(1, _bytes(kept[0])))
+        kept = {index: message for index, message in enumerate(messages)
+                if index < num_system or index >= num_system + first or message.pinned}
+        is_shortened = False
+        if shorten and limit is not None and first == len(turns) - 1 and sizes[first] + fixed >= limit:
+            last = turns[first]
+            length = int(room / self._tokens_per_byte * len(last.content) / max(1, _bytes(last)))
             if length - len(LEFT_OUT) <= 0:
-                raise PromptTooLongError(f"The system prompt alone needs about {fixed:,} tokens; the context "
-                                         f"holds {limit:,}, the reply included. Shorten it.")
-            kept, is_shortened = [shortened(kept[0], length - len(LEFT_OUT))], True
-        tokens = fixed + sum(map(self._size, kept))
-        return system + kept, ContextFit(num_system + first if first else 0, tokens, limit or 0, is_shortened,
-                                         is_exact=False)
+                raise PromptTooLongError(f"What always stays needs about {fixed:,} tokens; the context holds "
+                                         f"{limit:,}, the reply included. Shorten the system prompt"
+                                         f"{', or unpin messages' if len(stays) > num_system else ''}.")
+            kept[len(messages) - 1] = shortened(last, length - len(LEFT_OUT))
+            is_shortened = True
+        tokens = fixed + sum(self._size(message) for index, message in kept.items()
+                             if index >= num_system and not message.pinned)
+        return kept, ContextFit(num_system + first if first else 0, tokens, limit or 0, is_shortened,
+                                is_exact=False)
 
     def _size(self, message: ChatMessage) -> int:
         return int(_bytes(message) * self._tokens_per_byte) + (0 if message.follows else MESSAGE_TOKENS)

@@ -15,9 +15,9 @@ from itertools import accumulate, pairwise
 
 @dataclass(frozen=True)
 class ContextFit:
-    """Where the model's memory begins. 0: it sees everything. Otherwise: the system message(s) at the head
-    and messages[first_index:]. is_shortened: of the last message it sees the beginning and the end. is_exact:
-    tokens were counted, not estimated. max_seq_len 0: not known."""
+    """Where the model's memory begins. 0: it sees everything. Otherwise: the system message(s) at the head,
+    pinned messages, and messages[first_index:]. is_shortened: of the last message it sees the beginning and
+    the end. is_exact: tokens were counted, not estimated. max_seq_len 0: not known."""
 
     first_index: int
     prompt_tokens: int

@@ -23,6 +23,7 @@ class ChatMessage:
 
     follows  it is more of the turn before it: both go to the template as one message, with a line break
              between them, if the context has room for both
+    pinned   it stays where those round it are left out
     calls    what an assistant called after that; call_id: the call of which a tool's message is the result
     """
 
@@ -33,6 +34,7 @@ class ChatMessage:
     follows: bool = False
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+    pinned: bool = False
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

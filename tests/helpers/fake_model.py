@@ -226,7 +226,7 @@ class FakeModel:
         if total > budget:
             goal = budget - (step - (total - budget) % step) % step
             while total > goal and first < len(messages) - 1:
-                total -= sizes[first]
+                total -= 0 if messages[first].pinned else sizes[first]
                 first += 1
         return ContextFit(first if first > system else 0, total, self.max_seq_len, shorten and total > budget)
 
@@ -251,7 +251,7 @@ class FakeModel:
         """`[role] text` lines; half of them are in the cache."""
         fit = self.fit(messages, max_new_tokens, shorten=True)
         kept = [index for index, message in enumerate(messages)
-                if message.role == "system" or index >= fit.first_index]
+                if message.role == "system" or message.pinned or index >= fit.first_index]
         parts = []
         for index in kept:
             mark = f"[{messages[index].role}] "

@@ -30,9 +30,10 @@ from model.text.messages import joined
 from model.text.template_process import TemplateProcess
 from model.text.tokenizer import Tokenizer
 from tests.helpers.scripted_engine import ScriptedEngine
-from tests.helpers.text_samples import LLAMA3, TEMPLATES, llama3_folder, patient
+from tests.helpers.text_samples import LLAMA3, LLAMA_SP, TEMPLATES, llama3_folder, patient
 
 GREEDY = SamplingParams(temperature=0)
+WORDS = Tokenizer.load(LLAMA_SP)
 HI = [{"role": "user", "content": "Hi!"}]
 
 
@@ -303,6 +304,52 @@ def test_what_follows_is_joined_to_the_turn_before_it_as_far_as_it_fits(model_of
 def run_prompt(llm, messages):
     llm.start(messages, replace(GREEDY, max_new_tokens=64))
     return llm._engine.requests[-1].prompt
+
+
+@pytest.mark.parametrize("template", ["llama3", "mistral", "plain"])
+def test_pinned_messages_stay_and_what_they_take_is_left_to_no_other(model_of, template, tokenizer):
+    llm = model_of("ok", template, max_seq_len=1024)
+    messages = [ChatMessage("system", "SYSTEM TEXT"), *conversation(61)]
+    before = llm.fit(messages, 200).first_index
+    pins = [3, 4, 60]  # two that are left out without it, and one that is in
+    messages = [replace(m, pinned=index in pins) for index, m in enumerate(messages)]
+    fit, view = llm.fit(messages, 200), llm.inspect(messages, 200)
+    llm.start(messages, replace(GREEDY, max_new_tokens=200))
+    assert before <= fit.first_index < 60 and fit.prompt_tokens <= 1024 - 200
+    assert messages[fit.first_index].role == "user"
+    prompt = tokenizer.decode(llm._engine.requests[0].prompt)
+    told = [index for index in range(61) if f"turn {index} " in prompt]
+    assert told == [2, 3, *range(fit.first_index - 1, 61)], "turn i is message i + 1"
+    shown = [part.index for part in view.parts if part.index is not None]
+    assert shown == [0, 3, 4, *range(fit.first_index, 62)]
+
+
+def test_pins_by_hand(model_of):
+    """There is room for six; with three of the first pinned, three of the last are left at most."""
+    llm = model_of("ok", max_seq_len=256)
+    size = llm._size(conversation(1)[0])
+    budget = 6 * size + llm._overhead
+    talk = conversation(21)
+    assert llm.fit(talk, 256 - budget).first_index in (16, 18)
+    pinned = [replace(m, pinned=index in (0, 2, 4)) for index, m in enumerate(talk)]
+    seen = [part.index for part in llm.inspect(pinned, 256 - budget).parts if part.index is not None]
+    assert seen[:3] == [0, 2, 4] and seen[3:] in ([18, 19, 20], [20])  # a user's message begins
+    every = [replace(m, pinned=True) for m in talk]
+    with pytest.raises(PromptTooLongError, match="or the system prompt, unpin messages, or load"):
+        llm.start(every)
+    assert llm.fit(every, 50).prompt_tokens > 256
+
+
+@patient(60)
+@given(sizes=st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=2, max_size=40))
+def test_every_pin_is_in_whatever_is_left_out(sizes):
+    llm = ChatModel(ScriptedEngine([], max_seq_len=512), WORDS, PlainFormat(WORDS))
+    talk = [ChatMessage(("user", "assistant")[at % 2], "a " * size + ".", pinned=pinned)
+            for at, (size, pinned) in enumerate(sizes)]
+    view = llm.inspect(talk, 128)
+    seen = {part.index for part in view.parts if part.index is not None}
+    assert seen == {at for at, one in enumerate(talk) if one.pinned or at >= view.fit.first_index}
+    assert view.fit.prompt_tokens <= 384 or view.fit.first_index in (0, len(talk) - 1)
 
 
 def test_joining_by_hand():

@@ -61,7 +61,7 @@ BAD_MESSAGE = {
     "text": [None, 5, "x" * 1_000_001],
     "thinking": [None, "x" * 1_000_001], "created": MOMENTS, "edited": MOMENTS, "model": [5, "x" * 1_001],
     "error": [None, "x" * 2_001], "finish_reason": ["x", None, []],
-    "sampling": [*SAMPLINGS], **dict.fromkeys(schema.REPLY_NUMBERS, COUNTS)}
+    "pinned": [None, 1, "yes"], "sampling": [*SAMPLINGS], **dict.fromkeys(schema.REPLY_NUMBERS, COUNTS)}
 BAD_BOT = {"schema_version": [True, None, 2], "name": NAMES, "color": ["red", None, "#12345g"],
            "persona": [None, "x" * 50_001], "greeting": [5], "sampling": [*SAMPLINGS, {"x": 1}],
            "created": MOMENTS, "example_dialogue": [None, 5, "x" * 50_001],

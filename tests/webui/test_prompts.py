@@ -56,6 +56,29 @@ def test_what_is_left_out_is_counted_and_the_first_that_is_in_is_named(page, mod
     assert said == ids[seen["left_out"]:]
 
 
+def test_a_pinned_message_stays_in_and_takes_a_revision_as_every_change_does(page, model):
+    model.max_seq_len = 400
+    for number in range(8):
+        page.say(f"{number} " + "word " * 30)
+    first = page.session["messages"][1]
+    left_out = prompt_of(page)["left_out"]
+    page.send("PATCH", f"/messages/{first['id']}", pinned=True)
+    assert page.session["messages"][1]["pinned"] is True
+    seen = prompt_of(page)
+    said = [part for part in seen["parts"] if part["kind"] == "turn"]
+    assert [part["pinned"] for part in said] == [True] + [False] * (len(said) - 1)
+    assert said[0]["text"] == first["text"] and seen["left_out"] >= left_out - 1
+    copy = page.client.post("/api/sessions/import", json={
+        "data": page.client.get(f"{page.url}/export?format=json").json}).json["session"]
+    assert [message.get("pinned") for message in copy["messages"]][:3] == [None, True, None]
+    stale = page.client.patch(f"{page.url}/messages/{first['id']}", json={"revision": 1, "pinned": False})
+    assert stale.status_code == 409 and stale.json["error"]["code"] == "stale"
+    page.send("PATCH", f"/messages/{first['id']}", 400, pinned="yes")
+    page.send("PATCH", f"/messages/{first['id']}", 400, pinned=True, text="both")
+    page.send("PATCH", f"/messages/{first['id']}", pinned=False)
+    assert prompt_of(page)["left_out"] == left_out
+
+
 def test_where_the_prompt_is_not_known_a_sentence_says_why(page, model, client):
     def refuse(*_arguments, **_options):
         raise ValueError("The chat template refuses this.")

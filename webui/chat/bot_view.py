@@ -63,6 +63,11 @@ def fill_in(text: str, char: str, user: str) -> str:
     return text.replace("{{char}}", char).replace("{{user}}", user)
 
 
+def is_pinned(message: Message) -> bool:
+    """Whether it stays in every bot's view when those round it are left out."""
+    return message.get("pinned", False)
+
+
 def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list[Message]) -> BotView:
     """What `speaker` sees after `path`; `bots` are those that exist, by id."""
     path = [message for message in path if message["text"].strip()]
@@ -119,9 +124,9 @@ def _examples(speaker: Bot) -> str:
 def _plain_turns(session: Session, speaker: Bot, path: list[Message]) -> list[Shown]:
     def turn(message: Message) -> Shown:
         if message["author"] == USER:
-            said = ChatMessage("user", message["text"], user_name(session))
+            said = ChatMessage("user", message["text"], user_name(session), pinned=is_pinned(message))
         else:
-            said = ChatMessage("assistant", message["text"], speaker["name"], message["thinking"])
+            said = _own(message, speaker)
         return Shown(said, "turn", message["id"], said.name)
 
     return [turn(message) for message in path]
@@ -132,10 +137,16 @@ def _room_turns(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: l
     for message in path:
         name = speaker["name"]
         if message["author"] == speaker["id"]:
-            said = ChatMessage("assistant", message["text"], name, message["thinking"])
+            said = _own(message, speaker)
         else:
             name = _name_of(session, bots, message)
             follows = bool(turns) and turns[-1].message.role == "user"
-            said = ChatMessage("user", f"{name}: {message['text']}", follows=follows)
+            said = ChatMessage("user", f"{name}: {message['text']}", follows=follows,
+                               pinned=is_pinned(message))
         turns.append(Shown(said, "turn", message["id"], name))
     return turns
+
+
+def _own(message: Message, speaker: Bot) -> ChatMessage:
+    return ChatMessage("assistant", message["text"], speaker["name"], message["thinking"],
+                       pinned=is_pinned(message))

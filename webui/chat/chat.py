@@ -252,6 +252,17 @@ class Chat:
             self.lens.forget(session_id, message_id)
             return session
 
+    def pin_message(self, session_id: str, revision: int, message_id: str, pinned: bool) -> Session:
+        """A pinned message stays in every bot's view when those round it are left out."""
+        def changed(old: Session) -> Session:
+            message = {**tree.get(old, message_id), "pinned": pinned}
+            return tree.with_message(old, message, leaf=old["leaf"])
+
+        with self._deciding(session_id):
+            self._session_to_change(session_id, revision)
+            self._check_not_written(session_id, message_id)
+            return self.store.change_session(session_id, revision, changed, touch=False)
+
     def delete_message(self, session_id: str, revision: int, message_id: str) -> tuple[Session, str]:
         """The session without it, and the token that brings it back as long as this server runs."""
         removed: list[tree.Removed] = []

@@ -83,7 +83,7 @@ def _shown(view: BotView, found: PromptView) -> Document:
         else:
             one = view.shown[part.index]
             parts.append({"kind": one.kind, "text": part.text, "tokens": part.num_tokens, "message": one.id,
-                          "name": one.name})
+                          "name": one.name, "pinned": one.message.pinned})
         chars = found.cached_chars
         if chars is not None and cut is None and (before + len(part.text) > chars):
             cut = {"part": number, "chars": chars - before}
@@ -92,5 +92,6 @@ def _shown(view: BotView, found: PromptView) -> Document:
     first = next((message_id for message_id in ids[fit.first_index:] if message_id), None)
     return {"parts": parts, "prompt_tokens": fit.prompt_tokens, "max_seq_len": fit.max_seq_len or None,
             "about": not fit.is_exact, "is_template": found.is_template, "first_message": first,
-            "left_out": sum(message_id is not None for message_id in ids[:fit.first_index]),
+            "left_out": sum(one.id is not None and not one.message.pinned
+                            for one in view.shown[:fit.first_index]),
             "shortened": fit.is_shortened, "cached_tokens": found.cached_tokens, "read_from": cut}

@@ -140,12 +140,16 @@ def post_reply(session_id: str) -> ResponseReturnValue:
 
 @bp.patch("/<session_id>/messages/<message_id>")
 def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
-    """Change a text in place; nothing below it is dropped."""
+    """Change a text in place, and nothing below it is dropped; or pin a message, or unpin it."""
+    chat, message_id = parlor().chat, check_id(message_id, "message")
     with read_body() as body:
         revision = body.revision()
-        text = body.text("text", most=MAX_REPLY)
-    session = parlor().chat.edit_message(session_id, revision, check_id(message_id, "message"), text)
-    return answer_with(session)
+        pins = body.has("pinned")
+        pinned = body.flag("pinned", False)
+        text = "" if pins else body.text("text", most=MAX_REPLY)
+    if pins:
+        return answer_with(chat.pin_message(session_id, revision, message_id, pinned))
+    return answer_with(chat.edit_message(session_id, revision, message_id, text))
 
 
 @bp.delete("/<session_id>/messages/<message_id>")

@@ -12,7 +12,7 @@
  *   created: number, model?: string, sampling?: Record<string, any>, seed?: number, prompt_tokens?: number,
  *   cached_tokens?: number, new_tokens?: number, seconds_to_first_token?: number, prompt_seconds?: number,
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
- *   finish_reason?: string, error?: string, shortened?: string}} Message
+ *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
  *   updated: number,
@@ -50,7 +50,8 @@
  *   is_template: boolean, first_message: string | null, left_out: number, shortened: boolean,
  *   cached_tokens: number | null, read_from: {part: number, chars: number} | null}} Prompt
  *
- * @typedef {{kind: string, text: string, tokens: number, message?: string | null, name?: string}} PromptPart
+ * @typedef {{kind: string, text: string, tokens: number, message?: string | null, name?: string,
+ *   pinned?: boolean}} PromptPart
  *
  * @typedef {{reply_id: string, message_id: string, bot: string | null}} Running
  *

@@ -277,6 +277,8 @@ def _check_message(where: str, message: object) -> None:
     for name in REPLY_NUMBERS:
         if message.get(name) is not None:
             _number(f"{where}.{name}", message[name], MAX_REPLY_NUMBER)
+    if not isinstance(message.get("pinned", False), bool):
+        raise ValueError(f"{where}.pinned is not true or false")
     if message.get("shortened") is not None and not is_id(message["shortened"]):
         raise ValueError(f"{where}.shortened is not the id of a message")
     if "finish_reason" in message:

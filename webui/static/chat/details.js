@@ -138,6 +138,15 @@ export function openMessageMenu(store, room, message, anchor, page) {
       help: "What is shown, without the marks of Markdown.",
       onSelect: () => copyShown(anchor),
     },
+    {
+      label: message.pinned ? "Unpin" : "Pin",
+      icon: message.pinned ? "x" : "check",
+      help: message.pinned
+        ? "It is left out with those round it when the context is full."
+        : "The bots keep it in mind when the beginning is left out.",
+      disabled: busy,
+      onSelect: () => room.pin(message, !message.pinned),
+    },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",
     {

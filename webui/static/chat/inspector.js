@@ -13,6 +13,7 @@ import { ApiError, get } from "../server/api.js";
 import { openDialog } from "../overlays/dialogs.js";
 import { botOf, botsInRoom } from "../session/store.js";
 import { copyText } from "../text/code.js";
+import { memoryText } from "./transcript.js";
 import { openWayOut } from "./way-out.js";
 
 /** Parts that are put on the page at once. */
@@ -219,7 +220,7 @@ function sections(prompt, page, bot) {
   function add() {
     for (const end = Math.min(prompt.parts.length, at + PART); at < end; at += 1) {
       const part = prompt.parts[at];
-      if (at === memory && prompt.left_out) list.append(line(memoryText(prompt)));
+      if (at === memory && prompt.left_out) list.append(line(memoryText(prompt.left_out)));
       const text = textOf(part, prompt, at);
       const { lastElementChild: last } = list;
       if (!part.text.trim() && last?.matches(".prompt-part")) last.lastElementChild.append(...text);
@@ -236,11 +237,6 @@ function sections(prompt, page, bot) {
 
 /** @param {string} text */
 const line = (text) => h("p", { class: "memory-line" }, h("span", { text }));
-
-/** @param {Prompt} prompt */
-function memoryText({ left_out: out }) {
-  return `The model's memory begins here · ${plural(out, "earlier message is", "earlier messages are")} kept, not read`;
-}
 
 /**
  * A part's text, with a line where what is read anew begins.
@@ -288,7 +284,10 @@ function section(part, text, toTheEnd, page, bot) {
       "div",
       { class: "prompt-head" },
       h("span", { class: "prompt-name", text: name }),
-      h("span", { class: "help tabular", text: `${plural(part.tokens, "token")}, ${count(toTheEnd)} from here on` }),
+      h("span", {
+        class: "help tabular",
+        text: `${plural(part.tokens, "token")}, ${count(toTheEnd)} from here on${part.pinned ? " · pinned" : ""}`,
+      }),
       edit &&
         h("button", {
           type: "button",

@@ -70,6 +70,7 @@ export class MessageView {
       editing,
       message.finish_reason,
       message.error,
+      message.pinned,
       Boolean(live),
     ]);
     if (live) this.showLive();
@@ -87,7 +88,7 @@ export class MessageView {
     this.time.dateTime = new Date(message.created * 1000).toISOString();
     this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
-      this.note.textContent = view.isOutgoing ? "sending" : "";
+      this.note.textContent = view.isOutgoing ? "sending" : message.pinned ? "pinned" : "";
       this.body.classList.remove("writing");
       this.#thinking(message.thinking || "", thoughtSeconds(message));
     }

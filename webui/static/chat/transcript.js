@@ -16,6 +16,10 @@ import { ShownPart } from "./shown-part.js";
 
 export const USER_COLOR = "#6d6659";
 
+/** What stands above the first message that a model still sees. @param {number} out those that it does not */
+export const memoryText = (out) =>
+  `The model's memory begins here · ${plural(out, "earlier message is", "earlier messages are")} kept, not read`;
+
 /**
  * @param {Store} store
  * @param {import("../session/room.js").Room} room
@@ -89,15 +93,8 @@ export function createTranscript(store, room, handlers) {
     const at = start ? path.findIndex((message) => message.id === start) : 0;
     const view = start && at > 0 && views.get(start);
     if (!view) return;
-    view.element.before(
-      h(
-        "p",
-        { class: "memory-line" },
-        h("span", {
-          text: `The model's memory begins here · ${plural(at, "earlier message is", "earlier messages are")} kept, not read`,
-        }),
-      ),
-    );
+    const out = path.slice(0, at).filter((message) => !message.pinned).length;
+    view.element.before(h("p", { class: "memory-line" }, h("span", { text: memoryText(out) })));
   }
 
   const part = new ShownPart(scroller, list, pin, draw);

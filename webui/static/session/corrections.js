@@ -16,6 +16,12 @@ export const corrections = (operation, { patch, post, remove }) => ({
       patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, text }),
     ),
 
+  /** Whether it stays in the bots' memory. @param {Message} message @param {boolean} pinned */
+  pin: (message, pinned) =>
+    operation((session) =>
+      patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, pinned }),
+    ),
+
   /** Take a message out. Answers the token that brings it back, or "". @param {Message} message */
   async erase(message) {
     let undo = "";
