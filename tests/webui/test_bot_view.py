@@ -70,6 +70,25 @@ def test_a_bot_that_speaks_twice_is_asked_to_go_on():
     assert shape(alone) == [("assistant", "A greeting"), ("user", "(go on)")]
 
 
+def test_the_authors_note_stands_in_brackets_so_many_messages_before_the_end():
+    turns = [(USER, "Hi"), (MARLOW["id"], "Ahoy"), (USER, "How are you?")]
+    def noted(depth, bots=(MARLOW,), speaker=MARLOW):
+        return view([*bots], speaker, *turns, note={"text": " {{char}} is tired. ", "depth": depth})[1]
+
+    alone = [shape(noted(depth))[1:] for depth in (1, 2, 3, 100)]
+    assert alone[0] == [("user", "Hi"), ("assistant", "Ahoy"), ("user", "[Marlow is tired.]\nHow are you?")]
+    assert alone[1] == [("user", "Hi\n[Marlow is tired.]"), ("assistant", "Ahoy"), ("user", "How are you?")]
+    assert alone[2] == alone[3] == [("user", "[Marlow is tired.]\nHi"), ("assistant", "Ahoy"),
+                                    ("user", "How are you?")]
+    note = noted(1).shown[-2]
+    assert (note.kind, note.id, note.message.pinned) == ("note", None, True)
+    assert shape(noted(1, (MARLOW, OTTO), OTTO))[1:] == [
+        ("user", "User: Hi\nMarlow: Ahoy\n[Otto is tired.]\nUser: How are you?")]
+    assert shape(view([MARLOW], MARLOW, note={"text": "Hm.", "depth": 2})[1])[1:] == [("user", "[Hm.]")]
+    assert shape(view([MARLOW], MARLOW, *turns, note={"text": " ", "depth": 1})[1]) == shape(
+        view([MARLOW], MARLOW, *turns)[1])
+
+
 def test_a_bot_that_left_keeps_its_words_under_its_name():
     _, seen = view([OTTO], OTTO, (MARLOW["id"], "Ahoy"), (USER, "Who was that?"))
     assert shape(seen)[1:] == [("user", "Marlow: Ahoy\nUser: Who was that?")]

@@ -51,6 +51,8 @@ BAD_SESSION = {
     "schema_version": [True, None, "1", 1.0, -1, 0, 2, 1 << 60], "title": ["x" * 201, None, 5],
     "title_is_auto": [None, 0], "created": MOMENTS, "updated": MOMENTS,
     "user_name": NAMES_OR_NONE, "system_prompt": ["x" * 50_001, None],
+    "note": [5, {}, {"text": "x"}, {"text": None, "depth": 1}, {"text": "x", "depth": 0},
+             {"text": "x", "depth": 101}, {"text": "x" * 50_001, "depth": 1}],
     "turn_order": ["x", None, []], "sampling": [*SAMPLINGS, {"x": 1}], "preset": [None, "x", 5],
     "leaf": ["0" * 16, 5, []], "messages": [None, {}, [None], [MESSAGES[0]] * 2, [MESSAGES[1]]],
     "bots": [None, [5], [{"id": ANN, "muted": False}] * 2, [{"id": "x", "muted": False}], [{"id": ANN}],
@@ -135,7 +137,8 @@ def test_a_file_with_any_field_out_of_its_range_is_set_aside_and_the_rest_starts
 
 def test_what_the_interface_takes_has_the_same_ranges(client, page):
     for name, values in BAD_SESSION.items():
-        if name in ("title", "user_name", "system_prompt", "turn_order", "sampling", "preset", "bots"):
+        if name in ("title", "user_name", "system_prompt", "note", "turn_order", "sampling", "preset",
+                    "bots"):
             for value in values:
                 page.send("PATCH", "", 400, **{name: value})
     for name, values in BAD_BOT.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from model import ChatMessage
@@ -27,8 +27,8 @@ class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
     kind  persona, examples (of how it talks), system (the session's prompt) or room (who is there): together
-          the system message;
-          turn: something that was said; go_on: what a bot is asked that speaks twice
+          the system message; turn: something that was said; note: the author's; go_on: what a bot is asked
+          that speaks twice
     id    of the session's message that it shows; None for what was made up
     name  who said it
     """
@@ -74,10 +74,26 @@ def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list
     people = _people(session, bots, speaker, path)
     in_room = len(people) > 2
     turns = _room_turns(session, bots, speaker, path) if in_room else _plain_turns(session, speaker, path)
+    _insert_note(session, speaker, turns)
     if path and path[-1]["author"] == speaker["id"]:
         turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
     return BotView([*_system(session, speaker, people if in_room else []), *turns], speaker["name"], stop)
+
+
+def _insert_note(session: Session, speaker: Bot, turns: list[Shown]) -> None:
+    """The author's note at its depth: as the user's, since every template takes that there, and in brackets,
+    since nobody said it."""
+    note = session.get("note")
+    if not note or not note["text"].strip():
+        return
+    at = max(0, len(turns) - note["depth"])
+    text = fill_in(note["text"].strip(), speaker["name"], user_name(session))
+    follows = at > 0 and turns[at - 1].message.role == "user"
+    shown = Shown(ChatMessage("user", f"[{text}]", follows=follows, pinned=True), "note")
+    if at < len(turns) and turns[at].message.role == "user":
+        turns[at] = turns[at]._replace(message=replace(turns[at].message, follows=True))
+    turns.insert(at, shown)
 
 
 def transcript(session: Session, bots: Mapping[str, Bot], path: list[Message]) -> list[tuple[str, str]]:

@@ -35,6 +35,7 @@ MAX_GREETINGS = 100  # besides the first
 MAX_CARD = 1 << 20  # bytes of JSON: what a bot's character card holds that nothing here uses
 MAX_URL = 1_000  # of another engine
 MAX_SECRET = 10_000
+MAX_DEPTH = 100  # messages that an author's note may stand before the end
 MAX_ERROR = 2_000
 MAX_MODEL_NAME = 1_000
 MAX_ADAPTER = 100  # of its name, as in model/config.py
@@ -153,11 +154,24 @@ def check_bots(where: str, value: object) -> list[Document]:
     return value
 
 
+def check_note(where: str, value: object) -> Document | None:
+    """The author's note of a session: a text that stands so many messages before the end."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.keys() != {"text", "depth"}:
+        raise ValueError(f"{where} is neither null nor {{text, depth}}")
+    check_text(f"{where}.text", value["text"], MAX_PROMPT)
+    if not check_whole(f"{where}.depth", value["depth"], MAX_DEPTH):
+        raise ValueError(f"{where}.depth is 0; expected a whole number from 1 to {MAX_DEPTH}")
+    return value
+
+
 def check_session(session: Session, before: Session | None = None) -> None:
     """Messages that are, as objects, those of a good session `before` are not looked at once more."""
     check_text("the title", session.get("title"), MAX_TITLE)
     check_name("the user's name", session.get("user_name"), least=0)
     check_text("the system prompt", session.get("system_prompt"), MAX_PROMPT)
+    check_note("note", session.get("note"))
     check_bots("bots", session.get("bots"))
     check_changes(session.get("sampling"))
     _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])

@@ -23,6 +23,7 @@ const GROUPS = [
   { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
   { id: "room", label: "Who is in the room", kinds: ["room"] },
+  { id: "note", label: "Author's note", kinds: ["note"] },
   { id: "turn", label: "What was said", kinds: ["turn"] },
   { id: "template", label: "Template", kinds: ["template", "go_on", "answer"] },
 ];
@@ -31,6 +32,7 @@ const TITLES = {
   examples: "Example dialogue",
   system: "System prompt",
   room: "Who is in the room",
+  note: "Author's note",
   go_on: "What it is asked, as it spoke last",
 };
 
@@ -274,6 +276,7 @@ function section(part, text, toTheEnd, page, bot) {
     persona: bot && (() => page.editBot(bot)),
     examples: bot && (() => page.editBot(bot)),
     system: page.openSession,
+    note: page.openSession,
     turn: message && (() => page.editMessage(message)),
   }[kind];
   const name = part.name || TITLES[kind] || "";
@@ -286,7 +289,7 @@ function section(part, text, toTheEnd, page, bot) {
       h("span", { class: "prompt-name", text: name }),
       h("span", {
         class: "help tabular",
-        text: `${plural(part.tokens, "token")}, ${count(toTheEnd)} from here on${part.pinned ? " · pinned" : ""}`,
+        text: `${plural(part.tokens, "token")}, ${count(toTheEnd)} from here on${part.pinned && message ? " · pinned" : ""}`,
       }),
       edit &&
         h("button", {

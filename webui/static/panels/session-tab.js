@@ -6,6 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { createNote } from "./note.js";
 
 /** A name becomes "Name:" in prompts. */
 const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
@@ -48,6 +49,7 @@ export function createSessionTab(store, room, page) {
     "div",
     {},
     prompt.element,
+    createNote(store, room),
     user.element,
     h(
       "section",

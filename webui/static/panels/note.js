@@ -1,0 +1,68 @@
+// @ts-check
+/**
+ * The author's note of a session: a text, and how many messages from the end it stands.
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h } from "../base/dom.js";
+
+const USUAL_DEPTH = 4;
+const MAX_DEPTH = 100;
+
+/** @param {Store} store @param {Room} room */
+export function createNote(store, room) {
+  const text = h("textarea", {
+    id: "note",
+    class: "text-input",
+    maxlength: "50000",
+    rows: "3",
+    dir: "auto",
+    autocomplete: "off",
+    "aria-describedby": "note-help",
+  });
+  const depth = h("input", {
+    id: "note-depth",
+    class: "number",
+    type: "number",
+    min: "1",
+    max: String(MAX_DEPTH),
+    step: "1",
+    inputmode: "numeric",
+  });
+  const change = () => {
+    const wanted = Math.min(MAX_DEPTH, Math.max(1, Math.round(Number(depth.value)) || USUAL_DEPTH));
+    room.change({ note: text.value ? { text: text.value, depth: wanted } : null });
+  };
+  text.addEventListener("input", change);
+  depth.addEventListener("change", () => {
+    change();
+    show();
+  });
+
+  function show() {
+    const note = store.state.session?.note;
+    if (document.activeElement !== text) text.value = note?.text || "";
+    if (document.activeElement !== depth || note) depth.value = String(note?.depth || USUAL_DEPTH);
+  }
+
+  store.on(["session"], show);
+  show();
+  return h(
+    "div",
+    { class: "field" },
+    h("div", { class: "field-head" }, h("label", { for: "note", text: "Author's note" })),
+    text,
+    h("p", {
+      class: "help",
+      id: "note-help",
+      text: "What every bot is to keep in mind just now. It stands in brackets near the end of what they are sent, is never left out, and moves on with each message.",
+    }),
+    h(
+      "div",
+      { class: "field-head" },
+      h("label", { for: "note-depth", text: "Messages from the end" }),
+      depth,
+    ),
+  );
+}
