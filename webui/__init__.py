@@ -26,7 +26,19 @@ from .chat.other_engines import OtherEngines
 from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
-from .routes import bots, engines, models, prompts, replies, service, sessions, settings, tokens, transfer
+from .routes import (
+    bots,
+    engines,
+    models,
+    prompts,
+    replies,
+    service,
+    sessions,
+    settings,
+    summaries,
+    tokens,
+    transfer,
+)
 from .routes.parlor import KEY, Api, Parlor
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
@@ -50,7 +62,7 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                       showing=Showing(slot, store, chat), engines=others,
                       inspector=Inspector(slot, store, chat.voices),
                       models=Models(slot, chat.chains, downloads, others)))
-    for module in (sessions, replies, tokens, prompts, bots, models, engines, settings, transfer):
+    for module in (sessions, replies, tokens, prompts, summaries, bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
     files = StaticFiles(HERE / "static")
     with app.app_context():

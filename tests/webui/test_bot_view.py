@@ -7,6 +7,7 @@ from model.text.messages import joined
 from webui.chat.bot_view import bot_view, transcript
 from webui.storage import tree
 from webui.storage.schema import USER, new_message, new_session
+from webui.storage.summaries import with_summary
 
 
 def bot(number, name, persona=""):
@@ -87,6 +88,29 @@ def test_the_authors_note_stands_in_brackets_so_many_messages_before_the_end():
     assert shape(view([MARLOW], MARLOW, note={"text": "Hm.", "depth": 2})[1])[1:] == [("user", "[Hm.]")]
     assert shape(view([MARLOW], MARLOW, *turns, note={"text": " ", "depth": 1})[1]) == shape(
         view([MARLOW], MARLOW, *turns)[1])
+
+
+def test_a_summary_stands_for_what_it_covers_in_every_bots_view_and_pins_stay():
+    turns = [(USER, "Hi all"), (MARLOW["id"], "Ahoy"), (OTTO["id"], "Hello"), (USER, "Otto?")]
+    session, _ = view([MARLOW, OTTO], OTTO, *turns)
+    ids = [message["id"] for message in session["messages"]]
+    session["messages"][0] = {**session["messages"][0], "pinned": True}
+    bots, path = {b["id"]: b for b in (MARLOW, OTTO)}, tree.path(session, session["leaf"])
+    summed = with_summary(with_summary(session, ids[0], "Little."), ids[1], " All met. ")
+    for speaker, last in ((MARLOW, "Otto: Hello\nUser: Otto?"), (OTTO, None)):
+        seen = bot_view(summed, bots, speaker, path)
+        assert shape(seen)[0][1].endswith("says.\nWhat was said before, in short: All met.")
+        said = shape(seen)[1:]
+        assert said == ([("user", f"User: Hi all\n{last}")] if last else [
+            ("user", "User: Hi all"), ("assistant", "Hello"), ("user", "User: Otto?")])
+        summary = next(one for one in seen.shown if one.kind == "summary")
+        assert summary.id == ids[1] and not summary.message.pinned
+        assert seen.message_ids[-3:] == [ids[0], ids[2], ids[3]]
+        assert seen.memory(0) == (ids[2], 1), "but for the pinned one and those that are in"
+        assert seen.memory(len(seen.shown) - 1) == (ids[3], 2)
+    ends_there = bot_view(summed, bots, OTTO, path[:2])
+    assert "Little." in shape(ends_there)[0][1] and "Marlow: Ahoy" in shape(ends_there)[1][1]
+    assert shape(bot_view(summed, bots, OTTO, path[:1])) == shape(bot_view(session, bots, OTTO, path[:1]))
 
 
 def test_a_bot_that_left_keeps_its_words_under_its_name():

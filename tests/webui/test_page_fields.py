@@ -37,6 +37,7 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     page = Page(client, MARLOW, OTTO)
     page.say("Hello to both of you")
     page.set(note={"text": "It rains.", "depth": 2})
+    page.send("POST", "/summaries", until=page.session["messages"][0]["id"], text="Hello.")
     body = page.load()
     running = page.send("POST", "/replies", kind="next", bot=OTTO)["reply"]
     page.finish(running)
@@ -59,6 +60,7 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     return {
         "NextToken": [within], "Candidate": within["tokens"], "Piece": [*within["tokens"], within["chosen"]],
         "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
+        "Passage": body["session"]["summaries"],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],

@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 from model import ChatMessage
 
-from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Message, Session
+from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Document, Message, Session
+from ..storage.summaries import summary_on
 
 GO_ON = "(go on)"
 EXAMPLES = "Examples of how {{char}} talks:"
 _START = re.compile(r"<start>", re.IGNORECASE)
+BEFORE = "What was said before, in short:"
 MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousands
 
 
@@ -27,9 +29,9 @@ class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
     kind  persona, examples (of how it talks), system (the session's prompt) or room (who is there): together
-          the system message; turn: something that was said; note: the author's; go_on: what a bot is asked
-          that speaks twice
-    id    of the session's message that it shows; None for what was made up
+          the system message, and summary: what stands for messages that are not in; turn: something that was
+          said; note: the author's; go_on: what a bot is asked that speaks twice
+    id    of the session's message that it shows, or up to which a summary goes; None for what was made up
     name  who said it
     """
 
@@ -41,9 +43,14 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class BotView:
+    """`begins`: where in `shown` what was said begins without gaps; `covered`: how many messages a summary
+    stands for."""
+
     shown: list[Shown]
     speaker: str
     stop: tuple[str, ...]
+    begins: int = 0
+    covered: int = 0
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -51,7 +58,16 @@ class BotView:
 
     @property
     def message_ids(self) -> list[str | None]:
-        return [one.id for one in self.shown]
+        return [one.id if one.kind == "turn" else None for one in self.shown]
+
+    def memory(self, first_index: int) -> tuple[str | None, int]:
+        """The id of the message with which the model's memory begins if it sees `first_index` and what
+        follows (see ContextFit), and how many messages it does not see."""
+        ids = self.message_ids
+        first = next((message_id for message_id in ids[max(first_index, self.begins):] if message_id), None)
+        cut = sum(one.id is not None and not one.message.pinned
+                  for one in self.shown[self.begins:max(first_index, self.begins)])
+        return first, self.covered + cut
 
 
 def user_name(session: Session) -> str:
@@ -70,15 +86,22 @@ def is_pinned(message: Message) -> bool:
 
 def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list[Message]) -> BotView:
     """What `speaker` sees after `path`; `bots` are those that exist, by id."""
-    path = [message for message in path if message["text"].strip()]
+    summary, num_covered = summary_on(session, path)
+    covered, rest = ([message for message in part if message["text"].strip()]
+                     for part in (path[:num_covered], path[num_covered:]))
+    pinned = [message for message in covered if is_pinned(message)]
+    path, seen = covered + rest, pinned + rest
     people = _people(session, bots, speaker, path)
     in_room = len(people) > 2
-    turns = _room_turns(session, bots, speaker, path) if in_room else _plain_turns(session, speaker, path)
+    turns = _room_turns(session, bots, speaker, seen) if in_room else _plain_turns(session, speaker, seen)
     _insert_note(session, speaker, turns)
     if path and path[-1]["author"] == speaker["id"]:
         turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
-    return BotView([*_system(session, speaker, people if in_room else []), *turns], speaker["name"], stop)
+    shown = [*_system(session, speaker, people if in_room else [], summary), *turns]
+    first = rest[0]["id"] if rest else None
+    begins = next((index for index, one in enumerate(shown) if one.kind == "turn" and one.id == first), 0)
+    return BotView(shown, speaker["name"], stop, begins, len(covered) - len(pinned))
 
 
 def _insert_note(session: Session, speaker: Bot, turns: list[Shown]) -> None:
@@ -119,7 +142,7 @@ def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str
     return bot["name"] if bot else message["name"]
 
 
-def _system(session: Session, speaker: Bot, people: list[str]) -> list[Shown]:
+def _system(session: Session, speaker: Bot, people: list[str], summary: Document | None) -> list[Shown]:
     """The parts of the system message."""
     parts = {"persona": speaker["persona"].strip(), "examples": _examples(speaker),
              "system": session["system_prompt"].strip()}
@@ -127,7 +150,10 @@ def _system(session: Session, speaker: Bot, people: list[str]) -> list[Shown]:
         parts["room"] = (f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
                          f"Write only what {speaker['name']} says.")
     texts = {kind: fill_in(text, speaker["name"], user_name(session)) for kind, text in parts.items() if text}
-    return [Shown(ChatMessage("system", text, follows=index > 0), kind)
+    if summary is not None:
+        texts["summary"] = f"{BEFORE} {summary['text'].strip()}"
+    return [Shown(ChatMessage("system", text, follows=index > 0), kind,
+                  summary["until"] if summary and kind == "summary" else None)
             for index, (kind, text) in enumerate(texts.items())]
 
 

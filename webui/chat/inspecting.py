@@ -88,10 +88,8 @@ def _shown(view: BotView, found: PromptView) -> Document:
         if chars is not None and cut is None and (before + len(part.text) > chars):
             cut = {"part": number, "chars": chars - before}
         before += len(part.text)
-    ids = [one.id for one in view.shown]
-    first = next((message_id for message_id in ids[fit.first_index:] if message_id), None)
+    first, left_out = view.memory(fit.first_index)
     return {"parts": parts, "prompt_tokens": fit.prompt_tokens, "max_seq_len": fit.max_seq_len or None,
             "about": not fit.is_exact, "is_template": found.is_template, "first_message": first,
-            "left_out": sum(one.id is not None and not one.message.pinned
-                            for one in view.shown[:fit.first_index]),
+            "left_out": left_out,
             "shortened": fit.is_shortened, "cached_tokens": found.cached_tokens, "read_from": cut}

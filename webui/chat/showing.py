@@ -65,6 +65,5 @@ class Showing:
         params = effective(preset, session["sampling"], speaker["sampling"])
         with self._voices.glance(speaker.get("engine")) as model:
             fit = model.fit(view.messages, params.max_new_tokens, reply_name=view.speaker, shorten=True)
-        ids = [message_id for message_id in view.message_ids[fit.first_index:] if message_id]
-        return {"first_message": ids[0] if ids else None, "prompt_tokens": fit.prompt_tokens,
+        return {"first_message": view.memory(fit.first_index)[0], "prompt_tokens": fit.prompt_tokens,
                 "max_seq_len": fit.max_seq_len or None, "about": not fit.is_exact}

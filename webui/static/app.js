@@ -57,12 +57,14 @@ const transcript = createTranscript(store, room, {
   again: (message) => room.reply("regenerate", { message: message.id }),
   tokens,
   menu: async (message, anchor) =>
-    (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, { tokens, inspect }),
+    (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, { tokens, inspect, summarize }),
+  summary: summarize,
 });
 const statusLine = createStatusLine(store, room, {
   create,
-  openSession: () => openTab("session"),
+  openSession,
   inspect: () => inspect({}),
+  summarize: () => summarize(),
 });
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
 const sessions = createSessionList(store, { ...library, open, create });
@@ -95,6 +97,10 @@ function rightPanel() {
     }),
   );
   return panel;
+}
+
+function openSession() {
+  openTab("session");
 }
 
 /** @param {string} tab of the settings */
@@ -209,8 +215,14 @@ async function tokens(message, name) {
 /** @param {{bot?: string, message?: Message}} which */
 async function inspect(which) {
   const { openInspector } = await import("./chat/inspector.js");
-  const page = { editBot: openBotEditor, editMessage: leaveOrEnterEdit, openSession: () => openTab("session"), create };
-  openInspector(store, room, which, page);
+  const edits = { editBot: openBotEditor, editMessage: leaveOrEnterEdit, openSession, summarize };
+  openInspector(store, room, which, { ...edits, create });
+}
+
+/** @param {string} [until] the last message of it; else the older half */
+async function summarize(until) {
+  const { olderHalf, openSummary } = await import("./chat/summary.js");
+  openSummary(store, room, until || olderHalf(store, room));
 }
 
 /** @param {string | null} id */

@@ -17,9 +17,12 @@
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
  *   updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
- *   note?: {text: string, depth: number} | null,
+ *   note?: {text: string, depth: number} | null, summaries?: Passage[],
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session
+ *
+ * A summary of all up to a message.
+ * @typedef {{id: string, until: string, text: string, created: number}} Passage
  *
  * A token of a reply; `text` is the characters that it completes, `bytes` its own in hex where they are none.
  * @typedef {{text: string, bytes?: string, logprob: number, entropy: number | null,

@@ -33,6 +33,7 @@ MAX_PROMPT = 50_000
 MAX_BOTS = 12
 MAX_GREETINGS = 100  # besides the first
 MAX_CARD = 1 << 20  # bytes of JSON: what a bot's character card holds that nothing here uses
+MAX_SUMMARIES = 200
 MAX_URL = 1_000  # of another engine
 MAX_SECRET = 10_000
 MAX_DEPTH = 100  # messages that an author's note may stand before the end
@@ -172,6 +173,7 @@ def check_session(session: Session, before: Session | None = None) -> None:
     check_name("the user's name", session.get("user_name"), least=0)
     check_text("the system prompt", session.get("system_prompt"), MAX_PROMPT)
     check_note("note", session.get("note"))
+    _check_summaries(session.get("summaries", []))
     check_bots("bots", session.get("bots"))
     check_changes(session.get("sampling"))
     _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])
@@ -188,6 +190,20 @@ def check_session(session: Session, before: Session | None = None) -> None:
         raise ValueError("taken_replies is not a list of ids")
     good = frozenset(map(id, before["messages"])) if before else frozenset()
     _check_tree(session.get("messages"), session["leaf"], good)
+
+
+def _check_summaries(summaries: object) -> None:
+    """Each is `text` for what was said up to the message `until`, which may be gone."""
+    if not isinstance(summaries, list) or len(summaries) > MAX_SUMMARIES:
+        raise ValueError(f"summaries is not a list of at most {MAX_SUMMARIES} summaries")
+    for index, summary in enumerate(summaries):
+        where = f"summaries[{index}]"
+        if not isinstance(summary, dict) or not is_id(summary.get("id")) or not is_id(summary.get("until")):
+            raise ValueError(f"{where} is not {{id, until, text, created}}")
+        check_text(f"{where}.text", summary.get("text"), MAX_PROMPT, least=1)
+        _number(f"{where}.created", summary.get("created"), LAST_MOMENT)
+    if len({summary["id"] for summary in summaries}) < len(summaries):
+        raise ValueError("summaries holds one twice")
 
 
 def check_bot(bot: Bot) -> None:

@@ -63,13 +63,16 @@ class Removed:
 
 
 def without_message(session: Session, message_id: str) -> tuple[Session, Removed]:
-    """`message_id` taken out; its children move up to its parent."""
+    """`message_id` taken out; its children move up to its parent, and so does a summary of all up to it."""
     gone = get(session, message_id)
     messages = [
         {**message, "parent": gone["parent"]} if message["parent"] == message_id else message
         for message in session["messages"] if message["id"] != message_id
     ]
     changed = {**session, "messages": messages}
+    if session.get("summaries") and gone["parent"] is not None:
+        changed["summaries"] = [{**summary, "until": gone["parent"]} if summary["until"] == message_id
+                                else summary for summary in session["summaries"]]
     if session["leaf"] == message_id:
         changed["leaf"] = newest_descendant(changed, gone["parent"])
     children = frozenset(other["id"] for other in session["messages"] if other["parent"] == message_id)

@@ -94,7 +94,7 @@ const isEmpty = (value) => value === null || (typeof value === "object" && Objec
 /**
  * @param {Store} store @param {Room} room @param {Message} message @param {HTMLElement} anchor
  * @param {{tokens: (message: Message, name: string) => void,
- *   inspect: (which: {message: Message}) => void}} page
+ *   inspect: (which: {message: Message}) => void, summarize: (until: string) => void}} page
  */
 export function openMessageMenu(store, room, message, anchor, page) {
   const busy = store.state.live.size > 0;
@@ -146,6 +146,13 @@ export function openMessageMenu(store, room, message, anchor, page) {
         : "The bots keep it in mind when the beginning is left out.",
       disabled: busy,
       onSelect: () => room.pin(message, !message.pinned),
+    },
+    room.path().at(-1)?.id !== message.id && {
+      label: "Summarize up to here",
+      icon: "arrow-up",
+      help: "In what the bots are sent; the chat stays as it is.",
+      disabled: busy,
+      onSelect: () => page.summarize(message.id),
     },
     { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",

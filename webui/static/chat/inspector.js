@@ -23,6 +23,7 @@ const GROUPS = [
   { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
   { id: "room", label: "Who is in the room", kinds: ["room"] },
+  { id: "summary", label: "Summary", kinds: ["summary"] },
   { id: "note", label: "Author's note", kinds: ["note"] },
   { id: "turn", label: "What was said", kinds: ["turn"] },
   { id: "template", label: "Template", kinds: ["template", "go_on", "answer"] },
@@ -32,13 +33,14 @@ const TITLES = {
   examples: "Example dialogue",
   system: "System prompt",
   room: "Who is in the room",
+  summary: "Summary of what was before",
   note: "Author's note",
   go_on: "What it is asked, as it spoke last",
 };
 
 /**
  * @typedef {{editBot: (bot: any) => void, editMessage: (id: string) => void, openSession: () => void,
- *   create: () => void}} Page
+ *   summarize: (until?: string) => void, create: () => void}} Page
  *
  * @param {Store} store @param {Room} room @param {{bot?: string, message?: Message}} which of the next reply
  *   of a bot (the one that spoke last, if none is named), or of a reply that is there
@@ -63,7 +65,7 @@ export function openInspector(store, room, which, page) {
     text: "Make room",
     "aria-haspopup": "menu",
     hidden: true,
-    on: { click: () => openWayOut(wayOut, leaving(page)) },
+    on: { click: () => openWayOut(wayOut, leaving({ ...page, summarize: () => page.summarize() })) },
   });
   const choice = which.message ? null : botChoice(store, which.bot || "", (bot) => load({ bot }));
   const title = which.message ? "What this reply was made from" : "What a bot is sent";
@@ -277,6 +279,7 @@ function section(part, text, toTheEnd, page, bot) {
     examples: bot && (() => page.editBot(bot)),
     system: page.openSession,
     note: page.openSession,
+    summary: message && (() => page.summarize(message)),
     turn: message && (() => page.editMessage(message)),
   }[kind];
   const name = part.name || TITLES[kind] || "";

@@ -21,7 +21,7 @@ import { editor } from "./edit.js";
  *   save: (message: Message, text: string) => Promise<boolean>,
  *   branch: (message: Message, text: string) => Promise<boolean>, proceed: (message: Message) => void,
  *   again: (message: Message) => void, tokens: (message: Message, name: string) => void,
- *   menu: (message: Message, anchor: HTMLElement) => void}} Handlers
+ *   menu: (message: Message, anchor: HTMLElement) => void, summary: (until: string) => void}} Handlers
  */
 
 const BADGES = {

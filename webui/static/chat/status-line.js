@@ -14,7 +14,7 @@ const FULL = 0.95;
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{create: () => void, openSession: () => void, inspect: () => void}} page
+ * @param {{create: () => void, openSession: () => void, inspect: () => void, summarize: () => void}} page
  */
 export function createStatusLine(store, room, page) {
   const line = byId("status-line");

@@ -84,17 +84,28 @@ export function createTranscript(store, room, handlers) {
       if (view.element === place) place = place.nextElementSibling;
       else list.insertBefore(view.element, place);
     });
-    drawMemoryLine();
+    drawLines();
   }
 
-  function drawMemoryLine() {
-    list.querySelector(".memory-line")?.remove();
-    const start = store.state.context?.first_message;
-    const at = start ? path.findIndex((message) => message.id === start) : 0;
-    const view = start && at > 0 && views.get(start);
-    if (!view) return;
-    const out = path.slice(0, at).filter((message) => !message.pinned).length;
-    view.element.before(h("p", { class: "memory-line" }, h("span", { text: memoryText(out) })));
+  /** Where the memory begins, and where a summary stands for what is above. */
+  function drawLines() {
+    for (const line of list.querySelectorAll(".memory-line")) line.remove();
+    const { context, session } = store.state;
+    const line = (child) => h("p", { class: "memory-line" }, child);
+    for (const { until } of session?.summaries || [])
+      views.get(until)?.element.after(
+        line(
+          h("button", {
+            type: "button",
+            class: "text-button",
+            text: "Summary of what is above",
+            on: { click: () => handlers.summary(until) },
+          }),
+        ),
+      );
+    const at = path.findIndex((message) => message.id === context?.first_message);
+    const out = path.slice(0, Math.max(0, at)).filter((message) => !message.pinned).length;
+    if (out) views.get(path[at].id)?.element.before(line(h("span", { text: memoryText(out) })));
   }
 
   const part = new ShownPart(scroller, list, pin, draw);

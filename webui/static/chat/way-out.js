@@ -3,10 +3,19 @@
 
 import { openMenu } from "../overlays/menu.js";
 
-/** @param {HTMLElement} anchor @param {{create: () => void, openSession: () => void}} page */
+/**
+ * @param {HTMLElement} anchor
+ * @param {{create: () => void, openSession: () => void, summarize: () => void}} page
+ */
 export function openWayOut(anchor, page) {
   openMenu(anchor, "The context is full", [
     { heading: "The model's context is full: the beginning is left out" },
+    {
+      label: "Summarize the older half",
+      icon: "file-text",
+      help: "The model writes what the bots are sent in its place; you can correct it.",
+      onSelect: page.summarize,
+    },
     {
       label: "New session",
       icon: "plus",

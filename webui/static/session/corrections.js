@@ -22,6 +22,17 @@ export const corrections = (operation, { patch, post, remove }) => ({
       patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, pinned }),
     ),
 
+  /**
+   * Let a text stand for all up to a message in what bots are sent.
+   * @param {string} until @param {string} text
+   */
+  summarize: (until, text) =>
+    operation(({ id, revision }) => post(`/api/sessions/${id}/summaries`, { revision, until, text })),
+
+  /** Send them all of it again. @param {string} summary its id */
+  dropSummary: (summary) =>
+    operation(({ id, revision }) => remove(`/api/sessions/${id}/summaries/${summary}`, { revision })),
+
   /** Take a message out. Answers the token that brings it back, or "". @param {Message} message */
   async erase(message) {
     let undo = "";

@@ -1,0 +1,59 @@
+"""Routes of summaries: the model writes one, a person corrects it and keeps it, or takes it away."""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from ..chat.summarizing import draft
+from ..errors import BadRequest
+from ..ids import check_id
+from ..server.streams import cut_connection, gone_test
+from ..storage.schema import MAX_PROMPT
+from ..storage.summaries import with_summary, without_summary
+from .body import read_body
+from .parlor import parlor
+from .sessions import answer_with
+
+bp = Blueprint("summaries", __name__, url_prefix="/api/sessions")
+
+
+@bp.post("/<session_id>/summaries/draft")
+def write_draft(session_id: str) -> ResponseReturnValue:
+    """Have the model write one of all up to a message; nothing is kept. It ends with the connection, which
+    holds a thread of the server, as streams do, and counts as one."""
+    with read_body() as body:
+        until = check_id(body.value("until"), "message")
+    here, environ = parlor(), request.environ
+    is_gone = gone_test(environ)
+    stream = here.streams.open(lambda: cut_connection(environ))
+    try:
+        session = here.chat.session(check_id(session_id, "session"))
+        text, left_out = draft(here.store, here.slot, here.chat.voices, session, until,
+                               lambda: is_gone() or here.streams.closing.is_set())
+    finally:
+        here.streams.release(stream)
+    return {"text": text[:MAX_PROMPT], "left_out": left_out}
+
+
+@bp.post("/<session_id>/summaries")
+def add_summary(session_id: str) -> ResponseReturnValue:
+    """From now on it stands for all up to a message in what bots are sent; in place of one up to there."""
+    with read_body() as body:
+        revision = body.revision()
+        until = check_id(body.value("until"), "message")
+        text = body.text("text", most=MAX_PROMPT).strip()
+    if not text:
+        raise BadRequest("The summary is empty.", hint="Write one, or have the model write it.")
+    session = parlor().chat.change(session_id, revision, lambda old: with_summary(old, until, text),
+                                   touch=False)
+    return answer_with(session), 201
+
+
+@bp.delete("/<session_id>/summaries/<summary_id>")
+def remove_summary(session_id: str, summary_id: str) -> ResponseReturnValue:
+    with read_body() as body:
+        revision = body.revision()
+    return answer_with(parlor().chat.change(
+        session_id, revision, lambda old: without_summary(old, summary_id), touch=False))
+

@@ -1,0 +1,114 @@
+// @ts-check
+/**
+ * A summary of what was said up to a message: the model writes it, a person corrects it, and it stands for
+ * those messages in what bots are sent.
+ * @import { Store } from "../session/store.js"
+ * @import { Room } from "../session/room.js"
+ */
+
+import { h } from "../base/dom.js";
+import { plural } from "../base/format.js";
+import { recall, remember } from "../base/storage.js";
+import { ApiError, request } from "../server/api.js";
+import { dialogButton, openDialog } from "../overlays/dialogs.js";
+import { toast } from "../overlays/toast.js";
+
+const HELP =
+  "It stands for these messages in what every bot is sent. The chat keeps them as they are, and pinned ones are still sent.";
+
+/**
+ * What is to be summarized where the context is full: the older half of what is still in, and all before it.
+ * @param {Store} store @param {Room} room @returns {string | undefined} the last message of it
+ */
+export function olderHalf(store, room) {
+  const path = room.path().filter((message) => !store.state.live.has(message.id));
+  const first = store.state.context?.first_message;
+  const begins = Math.max(
+    0,
+    path.findIndex((message) => message.id === first),
+  );
+  return path[begins + Math.floor((path.length - begins) / 2) - 1]?.id;
+}
+
+/** @param {Store} store @param {Room} room @param {string | undefined} until the last of its messages */
+export function openSummary(store, room, until) {
+  const { session } = store.state;
+  const path = room.path();
+  const number = path.findIndex((message) => message.id === until) + 1;
+  if (!session?.id || !until || !number || number === path.length) {
+    toast("There is too little to summarize yet.");
+    return;
+  }
+  const key = `summary.${session.id}.${until}`;
+  const known = session.summaries?.find((summary) => summary.until === until);
+  const abort = new AbortController();
+  let isSaved = false;
+  const status = h("p", { class: "help", role: "status", text: HELP });
+  const text = h("textarea", {
+    class: "text-input",
+    rows: "9",
+    maxlength: "50000",
+    dir: "auto",
+    "aria-label": "Summary",
+    on: { input: update },
+  });
+  text.value = recall(key) || known?.text || "";
+  const write = dialogButton("Let the model write it", "", draft);
+  const save = dialogButton("Save", "primary", null);
+  const drop = known && dialogButton("Delete", "danger at-start", remove);
+  const dialog = openDialog(`Summary of ${plural(number, "message")}`, [status, text], {
+    wide: true,
+    actions: [drop, write, save],
+    onSubmit: keep,
+    onClose: () => {
+      abort.abort();
+      const changed = text.value.trim() && text.value !== (known?.text || "");
+      remember(key, !isSaved && changed ? text.value : ""); // what was typed is there again next time
+    },
+  });
+
+  function update() {
+    save.disabled = text.readOnly || !text.value.trim();
+    write.disabled = text.readOnly;
+  }
+
+  async function draft() {
+    text.readOnly = true;
+    status.classList.remove("wrong");
+    status.textContent = "The model reads and writes; this may take a while. Closing the window stops it.";
+    update();
+    const path = `/api/sessions/${session?.id}/summaries/draft`;
+    try {
+      const { text: written, left_out: out } = await request("POST", path, { until }, {}, abort.signal);
+      text.value = written;
+      status.textContent = out ? `The first ${plural(out, "message")} did not fit in. ${HELP}` : HELP;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      status.textContent = [error.message, error.hint].filter(Boolean).join(" ");
+      status.classList.add("wrong");
+    }
+    text.readOnly = false;
+    update();
+  }
+
+  async function keep() {
+    if (save.disabled) return;
+    save.disabled = true;
+    isSaved = await room.summarize(/** @type {string} */ (until), text.value);
+    if (isSaved) dialog.close();
+    else update();
+  }
+
+  async function remove() {
+    if (!known || !(await room.dropSummary(known.id))) return;
+    isSaved = true;
+    dialog.close();
+    toast("The bots are sent these messages again.", {
+      action: "Undo",
+      onAction: () => room.summarize(known.until, known.text),
+    });
+  }
+
+  update();
+  if (!text.value) draft();
+}
