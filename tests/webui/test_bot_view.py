@@ -113,6 +113,24 @@ def test_a_summary_stands_for_what_it_covers_in_every_bots_view_and_pins_stay():
     assert shape(bot_view(summed, bots, OTTO, path[:1])) == shape(bot_view(session, bots, OTTO, path[:1]))
 
 
+def test_an_entry_of_the_lore_book_is_brought_in_by_a_key_in_the_last_messages():
+    lore = [{"keys": ["Lamp", "light house"], "text": "The lamp of {{char}} is old."},
+            {"keys": ["cat"], "text": "The cat is called Biscuit."}, {"keys": [], "text": "Never."},
+            {"keys": ["灯"], "text": "灯台"}, {"keys": ["sea"], "text": " "}]
+    def told(*said, **fields):
+        seen = view([MARLOW], MARLOW, *[(USER, text) for text in said], lore=lore, **fields)[1]
+        return [(one.name, one.message.content) for one in seen.shown if one.kind == "lore"]
+
+    lamp = ("Lamp, light house", "The lamp of Marlow is old.")
+    assert told("The LAMP!") == told("A light house.") == [lamp]
+    assert told("A category, and lamps by the sea.") == []
+    assert told("cat; lamp") == [lamp, ("cat", "The cat is called Biscuit.")]
+    assert told("その灯は") == [("灯", "灯台")]
+    assert told("lamp", *["so"] * 7) == [lamp] and told("lamp", *["so"] * 8) == []
+    seen = view([MARLOW], MARLOW, (USER, "lamp"), lore=lore)[1]
+    assert shape(seen)[0] == ("system", "You are Marlow. User visits you.\nThe lamp of Marlow is old.")
+
+
 def test_a_bot_that_left_keeps_its_words_under_its_name():
     _, seen = view([OTTO], OTTO, (MARLOW["id"], "Ahoy"), (USER, "Who was that?"))
     assert shape(seen)[1:] == [("user", "Marlow: Ahoy\nUser: Who was that?")]

@@ -53,6 +53,10 @@ BAD_SESSION = {
     "user_name": NAMES_OR_NONE, "system_prompt": ["x" * 50_001, None],
     "note": [5, {}, {"text": "x"}, {"text": None, "depth": 1}, {"text": "x", "depth": 0},
              {"text": "x", "depth": 101}, {"text": "x" * 50_001, "depth": 1}],
+    "lore": [None, {}, [5], [{"keys": ["a"]}], [{"keys": "a", "text": "x"}], [{"keys": [""], "text": "x"}],
+             [{"keys": ["a"] * 11, "text": "x"}], [{"keys": ["a" * 101], "text": "x"}],
+             [{"keys": ["a"], "text": None}], [{"keys": ["a"], "text": "x" * 50_001}],
+             [{"keys": ["a"], "text": "x"}] * 101],
     "summaries": [None, {}, [5], [{"id": "0" * 16, "until": "x", "text": "x", "created": 1}],
                   [{"id": "0" * 16, "until": "0" * 16, "text": "", "created": 1}],
                   [{"id": "0" * 16, "until": "0" * 16, "text": "x" * 50_001, "created": 1}],
@@ -142,8 +146,8 @@ def test_a_file_with_any_field_out_of_its_range_is_set_aside_and_the_rest_starts
 
 def test_what_the_interface_takes_has_the_same_ranges(client, page):
     for name, values in BAD_SESSION.items():
-        if name in ("title", "user_name", "system_prompt", "note", "turn_order", "sampling", "preset",
-                    "bots"):
+        if name in ("title", "user_name", "system_prompt", "note", "lore", "turn_order", "sampling",
+                    "preset", "bots"):
             for value in values:
                 page.send("PATCH", "", 400, **{name: value})
     for name, values in BAD_BOT.items():

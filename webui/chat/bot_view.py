@@ -17,6 +17,7 @@ from model import ChatMessage
 
 from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Document, Message, Session
 from ..storage.summaries import summary_on
+from .lore import brought_in
 
 GO_ON = "(go on)"
 EXAMPLES = "Examples of how {{char}} talks:"
@@ -28,11 +29,11 @@ MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousa
 class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
-    kind  persona, examples (of how it talks), system (the session's prompt) or room (who is there): together
-          the system message, and summary: what stands for messages that are not in; turn: something that was
-          said; note: the author's; go_on: what a bot is asked that speaks twice
+    kind  persona, examples (of how it talks), system (the session's prompt), room (who is there), lore (an
+          entry that was brought in) and summary (of messages that are not in): together the system message;
+          turn: something that was said; note: the author's; go_on: what a bot is asked that speaks twice
     id    of the session's message that it shows, or up to which a summary goes; None for what was made up
-    name  who said it
+    name  who said it; the keys of an entry
     """
 
     message: ChatMessage
@@ -98,7 +99,8 @@ def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list
     if path and path[-1]["author"] == speaker["id"]:
         turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
-    shown = [*_system(session, speaker, people if in_room else [], summary), *turns]
+    lore = brought_in(session.get("lore", []), [message["text"] for message in path])
+    shown = [*_system(session, speaker, people if in_room else [], lore, summary), *turns]
     first = rest[0]["id"] if rest else None
     begins = next((index for index, one in enumerate(shown) if one.kind == "turn" and one.id == first), 0)
     return BotView(shown, speaker["name"], stop, begins, len(covered) - len(pinned))
@@ -142,19 +144,24 @@ def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str
     return bot["name"] if bot else message["name"]
 
 
-def _system(session: Session, speaker: Bot, people: list[str], summary: Document | None) -> list[Shown]:
+def _system(session: Session, speaker: Bot, people: list[str], lore: list[Document],
+            summary: Document | None) -> list[Shown]:
     """The parts of the system message."""
-    parts = {"persona": speaker["persona"].strip(), "examples": _examples(speaker),
-             "system": session["system_prompt"].strip()}
+    def shown(kind: str, text: str, **more: str) -> Shown:
+        filled = text if kind == "summary" else fill_in(text, speaker["name"], user_name(session))
+        return Shown(ChatMessage("system", filled), kind, **more)
+
+    parts = [shown("persona", speaker["persona"].strip()), shown("examples", _examples(speaker)),
+             shown("system", session["system_prompt"].strip())]
     if people:
-        parts["room"] = (f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
-                         f"Write only what {speaker['name']} says.")
-    texts = {kind: fill_in(text, speaker["name"], user_name(session)) for kind, text in parts.items() if text}
+        parts.append(shown("room", f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
+                                   f"Write only what {speaker['name']} says."))
+    parts += [shown("lore", entry["text"].strip(), name=", ".join(entry["keys"])) for entry in lore]
     if summary is not None:
-        texts["summary"] = f"{BEFORE} {summary['text'].strip()}"
-    return [Shown(ChatMessage("system", text, follows=index > 0), kind,
-                  summary["until"] if summary and kind == "summary" else None)
-            for index, (kind, text) in enumerate(texts.items())]
+        parts.append(shown("summary", f"{BEFORE} {summary['text'].strip()}", id=summary["until"]))
+    there = [part for part in parts if part.message.content]
+    return [part._replace(message=replace(part.message, follows=index > 0))
+            for index, part in enumerate(there)]
 
 
 def _examples(speaker: Bot) -> str:

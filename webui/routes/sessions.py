@@ -62,7 +62,7 @@ def change_session(session_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
         changes = {name: body.value(name) for name in (
-            "bots", "user_name", "system_prompt", "note", "turn_order", "preset") if body.has(name)}
+            "bots", "user_name", "system_prompt", "note", "lore", "turn_order", "preset") if body.has(name)}
         if body.has("sampling"):
             changes["sampling"] = body.sampling("sampling", vocab_size())
         title = body.text("title", most=MAX_TITLE).strip() if body.has("title") else None

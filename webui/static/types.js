@@ -18,6 +18,7 @@
  *   updated: number,
  *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
  *   note?: {text: string, depth: number} | null, summaries?: Passage[],
+ *   lore?: {keys: string[], text: string}[],
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session
  *

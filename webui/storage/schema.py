@@ -34,6 +34,9 @@ MAX_BOTS = 12
 MAX_GREETINGS = 100  # besides the first
 MAX_CARD = 1 << 20  # bytes of JSON: what a bot's character card holds that nothing here uses
 MAX_SUMMARIES = 200
+MAX_LORE = 100  # entries, each with so many keys of so many characters
+MAX_KEYS = 10
+MAX_KEY = 100
 MAX_URL = 1_000  # of another engine
 MAX_SECRET = 10_000
 MAX_DEPTH = 100  # messages that an author's note may stand before the end
@@ -174,6 +177,7 @@ def check_session(session: Session, before: Session | None = None) -> None:
     check_text("the system prompt", session.get("system_prompt"), MAX_PROMPT)
     check_note("note", session.get("note"))
     _check_summaries(session.get("summaries", []))
+    _check_lore(session.get("lore", []))
     check_bots("bots", session.get("bots"))
     check_changes(session.get("sampling"))
     _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])
@@ -204,6 +208,21 @@ def _check_summaries(summaries: object) -> None:
         _number(f"{where}.created", summary.get("created"), LAST_MOMENT)
     if len({summary["id"] for summary in summaries}) < len(summaries):
         raise ValueError("summaries holds one twice")
+
+
+def _check_lore(lore: object) -> None:
+    """Each entry is a text that is brought in by any of its keys; both may be empty, while it is written."""
+    if not isinstance(lore, list) or len(lore) > MAX_LORE:
+        raise ValueError(f"lore is not a list of at most {MAX_LORE} entries")
+    for index, entry in enumerate(lore):
+        where = f"lore[{index}]"
+        if not isinstance(entry, dict) or entry.keys() != {"keys", "text"}:
+            raise ValueError(f"{where} is not {{keys, text}}")
+        if not isinstance(entry["keys"], list) or len(entry["keys"]) > MAX_KEYS:
+            raise ValueError(f"{where}.keys is not a list of at most {MAX_KEYS} words")
+        for key in entry["keys"]:
+            check_text(f"a key of {where}", key, MAX_KEY, least=1)
+        check_text(f"{where}.text", entry["text"], MAX_PROMPT)
 
 
 def check_bot(bot: Bot) -> None:

@@ -23,6 +23,7 @@ const GROUPS = [
   { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
   { id: "room", label: "Who is in the room", kinds: ["room"] },
+  { id: "lore", label: "Lore book", kinds: ["lore"] },
   { id: "summary", label: "Summary", kinds: ["summary"] },
   { id: "note", label: "Author's note", kinds: ["note"] },
   { id: "turn", label: "What was said", kinds: ["turn"] },
@@ -278,11 +279,12 @@ function section(part, text, toTheEnd, page, bot) {
     persona: bot && (() => page.editBot(bot)),
     examples: bot && (() => page.editBot(bot)),
     system: page.openSession,
+    lore: page.openSession,
     note: page.openSession,
     summary: message && (() => page.summarize(message)),
     turn: message && (() => page.editMessage(message)),
   }[kind];
-  const name = part.name || TITLES[kind] || "";
+  const name = kind === "lore" ? `Lore book: ${part.name}` : part.name || TITLES[kind] || "";
   return h(
     "div",
     { class: `prompt-part kind-${kind}`, role: "group", "aria-label": name },

@@ -5,7 +5,8 @@
  * @import { Room } from "../session/room.js"
  */
 
-import { h } from "../base/dom.js";
+import { h, setText } from "../base/dom.js";
+import { plural } from "../base/format.js";
 import { createNote } from "./note.js";
 
 /** A name becomes "Name:" in prompts. */
@@ -29,6 +30,8 @@ export function createSessionTab(store, room, page) {
   const orders = h("div", { class: "choices", role: "radiogroup", "aria-labelledby": "turn-order-label" });
   const action = (text, onClick, kind = "") =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
+  const lore = action("Lore book", async () => (await import("./lore.js")).openLore(store, room));
+  lore.setAttribute("aria-haspopup", "dialog");
   const saved = h(
     "section",
     { class: "field-group" },
@@ -50,6 +53,12 @@ export function createSessionTab(store, room, page) {
     {},
     prompt.element,
     createNote(store, room),
+    h(
+      "div",
+      { class: "field" },
+      lore,
+      h("p", { class: "help", text: "What the bots are to know of a thing when it is spoken of." }),
+    ),
     user.element,
     h(
       "section",
@@ -101,6 +110,8 @@ export function createSessionTab(store, room, page) {
     if (document.activeElement !== user.input) user.input.value = session.user_name;
     for (const input of orders.querySelectorAll("input")) input.checked = input.value === session.turn_order;
     saved.hidden = !session.id;
+    const entries = session.lore?.length || 0;
+    setText(lore, entries ? `Lore book · ${plural(entries, "entry", "entries")}` : "Lore book");
   }
 
   store.on(["settings", "status"], () => {

@@ -149,8 +149,9 @@ export function createSaving(store, operation, page, { patch, post }) {
       const begun = { bots: session.bots.map((bot) => bot.id), greetings: session.greetings };
       const made = await post("/api/sessions", begun).catch(page.error);
       if (!made || store.state.session?.id !== null) return ""; // another session is shown by now
-      const { user_name, system_prompt, note, turn_order, sampling, preset, bots } = store.state.session;
-      const wanted = { user_name, system_prompt, ...(note && { note }), turn_order, sampling, preset, bots };
+      const { user_name, system_prompt, turn_order, sampling, preset, bots, note, lore } = store.state.session;
+      const more = { ...(note && { note }), ...(lore && { lore }) };
+      const wanted = { user_name, system_prompt, turn_order, sampling, preset, bots, ...more };
       unsaved.belongTo(made.session.id);
       unsaved.add(made.session, wanted);
       store.set({ session: unsaved.onTopOf(made.session), context: made.context || null, viewLeaf: null });
