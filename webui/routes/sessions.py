@@ -148,7 +148,7 @@ def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
         pinned = body.flag("pinned", False)
         text = "" if pins else body.text("text", most=MAX_REPLY)
     if pins:
-        return answer_with(chat.pin_message(session_id, revision, message_id, pinned))
+        return with_context(chat.pin_message(session_id, revision, message_id, pinned))
     return answer_with(chat.edit_message(session_id, revision, message_id, text))
 
 
@@ -181,6 +181,11 @@ def hold(session_id: str) -> ResponseReturnValue:
 def answer_with(session: Session) -> Document:
     """Only what changed since the revision in the header, if there is one and that can be told."""
     return parlor().showing.answer(session, _known_revision())
+
+
+def with_context(session: Session) -> Document:
+    """The answer after a change of what is in the bots' memory: with where that begins now."""
+    return {**answer_with(session), "context": parlor().showing.context(session)}
 
 
 def _chosen(greetings: object) -> dict[str, int]:

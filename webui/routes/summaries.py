@@ -13,7 +13,7 @@ from ..storage.schema import MAX_PROMPT
 from ..storage.summaries import with_summary, without_summary
 from .body import read_body
 from .parlor import parlor
-from .sessions import answer_with
+from .sessions import with_context
 
 bp = Blueprint("summaries", __name__, url_prefix="/api/sessions")
 
@@ -47,13 +47,13 @@ def add_summary(session_id: str) -> ResponseReturnValue:
         raise BadRequest("The summary is empty.", hint="Write one, or have the model write it.")
     session = parlor().chat.change(session_id, revision, lambda old: with_summary(old, until, text),
                                    touch=False)
-    return answer_with(session), 201
+    return with_context(session), 201
 
 
 @bp.delete("/<session_id>/summaries/<summary_id>")
 def remove_summary(session_id: str, summary_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
-    return answer_with(parlor().chat.change(
+    return with_context(parlor().chat.change(
         session_id, revision, lambda old: without_summary(old, summary_id), touch=False))
 
