@@ -166,7 +166,7 @@ function cacheText({ prompt_tokens: tokens, cached_tokens: cached, is_template: 
   const anew = tokens - cached;
   const start = about ? "About " : "";
   if (!cached) return `${start}${plural(anew, "token")} to read: nothing of it is in the cache.`;
-  return `${plural(cached, "token comes", "tokens come")} from the cache, ${plural(anew, "is", "are")} read anew. After an edit it is all from there on.`;
+  return `${plural(cached, "token comes", "tokens come")} from the cache, ${plural(anew, "is", "are")} read anew; after an edit, all from there on.`;
 }
 
 /** What was kept with a reply. @param {Message} message */
