@@ -73,11 +73,11 @@ def next_logits(logits: Tensor, history: Sequence[int], reply_length: int, break
         backs.setdefault(token_id, back)
     counts = Counter(history[len(history) - reply_length:])
     repeats = _repeats(history, breaks)
-    ids = [token_id for token_id in {*likeliest, *backs, *others}
-           if token_id < vocab_size and is_possible[token_id]]
+    ids = torch.tensor([token_id for token_id in {*likeliest, *backs, *others} if token_id < vocab_size])
+    ids = ids[is_possible[ids]]
     candidates = [Candidate(token_id, logit, backs.get(token_id), counts[token_id],
                             tuple(repeats.get(token_id, ())))
-                  for token_id, logit in zip(ids, x[ids].tolist(), strict=True)]
+                  for token_id, logit in zip(ids.tolist(), x[ids].tolist(), strict=True)]
     candidates.sort(key=lambda one: (-one.logit, one.token_id))
     is_possible[ids] = False
     return NextLogits(tuple(candidates), _groups(x[is_possible]))

@@ -61,6 +61,12 @@ def test_each_sampler_says_what_it_leaves_and_does_so_in_the_frame_in_which_its_
     assert not [url for url in asked if "next-token" in url], "the model is asked once"
     assert len(site.model.looked) == 1 and site.read(session_id)["messages"][-1]["text"] == "Hello yourself."
     assert site.read(session_id)["revision"] > revision  # of the setting alone
+    stage(page, "min_p").locator("text=Do it earlier").click()
+    expect(page.locator("dialog h3 > button > span:first-child").nth(7)).to_have_text("Min-p")
+    expect(page.locator(":focus")).to_have_text("Do it earlier")
+    assert table(page)[0] == ["alpha", "39%", "100%"], "Top-p comes behind it now"
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["sampling"]["samplers"][5:7] == ["min_p", "top_p"]
     expect(page.locator(".xray-outdated")).to_be_hidden()
     site.api("POST", f"/api/sessions/{session_id}/messages",
              {"revision": site.read(session_id)["revision"], "text": "News", "reply": False})

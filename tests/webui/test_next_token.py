@@ -63,6 +63,15 @@ def test_within_a_reply_it_is_what_might_have_come_in_a_tokens_place(page, model
     assert wrong.status_code == 400 and wrong.json["error"]["hint"] == "Look at the tokens again."
 
 
+def test_a_thought_stands_before_the_replys_tokens_and_its_end_cannot_be_looked_into(page, model):
+    (reply,) = page.say("think aloud")
+    url = f"{page.url}/messages/{reply['id']}/tokens"
+    assert page.client.get(url).status_code == page.client.get(f"{url}/1").status_code == 200
+    assert model.looked[-1]["reply_thinking"] == reply["thinking"] != ""
+    first = page.client.get(f"{url}/0")
+    assert first.status_code == 400 and "after a thought" in first.json["error"]["message"]
+
+
 def test_a_model_that_cannot_tell_says_why_in_a_sentence(page, model):
     model.cannot = {LOGPROBS: "This engine does not tell its tokens."}
     assert look(page, expect=400)["message"] == "This engine does not tell its tokens."

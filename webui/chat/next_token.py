@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model import NextToken
 
-from ..errors import EngineFailed
+from ..errors import BadRequest, EngineFailed
 from ..storage.token_files import ReplyToken
 from .reading import borrowed, events_of
 from .reply_tokens import as_written
@@ -28,6 +28,9 @@ def next_token(voices: Voices, plan: ReplyPlan, written: Sequence[ReplyToken],
     Raises BadRequest with what the model says of it, NoModelLoaded, EngineFailed, ReaderGone.
     """
     prefix, tokens = as_written(written)
+    if plan.message["thinking"] and not prefix:
+        raise BadRequest("What came first after a thought cannot be looked into.",
+                         hint="Choose a later token.")
     with borrowed(voices, plan.engine, is_gone) as model:
         reading = model.next_token(plan.view.messages, plan.params(model.info()["advice"]),
                                    reply_name=plan.view.speaker, reply_prefix=prefix, reply_tokens=tokens,

@@ -15,6 +15,13 @@
  *   temperature?: number, touched?: number[]}} Step
  */
 
+/**
+ * What is left on the way: items by number, the likeliest first, how many tokens of each, their logits below
+ * the first one's, and what each token weighs.
+ * @typedef {{order: number[], left: Float64Array, y: Float64Array, weight: Float64Array,
+ *   temperature: number}} Left
+ */
+
 export const OF_LOGITS = ["penalties", "dry"];
 /** A token so far below the likeliest one has no weight. */
 const FAR_BELOW = 708;
@@ -54,73 +61,98 @@ export function chain(next, settings, strikes = true) {
   const { tokens, rest } = next;
   const x = Float64Array.from([...tokens.map((one) => one.logit), ...rest.map(([logit]) => logit)]);
   const count = Float64Array.from([...tokens.map(() => 1), ...rest.map(([, many]) => many)]);
-  const steps = [stepOf("model", x.map((one) => one - greatest(x)), count, 1, null)];
-  const note = (name, left, y, temperature) =>
-    steps.push(stepOf(name, y, left, temperature, /** @type {Step} */ (steps.at(-1))));
+  const ids = (at) => tokens[at]?.id ?? Infinity;
+  let state = allOf(x, count, ids);
+  const steps = [stepOf("model", state, null)];
+  const last = () => /** @type {Step} */ (steps.at(-1));
 
   const stages = activeStages(settings);
   /** @param {string} name @param {(one: Candidate, x: number) => number} change */
-  const changeLogits = (name, change) => {
-    const before = x.slice();
-    tokens.forEach((one, at) => (x[at] = change(one, x[at])));
-    note(name, possible(x, count), below(x), 1);
-    const touched = [...tokens.keys()].filter((at) => x[at] !== before[at]);
-    return Object.assign(/** @type {Step} */ (steps.at(-1)), { touched });
-  };
+  function changeLogits(name, change) {
+    const changed = tokens.map((one, at) => change(one, x[at]));
+    const touched = [...tokens.keys()].filter((at) => changed[at] !== x[at]);
+    x.set(changed);
+    if (touched.length) state = allOf(x, count, ids);
+    if (touched.length || name !== "bias") steps.push({ ...stepOf(name, state, last()), touched });
+  }
   for (const name of stages.filter((one) => OF_LOGITS.includes(one)))
     changeLogits(name, name === "dry" ? repeated(next, settings) : penalized(next, settings));
-  if (!changeLogits("bias", biased(next, settings)).touched.length) steps.pop();
-  const left = possible(x, count);
-  if (!left.some((many) => many > 0)) return steps;
+  changeLogits("bias", biased(next, settings));
+  if (!state.order.length) return steps;
 
-  const ids = (at) => tokens[at]?.id ?? Infinity;
-  const order = Uint32Array.from(x.keys()).sort((a, b) => x[b] - x[a] || ids(a) - ids(b));
   if (settings.temperature === 0 && stages.includes("temperature")) {
-    left.fill(0)[order[0]] = 1;
-    note("temperature", left, below(x), 0);
-    return steps;
+    state.order = [state.order[0]];
+    return [...steps, { ...stepOf("temperature", state, last()), temperature: 0 }];
   }
-  let y = below(x);
-  let temperature = 1;
-  const dropFar = () => left.forEach((_, at) => (y[at] / temperature >= -FAR_BELOW ? 0 : (left[at] = 0)));
   for (const name of stages.filter((one) => !OF_LOGITS.includes(one))) {
-    if (name === "temperature") {
-      temperature = temperatureOf(y, left, settings);
-      y = y.map((one, at) => (left[at] ? one : -Infinity));
-      y = below(y);
-      dropFar();
-    } else {
-      dropFar();
-      CUTS[name]({ y, left, order, ids, temperature, settings, strikes });
-    }
-    note(name, left, y, temperature);
+    if (name === "temperature") weigh(state, temperatureOf(state, settings));
+    dropFar(state);
+    if (name !== "temperature") CUTS[name](state, settings, strikes, ids);
+    steps.push({ ...stepOf(name, state, last()), temperature: state.temperature });
   }
   return steps;
 }
 
-/** @param {Float64Array} values */
-const greatest = (values) => values.reduce((most, one) => (one > most ? one : most), -Infinity);
-/** @param {Float64Array} x */
-function below(x) {
-  const most = greatest(x);
-  return most === -Infinity ? x.slice() : x.map((one) => one - most);
+/**
+ * Before anything is cut.
+ * @param {Float64Array} x logits @param {Float64Array} count @param {(at: number) => number} ids
+ * @returns {Left}
+ */
+function allOf(x, count, ids) {
+  const order = [...x.keys()].filter((at) => x[at] > -Infinity).sort((a, b) => x[b] - x[a] || ids(a) - ids(b));
+  const state = { order, left: count.slice(), y: x.slice(), weight: new Float64Array(x.length), temperature: 1 };
+  weigh(state, 1);
+  return state;
 }
-/** @param {Float64Array} x @param {Float64Array} count */
-const possible = (x, count) => count.map((many, at) => (x[at] > -Infinity ? many : 0));
 
 /**
- * @param {string} name @param {Float64Array} y @param {Float64Array} left @param {number} temperature
- * @param {Step | null} before @returns {Step}
+ * Measure all from the likeliest that is left, and weigh it anew.
+ * @param {Left} state @param {number} temperature
  */
-function stepOf(name, y, left, temperature, before) {
-  const p = shares(y, left, temperature);
-  const tokens = left.reduce((sum, many) => sum + many, 0);
-  const cut = before ? before.p.reduce((sum, one, at) => sum + one * Math.max(0, before.left[at] - left[at]), 0) : 0;
-  return { name, p, left: left.slice(), tokens, cut, temperature: name === "temperature" ? temperature : undefined };
+function weigh(state, temperature) {
+  const { order, y, weight } = state;
+  const best = y[order[0]];
+  for (const at of order) {
+    y[at] -= best;
+    weight[at] = Math.exp(y[at] / temperature);
+  }
+  state.temperature = temperature;
 }
 
-/** @param {number} y @param {number} temperature */
-const weight = (y, temperature) => (temperature ? Math.exp(Math.max(-FAR_BELOW, y / temperature)) : 1);
+/** @param {Left} state */
+function dropFar(state) {
+  const { order, y, temperature } = state;
+  if (y[/** @type {number} */ (order.at(-1))] / temperature < -FAR_BELOW)
+    state.order = order.filter((at) => y[at] / temperature >= -FAR_BELOW);
+}
+
+/** What all tokens weigh. @param {Left} state */
+function totalOf({ order, left, weight }) {
+  let total = 0;
+  for (const at of order) total += left[at] * weight[at];
+  return total;
+}
+
+/** How many tokens there are. @param {Left} state */
+function numOf({ order, left }) {
+  let many = 0;
+  for (const at of order) many += left[at];
+  return many;
+}
+
+/** @param {string} name @param {Left} state @param {Step | null} before @returns {Step} */
+function stepOf(name, state, before) {
+  const p = new Float64Array(state.y.length);
+  const left = new Float64Array(state.y.length);
+  const total = totalOf(state);
+  for (const at of state.order) {
+    left[at] = state.left[at];
+    p[at] = state.weight[at] / total;
+  }
+  let cut = 0;
+  if (before) for (let at = 0; at < left.length; at += 1) cut += before.p[at] * (before.left[at] - left[at]);
+  return { name, p, left, tokens: numOf(state), cut };
+}
 
 /** Repetition, presence and frequency. @param {NextToken} next @param {Record<string, any>} settings */
 function penalized({ num_tokens: all }, settings) {
@@ -145,7 +177,8 @@ function repeated({ num_tokens: all }, settings) {
   const window = last >= 0 ? Math.min(last, all) : all;
   /** @param {Candidate} one @param {number} x */
   return ({ repeats = [] }, x) => {
-    const n = Math.max(0, ...repeats.map(([b, long]) => Math.min(long, window - b, allowed + MOST_BEYOND_ALLOWED)));
+    let n = 0;
+    for (const [b, long] of repeats) n = Math.max(n, Math.min(long, window - b, allowed + MOST_BEYOND_ALLOWED));
     if (n < allowed) return x;
     return x - Math.min(settings.dry_multiplier * settings.dry_base ** (n - allowed), MOST_PENALTY);
   };
@@ -161,94 +194,109 @@ function biased({ reply_length: written }, settings) {
   };
 }
 
-/** @param {Float64Array} y @param {Float64Array} left @param {Record<string, any>} settings */
-function temperatureOf(y, left, settings) {
+/** @param {Left} state @param {Record<string, any>} settings */
+function temperatureOf(state, settings) {
   const { temperature, dynatemp_range: range, dynatemp_exponent: exponent } = settings;
-  const counted = left.map((many, at) => (y[at] >= -FAR_BELOW ? many : 0));
-  const n = counted.reduce((sum, many) => sum + many, 0);
+  const { y } = state;
+  const counted = { ...state, order: state.order.filter((at) => y[at] - y[state.order[0]] >= -FAR_BELOW) };
+  const n = numOf(counted);
   if (!range || n === 1) return temperature;
-  const share = Math.min(1, Math.max(0, entropyOf(shares(y, counted, 1), counted) / Math.log(n)));
+  counted.y = y.slice();
+  counted.weight = state.weight.slice();
+  weigh(counted, 1);
+  const share = Math.min(1, Math.max(0, entropyOf(counted) / Math.log(n)));
   const low = Math.max(0, temperature - range);
   return Math.max(LEAST_TEMPERATURE, low + (temperature + range - low) * share ** exponent);
 }
 
-/**
- * The probability of one token of each item.
- * @param {Float64Array} y @param {Float64Array} left @param {number} temperature
- */
-function shares(y, left, temperature) {
-  const p = y.map((one, at) => (left[at] ? weight(one, temperature) : 0));
-  const total = p.reduce((sum, one, at) => sum + one * left[at], 0);
-  return total ? p.map((one) => one / total) : p;
+/** In nats. @param {Left} state */
+function entropyOf(state) {
+  const { order, left, weight } = state;
+  const total = totalOf(state);
+  let entropy = 0;
+  for (const at of order) {
+    const p = weight[at] / total;
+    if (p) entropy -= left[at] * p * Math.log(p);
+  }
+  return entropy;
 }
-
-/** In nats. @param {Float64Array} p @param {Float64Array} left */
-const entropyOf = (p, left) => p.reduce((sum, one, at) => (one ? sum - left[at] * one * Math.log(one) : sum), 0);
 
 /**
  * Keep of the items in `order` the first tokens whose weights add up to `share` of all.
- * @param {Iterable<number>} order @param {Cut} state @param {number} share
+ * @param {Left} state @param {number[]} order its items @param {number} share
  */
-function keepShortestRun(order, { y, left, temperature }, share) {
-  const items = [...order].filter((at) => left[at]);
-  const weights = items.map((at) => weight(y[at], temperature));
-  const wanted = share * items.reduce((sum, at, index) => sum + left[at] * weights[index], 0);
+function shortestRun({ left, weight }, order, share) {
+  let total = 0;
+  for (const at of order) total += left[at] * weight[at];
+  const wanted = share * total;
+  const kept = new Set();
   let running = 0;
-  let isFull = false;
-  items.forEach((at, index) => {
-    const needed = Math.max(1, Math.ceil((wanted - running) / weights[index]));
-    left[at] = isFull ? 0 : left[at] === 1 ? 1 : Math.min(left[at], needed);
-    running += left[at] * weights[index];
-    isFull ||= running >= wanted;
-  });
+  for (const at of order) {
+    if (left[at] > 1)
+      left[at] = Math.min(left[at], Math.max(1, Math.ceil((wanted - running) / weight[at])));
+    running += left[at] * weight[at];
+    kept.add(at);
+    if (running >= wanted) break;
+  }
+  return kept;
 }
 
 /**
- * @typedef {{y: Float64Array, left: Float64Array, order: Uint32Array, ids: (at: number) => number,
- *   temperature: number, settings: Record<string, any>, strikes: boolean}} Cut
+ * What each stage cuts.
+ * @type {Record<string, (state: Left, settings: Record<string, any>, strikes: boolean,
+ *   ids: (at: number) => number) => void>}
  */
-
-/** What each stage cuts out of `left`. @type {Record<string, (state: Cut) => void>} */
 const CUTS = {
-  top_n_sigma({ y, left, settings }) {
-    const n = left.reduce((sum, many) => sum + many, 0);
-    const mean = y.reduce((sum, one, at) => (left[at] ? sum + left[at] * one : sum), 0) / n;
-    const square = y.reduce((sum, one, at) => (left[at] ? sum + left[at] * (one - mean) ** 2 : sum), 0) / n;
-    const most = y.reduce((best, one, at) => (left[at] && one > best ? one : best), -Infinity);
-    const least = most - settings.top_n_sigma * Math.sqrt(square);
-    y.forEach((one, at) => (one >= least ? 0 : (left[at] = 0)));
+  top_n_sigma(state, settings) {
+    const { order, left, y } = state;
+    const n = numOf(state);
+    let mean = 0;
+    for (const at of order) mean += (left[at] * y[at]) / n;
+    let variance = 0;
+    for (const at of order) variance += (left[at] * (y[at] - mean) ** 2) / n;
+    const least = y[order[0]] - settings.top_n_sigma * Math.sqrt(variance);
+    state.order = order.filter((at) => y[at] >= least);
   },
-  top_k({ left, order, settings }) {
+  top_k(state, settings) {
+    const { left } = state;
     let room = settings.top_k;
-    for (const at of order) {
-      left[at] = Math.min(left[at], room);
-      room -= left[at];
-    }
+    state.order = state.order.filter((at) => {
+      const kept = Math.min(left[at], room);
+      room -= kept;
+      if (kept) left[at] = kept;
+      return kept;
+    });
   },
-  top_p(state) {
-    keepShortestRun(state.order, state, state.settings.top_p);
+  top_p(state, settings) {
+    const kept = shortestRun(state, state.order, settings.top_p);
+    state.order = state.order.slice(0, kept.size);
   },
-  min_p({ y, left, order, temperature, settings }) {
-    const first = /** @type {number} */ (order.find((at) => left[at]));
-    const least = settings.min_p * weight(y[first], temperature);
-    y.forEach((one, at) => (weight(one, temperature) >= least ? 0 : (left[at] = 0)));
+  min_p(state, settings) {
+    const { order, weight } = state;
+    const least = settings.min_p * weight[order[0]];
+    state.order = order.filter((at) => weight[at] >= least);
   },
-  typical_p(state) {
-    const { y, left, order, ids, temperature, settings } = state;
-    const p = shares(y, left, temperature);
-    const entropy = entropyOf(p, left);
-    const off = p.map((one) => Math.abs(entropy + Math.log(one)));
-    keepShortestRun(order.slice().sort((a, b) => off[a] - off[b] || ids(a) - ids(b)), state, settings.typical_p);
+  typical_p(state, settings, _strikes, ids) {
+    const { order, weight } = state;
+    const entropy = entropyOf(state);
+    const total = totalOf(state);
+    const off = weight.map((one) => Math.abs(entropy + Math.log(one / total)));
+    const byOff = order.slice().sort((a, b) => off[a] - off[b] || ids(a) - ids(b));
+    const kept = shortestRun(state, byOff, settings.typical_p);
+    state.order = order.filter((at) => kept.has(at));
   },
-  xtc({ y, left, order, temperature, settings, strikes }) {
+  xtc(state, settings, strikes) {
     if (!strikes) return;
-    const p = shares(y, left, temperature);
-    const likely = [...order].filter((at) => left[at] && p[at] >= settings.xtc_threshold);
-    likely.forEach((at, index) => (left[at] = index === likely.length - 1 ? 1 : 0));
+    const { order, left, weight } = state;
+    const least = settings.xtc_threshold * totalOf(state);
+    const others = order.filter((at) => weight[at] < least);
+    const likely = order.slice(0, order.length - others.length);
+    const stays = likely.slice(-1);
+    for (const at of stays) left[at] = 1;
+    state.order = [...stays, ...others];
   },
-  mirostat({ y, left, order, temperature, settings }) {
-    const first = /** @type {number} */ (order.find((at) => left[at]));
-    const least = 2 ** (-2 * settings.mirostat_tau);
-    shares(y, left, temperature).forEach((p, at) => (at === first || p >= least ? 0 : (left[at] = 0)));
+  mirostat(state, settings) {
+    const least = 2 ** (-2 * settings.mirostat_tau) * totalOf(state);
+    state.order = state.order.filter((at, index) => !index || state.weight[at] >= least);
   },
 };

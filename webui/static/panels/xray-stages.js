@@ -53,9 +53,39 @@ export function createStages(specs, values, bot) {
       .flatMap((one) => specs.get(one) || [])
       .map((spec) => ({ spec, ...parameterField(spec, values.fieldOptions(spec)) }));
     const controls = h("div", {}, ...fields.map((one) => one.element));
-    const detail = h("div", { class: "xray-detail", id }, controls);
+    const moves = [moveButton(name, -1), moveButton(name, 1)];
+    const isMovable = specs.get("samplers")?.choices?.includes(name);
+    const mover = h("div", { class: "xray-moves", hidden: !isMovable }, ...moves.map((one) => one.element));
+    const detail = h("div", { class: "xray-detail", id }, controls, mover);
     const element = h("li", { data: { stage: name } }, h("h3", {}, button), said, detail);
-    return { element, button, left, said, fields, controls, detail };
+    return { element, button, left, said, fields, controls, moves, detail };
+  }
+
+  /** The order of the samplers. @returns {string[]} */
+  const samplers = () => values.of(/** @type {Parameter} */ (specs.get("samplers")), bot());
+
+  /** A button that swaps a stage with its neighbour. @param {string} name @param {1 | -1} by */
+  function moveButton(name, by) {
+    const neighbour = () => samplers()[samplers().indexOf(name) + by];
+    function swap() {
+      const other = neighbour();
+      const swapped = samplers().map((one) => (one === name ? other : one === other ? name : one));
+      values.set(/** @type {Parameter} */ (specs.get("samplers")), swapped);
+    }
+    const element = h("button", {
+      type: "button",
+      class: "text-button",
+      text: by < 0 ? "Do it earlier" : "Do it later",
+      on: { click: swap },
+    });
+    return {
+      element,
+      /** The stages of logits stay before the others. */
+      show() {
+        const other = neighbour();
+        element.disabled = !other || OF_LOGITS.includes(other) !== OF_LOGITS.includes(name);
+      },
+    };
   }
 
   /** Open or close a stage; it stays where it is, or comes into sight. @param {string} name */
@@ -88,6 +118,7 @@ export function createStages(specs, values, bot) {
       if (name !== open) continue;
       for (const { spec, show } of row.fields)
         show(values.of(spec, bot()), values.isSet(spec), values.noteOn(spec));
+      for (const one of row.moves) one.show();
       table.element.hidden = !here;
       if (here) table.show(here.before, here.step, { name: STAGES[name].name, whyGone: whyGone(name, steps) });
       if (table.element.parentElement !== row.detail) row.detail.prepend(table.element);

@@ -29,6 +29,7 @@ export function createTable(next) {
   );
   const all = Math.min(MANY, next.tokens.length);
   const more = h("button", { type: "button", class: "text-button", hidden: all <= FEW, on: { click: showMore } });
+  const chosen = chosenOf(next);
   /** @type {Map<number, ReturnType<typeof tokenRow>>} */
   const made = new Map();
   const others = otherRow();
@@ -42,7 +43,7 @@ export function createTable(next) {
 
   /** @param {number} at */
   function rowOf(at) {
-    const row = made.get(at) || tokenRow(next.tokens[at], isChosen(next, next.tokens[at]));
+    const row = made.get(at) || tokenRow(next.tokens[at], at === chosen);
     made.set(at, row);
     return row;
   }
@@ -80,8 +81,15 @@ export function createTable(next) {
   };
 }
 
-/** Whether it is the one that came. @param {NextToken} next @param {Candidate} token */
-const isChosen = ({ chosen }, token) => chosen?.text === token.text && chosen?.bytes === token.bytes;
+/**
+ * The number of the one that came; of a reply's first token the white space before it is not kept.
+ * @param {NextToken} next
+ */
+function chosenOf({ tokens, chosen, reply_length: written }) {
+  if (!chosen) return -1;
+  const at = tokens.findIndex((one) => one.text === chosen.text && one.bytes === chosen.bytes);
+  return at < 0 && !written ? tokens.findIndex((one) => one.text.trimStart() === chosen.text) : at;
+}
 
 /** @param {Candidate} token @param {boolean} chosen */
 function tokenRow(token, chosen) {
