@@ -81,14 +81,16 @@ export function openXray(store, room, place) {
     return spec && values.of(spec, bot());
   }
 
+  /** All that the bot is sent, and where DRY's sequences break. */
   function basis() {
-    const { session, slot, bots } = store.state;
-    const own = botOf(store.state, bot());
-    const names = (session?.bots || []).map(({ id }) => bots.find((one) => one.id === id)?.name);
+    const { session, slot } = store.state;
+    const { sampling: _, revision: __, ...own } = botOf(store.state, bot()) || /** @type {any} */ ({});
+    const { id, system_prompt, user_name, note, summaries, lore } = session || /** @type {any} */ ({});
+    const names = botsInRoom(store.state).map(({ name }) => name);
+    const breaks = valueOf("dry_sequence_breakers");
     return [
-      ...[session?.id, slot?.version, session?.system_prompt, session?.user_name, own?.persona, own?.adapter],
-      ...[names.join("\n"), JSON.stringify(valueOf("dry_sequence_breakers"))],
-      ...room.path().flatMap(({ id, text }) => [id, text]),
+      ...[slot?.version, id, JSON.stringify([system_prompt, user_name, note, summaries, lore, own, names, breaks])],
+      ...room.path().flatMap((message) => [message.id, message.text, message.pinned]),
     ];
   }
 
