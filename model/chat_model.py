@@ -315,6 +315,7 @@ class ChatModel:
         """What is loaded: name, architecture, quantization, sizes, device, how its authors sample."""
         return self._engine.describe() | {
             "max_seq_len": self._engine.max_seq_len, "vocab_size": self._engine.model_config.spec.vocab_size,
+            "max_positions": self._engine.model_config.spec.max_positions,
             "chat_template": self._format.is_template, "advice": self._advice, "host": "", "cannot": {}}
 
     def status(self) -> dict[str, Any]:

@@ -30,10 +30,10 @@ class LocalModels:
         self.catalogue, self._engine, self._load = catalogue, engine, load
         self._first: Found | None = None  # the model that the engine's options were given for
 
-    def choice(self, model_id: str) -> LocalChoice | None:
-        """None if there is no such model."""
+    def choice(self, model_id: str, max_seq_len: int | None = None) -> LocalChoice | None:
+        """None if there is no such model. `max_seq_len`: its context, in place of what the options say."""
         entry = self.catalogue.entry(model_id)
-        return None if entry is None else LocalChoice(entry.found, self)
+        return None if entry is None else LocalChoice(entry.found, self, max_seq_len)
 
     def config_for(self, entry: Entry) -> EngineConfig:
         """How a model would run: as was asked for at the start. But the draft model and the adapters are the
@@ -65,6 +65,7 @@ class LocalChoice:
 
     found: Found
     models: LocalModels
+    max_seq_len: int | None = None
     takes_memory: bool = True
 
     @property
@@ -81,5 +82,7 @@ class LocalChoice:
         if entry is None:
             raise ModelLoadError("it is not there any more")
         config = models.config_for(entry)
+        if self.max_seq_len is not None:
+            config = replace(config, max_seq_len=self.max_seq_len)
         entry.plan(config, models.catalogue.free_bytes() + held_bytes)
         return lambda told, report: models.load(self.found, config, told, report)

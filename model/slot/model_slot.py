@@ -153,12 +153,13 @@ class ModelSlot:
 
     # -- changing
 
-    def load(self, model_id: str) -> None:
-        """Begin to load a model of the catalogue, or of another engine's list, in place of the present one.
+    def load(self, model_id: str, max_seq_len: int | None = None) -> None:
+        """Begin to load a model of the catalogue, with this context if one is named, or of another engine's
+        list, in place of the present one.
 
         Raises ModelLoadError if there is no such model, SlotBusy while another one is on its way.
         """
-        choice = self._local.choice(model_id) or self.engines.offer(model_id)
+        choice = self._local.choice(model_id, max_seq_len) or self.engines.offer(model_id)
         if choice is None:
             raise ModelLoadError("this model is not there any more")
         self.begin(choice)

@@ -210,6 +210,26 @@ def test_options_of_the_start_hold_for_the_first_model_and_suit_the_others(tmp_p
     slot.close()
 
 
+def test_a_model_is_loaded_again_with_another_context_or_stays_as_it_is(tmp_path, loads):
+    write_model(tmp_path / "one")
+    slot = ModelSlot(loads, Catalogue([Place("x", tmp_path)], ENGINE), ENGINE)
+    (entry,) = slot.catalogue.look()
+    slot.load(entry.found.id)
+    first = slot.wait() and slot.model
+    slot.load(entry.found.id, 128)
+    assert slot.wait().phase == READY and slot.model is not first and first.closed
+    assert [config.max_seq_len for config in loads.configs] == [None, 128]
+    slot.load(entry.found.id, 512)
+    assert "was made for 256 tokens at most" in slot.wait().problem and slot.state.phase == READY
+    slot.unload(sleep=True)
+    wait_until(lambda: slot.state.phase == ASLEEP)
+    lease = slot.lease()
+    lease.wait()
+    lease.release()
+    assert loads.configs[-1].max_seq_len == 128, "asleep or not"
+    slot.close()
+
+
 def test_rounding_is_for_float_weights_and_leaves_quantized_models_as_they_are(tmp_path, loads):
     write_model(tmp_path / "plain")
     write_llama(tmp_path / "packed.gguf", TINY, random_tensors(TINY), Type.Q8_0)

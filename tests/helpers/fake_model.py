@@ -204,8 +204,9 @@ class FakeModel:
         return {"name": "fake-1M", "architecture": "Llama", "quantization": "4-bit GPTQ g64",
                 "num_parameters": 1_000_000, "weight_bytes": 700_000, "cache_bytes": 8 << 20,
                 "cache_tokens": 4 * self.max_seq_len, "device": "cpu", "isa": "avx2", "threads": 2,
-                "max_seq_len": self.max_seq_len, "chat_template": True, "vocab_size": 512,
-                "advice": self.advice, "adapters": self.adapters, "host": "", "cannot": self.cannot}
+                "max_seq_len": self.max_seq_len, "max_positions": 32_768, "chat_template": True,
+                "vocab_size": 512, "advice": self.advice, "adapters": self.adapters, "host": "",
+                "cannot": self.cannot}
 
     def status(self) -> dict[str, Any]:
         return {"running": self.running, "waiting": 0, "pages_used": 3, "pages_total": 256,

@@ -70,7 +70,7 @@ class ScriptedEngine:
         self.requests: list[ScriptedRequest] = []
         self.scored: list[tuple[list[int], int]] = []
         self.closed = 0
-        self.model_config = SimpleNamespace(spec=SimpleNamespace(vocab_size=vocab_size))
+        self.model_config = SimpleNamespace(spec=SimpleNamespace(vocab_size=vocab_size, max_positions=8192))
         self._script, self._fails_after, self._gate = script, fails_after, gate
         self._lock = threading.Lock()
 

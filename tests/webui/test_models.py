@@ -56,6 +56,15 @@ def test_the_list_says_what_each_takes_and_what_is_wrong_with_it(client, shelf):
     assert answer.json["model"]["phase"] == "empty"
 
 
+def test_a_larger_context_is_asked_for_with_the_model(client, shelf):
+    load(client, shelf)
+    assert load(client, shelf, max_seq_len=128).status_code == 202 and len(shelf.models) == 2
+    load(client, shelf, max_seq_len=512)
+    assert "was made for 256 tokens at most" in now(client)["problem"] and now(client)["phase"] == "ready"
+    for wrong in (0, True, "many", 1 << 25):
+        assert load(client, shelf, max_seq_len=wrong).status_code == 400
+
+
 def test_what_does_not_fit_says_what_would(client, shelf, monkeypatch):
     monkeypatch.setattr(shelf.slot.catalogue, "free_bytes", lambda: 1 << 20)
     one = next(one for one in client.get("/api/models").json["models"] if one["name"] == "one")

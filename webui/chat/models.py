@@ -54,16 +54,19 @@ class Models:
     def is_looking(self) -> bool:
         return self._slot.catalogue.is_looking or self._others.is_looking
 
-    def load(self, model_id: str, running: str) -> None:
-        """Begin to load it; `running` says what becomes of replies that are being written.
+    def load(self, model_id: str, running: str, max_seq_len: int | None = None) -> None:
+        """Begin to load it, with this context if one is named; `running` says what becomes of replies that
+        are being written.
 
-        Raises NotFound, Busy.
+        Raises NotFound, Busy, BadRequest.
         """
+        if max_seq_len is not None and self._slot.engines.offer(model_id) is not None:
+            raise BadRequest("The context of another engine's model is set where that engine is started.")
         if self._slot.catalogue.entry(model_id) is None and self._slot.engines.offer(model_id) is None:
             raise NotFound("This model is not there any more.", hint="Look at the list again.")
         self._make_way(running)
         try:
-            self._slot.load(model_id)
+            self._slot.load(model_id, max_seq_len)
         except SlotBusy as error:
             raise Busy(str(error)) from None
         except ModelLoadError as error:

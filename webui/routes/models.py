@@ -13,6 +13,7 @@ from .parlor import parlor
 from .replies import whole_argument
 
 MAX_SOURCE = 400
+MAX_CONTEXT = 1 << 24  # tokens
 
 bp = Blueprint("models", __name__, url_prefix="/api/models")
 
@@ -31,7 +32,8 @@ def load(model_id: str) -> ResponseReturnValue:
     """Begin to load it in place of the present one. 202; how far it is stands in /api/changes."""
     with read_body() as body:
         running = _running(body)
-    parlor().models.load(check_id(model_id, "model"), running)
+        context = body.whole("max_seq_len", 32, MAX_CONTEXT) if body.has("max_seq_len") else None
+    parlor().models.load(check_id(model_id, "model"), running, context)
     return _state()
 
 

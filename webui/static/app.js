@@ -65,6 +65,7 @@ const statusLine = createStatusLine(store, room, {
   openSession,
   inspect: () => inspect({}),
   summarize: () => summarize(),
+  enlarge: (tokens) => model.enlarge(tokens),
 });
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
 const sessions = createSessionList(store, { ...library, open, create });
@@ -216,7 +217,7 @@ async function tokens(message, name) {
 async function inspect(which) {
   const { openInspector } = await import("./chat/inspector.js");
   const edits = { editBot: openBotEditor, editMessage: leaveOrEnterEdit, openSession, summarize };
-  openInspector(store, room, which, { ...edits, create });
+  openInspector(store, room, which, { ...edits, create, enlarge: model.enlarge });
 }
 
 /** @param {string} [until] the last message of it; else the older half */

@@ -64,5 +64,7 @@ export function createLoadedModel(store, room, page) {
     cancel: async () => (await menu()).cancel(),
     cancelDownload: async () => (await menu()).cancelDownload(),
   });
-  return { openMenu, changed };
+  /** @param {number} tokens */
+  const enlarge = async (tokens) => (await menu()).enlarge(tokens);
+  return { openMenu, changed, enlarge };
 }

@@ -41,7 +41,8 @@ const TITLES = {
 
 /**
  * @typedef {{editBot: (bot: any) => void, editMessage: (id: string) => void, openSession: () => void,
- *   summarize: (until?: string) => void, create: () => void}} Page
+ *   summarize: (until?: string) => void, create: () => void,
+ *   enlarge: (tokens: number) => void}} Page
  *
  * @param {Store} store @param {Room} room @param {{bot?: string, message?: Message}} which of the next reply
  *   of a bot (the one that spoke last, if none is named), or of a reply that is there
@@ -66,7 +67,7 @@ export function openInspector(store, room, which, page) {
     text: "Make room",
     "aria-haspopup": "menu",
     hidden: true,
-    on: { click: () => openWayOut(wayOut, leaving({ ...page, summarize: () => page.summarize() })) },
+    on: { click: () => openWayOut(store, wayOut, leaving({ ...page, summarize: () => page.summarize() })) },
   });
   const choice = which.message ? null : botChoice(store, which.bot || "", (bot) => load({ bot }));
   const title = which.message ? "What this reply was made from" : "What a bot is sent";

@@ -14,7 +14,8 @@ const FULL = 0.95;
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{create: () => void, openSession: () => void, inspect: () => void, summarize: () => void}} page
+ * @param {{create: () => void, openSession: () => void, inspect: () => void, summarize: () => void,
+ *   enlarge: (tokens: number) => void}} page
  */
 export function createStatusLine(store, room, page) {
   const line = byId("status-line");
@@ -34,7 +35,7 @@ export function createStatusLine(store, room, page) {
     text: "What now?",
     "aria-haspopup": "menu",
     hidden: true,
-    on: { click: async () => (await import("./way-out.js")).openWayOut(wayOut, page) },
+    on: { click: async () => (await import("./way-out.js")).openWayOut(store, wayOut, page) },
   });
   line.append(meter, used, wayOut, prompt, rate, firstToken);
 

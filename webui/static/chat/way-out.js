@@ -1,13 +1,19 @@
 // @ts-check
-/** What can be done about a full context. */
+/**
+ * What can be done about a full context.
+ * @import { Store } from "../session/store.js"
+ */
 
+import { count } from "../base/format.js";
 import { openMenu } from "../overlays/menu.js";
 
 /**
- * @param {HTMLElement} anchor
- * @param {{create: () => void, openSession: () => void, summarize: () => void}} page
+ * @param {Store} store @param {HTMLElement} anchor
+ * @param {{create: () => void, openSession: () => void, summarize: () => void,
+ *   enlarge: (tokens: number) => void}} page
  */
-export function openWayOut(anchor, page) {
+export function openWayOut(store, anchor, page) {
+  const { wanted, help } = larger(store);
   openMenu(anchor, "The context is full", [
     { heading: "The model's context is full: the beginning is left out" },
     {
@@ -15,6 +21,13 @@ export function openWayOut(anchor, page) {
       icon: "file-text",
       help: "The model writes what the bots are sent in its place; you can correct it.",
       onSelect: page.summarize,
+    },
+    {
+      label: wanted ? `Raise the context to ${count(wanted)} tokens` : "A larger context",
+      icon: "refresh-cw",
+      help,
+      disabled: !wanted,
+      onSelect: () => page.enlarge(wanted),
     },
     {
       label: "New session",
@@ -28,12 +41,20 @@ export function openWayOut(anchor, page) {
       help: "What the system prompt and a bot's character take is lost for the conversation.",
       onSelect: page.openSession,
     },
-    {
-      label: "Start with a larger context",
-      icon: "info",
-      help: "With --max-seq-len 8192, say, or with --cache q8, which takes half of the memory.",
-      disabled: true,
-      onSelect: () => {},
-    },
   ]);
+}
+
+/**
+ * The next larger context of the loaded model, 0 where there is none, and a sentence about it.
+ * @param {Store} store
+ */
+function larger(store) {
+  const { status, slot } = store.state;
+  const model = status?.model;
+  if (!model || !slot?.id || model.host)
+    return { wanted: 0, help: "It is set where the model's engine is started, with --max-seq-len, say." };
+  const wanted = Math.min(2 * model.max_seq_len, model.max_positions);
+  if (wanted <= model.max_seq_len)
+    return { wanted: 0, help: `${model.name} was made for ${count(model.max_positions)} tokens, which it has.` };
+  return { wanted, help: `${model.name} is loaded again, if the memory is enough; else all stays as it is.` };
 }

@@ -108,11 +108,11 @@ export function createModels(store, page) {
 
   /**
    * The same, after asking what becomes of replies that are being written.
-   * @param {string} path @param {string} what
+   * @param {string} path @param {string} what @param {any} [body]
    */
-  async function changeAsking(path, what) {
+  async function changeAsking(path, what, body = {}) {
     try {
-      return await change(path);
+      return await change(path, body);
     } catch (error) {
       const number = /** @type {any} */ (error).body?.replies || 1;
       const running = await chooseDialog(
@@ -123,7 +123,7 @@ export function createModels(store, page) {
           ["wait", "Wait for it"],
         ],
       );
-      return running ? change(path, { running }).catch(tell) : false;
+      return running ? change(path, { ...body, running }).catch(tell) : false;
     }
   }
 
@@ -283,6 +283,12 @@ export function createModels(store, page) {
     },
     cancel: () => change("/api/models/cancel"),
     cancelDownload: () => change("/api/models/downloads/cancel"),
+
+    /** Load the present model again, with a context of so many tokens. @param {number} tokens */
+    enlarge(tokens) {
+      const { id, name } = /** @type {any} */ (store.state.slot);
+      return changeAsking(`/api/models/${id}/load`, `Load ${name} again`, { max_seq_len: tokens });
+    },
 
     /** @param {string} id @param {string} name */
     loadNew: (id, name) => changeAsking(`/api/models/${id}/load`, `Load ${name}`),
