@@ -131,6 +131,26 @@ def test_an_entry_of_the_lore_book_is_brought_in_by_a_key_in_the_last_messages()
     assert shape(seen)[0] == ("system", "You are Marlow. User visits you.\nThe lamp of Marlow is old.")
 
 
+def test_the_lore_book_of_a_card_is_used_as_far_as_it_can_be_trusted():
+    def entry(content, *keys, **fields):
+        return {"content": content, "keys": [*keys], **fields}
+
+    def told(text, *entries):
+        seen = view([{**MARLOW, "lore_book": {"entries": [*entries]}}], {
+            **MARLOW, "lore_book": {"entries": [*entries]}}, (USER, text))[1]
+        return [one.message.content for one in seen.shown if one.kind == "book"]
+
+    lamp, second = entry("Old {{char}}.", "lamp", insertion_order=5), entry("Sea.", "sea", insertion_order=1)
+    assert told("the Lamp and the sea", lamp, second) == ["Sea.", "Old Marlow."]
+    assert told("lamps", lamp) == [] and told("lamp", {**lamp, "enabled": False}) == []
+    assert told("so", {**lamp, "constant": True}) == ["Old Marlow."]
+    both = {**lamp, "selective": True, "secondary_keys": ["oil"]}
+    assert told("lamp", both) == [] and told("lamp oil", both) == ["Old Marlow."]
+    assert told("Lamp", {**lamp, "case_sensitive": True}) == []
+    assert told("lamp", {**lamp, "use_regex": True}) == [], "a stranger's pattern may not end"
+    assert told("a", entry("x" * 15_000, "a"), entry("y" * 15_000, "a")) == ["x" * 15_000]
+
+
 def test_a_bot_that_left_keeps_its_words_under_its_name():
     _, seen = view([OTTO], OTTO, (MARLOW["id"], "Ahoy"), (USER, "Who was that?"))
     assert shape(seen)[1:] == [("user", "Marlow: Ahoy\nUser: Who was that?")]

@@ -17,7 +17,7 @@ from model import ChatMessage
 
 from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Document, Message, Session
 from ..storage.summaries import summary_on
-from .lore import brought_in
+from .lore import REACH, brought_in, brought_in_by_bot
 
 GO_ON = "(go on)"
 EXAMPLES = "Examples of how {{char}} talks:"
@@ -29,8 +29,9 @@ MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousa
 class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
-    kind  persona, examples (of how it talks), system (the session's prompt), room (who is there), lore (an
-          entry that was brought in) and summary (of messages that are not in): together the system message;
+    kind  persona, examples (of how it talks), system (the session's prompt), room (who is there), book and
+          lore (entries of the bot's and of the session's lore book that were brought in) and summary (of
+          messages that are not in): together the system message;
           turn: something that was said; note: the author's; go_on: what a bot is asked that speaks twice
     id    of the session's message that it shows, or up to which a summary goes; None for what was made up
     name  who said it; the keys of an entry
@@ -99,8 +100,7 @@ def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list
     if path and path[-1]["author"] == speaker["id"]:
         turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
-    lore = brought_in(session.get("lore", []), [message["text"] for message in path])
-    shown = [*_system(session, speaker, people if in_room else [], lore, summary), *turns]
+    shown = [*_system(session, speaker, people if in_room else [], path, summary), *turns]
     first = rest[0]["id"] if rest else None
     begins = next((index for index, one in enumerate(shown) if one.kind == "turn" and one.id == first), 0)
     return BotView(shown, speaker["name"], stop, begins, len(covered) - len(pinned))
@@ -144,7 +144,7 @@ def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str
     return bot["name"] if bot else message["name"]
 
 
-def _system(session: Session, speaker: Bot, people: list[str], lore: list[Document],
+def _system(session: Session, speaker: Bot, people: list[str], path: list[Message],
             summary: Document | None) -> list[Shown]:
     """The parts of the system message."""
     def shown(kind: str, text: str, **more: str) -> Shown:
@@ -156,7 +156,11 @@ def _system(session: Session, speaker: Bot, people: list[str], lore: list[Docume
     if people:
         parts.append(shown("room", f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
                                    f"Write only what {speaker['name']} says."))
-    parts += [shown("lore", entry["text"].strip(), name=", ".join(entry["keys"])) for entry in lore]
+    texts = [message["text"] for message in path[-REACH:]]
+    lore = {"book": brought_in_by_bot(speaker.get("lore_book"), texts),
+            "lore": brought_in(session.get("lore", []), texts)}
+    parts += [shown(kind, entry["text"].strip(), name=", ".join(entry["keys"]))
+              for kind, entries in lore.items() for entry in entries]
     if summary is not None:
         parts.append(shown("summary", f"{BEFORE} {summary['text'].strip()}", id=summary["until"]))
     there = [part for part in parts if part.message.content]

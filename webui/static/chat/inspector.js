@@ -23,7 +23,7 @@ const GROUPS = [
   { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
   { id: "room", label: "Who is in the room", kinds: ["room"] },
-  { id: "lore", label: "Lore book", kinds: ["lore"] },
+  { id: "lore", label: "Lore book", kinds: ["lore", "book"] },
   { id: "summary", label: "Summary", kinds: ["summary"] },
   { id: "note", label: "Author's note", kinds: ["note"] },
   { id: "turn", label: "What was said", kinds: ["turn"] },
@@ -34,6 +34,8 @@ const TITLES = {
   examples: "Example dialogue",
   system: "System prompt",
   room: "Who is in the room",
+  book: "The bot's lore book",
+  lore: "Lore book",
   summary: "Summary of what was before",
   note: "Author's note",
   go_on: "What it is asked, as it spoke last",
@@ -285,7 +287,7 @@ function section(part, text, toTheEnd, page, bot) {
     summary: message && (() => page.summarize(message)),
     turn: message && (() => page.editMessage(message)),
   }[kind];
-  const name = kind === "lore" ? `Lore book: ${part.name}` : part.name || TITLES[kind] || "";
+  const name = [TITLES[kind], part.name].filter(Boolean).join(": ");
   return h(
     "div",
     { class: `prompt-part kind-${kind}`, role: "group", "aria-label": name },
