@@ -34,6 +34,8 @@ def test_a_character_comes_in_is_talked_with_and_goes_out_again(page, site, watc
     expect(dialog).to_contain_text("who it is, greeting, 1 other greeting, example dialogue")
     expect(dialog).to_contain_text("tags, settings of other programs")
     dialog.get_by_role("button", name="New session").click()
+    mark = page.locator(".bot-card.is-chosen .monogram img")
+    expect(mark).to_have_js_property("naturalWidth", 256)  # drawn anew from 2 pixels
     greeting = page.locator(".greeting")
     expect(greeting).to_contain_text("1 of 2 Who goes there, User?")
     page.get_by_label("Next greeting of Sera").press("Enter")
@@ -53,8 +55,14 @@ def test_a_character_comes_in_is_talked_with_and_goes_out_again(page, site, watc
     editor.get_by_role("button", name="Add a greeting").click()
     page.keyboard.type("A third.")
     editor.get_by_label("Remove greeting 2").click()
+    editor.get_by_role("button", name="Remove the picture").click()
+    with page.expect_file_chooser() as chooser:
+        editor.get_by_role("button", name="Choose a picture").click()
+    chooser.value.set_files({"name": "tall.png", "mimeType": "image/png", "buffer": png(width=30, height=90)})
+    expect(editor.get_by_role("button", name="Another picture")).to_be_visible()
     editor.get_by_role("button", name="Save").click()
     expect(editor).to_have_count(0)
+    expect(page.locator("#right .monogram img")).to_have_js_property("naturalWidth", 256)
     page.get_by_label("Edit Sera").click()
     expect(editor.get_by_label("Greeting 2", exact=True)).to_have_value("A third.")
     editor.get_by_role("button", name="More").click()
@@ -62,6 +70,10 @@ def test_a_character_comes_in_is_talked_with_and_goes_out_again(page, site, watc
         page.click(".menu >> text=Export as a character")
     card = json.loads(download.value.path().read_text())
     assert card["data"]["alternate_greetings"] == ["A third."] and card["data"]["extensions"] == {"a/b": [1]}
+    editor.get_by_role("button", name="More").click()
+    with page.expect_download() as download:
+        page.click(".menu >> text=Export as a picture")
+    assert b"ccv3" in download.value.path().read_bytes()
     editor.get_by_role("button", name="More").click()
     page.click(".menu >> text=Duplicate")
     expect(page.locator("#right .bot-name", has_text="Sera 2")).to_have_count(1)

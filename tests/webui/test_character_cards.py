@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.helpers.api import LIN, MARLOW, Page
 from tests.helpers.png_cards import as_base64, packed, png, png_chunk, text_chunk
-from webui.exchange import png_file
 from webui.exchange.character_card import card_in_png, card_json, card_of, card_png, read_card
+from webui.storage import png_chunks
 
 BOOK = {"name": "The wood", "extensions": {"risu": [1]}, "entries": [
     {"keys": ["lantern"], "content": "It never goes out.", "extensions": {"depth": 4}, "enabled": True,
@@ -151,7 +151,7 @@ def test_a_text_that_is_no_card_is_told(texts, said):
 
 
 def test_a_picture_of_endless_chunks_ends(monkeypatch):
-    monkeypatch.setattr(png_file, "MAX_CHUNKS", 10)
+    monkeypatch.setattr(png_chunks, "MAX_CHUNKS", 10)
     with pytest.raises(ValueError, match="over 10 chunks"):
         card_in_png(png(*[text_chunk("a", b"")] * 20))
 

@@ -88,7 +88,7 @@ def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, st
     not_in_each = (*REPLY_NUMBERS, "error", "shortened", "pinned")
     sent["Message"].append(dict.fromkeys(not_in_each, 0))
     types["Context"].pop("problem", None)  # only where there is one
-    for name in ("adapter", "alternate_greetings", "example_dialogue"):
+    for name in ("adapter", "alternate_greetings", "example_dialogue", "picture_version"):
         types["Bot"].pop(name)  # only where somebody gave one
     types["Session"].pop("greetings")  # the page's own, until there is a session
     for name in ("Token", "OtherToken", "Piece", "Candidate"):

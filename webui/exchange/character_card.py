@@ -21,7 +21,7 @@ from ..ids import new_id
 from ..storage.lore_book import check_lore_book
 from ..storage.names import clean_name, free_name
 from ..storage.schema import BOT, Bot
-from .png_file import text_of, with_texts
+from .png_texts import text_of, with_texts
 
 V2, V3 = "chara_card_v2", "chara_card_v3"
 CARD_COLOR = "#7a4a86"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import time
+import zlib
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from ..errors import Refused, TooMany
-from ..exchange.character_card import card_json
+from ..errors import BadRequest, NotFound, Refused, TooMany
+from ..exchange.character_card import card_json, card_png
 from ..ids import check_id, new_id
 from ..sampling import BUILT_IN_PRESETS
 from ..storage.names import free_name
+from ..storage.picture import clean_picture, picture_bytes
 from ..storage.schema import BOT, PRESET, Bot, Document
 from .attachment import attachment
 from .body import Body, read_body
@@ -22,8 +25,8 @@ MAX_PRESETS = 200
 DEFAULT_COLOR = "#5b6b7b"
 _BOT_FIELDS = ("name", "color", "persona", "greeting", "alternate_greetings", "example_dialogue", "lore_book",
                "adapter")
-_UNSHOWN = ("card", "lore_book")
-"""What of a bot may be large and is on no page: only who asks for one bot gets it."""
+_UNSHOWN = ("card", "lore_book", "picture")
+"""What of a bot may be large: only who asks for one bot gets it."""
 
 bp = Blueprint("bots", __name__, url_prefix="/api")
 
@@ -73,9 +76,29 @@ def duplicate_bot(bot_id: str) -> ResponseReturnValue:
 
 @bp.get("/bots/<bot_id>/export")
 def export_bot(bot_id: str) -> ResponseReturnValue:
-    """The bot as a character card, which other programs read, too."""
+    """The bot as a character card, which other programs read, too: JSON, or its picture with that in it."""
     bot = parlor().store.bots.get(bot_id)
-    return attachment(card_json(bot), "application/json", bot["name"], "json")
+    kind = request.args.get("format", "json")
+    if kind == "json":
+        return attachment(card_json(bot), "application/json", bot["name"], "json")
+    if kind != "png":
+        raise BadRequest(f"format is {kind[:60]!r}; expected json or png.")
+    return attachment(card_png(bot, _picture_of(bot)), "image/png", bot["name"], "png")
+
+
+@bp.get("/bots/<bot_id>/picture")
+def read_picture(bot_id: str) -> ResponseReturnValue:
+    """The picture as a PNG file. With `v`, the bot's picture_version, the address is this picture's alone."""
+    response = Response(_picture_of(parlor().store.bots.get(bot_id)), content_type="image/png")
+    if "v" in request.args:
+        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
+
+
+def _picture_of(bot: Bot) -> bytes:
+    if not bot.get("picture"):
+        raise NotFound(f"{bot['name']} has no picture.")
+    return base64.b64decode(bot["picture"])
 
 
 @bp.delete("/bots/<bot_id>")
@@ -125,11 +148,27 @@ def delete_preset(preset_id: str) -> ResponseReturnValue:
 
 def shown_bot(bot: Bot) -> Document:
     """A bot as lists and answers have it; GET /api/bots/<id> has all of it."""
-    return {name: value for name, value in bot.items() if name not in _UNSHOWN}
+    shown = {name: value for name, value in bot.items() if name not in _UNSHOWN}
+    if bot.get("picture"):
+        shown["picture_version"] = f"{zlib.crc32(bot['picture'].encode()):08x}"
+    return shown
+
+
+def as_kept(picture: object) -> str:
+    """A PNG file in base64 as a bot's picture: its pixels alone; "" for none. Raises BadRequest."""
+    if picture in ("", None):
+        return ""
+    try:
+        data = clean_picture(picture_bytes("the picture", picture))
+    except ValueError as error:
+        raise BadRequest(f"The picture cannot be taken: {error}.") from None
+    return base64.b64encode(data).decode()
 
 
 def _given(body: Body) -> dict[str, Any]:
     given = {name: body.value(name) for name in (*_BOT_FIELDS, "engine") if body.has(name)}
+    if body.has("picture"):
+        given["picture"] = as_kept(body.value("picture"))
     return given | {"sampling": body.sampling("sampling", vocab_size())} if body.has("sampling") else given
 
 

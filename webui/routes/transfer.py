@@ -19,7 +19,7 @@ from ..ids import check_id, new_id
 from ..storage.schema import MAX_TITLE, SESSION, Bot, Session
 from .attachment import attachment
 from .body import from_base64, read_body
-from .bots import shown_bot
+from .bots import as_kept, shown_bot
 from .parlor import parlor
 
 MAX_FILE_NAME = 1_000
@@ -48,7 +48,8 @@ def export_session(session_id: str) -> ResponseReturnValue:
 def import_session() -> ResponseReturnValue:
     """A new session, or a new bot, from a file of ours or of another program: see exchange/incoming.py.
 
-    `data` is the file as JSON, `png` a picture with a character in it, in base64. Everything is checked
+    `data` is the file as JSON, `png` a picture with a character in it, in base64, and `picture` that picture
+    as small as a bot's may be (without it the bot has none). Everything is checked
     before anything is saved: all of it is good, or none of it is taken. `unknown` says what becomes of bots
     that are not here: they are made ("make"), or told and nothing is taken ("ask"), or only what they said
     comes in ("keep").
@@ -56,6 +57,7 @@ def import_session() -> ResponseReturnValue:
     with read_body() as body:
         png = body.has("png")
         data = body.value("png" if png else "data")
+        picture = body.value("picture") if png and body.has("picture") else ""
         title = body.text("title", most=MAX_TITLE, default="").strip()
         file = body.text("file", most=MAX_FILE_NAME, default="")
         unknown = body.text("unknown", most=20, default="make")
@@ -68,6 +70,7 @@ def import_session() -> ResponseReturnValue:
     except ValueError as error:
         raise BadRequest(f"{_name(file)[:MAX_TITLE] or 'This file'} cannot be taken: {error}.") from None
     if found.card:
+        found.card.bot["picture"] = as_kept(picture)
         store.add_bots([found.card.bot])
         said = {name: getattr(found.card, name) for name in ("name", "taken", "kept", "left")}
         return {"session": None, "bot": shown_bot(found.card.bot), **said}, 201

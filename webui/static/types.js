@@ -3,7 +3,7 @@
  * The shapes that come over HTTP, for the type checker only; nothing here runs.
  *
  * @typedef {{id: string, name: string, color: string, persona: string, greeting: string,
- *   alternate_greetings?: string[], example_dialogue?: string,
+ *   alternate_greetings?: string[], example_dialogue?: string, picture_version?: string,
  *   sampling: Record<string, any>, revision: number, adapter?: string,
  *   engine?: {id: string, model: string} | null}} Bot
  *

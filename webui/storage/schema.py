@@ -16,6 +16,7 @@ from .. import strict_json
 from ..ids import is_id, new_id
 from ..sampling import ADVISED, BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
 from .lore_book import check_lore_book
+from .picture import check_picture
 
 Document = dict[str, Any]
 Session = Document
@@ -232,6 +233,7 @@ def check_bot(bot: Bot) -> None:
     check_greetings("the other greetings", bot.get("alternate_greetings", []))
     check_text("the example dialogue", bot.get("example_dialogue", ""), MAX_PROMPT)
     check_lore_book("the lore book", bot.get("lore_book"))
+    check_picture("the picture", bot.get("picture", ""))
     card = bot.get("card", {})
     if not isinstance(card, dict) or len(strict_json.dumps(card)) > MAX_CARD:
         raise ValueError(f"the rest of its card is not an object of at most {MAX_CARD >> 10:,} KiB")

@@ -102,12 +102,14 @@ export const PLAIN_COLOR = "#6d6659";
  * @param {string} name
  * @param {string} [color]
  * @param {string} [extraClass]
+ * @param {string} [picture] the address of a picture, which covers the letter
  */
-export function monogram(name, color = PLAIN_COLOR, extraClass = "") {
+export function monogram(name, color = PLAIN_COLOR, extraClass = "", picture = "") {
   const safe = /^#[0-9a-f]{6}$/i.test(color) ? color : PLAIN_COLOR;
   const element = h("span", { class: `monogram ${extraClass}`, "aria-hidden": "true", text: initial(name) });
   element.style.backgroundColor = safe;
   element.style.color = inkOn(safe);
+  if (picture) element.append(h("img", { src: picture, alt: "" }));
   return element;
 }
 

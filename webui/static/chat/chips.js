@@ -9,7 +9,7 @@
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { roomChanges } from "../session/room-changes.js";
-import { botOf } from "../session/store.js";
+import { botOf, pictureOf } from "../session/store.js";
 import { openAddMenu, openBotMenu } from "./bot-menus.js";
 
 /**
@@ -39,7 +39,7 @@ export function createChips(store, room, page) {
           click: () => bot && openBotMenu(/** @type {any} */ (store.state.session), bot, main, changes, page),
         },
       },
-      monogram(name, bot?.color),
+      monogram(name, bot?.color, "", pictureOf(bot)),
       h("span", { text: name }),
       entry.muted && icon("mic-off"),
       bot && icon("chevron-down"),
@@ -111,7 +111,7 @@ export function createChips(store, room, page) {
       },
       ...session.bots.slice(0, 3).map((entry) => {
         const bot = botOf(store.state, entry.id);
-        return monogram(bot?.name || "?", bot?.color, entry.muted ? "is-muted" : "");
+        return monogram(bot?.name || "?", bot?.color, entry.muted ? "is-muted" : "", pictureOf(bot));
       }),
       session.bots.length > 3 && h("span", { class: "more-bots", text: `+${session.bots.length - 3}` }),
       session.bots.length === 0 && icon("user-plus"),

@@ -14,7 +14,8 @@ import { editor } from "./edit.js";
 
 /**
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
- *   color: string, versions: string[], isLast: boolean, busy: boolean, away: boolean, editing: boolean,
+ *   color: string, picture: string, versions: string[], isLast: boolean, busy: boolean, away: boolean,
+ *   editing: boolean,
  *   isOutgoing: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
@@ -64,6 +65,7 @@ export class MessageView {
       message.name,
       view.name,
       view.color,
+      view.picture,
       view.versions,
       view.isLast,
       view.busy,
@@ -82,7 +84,7 @@ export class MessageView {
     this.signature = signature;
     this.element.className = `message ${isUser ? "from-user" : "from-bot"}${view.isLast ? " is-last" : ""}`;
     this.element.setAttribute("aria-label", `${view.name}, ${messageTime(message.created)}`);
-    this.#part("monogram", monogram(view.name, view.color), this.element);
+    this.#part("monogram", monogram(view.name, view.color, "", view.picture), this.element);
     this.name.textContent = view.name;
     this.time.textContent = live ? "" : messageTime(message.created);
     this.time.dateTime = new Date(message.created * 1000).toISOString();

@@ -8,7 +8,7 @@
 
 import { byId, h } from "../base/dom.js";
 import { plural } from "../base/format.js";
-import { botOf } from "../session/store.js";
+import { botOf, pictureOf } from "../session/store.js";
 import { OUTGOING, versions } from "../session/tree.js";
 import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
@@ -54,6 +54,7 @@ export function createTranscript(store, room, handlers) {
       isUser,
       name: isUser ? session.user_name || "You" : bot?.name || message.name || "Somebody",
       color: isUser ? USER_COLOR : bot?.color || USER_COLOR,
+      picture: pictureOf(bot),
       isOutgoing: message.id === OUTGOING,
       versions: versions(session, state.live, message),
       isLast: index === path.length - 1,

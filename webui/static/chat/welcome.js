@@ -8,6 +8,7 @@
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { whereTextGoes } from "../session/hosts.js";
+import { pictureOf } from "../session/store.js";
 import { inShort } from "./bot-menus.js";
 
 /**
@@ -35,7 +36,7 @@ export function createWelcome(store, room, page) {
         data: { bot: bot.id },
         on: { click: () => toggle(bot.id) },
       },
-      monogram(bot.name, bot.color, "big"),
+      monogram(bot.name, bot.color, "big", pictureOf(bot)),
       h(
         "span",
         { class: "bot-text" },
@@ -64,7 +65,7 @@ export function createWelcome(store, room, page) {
     return h(
       "p",
       { class: "greeting", dir: "auto" },
-      monogram(bot.name, bot.color),
+      monogram(bot.name, bot.color, "", pictureOf(bot)),
       h(
         "span",
         {},

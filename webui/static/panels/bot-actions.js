@@ -24,6 +24,12 @@ export function moreButton(bot, leave, reloadBots) {
         help: "A card that other programs read, too.",
         onSelect: () => download(`/api/bots/${bot.id}/export`),
       },
+      bot.picture_version && {
+        label: "Export as a picture",
+        icon: "download",
+        help: "The same card, within its picture.",
+        onSelect: () => download(`/api/bots/${bot.id}/export?format=png`),
+      },
     ]),
   );
   button.setAttribute("aria-haspopup", "menu");

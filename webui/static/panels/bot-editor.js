@@ -10,6 +10,7 @@ import { h, iconButton, monogram } from "../base/dom.js";
 import { isSameName } from "../base/format.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, patch, post } from "../server/api.js";
+import { pictureOf } from "../session/store.js";
 import { merged } from "../session/unsaved.js";
 import { dialogButton, openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
@@ -18,6 +19,7 @@ import { adapterChoice } from "./adapters.js";
 import { deleteBot, moreButton } from "./bot-actions.js";
 import { botModel } from "./bot-model.js";
 import { labelled, moreOfBot } from "./bot-more.js";
+import { botPicture } from "./bot-picture.js";
 import { parameterField } from "./field.js";
 
 /** All reach 4.5:1 with white. */
@@ -119,7 +121,7 @@ function overridesEditor(store, sampling, changed) {
 
 /**
  * @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling" | "engine"> &
- *   {adapter: string, alternate_greetings: string[], example_dialogue: string}} Fields
+ *   {adapter: string, alternate_greetings: string[], example_dialogue: string, picture?: string}} Fields
  */
 
 /** @param {any} a @param {any} b */
@@ -159,8 +161,9 @@ async function saveChanges(bot, fields) {
 /**
  * The boxes and choices of a bot.
  * @param {Store} store @param {Fields} draft changed in place @param {() => void} changed
+ * @param {string} there the address of the picture that it has, or ""
  */
-function botForm(store, draft, changed) {
+function botForm(store, draft, changed, there) {
   const name = h("input", {
     type: "text",
     class: "text-input",
@@ -172,10 +175,17 @@ function botForm(store, draft, changed) {
   const persona = h("textarea", { class: "text-input", rows: "7", maxlength: "50000", dir: "auto" });
   const greeting = h("textarea", { class: "text-input", rows: "2", maxlength: "50000", dir: "auto" });
   let mark = h("span", {});
+  const picture = botPicture((chosen) => {
+    draft.picture = chosen;
+    repaint();
+    changed();
+  });
   const repaint = () => {
-    const fresh = monogram(draft.name || "?", draft.color, "big");
+    const shown = draft.picture ? `data:image/png;base64,${draft.picture}` : draft.picture ?? there;
+    const fresh = monogram(draft.name || "?", draft.color, "big", shown);
     mark.replaceWith(fresh);
     mark = fresh;
+    picture.show(shown !== "");
   };
   for (const [field, input] of Object.entries({ name, persona, greeting })) {
     input.value = draft[field];
@@ -191,6 +201,7 @@ function botForm(store, draft, changed) {
   });
   const parts = [
     h("div", { class: "bot-head" }, mark, labelled("Name", name, "")),
+    picture.element,
     colorChoice(draft.color, (chosen) => {
       draft.color = chosen;
       repaint();
@@ -291,7 +302,7 @@ export function editBot(store, bot, reloadBots, onSaved) {
             },
           }),
         ),
-      ...botForm(store, draft, keep),
+      ...botForm(store, draft, keep, pictureOf(bot)),
     ].filter(Boolean),
     {
       wide: true,

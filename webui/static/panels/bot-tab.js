@@ -7,7 +7,7 @@
  */
 
 import { h, iconButton, monogram } from "../base/dom.js";
-import { botOf } from "../session/store.js";
+import { botOf, pictureOf } from "../session/store.js";
 import { inShort } from "../chat/bot-menus.js";
 import { adapterProblem } from "./adapters.js";
 
@@ -63,7 +63,7 @@ export function createBotTab(store, changes, page) {
     return h(
       "li",
       { class: `bot-row ${entry.muted ? "is-muted" : ""}` },
-      monogram(name, bot?.color),
+      monogram(name, bot?.color, "", pictureOf(bot)),
       h(
         "div",
         { class: "bot-text" },
@@ -98,7 +98,7 @@ export function createBotTab(store, changes, page) {
     return h(
       "li",
       { class: "bot-row" },
-      monogram(bot.name, bot.color),
+      monogram(bot.name, bot.color, "", pictureOf(bot)),
       h(
         "div",
         { class: "bot-text" },

@@ -10,20 +10,11 @@ import { plural } from "../base/format.js";
 import { post } from "../server/api.js";
 import { chooseDialog, dialogButton, openDialog } from "../overlays/dialogs.js";
 import { toast, toastError } from "../overlays/toast.js";
+import { asBase64, asPicture } from "./picture-file.js";
 
 /** As base64 it is a third longer, and the server takes 64 MiB. */
 const MAX_BYTES = 47 * 2 ** 20;
 const PNG = 0x89504e47;
-const SLICE = 0x8000;
-
-/** @param {Uint8Array} bytes */
-function asBase64(bytes) {
-  const parts = [];
-  for (let at = 0; at < bytes.length; at += SLICE)
-    parts.push(String.fromCharCode(...bytes.subarray(at, at + SLICE)));
-  return btoa(parts.join(""));
-}
-
 /** The values of a file of JSON, one a line. @param {string} text @param {string} name */
 function lines(text, name) {
   const values = [];
@@ -43,7 +34,10 @@ async function content(file) {
   if (file.size > MAX_BYTES)
     throw new Error(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MiB; at most 47 can be imported.`);
   const bytes = new Uint8Array(await file.arrayBuffer());
-  if (bytes.length > 8 && new DataView(bytes.buffer).getUint32(0) === PNG) return { png: asBase64(bytes) };
+  if (bytes.length > 8 && new DataView(bytes.buffer).getUint32(0) === PNG) {
+    const picture = await asPicture(file, file.name).catch(() => ""); // it may hold a character all the same
+    return { png: asBase64(bytes), picture };
+  }
   const text = new TextDecoder().decode(bytes);
   try {
     return { data: JSON.parse(text) };

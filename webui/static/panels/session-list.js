@@ -7,7 +7,7 @@
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { ageGroup, plural } from "../base/format.js";
-import { botOf } from "../session/store.js";
+import { botOf, pictureOf } from "../session/store.js";
 
 const SEARCH_DELAY_MS = 150;
 /** More rows than this wait behind a button. */
@@ -124,7 +124,7 @@ function row(state, session, page) {
 function subline(state, session) {
   const marks = session.bots.slice(0, 5).map((id) => {
     const bot = botOf(state, id);
-    return bot && monogram(bot.name, bot.color, "tiny");
+    return bot && monogram(bot.name, bot.color, "tiny", pictureOf(bot));
   });
   const writer = session.writing && botOf(state, session.writing.bot);
   const text =

@@ -59,6 +59,10 @@ export function botOf(state, id) {
   return state.bots.find((bot) => bot.id === id) || null;
 }
 
+/** Where a bot's picture is; "" for one without. @param {import("../types.js").Bot | null} [bot] */
+export const pictureOf = (bot) =>
+  bot?.picture_version ? `/api/bots/${bot.id}/picture?v=${bot.picture_version}` : "";
+
 /** The bots of the session that still exist, in speaking order. @param {State} state */
 export function botsInRoom(state) {
   const bots = (state.session?.bots || []).map((entry) => botOf(state, entry.id));

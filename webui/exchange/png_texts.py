@@ -1,40 +1,17 @@
-"""PNG files as far as character cards need them: their chunks, and the texts in them. No pixel is decoded.
+"""The texts in PNG files, where character cards stand. No pixel is decoded.
 
-https://www.w3.org/TR/png-3/#5DataRep and #11textinfo
+https://www.w3.org/TR/png-3/#11textinfo
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_CHUNKS = 100_000
+from ..storage.png_chunks import SIGNATURE, chunk, chunks
+
 MAX_TEXT = 8 << 20  # bytes of one text, once it is unpacked
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-
-
-def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of every chunk up to IEND, checked. Raises ValueError with a sentence's end."""
-    if not data.startswith(SIGNATURE):
-        raise ValueError("it is no PNG file")
-    at = len(SIGNATURE)
-    for _ in range(MAX_CHUNKS):
-        head = data[at:at + 8]
-        if len(head) < 8:
-            raise ValueError("the file breaks off between two chunks")
-        length, kind = struct.unpack(">I4s", head)
-        content, check = data[at + 8:at + 8 + length], data[at + 8 + length:at + 12 + length]
-        if len(check) < 4:
-            raise ValueError(f"the file breaks off in a chunk of {length:,} bytes")
-        if zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(check, "big"):
-            raise ValueError(f"a chunk is damaged (its checksum is wrong, at byte {at:,})")
-        yield kind, content
-        if kind == b"IEND":
-            return
-        at += 12 + length
-    raise ValueError(f"it has over {MAX_CHUNKS:,} chunks")
 
 
 def text_of(data: bytes, *keywords: str) -> bytes | None:
@@ -63,11 +40,6 @@ def with_texts(data: bytes, texts: Mapping[str, bytes]) -> bytes:
                       for keyword, text in texts.items()]
         parts.append(chunk(kind, content))
     return b"".join(parts)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(content, zlib.crc32(kind))
-    return struct.pack(">I4s", len(content), kind) + content + check.to_bytes(4, "big")
 
 
 def _unpacked(kind: bytes, rest: bytes) -> bytes:
