@@ -12,7 +12,8 @@ import { toastError } from "./overlays/toast.js";
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{openModels: () => void, importSession: () => void, openKeyList: () => void}} page
+ * @param {{openModels: () => void, importSession: () => void, find: () => void,
+ *   openKeyList: () => void}} page
  */
 export function appMenuButton(store, room, page) {
   async function logOut() {
@@ -33,6 +34,7 @@ export function appMenuButton(store, room, page) {
     openMenu(button, "Parlor", [
       { label: "Models", icon: "armchair", onSelect: page.openModels },
       { label: "Import", icon: "upload", onSelect: page.importSession },
+      { label: "Find in this chat", icon: "search", onSelect: () => page.find() },
       { label: "Appearance", icon: "sun", onSelect: openAppearance },
       { label: "Keyboard", icon: "keyboard", onSelect: page.openKeyList },
       store.state.settings?.address_for_others && {

@@ -7,7 +7,7 @@
 
 import { announce } from "./base/announce.js";
 import { nameInAddress, sessionInAddress } from "./base/address.js";
-import { byId, h } from "./base/dom.js";
+import { byId } from "./base/dom.js";
 import { recall, remember } from "./base/storage.js";
 import { get, listen } from "./server/api.js";
 import { followChanges } from "./session/changes.js";
@@ -15,6 +15,7 @@ import { leaveEdit, openEdit } from "./session/edit-drafts.js";
 import { createRoom } from "./session/room.js";
 import { Store } from "./session/store.js";
 import { versions } from "./session/tree.js";
+import { hideAway, showAway } from "./overlays/away.js";
 import { toast, toastError } from "./overlays/toast.js";
 import { copyText } from "./text/code.js";
 import { createChips } from "./chat/chips.js";
@@ -68,7 +69,7 @@ const statusLine = createStatusLine(store, room, {
   enlarge: (tokens) => model.enlarge(tokens),
 });
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
-const sessions = createSessionList(store, { ...library, open, create });
+const sessions = createSessionList(store, { ...library, open: openListed, create });
 const chips = createChips(store, room, {
   speak,
   editBot: openBotEditor,
@@ -114,9 +115,9 @@ const changes = followChanges(store, {
   changed: takeChanges,
   waits: () => title.waits(),
   slot: model.changed,
-  gone: (inMs) => showBanner(inMs),
+  gone: (inMs) => showAway(inMs, changes.now),
   async back() {
-    byId("banner").hidden = true;
+    hideAway();
     await Promise.all([library.reload(), reloadBots(), reloadSettings()]);
     if (store.state.session) await room.refresh();
     else await start();
@@ -138,6 +139,7 @@ listenToKeys({
   copyLast,
   version,
   list: openKeyList,
+  find,
   search() {
     frame.setOpen("left", true, false);
     sessions.focusSearch();
@@ -162,6 +164,13 @@ async function open(id, reading) {
   const editing = openEdit(id, room.path());
   if (editing) store.set({ editing });
   else composer.focus();
+}
+
+/** A session of the list: of a search's, at the words. @param {string} id */
+async function openListed(id) {
+  const { query } = store.state;
+  await open(id);
+  if (query && store.state.session?.id === id) await find(query);
 }
 
 /**
@@ -308,16 +317,9 @@ function isNews(summary) {
   return summary.revision !== session?.revision || (summary.writing && !known);
 }
 
-/** @param {number} inMs */
-function showBanner(inMs) {
-  const banner = byId("banner");
-  banner.hidden = false;
-  banner.replaceChildren(
-    h("span", {
-      text: `Parlor's server does not answer. Trying again in ${Math.round(inMs / 1000)} s; what you typed is kept.`,
-    }),
-    h("button", { type: "button", class: "button small", text: "Try now", on: { click: changes.now } }),
-  );
+/** @param {string} [query] */
+async function find(query) {
+  (await import("./chat/find.js")).openFind(store, room, transcript, query);
 }
 
 async function openKeyList() {
@@ -328,6 +330,7 @@ byId("brand-buttons").append(
   appMenuButton(store, room, {
     openModels: model.openMenu,
     importSession: library.import,
+    find,
     openKeyList,
   }),
   frame.closeButton("left", "Hide sessions"),

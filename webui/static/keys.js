@@ -6,13 +6,14 @@ import { menuIsOpen } from "./overlays/menu.js";
 
 /**
  * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void,
- *   left: () => void,
+ *   find: () => void, left: () => void,
  *   right: () => void, copyLast: () => void, list: () => void, version: (by: number) => void}} page
  */
 export function listenToKeys(page) {
   const table = {
     "alt+enter": page.proceed,
     "ctrl+k": page.search,
+    "ctrl+f": page.find,
     "ctrl+shift+o": page.create,
     "ctrl+b": page.left,
     "ctrl+,": page.right,
@@ -29,6 +30,7 @@ export function listenToKeys(page) {
     ]
       .filter(Boolean)
       .join("+");
+    if (name === "ctrl+f" && document.activeElement?.closest(".find")) return; // the browser's own
     if (name === "escape") page.escape();
     else if (name in table) {
       event.preventDefault();

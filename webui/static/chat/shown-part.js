@@ -74,6 +74,18 @@ export class ShownPart {
       this.#filling = window.setTimeout(() => this.pin.pinned && this.fill(2 * AHEAD_PX));
   }
 
+  /** Have a message on the page, with those around it. @param {number} index */
+  showAround(index) {
+    if (index >= this.first && index < this.end) return;
+    this.first = Math.max(0, index - CHUNK);
+    this.end = Math.min(this.#length, index + CHUNK);
+    this.draw();
+    while (!this.isAtEnd && this.list.scrollHeight < 2 * this.scroller.clientHeight) {
+      this.end = Math.min(this.#length, this.end + CHUNK);
+      this.draw();
+    }
+  }
+
   /** Let go of the first messages while there are too many elements. */
   trim() {
     while (this.#isTooLarge()) {

@@ -14,6 +14,9 @@ import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
 import { ShownPart } from "./shown-part.js";
 
+/** Until the messages around one have been laid out; till then their heights are guessed. */
+const SETTLING_FRAMES = 6;
+
 export const USER_COLOR = "#6d6659";
 
 /** What stands above the first message that a model still sees. @param {number} out those that it does not */
@@ -168,6 +171,19 @@ export function createTranscript(store, room, handlers) {
       requestAnimationFrame(flush);
     },
     toEnd,
+    /** Have a message in the middle of what is seen. @param {string} id */
+    reveal(id) {
+      const index = path.findIndex((message) => message.id === id);
+      if (index < 0) return;
+      part.showAround(index);
+      pin.release();
+      const { element } = /** @type {MessageView} */ (views.get(id));
+      const settle = (frames) => {
+        element.scrollIntoView({ block: "center" });
+        if (frames) requestAnimationFrame(() => settle(frames - 1));
+      };
+      settle(SETTLING_FRAMES);
+    },
     /** @param {string} id */
     focus(id) {
       const view = views.get(id);

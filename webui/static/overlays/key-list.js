@@ -14,6 +14,7 @@ const LIST = [
   ["← →", "Outside a box: other versions of a message"],
   ["Ctrl Shift C", "Copy the last reply"],
   ["Ctrl K", "Search sessions"],
+  ["Ctrl F", "Find in this chat; once more: the browser's own"],
   ["Ctrl Shift O", "New session"],
   ["Ctrl B", "Sessions panel"],
   ["Ctrl ,", "Settings panel"],

@@ -1,0 +1,71 @@
+"""Find in this chat: all of its messages, the places marked, and the way there from a search of all."""
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import go_to, wait_until_quiet
+from .test_accessibility import assert_accessible
+
+pytestmark = pytest.mark.browser
+
+TEXTS = [f"Question {n}" if n % 2 == 0 else f"Answer **{n}** of many, about lamps." for n in range(600)]
+TEXTS[41] = "The *old* Lighth**ouse** stands here; a lighthouse, once more."
+TEXTS[301] = "Ships see the lighthouse from afar."
+MARKS = "(name) => [...(CSS.highlights.get(name) ?? [])].map(String)"
+
+
+def wait_until_in_sight(page, text: str) -> None:
+    page.wait_for_function("""(text) => {
+      const box = document.querySelector("#transcript").getBoundingClientRect();
+      const all = [...document.querySelectorAll(".message")];
+      const message = all.find((one) => one.textContent.includes(text));
+      const at = message?.getBoundingClientRect();
+      return Boolean(at) && at.top >= box.top && at.bottom <= box.bottom;
+    }""", arg=text)
+
+
+def test_words_are_found_in_messages_that_are_not_on_the_page_and_marked_where_they_stand(page, site):
+    go_to(page, site.import_path(TEXTS))
+    expect(page.locator(".message").last).to_contain_text("599")
+    assert not page.locator(".message", has_text="once more").count()
+    page.keyboard.press("Control+f")
+    expect(page.locator(".find input")).to_be_focused()
+    count = page.locator(".find [role=status]")
+    page.keyboard.type("LIGHTHOUSE")
+    expect(count).to_have_text("2 of 2")  # from the end on
+    wait_until_in_sight(page, "from afar")
+    assert page.evaluate(MARKS, "found-now") == ["lighthouse"]
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("1 of 2")
+    wait_until_in_sight(page, "once more")
+    page.wait_for_function(f"({MARKS})('found-now').length === 2")
+    assert page.evaluate(MARKS, "found-now") == ["Lighthouse", "lighthouse"]  # over the parts of a word
+    page.keyboard.press("Shift+Enter")
+    expect(count).to_have_text("2 of 2")
+    page.locator(".find input").fill("lighthouse keeper")
+    expect(count).to_have_text("Not found")
+    page.locator(".find input").fill("afar ships")  # both, elsewhere than side by side
+    expect(count).to_have_text("1 of 1")
+    assert_accessible(page, "find")
+    page.keyboard.press("Escape")
+    expect(page.locator(".find")).to_have_count(0)
+    assert page.evaluate("CSS.highlights.size") == 0
+    assert page.evaluate("document.activeElement.textContent").find("from afar") >= 0
+
+
+def test_a_search_of_all_sessions_leads_to_the_words_in_whichever_version_they_are(page, site):
+    session_id = site.import_path(["Tell me of the sea.", "The sea is deep."])
+    before = site.read(session_id)
+    site.api("POST", f"/api/sessions/{session_id}/messages",
+             {"revision": before["revision"], "text": "Tell me of the albatross.", "parent": None})
+    go_to(page, session_id)
+    wait_until_quiet(page)
+    site.api("PATCH", f"/api/sessions/{session_id}",
+             {"revision": site.read(session_id)["revision"], "leaf": before["leaf"]})
+    go_to(page)
+    page.fill("#search", "albatross")
+    page.locator(".session-link").first.click()
+    expect(page.locator(".find [role=status]")).to_have_text("In another version.")
+    page.click(".find >> text=Show it")
+    expect(page.locator(".find [role=status]")).to_have_text("2 of 2")  # the reply says it, too
+    expect(page.locator(".message.from-user")).to_contain_text("albatross")
