@@ -94,7 +94,12 @@ def sampling_of(rng: random.Random) -> dict[str, Any]:
 
 
 def bot_of(rng: random.Random) -> dict[str, Any]:
-    return {"schema_version": 1, "id": f"{rng.getrandbits(64):016x}", "revision": 1,
+    more: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        more = {"picture": rng.choice(["", as_base64(png()), as_base64(png(after=True))]),
+                "alternate_greetings": rng.sample(TEXTS, 2), "example_dialogue": rng.choice(TEXTS),
+                "lore_book": {"entries": [{"keys": ["a"], "content": "b"}]}, "card": {"tags": ["x"]}}
+    return {**more, "schema_version": 1, "id": f"{rng.getrandbits(64):016x}", "revision": 1,
             "name": rng.choice(NAMES), "color": "#123456", "persona": rng.choice(TEXTS),
             "greeting": rng.choice(TEXTS), "sampling": sampling_of(rng), "created": rng.uniform(0, 4e9)}
 

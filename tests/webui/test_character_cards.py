@@ -52,9 +52,10 @@ def names(client):
 def test_a_card_becomes_a_bot_and_what_it_has_no_field_for_is_kept(client):
     answer = imported(client, data=V2)
     assert answer["session"] is None and answer["left"] == []
-    assert answer["taken"] == ["who it is", "greeting", "1 other greeting", "example dialogue"]
+    assert answer["taken"] == ["who it is", "greeting", "1 other greeting", "example dialogue",
+                               "lore book with 1 entry"]
     assert answer["kept"] == [
-        "lore book with 1 entry", "instructions for the end of the prompt", "notes of its author", "tags",
+        "instructions for the end of the prompt", "notes of its author", "tags",
         "settings of other programs", "2 other fields"]
     assert not {"card", "lore_book"} & set(answer["bot"])  # they may be large, and are on no page
     bot = client.get(f"/api/bots/{answer['bot']['id']}").json["bot"]

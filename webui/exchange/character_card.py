@@ -199,17 +199,16 @@ def _is_inside(uri: object) -> bool:
 
 def _taken(bot: Bot) -> list[str]:
     others = len(bot["alternate_greetings"])
+    entries = len(bot.get("lore_book", {}).get("entries", []))
     said = {"who it is": bot["persona"], "greeting": bot["greeting"],
             "1 other greeting" if others == 1 else f"{others} other greetings": others,
-            "example dialogue": bot["example_dialogue"]}
+            "example dialogue": bot["example_dialogue"],
+            f"lore book with {entries} {'entry' if entries == 1 else 'entries'}": entries}
     return [what for what, value in said.items() if value]
 
 
 def _kept(bot: Bot) -> list[str]:
     card = bot["card"]
     kept = [said for name, said in _KEPT.items() if name in card]
-    entries = len(bot.get("lore_book", {}).get("entries", []))
-    if entries:
-        kept.insert(0, f"lore book with {entries} {'entry' if entries == 1 else 'entries'}")
     others = len([name for name in card if name not in _KEPT and name not in _PERSONA])
     return kept + ([f"{others} other fields" if others > 1 else "1 other field"] if others else [])
