@@ -72,17 +72,17 @@ def test_each_sampler_says_what_it_leaves_and_does_so_in_the_frame_in_which_its_
              {"revision": site.read(session_id)["revision"], "text": "News", "reply": False})
     expect(page.locator(".xray-outdated")).to_contain_text("The conversation has changed since.")
     page.click("dialog >> text=Look again")
-    expect(page.locator(".xray-outdated")).to_be_hidden()
+    expect(page.locator("dialog tbody tr").first).to_be_visible()
     assert site.model.looked[-1]["messages"][-1].content == "News"
+    assert_accessible(page, "the X-ray")
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
     expect(page.locator(":focus")).to_have_text("See what they do to the next token")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_on_a_phone_it_can_be_touched_and_nothing_is_to_object_to(new_context, site, theme):
+def test_on_a_phone_it_can_be_touched_and_nothing_is_to_object_to(new_context, site):
     options = {"has_touch": True, "is_mobile": True, "viewport": {"width": 360, "height": 740}}
-    page = new_context(color_scheme=theme, **options).new_page()
+    page = new_context(color_scheme="dark", **options).new_page()
     go_to(page, site.session(MARLOW, OTTO))
     page.tap("#open-right")
     page.tap("text=See what they do to the next token")

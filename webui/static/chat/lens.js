@@ -168,7 +168,7 @@ function createPopover(text, choose, xray) {
         token.others.length ? "" : h("p", { class: "menu-heading", text: "Nothing else was kept here." }),
         h("button", {
           type: "button",
-          class: "text-button",
+          class: "text-button xray-open",
           text: "See what the samplers do here",
           on: {
             click: () => {

@@ -110,7 +110,7 @@ export function createStages(specs, values, bot) {
       const row = /** @type {ReturnType<typeof stageRow>} */ (rows.get(name));
       const here = found.get(name);
       const without = active.includes(name) ? "does not count" : "off";
-      setText(row.said, here ? sentence(here.step, here.before, now) : "");
+      setText(row.said, here ? sentence(here.step, here.before, { ...now, strikes: strikes.checked }) : "");
       setText(row.left, here ? `${count(here.step.tokens)} left` : without);
       row.element.classList.toggle("is-off", !here);
       row.button.setAttribute("aria-expanded", String(name === open));

@@ -6,6 +6,7 @@
 
 import { count, plural } from "../base/format.js";
 import { shareText } from "../chat/token-text.js";
+import { activeStages } from "./sampler-chain.js";
 
 /** Stage -> its name, and the parameters that it has; of those of the page, in the order of the page. */
 export const STAGES = {
@@ -38,7 +39,7 @@ export const STAGES = {
 
 /**
  * @param {Step} step @param {Step} before what it works on
- * @param {Record<string, any>} settings
+ * @param {Record<string, any>} settings and `strikes`, whether XTC does
  */
 export function sentence(step, before, settings) {
   const what = SENTENCES[step.name](settings, step, before);
@@ -102,12 +103,15 @@ const SENTENCES = {
     `In ${exact(often)} of all cases keeps, of the tokens with at least ${exact(least)}, only the least likely`,
   mirostat: ({ mirostat_tau: tau }) =>
     `Keeps tokens of at most ${plain(2 * tau)} bits of surprise, as at the beginning of a reply`,
-  all(_, step, model) {
+  all({ strikes, ...settings }, step, model) {
     const own = model.p.reduce((sum, p, at) => sum + p * Math.min(model.left[at], step.left[at]), 0);
     if (!step.tokens) return "No token is left: all are banned.";
-    if (step.tokens === 1) return `This token comes for certain; by the model alone it has ${shareText(own)}.`;
+    const which = strikes ? "strikes" : "does not strike";
+    const here = activeStages(settings).includes("xtc") ? ` So it is if XTC ${which}.` : "";
+    if (step.tokens === 1) return `1 token is left; by the model alone it has ${shareText(own)}.${here}`;
     const often = `the likeliest in ${shareText(most(step))} of all cases`;
-    return `One of ${count(step.tokens)} tokens is drawn, ${often}; by the model alone they have ${shareText(own)}.`;
+    const what = `One of ${count(step.tokens)} tokens is drawn, ${often}`;
+    return `${what}; by the model alone they have ${shareText(own)}.${here}`;
   },
 };
 
