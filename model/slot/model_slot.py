@@ -128,6 +128,13 @@ class ModelSlot:
                 what = f"{coming} is being loaded" if coming else "the present one is being unloaded"
                 raise SlotBusy(f"Another model cannot be taken now: {what}. Cancel that first, or wait.")
 
+    def has(self, model_id: str) -> bool:
+        """Whether it can be asked for. The present one can, whether or not it has been looked for."""
+        present = self._choice
+        if isinstance(present, LocalChoice) and present.id == model_id:
+            self.catalogue.add(present.found)
+        return self.catalogue.entry(model_id) is not None or self.engines.offer(model_id) is not None
+
     @property
     def will_answer(self) -> bool:
         """Whether a lease gets a model, now or after some waiting."""

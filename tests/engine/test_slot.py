@@ -228,6 +228,12 @@ def test_a_model_is_loaded_again_with_another_context_or_stays_as_it_is(tmp_path
     lease.release()
     assert loads.configs[-1].max_seq_len == 128, "asleep or not"
     slot.close()
+    named = ModelSlot(loads, Catalogue([], ENGINE), ENGINE)  # nobody has looked for it: it was named
+    named.load_first(entry.found, lambda what, share: None, print)
+    assert named.wait().phase == READY and named.has(entry.found.id) and not named.has("f" * 16)
+    named.load(entry.found.id, 64)
+    assert named.wait().phase == READY and loads.configs[-1].max_seq_len == 64
+    named.close()
 
 
 def test_rounding_is_for_float_weights_and_leaves_quantized_models_as_they_are(tmp_path, loads):

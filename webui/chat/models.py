@@ -62,7 +62,7 @@ class Models:
         """
         if max_seq_len is not None and self._slot.engines.offer(model_id) is not None:
             raise BadRequest("The context of another engine's model is set where that engine is started.")
-        if self._slot.catalogue.entry(model_id) is None and self._slot.engines.offer(model_id) is None:
+        if not self._slot.has(model_id):
             raise NotFound("This model is not there any more.", hint="Look at the list again.")
         self._make_way(running)
         try:
