@@ -4,8 +4,8 @@
  * @import { Bot } from "../types.js"
  */
 
+import { iconButton } from "../base/dom.js";
 import { post, remove } from "../server/api.js";
-import { dialogButton } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast, toastError } from "../overlays/toast.js";
 import { download } from "./library.js";
@@ -15,7 +15,7 @@ import { download } from "./library.js";
  * @param {Bot} bot @param {() => void} leave @param {() => Promise<void>} reloadBots
  */
 export function moreButton(bot, leave, reloadBots) {
-  const button = dialogButton("More", "ghost", () =>
+  const open = () =>
     openMenu(button, `Actions for ${bot.name}`, [
       { label: "Duplicate", icon: "copy", onSelect: duplicate },
       {
@@ -30,9 +30,8 @@ export function moreButton(bot, leave, reloadBots) {
         help: "The same card, within its picture.",
         onSelect: () => download(`/api/bots/${bot.id}/export?format=png`),
       },
-    ]),
-  );
-  button.setAttribute("aria-haspopup", "menu");
+    ]);
+  const button = iconButton("ellipsis", "More", open, { "aria-haspopup": "menu" });
 
   async function duplicate() {
     const body = await post(`/api/bots/${bot.id}/duplicate`).catch(toastError);
