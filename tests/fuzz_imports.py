@@ -67,9 +67,12 @@ def session_of(rng: random.Random) -> dict[str, Any]:
             message |= {"model": "m", "error": "", "sampling": sampling_of(rng),
                         "finish_reason": rng.choice(schema.FINISH_REASONS),
                         **{name: rng.randrange(1 << rng.randrange(1, 53)) for name in schema.REPLY_NUMBERS}}
+        if rng.random() < 0.2:
+            message["pinned"] = rng.random() < 0.8
         messages.append(message)
     room = rng.sample(authors[1:], rng.randrange(5))
-    return {"schema_version": 1, "id": f"{rng.getrandbits(64):016x}", "revision": rng.randrange(100),
+    return {**memory_of(rng, [message["id"] for message in messages]),
+            "schema_version": 1, "id": f"{rng.getrandbits(64):016x}", "revision": rng.randrange(100),
             "title": rng.choice(TEXTS)[:200], "title_is_auto": rng.random() < 0.5,
             "created": rng.uniform(0, 4e9), "updated": rng.uniform(0, 4e9),
             "bots": [{"id": bot, "muted": rng.random() < 0.2} for bot in room],
@@ -77,6 +80,16 @@ def session_of(rng: random.Random) -> dict[str, Any]:
             "turn_order": rng.choice(schema.TURN_ORDERS)["id"], "sampling": sampling_of(rng),
             "preset": rng.choice(["balanced", "greedy", "0" * 16]),
             "leaf": rng.choice([m["id"] for m in messages] or [None]), "messages": messages}
+
+
+def memory_of(rng: random.Random, ids: list[str]) -> dict[str, Any]:
+    """What a session keeps in mind, if it does."""
+    known: dict[str, Any] = {
+        "note": rng.choice([None, {"text": rng.choice(TEXTS), "depth": rng.randrange(1, 101)}]),
+        "lore": [{"keys": ["a", "Hello"], "text": rng.choice(TEXTS)}, {"keys": [], "text": ""}],
+        "summaries": [{"id": f"{rng.getrandbits(64):016x}", "until": rng.choice([*ids, "0" * 16]),
+                       "text": rng.choice(TEXTS) or "x", "created": rng.uniform(0, 4e9)} for _ in range(2)]}
+    return {name: value for name, value in known.items() if rng.random() < 0.3}
 
 
 def sampling_of(rng: random.Random) -> dict[str, Any]:
@@ -297,6 +310,9 @@ class Actions:
             lambda: self.change("POST", f"{url}/replies", kind="continue", message=some()),
             lambda: self.change("PATCH", f"{url}/messages/{some()}", text=rng.choice(TEXTS)),
             lambda: self.erase(url, some()), lambda: self.ask("POST", f"{url}/hold", {"hold": False}),
+            lambda: self.ask("GET", f"{url}/prompt"),
+            lambda: self.change("PATCH", f"{url}/messages/{some()}", pinned=rng.random() < 0.5),
+            lambda: self.change("POST", f"{url}/summaries", until=some(), text=rng.choice(TEXTS)),
         ]
         rng.shuffle(actions)
         for action in actions:
