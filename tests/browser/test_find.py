@@ -51,6 +51,10 @@ def test_words_are_found_in_messages_that_are_not_on_the_page_and_marked_where_t
     expect(page.locator(".find")).to_have_count(0)
     assert page.evaluate("CSS.highlights.size") == 0
     assert page.evaluate("document.activeElement.textContent").find("from afar") >= 0
+    page.keyboard.press("Control+Home")
+    wait_until_in_sight(page, "Question 0")
+    page.keyboard.press("Control+End")
+    wait_until_in_sight(page, "Answer 599")
 
 
 def test_a_search_of_all_sessions_leads_to_the_words_in_whichever_version_they_are(page, site):
@@ -64,6 +68,7 @@ def test_a_search_of_all_sessions_leads_to_the_words_in_whichever_version_they_a
              {"revision": site.read(session_id)["revision"], "leaf": before["leaf"]})
     go_to(page)
     page.fill("#search", "albatross")
+    expect(page.locator(".group-name")).to_have_text("Found")
     page.locator(".session-link").first.click()
     expect(page.locator(".find [role=status]")).to_have_text("In another version.")
     page.click(".find >> text=Show it")

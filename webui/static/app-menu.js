@@ -13,7 +13,7 @@ import { toastError } from "./overlays/toast.js";
 /**
  * @param {Store} store @param {Room} room
  * @param {{openModels: () => void, importSession: () => void, find: () => void,
- *   openKeyList: () => void}} page
+ *   toBeginning: () => void, openKeyList: () => void}} page
  */
 export function appMenuButton(store, room, page) {
   async function logOut() {
@@ -35,6 +35,7 @@ export function appMenuButton(store, room, page) {
       { label: "Models", icon: "armchair", onSelect: page.openModels },
       { label: "Import", icon: "upload", onSelect: page.importSession },
       { label: "Find in this chat", icon: "search", onSelect: () => page.find() },
+      { label: "To the beginning of the chat", icon: "arrow-up", onSelect: page.toBeginning },
       { label: "Appearance", icon: "sun", onSelect: openAppearance },
       { label: "Keyboard", icon: "keyboard", onSelect: page.openKeyList },
       store.state.settings?.address_for_others && {

@@ -140,6 +140,8 @@ listenToKeys({
   version,
   list: openKeyList,
   find,
+  toBeginning: transcript.toBeginning,
+  toEnd: transcript.toEnd,
   search() {
     frame.setOpen("left", true, false);
     sessions.focusSearch();
@@ -331,6 +333,7 @@ byId("brand-buttons").append(
     openModels: model.openMenu,
     importSession: library.import,
     find,
+    toBeginning: transcript.toBeginning,
     openKeyList,
   }),
   frame.closeButton("left", "Hide sessions"),

@@ -6,7 +6,7 @@ import { menuIsOpen } from "./overlays/menu.js";
 
 /**
  * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void,
- *   find: () => void, left: () => void,
+ *   find: () => void, toBeginning: () => void, toEnd: () => void, left: () => void,
  *   right: () => void, copyLast: () => void, list: () => void, version: (by: number) => void}} page
  */
 export function listenToKeys(page) {
@@ -35,6 +35,10 @@ export function listenToKeys(page) {
     else if (name in table) {
       event.preventDefault();
       table[name]();
+    } else if ((name === "ctrl+home" || name === "ctrl+end") && !hasText(event.target)) {
+      event.preventDefault();
+      if (name === "ctrl+home") page.toBeginning();
+      else page.toEnd();
     } else if (
       (name === "arrowleft" || name === "arrowright") &&
       !isTyping(event.target) &&
@@ -45,6 +49,9 @@ export function listenToKeys(page) {
     }
   });
 }
+
+/** Whether the key moves within what was typed. @param {EventTarget | null} target */
+const hasText = (target) => isTyping(target) && /** @type {HTMLInputElement} */ (target).value !== "";
 
 const WIDGETS = "button, a, summary, select, input, [role=tablist], [role=menu], [role=radiogroup], pre, .table-scroll";
 

@@ -159,6 +159,20 @@ export function createTranscript(store, room, handlers) {
     dirty.clear(); // the pin follows when the frame has been laid out
   }
 
+  /** Have a message in the middle of what is seen. @param {string} id */
+  function reveal(id) {
+    const index = path.findIndex((message) => message.id === id);
+    if (index < 0) return;
+    part.showAround(index);
+    pin.release();
+    const { element } = /** @type {MessageView} */ (views.get(id));
+    const settle = (frames) => {
+      element.scrollIntoView({ block: "center" });
+      if (frames) requestAnimationFrame(() => settle(frames - 1));
+    };
+    settle(SETTLING_FRAMES);
+  }
+
   jump.addEventListener("click", toEnd);
   store.on(["session", "live", "viewLeaf", "context", "bots", "editing", "outgoing", "away"], update);
 
@@ -171,18 +185,9 @@ export function createTranscript(store, room, handlers) {
       requestAnimationFrame(flush);
     },
     toEnd,
-    /** Have a message in the middle of what is seen. @param {string} id */
-    reveal(id) {
-      const index = path.findIndex((message) => message.id === id);
-      if (index < 0) return;
-      part.showAround(index);
-      pin.release();
-      const { element } = /** @type {MessageView} */ (views.get(id));
-      const settle = (frames) => {
-        element.scrollIntoView({ block: "center" });
-        if (frames) requestAnimationFrame(() => settle(frames - 1));
-      };
-      settle(SETTLING_FRAMES);
+    reveal,
+    toBeginning() {
+      if (path.length) reveal(path[0].id);
     },
     /** @param {string} id */
     focus(id) {

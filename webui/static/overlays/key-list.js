@@ -15,6 +15,7 @@ const LIST = [
   ["Ctrl Shift C", "Copy the last reply"],
   ["Ctrl K", "Search sessions"],
   ["Ctrl F", "Find in this chat; once more: the browser's own"],
+  ["Ctrl Home", "To the beginning of the chat; with End to its end"],
   ["Ctrl Shift O", "New session"],
   ["Ctrl B", "Sessions panel"],
   ["Ctrl ,", "Settings panel"],
