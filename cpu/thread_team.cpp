@@ -20,6 +20,7 @@ namespace {
 constexpr int kMaxThreads = 256;
 constexpr auto kSpinTime = std::chrono::microseconds(100);  // longer than Python needs between two operations
 constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = 2 << 20;
 
 void pause_briefly() {
 #if PARLOR_X86
@@ -55,19 +56,25 @@ thread_local Role role = Role::kOutside;
 
 constexpr uint64_t kOpen = 1 << 15, kWithin = kOpen - 1, kRegion = kOpen << 1;  // of State::gate
 
-// Memory that grows.
+// Memory that grows. From the size of a huge page on it lies on such pages, where the system lends them: what is staged and
+// unpacked for the tiles is more than the processor has translations for at 4 KiB each.
 struct Scratch {
     char* start = nullptr;
-    size_t bytes = 0;
+    size_t bytes = 0, alignment = kAlignment;
 
-    ~Scratch() { ::operator delete(start, std::align_val_t{kAlignment}); }
+    ~Scratch() { release(); }
+
+    void release() { ::operator delete(start, std::align_val_t{alignment}); }
 
     bool grow(size_t wanted) {
         if (wanted <= bytes) return true;
         wanted = std::max(wanted, bytes * 2);
-        ::operator delete(start, std::align_val_t{kAlignment});
-        start = static_cast<char*>(::operator new(wanted, std::align_val_t{kAlignment}, std::nothrow));
+        release();
+        alignment = wanted >= kHugePage ? kHugePage : kAlignment;
+        wanted = (wanted + alignment - 1) / alignment * alignment;
+        start = static_cast<char*>(::operator new(wanted, std::align_val_t{alignment}, std::nothrow));
         bytes = start ? wanted : 0;
+        if (start && alignment == kHugePage) (void)advise_huge_pages(start, static_cast<int64_t>(bytes));  // advice, no more
         return start != nullptr;
     }
 };

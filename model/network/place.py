@@ -49,6 +49,14 @@ class Place:
         """What `read` returns, likewise."""
         return read() if self.store is None else self.store.table(name, read)
 
+    def buffer(self, count: int) -> Tensor:
+        """float32 [count], not initialized. On the host on huge pages: rows of prompts are written and read
+        across more pages of the usual size than a processor has translations for."""
+        memory = torch.empty(count, device=self.device)
+        if self.device.type == "cpu" and self.ops.library is not None:
+            self.ops.call("advise_huge_pages", memory, memory.nbytes)
+        return memory
+
     def active(self) -> AbstractContextManager[Any]:
         """Within it kernels run on this device."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from model.families.cache_groups import cache_groups
@@ -123,7 +122,7 @@ class Stage:
         self._streams = None
         if spec.streams is not None and weights.streams is not None:
             self._streams = StreamRows(place.ops, spec.streams, spec.hidden_size, weights.streams)
-        self._buffers = {name: torch.empty(sizes.max_tokens * width, device=place.device)
+        self._buffers = {name: place.buffer(sizes.max_tokens * width)
                          for name, width in buffer_widths(spec, sizes.has_adapters).items()}
         self._recorder = place.new_recorder()
 
