@@ -5,6 +5,7 @@
 //                        row blocks
 //   many rows            the tiles of a chunk of rows are made together; then, for a few row blocks at a time
 //                        that stay in the cache, each tile is worked off
+//   rows of prompts      as many rows, with AMX: prompt_amx.cpp
 // An epilogue with silu takes a result from memory of the thread while that is in the cache; the kernels know but storing
 // and adding.
 #include "linear.h"
@@ -269,6 +270,48 @@ int dense(const linear_weight& w, const LinearKernels& few, const Input& input, 
 }
 
 #if PARLOR_BUILT_AMX
+// Rows of x to `staged`.
+void stage_prompts(const linear_weight& w, const Input& input, bool is_split, char* staged) {
+    team().parallel_for((input.rows + kPromptPair - 1) / kPromptPair, [&](int64_t begin, int64_t end, int) {
+        for (int64_t pair = begin; pair < end; ++pair) amx::prompt_stage(w, input, pair, is_split, staged);
+    });
+}
+
+// Pairs of row tiles [first, last) of what is staged, to their rows of out.
+void multiply_pairs(const linear_weight& w, const char* staged, bool is_split, int64_t first, int64_t last,
+                    PromptOutput output, int64_t first_block, int64_t last_block, char* own) {
+    const int64_t row = first * kPromptPair, rows = (last - first) * kPromptPair;
+    output.rows = std::min(output.rows - row, rows);
+    if (output.staged) output.staged = static_cast<char*>(output.staged) + amx::prompt_staged_bytes(*output.next, row, false);
+    else output.out += row * output.stride;
+    amx::prompt_multiply(w, staged + amx::prompt_staged_bytes(w, row, is_split), is_split, first_block, last_block, output,
+                         own);
+}
+
+// Threads take panels of row blocks; those that are left when there is none for each thread are shared by rows as well.
+// `own` has `own_bytes` for each thread.
+void multiply_staged(const linear_weight& w, const char* staged, bool is_split, const PromptOutput& output,
+                     const Epilogue& epilogue, char* own, int64_t own_bytes) {
+    const int64_t run = amx::prompt_row_blocks(output.epilogue), threads = team().size();
+    const int64_t panels = (epilogue.wanted() + run - 1) / run, left = panels % threads;
+    const int64_t pairs = (output.rows + kPromptPair - 1) / kPromptPair;
+    const int64_t shares = left > 0 ? std::min(threads / left, pairs) : 1;
+    const int64_t whole = shares > 1 ? (panels - left) * run : epilogue.wanted();
+    Work blocks(whole, run, team().size()), rest(shares > 1 ? left * shares : 0, 1, team().size());
+    team().run([&](int part) {
+        char* const memory = own + own_bytes * part;
+        int64_t begin, end;
+        while (blocks.take(&begin, &end))
+            multiply_pairs(w, staged, is_split, 0, pairs, output, epilogue.first + begin, epilogue.first + end, memory);
+        while (rest.take(&begin, &end))
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t first = epilogue.first + whole + i / shares * run, share = i % shares;
+                multiply_pairs(w, staged, is_split, pairs * share / shares, pairs * (share + 1) / shares, output, first,
+                               std::min(first + run, epilogue.last), memory);
+            }
+    });
+}
+
 // At most kPromptChunk rows.
 int prompt_chunk(const linear_weight& w, const Input& input, bool is_split, const PromptOutput& output,
                  const Epilogue& epilogue) {
@@ -276,14 +319,25 @@ int prompt_chunk(const linear_weight& w, const Input& input, bool is_split, cons
     const int64_t own_bytes = amx::prompt_own_bytes(w, input.rows);
     char* const staged = static_cast<char*>(team().scratch(staged_bytes + own_bytes * team().size()));
     if (!staged) return PARLOR_ERROR_MEMORY;
-    team().parallel_for((input.rows + kPromptPair - 1) / kPromptPair, [&](int64_t begin, int64_t end, int) {
-        for (int64_t pair = begin; pair < end; ++pair) amx::prompt_stage(w, input, pair, is_split, staged);
-    });
-    const auto multiply_blocks = [&](int64_t begin, int64_t end, int part) {
-        amx::prompt_multiply(w, staged, is_split, epilogue.first + begin, epilogue.first + end, output,
-                             staged + staged_bytes + own_bytes * part);
-    };
-    team().parallel_for(epilogue.wanted(), multiply_blocks, amx::prompt_row_blocks(output.epilogue));
+    stage_prompts(w, input, is_split, staged);
+    multiply_staged(w, staged, is_split, output, epilogue, staged + staged_bytes, own_bytes);
+    return PARLOR_OK;
+}
+
+// out of `down` from what gate and up give, which is staged for it instead of written. At most kPromptChunk rows.
+int prompt_mlp_chunk(const linear_weight& gate_up, const linear_weight& down, const Input& input,
+                     const PromptOutput& output) {
+    const int64_t staged_bytes = amx::prompt_staged_bytes(gate_up, input.rows, false);
+    const int64_t inner_bytes = amx::prompt_staged_bytes(down, input.rows, false);
+    const int64_t own_bytes =
+        std::max(amx::prompt_own_bytes(gate_up, input.rows), amx::prompt_own_bytes(down, input.rows));
+    char* const staged = static_cast<char*>(team().scratch(staged_bytes + inner_bytes + own_bytes * team().size()));
+    if (!staged) return PARLOR_ERROR_MEMORY;
+    char *const inner = staged + staged_bytes, *const own = inner + inner_bytes;
+    const Epilogue expands(PARLOR_EPILOGUE_SILU_MUL, gate_up.n), reduces(output.epilogue, down.n);
+    stage_prompts(gate_up, input, false, staged);
+    multiply_staged(gate_up, staged, false, {nullptr, 0, input.rows, expands.kind, inner, &down}, expands, own, own_bytes);
+    multiply_staged(down, inner, false, output, reduces, own, own_bytes);
     return PARLOR_OK;
 }
 #endif
@@ -342,17 +396,39 @@ int multiply_wanted(const Product& p, const Epilogue& epilogue) {
     return few_or_many(p, epilogue);
 }
 
-int checked(const Product& p) {
+int check(const Product& p) {
     const linear_weight* const w = p.weight;
     const int64_t m = p.input.rows;
     if (!w || !w->codes) return PARLOR_ERROR_POINTER;
     if (p.epilogue < PARLOR_EPILOGUE_STORE || p.epilogue > PARLOR_EPILOGUE_GATE) return PARLOR_ERROR_VALUE;
     if (p.epilogue == PARLOR_EPILOGUE_SILU_MUL && w->n % 2 != 0) return PARLOR_ERROR_SIZE;
-    const Epilogue epilogue(p.epilogue, w->n);
-    if (m < 0 || m > kMaxRows || (m > 1 && (p.input.stride < w->k || p.out_stride < epilogue.columns())))
-        return PARLOR_ERROR_SIZE;
-    if (m == 0) return PARLOR_OK;
-    return p.input.x && p.out ? multiply_wanted(p, epilogue) : PARLOR_ERROR_POINTER;
+    const int64_t columns = Epilogue(p.epilogue, w->n).columns();
+    if (m < 0 || m > kMaxRows || (m > 1 && (p.input.stride < w->k || p.out_stride < columns))) return PARLOR_ERROR_SIZE;
+    return m == 0 || (p.input.x && p.out) ? PARLOR_OK : PARLOR_ERROR_POINTER;
+}
+
+int checked(const Product& p) {
+    const int error = check(p);
+    return error || p.input.rows == 0 ? error : multiply_wanted(p, Epilogue(p.epilogue, p.weight->n));
+}
+
+// What `first` writes is what `second` reads; on AMX it is handed over as the tiles want it where that can be.
+int checked_pair(const Product& first, const Product& second) {
+    for (const Product* p : {&first, &second})
+        if (const int error = check(*p)) return error;
+    if (second.weight->k != Epilogue(first.epilogue, first.weight->n).columns()) return PARLOR_ERROR_SIZE;
+#if PARLOR_BUILT_AMX
+    if (selected_isa() >= Isa::kAmx && amx::stages_prompts(*first.weight, *second.weight)) {
+        for (int64_t row = 0; row < first.input.rows; row += kPromptChunk) {
+            const Input rows = rows_from(first.input, row, kPromptChunk);
+            const PromptOutput output{second.out + row * second.out_stride, second.out_stride, rows.rows, second.epilogue};
+            if (const int error = prompt_mlp_chunk(*first.weight, *second.weight, rows, output)) return error;
+        }
+        return PARLOR_OK;
+    }
+#endif
+    const int error = checked(first);
+    return error ? error : checked(second);
 }
 
 }  // namespace
@@ -378,4 +454,12 @@ extern "C" int prompt_linear(const float* x, int64_t x_stride, int64_t m, const 
                              void*) {
     if (precise < 0) return PARLOR_ERROR_SIZE;
     return parlor::checked({weight, {x, x_stride, m, norm_weight, eps}, out, out_stride, epilogue, true, precise});
+}
+
+extern "C" int prompt_mlp(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
+                          const linear_weight* gate_up, float* inner, int64_t inner_stride, const linear_weight* down,
+                          float* out, int64_t out_stride, int epilogue, void*) {
+    return parlor::checked_pair(
+        {gate_up, {x, x_stride, m, norm_weight, eps}, inner, inner_stride, PARLOR_EPILOGUE_SILU_MUL, true, 0},
+        {down, {inner, inner_stride, m, nullptr, 0.0f}, out, out_stride, epilogue, true, 0});
 }

@@ -17,6 +17,8 @@ struct PromptOutput {
     float* out;
     int64_t stride, rows;
     int epilogue;
+    void* staged = nullptr;               // instead of out: as `next` reads its rows, see stages_prompts()
+    const linear_weight* next = nullptr;
 };
 
 }  // namespace parlor
@@ -24,6 +26,8 @@ struct PromptOutput {
 #if PARLOR_BUILT_AMX
 // Whether prompt_stage() and prompt_multiply() take it; rows of other weights are computed as all others are.
 PARLOR_DECLARE_IN(amx, bool, takes_prompts, const linear_weight& w, int epilogue)
+// Whether what gate and up give, PARLOR_EPILOGUE_SILU_MUL, can be staged for down at once.
+PARLOR_DECLARE_IN(amx, bool, stages_prompts, const linear_weight& gate_up, const linear_weight& down)
 // Whether precise outputs are products of split factors; those of other weights are computed as all other rows are.
 PARLOR_DECLARE_IN(amx, bool, splits_prompts, const linear_weight& w)
 // Bytes of `rows` staged rows, bytes of a thread's own memory, and row blocks of out that are worked off together.

@@ -11,7 +11,8 @@
 //   third level    x, prefetched 32 rows ahead
 // Tiles do not load sums: the load would wait for the stores of the block before, whose addresses are the same in the
 // lower 12 bits. They are stored to a small ring, and vector instructions add them to the sums beside the next products.
-// In the same order for each row, whatever the number of rows: see prompt.h.
+// In the same order for each row, whatever the number of rows: see prompt.h. What gate and up give, silu included, goes from there
+// to the staged rows of down at once: as floats it would take the third level twice as many bytes, three times.
 #include "prompt.h"
 
 #include <algorithm>
@@ -43,6 +44,15 @@ bool has_whole_units(const linear_weight& w) { return is_grouped(w) || w.kind ==
 
 int64_t pairs_of(int64_t rows) { return (rows + kPromptPair - 1) / kPromptPair; }
 
+inline __m512 silu(__m512 x) { return x / (set1(1.0f) + exp(zero() - x)); }
+
+// Words of staged rows before column `column` of the first or the second row tile of a pair: see prompt_stage().
+int64_t staged_place(int64_t padded_k, int64_t column, int64_t row_tile, bool is_split) {
+    const int64_t slice = column / slice_of(is_split) * slice_of(is_split);
+    const int64_t columns = std::min(slice_of(is_split), padded_k - slice);
+    return (slice * kPromptPair + row_tile * columns * 16 + (column - slice) * 16) * parts_of(is_split);
+}
+
 // Products of 2 x 2 tiles in the ring, [row tile][output tile][16 rows][16 outputs], on their way to the sums or to out.
 struct Drain {
     const float* from = nullptr;  // null: nothing
@@ -50,6 +60,9 @@ struct Drain {
     float* to = nullptr;
     int64_t to_row = 0, to_block = 0, stride = 0;  // floats to the second row tile, to the second row block, to the next row
     bool accumulates = false;     // to what is there
+    const float* gate = nullptr;  // where these are outputs of up: the sums of gate, as `sums`; silu(gate) * up is what goes to out
+    uint16_t* staged = nullptr;   // or there, a unit of the next weight's columns; to_row words to the second row tile
+    const int8_t* order = nullptr;  // of its bytes, see PairOrder
 
     // Four rows of a tile.
     __attribute__((always_inline)) void rows(int tile, int64_t first) const {
@@ -65,9 +78,37 @@ struct Drain {
         }
     }
 
-    void all_rows() const {
-        for (int tile = 0; from && tile < 4; ++tile)
-            for (int64_t first = 0; first < 16; first += 4) rows(tile, first);
+    // Two rows of a row tile, both row blocks. Never inlined: the loops that call it are to keep their registers.
+    __attribute__((noinline)) void activated_rows(int64_t row_tile, int64_t first) const {
+        for (int64_t row = first; row < first + 2; ++row) {
+            __m512 values[2];
+#pragma GCC unroll 2
+            for (int64_t block = 0; block < 2; ++block) {
+                const int64_t sum = row_tile * kSumStride + block * kTileFloats + row * kLanes;
+                __m512 up = _mm512_load_ps(from + (2 * row_tile + block) * kTileFloats + row * kLanes);
+                if (sums) up = _mm512_add_ps(up, _mm512_load_ps(sums + sum));
+                values[block] = _mm512_mul_ps(silu(_mm512_load_ps(gate + sum)), up);
+            }
+            if (staged) {
+                const __m512i words = (__m512i)_mm512_cvtne2ps_pbh(values[1], values[0]);
+                const __m512i bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(order)));
+                _mm512_store_si512(staged + row_tile * to_row + row * kUnit, _mm512_shuffle_epi8(words, bytes));
+            } else {
+                float* const out = to + row_tile * to_row + row * stride;
+                _mm512_storeu_ps(out, values[0]);
+                _mm512_storeu_ps(out + to_block, values[1]);
+            }
+        }
+    }
+
+    // The work in sixteen parts.
+    __attribute__((always_inline)) void step(int64_t part) const {
+        if (gate) activated_rows(part / 8, part % 8 * 2);
+        else rows(static_cast<int>(part / 4), part % 4 * 4);
+    }
+
+    void all() const {
+        for (int64_t part = 0; from && part < 16; ++part) step(part);
     }
 };
 
@@ -135,7 +176,8 @@ void multiply(const Factors& f, float* products, const Drain& shared_drain, cons
                 multiply_unit<Codes::kIsSplit>(f.x0 + place, f.x1 + place, f.w0 + place, f.w1 + place);
 #pragma GCC unroll 2
                 for (int64_t d = 0; d < kDrains; ++d, ++drained)
-                    if (drain.from) drain.rows(static_cast<int>(drained / 4), drained % 4 * 4);
+                    if (drain.gate) shared_drain.activated_rows(drained / 8, drained % 8 * 2);
+                    else if (drain.from) drain.rows(static_cast<int>(drained / 4), drained % 4 * 4);
 #pragma GCC unroll 8
                 for (int64_t line = 0; line < kAheadLines; ++line) _mm_prefetch(ahead + place / 2 + line * 64, _MM_HINT_T1);
                 if (unpacks && (kPace < 1 || i == 0)) codes.step(factors);
@@ -146,7 +188,7 @@ void multiply(const Factors& f, float* products, const Drain& shared_drain, cons
     } else {
         for (int64_t place = 0; place < f.units * kUnitWords; place += kUnitWords)
             multiply_unit<Codes::kIsSplit>(f.x0 + place, f.x1 + place, f.w0 + place, f.w1 + place);
-        drain.all_rows();
+        drain.all();
     }
     shared = codes;
     _tile_stored(0, products, 64);
@@ -170,8 +212,6 @@ inline __mmask16 columns_of(int64_t n, int64_t row_block) {
     const int64_t left = n - row_block * kLanes;
     return left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
 }
-
-inline __m512 silu(__m512 x) { return x / (set1(1.0f) + exp(zero() - x)); }
 
 // Sums of `count` row blocks of a panel -> out, with bias and epilogue, for the outputs that a drain could not write there.
 // Of gate and up the sums of up lie behind those of gate.
@@ -221,12 +261,14 @@ inline void load_unit(const linear_weight& w, const Input& input, const float* x
 }
 
 // The order of bytes that puts eight bf16 into kPairOrder, as the weight's columns come out of Unpacker.
-__m512i pair_order(const linear_weight& w) {
+struct PairOrder {
     alignas(16) int8_t bytes[16];
-    for (int i = 0; i < 16; ++i)
-        bytes[i] = static_cast<int8_t>(2 * kPairOrder[w.kind == PARLOR_LINEAR_Q4 ? 0 : 1][i / 2] + i % 2);
-    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-}
+
+    explicit PairOrder(const linear_weight& w) {
+        for (int i = 0; i < 16; ++i)
+            bytes[i] = static_cast<int8_t>(2 * kPairOrder[w.kind == PARLOR_LINEAR_Q4 ? 0 : 1][i / 2] + i % 2);
+    }
+};
 
 template <class Codes>
 void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, int64_t last, const PromptOutput& output,
@@ -243,7 +285,8 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
 
     const bool is_silu = output.epilogue == PARLOR_EPILOGUE_SILU_MUL;
     const bool adds = output.epilogue == PARLOR_EPILOGUE_ADD;
-    const bool is_direct = !w.bias && (adds || output.epilogue == PARLOR_EPILOGUE_STORE);
+    const bool is_direct = !w.bias && output.epilogue != PARLOR_EPILOGUE_GATE;
+    const PairOrder order(output.next ? *output.next : w);
     const int64_t run = prompt_row_blocks(output.epilogue), half = is_silu ? w.n / 2 / kLanes : -1;
     const int64_t pairs = pairs_of(output.rows);
     // The codes of out's row blocks from `block` on, columns from `column` on; behind the last column those of the next run.
@@ -263,6 +306,9 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
     int side = 0, slot = 0;
     for (int64_t block = first; block < last; block += run) {
         const int64_t out_count = std::min(run, last - block), count = is_silu ? 2 * out_count : out_count;
+        // Pairs of row blocks that the drains write to out: none where gate and up would share a pair.
+        const int64_t whole = is_direct && (!is_silu || out_count % 2 == 0)
+                                  ? std::min(out_count / 2, ((is_silu ? w.n / 2 : w.n) / kLanes - block) / 2) * 2 : 0;
         for (int64_t column = 0; column < w.padded_k; column += kSlice) {
             const int64_t units = std::min(kSlice, w.padded_k - column) / kUnit;
             const bool is_last = column + kSlice >= w.padded_k;
@@ -281,10 +327,19 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
                     float* const products = ring + slot * kRingFloats;
                     multiply_tiles({x0, x0 + units * kParts * kTileWords, w0, w1, units}, products, drain,
                                    reinterpret_cast<const char*>(next) + i * 2048, codes);
-                    drain = {products, column == 0 ? nullptr : sum, sum, kSumStride, kTileFloats, kLanes, false};
-                    const bool is_whole = (p + 1) * kPromptPair <= output.rows && (block + i + 2) * kLanes <= w.n;
-                    if (is_last && is_direct && is_whole && i + 1 < count) {
-                        drain.to = output.out + p * kPromptPair * output.stride + (block + i) * kLanes;
+                    drain = {products, column == 0 ? nullptr : sum, sum, kSumStride, kTileFloats, kLanes};
+                    const int64_t out_block = is_silu ? i - out_count : i;
+                    const bool is_whole = out_block >= 0 && out_block < whole;
+                    if (is_last && is_whole && output.staged) {
+                        const int64_t padded_k = output.next->padded_k, to = (block + out_block) * kLanes;
+                        drain.gate = sum - out_count * kTileFloats;
+                        drain.staged = static_cast<uint16_t*>(output.staged) + p * kPromptPair * padded_k +
+                                       staged_place(padded_k, to, 0, false);
+                        drain.to_row = staged_place(padded_k, to, 1, false) - staged_place(padded_k, to, 0, false);
+                        drain.order = order.bytes;
+                    } else if (is_last && is_whole && (p + 1) * kPromptPair <= output.rows) {
+                        drain.gate = is_silu ? sum - out_count * kTileFloats : nullptr;
+                        drain.to = output.out + p * kPromptPair * output.stride + (block + out_block) * kLanes;
                         drain.to_row = 16 * output.stride, drain.to_block = kLanes, drain.stride = output.stride;
                         drain.accumulates = adds;
                     }
@@ -294,11 +349,9 @@ void multiply_blocks(const linear_weight& w, const void* staged, int64_t first, 
             unpack_all(codes);
             side = 1 - side;
         }
-        drain.all_rows();
+        drain.all();
         drain = {};
-        // Row blocks of whole pairs of rows that the drains have written.
-        const int64_t whole = is_direct ? std::min(out_count / 2, (w.n / kLanes - block) / 2) * 2 : 0;
-        for (int64_t row = 0; row < output.rows; row += kPromptPair) {
+        for (int64_t row = 0; row < output.rows && !output.staged; row += kPromptPair) {
             const int64_t done = row + kPromptPair <= output.rows ? whole : 0;
             finish_blocks(w, sums + done * kTileFloats, row, out_count - done, out_count, block + done, half + block + done,
                           output);
@@ -330,6 +383,12 @@ bool takes_prompts(const linear_weight& w, int epilogue) {
     return is_kind && !w.exact && (epilogue != PARLOR_EPILOGUE_SILU_MUL || w.n % (2 * kLanes) == 0);
 }
 
+bool stages_prompts(const linear_weight& gate_up, const linear_weight& down) {
+    // What drains write are whole units of columns, which must lie as in x.
+    return takes_prompts(gate_up, PARLOR_EPILOGUE_SILU_MUL) && takes_prompts(down, PARLOR_EPILOGUE_ADD) && !gate_up.bias &&
+           !down.perm && down.padded_k == down.k && gate_up.n == 2 * down.k;
+}
+
 bool splits_prompts(const linear_weight& w) {
     // 12 bits of x, 4 of the weight and long groups are a tenth faster: two products of int8 for six of bf16.
     return w.kind != PARLOR_LINEAR_Q4 || w.group_size < 64;
@@ -351,8 +410,9 @@ int64_t prompt_row_blocks(int epilogue) {
 // [pairs of row tiles][slices][2][units of columns][high, low where split][16 rows][32 columns] bf16; rows that x lacks are
 // zeros.
 void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, bool is_split, void* staged) {
-    const __m512i order = pair_order(w);
-    const int64_t parts = parts_of(is_split), slice_columns = slice_of(is_split);
+    const PairOrder pair_order(w);
+    const __m512i order = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(pair_order.bytes)));
+    const int64_t parts = parts_of(is_split);
     uint16_t* const tiles = static_cast<uint16_t*>(staged) + pair * kPromptPair * w.padded_k * parts;
     for (int64_t r = 0; r < kPromptPair; ++r) {
         const int64_t row = pair * kPromptPair + r;
@@ -364,10 +424,7 @@ void prompt_stage(const linear_weight& w, const Input& input, int64_t pair, bool
         for (int64_t b = 0; b < (has_whole_units(w) ? 1 : w.num_blocks); ++b) {
             const Block& block = has_whole_units(w) ? all : blocks_of(w)[b];
             for (int64_t offset = 0; offset < block.length; offset += kUnit, column += kUnit) {
-                const int64_t slice = column / slice_columns * slice_columns;
-                const int64_t columns = std::min(slice_columns, w.padded_k - slice);
-                const int64_t place = slice * kPromptPair + r / 16 * columns * 16 + (column - slice) * 16;
-                uint16_t* const to = tiles + place * parts + r % 16 * kUnit;
+                uint16_t* const to = tiles + staged_place(w.padded_k, column, r / 16, is_split) + r % 16 * kUnit;
                 __m512 lower = _mm512_setzero_ps(), upper = lower;
                 const int64_t filled = std::min<int64_t>(kUnit, std::max<int64_t>(block.filled - offset, 0));
                 if (exists) load_unit(w, input, x, factor, block.source + offset, filled, &lower, &upper);

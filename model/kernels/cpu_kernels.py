@@ -19,6 +19,7 @@ from model.kernels.cache_kinds import kind_of
 from model.kernels.checks import check, check_dense
 from model.kernels.experts import ExpertOperations, PackedExperts
 from model.kernels.linear import LinearOperations, LinearWeight
+from model.kernels.linear_checks import EPILOGUES, check_linear
 from model.kernels.lora import LoraOperations
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow, SamplingStruct
@@ -60,6 +61,15 @@ class CpuPrompts:
                       eps: float = 0.0, epilogue: str = "store", precise: int = 0) -> None:
         """As `linear`, both factors of a product rounded to bfloat16, but for the first `precise` outputs."""
         self._kernels.multiply("prompt_linear", x, weight, out, norm, eps, epilogue, precise)
+
+    def prompt_mlp(self, x: Tensor, gate_up: LinearWeight, inner: Tensor, down: LinearWeight, out: Tensor,
+                   norm: Tensor | None = None, eps: float = 0.0, epilogue: str = "store") -> None:
+        """The bits of prompt_linear by `gate_up`, then by `down`; between them bfloat16 is handed over."""
+        check_linear(x, gate_up.n, gate_up.k, inner, norm, "silu_mul")
+        check_linear(inner, down.n, down.k, out, None, epilogue)
+        self._kernels.call("prompt_mlp", x, x.stride(0), len(x), norm, eps, ctypes.byref(gate_up.struct),
+                           inner, inner.stride(0), ctypes.byref(down.struct), out, out.stride(0),
+                           EPILOGUES.index(epilogue), None)
 
     def prompt_experts(self, x: Tensor, experts: PackedExperts, chosen: Tensor, shares: Tensor, out: Tensor,
                        add: bool = False, gate: Tensor | None = None) -> None:

@@ -89,6 +89,11 @@ class CudaLinearOperations(LinearOperations):
         else:
             self.multiply_dequantized(x, weight, out, norm, eps, epilogue)
 
+    def prompt_mlp(self, x: Tensor, gate_up: LinearWeight, inner: Tensor, down: LinearWeight, out: Tensor,
+                   norm: Tensor | None = None, eps: float = 0.0, epilogue: str = "store") -> None:
+        self.prompt_linear(x, gate_up, inner, norm, eps, "silu_mul")
+        self.prompt_linear(inner, down, out, epilogue=epilogue)
+
     def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
         """Find out how prompts are best multiplied by a model's weights, where that is not known yet."""
         unknown = self.crossovers.unknown(weights)

@@ -525,6 +525,15 @@ PARLOR_API int prompt_linear(const float* x, int64_t x_stride, int64_t m, const 
                              const struct linear_weight* weight, float* out, int64_t out_stride, int epilogue,
                              int64_t precise, void* stream);
 
+/* An MLP for rows of prompts, on the CPU alone: prompt_linear() by gate_up with SILU_MUL, then by down. With AMX what lies
+ * between them is rounded to bfloat16 at once instead of written and read again, with the same result. */
+PARLOR_API int prompt_mlp(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
+                          const struct linear_weight* gate_up,
+                          float* inner,          /* [m, k of down], rows inner_stride apart: undefined afterwards */
+                          int64_t inner_stride, const struct linear_weight* down, float* out, int64_t out_stride,
+                          int epilogue,          /* of down */
+                          void* stream);
+
 /* ---- low-rank products beside weights (LoRA) --------------------------------------------------------- */
 
 enum { PARLOR_LORA_SEGMENTS = 4, PARLOR_LORA_RANK = 1024 };

@@ -66,6 +66,13 @@ class PromptOperations(Protocol):
                  instead of 1.3%)
         """
 
+    def prompt_mlp(self, x: Tensor, gate_up: Any, inner: Tensor, down: Any, out: Tensor,
+                   norm: Tensor | None = None, eps: float = 0.0, epilogue: str = "store") -> None:
+        """prompt_linear by `gate_up` with silu_mul, which may or may not be left in `inner`, then by `down`.
+
+        inner  float32 [T, k of down];  out  float32 [T, n of down], may be x
+        """
+
     def prompt_experts(self, x: Tensor, experts: Any, chosen: Tensor, shares: Tensor, out: Tensor,
                        add: bool = False, gate: Tensor | None = None) -> None: ...
 

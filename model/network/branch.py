@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model.families.spec import Dense, Layer, Mixer, Norm
 from model.kernels.operations import Operations
-from model.network.linear import Linear
+from model.network.linear import Linear, run_mlp
 from model.network.norm_weights import NO_WEIGHTS, NormWeights
 from model.network.step import Rows
 
@@ -42,16 +42,29 @@ class Branch:
                  of_prompts: bool, precise: int = 0) -> None:
         """A product that reads the hidden state through the norm before. With one norm for both branches it
         is in place already where there is none."""
+        x, norm = self._input(v)
+        linear(x, out, norm, self._layer.norm.eps, epilogue, of_prompts=of_prompts, precise=precise,
+               row_adapters=v.adapters)
+
+    def run_mlp(self, gate_up: Linear, down: Linear, v: Rows, inner: Tensor, mlp: Dense, *,
+                of_prompts: bool) -> None:
+        """The hidden state through the norm, gate and up, silu and the last product, joined as by `add`. No
+        adapter may add to gate and up."""
+        x, norm = self._input(v)
+        is_direct = adds_directly(self._layer, mlp)
+        out, epilogue = (v.hidden, "add") if is_direct else (v.branch, "store")
+        run_mlp(gate_up, down, x, inner, out, norm, self._layer.norm.eps, epilogue, of_prompts=of_prompts,
+                row_adapters=v.adapters)
+        if not is_direct:
+            self.add_rows(v, mlp.out_scale)
+
+    def _input(self, v: Rows) -> tuple[Tensor, Tensor | None]:
+        """What a product reads, and the norm that it is still to apply."""
         if self._norm_is_fused:
-            weight = self._before.weight if self._before is not None else None
-            linear(v.hidden, out, weight, self._layer.norm.eps, epilogue, of_prompts=of_prompts,
-                   precise=precise,
-                   row_adapters=v.adapters)
-            return
+            return v.hidden, self._before.weight if self._before is not None else None
         if self._before is not None:
             self.normalize(self._before, v.hidden, v.normed)
-        linear(v.normed, out, epilogue=epilogue, of_prompts=of_prompts, precise=precise,
-               row_adapters=v.adapters)
+        return v.normed, None
 
     def read(self, v: Rows) -> Tensor:
         """The hidden state through the norm before, in a buffer of its own."""

@@ -43,7 +43,7 @@ class Linear:
 
     def __init__(self, ops: Operations, parts: list[Part]) -> None:
         self._linear = ops.linear
-        self._prompts = ops.prompts
+        self.prompts = ops.prompts
         self._lora = ops.lora
         self.parts = parts
         self.adapters: Any = None
@@ -67,7 +67,7 @@ class Linear:
         own for such rows; `precise` of their outputs are not to suffer from it: see PromptOperations.
         row_adapters: see StepInput.
         """
-        prompts = self._prompts if of_prompts else None
+        prompts = self.prompts if of_prompts else None
 
         def multiply(part: Part, out: Tensor, epilogue: str) -> None:
             if prompts is None:
@@ -86,6 +86,19 @@ class Linear:
                 multiply(part, out[:, part.first:part.last], epilogue)
         if row_adapters is not None and self.adapters is not None:
             self._lora(x, row_adapters, self.adapters, out, norm, eps)
+
+
+def run_mlp(gate_up: Linear, down: Linear, x: Tensor, inner: Tensor, out: Tensor, norm: Tensor | None,
+            eps: float, epilogue: str, *, of_prompts: bool, row_adapters: Tensor | None) -> None:
+    """out = down(silu(gate) * up), or out += that: see Linear. inner float32 [T, k of down]; out may be x. No
+    adapter may add to gate and up."""
+    prompts = gate_up.prompts if of_prompts else None
+    has_adapters = row_adapters is not None and down.adapters is not None
+    if prompts is not None and len(gate_up.parts) == len(down.parts) == 1 and not has_adapters:
+        prompts.prompt_mlp(x, gate_up.parts[0].weight, inner, down.parts[0].weight, out, norm, eps, epilogue)
+        return
+    gate_up(x, inner, norm, eps, "silu_mul", of_prompts=of_prompts)
+    down(inner, out, epilogue=epilogue, of_prompts=of_prompts, row_adapters=row_adapters)
 
 
 def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool,

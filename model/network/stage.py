@@ -248,10 +248,13 @@ class Stage:
         if isinstance(mlp, Mixture):
             mlp.add(v, of_prompts)
         elif mlp is not None:
-            if not layer.parallel:
-                self._expand(built, mlp, v, of_prompts)
             inner = v.of("inner", layer.mlp.intermediate_size)
-            built.branch.add(mlp.down_proj, inner, v, layer.mlp, of_prompts=of_prompts)
+            if not layer.parallel and self._is_fused(built, mlp, v):
+                built.branch.run_mlp(mlp.gate_up, mlp.down_proj, v, inner, layer.mlp, of_prompts=of_prompts)
+            else:
+                if not layer.parallel:
+                    self._expand(built, mlp, v, of_prompts)
+                built.branch.add(mlp.down_proj, inner, v, layer.mlp, of_prompts=of_prompts)
         outs = [v.hidden]
         if self._streams is not None and built.streams is not None:
             self._streams.leave(built.streams, v)
@@ -261,12 +264,15 @@ class Stage:
         if built.scale != 1:
             self.place.ops.cap_rows(v.hidden, built.scale)
 
+    def _is_fused(self, built: BuiltLayer, of: DenseWeights, v: Rows) -> bool:
+        """Whether gate and up end with the activation: no adapter adds to them before."""
+        return built.layer.mlp.is_fused and (v.adapters is None or of.gate_up.adapters is None)
+
     def _expand(self, built: BuiltLayer, of: DenseWeights, v: Rows, of_prompts: bool) -> None:
         """Hidden states to what the mlp's last product reads."""
         mlp = built.layer.mlp
         inner = v.of("inner", mlp.intermediate_size)
-        adds_before = v.adapters is not None and of.gate_up.adapters is not None
-        if mlp.is_fused and not adds_before:
+        if self._is_fused(built, of, v):
             built.branch.multiply(of.gate_up, v, inner, "silu_mul", of_prompts=of_prompts)
             return
         wide = v.of("wide", mlp.up_size)

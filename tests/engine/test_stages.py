@@ -233,6 +233,12 @@ class PromptOps:
     def prompt_linear(self, *arguments: Any) -> None:
         REFERENCE_OPS.linear(*arguments[:-1])  # all outputs are precise
 
+    def prompt_mlp(self, x: torch.Tensor, gate_up: Any, inner: torch.Tensor, down: Any, out: torch.Tensor,
+                   *options: Any) -> None:
+        *norm, epilogue = options
+        REFERENCE_OPS.linear(x, gate_up, inner, *norm, "silu_mul")
+        REFERENCE_OPS.linear(inner, down, out, epilogue=epilogue)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(REFERENCE_OPS, name)
 
@@ -331,7 +337,8 @@ def test_every_tensor_of_a_model_lies_on_its_device(tmp_path: Path):
     model.logits(hidden, torch.empty(10, config.spec.vocab_size, device=meta))
     model.copy_pages(*torch.zeros(2, 1, dtype=torch.int32))
     assert ops.seen.keys() == {"pack_linear", "measure_crossovers", "embed", "linear", "prompt_linear",
-                               "rope_write_kv", "paged_attention", "prompt_attention", "copy_pages"}
+                               "prompt_mlp", "rope_write_kv", "paged_attention", "prompt_attention",
+                               "copy_pages"}
     assert all(where == {"meta"} for where in ops.seen.values()), ops.seen
     assert hidden.device == meta
 

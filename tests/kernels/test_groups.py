@@ -14,7 +14,7 @@ from tests.emulated_isa import kernels_with
 from tests.helpers.kernel_libraries import LIBRARIES, is_gpu, opened
 from tests.kernels.test_linear import EXACT_ERROR, ROUNDED_ERROR, ROWS, multiply, relative_error
 from tests.kernels.test_prompt_linear import ERROR as PROMPT_ERROR
-from tests.kernels.test_prompt_linear import SPLIT_ERROR
+from tests.kernels.test_prompt_linear import SPLIT_ERROR, by_an_mlp
 
 FORMS = {  # bits, size, zero, has minimums, has steps, has a table
     "Q2_K": (2, 16, 0, True, True, False), "Q3_K": (3, 16, 4, False, True, False),
@@ -124,6 +124,13 @@ def test_rows_of_prompts_match_float64_and_do_not_depend_on_others(amx, form):
             some = torch.empty(m, n)
             amx.prompts.prompt_linear(x[5:5 + m], weight, some, precise=precise)
             assert torch.equal(some, out[5:5 + m]), (n, k, m)
+
+
+def test_an_mlp_of_rows_of_prompts_gives_the_bits_of_its_products(amx):
+    for form in ("Q4_K", "Q6_K", "IQ4_XS"):
+        gate_up, down = (amx.pack_groups(groups_of(form, n, k)) for n, k in ((1536, 256), (256, 768)))
+        x = torch.randn(40, 256)
+        assert torch.equal(*by_an_mlp(amx, gate_up, down, x, torch.randn(40, 256), "add")), form
 
 
 @pytest.mark.parametrize("form", FORMS)

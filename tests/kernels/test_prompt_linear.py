@@ -164,6 +164,48 @@ def test_many_outputs_of_many_rows_are_written_where_they_belong(ops, epilogue):
         assert (wide[:, :2] == 7).all() and (wide[:, n + 2:] == 7).all()
 
 
+def by_an_mlp(ops, gate_up, down, x, start, epilogue, norm=None, eps=0.0):
+    """(what the mlp gives, what its two products give one after the other)"""
+    inner, together, apart = torch.full((len(x), down.k), torch.nan), start.clone(), start.clone()
+    ops.prompts.prompt_mlp(x, gate_up, inner, down, together, norm, eps, epilogue)
+    between = multiply(ops, gate_up, x, norm=norm, eps=eps, epilogue="silu_mul")
+    ops.prompts.prompt_linear(between, down, apart, epilogue=epilogue)
+    return together, apart
+
+
+@pytest.mark.parametrize(("gate_up", "down"), [
+    ({}, {}), ({"bits": 8}, {"zeros": "bytes"}), ({"perm": True}, {"bits": 8, "bias": True}),
+    ({"bias": True}, {}), ({}, {"perm": True}), ({}, {"group_size": 50})],
+    ids=["4 bits", "8 and 4", "4 and 8", "a bias", "a permutation between", "ragged groups between"])
+def test_an_mlp_gives_the_bits_of_its_products_one_by_one(ops, gate_up, down):
+    """Handed over as tiles, or as floats where its columns do not lie as the second product wants them."""
+    for hidden, inner in ((96, 64), (136, 1056)):
+        first = ops.pack_linear(**quantized_parts(2 * inner, hidden, **{"group_size": 32, **gate_up}))
+        second = ops.pack_linear(**quantized_parts(hidden, inner, **{"group_size": 32, **down}))
+        for rows, epilogue, norm in ((1, "store", None), (70, "add", torch.rand(hidden))):
+            x, start = torch.randn(rows, hidden), torch.randn(rows, hidden)
+            together, apart = by_an_mlp(ops, first, second, x, start, epilogue, norm, 1e-5)
+            assert torch.equal(together, apart), (inner, rows)
+
+
+def test_an_mlp_may_add_to_the_rows_that_it_reads(ops):
+    """More than are staged together; and on any threads."""
+    first, second = (ops.pack_linear(**quantized_parts(n, k, 64)) for n, k in ((320, 64), (64, 160)))
+    x = torch.randn(549, 64)
+    want = by_an_mlp(ops, first, second, x, x, "add")[1]
+    for threads in (1, 3):
+        ops.set_threads(threads)
+        out, inner = x.clone(), torch.empty(549, 160)
+        ops.prompts.prompt_mlp(out, first, inner, second, out, epilogue="add")
+        assert torch.equal(out, want), threads
+
+
+def test_an_mlp_whose_products_do_not_fit_together_is_refused(ops):
+    first, second = (ops.pack_linear(**quantized_parts(n, k, 32)) for n, k in ((64, 96), (96, 64)))
+    with pytest.raises(ValueError, match=r"\[2, 32\]"):
+        ops.prompts.prompt_mlp(torch.zeros(2, 96), first, torch.zeros(2, 32), second, torch.zeros(2, 96))
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_nan_and_infinity_show_in_their_row_of_a_prompt_only(ops, bad):
     weight = ops.pack_linear(**quantized_parts(16, 512, 64))
