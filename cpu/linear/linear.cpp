@@ -24,6 +24,7 @@ constexpr int64_t kMaxRows = int64_t{1} << 24;
 constexpr int64_t kChunkRows = 256;        // rows staged at a time
 constexpr int64_t kStreamedRowBlocks = 8;  // that a thread takes at least of few rows: the streams are to be long
 constexpr int64_t kLeastTileRows = 5;      // that AMX's tiles are better for: see few_amx.cpp
+constexpr int64_t kLeastGroupRows = 9;     // the same of groups: see few_groups_amx.cpp
 constexpr int64_t kCachedRowBlocks = 2;    // row blocks that all tiles go over while they are in the cache
 constexpr size_t kAlignment = 64;
 
@@ -344,8 +345,11 @@ int prompt_mlp_chunk(const linear_weight& gate_up, const linear_weight& down, co
 
 LinearKernels few_rows(const linear_weight& w, int64_t rows) {
 #if PARLOR_BUILT_AMX
-    const bool is_plain = is_quantized(w) && !is_grouped(w) && !w.exact;
-    if (selected_isa() >= Isa::kAmx && is_plain && rows >= kLeastTileRows) return amx::few_row_kernels();
+    if (selected_isa() >= Isa::kAmx && is_quantized(w) && !w.exact) {
+        if (!is_grouped(w) && rows >= kLeastTileRows) return amx::few_row_kernels();
+        const bool has_tiles = is_grouped(w) && w.kind != PARLOR_LINEAR_W4 && w.group_size == kColumnUnit;
+        if (has_tiles && rows >= kLeastGroupRows) return amx::few_group_kernels();
+    }
 #endif
 #if PARLOR_BUILT_AVX_VNNI
     if (selected_isa() == Isa::kAvxVnni) return is_grouped(w) ? avx_vnni::group_kernels() : avx_vnni::linear_kernels();

@@ -181,5 +181,6 @@ PARLOR_DECLARE_IN(dotprod, void, stage_rounded, const linear_weight& w, const In
 #endif
 #if PARLOR_BUILT_AMX
 PARLOR_DECLARE_IN(amx, ManyRowKernels, many_row_kernels, )
-PARLOR_DECLARE_IN(amx, LinearKernels, few_row_kernels, )  // few_amx.cpp
+PARLOR_DECLARE_IN(amx, LinearKernels, few_row_kernels, )    // few_amx.cpp
+PARLOR_DECLARE_IN(amx, LinearKernels, few_group_kernels, )  // few_groups_amx.cpp
 #endif

@@ -108,6 +108,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/dotprod.cpp", ("dotprod",)),
     Source("linear/amx.cpp", ("amx",)),
     Source("linear/few_amx.cpp", ("amx",)),
+    Source("linear/few_groups_amx.cpp", ("amx",)),
     Source("linear/prompt_amx.cpp", ("amx",)),
     Source("linear/limits.cpp", ISAS),
     Source("linear/measure.cpp"),
