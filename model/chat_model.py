@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from model.engine.request import SamplingParams
@@ -25,10 +25,11 @@ from model.reply import (
     scored_token,
 )
 from model.text.calls.toolbox import Toolbox
-from model.text.context import ContextFit, first_kept, token_budget
+from model.text.context import ContextFit, first_kept
 from model.text.detokenizer import whole_text
 from model.text.errors import PromptTooLongError, TemplateError, TokenizerError
-from model.text.messages import LEFT_OUT, ChatMessage, Prompt, as_messages, joined, shortened
+from model.text.fitting import Fitted, Fitting
+from model.text.messages import ChatMessage, Prompt, as_messages, joined
 from model.text.prompt_parts import PromptView, marked, parts_of, spans_of, token_starts
 from model.text.reply_text import ReplyText
 
@@ -45,22 +46,10 @@ if TYPE_CHECKING:
 
 Message = ChatMessage | Mapping[str, Any]
 
-_SAMPLE = "It was a clear night, and the two of them talked for hours about nothing in particular. "
 _MAX_READERS = 64       # threads that read the replies of one `generate`; more prompts wait their turn
 _MAX_REPLIES = 256      # to one prompt
 _RANKING_TOKENS = 1024  # how much of a transcript is read to tell who speaks next
 _MAX_BYTES_PER_TOKEN = 16  # of a line that is longer the end is enough to look at
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """A prompt that fits, unless even its last message is too long; see ContextFit."""
-
-    prompt: Prompt
-    token_ids: list[int]
-    first_index: int
-    is_shortened: bool
-    seen: dict[int, ChatMessage]  # by their numbers: the system's, pinned ones, those from first_index on
 
 
 class ChatModel:
@@ -73,9 +62,7 @@ class ChatModel:
         self._advice = dict(advice or {})
         self._engine = engine
         self._format = prompt_format
-        self._overhead = self._message_overhead()
-        bytes_per_token = len(_SAMPLE) / max(1, tokenizer.count(_SAMPLE))
-        self._step = max(1, int(engine.max_seq_len / 4 * bytes_per_token))
+        self._fitting = Fitting(tokenizer, prompt_format, engine.max_seq_len)
         self._forms: Forms | None = None
         self._closed = threading.Event()
 
@@ -114,12 +101,12 @@ class ChatModel:
         if whole:
             prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables,
                                          tools)
-            fitted = _Fitted(prompt, self._token_ids(prompt), 0, False, dict(enumerate(turns)))
+            fitted = Fitted(prompt, self._fitting.token_ids(prompt), 0, False, dict(enumerate(turns)))
         else:
-            fitted = self._fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking,
-                                  shorten, variables, tools, len(begun))
+            fitted = self._fitting.fitted(turns, params.max_new_tokens, reply_name, reply_prefix,
+                                          reply_thinking, shorten, variables, tools, len(begun))
         prompt, token_ids = fitted.prompt, fitted.token_ids + begun
-        self._check_length(len(token_ids), whole, any(turn.pinned for turn in turns))
+        self._fitting.check_length(len(token_ids), whole, any(turn.pinned for turn in turns))
         request = self._submit(token_ids, params, logprobs, constraint, adapter, prompt, tools)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
@@ -134,7 +121,7 @@ class ChatModel:
               constraint: Constraint | None = None, adapter: str | None = None) -> Reply:
         """Begin what follows a text (or its token ids), without any template; see `complete`."""
         token_ids = self.tokenizer.encode(text, add_eos=False) if isinstance(text, str) else list(text)
-        self._check_length(len(token_ids), whole=True)
+        self._fitting.check_length(len(token_ids), whole=True)
         request = self._submit(token_ids, params, logprobs, constraint, adapter)
         written = ReplyText(params.stop, "text", continues=True)
         return Reply(request, self.tokenizer, written, 0, len(token_ids))
@@ -155,9 +142,9 @@ class ChatModel:
                      reply_thinking: str = "", top: int = 0, adapter: str | None = None) -> ScoredText:
         """Begin to tell how likely each token of a reply to `messages` is, as `scored` does of a text; the
         first token may have a space before the reply's text. Raises as `start` does."""
-        fitted = self._fitted(as_messages(messages), 1, reply_name, reply, reply_thinking, True)
+        fitted = self._fitting.fitted(as_messages(messages), 1, reply_name, reply, reply_thinking, True)
         token_ids = fitted.token_ids
-        self._check_length(len(token_ids) - 1)
+        self._fitting.check_length(len(token_ids) - 1)
         size, first = len(reply.encode()), len(token_ids)
         while size > 0 and first > 1:
             first -= 1
@@ -175,10 +162,10 @@ class ChatModel:
         begun = self.tokenizer.ids_of(reply_tokens)
         if begun is None:
             raise ValueError("The tokens of this reply are another model's.")
-        fitted = self._fitted(as_messages(messages), params.max_new_tokens, reply_name, reply_prefix,
-                              reply_thinking, True, more=len(begun))
+        fitted = self._fitting.fitted(as_messages(messages), params.max_new_tokens, reply_name, reply_prefix,
+                                      reply_thinking, True, more=len(begun))
         token_ids = fitted.token_ids + begun
-        self._check_length(len(token_ids))
+        self._fitting.check_length(len(token_ids))
         request, scores = self._engine.begin_logits(token_ids, len(token_ids) - 1, adapter)
         breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer).flags(token_ids, 0)
         written = self.count_tokens(reply_thinking) + self.count_tokens(reply_prefix) + len(begun)
@@ -189,7 +176,7 @@ class ChatModel:
                       tools: Toolbox | None = None) -> int:
         """How many tokens the prompt has in which the model sees every message. Raises as `start` does."""
         prompt = self._format.prompt(joined(as_messages(messages)), variables=variables, tools=tools)
-        return len(self._token_ids(prompt))
+        return len(self._fitting.token_ids(prompt))
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
             reply_prefix: str = "", shorten: bool = False) -> ContextFit:
@@ -197,11 +184,11 @@ class ChatModel:
         that the chat template refuses) is no error here; then the number of tokens may be an estimate."""
         turns = as_messages(messages)
         try:
-            fitted = self._fitted(turns, max_new_tokens, reply_name, reply_prefix, "", shorten)
+            fitted = self._fitting.fitted(turns, max_new_tokens, reply_name, reply_prefix, "", shorten)
             return ContextFit(fitted.first_index, len(fitted.token_ids), self._engine.max_seq_len,
                               fitted.is_shortened)
         except TemplateError:
-            return ContextFit(0, sum(map(self._size, turns)), self._engine.max_seq_len)
+            return ContextFit(0, sum(map(self._fitting.size, turns)), self._engine.max_seq_len)
         except TokenizerError:
             return ContextFit(0, sum(len(turn.content) // 4 for turn in turns), self._engine.max_seq_len)
 
@@ -213,7 +200,7 @@ class ChatModel:
         adapter that is not there; a prompt that is too long is shown as it is.
         """
         turns = as_messages(messages)
-        fitted = self._fitted(turns, max_new_tokens, reply_name, "", "", True)
+        fitted = self._fitting.fitted(turns, max_new_tokens, reply_name, "", "", True)
         fit = ContextFit(fitted.first_index, len(fitted.token_ids), self._engine.max_seq_len,
                          fitted.is_shortened)
         bos = "".join(map(self.tokenizer.token_text, self.tokenizer.with_bos([]))) \
@@ -296,7 +283,7 @@ class ChatModel:
         """
         lines = [f"{name}: {line}\n"[-limit * _MAX_BYTES_PER_TOKEN:] for name, line in transcript]
         lengths = [len(line.encode(errors="replace")) for line in lines]
-        step = max(1, self._step * limit // self._engine.max_seq_len)
+        step = max(1, self._fitting.step * limit // self._engine.max_seq_len)
         first = first_kept(lambda index: self.count_tokens(lines[index]), lengths, [True] * len(lines), limit,
                            step)
         return "".join(lines[first:])
@@ -343,69 +330,6 @@ class ChatModel:
 
     # -- inside
 
-    def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str,
-                reply_prefix: str, reply_thinking: str, shorten: bool,
-                variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
-                more: int = 0) -> _Fitted:
-        """`more`: tokens that follow the prompt."""
-        num_system = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
-        system, turns = messages[:num_system], messages[num_system:]
-        budget = token_budget(self._engine.max_seq_len, max_new_tokens) - more
-        begun = self.count_tokens(reply_prefix) + self.count_tokens(reply_thinking)
-        stays = [*system, *(turn for turn in turns if turn.pinned)]
-        room = budget - sum(map(self._size, stays)) - begun - self._overhead
-        lengths = [len(m.content.encode(errors="replace")) for m in turns]
-        is_shortened = False
-        while True:
-            first = first_kept(lambda index: 0 if turns[index].pinned else self._size(turns[index]), lengths,
-                               [m.role == "user" for m in turns], room, self._step)
-            seen = dict(enumerate(system)) | {num_system + index: turn for index, turn in enumerate(turns)
-                                              if index >= first or turn.pinned}
-            prompt = self._format.prompt(joined(seen.values()), reply_name, reply_prefix, reply_thinking,
-                                         variables, tools)
-            token_ids = self._token_ids(prompt)
-            over = len(token_ids) - budget
-            if shorten and first == len(turns) - 1 and len(token_ids) + more >= self._engine.max_seq_len:
-                shorter = self._shorter(turns[-1], over)
-                if shorter is not None:
-                    turns[-1], is_shortened = shorter, True
-                    continue
-            if over <= 0 or first >= len(turns) - 1:
-                return _Fitted(prompt, token_ids, num_system + first if first else 0, is_shortened, seen)
-            room -= over  # sizes are estimates; let more go
-
-    def _shorter(self, message: ChatMessage, over: int) -> ChatMessage | None:
-        """`message` with about `over` tokens less; None if it has no more than that."""
-        tokens = self.count_tokens(message.content)
-        length = int(len(message.content) * 0.98 * (tokens - over) / max(1, tokens)) - len(LEFT_OUT)
-        return shortened(message, length) if length > 0 else None
-
-    def _token_ids(self, prompt: Prompt) -> list[int]:
-        token_ids = self.tokenizer.encode_masked(prompt.text, prompt.hidden)
-        return self.tokenizer.with_bos(token_ids) if prompt.add_bos else token_ids
-
-    def _size(self, message: ChatMessage) -> int:
-        """Tokens that a message takes in a prompt, about."""
-        return self.count_tokens(message.content) + (1 if message.follows else self._overhead)
-
-    def _message_overhead(self) -> int:
-        """Tokens that the format puts around one message, rounded up; tried out on a short conversation."""
-        pair = [ChatMessage("user", "a"), ChatMessage("assistant", "a")]
-        short, long = (len(self._token_ids(self._format.prompt([*pair * n, pair[0]]))) for n in (1, 3))
-        return max(1, -(-(long - short) // 4) - 1)
-
-    def _check_length(self, num_tokens: int, whole: bool = False, has_pins: bool = False) -> None:
-        limit = self._engine.max_seq_len
-        if num_tokens >= limit:
-            parts = "" if whole else " even without the messages that can be left out"
-            way = "Shorten it" if whole else "Shorten the last message or the system prompt"
-            way += ", unpin messages" if has_pins else ""
-            raise PromptTooLongError(
-                f"The prompt needs {num_tokens:,} tokens{parts}; the context holds {limit:,}, the reply "
-                f"included. {way}, or load the model with a larger --max-seq-len.")
-        if num_tokens == 0:
-            raise ValueError("the prompt is empty; expected at least one character")
-
     def _complete(self, prompts: list[str], params: SamplingParams, n: int, logprobs: int | None,
                   constraint: Constraint | None, adapter: str | None) -> list[list[Completion]]:
         """`n` replies to each prompt, all at once."""
@@ -413,7 +337,7 @@ class ChatModel:
             raise ValueError(f"n is {n!r}; expected a whole number from 1 to {_MAX_REPLIES}")
         all_ids = [self.tokenizer.encode(text, add_eos=False) for text in prompts]
         for token_ids in all_ids:
-            self._check_length(len(token_ids))
+            self._fitting.check_length(len(token_ids))
         replies: list[Reply] = []
         with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
             try:

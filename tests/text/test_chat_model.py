@@ -327,8 +327,8 @@ def test_pinned_messages_stay_and_what_they_take_is_left_to_no_other(model_of, t
 def test_pins_by_hand(model_of):
     """There is room for six; with three of the first pinned, three of the last are left at most."""
     llm = model_of("ok", max_seq_len=256)
-    size = llm._size(conversation(1)[0])
-    budget = 6 * size + llm._overhead
+    size = llm._fitting.size(conversation(1)[0])
+    budget = 6 * size + llm._fitting._overhead
     talk = conversation(21)
     assert llm.fit(talk, 256 - budget).first_index in (16, 18)
     pinned = [replace(m, pinned=index in (0, 2, 4)) for index, m in enumerate(talk)]
