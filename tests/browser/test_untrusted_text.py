@@ -152,6 +152,7 @@ ATTRIBUTES = {
     "aria-label",
     "aria-pressed",
     "class",
+    "data-tex",  # a formula's source, for who copies it as text
     "dir",
     "display",
     "href",
