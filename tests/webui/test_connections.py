@@ -149,7 +149,7 @@ def test_nobody_sends_a_large_body_before_they_are_logged_in(serve):
     assert status == 200
     cookie = b"Cookie: " + headers["Set-Cookie"].partition(";")[0].encode() + b"\r\n"
     status, _, body = answer(connect(port, post(b"/api/sessions/import", large, cookie)))
-    assert status == 400 and b"session" in body
+    assert status == 400 and b"no chat" in body
 
 
 def test_the_cookie_has_the_ports_name_so_that_two_servers_do_not_share_it(serve):
