@@ -140,7 +140,7 @@ def test_files_of_every_kind_are_attached_as_they_read(page, open_session, name,
 def test_a_file_that_holds_no_text_or_too_much_is_refused_in_words(page, open_session):
     open_session()
     for name, content, said in (
-        ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00", "a.png is not a text file."),
+        ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00", "a.png is not a text file"),
         ("b.txt", b"x" * 100_001, "b.txt is too long for a message."),
     ):
         file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
