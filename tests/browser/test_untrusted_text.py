@@ -274,7 +274,7 @@ def test_each_kind_of_markdown_becomes_its_element_however_it_came(page):
         'aria-label="Table"><table><thead><tr><th>a</th>\n<th align="right">b</th>\n</tr></thead>'
         '<tbody><tr><td>1</td>\n<td align="right">2</td>\n</tr></tbody></table></div>',
         "&copy; &amp;amp; &#x41; &nonsense; &lt;b&gt;": "<p>© &amp;amp; A &amp;nonsense; &lt;b&gt;</p>",
-        "a \\(\\b{\\) c": '<p>a <span class="math" dir="ltr">\\b{</span> c</p>',
+        "a \\(\\b{\\) c": '<p>a <span class="math" dir="ltr" data-tex="\\b{">\\b{</span> c</p>',
         "a <b>c</b>": "<p>a &lt;b&gt;c&lt;/b&gt;</p>",
         "![a *b*](https://x.example/p.png)": '<p><a href="https://x.example/p.png" target="_blank" '
         'rel="noopener noreferrer nofollow" title="https://x.example/p.png">Picture: a *b* '
