@@ -78,6 +78,9 @@ class Room:
     def tokens(self, count: int) -> list[int]:
         return [self._random.randrange(100, self._vocabulary) for _ in range(count)]
 
+    def warm_up(self) -> tuple[int, int, float]:
+        return self._speak(0, self.tokens(100))[1:]
+
     def again(self, bot: int) -> tuple[int, int, float]:
         """What `bot` says next; it is thrown out."""
         return self._speak(bot, self._said)[1:]
@@ -100,7 +103,7 @@ class Room:
 
 
 TURNS: tuple[tuple[str, Callable[[Room], tuple[int, int, float]]], ...] = (
-    ("warm up", lambda room: room._speak(0, room.tokens(100))[1:]),
+    ("warm up", Room.warm_up),
     ("a bot for the first time", lambda room: room.again(0)),
     ("the same again", lambda room: room.again(0)),
     ("the next turn", lambda room: room.turn(0)),

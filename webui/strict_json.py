@@ -6,6 +6,7 @@ RecursionError; requests, session files and imports all come through here instea
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable
@@ -31,6 +32,16 @@ def loads(data: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
     return _whole_characters(value) if _has_half_characters(value) else value
+
+
+def from_base64(where: str, value: object) -> bytes:
+    """The bytes that a document carries as a text. Raises ValueError with the place and what is wrong."""
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is not a text in base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:  # binascii's, or a character beyond ASCII
+        raise ValueError(f"{where} is not in base64") from None
 
 
 def dumps(value: Any) -> bytes:

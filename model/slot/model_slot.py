@@ -129,7 +129,7 @@ class ModelSlot:
                 raise SlotBusy(f"Another model cannot be taken now: {what}. Cancel that first, or wait.")
 
     def has(self, model_id: str) -> bool:
-        """Whether it can be asked for. The present one can, whether or not it has been looked for."""
+        """Whether it can be asked for. The present one can: it is listed at once if nobody has looked yet."""
         present = self._choice
         if isinstance(present, LocalChoice) and present.id == model_id:
             self.catalogue.add(present.found)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,16 +37,6 @@ def read_body() -> Iterator[Body]:
     unknown = sorted(raw.keys() - body.asked)
     if unknown:
         raise BadRequest(f"{unknown[0][:60]!r} is not known here; expected {', '.join(sorted(body.asked))}.")
-
-
-def from_base64(value: object) -> bytes:
-    """The bytes of a file that came in a body. Raises ValueError."""
-    if not isinstance(value, str):
-        raise ValueError("it is not a text in base64")
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError:  # binascii's, or a character beyond ASCII
-        raise ValueError("it is not in base64") from None
 
 
 class Body:

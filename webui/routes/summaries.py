@@ -8,7 +8,6 @@ from flask.typing import ResponseReturnValue
 from ..chat.summarizing import draft
 from ..errors import BadRequest
 from ..ids import check_id
-from ..server.streams import cut_connection, gone_test
 from ..storage.schema import MAX_PROMPT
 from ..storage.summaries import with_summary, without_summary
 from .body import read_body
@@ -20,19 +19,13 @@ bp = Blueprint("summaries", __name__, url_prefix="/api/sessions")
 
 @bp.post("/<session_id>/summaries/draft")
 def write_draft(session_id: str) -> ResponseReturnValue:
-    """Have the model write one of all up to a message; nothing is kept. It ends with the connection, which
-    holds a thread of the server, as streams do, and counts as one."""
+    """Have the model write one of all up to a message; nothing is kept. It ends with the connection."""
     with read_body() as body:
         until = check_id(body.value("until"), "message")
-    here, environ = parlor(), request.environ
-    is_gone = gone_test(environ)
-    stream = here.streams.open(lambda: cut_connection(environ))
-    try:
-        session = here.chat.session(check_id(session_id, "session"))
-        text, left_out = draft(here.store, here.slot, here.chat.voices, session, until,
-                               lambda: is_gone() or here.streams.closing.is_set())
-    finally:
-        here.streams.release(stream)
+    here = parlor()
+    session = here.chat.session(check_id(session_id, "session"))
+    with here.streams.waiting(request.environ) as is_gone:
+        text, left_out = draft(here.store, here.slot, here.chat.voices, session, until, is_gone)
     return {"text": text[:MAX_PROMPT], "left_out": left_out}
 
 

@@ -1,14 +1,12 @@
 """The routes of the token lens and of the X-ray: a reply's tokens, and what may come at one place.
 
-Each may have the model read something, until the connection is closed. That holds a thread of the server, as
-streams do, and counts as one.
+Each may have the model read something, until the connection is closed.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -17,7 +15,6 @@ from model import NextToken
 
 from ..chat.lens import can_be_chosen
 from ..ids import check_id
-from ..server.streams import cut_connection, gone_test
 from ..storage.schema import Document
 from ..storage.token_files import Alternative, ReplyToken
 from .parlor import parlor
@@ -29,7 +26,7 @@ bp = Blueprint("tokens", __name__, url_prefix="/api/sessions")
 def read_tokens(session_id: str, message_id: str) -> ResponseReturnValue:
     """Those that are kept with the reply; where there are none the model reads it again."""
     session, message = check_id(session_id, "session"), check_id(message_id, "message")
-    with _waiting() as is_gone:
+    with parlor().streams.waiting(request.environ) as is_gone:
         tokens = parlor().chat.tokens(session, message, is_gone)
     return {"tokens": as_json(tokens)}
 
@@ -38,7 +35,7 @@ def read_tokens(session_id: str, message_id: str) -> ResponseReturnValue:
 def read_next_token(session_id: str) -> ResponseReturnValue:
     """What is to be known of the token that `bot` would write now, to try samplers on."""
     session, bot = check_id(session_id, "session"), check_id(request.args.get("bot"), "bot")
-    with _waiting() as is_gone:
+    with parlor().streams.waiting(request.environ) as is_gone:
         found = parlor().chat.next_token(session, bot, is_gone)
     return next_as_json(found)
 
@@ -47,21 +44,9 @@ def read_next_token(session_id: str) -> ResponseReturnValue:
 def read_token_within(session_id: str, message_id: str, index: int) -> ResponseReturnValue:
     """The same of a reply's token number `index`, with what that is."""
     session, message = check_id(session_id, "session"), check_id(message_id, "message")
-    with _waiting() as is_gone:
+    with parlor().streams.waiting(request.environ) as is_gone:
         found, token = parlor().chat.token_within(session, message, index, is_gone)
     return {**next_as_json(found), "chosen": _piece(token.data)}
-
-
-@contextmanager
-def _waiting() -> Iterator[Callable[[], bool]]:
-    """While somebody waits for the model; tells whether nobody does any more."""
-    environ, streams = request.environ, parlor().streams
-    is_gone = gone_test(environ)
-    stream = streams.open(lambda: cut_connection(environ))
-    try:
-        yield lambda: is_gone() or streams.closing.is_set()
-    finally:
-        streams.release(stream)
 
 
 def as_json(tokens: Sequence[ReplyToken]) -> list[Document]:

@@ -18,7 +18,7 @@ from ..exchange.transcript import markdown
 from ..ids import check_id, new_id
 from ..storage.schema import MAX_TITLE, SESSION, Bot, Session
 from .attachment import attachment
-from .body import from_base64, read_body
+from .body import read_body
 from .bots import as_kept, shown_bot
 from .parlor import parlor
 
@@ -65,7 +65,7 @@ def import_session() -> ResponseReturnValue:
         raise BadRequest(f"unknown is {unknown!r}; expected make, ask or keep.")
     store = parlor().store
     try:
-        value = card_in_png(from_base64(data)) if png else data
+        value = card_in_png(strict_json.from_base64("it", data)) if png else data
         found = read_incoming(value, store.known_bots(), title or _title_of(file))
     except ValueError as error:
         raise BadRequest(f"{_name(file)[:MAX_TITLE] or 'This file'} cannot be taken: {error}.") from None

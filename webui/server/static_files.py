@@ -1,7 +1,7 @@
 """The page and its files, read once when the server starts: few, and compressed before anybody asks.
 
 Their address changes with any of them, so a browser that has one never asks for it again. The modules become
-two files (the second is loaded later), the style sheets one. Knows nothing of what is in them.
+three files (two are loaded later), the style sheets one. Knows nothing of what is in them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import TooMany
@@ -80,6 +81,17 @@ class Streams:
                 self._watching = True
                 threading.Thread(target=self._watch, name="stream-watch", daemon=True).start()
         return stream
+
+    @contextmanager
+    def waiting(self, environ: dict[str, Any]) -> Iterator[Callable[[], bool]]:
+        """While this request waits for something else than what it sends, which holds a thread of the server
+        as a stream does: tells whether nobody waits for it any more. Raises TooMany."""
+        is_gone = gone_test(environ)
+        stream = self.open(lambda: cut_connection(environ))
+        try:
+            yield lambda: is_gone() or self.closing.is_set()
+        finally:
+            self.release(stream)
 
     def release(self, stream: Stream) -> None:
         with self._lock:

@@ -47,7 +47,7 @@ const room = createRoom(store, {
   note: toast,
 });
 const frame = createFrame();
-const library = createLibrary(store, room, { open, openNew, editBot: openBotEditor });
+const library = createLibrary(store, room, { open, openNew, editBot: openBotEditor, reloadBots });
 const title = createTitle(store, library.rename);
 const transcript = createTranscript(store, room, {
   show: (id) => room.show(id),

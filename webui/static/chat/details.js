@@ -11,7 +11,7 @@ import { count, duration, fullTime, numbers, shown, speed } from "../base/format
 import { openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast } from "../overlays/toast.js";
-import { botOf } from "../session/store.js";
+import { botOf, nameOf } from "../session/store.js";
 import { copyText } from "../text/code.js";
 import { plainText } from "../text/plain.js";
 
@@ -124,7 +124,7 @@ export function openMessageMenu(store, room, message, anchor, page) {
         icon: "search",
         help: "What else could have come, and another version from there.",
         disabled: busy,
-        onSelect: () => page.tokens(message, botOf(store.state, message.author)?.name || message.name),
+        onSelect: () => page.tokens(message, nameOf(store.state, message)),
       },
     !isUser && {
       label: "What it was made from",

@@ -71,7 +71,10 @@ function createBar(store, room, transcript) {
           ? "Not found"
           : "";
     for (const button of [back, on]) button.disabled = hits.length < 2;
-    if (goes && hits.length) transcript.reveal((shown = hits[at].id));
+    if (goes && hits.length) {
+      shown = hits[at].id;
+      transcript.reveal(shown);
+    }
     mark();
   }
 
@@ -125,8 +128,7 @@ function createBar(store, room, transcript) {
   }
 
   input.addEventListener("input", () => {
-    at = Infinity;
-    hits = [];
+    hits = []; // the latest of the new ones first
     look(true);
   });
   element.addEventListener("keydown", (event) => {

@@ -9,16 +9,11 @@
 
 import { h } from "../base/dom.js";
 import { fullTime } from "../base/format.js";
-import { botOf } from "../session/store.js";
+import { nameOf } from "../session/store.js";
 import { MarkdownView } from "../text/markdown.js";
 
 /** @param {Store} store @param {Message} message */
 function article(store, message) {
-  const { state } = store;
-  const name =
-    message.author === "user"
-      ? state.session?.user_name || "You"
-      : botOf(state, message.author)?.name || message.name || "Somebody";
   // What stands on the page already has its formulas and colours.
   const there = document.querySelector(`#messages [data-id="${message.id}"] .md`);
   const body = there ? there.cloneNode(true) : h("div", { class: "md" });
@@ -27,7 +22,7 @@ function article(store, message) {
   return h(
     "article",
     {},
-    h("header", {}, h("b", { dir: "auto", text: name }), ` ${fullTime(message.created)}`),
+    h("header", {}, h("b", { dir: "auto", text: nameOf(store.state, message) }), ` ${fullTime(message.created)}`),
     body,
   );
 }

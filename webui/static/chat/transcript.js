@@ -8,7 +8,7 @@
 
 import { byId, h } from "../base/dom.js";
 import { plural } from "../base/format.js";
-import { botOf, pictureOf } from "../session/store.js";
+import { botOf, nameOf, pictureOf } from "../session/store.js";
 import { OUTGOING, versions } from "../session/tree.js";
 import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
@@ -55,7 +55,7 @@ export function createTranscript(store, room, handlers) {
       message,
       live: live?.ready ? live : null,
       isUser,
-      name: isUser ? session.user_name || "You" : bot?.name || message.name || "Somebody",
+      name: nameOf(state, message),
       color: isUser ? USER_COLOR : bot?.color || USER_COLOR,
       picture: pictureOf(bot),
       isOutgoing: message.id === OUTGOING,

@@ -25,7 +25,7 @@ export function download(href) {
  * @param {Store} store
  * @param {Room} room
  * @param {{open: (id: string) => Promise<void>, openNew: () => Promise<void>,
- *   editBot: (bot: any) => void}} page
+ *   editBot: (bot: any) => void, reloadBots: () => Promise<void>}} page
  */
 export function createLibrary(store, room, page) {
   let asked = 0;
@@ -41,18 +41,13 @@ export function createLibrary(store, room, page) {
   /** @param {Iterable<File>} files */
   async function take(files) {
     const { importFile } = await import("./importing.js");
-    for (const file of files) await importFile(file, { openSession, reloadBots, talkTo, editBot: page.editBot });
+    for (const file of files) await importFile(file, { ...page, openSession, talkTo });
   }
 
   /** @param {{id: string}} session */
   async function openSession({ id }) {
     await reload();
     await page.open(id);
-  }
-
-  async function reloadBots() {
-    const body = await get("/api/bots").catch(toastError);
-    if (body) store.set({ bots: body.bots });
   }
 
   /** @param {{id: string}} bot */

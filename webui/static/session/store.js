@@ -2,7 +2,7 @@
 /**
  * The page's state in one object, with listeners by key. Parts of the page read it and listen; only the
  * modules that talk to the server write it. Knows no element.
- * @import { State } from "../types.js"
+ * @import { Message, State } from "../types.js"
  */
 
 export class Store {
@@ -57,6 +57,12 @@ export class Store {
 /** A bot by its id; one that was deleted since still has a name. @param {State} state @param {string} id */
 export function botOf(state, id) {
   return state.bots.find((bot) => bot.id === id) || null;
+}
+
+/** Who said a message. @param {State} state @param {Message} message */
+export function nameOf(state, message) {
+  if (message.author === "user") return state.session?.user_name || "You";
+  return botOf(state, message.author)?.name || message.name || "Somebody";
 }
 
 /** Where a bot's picture is; "" for one without. @param {import("../types.js").Bot | null} [bot] */
