@@ -4,12 +4,7 @@
 // groups of 64, as much by what follows each block: 16 x 16 integers are read back, scaled and added in float32, and
 // vector instructions get but one port while the tile unit works. So codes are unpacked once for all rows into a panel in the first-level
 // cache, a span's sums stay in registers, and a product is read back two blocks after it was begun.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
-#endif
-#include <immintrin.h>
-
-#include "linear.h"
+#include "avx512.h"
 #include "tiles.h"
 
 namespace parlor {
@@ -31,16 +26,6 @@ void configure_int8_tiles() {
     config.load();
 }
 
-inline __m512 load_halves(const uint16_t* source) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-}
-
-inline __m512i broadcast_bits(const float* x) {
-    int32_t word;
-    __builtin_memcpy(&word, x, sizeof word);
-    return _mm512_set1_epi32(word);
-}
-
 // How zero points enter. kInCodes: codes are unpacked as code - zero, and that times 16 fits a byte. Otherwise codes stay
 // unsigned and the tile's offsets are applied to the products, as integers or (with zeros) in float.
 enum class Zeros { kInCodes, kAsInteger, kAsFloat };
@@ -48,12 +33,6 @@ enum class Zeros { kInCodes, kAsInteger, kAsFloat };
 inline Zeros zeros_of(const linear_weight& w) {
     if (w.zero_kind != PARLOR_ZERO_ONE) return Zeros::kAsFloat;
     return w.zero == (w.kind == PARLOR_LINEAR_Q4 ? 8 : 128) ? Zeros::kInCodes : Zeros::kAsInteger;
-}
-
-inline __m512 load_zeros(const linear_weight& w, int64_t index) {
-    if (w.zero_kind == PARLOR_ZERO_F16) return load_halves(static_cast<const uint16_t*>(w.zeros) + index);
-    const uint8_t* bytes = static_cast<const uint8_t*>(w.zeros) + index;
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
 
 // What is summed in one product tile: a block of one row block. With 8-bit codes one plane of it: the step of the high
@@ -209,7 +188,7 @@ void add_panel(const Step* steps, int num_steps, const Tile* tiles, int64_t num_
         for (int r = 0; r < kTileRows; ++r) {
             __m512i dot = _mm512_load_si512(dots + r * kLanes);
             if (kIsQ8) dot = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(high_dots + r * kLanes), 4), dot);
-            if (kZeros == Zeros::kAsInteger) dot = _mm512_add_epi32(dot, broadcast_bits(x_offsets + r));
+            if (kZeros == Zeros::kAsInteger) dot = _mm512_add_epi32(dot, broadcast_word(x_offsets + r));
             __m512 value = _mm512_cvtepi32_ps(dot);
             if (kZeros == Zeros::kAsFloat) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_offsets[r]), value);
             parts[r] = _mm512_fmadd_ps(value, scales, parts[r]);

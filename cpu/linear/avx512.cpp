@@ -3,13 +3,8 @@
 // Bound by reading the codes: half a byte a weight. So several row blocks, far apart in memory, are read
 // at once as streams of their own with prefetches into the second-level cache, and the work on a line of
 // 128 codes (two to six operations to unpack, four dot products a row) stays below the time the line takes to arrive.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
-#endif
-#include <immintrin.h>
-
+#include "avx512.h"
 #include "float8.h"
-#include "linear.h"
 
 namespace parlor {
 namespace avx512 {
@@ -32,37 +27,11 @@ inline Stream stream_at(const linear_weight& w, int64_t row_block) {
             static_cast<const uint8_t*>(w.zeros) + group_index * zero_bytes};
 }
 
-inline __m512 load_halves(const uint16_t* source) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-}
-
 inline __m512 load_zeros(const linear_weight& w, const Stream& stream, int64_t group) {
     if (w.zero_kind == PARLOR_ZERO_ONE) return _mm512_set1_ps(static_cast<float>(w.zero));
     if (w.zero_kind == PARLOR_ZERO_F16) return load_halves(static_cast<const uint16_t*>(stream.zeros) + group * kLanes);
     const uint8_t* bytes = static_cast<const uint8_t*>(stream.zeros) + group * kLanes;
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
-}
-
-inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
-    float* const out = output.out + row * output.stride;
-    const int64_t first = row_block * kLanes;
-    const int64_t left = w.n - first;
-    const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
-    if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
-    if (output.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
-    _mm512_mask_storeu_ps(out + first, mask, sum);
-}
-
-inline __m512i broadcast_codes(const int8_t* x) {
-    int32_t word;
-    __builtin_memcpy(&word, x, sizeof word);
-    return _mm512_set1_epi32(word);
-}
-
-inline __m512i broadcast_bits(const float* x) {
-    int32_t word;
-    __builtin_memcpy(&word, x, sizeof word);
-    return _mm512_set1_epi32(word);
 }
 
 // Row blocks first + s * length + i of stream s, for all i < length.
@@ -101,7 +70,7 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
                 next_dots[s] = next_low_dots[s] = _mm512_setzero_si512();
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
-                    const __m512i start = kBits == 4 && kOneZero ? broadcast_bits(offsets + r) : _mm512_setzero_si512();
+                    const __m512i start = kBits == 4 && kOneZero ? broadcast_word(offsets + r) : _mm512_setzero_si512();
                     dots[s][r] = kTogether ? start : _mm512_setzero_si512();
                     low_dots[s][r] = kTogether ? _mm512_setzero_si512() : start;
                 }
@@ -117,7 +86,7 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
                     const __m512i next_4 = _mm512_and_si512(_mm512_srli_epi32(line, 4), nibble);
                     const __m512i first_4_times_16 = _mm512_andnot_si512(nibble, _mm512_slli_epi32(line, 4));
                     const auto add = [](__m512i* sum, __m512i codes, const int8_t* x) {
-                        *sum = _mm512_dpbusd_epi32(*sum, codes, broadcast_codes(x));
+                        *sum = _mm512_dpbusd_epi32(*sum, codes, broadcast_word(x));
                     };
                     if (kApart) {
                         add(&dots[s][0], first_4, high + column);
@@ -156,7 +125,7 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
                     if (!kTogether) dot = _mm512_add_epi32(_mm512_slli_epi32(dot, 4), low_dots[s][r]);
                     if (kApart)
                         dot = _mm512_add_epi32(_mm512_add_epi32(dot, next_dots[s]), _mm512_srai_epi32(next_low_dots[s], 4));
-                    if (kBits == 8 && kOneZero) dot = _mm512_add_epi32(dot, broadcast_bits(offsets + r));
+                    if (kBits == 8 && kOneZero) dot = _mm512_add_epi32(dot, broadcast_word(offsets + r));
                     __m512 value = _mm512_cvtepi32_ps(dot);
                     if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(offsets[r]), value);
                     parts[s][r] = _mm512_fmadd_ps(value, scales, parts[s][r]);

@@ -8,12 +8,7 @@
 // Blocks are items of a pipeline: the products of one are begun, those of the one before are stored and those begun three ago
 // scaled, while the codes of the next but one are unpacked; tiles and vectors wait long for what the other has just stored.
 // The same integers and the same order of floats as in linear.h.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
-#endif
-#include <immintrin.h>
-
-#include "linear.h"
+#include "avx512.h"
 #include "tiles.h"
 
 namespace parlor {
@@ -33,16 +28,6 @@ void configure_few_tiles(int rows) {
     config.set(6, 16, 64);
     config.set(7, 8, 64);
     config.load();
-}
-
-inline __m512 load_halves(const uint16_t* source) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-}
-
-inline __m512 load_zeros(const linear_weight& w, int64_t index) {
-    if (w.zero_kind == PARLOR_ZERO_F16) return load_halves(static_cast<const uint16_t*>(w.zeros) + index);
-    const uint8_t* const bytes = static_cast<const uint8_t*>(w.zeros) + index;
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
 
 // A block of a row block.
@@ -99,22 +84,6 @@ const uint8_t* codes_of(const linear_weight& w, const Item& item, uint8_t* panel
             _tile_dpbsud(low_sums, 5, 7);                                          \
         }                                                                          \
     } while (0)
-
-inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
-    float* const out = output.out + row * output.stride;
-    const int64_t first = row_block * kLanes;
-    const int64_t left = w.n - first;
-    const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
-    if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
-    if (output.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
-    _mm512_mask_storeu_ps(out + first, mask, sum);
-}
-
-inline __m512i broadcast_bits(const float* x) {
-    int32_t word;
-    __builtin_memcpy(&word, x, sizeof word);
-    return _mm512_set1_epi32(word);
-}
 
 template <int kRows, int kBits, bool kOneZero>
 class FewRows {
@@ -181,7 +150,7 @@ class FewRows {
         for (int r = 0; r < kRows; ++r) {
             const __m512i high = _mm512_load_si512(products + r * kLanes);
             __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(high, 4), _mm512_load_si512(products + (kRows + r) * kLanes));
-            if (kOneZero) dot = _mm512_add_epi32(dot, broadcast_bits(offsets + r));
+            if (kOneZero) dot = _mm512_add_epi32(dot, broadcast_word(offsets + r));
             __m512 value = _mm512_cvtepi32_ps(dot);
             if (!kOneZero) value = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(offsets[r]), value);
             parts_[r] = _mm512_fmadd_ps(value, scales, parts_[r]);

@@ -6,12 +6,7 @@
 //
 // Units of columns are items of a pipeline: the products of one are begun and stored, those begun two ago are scaled, and the
 // codes of the next are unpacked. The same integers and the same order of floats as in groups.h.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
-#endif
-#include <immintrin.h>
-
-#include "groups.h"
+#include "groups_avx512.h"
 #include "tiles.h"
 
 namespace parlor {
@@ -23,14 +18,6 @@ constexpr int64_t kPrefetchBytes = 4096;
 constexpr int kQuads = kGroupUnit / 4;  // of a unit: lines of codes, four columns of 16 outputs each
 constexpr int kDepth = 4;               // units on their way
 
-inline __m512 load_halves(const uint16_t* source) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-}
-
-inline __m128i load_16_bytes(const void* source, int64_t group) {
-    return _mm_loadu_si128(static_cast<const __m128i*>(source) + group);
-}
-
 // Tiles of the unit: 0 and 1 sums of the high and the low plane of x, which are 4 and 5; 6 codes.
 void configure_group_tiles(int rows) {
     TileConfig config;
@@ -38,22 +25,6 @@ void configure_group_tiles(int rows) {
     for (int tile = 4; tile < 6; ++tile) config.set(tile, rows, kGroupUnit);
     config.set(6, kQuads, 64);
     config.load();
-}
-
-inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
-    float* const out = output.out + row * output.stride;
-    const int64_t first = row_block * kLanes;
-    const int64_t left = w.n - first;
-    const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
-    if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
-    if (output.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
-    _mm512_mask_storeu_ps(out + first, mask, sum);
-}
-
-inline __m512i broadcast_bits(const float* x) {
-    int32_t word;
-    __builtin_memcpy(&word, x, sizeof word);
-    return _mm512_set1_epi32(word);
 }
 
 // Codes of a unit as tiles take them, [quad][16 outputs][4 columns], of T4 what the table holds.
@@ -93,17 +64,8 @@ struct Form {
     static constexpr int kWeight = kKind;
     static constexpr bool kHasMins = kMins, kTwoLevels = kScale == PARLOR_SCALE_STEPS;
 
-    static __m512 scales(const GroupStream& stream, int64_t group) {
-        if (kScale == PARLOR_SCALE_F16) return load_halves(static_cast<const uint16_t*>(stream.scales) + group * kLanes);
-        const __m128i bytes = load_16_bytes(stream.scales, group);
-        if (kScale == PARLOR_SCALE_STEPS) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23));  // PARLOR_SCALE_E8M0
-    }
-
-    static __m512 mins(const GroupStream& stream, int64_t group) {
-        if (kTwoLevels) return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_16_bytes(stream.mins, group)));
-        return load_halves(static_cast<const uint16_t*>(stream.mins) + group * kLanes);
-    }
+    static __m512 scales(const GroupStream& stream, int64_t group) { return load_scales<kScale>(stream, group); }
+    static __m512 mins(const GroupStream& stream, int64_t group) { return load_mins(kTwoLevels, stream, group); }
 };
 
 template <int kRows, class Form>
@@ -111,9 +73,7 @@ class FewGroups {
   public:
     FewGroups(const linear_weight& w, const Tile& tile, const Output& output)
         : w_(w), tile_(tile), output_(output), units_(w.k / kGroupUnit) {
-        alignas(64) uint8_t bytes[16];
-        for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(w.table[i]);
-        table_ = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+        table_ = load_table(w, 0);
         for (int r = 0; r < kRows; ++r) parts_[r] = least_[r] = sums_[r] = _mm512_setzero_ps();
     }
 
@@ -181,7 +141,7 @@ class FewGroups {
         for (int r = 0; r < kRows; ++r) {
             const __m512i high = _mm512_load_si512(products + r * kLanes);
             __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(high, 4), _mm512_load_si512(products + (kRows + r) * kLanes));
-            if (!Form::kHasMins) dot = _mm512_add_epi32(dot, broadcast_bits(offsets + r));
+            if (!Form::kHasMins) dot = _mm512_add_epi32(dot, broadcast_word(offsets + r));
             parts_[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scales, parts_[r]);
             if (Form::kHasMins) least_[r] = _mm512_fmadd_ps(_mm512_set1_ps(offsets[r]), mins, least_[r]);
         }
@@ -213,8 +173,7 @@ class FewGroups {
         const float* const factors = scaled_.stream.factors;
         const __m512 factor = factors ? _mm512_loadu_ps(factors) : _mm512_set1_ps(1.0f);
         for (int r = 0; r < kRows; ++r) {
-            // An instruction of its own, whatever is added to it afterwards.
-            const __m512 sum = _mm512_fmadd_ps(sums_[r], factor, _mm512_setzero_ps());
+            const __m512 sum = multiplied(sums_[r], factor);
             if (r < output_.rows) store(w_, sum, scaled_.row_block, output_, r);
             sums_[r] = _mm512_setzero_ps();
         }

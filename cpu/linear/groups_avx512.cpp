@@ -3,13 +3,7 @@
 // Bound by reading the codes: 4.6 bits a weight of G4 in two levels, 6.6 of G6. A unit of 32 columns takes 1.5 to 3
 // operations for each line to unpack, four dot products a line, and 8 a group for its scale and minimum, about half of
 // the time that the unit takes to arrive. Several row blocks, far apart in memory, are read at once as streams.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12's own headers: registers left undefined on purpose
-#endif
-#include <immintrin.h>
-
-#include "float8.h"
-#include "groups.h"
+#include "groups_avx512.h"
 
 namespace parlor {
 namespace avx512 {
@@ -19,41 +13,6 @@ constexpr int kMaxRows = 8;
 constexpr int kPrefetchBytes = 2048;  // ahead in each stream
 
 inline __m512i load_line(const uint8_t* source) { return _mm512_loadu_si512(source); }
-
-inline __m512 load_halves(const uint16_t* source) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-}
-
-inline __m128i load_16_bytes(const void* source, int64_t group) {
-    return _mm_loadu_si128(static_cast<const __m128i*>(source) + group);
-}
-
-template <int kScale>
-inline __m512 load_scales(const GroupStream& stream, int64_t group) {
-    if (kScale == PARLOR_SCALE_F16) return load_halves(static_cast<const uint16_t*>(stream.scales) + group * kLanes);
-    const __m128i bytes = load_16_bytes(stream.scales, group);
-    if (kScale == PARLOR_SCALE_STEPS) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-    if (kScale == PARLOR_SCALE_E8M0) return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23));
-    return e4m3_to_float(bytes);
-}
-
-inline __m512 load_mins(bool two_levels, const GroupStream& stream, int64_t group) {
-    if (two_levels) return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_16_bytes(stream.mins, group)));
-    return load_halves(static_cast<const uint16_t*>(stream.mins) + group * kLanes);
-}
-
-// The table of T4, or one byte of W4's, in every quarter of a register.
-inline __m512i load_table(const linear_weight& w, int byte) {
-    alignas(64) uint8_t bytes[16];
-    for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(w.table[i] >> 8 * byte);
-    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-}
-
-inline __m512i broadcast_word(const void* source) {
-    int32_t word;
-    __builtin_memcpy(&word, source, sizeof word);
-    return _mm512_set1_epi32(word);
-}
 
 // The lines of a unit.
 template <int kKind>
@@ -100,19 +59,6 @@ struct Unit {
         return left > 0 ? _mm512_slli_epi32(line, left) : left < 0 ? _mm512_srli_epi32(line, -left) : line;
     }
 };
-
-// a * b in an instruction of its own, whatever is added to it afterwards.
-inline __m512 multiplied(__m512 a, __m512 b) { return _mm512_fmadd_ps(a, b, _mm512_setzero_ps()); }
-
-inline void store(const linear_weight& w, __m512 sum, int64_t row_block, const Output& output, int row) {
-    float* const out = output.out + row * output.stride;
-    const int64_t first = row_block * kLanes;
-    const int64_t left = w.n - first;
-    const __mmask16 mask = left >= kLanes ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
-    if (w.bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, w.bias + first));
-    if (output.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + first), sum);
-    _mm512_mask_storeu_ps(out + first, mask, sum);
-}
 
 // Row blocks first + s * length + i of stream s, for all i < length.
 template <int kRows, int kStreams, int kKind, int kScale, bool kMins, int kSize>

@@ -5,16 +5,12 @@
 // between products, so an unpacker can stop after each step.
 #pragma once
 
+#include "avx512.h"
 #include "float8.h"
-#include "linear.h"
 #include "tiles.h"
 
 namespace parlor {
 namespace amx {
-
-inline __m512 load_halves(const uint16_t* source) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-}
 
 constexpr int64_t kTileWords = 16 * kColumnUnit;
 
