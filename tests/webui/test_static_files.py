@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from webui.server.bundle import ASKED, FIRST, LATER, bundles
+from webui.server.static_files import STYLES
 
 WEBUI = Path(__file__).resolve().parents[2] / "webui"
 STATIC = WEBUI / "static"
@@ -57,7 +58,7 @@ def test_the_pages_files_are_compressed_for_those_who_can_read_it(app):
     client = app.test_client()
     static = re.search(r'src="(/static/[^/]+)/', client.get("/").get_data(as_text=True))[1]
     for path in ("/", f"{static}/page.js", f"{static}/later.js", f"{static}/asked.js", f"{static}/page.css",
-                 f"{static}/icon.svg", f"{static}/vendor/katex/katex.min.js"):
+                 f"{static}/asked.css", f"{static}/icon.svg", f"{static}/vendor/katex/katex.min.js"):
         plain, zipped = client.get(path), client.get(path, headers=ZIPPED)
         refused = client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
         assert plain.status_code == zipped.status_code == 200, path
@@ -68,6 +69,16 @@ def test_the_pages_files_are_compressed_for_those_who_can_read_it(app):
     assert "Content-Encoding" not in client.get("/api/status", headers=ZIPPED).headers
     for path in ("page.html", "app.js", "base/dom.js", "css/base.css"):  # only in bundles
         assert client.get(f"{static}/{path}").status_code == 404, path
+
+
+def test_what_is_asked_for_brings_its_own_styles_and_the_first_visit_has_none_of_them(app):
+    client = app.test_client()
+    static = re.search(r'src="(/static/[^/]+)/', client.get("/").get_data(as_text=True))[1]
+    first, asked = (client.get(f"{static}/{name}.css").get_data(as_text=True) for name in ("page", "asked"))
+    assert ".lens-token {" in asked and ".lens-token" not in first
+    assert "./asked.css" in client.get(f"{static}/asked.js").get_data(as_text=True)
+    sheets = {path.stem for path in (STATIC / "css").glob("*.css")}
+    assert sheets == {*STYLES, "asked"}  # none is left out
 
 
 def test_every_module_of_ours_is_in_one_bundle():

@@ -1,7 +1,7 @@
 """The page and its files, read once when the server starts: few, and compressed before anybody asks.
 
 Their address changes with any of them, so a browser that has one never asks for it again. The modules become
-three files (two are loaded later), the style sheets one. Knows nothing of what is in them.
+three files (two are loaded later), the style sheets two. Knows nothing of what is in them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ from pathlib import Path
 
 from flask import Response, abort, request
 
-from .bundle import LIBRARIES, bare, bundles
+from .bundle import ASKED, LIBRARIES, bare, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays", "print")  # in this order: later ones win
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
+WITH_STYLES = """\
+await new Promise((done) => {
+const link = document.createElement("link");
+Object.assign(link, { rel: "stylesheet", href: new URL("./asked.css", import.meta.url) });
+Object.assign(link, { onload: done, onerror: done });
+document.head.append(link);
+});
+"""
+"""What ASKED begins with: what is loaded when somebody asks for it has a sheet of its own."""
 PAGE = "page.html"
 ALONE = ("early.js", "icon.svg", "parlor.webmanifest")
 """What index.html names besides the bundles; libraries are loaded by the modules that need them."""
@@ -34,9 +43,10 @@ class StaticFiles:
         self._files = {name: content for name, content in read.items()
                        if name in ALONE or name.startswith(LIBRARIES)}
         self._files["early.js"] = bare(read["early.js"].decode()).encode()
-        styles = b"\n".join(read[f"css/{name}.css"] for name in STYLES)
-        self._files["page.css"] = re.sub(rb"/\*.*?\*/|^\s+", b"", styles, flags=re.MULTILINE | re.DOTALL)
+        self._files["page.css"] = _bare_styles(b"\n".join(read[f"css/{name}.css"] for name in STYLES))
+        self._files["asked.css"] = _bare_styles(read["css/asked.css"])
         self._files |= {name: text.encode() for name, text in bundles(modules).items()}
+        self._files[ASKED] = WITH_STYLES.encode() + self._files[ASKED]
         digest = hashlib.sha256()
         for name, content in self._files.items():
             digest.update(f"{name} {len(content)} ".encode() + content)
@@ -70,6 +80,10 @@ class StaticFiles:
             response.content_encoding = "gzip"
         response.vary.add("Accept-Encoding")
         return response
+
+
+def _bare_styles(sheet: bytes) -> bytes:
+    return re.sub(rb"/\*.*?\*/|^\s+", b"", sheet, flags=re.MULTILINE | re.DOTALL)
 
 
 def _compressed(content: bytes) -> bytes:
