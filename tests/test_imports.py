@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {"app": 0, "serve": 0, "webui": 1, "model": 2}
 OURS = {"app", "serve", "webui", "model", "tools", "tests"}
 WEB = {"flask", "werkzeug", "waitress"}
-WEB_SHARED = {"errors", "ids", "sampling", "strict_json", "version"}
+WEB_SHARED = {"errors", "ids", "languages", "sampling", "strict_json", "version"}
 WEB_FOLDERS = {"api": {"api", "routes", "server", *WEB_SHARED},
                "routes": {"routes", "chat", "exchange", "server", "storage", *WEB_SHARED},
                "exchange": {"exchange", "storage", *WEB_SHARED},

@@ -7,6 +7,7 @@ Knows HTTP, disk, messages and text; never a token id or a tensor.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from json import JSONEncoder
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .chat.other_engines import OtherEngines
 from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
+from .languages import ENGLISH
 from .routes import (
     bots,
     engines,
@@ -64,9 +66,9 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                       models=Models(slot, chat.chains, downloads, others)))
     for module in (sessions, replies, tokens, prompts, summaries, bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
-    files = StaticFiles(HERE / "static")
+    files = StaticFiles(HERE / "static", partial(render_template, "index.html"))
     with app.app_context():
-        files.set_page(render_template("index.html", static=files.url, icons=files.icons))
+        files.prepare(ENGLISH)
     app.add_url_rule("/", "page", files.answer_page)
     app.add_url_rule("/static/<version>/<path:name>", "static", files.answer)
     return app

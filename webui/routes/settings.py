@@ -10,7 +10,8 @@ from flask.typing import ResponseReturnValue
 
 from model import PARAMETER_SPECS
 
-from ..errors import NeedsPassword, NotFound
+from ..errors import BadRequest, NeedsPassword, NotFound
+from ..languages import COOKIE, LANGUAGES, chosen_language
 from ..sampling import ADVISED
 from ..server.guard import login_cookie
 from ..server.other_devices import qr_svg
@@ -23,6 +24,8 @@ from .replies import whole_argument
 from .sessions import MAX_TURNS
 
 MAX_PASSWORD = 1_000
+MAX_LANGUAGE = 20
+LANGUAGE_SECONDS = 400 * 86_400.0  # longer than browsers keep a cookie
 MAX_CHANGES = 1 << 53
 
 bp = Blueprint("settings", __name__, url_prefix="/api")
@@ -47,7 +50,25 @@ def settings() -> ResponseReturnValue:
     return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
             "presets": [*parlor().store.known_presets(), *_advised_preset()], "limits": limits,
             "engines": parlor().engines.known(),
-            "password": parlor().guard.password is not None, "address_for_others": _address_for_others()}
+            "password": parlor().guard.password is not None, "address_for_others": _address_for_others(),
+            "languages": [{"id": code, "name": name} for code, name in LANGUAGES.items()],
+            "language": chosen_language(request)}
+
+
+@bp.post("/language")
+def choose_language() -> ResponseReturnValue:
+    """The language of the page in this browser from its next loading on; "" for what the browser prefers."""
+    with read_body() as body:
+        chosen = body.text("language", most=MAX_LANGUAGE)
+    if chosen and chosen not in LANGUAGES:
+        raise BadRequest(f"{chosen!r} is no language of the page; expected one of {', '.join(LANGUAGES)}, "
+                         'or "" for what the browser prefers.')
+    response = make_response({"language": chosen})
+    if chosen:
+        response.set_cookie(COOKIE, chosen, max_age=int(LANGUAGE_SECONDS), httponly=True, samesite="Strict")
+    else:
+        response.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+    return response
 
 
 @bp.get("/other-devices.svg")

@@ -1,7 +1,8 @@
 """The page and its files, read once when the server starts: few, and compressed before anybody asks.
 
 Their address changes with any of them, so a browser that has one never asks for it again. The modules become
-three files (two are loaded later), the style sheets two. Knows nothing of what is in them.
+three files (two are loaded later), the style sheets two. Page and modules are there in each language, made
+when somebody first asks for it. Knows nothing of what is in them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Response, abort, request
 
+from ..languages import LANGUAGES, direction, language_for, read_catalogue, translated
 from .bundle import ASKED, LIBRARIES, bare, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays", "print")  # in this order: later ones win
@@ -33,58 +38,84 @@ ALONE = ("early.js", "icon.svg", "parlor.webmanifest")
 
 
 class StaticFiles:
-    """What a browser gets of the files in `folder`: bundles, and libraries for when they are needed."""
+    """What a browser gets of the files in `folder`: bundles, and libraries for when they are needed.
 
-    def __init__(self, folder: Path) -> None:
+    write_page  gives the page's HTML, with what the template names
+    """
+
+    def __init__(self, folder: Path, write_page: Callable[..., str]) -> None:
         paths = sorted(path for path in folder.rglob("*") if path.suffix in TYPES)
         read = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-        modules = {name: text.decode() for name, text in read.items()
-                   if name.endswith(".js") and name not in ALONE}
-        self._files = {name: content for name, content in read.items()
-                       if name in ALONE or name.startswith(LIBRARIES)}
-        self._files["early.js"] = bare(read["early.js"].decode()).encode()
-        self._files["page.css"] = _bare_styles(b"\n".join(read[f"css/{name}.css"] for name in STYLES))
-        self._files["asked.css"] = _bare_styles(read["css/asked.css"])
-        self._files |= {name: text.encode() for name, text in bundles(modules).items()}
-        self._files[ASKED] = WITH_STYLES.encode() + self._files[ASKED]
-        digest = hashlib.sha256()
-        for name, content in self._files.items():
-            digest.update(f"{name} {len(content)} ".encode() + content)
-        self.version = digest.hexdigest()[:16]
-        self.url = f"/static/{self.version}"
+        self._modules = {name: text.decode() for name, text in read.items()
+                         if name.endswith(".js") and name not in ALONE}
+        files = {name: content for name, content in read.items()
+                 if name in ALONE or name.startswith(LIBRARIES)}
+        files["early.js"] = bare(read["early.js"].decode()).encode()
+        files["page.css"] = _bare_styles(b"\n".join(read[f"css/{name}.css"] for name in STYLES))
+        files["asked.css"] = _bare_styles(read["css/asked.css"])
+        self._catalogues = {code: read_catalogue(folder / "languages", code) for code in LANGUAGES}
+        self._write_page = write_page
         sprite = read["vendor/lucide/sprite.svg"].decode()
-        self.icons = sprite.replace("<svg ", "<svg hidden ", 1).replace('<symbol id="', '<symbol id="icon-')
-        self._compressed = {name: _compressed(content) for name, content in self._files.items()}
+        self._icons = sprite.replace("<svg ", "<svg hidden ", 1).replace('<symbol id="', '<symbol id="icon-')
+        self._files = {name: _both(content) for name, content in files.items()}
+        self._made: dict[str, _InLanguage] = {}
+        self._making = threading.Lock()
 
-    def set_page(self, html: str) -> None:
-        """The page itself, which is written with `url` and `icons`."""
-        self._files[PAGE] = html.encode()
-        self._compressed[PAGE] = _compressed(self._files[PAGE])
+    def prepare(self, language: str) -> _InLanguage:
+        """The page and its modules in a language. Wants an application's context."""
+        with self._making:
+            if language in self._made:
+                return self._made[language]
+            catalogue = self._catalogues[language]
+            texts = bundles({name: translated(text, catalogue) for name, text in self._modules.items()})
+            texts[ASKED] = WITH_STYLES + texts[ASKED]
+            files = {name: _both(text.encode()) for name, text in texts.items()}
+            digest = hashlib.sha256()
+            for name, (content, _zipped) in [*self._files.items(), *files.items()]:
+                digest.update(f"{name} {len(content)} ".encode() + content)
+            version = f"{digest.hexdigest()[:16]}-{language}"
+            page = self._write_page(static=f"/static/{version}", icons=self._icons, lang=language,
+                                    dir=direction(language), t=lambda text: catalogue.get(text, text))
+            files[PAGE] = _both(page.encode())
+            return self._made.setdefault(language, _InLanguage(version, files))
 
     def answer_page(self) -> Response:
-        return self._answer(PAGE)
+        response = _answer(PAGE, self.prepare(language_for(request)).files[PAGE])
+        response.vary.update(("Accept-Language", "Cookie"))
+        return response
 
     def answer(self, version: str, name: str) -> Response:
-        if name not in self._files or name == PAGE:
+        language = next((code for code in LANGUAGES if version.endswith(f"-{code}")), language_for(request))
+        made = self.prepare(language)
+        content = self._files.get(name) or made.files.get(name)
+        if content is None or name == PAGE:
             abort(404)
-        response = self._answer(name)
-        if version == self.version:  # else an open page from before an update: not to be kept
+        response = _answer(name, content)
+        if version == made.version:  # else an open page from before an update: not to be kept
             response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return response
 
-    def _answer(self, name: str) -> Response:
-        zipped = request.accept_encodings["gzip"] > 0
-        content = (self._compressed if zipped else self._files)[name]
-        response = Response(content, mimetype=TYPES[Path(name).suffix])
-        if zipped:
-            response.content_encoding = "gzip"
-        response.vary.add("Accept-Encoding")
-        return response
+
+@dataclass(frozen=True)
+class _InLanguage:
+    version: str
+    files: dict[str, tuple[bytes, bytes]]
+    """As they are, and compressed."""
+
+
+def _answer(name: str, content: tuple[bytes, bytes]) -> Response:
+    zipped = request.accept_encodings["gzip"] > 0
+    response = Response(content[zipped], mimetype=TYPES[Path(name).suffix])
+    if zipped:
+        response.content_encoding = "gzip"
+    response.vary.add("Accept-Encoding")
+    return response
 
 
 def _bare_styles(sheet: bytes) -> bytes:
     return re.sub(rb"/\*.*?\*/|^\s+", b"", sheet, flags=re.MULTILINE | re.DOTALL)
 
 
-def _compressed(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)
+def _both(content: bytes) -> tuple[bytes, bytes]:
+    """As it is, and compressed."""
+    return content, gzip.compress(content, mtime=0)

@@ -6,6 +6,7 @@
  */
 
 import { iconButton } from "./base/dom.js";
+import { t } from "./base/language.js";
 import { post } from "./server/api.js";
 import { openMenu } from "./overlays/menu.js";
 import { toastError } from "./overlays/toast.js";
@@ -22,7 +23,7 @@ export function appMenuButton(store, room, page) {
   }
 
   async function openAppearance() {
-    (await import("./overlays/appearance.js")).openAppearance();
+    (await import("./overlays/appearance.js")).openAppearance(store.state.settings);
   }
 
   async function openOtherDevices() {
@@ -32,21 +33,21 @@ export function appMenuButton(store, room, page) {
 
   function open() {
     openMenu(button, "Parlor", [
-      { label: "Models", icon: "armchair", onSelect: page.openModels },
-      { label: "Import", icon: "upload", onSelect: page.importSession },
-      { label: "Find in this chat", icon: "search", onSelect: () => page.find() },
-      { label: "To the beginning of the chat", icon: "arrow-up", onSelect: page.toBeginning },
-      { label: "Appearance", icon: "sun", onSelect: openAppearance },
-      { label: "Keyboard", icon: "keyboard", onSelect: page.openKeyList },
+      { label: t("Models"), icon: "armchair", onSelect: page.openModels },
+      { label: t("Import"), icon: "upload", onSelect: page.importSession },
+      { label: t("Find in this chat"), icon: "search", onSelect: () => page.find() },
+      { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: page.toBeginning },
+      { label: t("Appearance"), icon: "sun", onSelect: openAppearance },
+      { label: t("Keyboard"), icon: "keyboard", onSelect: page.openKeyList },
       store.state.settings?.address_for_others && {
-        label: "On another device",
+        label: t("On another device"),
         icon: "monitor",
         onSelect: openOtherDevices,
       },
-      store.state.settings?.password && { label: "Log out", icon: "log-out", onSelect: logOut },
+      store.state.settings?.password && { label: t("Log out"), icon: "log-out", onSelect: logOut },
     ]);
   }
 
-  const button = iconButton("ellipsis", "Menu", open, { "aria-haspopup": "menu" });
+  const button = iconButton("ellipsis", t("Menu"), open, { "aria-haspopup": "menu" });
   return button;
 }

@@ -8,6 +8,7 @@
 import { announce } from "./base/announce.js";
 import { nameInAddress, sessionInAddress } from "./base/address.js";
 import { byId } from "./base/dom.js";
+import { t } from "./base/language.js";
 import { recall, remember } from "./base/storage.js";
 import { get, listen } from "./server/api.js";
 import { followChanges } from "./session/changes.js";
@@ -35,7 +36,7 @@ const store = new Store();
 const room = createRoom(store, {
   error: toastError,
   conflict: () =>
-    toast("This session was changed in another tab and has been loaded again. What you typed is still there."),
+    toast(t("This session was changed in another tab and has been loaded again. What you typed is still there.")),
   connection: (connected) => {
     if (!connected) changes.suspect();
   },
@@ -90,7 +91,7 @@ let panel = null;
 function rightPanel() {
   panel ||= import("./panels/right-panel.js").then(({ createRightPanel }) =>
     createRightPanel(store, room, chips, {
-      closeButton: frame.closeButton("right", "Hide settings"),
+      closeButton: frame.closeButton("right"),
       reloadSettings,
       library,
       speak,
@@ -265,8 +266,7 @@ function escape() {
   else if (store.state.live.size) room.stop();
 }
 
-const lastReply = () =>
-  room.path().findLast((message) => message.author !== "user" && !store.state.live.has(message.id));
+const lastReply = () => room.path().findLast((message) => message.author !== "user" && !store.state.live.has(message.id));
 
 function proceed() {
   const last = lastReply();
@@ -304,7 +304,7 @@ async function takeChanges(news) {
   if (news.sessions.length || news.deleted.length || news.full) library.reload();
   const id = store.state.session?.id;
   if (id && news.deleted.includes(id)) {
-    toast("This session was deleted in another tab.");
+    toast(t("This session was deleted in another tab."));
     await openNew();
   } else if (id && (news.full || news.sessions.some((one) => one.id === id && isNews(one)))) {
     if (!news.full) title.mark();
@@ -336,7 +336,7 @@ byId("brand-buttons").append(
     toBeginning: transcript.toBeginning,
     openKeyList,
   }),
-  frame.closeButton("left", "Hide sessions"),
+  frame.closeButton("left"),
 );
 
 store.on(["session"], () => {

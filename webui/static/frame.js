@@ -6,6 +6,7 @@
  */
 
 import { byId, iconButton } from "./base/dom.js";
+import { t } from "./base/language.js";
 import { recall, remember } from "./base/storage.js";
 
 const DRAWER_BELOW = { left: "(max-width: 820px)", right: "(max-width: 1120px)" };
@@ -76,9 +77,13 @@ export function createFrame() {
       setOpen(drawer, false, focus);
       return true;
     },
-    /** @param {Side} side @param {string} label */
-    closeButton: (side, label) =>
-      iconButton(side === "left" ? "panel-left" : "panel-right", label, () => setOpen(side, false)),
+    /** @param {Side} side */
+    closeButton: (side) =>
+      iconButton(
+        `panel-${side}`,
+        side === "left" ? t("Hide sessions") : t("Hide settings"),
+        () => setOpen(side, false),
+      ),
   };
 }
 

@@ -1,61 +1,118 @@
 // @ts-check
 /**
- * How the page looks in this browser: its colours, the size of what is said, the width of the conversation;
- * and how it tells of a reply while nobody looks. What is chosen is seen at once, and remembered; early.js
- * puts it there before the first paint, css/base.css has what each means, title.js tells.
+ * How the page looks in this browser: its language, its colours, the size of what is said, the width of the
+ * conversation; and how it tells of a reply while nobody looks. What is chosen is seen at once, and
+ * remembered; early.js puts it there before the first paint, css/base.css has what each means, title.js
+ * tells. The language alone is kept by the server, in a cookie, and comes when the page is loaded again.
+ * @import { Settings } from "../types.js"
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
+import { post } from "../server/api.js";
 import { openDialog } from "./dialogs.js";
+import { toastError } from "./toast.js";
 
 /** The name it is remembered by, its heading, and the choices, the usual one as "". */
 const CHOICES = /** @type {const} */ ([
   [
     "theme",
-    "Colours",
+    t("Colours"),
     [
-      ["", "As the system"],
-      ["light", "Light"],
-      ["dark", "Dark"],
-      ["paper", "Paper"],
-      ["night", "Night"],
-      ["contrast", "High contrast"],
+      ["", t("As the system")],
+      ["light", t("Light")],
+      ["dark", t("Dark")],
+      ["paper", t("Paper")],
+      ["night", t("Night")],
+      ["contrast", t("High contrast")],
     ],
   ],
   [
     "textSize",
-    "Size of the text",
+    t("Size of the text"),
     [
-      ["small", "Small"],
-      ["", "Usual"],
-      ["large", "Large"],
-      ["largest", "Largest"],
+      ["small", t("Small")],
+      ["", t("Usual")],
+      ["large", t("Large")],
+      ["largest", t("Largest")],
     ],
   ],
   [
     "column",
-    "Width of the conversation",
+    t("Width of the conversation"),
     [
-      ["narrow", "Narrow"],
-      ["", "Usual"],
-      ["wide", "Wide"],
-      ["whole", "All there is"],
+      ["narrow", t("Narrow")],
+      ["", t("Usual")],
+      ["wide", t("Wide")],
+      ["whole", t("All there is")],
     ],
   ],
   [
     "notices",
-    "A reply that comes while you look elsewhere",
+    t("A reply that comes while you look elsewhere"),
     [
-      ["", "Marks the tab's title"],
-      ["on", "Notifies me, too"],
+      ["", t("Marks the tab's title")],
+      ["on", t("Notifies me, too")],
     ],
   ],
 ]);
-const REFUSED = "The browser does not allow Parlor to notify you. Its settings for this page can.";
-const UNSAFE = "Browsers allow it for addresses with https and for this machine's own only.";
+const REFUSED = t("The browser does not allow Parlor to notify you. Its settings for this page can.");
+const UNSAFE = t("Browsers allow it for addresses with https and for this machine's own only.");
 
-export function openAppearance() {
+/**
+ * @param {string} name @param {string} heading @param {readonly (readonly [string, string])[]} values
+ * @param {string} chosen @param {(input: HTMLInputElement) => void} choose
+ * @param {(Node | string | false)[]} more
+ */
+function choices(name, heading, values, chosen, choose, ...more) {
+  return h(
+    "fieldset",
+    { class: "looks" },
+    h("legend", { class: "label", text: heading }),
+    ...values.map(([value, label]) => {
+      const input = h("input", {
+        type: "radio",
+        name,
+        value,
+        "data-autofocus": name === "theme" && value === chosen,
+        on: { change: () => choose(/** @type {HTMLInputElement} */ (input)) },
+      });
+      input.checked = value === chosen;
+      return h("label", { class: "look" }, input, h("span", { text: label, lang: name === "language" && value }));
+    }),
+    ...more,
+  );
+}
+
+/**
+ * Arrow keys choose, too: so the page is loaded again only when somebody says so.
+ * @param {Settings} settings
+ */
+function languages({ languages, language }) {
+  const again = h("button", {
+    type: "button",
+    class: "button small",
+    text: t("Load the page again in this language"),
+    hidden: true,
+    on: { click: () => location.reload() },
+  });
+  const values = languages.map(({ id, name }) => /** @type {[string, string]} */ ([id, name]));
+  return choices(
+    "language",
+    t("Language"),
+    [["", t("As the browser")], ...values],
+    language,
+    async (input) => {
+      const kept = await post("/api/language", { language: input.value }).catch(toastError);
+      if (kept) Object.assign(again, { hidden: false });
+    },
+    h("div", { role: "status" }, again),
+  );
+}
+
+/** @param {Settings | null} settings */
+export function openAppearance(settings) {
   const refused = h("p", { class: "help wrong", role: "alert", hidden: true });
 
   /** @param {"theme" | "textSize" | "column" | "notices"} name @param {HTMLInputElement} input */
@@ -72,28 +129,11 @@ export function openAppearance() {
     else delete document.documentElement.dataset[name];
   }
 
-  openDialog(
-    "Appearance",
-    CHOICES.map(([name, heading, values]) => {
-      const known = values.map(([value]) => /** @type {string} */ (value));
-      const chosen = known.includes(recall(name)) ? recall(name) : "";
-      return h(
-        "fieldset",
-        { class: "looks" },
-        h("legend", { class: "label", text: heading }),
-        ...values.map(([value, label]) => {
-          const input = h("input", {
-            type: "radio",
-            name,
-            value,
-            "data-autofocus": name === "theme" && value === chosen,
-            on: { change: () => choose(name, /** @type {HTMLInputElement} */ (input)) },
-          });
-          input.checked = value === chosen;
-          return h("label", { class: "look" }, input, h("span", { text: label }));
-        }),
-        name === "notices" && refused,
-      );
+  openDialog(t("Appearance"), [
+    ...CHOICES.map(([name, heading, values]) => {
+      const chosen = values.some(([value]) => value === recall(name)) ? recall(name) : "";
+      return choices(name, heading, values, chosen, (input) => choose(name, input), name === "notices" && refused);
     }),
-  );
+    ...(settings ? [languages(settings)] : []),
+  ]);
 }
