@@ -72,7 +72,9 @@ def session_of(rng: random.Random) -> dict[str, Any]:
         messages.append(message)
     room = rng.sample(authors[1:], rng.randrange(5))
     return {**memory_of(rng, [message["id"] for message in messages]),
-            "schema_version": 1, "id": f"{rng.getrandbits(64):016x}", "revision": rng.randrange(100),
+            "pinned": rng.random() < 0.5, "folder": rng.choice(["", "Sea", "F" * 60]),
+            "tags": rng.sample(["fog", "Sea", "小"], rng.randrange(4)), "schema_version": 1,
+            "id": f"{rng.getrandbits(64):016x}", "revision": rng.randrange(100),
             "title": rng.choice(TEXTS)[:200], "title_is_auto": rng.random() < 0.5,
             "created": rng.uniform(0, 4e9), "updated": rng.uniform(0, 4e9),
             "bots": [{"id": bot, "muted": rng.random() < 0.2} for bot in room],
@@ -227,6 +229,9 @@ def places_in(value: Any) -> Any:
 
 def export_of(rng: random.Random) -> dict[str, Any]:
     bots = [bot_of(rng) for _ in range(rng.randrange(3))]
+    if rng.random() < 0.3:
+        several = [session_of(rng) for _ in range(rng.randrange(4))]
+        return {"parlor_export": 1, "sessions": several, "bots": bots}
     return {"parlor_export": 1, "session": session_of(rng), "bots": bots}
 
 

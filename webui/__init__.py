@@ -29,6 +29,7 @@ from .errors import Problem
 from .ids import new_id
 from .languages import ENGLISH
 from .routes import (
+    arranging,
     bots,
     engines,
     models,
@@ -64,7 +65,8 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                       showing=Showing(slot, store, chat), engines=others,
                       inspector=Inspector(slot, store, chat.voices),
                       models=Models(slot, chat.chains, downloads, others)))
-    for module in (sessions, replies, tokens, prompts, summaries, bots, models, engines, settings, transfer):
+    for module in (sessions, arranging, replies, tokens, prompts, summaries, bots, models, engines, settings,
+                   transfer):
         app.register_blueprint(module.bp)
     files = StaticFiles(HERE / "static", partial(render_template, "index.html"))
     with app.app_context():

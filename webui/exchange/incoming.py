@@ -44,8 +44,9 @@ def read_incoming(data: Any, known: list[Bot], title: str) -> Incoming:
         return _chats(data, read, known, title)
     if not isinstance(data, dict):
         raise ValueError("it is no chat and no character that Parlor knows")
-    session, bots = read_ours(data)
-    return Incoming([session], bots)
+    sessions, bots = read_ours(data)
+    _check_number(len(sessions))
+    return Incoming(sessions, bots)
 
 
 def _reader(value: Any) -> Read | None:
@@ -63,8 +64,7 @@ def _reader(value: Any) -> Read | None:
 
 def _chats(values: list[Any], read: Read, known: list[Bot], title: str) -> Incoming:
     """Chats that `read` reads, in the order of the file; several without titles are numbered."""
-    if len(values) > MAX_CHATS:
-        raise ValueError(f"it holds {len(values):,} chats; at most {MAX_CHATS:,} can be taken at once")
+    _check_number(len(values))
     people, sessions = People(known), []
     for number, value in enumerate(values, start=1):
         where = f"chat {number}: " if len(values) > 1 else ""
@@ -79,3 +79,8 @@ def _chats(values: list[Any], read: Read, known: list[Bot], title: str) -> Incom
             raise ValueError(f"{where}{error}") from None
         sessions.append(session)
     return Incoming(sessions, people.made)
+
+
+def _check_number(chats: int) -> None:
+    if chats > MAX_CHATS:
+        raise ValueError(f"it holds {chats:,} chats; at most {MAX_CHATS:,} can be taken at once")

@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from ..chat.chat import HERE, Said
 from ..errors import BadRequest
 from ..ids import check_id
+from ..storage.arrangement import FIELDS
 from ..storage.schema import (
     MAX_BOTS,
     MAX_GREETINGS,
@@ -36,9 +37,11 @@ bp = Blueprint("sessions", __name__, url_prefix="/api/sessions")
 
 @bp.get("")
 def list_sessions() -> ResponseReturnValue:
-    """All sessions, the latest first; with `q`, those that hold its words, each with a snippet."""
-    words = request.args.get("q", "")[:MAX_SEARCH]
-    return {"sessions": parlor().showing.summaries(words), "problems": parlor().store.problems}
+    """All sessions, the latest first; with `q`, those that hold its words and have its tags, each with a
+    snippet."""
+    text = request.args.get("q", "")[:MAX_SEARCH]
+    words = {"words": parlor().store.asked(text)[0]} if text.strip() else {}
+    return {"sessions": parlor().showing.summaries(text), "problems": parlor().store.problems, **words}
 
 
 @bp.post("")
@@ -61,6 +64,7 @@ def change_session(session_id: str) -> ResponseReturnValue:
     """Change settings, title, or the version that is shown."""
     with read_body() as body:
         revision = body.revision()
+        arranged = {name: body.value(name) for name in FIELDS if body.has(name)}
         changes = {name: body.value(name) for name in (
             "bots", "user_name", "system_prompt", "note", "lore", "turn_order", "preset") if body.has(name)}
         if body.has("sampling"):
@@ -71,7 +75,7 @@ def change_session(session_id: str) -> ResponseReturnValue:
         leaf = body.optional_id("leaf") if body.has("leaf") else ...
 
     def edit(session: Session) -> Session:
-        changed = {**session, **changes}
+        changed = {**session, **changes, **arranged}
         if leaf is not ...:
             if leaf is not None:
                 get(session, leaf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -17,6 +18,7 @@ from ..exchange.parlor_file import bundle
 from ..exchange.transcript import markdown
 from ..ids import check_id, new_id
 from ..storage.schema import MAX_TITLE, SESSION, Bot, Session
+from ..storage.store import Store
 from .attachment import attachment
 from .body import read_body
 from .bots import as_kept, shown_bot
@@ -33,7 +35,7 @@ def export_session(session_id: str) -> ResponseReturnValue:
     session = parlor().store.session(check_id(session_id, "session"))
     kind = request.args.get("format", "json")
     if kind == "json":
-        whole = bundle(session, _bots_of(session))
+        whole = bundle(session, bots_of(parlor().store, session))
         data, mimetype, suffix = strict_json.pretty(whole), "application/json", "json"
     elif kind == "markdown":
         data, mimetype, suffix = markdown(session).encode("utf-8"), "text/markdown; charset=utf-8", "md"
@@ -93,13 +95,12 @@ def duplicate_session(session_id: str) -> ResponseReturnValue:
     return {"session": parlor().showing.present(parlor().store.add_session(copy))}, 201
 
 
-def _bots_of(session: Session) -> list[Bot]:
+def bots_of(store: Store, session: Session) -> list[Bot]:
+    """Those of its bots that are still here; messages of others carry their names."""
     bots = []
     for entry in session["bots"]:
-        try:
-            bots.append(parlor().store.bots.get(entry["id"]))
-        except NotFound:
-            continue  # it was deleted; its messages carry its name
+        with suppress(NotFound):
+            bots.append(store.bots.get(entry["id"]))
     return bots
 
 

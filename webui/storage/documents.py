@@ -139,13 +139,23 @@ class Documents:
 
     def restore(self, token: str) -> Document:
         """Bring a deleted document back under its id. Raises NotFound if the token names none."""
+        path, key = self._deleted(token)
+        with self._lock(key):
+            with self._saving(key):
+                self._disk.move(path, self._path(key))
+            return self.get(key)
+
+    def erase_deleted(self, token: str) -> None:
+        """Take a deleted document out of the trash, for good. Raises as restore(), and NotSaved."""
+        path, key = self._deleted(token)
+        with self._lock(key), self._saving(key):
+            self._disk.remove(path)
+
+    def _deleted(self, token: str) -> tuple[Path, str]:
+        """Where a deleted document lies, and its id."""
         check_id(token, f"deleted {self.kind.name}")
         for path in self._trash.glob(f"{self.kind.name}-{token}-*.json"):
-            key = check_id(path.stem.rpartition("-")[2])
-            with self._lock(key):
-                with self._saving(key):
-                    self._disk.move(path, self._path(key))
-                return self.get(key)
+            return path, check_id(path.stem.rpartition("-")[2])
         raise NotFound(f"This {self.kind.name} is no longer in the trash.")
 
     def _lock(self, key: str) -> threading.RLock:

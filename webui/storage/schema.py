@@ -15,6 +15,7 @@ from typing import Any
 from .. import strict_json
 from ..ids import is_id, new_id
 from ..sampling import ADVISED, BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
+from .arrangement import check_arrangement
 from .lore_book import check_lore_book
 from .picture import check_picture
 
@@ -180,6 +181,7 @@ def check_session(session: Session, before: Session | None = None) -> None:
     _check_summaries(session.get("summaries", []))
     _check_lore(session.get("lore", []))
     check_bots("bots", session.get("bots"))
+    check_arrangement(session)
     check_changes(session.get("sampling"))
     _one_of("turn_order", session.get("turn_order"), [order["id"] for order in TURN_ORDERS])
     if not isinstance(session.get("title_is_auto"), bool):

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import strict_json
 from ..errors import NotFound, NotSaved, Problem, TooMany
 from ..ids import check_id, is_id
 from ..sampling import BUILT_IN_PRESETS, DEFAULT_PRESET
 from . import tree
+from .arrangement import Arranging, arrangement_of, words_and_tags
 from .changes import Changes
 from .disk import Disk
 from .documents import Documents
@@ -30,7 +32,7 @@ from .revisions import Revisions
 from .schema import BOT, ENGINE, PRESET, SESSION, Bot, Document, Kind, Session
 from .search_index import SearchIndex, fold, snippet
 from .token_files import TokenFiles
-from .trash import empty_old
+from .trash import TrashList, empty_old
 
 MAX_KNOWN_BOTS = 500
 BROUGHT = ".shipped"  # the ids of shipped bots that were copied here once
@@ -48,6 +50,7 @@ class Store:
         self.lock = FolderLock(folder)
         self.changes = Changes(folder / ".changes", self.disk)
         self.quarantine, self.trash = folder / "quarantine", folder / "trash"
+        self.trash_list = TrashList(self.trash, self._read_deleted)
         self._problems = Problems()
         self._summaries: dict[str, Document] = {}
         self._summaries_lock = threading.Lock()
@@ -130,17 +133,52 @@ class Store:
         self._changed(session["id"])
         return session
 
+    def arrange_session(self, session_id: str, arranging: Arranging) -> Session:
+        """Pin, tag or move it, on top of any revision; it keeps its place among the latest."""
+        return self.change_session(session_id, None, arranging.of, touch=False)
+
+    def rename_folder(self, folder: str, name: str) -> int:
+        """Have all sessions of one folder in another, or with "" in none; how many they were."""
+        inside = [entry["id"] for entry in self.summaries() if entry.get("folder") == folder]
+        for session_id in inside:
+            self.arrange_session(session_id, Arranging(folder=name))
+        return len(inside)
+
+    def restore_deleted(self, token: str) -> str:
+        """Bring back what was deleted, a session or a bot; which of them. Raises as their own ways do."""
+        kind = self.trash_list.kind_of(check_id(token, "deleted entry"))
+        if kind == BOT.name:
+            self.restore_bot(token)
+        else:
+            self.restore_session(token)
+        return kind
+
+    def erase_deleted(self, token: str) -> None:
+        """Take it out of the trash, for good. Raises NotFound, NotSaved."""
+        kind = self.trash_list.kind_of(check_id(token, "deleted entry"))
+        (self.bots if kind == BOT.name else self.sessions).erase_deleted(token)
+
     def summaries(self) -> list[Document]:
         """Sessions for the list, the latest first."""
         with self._summaries_lock:
             return sorted(self._summaries.values(), key=lambda entry: entry["updated"], reverse=True)
 
-    def search(self, words: str) -> list[Document]:
-        """Sessions whose title or texts hold every word, with the place where the first one stands."""
-        wanted = list(dict.fromkeys(fold(words).split()))
+    def asked(self, text: str) -> tuple[list[str], list[set[str]]]:
+        """What a search for `text` looks for: words, folded, and tags; see words_and_tags()."""
+        known = {fold(tag) for entry in self.summaries() for tag in entry.get("tags", [])}
+        return words_and_tags(fold(text), known)
+
+    def search(self, text: str) -> list[Document]:
+        """Sessions whose title or texts hold every word, with the place where the first one stands, and that
+        have the tags."""
+        wanted, tags = self.asked(text)
+        entries = [entry for entry in self.summaries() if all(
+            any(fold(tag) in meant for tag in entry.get("tags", [])) for meant in tags)]
+        if not wanted:
+            return entries
         indexed, unknown = self.search_index.find(wanted) or ({}, None)
         found = []
-        for summary in self.summaries():
+        for summary in entries:
             key = summary["id"]
             place = self._place(key, wanted) if unknown is None or key in unknown else indexed.get(key)
             if place is not None:
@@ -231,11 +269,14 @@ class Store:
         summary = {"id": session["id"], "title": session["title"], "updated": session["updated"],
                    "bots": [entry["id"] for entry in session["bots"]],
                    "num_messages": len(tree.path(session, session["leaf"])), "revision": session["revision"],
-                   "read_only": self.sessions.is_read_only(session["id"])}
+                   "read_only": self.sessions.is_read_only(session["id"]), **arrangement_of(session)}
         with self._summaries_lock:
             self._summaries[session["id"]] = summary
         if note:
             self.revisions.note(session)
+
+    def _read_deleted(self, path: Path, kind: str) -> Any:
+        return strict_json.loads(self.disk.read(path, (BOT if kind == BOT.name else SESSION).max_bytes))
 
     def _reread(self, session_id: str) -> None:
         """After a failed save: the list says what the disk says."""
