@@ -69,6 +69,8 @@ def session_of(rng: random.Random) -> dict[str, Any]:
                         **{name: rng.randrange(1 << rng.randrange(1, 53)) for name in schema.REPLY_NUMBERS}}
         if rng.random() < 0.2:
             message["pinned"] = rng.random() < 0.8
+        if rng.random() < 0.2:
+            message["for"] = rng.choice([None, rng.sample(authors[1:], rng.randrange(1, 4))])
         messages.append(message)
     room = rng.sample(authors[1:], rng.randrange(5))
     return {**memory_of(rng, [message["id"] for message in messages]),
@@ -77,11 +79,18 @@ def session_of(rng: random.Random) -> dict[str, Any]:
             "id": f"{rng.getrandbits(64):016x}", "revision": rng.randrange(100),
             "title": rng.choice(TEXTS)[:200], "title_is_auto": rng.random() < 0.5,
             "created": rng.uniform(0, 4e9), "updated": rng.uniform(0, 4e9),
-            "bots": [{"id": bot, "muted": rng.random() < 0.2} for bot in room],
+            "bots": [{"id": bot, "muted": rng.random() < 0.2,
+                      **entry_of(rng, [message["id"] for message in messages])} for bot in room],
             "user_name": rng.choice(["", *NAMES]), "system_prompt": rng.choice(["", *TEXTS]),
             "turn_order": rng.choice(schema.TURN_ORDERS)["id"], "sampling": sampling_of(rng),
             "preset": rng.choice(["balanced", "greedy", "0" * 16]),
             "leaf": rng.choice([m["id"] for m in messages] or [None]), "messages": messages}
+
+
+def entry_of(rng: random.Random, ids: list[str]) -> dict[str, Any]:
+    """What a bot of a session knows, if that is not all."""
+    known = {"since": rng.choice([None, *ids]), "notes": rng.choice(TEXTS)}
+    return {name: value for name, value in known.items() if rng.random() < 0.3}
 
 
 def memory_of(rng: random.Random, ids: list[str]) -> dict[str, Any]:
@@ -318,6 +327,10 @@ class Actions:
             lambda: self.ask("GET", f"{url}/prompt"),
             lambda: self.change("PATCH", f"{url}/messages/{some()}", pinned=rng.random() < 0.5),
             lambda: self.change("POST", f"{url}/summaries", until=some(), text=rng.choice(TEXTS)),
+            lambda: self.change("POST", f"{url}/messages", text="psst", **{"for": [MARLOW]}),
+            lambda: self.change("PATCH", f"{url}/messages/{some()}", **{"for": rng.choice([None, [LIN]])}),
+            lambda: self.change("PATCH", url, bots=[{"id": LIN, "muted": False, "notes": rng.choice(TEXTS),
+                                                     "since": rng.choice([some(), None])}]),
         ]
         rng.shuffle(actions)
         for action in actions:

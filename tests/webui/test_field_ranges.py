@@ -61,10 +61,13 @@ BAD_SESSION = {
                   [{"id": "0" * 16, "until": "0" * 16, "text": "", "created": 1}],
                   [{"id": "0" * 16, "until": "0" * 16, "text": "x" * 50_001, "created": 1}],
                   [{"id": "0" * 16, "until": "0" * 16, "text": "x", "created": -1}],
+                  [{"id": "0" * 16, "until": "0" * 16, "text": "x", "created": 1, "for": []}],
                   [{"id": "0" * 16, "until": "0" * 16, "text": "x", "created": 1}] * 2],
     "turn_order": ["x", None, []], "sampling": [*SAMPLINGS, {"x": 1}], "preset": [None, "x", 5],
     "leaf": ["0" * 16, 5, []], "messages": [None, {}, [None], [MESSAGES[0]] * 2, [MESSAGES[1]]],
-    "bots": [None, [5], [{"id": ANN, "muted": False}] * 2, [{"id": "x", "muted": False}], [{"id": ANN}],
+    "bots": [*([{"id": ANN, "muted": False, **entry}] for entry in (
+                 {"since": "0" * 16}, {"since": 5}, {"since": []}, {"notes": None}, {"notes": "x" * 50_001})),
+             None, [5], [{"id": ANN, "muted": False}] * 2, [{"id": "x", "muted": False}], [{"id": ANN}],
              [{"id": f"{number:016x}", "muted": False} for number in range(13)]]}
 BAD_MESSAGE = {
     "id": ["", None, "x", "A" * 16], "parent": ["", 5, "0000000000000002", "0000000000000003"],
@@ -72,6 +75,7 @@ BAD_MESSAGE = {
     "text": [None, 5, "x" * 1_000_001],
     "thinking": [None, "x" * 1_000_001], "created": MOMENTS, "edited": MOMENTS, "model": [5, "x" * 1_001],
     "error": [None, "x" * 2_001], "finish_reason": ["x", None, []],
+    "for": [[], "x", ["x"], [5], [ANN] * 2, {}, True, [f"{number:016x}" for number in range(13)]],
     "pinned": [None, 1, "yes"], "sampling": [*SAMPLINGS], **dict.fromkeys(schema.REPLY_NUMBERS, COUNTS)}
 BAD_BOT = {"schema_version": [True, None, 2], "name": NAMES, "color": ["red", None, "#12345g"],
            "persona": [None, "x" * 50_001], "greeting": [5], "sampling": [*SAMPLINGS, {"x": 1}],

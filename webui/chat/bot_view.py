@@ -15,23 +15,25 @@ from typing import NamedTuple
 
 from model import ChatMessage
 
+from ..storage.audience import before_arrival, entry_of, knowing
 from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Document, Message, Session
-from ..storage.summaries import summary_on
+from ..storage.summaries import stands_for, told_to
 from .lore import REACH, brought_in, brought_in_by_bot
 
 GO_ON = "(go on)"
 EXAMPLES = "Examples of how {{char}} talks:"
 _START = re.compile(r"<start>", re.IGNORECASE)
 BEFORE = "What was said before, in short:"
+OWN_NOTES = "Your own notes, which nobody else sees:"
 MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousands
 
 
 class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
-    kind  persona, examples (of how it talks), system (the session's prompt), room (who is there), book and
-          lore (entries of the bot's and of the session's lore book that were brought in) and summary (of
-          messages that are not in): together the system message;
+    kind  persona, examples (of how it talks), system (the session's prompt), room (who is there), notes (the
+          bot's own), book and lore (entries of the bot's and of the session's lore book that were brought in)
+          and summary (of messages that are not in): together the system message;
           turn: something that was said; note: the author's; go_on: what a bot is asked that speaks twice
     id    of the session's message that it shows, or up to which a summary goes; None for what was made up
     name  who said it; the keys of an entry
@@ -45,14 +47,18 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class BotView:
-    """`begins`: where in `shown` what was said begins without gaps; `covered`: how many messages a summary
-    stands for."""
+    """`begins`: where in `shown` what was said begins without gaps; `first`: the id of the first message,
+    seen or not; `covered`: for how many messages that the bot knows a summary stands; `before`: how many
+    were said before it came in; `others`: how many since then that are not for it."""
 
     shown: list[Shown]
     speaker: str
     stop: tuple[str, ...]
     begins: int = 0
+    first: str | None = None
     covered: int = 0
+    before: int = 0
+    others: int = 0
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -64,12 +70,12 @@ class BotView:
 
     def memory(self, first_index: int) -> tuple[str | None, int]:
         """The id of the message with which the model's memory begins if it sees `first_index` and what
-        follows (see ContextFit), and how many messages it does not see."""
+        follows (see ContextFit), and how many of those that are known to the bot are not seen."""
         ids = self.message_ids
         first = next((message_id for message_id in ids[max(first_index, self.begins):] if message_id), None)
-        cut = sum(one.id is not None and not one.message.pinned
-                  for one in self.shown[self.begins:max(first_index, self.begins)])
-        return first, self.covered + cut
+        cut = sum(one.kind == "turn" and not one.message.pinned for one in self.shown[:first_index])
+        left_out = self.covered + cut
+        return (first if left_out else self.first), left_out
 
 
 def user_name(session: Session) -> str:
@@ -88,22 +94,26 @@ def is_pinned(message: Message) -> bool:
 
 def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list[Message]) -> BotView:
     """What `speaker` sees after `path`; `bots` are those that exist, by id."""
-    summary, num_covered = summary_on(session, path)
-    covered, rest = ([message for message in part if message["text"].strip()]
+    summary, num_covered = told_to(session, path, speaker["id"])
+    knows, late = knowing(session, [speaker["id"]]), before_arrival(session, speaker["id"])
+    said = [message for message in path if message["text"].strip()]
+    num_before = sum(message["id"] in late for message in said)
+    covered, rest = ([message for message in part if message["text"].strip() and knows(message)]
                      for part in (path[:num_covered], path[num_covered:]))
-    pinned = [message for message in covered if is_pinned(message)]
-    path, seen = covered + rest, pinned + rest
+    kept = [message for message in covered if is_pinned(message) or not stands_for(summary or {}, message)]
+    path, seen = covered + rest, kept + rest
     people = _people(session, bots, speaker, path)
     in_room = len(people) > 2
     turns = _room_turns(session, bots, speaker, seen) if in_room else _plain_turns(session, speaker, seen)
     _insert_note(session, speaker, turns)
-    if path and path[-1]["author"] == speaker["id"]:
+    if (seen and seen[-1]["author"] == speaker["id"]) or (said and not seen):
         turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
     shown = [*_system(session, speaker, people if in_room else [], path, summary), *turns]
     first = rest[0]["id"] if rest else None
     begins = next((index for index, one in enumerate(shown) if one.kind == "turn" and one.id == first), 0)
-    return BotView(shown, speaker["name"], stop, begins, len(covered) - len(pinned))
+    return BotView(shown, speaker["name"], stop, begins, said[0]["id"] if said else None,
+                   len(covered) - len(kept), num_before, len(said) - num_before - len(path))
 
 
 def _insert_note(session: Session, speaker: Bot, turns: list[Shown]) -> None:
@@ -156,6 +166,8 @@ def _system(session: Session, speaker: Bot, people: list[str], path: list[Messag
     if people:
         parts.append(shown("room", f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
                                    f"Write only what {speaker['name']} says."))
+    notes = entry_of(session, speaker["id"]).get("notes", "").strip()
+    parts.append(shown("notes", f"{OWN_NOTES} {notes}" if notes else ""))
     texts = [message["text"] for message in path[-REACH:]]
     lore = {"book": brought_in_by_bot(speaker.get("lore_book"), texts),
             "lore": brought_in(session.get("lore", []), texts)}

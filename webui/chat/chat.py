@@ -20,6 +20,7 @@ from ..errors import BadRequest, Busy, NoModelLoaded, NotFound, NotSaved
 from ..ids import check_id, new_id
 from ..sampling import ADVISED, Changes, effective
 from ..storage import tree
+from ..storage.audience import passed_on, with_audience
 from ..storage.recovery import fold_in_all
 from ..storage.schema import (
     USER,
@@ -53,6 +54,7 @@ class Said:
     """What the user said, and how it is to be answered.
 
     parent     the message above; HERE is the one that is shown last, None the very beginning
+    audience   ids of the bots that are told it, and of its answers; None: all
     bot        who is to answer; None leaves it to the session's turn order
     reply      whether anybody answers
     interrupt  stop a reply that is being written; otherwise it is in the way (Busy)
@@ -63,6 +65,7 @@ class Said:
     bot: str | None = None
     reply: bool = True
     interrupt: bool = False
+    audience: list[str] | None = None
 
 
 class Chat:
@@ -144,6 +147,7 @@ class Chat:
             if above is not None:
                 tree.get(session, above)
             message = new_message(USER, user_name(session), said.text, above)
+            message = with_audience(session, message, said.audience)
             session = self.store.change_session(session_id, revision, lambda old: _with_said(old, message))
             return message, self._answer(session, said) if said.reply else None
 
@@ -154,11 +158,11 @@ class Chat:
             chain = Chain(session_id, turns=(turns or 1) - 1)
             if bot is None:
                 room = Room.of(session, self.store, self.slot)
-                if room.asks_the_model:
+                if room.asks_the_model(room.following):
                     return self._start_undecided(chain, session, lambda: room.going_on() or "")
                 bot = room.going_on()
                 if session["turn_order"] == "all" and turns is None:
-                    chain.planned = [speaker.id for speaker in room.speakers if speaker.id != bot]
+                    chain.planned = [speaker.id for speaker in room.following if speaker.id != bot]
             if bot is None:
                 raise BadRequest("No bot in this session can speak.", hint="Add one, or unmute one.")
             return self._start(chain, session, self._bot_in(session, bot))
@@ -172,7 +176,7 @@ class Chat:
                 raise BadRequest("Only a bot's message can be written again.", hint="Edit yours instead.")
             speaker = self._bot(bot or message["author"])
             session = self._shown_up_to(session, message["parent"])
-            return self._start(Chain(session_id), session, speaker)
+            return self._start(Chain(session_id), session, speaker, instead=message)
 
     def go_on(self, session_id: str, revision: int, message_id: str | None) -> ReplyJob:
         """Write on where a reply ended."""
@@ -232,6 +236,8 @@ class Chat:
             begun = forked(self.lens.known(session_id, message) or [], index, choice)
             fork = new_message(speaker["id"], speaker["name"], text_of(begun), message["parent"])
             fork["thinking"] = message["thinking"]
+            if message.get("for") is not None:
+                fork["for"] = message["for"]
             session = self._shown_up_to(session, message["parent"])
             plan = self._plan(session, speaker, fork, continues=True)
             return self._begin(Chain(session_id), replace(plan, begun=begun, forks=True))
@@ -256,6 +262,17 @@ class Chat:
         """A pinned message stays in every bot's view when those round it are left out."""
         def changed(old: Session) -> Session:
             message = {**tree.get(old, message_id), "pinned": pinned}
+            return tree.with_message(old, message, leaf=old["leaf"])
+
+        with self._deciding(session_id):
+            self._session_to_change(session_id, revision)
+            self._check_not_written(session_id, message_id)
+            return self.store.change_session(session_id, revision, changed, touch=False)
+
+    def whisper(self, session_id: str, revision: int, message_id: str, audience: list[str] | None) -> Session:
+        """From now on the message is for these bots only; None: for all. What bots have said stays."""
+        def changed(old: Session) -> Session:
+            message = with_audience(old, tree.get(old, message_id), audience)
             return tree.with_message(old, message, leaf=old["leaf"])
 
         with self._deciding(session_id):
@@ -320,15 +337,16 @@ class Chat:
         if said.bot:
             return self._start(Chain(session["id"]), session, self._bot(said.bot))
         room = Room.of(session, self.store, self.slot)
-        if room.asks_the_model:
-            return self._start_undecided(Chain(session["id"]), session, lambda: room.answering(said.text)[0])
-        ids = room.answering(said.text)
+        if room.asks_the_model(room.among(said.audience)):
+            return self._start_undecided(Chain(session["id"]), session,
+                                         lambda: room.answering(said.text, said.audience)[0])
+        ids = room.answering(said.text, said.audience)
         return self._start(Chain(session["id"], planned=ids[1:]), session, self._bot(ids[0])) if ids else None
 
-    def _start(self, chain: Chain, session: Session, speaker: Bot, *,
-               continued: Message | None = None) -> ReplyJob:
-        parent = continued["parent"] if continued else session["leaf"]
-        message = continued or new_message(speaker["id"], speaker["name"], "", parent)
+    def _start(self, chain: Chain, session: Session, speaker: Bot, *, continued: Message | None = None,
+               instead: Message | None = None) -> ReplyJob:
+        """`instead`: the reply beside which this one stands as another version."""
+        message = continued or _new_reply(session, speaker, session["leaf"], instead)
         plan = self._plan(session, speaker, message, continues=continued is not None)
         if message["text"]:
             plan = replace(plan, begun=self.lens.known(session["id"], message))
@@ -343,7 +361,8 @@ class Chat:
                 speaker = self._bot(choose())
             except NotFound as error:
                 raise ValueError(error.message) from None
-            return self._plan(session, speaker, {**blank, "author": speaker["id"], "name": speaker["name"]})
+            reply = _new_reply(session, speaker, blank["parent"])
+            return self._plan(session, speaker, {**reply, "id": blank["id"]})
 
         return self._begin(chain, Undecided(session["id"], blank, decide))
 
@@ -376,7 +395,7 @@ class Chat:
             return None
         chain.turns -= 1
         room = Room.of(session, self.store, self.slot)
-        if room.asks_the_model:
+        if room.asks_the_model(room.following):
             return self._start_undecided(chain, session, lambda: room.going_on() or "")
         bot = room.going_on()
         return self._start(chain, session, self._bot(bot)) if bot else None
@@ -413,6 +432,8 @@ class Chat:
             self._check_can_write(session)
             if said.bot:
                 self._bot_in(session, said.bot)
+                if said.audience is not None and said.bot not in said.audience:
+                    raise BadRequest("The bot that is to answer is not among those whom the message is for.")
 
     def _check_can_write(self, session: Session) -> None:
         self.chains.check_space()
@@ -435,10 +456,22 @@ class Chat:
             raise self._busy(session, "Stop the reply before changing what it hangs on.")
 
 
+def _new_reply(session: Session, speaker: Bot, parent: str | None, instead: Message | None = None) -> Message:
+    """A reply that is yet to be written, for whom the message is that it answers; another version, `instead`,
+    for whom the first one is."""
+    blank = new_message(speaker["id"], speaker["name"], "", parent)
+    if instead is not None and instead["author"] == speaker["id"]:
+        audience = instead.get("for")
+    else:
+        audience = passed_on(session, tree.path(session, parent), speaker["id"])
+    return blank if audience is None else {**blank, "for": audience}
+
+
 def _with_said(session: Session, message: Message) -> Session:
-    """The session with the user's message; the first one also names a session that has no name yet."""
+    """The session with the user's message; the first one for all also names a session that has no name."""
     changed: dict[str, Any] = tree.with_message(session, message, leaf=message["id"])
-    first = not any(other["author"] == USER for other in session["messages"])
+    first = message.get("for") is None and not any(
+        other["author"] == USER and other.get("for") is None for other in session["messages"])
     if session["title_is_auto"] and first:
         changed["title"] = title_from(message["text"]) or session["title"]
     return changed

@@ -91,5 +91,5 @@ def _shown(view: BotView, found: PromptView) -> Document:
     first, left_out = view.memory(fit.first_index)
     return {"parts": parts, "prompt_tokens": fit.prompt_tokens, "max_seq_len": fit.max_seq_len or None,
             "about": not fit.is_exact, "is_template": found.is_template, "first_message": first,
-            "left_out": left_out,
+            "left_out": left_out, "before": view.before, "others": view.others,
             "shortened": fit.is_shortened, "cached_tokens": found.cached_tokens, "read_from": cut}

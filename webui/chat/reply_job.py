@@ -170,7 +170,8 @@ class ReplyJob:
             message = plan.message
             self.log.append("start", {
                 **self.info, "session_id": plan.session_id, "name": plan.view.speaker,
-                "parent": message["parent"], "continues": plan.continues, "text": message["text"]})
+                "parent": message["parent"], "continues": plan.continues, "text": message["text"],
+                "for": message.get("for")})
             self._generate(plan, params, model)
         except LeaseGivenUp:
             self._finish("interrupted" if self._why_interrupted else "cancelled", error=self._why_interrupted)

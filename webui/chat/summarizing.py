@@ -5,15 +5,16 @@ Knows no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from model import ChatMessage, ModelSlot, SamplingParams, TextDelta
 
 from ..errors import BadRequest
 from ..storage import tree
+from ..storage.audience import is_for
 from ..storage.schema import Session
 from ..storage.store import Store
-from ..storage.summaries import summary_on
+from ..storage.summaries import stands_for, summary_on
 from .bot_view import BEFORE, transcript
 from .reading import borrowed, events_of
 from .room import Room
@@ -27,17 +28,20 @@ NOW = "(Now write the summary of this conversation.)"
 
 
 def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, until: str,
-          is_gone: Callable[[], bool]) -> tuple[str, int]:
+          readers: Collection[str] | None, is_gone: Callable[[], bool]) -> tuple[str, int]:
     """What the model makes of all up to the message `until`, an earlier summary in place of what that stands
-    for, and how many messages of the beginning it did not see, for they did not fit.
+    for, and how many messages of the beginning it did not see, for they did not fit. It is told what each of
+    `readers` may know, and one of them writes it; None: what is for all.
 
     Raises NotFound, BadRequest, NoModelLoaded, EngineFailed, ReaderGone.
     """
     tree.get(session, until)
     room = Room.of(session, store, slot)
     path = tree.path(session, until)
-    before, covered = summary_on(session, path)
-    lines = [f"{name}: {text}" for name, text in transcript(session, room.bots, path[covered:])]
+    before, covered = summary_on(session, path, readers)
+    told = [message for index, message in enumerate(path) if is_for(message, readers)
+            and not (index < covered and stands_for(before or {}, message))]
+    lines = [f"{name}: {text}" for name, text in transcript(session, room.bots, told)]
     if before is not None:
         lines.insert(0, f"{BEFORE} {before['text']}")
     if not lines:
@@ -45,6 +49,10 @@ def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, until
     messages = [ChatMessage("system", HOW), *(ChatMessage("user", line, follows=index > 0)
                                               for index, line in enumerate([*lines, NOW]))]
     speaker = room.bots.get(room.last_speaker or "")
+    if readers is not None and (speaker is None or speaker["id"] not in readers):
+        speaker = next((room.bots[bot] for bot in readers if bot in room.bots), None)
+        if speaker is None:
+            raise BadRequest("None of the bots that the summary is for exists any more.")
     params = SamplingParams(max_new_tokens=MAX_NEW_TOKENS, temperature=0.3)
     with borrowed(voices, speaker.get("engine") if speaker else None, is_gone) as model:
         reply = model.start(messages, params)

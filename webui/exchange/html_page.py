@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-from ..storage.schema import Session
+from ..storage.schema import Bot, Session
 from .transcript import Line, shown
 
 MAX_RENDERED = 2_000_000
@@ -54,9 +54,9 @@ _LINKED = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 
 
-def html_page(session: Session) -> str:
+def html_page(session: Session, bots: Sequence[Bot] = ()) -> str:
     """The file. Takes about a second for each half million characters."""
-    lines = shown(session)
+    lines = shown(session, bots)
     title = _escaped(session["title"])
     left = MAX_RENDERED
     articles = []
@@ -78,7 +78,7 @@ def _article(line: Line, *, rendered: bool) -> str:
     text = _UNPRINTABLE.sub("\ufffd", line.text)
     body = _MARKDOWN.render(text) if rendered else f'<p class="written">{escape(text)}</p>\n'
     return (f'<article class="{"user" if line.is_user else "bot"}">\n'
-            f'<header><b dir="auto">{_escaped(line.name)}</b> <time>{line.written}</time></header>\n'
+            f'<header><b dir="auto">{_escaped(line.name)}</b> <time>{_escaped(line.about)}</time></header>\n'
             f'<div class="text" dir="auto">\n{body}</div>\n</article>\n')
 
 

@@ -16,7 +16,7 @@ from .. import strict_json
 from ..errors import BadRequest
 from ..ids import is_id
 from ..sampling import Changes, check_changes
-from ..storage.schema import MAX_REVISION
+from ..storage.schema import MAX_REVISION, check_audience
 
 _SAID = {"text": "The message", "title": "The title", "password": "The password"}
 """What a person calls a field of this name."""
@@ -97,6 +97,13 @@ class Body:
         if value is not None and not is_id(value):
             raise BadRequest(f"{name} is not an id.")
         return value
+
+    def audience(self) -> list[str] | None:
+        """The field `for`: ids of the bots that something is for; None if it is null or missing."""
+        try:
+            return check_audience("for", self._raw["for"] if self.has("for") else None)
+        except ValueError as error:
+            raise BadRequest(f"{error}.") from None
 
     def ids(self, name: str, most: int) -> list[str] | None:
         """A list of different ids; None if it is missing."""

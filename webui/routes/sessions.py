@@ -108,7 +108,7 @@ def post_message(session_id: str) -> ResponseReturnValue:
         text = body.text("text", most=MAX_TEXT)
         said = Said(text, parent=body.optional_id("parent") if body.has("parent") else HERE,
                     bot=body.optional_id("bot"), reply=body.flag("reply", True),
-                    interrupt=body.flag("interrupt", False))
+                    interrupt=body.flag("interrupt", False), audience=body.audience())
     if not text.strip():
         raise BadRequest("The message is empty.", hint="To let a bot speak, ask for a reply instead.")
     message, job = parlor().chat.say(session_id, revision, said)
@@ -144,15 +144,22 @@ def post_reply(session_id: str) -> ResponseReturnValue:
 
 @bp.patch("/<session_id>/messages/<message_id>")
 def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
-    """Change a text in place, and nothing below it is dropped; or pin a message, or unpin it."""
+    """Change a text in place, and nothing below it is dropped; or pin a message, or unpin it; or say whom
+    it is for."""
     chat, message_id = parlor().chat, check_id(message_id, "message")
     with read_body() as body:
         revision = body.revision()
         pins = body.has("pinned")
         pinned = body.flag("pinned", False)
-        text = "" if pins else body.text("text", most=MAX_REPLY)
+        whispers = body.has("for")
+        audience = body.audience()
+        if pins and whispers:
+            raise BadRequest("pinned and for are changed one at a time.")
+        text = "" if pins or whispers else body.text("text", most=MAX_REPLY)
     if pins:
         return with_context(chat.pin_message(session_id, revision, message_id, pinned))
+    if whispers:
+        return with_context(chat.whisper(session_id, revision, message_id, audience))
     return answer_with(chat.edit_message(session_id, revision, message_id, text))
 
 

@@ -22,23 +22,26 @@ def write_draft(session_id: str) -> ResponseReturnValue:
     """Have the model write one of all up to a message; nothing is kept. It ends with the connection."""
     with read_body() as body:
         until = check_id(body.value("until"), "message")
+        readers = body.audience()
     here = parlor()
     session = here.chat.session(check_id(session_id, "session"))
     with here.streams.waiting(request.environ) as is_gone:
-        text, left_out = draft(here.store, here.slot, here.chat.voices, session, until, is_gone)
+        text, left_out = draft(here.store, here.slot, here.chat.voices, session, until, readers, is_gone)
     return {"text": text[:MAX_PROMPT], "left_out": left_out}
 
 
 @bp.post("/<session_id>/summaries")
 def add_summary(session_id: str) -> ResponseReturnValue:
-    """From now on it stands for all up to a message in what bots are sent; in place of one up to there."""
+    """From now on it stands for all up to a message in what bots are sent; in place of one up to there.
+    With `for` it does so for these bots only."""
     with read_body() as body:
         revision = body.revision()
         until = check_id(body.value("until"), "message")
         text = body.text("text", most=MAX_PROMPT).strip()
+        readers = body.audience()
     if not text:
         raise BadRequest("The summary is empty.", hint="Write one, or have the model write it.")
-    session = parlor().chat.change(session_id, revision, lambda old: with_summary(old, until, text),
+    session = parlor().chat.change(session_id, revision, lambda old: with_summary(old, until, text, readers),
                                    touch=False)
     return with_context(session), 201
 

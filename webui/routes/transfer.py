@@ -33,14 +33,17 @@ bp = Blueprint("transfer", __name__, url_prefix="/api/sessions")
 def export_session(session_id: str) -> ResponseReturnValue:
     """The session as a file: json has everything and its bots, markdown and html what is shown."""
     session = parlor().store.session(check_id(session_id, "session"))
+    bots = bots_of(parlor().store, session)
     kind = request.args.get("format", "json")
     if kind == "json":
-        whole = bundle(session, bots_of(parlor().store, session))
+        whole = bundle(session, bots)
         data, mimetype, suffix = strict_json.pretty(whole), "application/json", "json"
     elif kind == "markdown":
-        data, mimetype, suffix = markdown(session).encode("utf-8"), "text/markdown; charset=utf-8", "md"
+        data, suffix = markdown(session, bots).encode("utf-8"), "md"
+        mimetype = "text/markdown; charset=utf-8"
     elif kind == "html":
-        data, mimetype, suffix = html_page(session).encode("utf-8"), "text/html; charset=utf-8", "html"
+        data, suffix = html_page(session, bots).encode("utf-8"), "html"
+        mimetype = "text/html; charset=utf-8"
     else:
         raise BadRequest(f"format is {kind[:60]!r}; expected json, markdown or html.")
     return attachment(data, mimetype, session["title"], suffix)

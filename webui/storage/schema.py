@@ -152,10 +152,22 @@ def check_bots(where: str, value: object) -> list[Document]:
     """The `bots` of a session."""
     if not isinstance(value, list) or len(value) > MAX_BOTS:
         raise ValueError(f"{where} is not a list of at most {MAX_BOTS} bots")
-    for entry in value:
+    for index, entry in enumerate(value):
         if not (isinstance(entry, dict) and is_id(entry.get("id")) and isinstance(entry.get("muted"), bool)):
-            raise ValueError(f"{where} holds an entry that is not {{id, muted}}")
+            raise ValueError(f"{where} holds an entry that is not {{id, muted, since?, notes?}}")
+        check_text(f"{where}[{index}].notes", entry.get("notes", ""), MAX_PROMPT)
     if len({entry["id"] for entry in value}) < len(value):
+        raise ValueError(f"{where} holds a bot twice")
+    return value
+
+
+def check_audience(where: str, value: object) -> list[str] | None:
+    """Ids of the bots that something is for; None: it is for all."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_BOTS or not all(map(is_id, value)):
+        raise ValueError(f"{where} is neither null nor a list of 1 to {MAX_BOTS} ids of bots")
+    if len(set(value)) < len(value):
         raise ValueError(f"{where} holds a bot twice")
     return value
 
@@ -197,6 +209,11 @@ def check_session(session: Session, before: Session | None = None) -> None:
         raise ValueError("taken_replies is not a list of ids")
     good = frozenset(map(id, before["messages"])) if before else frozenset()
     _check_tree(session.get("messages"), session["leaf"], good)
+    there = {message["id"] for message in session["messages"]}
+    for index, entry in enumerate(session["bots"]):
+        since = entry.get("since")
+        if since is not None and not (is_id(since) and since in there):
+            raise ValueError(f"bots[{index}].since is not one of the messages")
 
 
 def _check_summaries(summaries: object) -> None:
@@ -208,6 +225,7 @@ def _check_summaries(summaries: object) -> None:
         if not isinstance(summary, dict) or not is_id(summary.get("id")) or not is_id(summary.get("until")):
             raise ValueError(f"{where} is not {{id, until, text, created}}")
         check_text(f"{where}.text", summary.get("text"), MAX_PROMPT, least=1)
+        check_audience(f"{where}.for", summary.get("for"))
         _number(f"{where}.created", summary.get("created"), LAST_MOMENT)
     if len({summary["id"] for summary in summaries}) < len(summaries):
         raise ValueError("summaries holds one twice")
@@ -330,6 +348,7 @@ def _check_message(where: str, message: object) -> None:
     for name in REPLY_NUMBERS:
         if message.get(name) is not None:
             _number(f"{where}.{name}", message[name], MAX_REPLY_NUMBER)
+    check_audience(f"{where}.for", message.get("for"))
     if not isinstance(message.get("pinned", False), bool):
         raise ValueError(f"{where}.pinned is not true or false")
     if message.get("shortened") is not None and not is_id(message["shortened"]):

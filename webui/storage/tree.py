@@ -60,10 +60,12 @@ class Removed:
     index: int
     children: frozenset[str]
     was_leaf: bool
+    unknown_to: frozenset[str] = frozenset()  # bots that came in after it
 
 
 def without_message(session: Session, message_id: str) -> tuple[Session, Removed]:
-    """`message_id` taken out; its children move up to its parent, and so does a summary of all up to it."""
+    """`message_id` taken out; its children move up to its parent, and so does a summary of all up to it.
+    A bot that came in after it came in after the one that stood before it in the list."""
     gone = get(session, message_id)
     messages = [
         {**message, "parent": gone["parent"]} if message["parent"] == message_id else message
@@ -73,10 +75,17 @@ def without_message(session: Session, message_id: str) -> tuple[Session, Removed
     if session.get("summaries") and gone["parent"] is not None:
         changed["summaries"] = [{**summary, "until": gone["parent"]} if summary["until"] == message_id
                                 else summary for summary in session["summaries"]]
+    ids = [message["id"] for message in session["messages"]]
+    index = ids.index(message_id)
+    late = [entry for entry in session["bots"] if entry.get("since")]
+    unknown_to = frozenset(entry["id"] for entry in late if ids.index(entry["since"]) >= index)
+    if any(entry["since"] == message_id for entry in late):
+        changed["bots"] = [{**entry, "since": ids[index - 1] if index else None}
+                           if entry.get("since") == message_id else entry for entry in session["bots"]]
     if session["leaf"] == message_id:
         changed["leaf"] = newest_descendant(changed, gone["parent"])
     children = frozenset(other["id"] for other in session["messages"] if other["parent"] == message_id)
-    return changed, Removed(gone, session["messages"].index(gone), children, session["leaf"] == message_id)
+    return changed, Removed(gone, index, children, session["leaf"] == message_id, unknown_to)
 
 
 def with_restored(session: Session, removed: Removed) -> Session:
@@ -92,9 +101,15 @@ def with_restored(session: Session, removed: Removed) -> Session:
         if message["id"] in removed.children and message["parent"] == parent else message
         for message in session["messages"]
     ]
-    messages.insert(removed.index, {**removed.message, "parent": parent})
+    ids = [message["id"] for message in messages]
+    known_from = {entry["id"]: ids.index(entry["since"]) + 1 if entry.get("since") else 0
+                  for entry in session["bots"] if entry["id"] in removed.unknown_to and "since" in entry}
+    index = min([removed.index, *known_from.values()])
+    messages.insert(index, {**removed.message, "parent": parent})
+    bots = [{**entry, "since": removed.message["id"]} if known_from.get(entry["id"]) == index else entry
+            for entry in session["bots"]]
     leaf = removed.message["id"] if removed.was_leaf else session["leaf"]
-    return {**session, "messages": messages, "leaf": leaf}
+    return {**session, "messages": messages, "leaf": leaf, "bots": bots}
 
 
 def with_reply(session: Session, message: Message) -> Session:
