@@ -35,6 +35,7 @@ _NAMES = {
     "model.text.errors": "PromptTooLongError TemplateError",
     "model.text.messages": "ChatMessage",
     "model.text.prompt_parts": "PromptPart PromptView",
+    "model.text.thinking": "thinking_variables",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

@@ -32,6 +32,8 @@ from model.text.fitting import Fitted, Fitting
 from model.text.messages import ChatMessage, Prompt, as_messages, joined
 from model.text.prompt_parts import PromptView, marked, parts_of, spans_of, token_starts
 from model.text.reply_text import ReplyText
+from model.text.thinking import thinking_variables
+from model.text.thought_end import ThoughtEnd
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +94,8 @@ class ChatModel:
         there.
         """
         params = params or SamplingParams()
+        effort = params.reasoning_effort if not reply_thinking or params.reasoning_effort != "none" else ""
+        variables = {**thinking_variables(effort), **(variables or {})}
         turns = as_messages(messages)
         begun = self.tokenizer.ids_of(reply_tokens)
         if begun is None:
@@ -107,7 +111,13 @@ class ChatModel:
                                           reply_thinking, shorten, variables, tools, len(begun))
         prompt, token_ids = fitted.prompt, fitted.token_ids + begun
         self._fitting.check_length(len(token_ids), whole, any(turn.pinned for turn in turns))
-        request = self._submit(token_ids, params, logprobs, constraint, adapter, prompt, tools)
+        form = self._form(constraint, prompt, tools)
+        end = None
+        if prompt.at != "text" and not begun:
+            budget, thought = params.thinking_budget, self.count_tokens(reply_thinking)
+            left = None if budget is None else max(0, budget - thought)
+            end = ThoughtEnd(prompt, self.tokenizer, left, form, tools is not None)
+        request = self._submit(token_ids, params, logprobs, end or form, adapter)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
             from model.text.calls.reading import CallReader
@@ -115,14 +125,14 @@ class ChatModel:
         text = ReplyText([*params.stop, *prompt.stop], "text" if begun else prompt.at,
                          bool(reply_prefix or reply_thinking or begun), prompt.think_format, calls)
         return Reply(request, self.tokenizer, text, fitted.first_index, len(token_ids), fitted.is_shortened,
-                     marks, begun)
+                     marks, begun, end)
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
               constraint: Constraint | None = None, adapter: str | None = None) -> Reply:
         """Begin what follows a text (or its token ids), without any template; see `complete`."""
         token_ids = self.tokenizer.encode(text, add_eos=False) if isinstance(text, str) else list(text)
         self._fitting.check_length(len(token_ids), whole=True)
-        request = self._submit(token_ids, params, logprobs, constraint, adapter)
+        request = self._submit(token_ids, params, logprobs, self._form(constraint), adapter)
         written = ReplyText(params.stop, "text", continues=True)
         return Reply(request, self.tokenizer, written, 0, len(token_ids))
 
@@ -139,10 +149,12 @@ class ChatModel:
         return ScoredText(request, scores, self.tokenizer, text)
 
     def scored_reply(self, messages: Iterable[Message], reply: str, *, reply_name: str = "",
-                     reply_thinking: str = "", top: int = 0, adapter: str | None = None) -> ScoredText:
+                     reply_thinking: str = "", top: int = 0, adapter: str | None = None,
+                     variables: Mapping[str, Any] | None = None) -> ScoredText:
         """Begin to tell how likely each token of a reply to `messages` is, as `scored` does of a text; the
         first token may have a space before the reply's text. Raises as `start` does."""
-        fitted = self._fitting.fitted(as_messages(messages), 1, reply_name, reply, reply_thinking, True)
+        fitted = self._fitting.fitted(as_messages(messages), 1, reply_name, reply, reply_thinking, True,
+                                      variables)
         token_ids = fitted.token_ids
         self._fitting.check_length(len(token_ids) - 1)
         size, first = len(reply.encode()), len(token_ids)
@@ -163,7 +175,8 @@ class ChatModel:
         if begun is None:
             raise ValueError("The tokens of this reply are another model's.")
         fitted = self._fitting.fitted(as_messages(messages), params.max_new_tokens, reply_name, reply_prefix,
-                                      reply_thinking, True, more=len(begun))
+                                      reply_thinking, True, thinking_variables(params.reasoning_effort),
+                                      more=len(begun))
         token_ids = fitted.token_ids + begun
         self._fitting.check_length(len(token_ids))
         request, scores = self._engine.begin_logits(token_ids, len(token_ids) - 1, adapter)
@@ -193,14 +206,14 @@ class ChatModel:
             return ContextFit(0, sum(len(turn.content) // 4 for turn in turns), self._engine.max_seq_len)
 
     def inspect(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
-                adapter: str | None = None) -> PromptView:
+                adapter: str | None = None, variables: Mapping[str, Any] | None = None) -> PromptView:
         """What `start` (with `shorten`) would have the model read now, and what of it is in the cache.
 
         Nothing is read. Raises TemplateError if the chat template refuses the conversation, ValueError for an
         adapter that is not there; a prompt that is too long is shown as it is.
         """
         turns = as_messages(messages)
-        fitted = self._fitting.fitted(turns, max_new_tokens, reply_name, "", "", True)
+        fitted = self._fitting.fitted(turns, max_new_tokens, reply_name, "", "", True, variables)
         fit = ContextFit(fitted.first_index, len(fitted.token_ids), self._engine.max_seq_len,
                          fitted.is_shortened)
         bos = "".join(map(self.tokenizer.token_text, self.tokenizer.with_bos([]))) \
@@ -209,7 +222,8 @@ class ChatModel:
         spans: list[tuple[int, int, int]] = []
         if with_marks := marked(fitted.seen):
             seen, marks = with_marks
-            spans = spans_of(text, bos + self._format.prompt(joined(seen), reply_name).shown, marks)
+            spans = spans_of(text, bos + self._format.prompt(joined(seen), reply_name,
+                                                             variables=variables).shown, marks)
         starts = token_starts(text, map(self.tokenizer.token_bytes, fitted.token_ids))
         cached = self._engine.num_cached(fitted.token_ids, adapter)
         cached_chars = None if cached is None or starts is None else [*starts, len(text)][cached]
@@ -303,7 +317,8 @@ class ChatModel:
         return self._engine.describe() | {
             "max_seq_len": self._engine.max_seq_len, "vocab_size": self._engine.model_config.spec.vocab_size,
             "max_positions": self._engine.model_config.spec.max_positions,
-            "chat_template": self._format.is_template, "advice": self._advice, "host": "", "cannot": {}}
+            "chat_template": self._format.is_template, "thinks": self._format.thinks,
+            "efforts": self._format.efforts, "advice": self._advice, "host": "", "cannot": {}}
 
     def status(self) -> dict[str, Any]:
         """What the engine is doing now."""
@@ -343,7 +358,7 @@ class ChatModel:
             try:
                 for token_ids in all_ids:
                     for branch in params.branches(n):
-                        request = self._submit(token_ids, branch, logprobs, constraint, adapter)
+                        request = self._submit(token_ids, branch, logprobs, self._form(constraint), adapter)
                         text = ReplyText(params.stop, "text", continues=True)
                         replies.append(Reply(request, self.tokenizer, text, 0, len(token_ids)))
                 found = list(pool.map(completion, replies))
@@ -353,24 +368,25 @@ class ChatModel:
                 raise
         return [found[first:first + n] for first in range(0, len(found), n)]
 
+    def _form(self, constraint: Constraint | None, prompt: Prompt | None = None,
+              tools: Toolbox | None = None) -> Form | None:
+        """What the engine is to hold one reply to."""
+        has_calls = tools is not None and prompt is not None and prompt.calls is not None
+        if constraint is None and not has_calls:
+            return None
+        if self._forms is None:
+            from model.text.forms import Forms
+            self._forms = Forms(self.tokenizer, self._engine.model_config.spec.vocab_size)
+        if has_calls:
+            return self._forms.of_calls(constraint, prompt, prompt.calls, tools)
+        return self._forms.of(constraint, prompt)
+
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
-                constraint: Constraint | None, adapter: str | None = None, prompt: Prompt | None = None,
-                tools: Toolbox | None = None) -> Request:
+                form: Form | ThoughtEnd | None, adapter: str | None = None) -> Request:
         breaks = None
         if params.dry_multiplier > 0:
             from model.text.sequence_breaks import SequenceBreaks
             breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer)
-        if constraint is None and tools is None:
-            return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                       adapter=adapter, breaks=breaks)
-        if self._forms is None:
-            from model.text.forms import Forms
-            self._forms = Forms(self.tokenizer, self._engine.model_config.spec.vocab_size)
-        form: Form | None = None
-        if tools is not None and prompt is not None and prompt.calls is not None:
-            form = self._forms.of_calls(constraint, prompt, prompt.calls, tools)
-        elif constraint is not None:
-            form = self._forms.of(constraint, prompt)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
                                    constraint=form, adapter=adapter, breaks=breaks)
 

@@ -36,6 +36,9 @@ class RunningReply(Protocol):
 
     def cancel(self) -> None: ...
 
+    def answer_now(self) -> bool:
+        """Close the thought that goes on. False if there is none, or if its engine cannot be told."""
+
     def events(self) -> Iterator[ReplyEvent]: ...
 
 
@@ -55,8 +58,8 @@ class LanguageModel(Protocol):
     def scored(self, text: str, top: int = 0, adapter: str | None = None) -> RunningReply: ...
 
     def scored_reply(self, messages: Iterable[ChatMessage], reply: str, *, reply_name: str = "",
-                     reply_thinking: str = "", top: int = 0,
-                     adapter: str | None = None) -> RunningReply: ...
+                     reply_thinking: str = "", top: int = 0, adapter: str | None = None,
+                     variables: Mapping[str, Any] | None = None) -> RunningReply: ...
 
     def next_token(self, messages: Iterable[ChatMessage], params: SamplingParams, *, reply_name: str = "",
                    reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
@@ -70,14 +73,15 @@ class LanguageModel(Protocol):
             reply_prefix: str = "", shorten: bool = False) -> ContextFit: ...
 
     def inspect(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
-                adapter: str | None = None) -> PromptView: ...
+                adapter: str | None = None, variables: Mapping[str, Any] | None = None) -> PromptView: ...
 
     def rank_speakers(self, transcript: Sequence[tuple[str, str]], names: Sequence[str]) -> list[float]: ...
 
     def info(self) -> dict[str, Any]:
         """At least name, max_seq_len (None: not known), vocab_size (the same), advice, `host` (where text
         goes; "" for this process) and `cannot` (what it cannot do -> why, as a sentence). Of one that is
-        loaded here `adapters`, by name."""
+        loaded here `adapters`, by name, `thinks` (whether its template knows thoughts) and `efforts` (of
+        none, low, medium and high, what the template can tell it)."""
 
     def status(self) -> dict[str, Any]: ...
 

@@ -23,6 +23,7 @@ from model.engine.request import (
 if TYPE_CHECKING:
     from model.engine.logprobs import PromptLogprobs
     from model.text.reply_text import ReplyText
+    from model.text.thought_end import ThoughtEnd
     from model.text.tokenizer import Tokenizer
 
 
@@ -96,9 +97,9 @@ class Reply:
 
     def __init__(self, request: Request, tokenizer: Tokenizer, text: ReplyText, first_index: int,
                  prompt_tokens: int, is_shortened: bool = False, marks: Iterable[str] = (),
-                 begun: Iterable[int] = ()) -> None:
+                 begun: Iterable[int] = (), thought_end: ThoughtEnd | None = None) -> None:
         """`marks`: control tokens that `text` has to see. `begun`: what the prompt ends with of the reply,
-        whose last token may be the beginning of a character."""
+        whose last token may be the beginning of a character. `thought_end`: closes its thought."""
         self.first_index = first_index
         self.prompt_tokens = prompt_tokens
         self.is_shortened = is_shortened  # of the last message the model sees the beginning and the end
@@ -107,12 +108,17 @@ class Reply:
         for token_id in begun:
             self._detokenizer.push(token_id)
         self._text = text
+        self._thought_end = thought_end
         self._num_tokens = 0
         self._num_calls = 0
 
     def cancel(self) -> None:
         """End the reply within one step; events then ends with ReplyDone("cancelled")."""
         self._request.cancel()
+
+    def answer_now(self) -> bool:
+        """Close the thought that goes on, so that the answer begins. False if the reply is in none."""
+        return self._thought_end is not None and self._thought_end.close()
 
     def events(self) -> Iterator[ReplyEvent]:
         """Progress, text, and at last ReplyDone or ReplyFailed. No text is lost on any way out. Where

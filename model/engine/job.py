@@ -64,8 +64,9 @@ class Job:
         if draft:
             self.row.history[num_tokens:num_tokens + len(draft)] = torch.tensor(draft, dtype=torch.int32)
             self.find_breaks(num_tokens, num_tokens + len(draft))
+        self.row.allowed = None  # that of the token before
         rows = [self.row, *(self.row.at(num_tokens + i + 1) for i in range(len(draft)))]
-        if self.constraint is not None:
+        if self.constraint is not None and not self.constraint.is_free:
             for row, mask in zip(rows, self._fill_masks(self.constraint, draft, vocab_size), strict=True):
                 row.allowed = mask
         return rows

@@ -92,7 +92,14 @@ class SamplingParams:
                                  "The model may not end its reply before this many.")
     seed: int | None = field(default=None, metadata={
         "min": 0, "max": (1 << 53) - 1, "step": 1, "group": "length", "label": "Seed",
-        "help": "The same seed and settings give the same reply; empty is random."})
+        "empty": "random", "help": "The same seed and settings give the same reply; empty is random."})
+    reasoning_effort: str = field(default="", metadata={
+        "group": "thinking", "label": "Effort", "choices": ("", "none", "low", "medium", "high"),
+        "help": "How much the model is told to think, if its template can tell it."})
+    thinking_budget: int | None = field(default=None, metadata={
+        "min": 0, "max": 1 << 20, "step": 1, "group": "thinking", "label": "Most tokens of a thought",
+        "empty": "none",
+        "help": "The thought is closed here, and the answer begins; empty is no limit."})
     stop: tuple[str, ...] = field(default=(), metadata={
         "group": "length", "label": "Stop strings", "max_items": 16, "max_length": 200,
         "help": "The reply ends before any of these."})
@@ -131,6 +138,11 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
             wanted = "a whole number" if kind == "int" else "a number"
             raise ValueError(f"{name} is {value!r}; expected {wanted} from {spec['min']} to {spec['max']}")
         return
+    if kind == "choice":
+        if value not in spec["choices"]:
+            wanted = ", ".join(choice or "an empty text" for choice in spec["choices"])
+            raise ValueError(f"{name} is {value!r:.60}; expected one of {wanted}")
+        return
     if len(value) > spec["max_items"]:
         raise ValueError(f"{name} has {len(value)} entries; at most {spec['max_items']} are possible")
     if kind == "strings":
@@ -160,8 +172,8 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
 
 def _specs() -> dict[str, dict[str, Any]]:
     kinds = {"float": "float", "int": "int", "int | None": "int", "tuple[str, ...]": "strings",
-             "dict[int, float]": "bias", "tuple[int, ...]": "tokens"}
-    return {f.name: {"name": f.name, "type": "names" if "choices" in f.metadata else kinds[f.type],
+             "dict[int, float]": "bias", "tuple[int, ...]": "tokens", "str": "choice"}
+    return {f.name: {"name": f.name, "type": "names" if f.name == "samplers" else kinds[f.type],
                      "nullable": "None" in f.type,
                      "default": f.default if f.default is not dataclasses.MISSING else {}, **f.metadata}
             for f in dataclasses.fields(SamplingParams)}
@@ -257,6 +269,11 @@ class TokenConstraint(Protocol):
 
     def count_possible(self, token_ids: Sequence[int]) -> int:
         """How many of these could come next, one after the other."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any token may come next, and after each of those that `count_possible` has just let pass:
+        then no mask is asked for."""
 
     @property
     def is_complete(self) -> bool:

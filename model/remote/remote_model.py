@@ -27,6 +27,7 @@ from model.text.detokenizer import whole_text
 from model.text.errors import PromptTooLongError
 from model.text.messages import LEFT_OUT, ChatMessage, as_messages, joined, shortened
 from model.text.prompt_parts import PromptPart, PromptView
+from model.text.thinking import thinking_variables
 
 TOKENS_PER_BYTE = 0.3  # of English about 0.22, of program text more; until the engine has counted
 MESSAGE_TOKENS = 6     # around each message
@@ -59,6 +60,7 @@ class RemoteModel:
             raise CannotDo(f"The adapter {adapter!r} lies beside a model of this machine; {self._engine} is "
                            "asked for its own models only.")
         params, turns = params or SamplingParams(), as_messages(messages)
+        variables = {**thinking_variables(params.reasoning_effort), **(variables or {})}
         reply_prefix += whole_text(reply_tokens)
         go_on: Mapping[str, Any] = {}
         if reply_prefix or reply_thinking:
@@ -97,7 +99,8 @@ class RemoteModel:
         raise CannotDo(f"{self._engine} is not asked how likely a text is.")
 
     def scored_reply(self, messages: Iterable[ChatMessage], reply: str, *, reply_name: str = "",
-                     reply_thinking: str = "", top: int = 0, adapter: str | None = None) -> RemoteReply:
+                     reply_thinking: str = "", top: int = 0, adapter: str | None = None,
+                     variables: Mapping[str, Any] | None = None) -> RemoteReply:
         """Raises CannotDo."""
         raise CannotDo(self._abilities.cannot[LOGPROBS])
 
@@ -119,7 +122,7 @@ class RemoteModel:
         return self._fitted(as_messages(messages), max_new_tokens, reply_prefix, shorten, 1.0)[1]
 
     def inspect(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
-                adapter: str | None = None) -> PromptView:
+                adapter: str | None = None, variables: Mapping[str, Any] | None = None) -> PromptView:
         """The messages that would be sent, about; the engine puts its own template round them."""
         kept, fit = self._fitted(as_messages(messages), max_new_tokens, "", True, 1.0)
         parts = tuple(PromptPart(message.content, index, self._size(message))

@@ -60,6 +60,10 @@ class RemoteReply:
         self._is_cancelled = True
         self._cancel()
 
+    def answer_now(self) -> bool:
+        """No protocol has words for that."""
+        return False
+
     def events(self) -> Iterator[ReplyEvent]:
         """Text, thoughts, calls, and at last ReplyDone or ReplyFailed."""
         while True:

@@ -30,7 +30,7 @@ from model.text.masking import Mask
 from model.text.messages import ChatMessage, Prompt
 from model.text.reply_text import ThinkSplitter
 from model.text.template_process import TemplateProcess, TemplateRefusal
-from model.text.thinking import THINK, ThinkFormat, think_format, thought_keys
+from model.text.thinking import THINK, ThinkFormat, efforts, think_format, thinks, thought_keys
 from model.text.tokenizer import Tokenizer
 
 START = "(start)"
@@ -57,6 +57,8 @@ class PromptFormat(Protocol):
     """What ChatTemplate and PlainFormat have in common."""
 
     is_template: bool
+    thinks: bool              # whether thoughts are known to it
+    efforts: tuple[str, ...]  # see thinking.efforts
 
     def prompt(self, messages: list[ChatMessage], reply_name: str = "", reply_prefix: str = "",
                reply_thinking: str = "", variables: Mapping[str, Any] | None = None,
@@ -78,6 +80,7 @@ class ChatTemplate:
         self._process = process or TemplateProcess()
         self._format = think_format(source)
         self._thought_keys = thought_keys(source)
+        self.thinks, self.efforts = thinks(source), efforts(source)
         self._takes_texts = self._short_ids = self._bare = False  # of calls; _native_style finds out
         self._shows_tools = True
         try:
@@ -302,7 +305,9 @@ _ROLE_NAMES = {"user": "User", "assistant": "Assistant"}
 class PlainFormat:
     """`Name: text` lines, for models without a chat template."""
 
-    is_template = False
+    is_template = thinks = False
+    efforts: tuple[str, ...] = ()
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 

@@ -160,6 +160,8 @@ def first_problem(matcher: Any) -> str:
 class TokenMatcher:
     """How far one reply has come in its constraint. A TokenConstraint of the engine."""
 
+    is_free = False
+
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
 
@@ -192,6 +194,8 @@ class TokenMatcher:
 class AfterThought:
     """A constraint that begins when the model has thought: with what follows a mark in its reply. A
     TokenConstraint of the engine."""
+
+    is_free = False
 
     def __init__(self, matcher: TokenMatcher, mark: str, tokenizer: Tokenizer) -> None:
         self._matcher, self._mark, self._tokenizer = matcher, mark.encode(), tokenizer

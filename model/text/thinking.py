@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,34 @@ def think_format(template: str | None) -> ThinkFormat:
     """The format of a model by its chat template's text; <think>, the commonest, where it does not tell."""
     text = template or ""
     return next((found for parts, found in _FORMATS if all(part in text for part in parts)), THINK)
+
+
+_CODE = re.compile(r"\{[%{](.*?)[%}]\}", re.DOTALL)
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+
+
+def thinks(template: str | None) -> bool:
+    """Whether the template knows thoughts."""
+    text = template or ""
+    return think_format(text) is not THINK or THINK.close in text
+
+
+def efforts(template: str | None) -> tuple[str, ...]:
+    """Of none, low, medium and high, what the template can tell the model: by the variables that it reads."""
+    code = " ".join(_QUOTED.sub("", found) for found in _CODE.findall(template or ""))
+    read = {name for name in ("enable_thinking", "thinking", "reasoning_effort")
+            if re.search(rf"(?<![.\w]){name}\b(?!\s*=[^=])", code)}
+    return ("none",) * bool(read - {"reasoning_effort"}) + (
+        ("low", "medium", "high") if "reasoning_effort" in read else ())
+
+
+def thinking_variables(effort: str | None) -> dict[str, Any]:
+    """What templates are told of how much a model is to think; None or "": as they please."""
+    if not effort:
+        return {}
+    enabled = effort != "none"
+    told = {"enable_thinking": enabled, "thinking": enabled}
+    return told | {"reasoning_effort": effort} if enabled else told
 
 
 def thought_keys(template: str) -> tuple[str, ...]:

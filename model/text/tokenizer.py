@@ -110,17 +110,19 @@ class Tokenizer:
                                                                    self._id_of("eos_token", None))
         return [*prefix, *ids, *suffix]
 
-    def encode_within(self, text: str) -> list[int]:
+    def encode_within(self, text: str, control: bool = False) -> list[int]:
         """Token ids of `text` as it stands in the middle of another: nothing is put in front of it.
 
-        Text that looks like a control token stays text. Where the vocabulary cannot spell all of it, the ids
-        of what comes before that.
+        Text that looks like a control token stays text, unless `control`. Where the vocabulary cannot spell
+        all of it, the ids of what comes before that.
         """
         head = self.encode(_ANCHOR, add_bos=False, add_eos=False, control=False)
-        ids = self.encode(_ANCHOR + text, add_bos=False, add_eos=False, control=False)
+        ids = self.encode(_ANCHOR + text, add_bos=False, add_eos=False, control=control)
         rest, data = ids[len(head):], text.encode()
         if ids[:len(head)] == head and b"".join(map(self.token_bytes, rest)) == data:
             return rest
+        if control:
+            return self.encode(text, add_bos=False, add_eos=False)
         return self._spelt(data)  # normalizers that drop the anchor, vocabularies that do not know it
 
     def ids_of(self, tokens: Iterable[bytes]) -> list[int] | None:

@@ -265,7 +265,7 @@ def test_thoughts_are_folded_and_open_on_a_click(page, open_session):
     open_session()
     say(page, "think about it")
     wait_until_quiet(page)
-    expect(page.locator(".think summary")).to_have_text(re.compile(r"Thought for \d+ second"))
+    expect(page.locator(".think summary")).to_have_text(re.compile(r"Thought for \d+ s"))
     expect(page.locator(".from-bot .md")).to_have_text("After thinking: yes.")
     expect(page.locator(".thoughts")).to_be_hidden()
     page.click(".think summary")

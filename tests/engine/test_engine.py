@@ -407,6 +407,8 @@ def test_who_was_to_begin_in_a_step_that_failed_gets_the_reply_of_a_fresh_engine
 class Breaks:
     """A constraint that allows everything and cannot go on after some tokens."""
 
+    is_free = False
+
     is_complete = False
 
     def __init__(self, tokens_left: int, in_mask: bool) -> None:

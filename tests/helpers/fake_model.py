@@ -97,6 +97,13 @@ class FakeReply:
         self._failure = failure
         self._tells_tokens = tells_tokens
         self._cancelled = threading.Event()
+        self._at = 0
+        self._answers_now = False
+
+    def answer_now(self) -> bool:
+        thinks = [channel for channel, _ in self._script[self._at:]][:1] == ["think"]
+        self._answers_now = self._answers_now or thinks
+        return thinks
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -110,8 +117,11 @@ class FakeReply:
             yield from self._prompt()
             first, count, reason = None, 0, "eos"
             for channel, text in self._script:
+                self._at += 1
                 if self._cancelled.wait(model.delay) or not self._pass_gate():
                     break
+                if self._answers_now and channel == "think":
+                    continue
                 if text == CLOCK:
                     text = f" {time.monotonic() * 1000:.1f}"
                 if count >= self._params.max_new_tokens:
@@ -195,6 +205,7 @@ class FakeModel:
         self.advice: dict[str, float] = {}
         self.cannot: dict[str, str] = {}
         self.adapters: list[str] = []
+        self.thinks, self.efforts = False, ()
         self.problem: str | None = None
         self.seconds_in_step = 0.0
         self.done = Tally()
@@ -205,7 +216,8 @@ class FakeModel:
                 "num_parameters": 1_000_000, "weight_bytes": 700_000, "cache_bytes": 8 << 20,
                 "cache_tokens": 4 * self.max_seq_len, "device": "cpu", "isa": "avx2", "threads": 2,
                 "max_seq_len": self.max_seq_len, "max_positions": 32_768, "chat_template": True,
-                "vocab_size": 512, "advice": self.advice, "adapters": self.adapters, "host": "",
+                "vocab_size": 512, "advice": self.advice, "adapters": self.adapters, "thinks": self.thinks,
+                "efforts": list(self.efforts), "host": "",
                 "cannot": self.cannot}
 
     def status(self) -> dict[str, Any]:
@@ -248,7 +260,7 @@ class FakeModel:
         return FakeReply(self, fit, script, params, failure, asked_for.get("logprobs") is not None)
 
     def inspect(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str = "",
-                adapter: str | None = None) -> PromptView:
+                adapter: str | None = None, variables: dict[str, Any] | None = None) -> PromptView:
         """`[role] text` lines; half of them are in the cache."""
         fit = self.fit(messages, max_new_tokens, shorten=True)
         kept = [index for index, message in enumerate(messages)

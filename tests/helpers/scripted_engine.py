@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import torch
 
 from model.engine.request import (
@@ -22,6 +24,7 @@ from model.engine.request import (
     TokenEvent,
 )
 
+_MASK_WORDS = 1 << 14  # for any vocabulary
 Script = list[int] | Callable[[list[int]], list[int]]
 
 
@@ -29,7 +32,8 @@ class ScriptedRequest:
     """Tokens one by one while they are read; a cancelled one ends before the next."""
 
     def __init__(self, prompt: list[int], params: SamplingParams, eos: frozenset[int], script: list[int],
-                 fails_after: int | None, gate: threading.Event | None) -> None:
+                 fails_after: int | None, gate: threading.Event | None, constraint: Any = None) -> None:
+        self.constraint = constraint
         self.prompt, self.params, self.eos, self.cancelled = prompt, params, eos, threading.Event()
         self._script, self._fails_after, self._gate = script, fails_after, gate
 
@@ -45,9 +49,12 @@ class ScriptedRequest:
         if not self.cancelled.is_set():
             yield PromptProgress(len(self.prompt), len(self.prompt), 0)
         reason = "length"
-        for token_id in self._script:
+        script = list(self._script)
+        while script:
             if self.cancelled.is_set() or sent == self.params.max_new_tokens:
                 break
+            token_id = self._held_to() if self.constraint is not None else None
+            token_id = script.pop(0) if token_id is None else token_id
             if sent == self._fails_after:
                 yield FailedEvent("the step failed")
                 return
@@ -55,10 +62,22 @@ class ScriptedRequest:
                 reason = "eos"
                 break
             sent += 1
+            if self.constraint is not None:
+                self.constraint.accept([token_id])
             yield TokenEvent(token_id)
         reason = "cancelled" if self.cancelled.is_set() else reason
         seed = 12345 if self.params.seed is None else self.params.seed
         yield FinishedEvent(reason, RequestStats(len(self.prompt), 0, sent, 0.1, 0.1, 0.1, 10.0, seed))
+
+
+    def _held_to(self) -> int | None:
+        """The one token that the constraint lets come next, if there is but one."""
+        if self.constraint.is_free:
+            return None
+        mask = np.zeros(_MASK_WORDS, dtype=np.int32)
+        self.constraint.fill_mask(mask)
+        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        return int(allowed[0]) if len(allowed) == 1 else None
 
 
 class ScriptedEngine:
@@ -76,11 +95,12 @@ class ScriptedEngine:
 
     def submit(self, token_ids: list[int], params: SamplingParams,
                eos_token_ids: frozenset[int], logprobs: int | None = None,
-               adapter: str | None = None, breaks: object = None) -> ScriptedRequest:
+               adapter: str | None = None, breaks: object = None,
+               constraint: Any = None) -> ScriptedRequest:
         assert 0 < len(token_ids) < self.max_seq_len
         script = self._script(token_ids) if callable(self._script) else list(self._script)
         request = ScriptedRequest(list(token_ids), params, eos_token_ids, script, self._fails_after,
-                                  self._gate)
+                                  self._gate, constraint)
         with self._lock:
             self.requests.append(request)
         return request

@@ -14,7 +14,7 @@ from tests.helpers.shelf import Shelf
 from tests.helpers.stand_in_engine import StandInEngine
 from webui import create_app
 from webui.routes.parlor import parlor
-from webui.storage.schema import REPLY_NUMBERS
+from webui.storage.schema import REPLY_NUMBERS, THOUGHT_NUMBERS
 
 STATIC = Path(__file__).resolve().parents[2] / "webui" / "static"
 PAGES_OWN = {"Live", "State"}
@@ -85,7 +85,7 @@ def models(tmp_path, store):
 
 def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, store, models):
     types, sent = declared(), answers(client, store, models)
-    not_in_each = (*REPLY_NUMBERS, "error", "shortened", "pinned")
+    not_in_each = (*REPLY_NUMBERS, *THOUGHT_NUMBERS, "error", "shortened", "pinned")
     sent["Message"].append(dict.fromkeys(not_in_each, 0))
     types["Context"].pop("problem", None)  # only where there is one
     for name in ("adapter", "alternate_greetings", "example_dialogue", "picture_version"):

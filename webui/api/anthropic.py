@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from flask.typing import ResponseReturnValue
 
-from model import AUTO, REQUIRED, CallDelta, ChatMessage, Constraint, ReplyDone, Toolbox, ToolCall
+from model import (
+    AUTO,
+    PARAMETER_SPECS,
+    REQUIRED,
+    CallDelta,
+    ChatMessage,
+    Constraint,
+    ReplyDone,
+    Toolbox,
+    ToolCall,
+    thinking_variables,
+)
 
 from ..errors import Problem
 from ..ids import new_id
@@ -20,7 +32,6 @@ from .asking import (
     count_tokens,
     response_schema,
     sampling,
-    thinking_variables,
 )
 from .errors import anthropic_error
 from .fields import BadField, Fields, Json, as_json, read_fields
@@ -30,6 +41,7 @@ CHANGING_HEADER = "x-anthropic-billing-header:"
 """A line that Claude Code writes anew in front of every request: nothing behind it would be found in the
 cache."""
 CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NO_TOOLS}
+MOST_BUDGET = PARAMETER_SPECS["thinking_budget"]["max"]
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
@@ -59,7 +71,10 @@ def _read(fields: Fields, counts: bool = False) -> Ask:
     length = 1 if counts and not fields.has("max_tokens") else fields.whole("max_tokens", least=1)
     wanted = fields.object("output_config")
     form = wanted.object("format") if wanted.has("format") else fields.object("output_format")
-    return Ask(messages=_messages(fields), params=sampling(fields, length, fields.texts("stop_sequences")),
+    params, thinking = sampling(fields, length, fields.texts("stop_sequences")), fields.object("thinking")
+    if thinking.has("budget_tokens"):
+        params = replace(params, thinking_budget=thinking.whole("budget_tokens", least=1, most=MOST_BUDGET))
+    return Ask(messages=_messages(fields), params=params,
                constraint=_form(form), variables=thinking_variables(_effort(fields, wanted)),
                tools=_tools(fields), adapter=adapter_of(fields))
 

@@ -188,6 +188,9 @@ def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],
             if name in _WITHIN_RANGE and value >= 0:
                 value = min(max(value, spec["min"]), spec["max"])
             values[name] = value
+    if fields.has("thinking_budget"):
+        most = PARAMETER_SPECS["thinking_budget"]["max"]
+        values["thinking_budget"] = fields.whole("thinking_budget", most=most)
     if fields.has("seed"):
         values["seed"] = fields.whole("seed", least=-(1 << 63), most=(1 << 63) - 1) % (1 << 53)
     if fields.has("dry_sequence_breakers"):
@@ -217,12 +220,3 @@ def _biases(fields: Fields) -> dict[int, float]:
     if not all(re.fullmatch("[0-9]{1,9}", key) for key in biases.all()):
         raise BadField("logit_bias has a key that is not a token id.", "logit_bias")
     return {int(key): biases.number(key) for key in biases.all()}
-
-
-def thinking_variables(effort: str | None) -> dict[str, Any]:
-    """What templates are told of how much a model is to think; None: nothing, they do as they please."""
-    if effort is None:
-        return {}
-    thinks = effort != "none"
-    told = {"enable_thinking": thinks, "thinking": thinks}
-    return told | {"reasoning_effort": effort} if thinks else told

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask.typing import ResponseReturnValue
 
-from model import CallDelta, ChatMessage, Constraint, ReplyDone, SamplingParams, ToolCall
+from model import CallDelta, ChatMessage, Constraint, ReplyDone, SamplingParams, ToolCall, thinking_variables
 
 from ..errors import BadRequest, NotFound, Problem
 from .answering import Answer, Written, answered, streamed
@@ -23,7 +23,6 @@ from .asking import (
     loaded,
     response_schema,
     sampling,
-    thinking_variables,
 )
 from .errors import ollama_error
 from .fields import BadField, Fields, Json, as_json, read_fields

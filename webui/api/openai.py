@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from flask.typing import ResponseReturnValue
 
-from model import CallDelta, ChatMessage, Constraint, ReplyDone, RequestStats, ScoredToken
+from model import CallDelta, ChatMessage, Constraint, ReplyDone, RequestStats, ScoredToken, thinking_variables
 
 from ..errors import BadRequest, NotFound, Problem
 from ..ids import new_id
@@ -26,7 +26,6 @@ from .asking import (
     begin,
     response_schema,
     sampling,
-    thinking_variables,
 )
 from .errors import openai_error
 from .fields import BadField, Fields, Json, as_json, content_text, read_fields

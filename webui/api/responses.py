@@ -9,12 +9,12 @@ from typing import Any
 
 from flask.typing import ResponseReturnValue
 
-from model import CallDelta, ChatMessage, ReplyDone, ToolCall
+from model import CallDelta, ChatMessage, ReplyDone, ToolCall, thinking_variables
 
 from ..errors import Problem
 from ..ids import new_id
 from .answering import Answer, Written, WrittenCall, answered, streamed
-from .asking import MOST_MESSAGES, Ask, adapter_of, begin, sampling, thinking_variables
+from .asking import MOST_MESSAGES, Ask, adapter_of, begin, sampling
 from .errors import openai_error
 from .fields import BadField, Fields, Json, as_json, content_text, read_fields
 from .openai import BEAT, ROLES, response_form

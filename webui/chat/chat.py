@@ -320,6 +320,12 @@ class Chat:
         """Stop the reply, and whatever would have followed it."""
         self.chains.end(self.chains.job(reply_id).plan.session_id, now=True)
 
+    def answer_now(self, reply_id: str) -> None:
+        """End the thought of a reply, so that its answer begins. Raises BadRequest if it is in none."""
+        if not self.chains.job(reply_id).answer_now():
+            raise BadRequest("This reply is not thinking.",
+                             hint="Models of other engines cannot be told to answer.")
+
     # Inside
 
     def _deciding(self, session_id: str) -> threading.RLock:

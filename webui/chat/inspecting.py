@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from model import EngineClosed, ModelSlot, NoModel, PromptView
+from model import EngineClosed, ModelSlot, NoModel, PromptView, thinking_variables
 
 from ..errors import BadRequest
 from ..sampling import effective
@@ -59,7 +59,8 @@ class Inspector:
             with self._voices.glance(speaker.get("engine")) as model:
                 info = model.info()
                 found = model.inspect(view.messages, params.max_new_tokens, reply_name=view.speaker,
-                                      adapter=speaker.get("adapter") or None)
+                                      adapter=speaker.get("adapter") or None,
+                                      variables=thinking_variables(params.reasoning_effort))
             known |= {"model": info["name"], "host": info["host"]}
             return known | _shown(view, found) | {"max_new_tokens": params.max_new_tokens}
         except NoModel as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model import LOGPROBS, LanguageModel, ScoredToken
+from model import LOGPROBS, LanguageModel, ScoredToken, thinking_variables
 
 from ..errors import BadRequest
 from ..storage.schema import Message, Session
@@ -78,9 +78,11 @@ class Lens:
         if why := model.info()["cannot"].get(LOGPROBS):
             raise ValueError(why)
         view, message = plan.view, plan.message
+        effort = (message.get("sampling") or {}).get("reasoning_effort")
         reply = model.scored_reply(view.messages, message["text"], reply_name=view.speaker,
                                    reply_thinking=message["thinking"], top=NUM_OTHERS,
-                                   adapter=plan.adapter or None)
+                                   adapter=plan.adapter or None,
+                                   variables=thinking_variables(effort if effort != "none" else ""))
         recorder = TokenRecorder()
         for event in events_of(reply, is_gone):
             if isinstance(event, ScoredToken):

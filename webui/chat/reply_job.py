@@ -51,6 +51,7 @@ from .event_log import EventLog
 from .lens import Lens
 from .own_name import OwnNameFilter
 from .reply_tokens import NUM_OTHERS, TokenRecorder, as_written
+from .thought import Thought
 
 STATS_SECONDS = 0.25
 log = logging.getLogger("parlor.reply")
@@ -126,6 +127,7 @@ class ReplyJob:
         self._started = time.monotonic()
         self._first_token: float | None = None
         self._last_stats = 0.0
+        self._thought = Thought()
 
     @property
     def info(self) -> dict[str, str | None]:
@@ -143,6 +145,11 @@ class ReplyJob:
         reply = self._reply
         if reply is not None:
             reply.cancel()
+
+    def answer_now(self) -> bool:
+        """Have the model end its thought, so that the answer begins. False if it is in none."""
+        reply = self._reply
+        return reply is not None and reply.answer_now()
 
     def interrupt(self, why: str) -> None:
         """Like stop(), but it was not the user who wanted it: `why` goes onto the message."""
@@ -253,6 +260,8 @@ class ReplyJob:
         text = delta.text.encode("utf-8", "replace").decode()
         if self._first_token is None:
             self._first_token = time.monotonic()
+        if self._thought.take(delta):
+            self.log.append("thought", self._thought.numbers(self.plan.message))
         if delta.channel == "think":
             self._write("think", text)
         else:
@@ -371,6 +380,7 @@ class ReplyJob:
     def _final_message(self, plan: ReplyPlan, reason: str, stats: Any, error: str) -> Message:
         message = {**plan.message, "text": self._text, "thinking": self._thinking,
                    **self._made_with, "finish_reason": reason, "error": error[:MAX_ERROR]}
+        message |= self._thought.numbers(plan.message)
         if self._shortened is not None:
             message["shortened"] = self._shortened
         if stats is not None:

@@ -48,6 +48,15 @@ def stop(reply_id: str) -> ResponseReturnValue:
     return {"stopped": True}
 
 
+@bp.post("/<reply_id>/answer")
+def answer(reply_id: str) -> ResponseReturnValue:
+    """Close the thought that goes on: the answer begins, and nothing is read again."""
+    with read_body():
+        pass
+    parlor().chat.answer_now(check_id(reply_id, "reply"))
+    return {"answering": True}
+
+
 def whole_argument(name: str, high: int) -> int:
     """A whole number of the query; 0 if it is missing. Raises BadRequest."""
     return whole(name, request.args.get(name, "0"), high)

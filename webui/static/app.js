@@ -37,9 +37,7 @@ const room = createRoom(store, {
   error: toastError,
   conflict: () =>
     toast(t("This session was changed in another tab and has been loaded again. What you typed is still there.")),
-  connection: (connected) => {
-    if (!connected) changes.suspect();
-  },
+  connection: (connected) => connected || changes.suspect(),
   flush: (live) => {
     transcript.flush(live);
     statusLine.update();
@@ -56,6 +54,7 @@ const transcript = createTranscript(store, room, {
   save: (message, text) => finishEdit(room.correct(message, text)),
   branch: (message, text) => finishEdit(room.sayInstead(message, text)),
   proceed: (message) => room.reply("continue", { message: message.id }),
+  answerNow: room.answerNow,
   again: (message) => room.reply("regenerate", { message: message.id }),
   tokens,
   menu: async (message, anchor) =>
@@ -126,9 +125,7 @@ const changes = followChanges(store, {
 });
 
 listen({
-  reached: (reached) => {
-    if (!reached) changes.suspect();
-  },
+  reached: (reached) => reached || changes.suspect(),
   login: async () => {
     (await import("./overlays/login.js")).askForPassword(() => location.reload());
   },

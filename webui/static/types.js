@@ -12,6 +12,7 @@
  *   created: number, model?: string, sampling?: Record<string, any>, seed?: number, prompt_tokens?: number,
  *   cached_tokens?: number, new_tokens?: number, seconds_to_first_token?: number, prompt_seconds?: number,
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
+ *   thinking_tokens?: number, thinking_seconds?: number,
  *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
@@ -64,11 +65,11 @@
  *   revision: number,
  *   writing: {reply_id: string, bot: string} | null, snippet?: string}} Summary
  *
- * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens" | "names",
+ * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens" | "names" | "choice",
  *   nullable: boolean, default: any,
  *   min?: number, max?: number, step?: number, group: string, label: string, help: string,
  *   max_items?: number, choices?: string[], first?: string[],
- *   max_length?: number}} Parameter
+ *   max_length?: number, empty?: string}} Parameter
  *
  * @typedef {{id: string, name: string, sampling: Record<string, any>, builtin?: boolean}} Preset
  *
@@ -84,7 +85,7 @@
  * A reply that is being written, as far as this page has read it.
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string,
  *   parent: string | null,
- *   base: string, text: string, think: string, thinkStarted: number, thinkSeconds: number, started: number,
+ *   base: string, text: string, think: string, thinkSeconds: number, thinkTokens: number, started: number,
  *   ready: boolean, stopping: boolean, held: boolean, progress: {done: number, total: number,
  *   cached: number} | null,
  *   stats: Record<string, any> | null}} Live

@@ -60,6 +60,7 @@ NOT_IN_NAMES = re.compile("[:\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 REPLY_NUMBERS = ("seed", "prompt_tokens", "cached_tokens", "new_tokens", "seconds_to_first_token",
                  "prompt_seconds", "decode_seconds", "tokens_per_second", "drafted_tokens", "accepted_tokens")
+THOUGHT_NUMBERS = ("thinking_tokens", "thinking_seconds")
 MAX_REPLY_NUMBER = (1 << 53) - 1
 
 
@@ -345,7 +346,7 @@ def _check_message(where: str, message: object) -> None:
     check_text(f"{where}.model", message.get("model", ""), MAX_MODEL_NAME)
     _number(f"{where}.created", message.get("created"), LAST_MOMENT)
     _number(f"{where}.edited", message.get("edited", 0), LAST_MOMENT)
-    for name in REPLY_NUMBERS:
+    for name in (*REPLY_NUMBERS, *THOUGHT_NUMBERS):
         if message.get(name) is not None:
             _number(f"{where}.{name}", message[name], MAX_REPLY_NUMBER)
     check_audience(f"{where}.for", message.get("for"))

@@ -87,6 +87,8 @@ class UntilCall:
     """A TokenConstraint of the engine: free until a call is opened, then the call's grammar, then free
     again."""
 
+    is_free = False
+
     def __init__(self, new_matcher: Callable[[], TokenMatcher], style: CallStyle, parallel: bool,
                  prompt: Prompt,
                  tokenizer: Tokenizer) -> None:

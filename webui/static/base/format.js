@@ -37,7 +37,8 @@ export function duration(seconds) {
 
 /** @param {number} seconds */
 export function wholeSeconds(seconds) {
-  return plural(Math.max(1, Math.round(seconds)), "second");
+  const whole = Math.max(1, Math.round(seconds));
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 /** @param {number} bytes */
@@ -76,7 +77,8 @@ export function ageGroup(seconds, now = new Date()) {
 /** A sampling value in a sentence. @param {import("../types.js").Parameter} spec @param {any} value */
 export function shown(spec, value) {
   if (typeof value === "number") return stepped(value, spec.step ?? 1);
-  if (value === null) return "a random one";
+  if (value === null) return spec.empty || "none";
+  if (spec.type === "choice") return value || "as the model does";
   return Array.isArray(value) ? value.map((one) => JSON.stringify(one)).join(" ") : JSON.stringify(value);
 }
 

@@ -7,6 +7,7 @@
  */
 
 import { openMenu } from "../overlays/menu.js";
+import { inShort } from "../session/store.js";
 
 /**
  * The menu of one bot in the room.
@@ -59,19 +60,4 @@ export function openAddMenu(store, anchor, changes, page) {
     others.length ? "line" : null,
     { label: "New bot", icon: "plus", onSelect: () => page.editBot(null) },
   ]);
-}
-
-/**
- * Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it.
- * @param {Bot} bot
- */
-export function inShort({ name, persona }) {
-  const [first] = persona
-    .replaceAll("{{char}}", name)
-    .replaceAll("{{user}}", "you")
-    .trim()
-    .split(/(?<=[.!?])\s|(?<=[。！？])|\n/);
-  const said = first.startsWith(`You are ${name}, `) ? first.slice(`You are ${name}, `.length) : first;
-  const text = said.length > 90 ? `${said.slice(0, 88).trimEnd()}…` : said;
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -10,7 +10,6 @@
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { roomChanges } from "../session/room-changes.js";
 import { botOf, pictureOf } from "../session/store.js";
-import { openAddMenu, openBotMenu } from "./bot-menus.js";
 
 /**
  * @param {Store} store
@@ -36,7 +35,10 @@ export function createChips(store, room, page) {
         "aria-haspopup": "menu",
         disabled: !bot,
         on: {
-          click: () => bot && openBotMenu(/** @type {any} */ (store.state.session), bot, main, changes, page),
+          click: async () => {
+            const { openBotMenu } = await import("./bot-menus.js");
+            if (bot) openBotMenu(/** @type {any} */ (store.state.session), bot, main, changes, page);
+          },
         },
       },
       monogram(name, bot?.color, "", pictureOf(bot)),
@@ -98,7 +100,9 @@ export function createChips(store, room, page) {
       class: "chip-add",
       "aria-haspopup": "menu",
       text: "+ Bot",
-      on: { click: () => openAddMenu(store, add, changes, page) },
+      on: {
+        click: async () => (await import("./bot-menus.js")).openAddMenu(store, add, changes, page),
+      },
     });
     const stack = h(
       "button",

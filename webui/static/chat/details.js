@@ -89,7 +89,7 @@ function openDetails(store, room, message) {
 }
 
 /** @param {any} value */
-const isEmpty = (value) => value === null || (typeof value === "object" && Object.keys(value).length === 0);
+const isEmpty = (value) => value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
 
 /**
  * @param {Store} store @param {Room} room @param {Message} message @param {HTMLElement} anchor

@@ -7,6 +7,7 @@
 
 import { announce } from "../base/announce.js";
 import { h, icon, iconButton, monogram, setText } from "../base/dom.js";
+import { t, tn } from "../base/language.js";
 import { count, fullTime, messageTime, numbers, speed, wholeSeconds } from "../base/format.js";
 import { copyText } from "../text/code.js";
 import { MarkdownView } from "../text/markdown.js";
@@ -16,11 +17,12 @@ import { editor } from "./edit.js";
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
  *   color: string, picture: string, versions: string[], isLast: boolean, busy: boolean, away: boolean,
  *   editing: boolean,
- *   isOutgoing: boolean}} View
+ *   isOutgoing: boolean, canAnswer: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
  *   save: (message: Message, text: string) => Promise<boolean>,
  *   branch: (message: Message, text: string) => Promise<boolean>, proceed: (message: Message) => void,
+ *   answerNow: (live: Live) => void,
  *   again: (message: Message) => void, tokens: (message: Message, name: string) => void,
  *   menu: (message: Message, anchor: HTMLElement) => void, summary: (until: string) => void}} Handlers
  */
@@ -92,7 +94,8 @@ export class MessageView {
     if (!live) {
       this.note.textContent = view.isOutgoing ? "sending" : message.pinned ? "pinned" : "";
       this.body.classList.remove("writing");
-      this.#thinking(message.thinking || "", thoughtSeconds(message));
+      this.#part("answer", null, this.main);
+      this.#thinking(message.thinking || "", thoughtLabel(thoughtSeconds(message), message.thinking_tokens));
     }
     this.body.hidden = editing || (!live && !message.text);
     const open = () => this.part_edit || editor(() => this.view, this.handlers);
@@ -107,16 +110,22 @@ export class MessageView {
   showLive() {
     const live = /** @type {Live} */ (this.view.live);
     setText(this.note, this.view.away ? "waiting for the server" : liveNote(live));
-    if (live.think) this.#thinking(live.think, live.thinkSeconds, !live.text);
+    const { think, thinkSeconds, thinkTokens, stats } = live;
+    const thinks = think !== "" && !live.text;
+    const label = thinks ? withTokens(t("Thinking…"), stats?.new_tokens) : thoughtLabel(thinkSeconds, thinkTokens);
+    if (think) this.#thinking(think, label);
+    if (!thinks) this.#part("answer", null, this.main);
+    else if (this.view.canAnswer && !this.part_answer)
+      this.#part("answer", answerButton(live, this.handlers), this.main);
     this.body.classList.add("writing");
     this.text.grow(live.base + live.text);
   }
 
   /**
    * The folded thoughts; their text is only on the page while they are open.
-   * @param {string} text @param {number} seconds @param {boolean} [going]
+   * @param {string} text @param {string} label
    */
-  #thinking(text, seconds, going = false) {
+  #thinking(text, label) {
     if (!text) {
       this.thoughts?.remove();
       this.thoughts = null;
@@ -132,8 +141,7 @@ export class MessageView {
       this.body.before(details);
     }
     this.thoughtText = text;
-    const label = seconds ? `Thought for ${wholeSeconds(seconds)}` : "Thoughts";
-    setText(this.thoughts.firstChild, going ? "Thinking…" : label);
+    setText(this.thoughts.firstChild, label);
     if (this.thoughts.open) this.thoughts.lastChild.textContent = text;
   }
 
@@ -148,15 +156,43 @@ export class MessageView {
     else if (old) old.remove();
     else if (element && kind === "monogram") parent.prepend(element);
     else if (element && kind === "badge") this.body.after(element);
+    else if (element && kind === "answer") this.body.before(element);
     else if (element) parent.append(element);
     this[`part_${kind}`] = element;
   }
 }
 
-/** Thinking is not timed on disk; its share of the text is its share of the time. @param {Message} message */
+/**
+ * Of an old message that does not tell, its share of the text is its share of the time.
+ * @param {Message} message
+ */
 function thoughtSeconds(message) {
+  if (message.thinking_seconds) return message.thinking_seconds;
   const thinking = (message.thinking || "").length;
   return thinking ? ((message.decode_seconds || 0) * thinking) / (thinking + message.text.length) : 0;
+}
+
+/** A thought's head. @param {string} text @param {number} [tokens] where they were counted */
+const withTokens = (text, tokens) => (tokens ? `${text} · ${tn("{count} token", "{count} tokens", tokens)}` : text);
+
+/** @param {number} seconds @param {number} [tokens] */
+const thoughtLabel = (seconds, tokens) =>
+  seconds ? withTokens(t("Thought for {time}", { time: wholeSeconds(seconds) }), tokens) : t("Thoughts");
+
+/** @param {Live} live @param {Handlers} handlers */
+function answerButton(live, handlers) {
+  const button = h("button", {
+    type: "button",
+    class: "button answer-now",
+    text: t("Answer now"),
+    on: {
+      click() {
+        button.disabled = true;
+        handlers.answerNow(live);
+      },
+    },
+  });
+  return button;
 }
 
 /** @param {Live} live */

@@ -59,6 +59,7 @@ export function createTranscript(store, room, handlers) {
       color: isUser ? USER_COLOR : bot?.color || USER_COLOR,
       picture: pictureOf(bot),
       isOutgoing: message.id === OUTGOING,
+      canAnswer: Boolean(bot && !bot.engine),
       versions: versions(session, state.live, message),
       isLast: index === path.length - 1,
       busy: state.live.size > 0,

@@ -8,8 +8,7 @@
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { whereTextGoes } from "../session/hosts.js";
-import { pictureOf } from "../session/store.js";
-import { inShort } from "./bot-menus.js";
+import { inShort, pictureOf } from "../session/store.js";
 
 /**
  * @param {Store} store @param {Room} room

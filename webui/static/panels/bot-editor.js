@@ -56,7 +56,10 @@ function colorChoice(chosen, onChange) {
  * @param {Store} store @param {Record<string, any>} sampling changed in place @param {() => void} changed
  */
 function overridesEditor(store, sampling, changed) {
-  const specs = (store.state.settings?.parameters || []).filter((spec) => spec.group !== "advanced");
+  const thinks = store.state.status?.model?.thinks;
+  const specs = (store.state.settings?.parameters || []).filter(
+    (spec) => spec.group !== "advanced" && (spec.group !== "thinking" || thinks || spec.name in sampling),
+  );
   const rows = h("div", {});
   const add = h("button", {
     type: "button",

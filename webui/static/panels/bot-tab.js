@@ -7,8 +7,7 @@
  */
 
 import { h, iconButton, monogram } from "../base/dom.js";
-import { botOf, pictureOf } from "../session/store.js";
-import { inShort } from "../chat/bot-menus.js";
+import { botOf, inShort, pictureOf } from "../session/store.js";
 import { adapterProblem } from "./adapters.js";
 
 /**

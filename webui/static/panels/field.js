@@ -5,8 +5,9 @@
  * @import { Parameter } from "../types.js"
  */
 
-import { h, iconButton } from "../base/dom.js";
+import { h, icon, iconButton } from "../base/dom.js";
 import { stepped } from "../base/format.js";
+import { t } from "../base/language.js";
 
 const SLIDER_STEPS = 1000;
 
@@ -67,7 +68,7 @@ export function numberField(spec, { most, onChange, onReset }) {
       type: "text", // a number's own box drops the comma that many people type
       class: "number tabular",
       inputmode: step < 1 ? "decimal" : "numeric",
-      placeholder: nullable ? "random" : null,
+      placeholder: nullable ? spec.empty : null,
       autocomplete: "off",
       "aria-describedby": `${id}-help`,
     })
@@ -297,7 +298,54 @@ export function listField(spec, { onChange, onReset }) {
   };
 }
 
+/** What the choices of a parameter are called. @type {Record<string, string>} */
+const CHOICES = {
+  "": t("As the model does"),
+  none: t("Off"),
+  low: t("Low"),
+  medium: t("Medium"),
+  high: t("High"),
+};
+
+/**
+ * One of a few.
+ * @param {Parameter} spec
+ * @param {{onChange: (value: any) => void, onReset: () => void}} options
+ */
+function choiceField(spec, { onChange, onReset }) {
+  const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
+  const select = /** @type {HTMLSelectElement} */ (
+    h(
+      "select",
+      { id, class: "select", "aria-describedby": `${id}-help`, on: { change: () => onChange(select.value) } },
+      ...(spec.choices || []).map((value) => h("option", { value, text: CHOICES[value] || value })),
+    )
+  );
+  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
+  const note = h("p", { class: "help override", hidden: true });
+  const element = h(
+    "div",
+    { class: "field", data: { parameter: spec.name } },
+    h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset),
+    h("div", { class: "select-frame" }, select, icon("chevron-down")),
+    h("p", { class: "help", id: `${id}-help`, text: spec.help }),
+    note,
+  );
+  return {
+    element,
+    /** @param {any} value @param {boolean} changed @param {string} override */
+    show(value, changed, override = "") {
+      element.classList.toggle("is-changed", changed);
+      reset.hidden = !changed;
+      note.hidden = !override;
+      note.textContent = override;
+      select.value = value;
+    },
+  };
+}
+
 /** @param {Parameter} spec @param {any} options */
 export function parameterField(spec, options) {
+  if (spec.type === "choice") return choiceField(spec, options);
   return spec.type === "float" || spec.type === "int" ? numberField(spec, options) : listField(spec, options);
 }

@@ -63,9 +63,37 @@ export function samplingValues(store, room) {
     room.change({ sampling: others });
   }
 
+  /** Whether a model here thinks, and how it can be told how much. */
+  function thinking() {
+    const { status, session } = store.state;
+    const elsewhere = (session?.bots || []).some((entry) => botOf(store.state, entry.id)?.engine);
+    const { thinks = false, efforts = [] } = status?.model || {};
+    return { budget: thinks, efforts: elsewhere ? ["none", "low", "medium", "high"] : thinks ? efforts : [] };
+  }
+
   return {
     preset,
     set,
+
+    /** Which are shown, and what can be chosen: another text when that changes. */
+    offered() {
+      return JSON.stringify(this.parameters().map(({ name, choices }) => [name, choices]));
+    },
+
+    /** Those that do something with the models of this session, or have a value. */
+    parameters() {
+      const { budget, efforts } = thinking();
+      return (store.state.settings?.parameters || [])
+        .map((spec) =>
+          spec.name === "reasoning_effort"
+            ? { ...spec, choices: spec.choices?.filter((one) => !one || [...efforts, this.of(spec)].includes(one)) }
+            : spec,
+        )
+        .filter((spec) => {
+          const counts = spec.type === "choice" ? efforts.length > 0 : budget;
+          return spec.group !== "thinking" || counts || this.isSet(spec);
+        });
+    },
 
     /** The value in force; `bot`: for that one, by its id. @param {Parameter} spec @param {string} [bot] */
     of(spec, bot = "") {

@@ -8,8 +8,8 @@
 
 import { h, icon } from "../base/dom.js";
 import { plural } from "../base/format.js";
+import { t } from "../base/language.js";
 import { parameterField } from "./field.js";
-import { createPresetMenu } from "./preset-menu.js";
 import { samplingValues } from "./sampling-values.js";
 
 /** Groups in the order of the page; what the server adds comes last. */
@@ -17,6 +17,7 @@ const GROUPS = [
   ["sampling", ""],
   ["penalties", "Repetition"],
   ["length", "Length and stopping"],
+  ["thinking", t("Thinking")],
   ["samplers", "More samplers"],
   ["advanced", "Advanced"],
 ];
@@ -63,22 +64,28 @@ export function createSampling(store, room, reloadSettings) {
     class: "text-button",
     text: "Save as preset",
     "aria-haspopup": "menu",
-    on: { click: () => openPresetMenu(save, preset()) },
+    on: { click: openPresetMenu },
   });
   const foot = h("div", { class: "panel-foot" }, resetAll, save);
 
-  const openPresetMenu = createPresetMenu(store, room, reloadSettings);
+  async function openPresetMenu() {
+    const { createPresetMenu } = await import("./preset-menu.js");
+    createPresetMenu(store, room, reloadSettings)(save, preset());
+  }
   const presets = () => store.state.settings?.presets || [];
   const values = samplingValues(store, room);
   const { preset } = values;
+
+  let built = "";
 
   function build() {
     const { settings } = store.state;
     if (!settings) return;
     fields.clear();
     const parts = [];
+    built = values.offered();
     for (const [group, title] of GROUPS) {
-      const specs = settings.parameters.filter(
+      const specs = values.parameters().filter(
         (spec) =>
           spec.group === group || (group === "advanced" && !GROUPS.some(([known]) => known === spec.group)),
       );
@@ -122,6 +129,7 @@ export function createSampling(store, room, reloadSettings) {
 
   select.addEventListener("change", () => room.change({ preset: select.value, sampling: {} }));
   store.on(["settings"], build);
+  store.on(["status", "session", "bots"], () => built !== values.offered() && build());
   store.on(["session", "bots"], show);
   build();
   return { body, foot };

@@ -34,8 +34,8 @@ export function createReplies(store, room) {
       base: "",
       text: "",
       think: "",
-      thinkStarted: 0,
       thinkSeconds: 0,
+      thinkTokens: 0,
       started: Date.now() / 1000,
       ready: false,
       stopping: false,
@@ -61,14 +61,10 @@ export function createReplies(store, room) {
       room.held(live, data);
     } else if (type === "progress") live.progress = data;
     else if (type === "stats") live.stats = data;
-    else if (type === "think") {
-      live.thinkStarted ||= performance.now();
-      live.think += data.text;
-    } else if (type === "text") {
-      if (live.thinkStarted && !live.thinkSeconds)
-        live.thinkSeconds = (performance.now() - live.thinkStarted) / 1000;
-      live.text += data.text;
-    }
+    else if (type === "think") live.think += data.text;
+    else if (type === "thought")
+      Object.assign(live, { thinkSeconds: data.thinking_seconds, thinkTokens: data.thinking_tokens });
+    else if (type === "text") live.text += data.text;
   }
 
   /** @param {string} replyId */
@@ -132,6 +128,13 @@ export function createReplies(store, room) {
       }
       watched.clear();
       store.touch("live");
+    },
+
+    /** Have the thought of a reply end, unless it has just ended. @param {Live} live */
+    async answerNow(live) {
+      await post(`/api/replies/${live.replyId}/answer`).catch((error) => {
+        if (![400, 404, 410].includes(error.status)) throw error;
+      });
     },
 
     /** End every running reply of the session, and with it the chain of turns. */

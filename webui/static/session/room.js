@@ -152,6 +152,7 @@ export function createRoom(store, page) {
     },
 
     stop: replies.stop,
+    answerNow: replies.answerNow,
     path() {
       const { session, live, viewLeaf, outgoing } = store.state;
       return session ? withOutgoing(shownPath(session, live, viewLeaf), outgoing) : [];

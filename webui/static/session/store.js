@@ -74,3 +74,18 @@ export function botsInRoom(state) {
   const bots = (state.session?.bots || []).map((entry) => botOf(state, entry.id));
   return /** @type {import("../types.js").Bot[]} */ (bots.filter(Boolean));
 }
+
+/**
+ * Who a bot is, in a few words: the first sentence of its persona, without the "You are Marlow," before it.
+ * @param {import("../types.js").Bot} bot
+ */
+export function inShort({ name, persona }) {
+  const [first] = persona
+    .replaceAll("{{char}}", name)
+    .replaceAll("{{user}}", "you")
+    .trim()
+    .split(/(?<=[.!?])\s|(?<=[。！？])|\n/);
+  const said = first.startsWith(`You are ${name}, `) ? first.slice(`You are ${name}, `.length) : first;
+  const text = said.length > 90 ? `${said.slice(0, 88).trimEnd()}…` : said;
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -82,6 +82,8 @@ export function createWatching(store, page, refresh) {
     hasWatched: (id) => written.has(id),
     leave: replies.leave,
     stop,
+    /** @param {Live} live */
+    answerNow: (live) => replies.answerNow(live).catch(page.error),
 
     /** Stop what is being written and wait until the server has kept it. */
     stopAndWait() {
