@@ -33,6 +33,7 @@ class RunningReply(Protocol):
     first_index: int     # see ContextFit
     prompt_tokens: int
     is_shortened: bool
+    prompt_digest: str   # of its tokens; "" where they are not known here
 
     def cancel(self) -> None: ...
 
@@ -81,7 +82,8 @@ class LanguageModel(Protocol):
         """At least name, max_seq_len (None: not known), vocab_size (the same), advice, `host` (where text
         goes; "" for this process) and `cannot` (what it cannot do -> why, as a sentence). Of one that is
         loaded here `adapters`, by name, `thinks` (whether its template knows thoughts) and `efforts` (of
-        none, low, medium and high, what the template can tell it)."""
+        none, low, medium and high, what the template can tell it), and what decides which tokens come, see
+        Origin: `fingerprint`, `adapter_fingerprints`, `numerics`."""
 
     def status(self) -> dict[str, Any]: ...
 

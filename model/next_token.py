@@ -40,7 +40,7 @@ class NextToken:
 class NextTokenReading:
     """A prompt that is read for what follows it. Read like a reply; see RunningReply."""
 
-    is_shortened = False
+    is_shortened, prompt_digest = False, ""
 
     def __init__(self, request: Request, scores: LogitScores, tokenizer: Tokenizer, first_index: int,
                  reply_length: int, breaks: Sequence[int], others: Collection[int]) -> None:

@@ -5,8 +5,10 @@ One thread reads the events of a reply; any thread may cancel it. Knows nothing 
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,6 +94,11 @@ class Completion:
 ReplyEvent = PromptProgress | ScoredToken | TextDelta | CallDelta | ReplyDone | ReplyFailed
 
 
+def digest_of(token_ids: Sequence[int]) -> str:
+    """16 hex digits for these tokens in this order."""
+    return hashlib.blake2b(array("i", token_ids).tobytes(), digest_size=8).hexdigest()
+
+
 class Reply:
     """A reply in the making. One thread reads `events`; any thread may `cancel`."""
 
@@ -102,6 +109,7 @@ class Reply:
         whose last token may be the beginning of a character. `thought_end`: closes its thought."""
         self.first_index = first_index
         self.prompt_tokens = prompt_tokens
+        self.prompt_digest = digest_of(request.prompt)
         self.is_shortened = is_shortened  # of the last message the model sees the beginning and the end
         self._request = request
         self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer(marks)
@@ -165,7 +173,7 @@ class ScoredText:
     """A text that is only scored: read like a reply, whose text it is. Its tokens come with it, when all are
     known; a first one that nothing stands before has the log-probability nan."""
 
-    is_shortened = False
+    is_shortened, prompt_digest = False, ""
 
     def __init__(self, request: Request, scores: PromptLogprobs, tokenizer: Tokenizer, text: str,
                  first_index: int = 0, is_whole: bool = True) -> None:

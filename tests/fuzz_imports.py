@@ -69,6 +69,10 @@ def session_of(rng: random.Random) -> dict[str, Any]:
                         **{name: rng.randrange(1 << rng.randrange(1, 53)) for name in schema.REPLY_NUMBERS}}
         if rng.random() < 0.2:
             message["pinned"] = rng.random() < 0.8
+        if rng.random() < 0.3:
+            message |= {"seed": rng.getrandbits(53), "sampling": sampling_of(rng), "record": {
+                "model": "f1a7" * 4, "on": {"isa": "avx2"}, "prompt": "00" * 8, "tokens": "11" * 8,
+                "count": rng.randrange(40), "begun": rng.randrange(9), "begun_tokens": rng.randrange(3)}}
         if rng.random() < 0.2:
             message["for"] = rng.choice([None, rng.sample(authors[1:], rng.randrange(1, 4))])
         messages.append(message)
@@ -325,6 +329,7 @@ class Actions:
             lambda: self.change("PATCH", f"{url}/messages/{some()}", text=rng.choice(TEXTS)),
             lambda: self.erase(url, some()), lambda: self.ask("POST", f"{url}/hold", {"hold": False}),
             lambda: self.ask("GET", f"{url}/prompt"),
+            lambda: self.ask("GET", f"{url}/messages/{some()}/replay"),
             lambda: self.change("PATCH", f"{url}/messages/{some()}", pinned=rng.random() < 0.5),
             lambda: self.change("POST", f"{url}/summaries", until=some(), text=rng.choice(TEXTS)),
             lambda: self.change("POST", f"{url}/messages", text="psst", **{"for": [MARLOW]}),

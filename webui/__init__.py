@@ -22,6 +22,7 @@ from model import Downloads, ModelSlot
 from .api import routing
 from .chat.chat import Chat
 from .chat.inspecting import Inspector
+from .chat.looking import Looking
 from .chat.models import Models
 from .chat.other_engines import OtherEngines
 from .chat.showing import Showing
@@ -34,6 +35,7 @@ from .routes import (
     engines,
     models,
     prompts,
+    replay,
     replies,
     service,
     sessions,
@@ -63,10 +65,10 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
     others = OtherEngines(slot.engines, store)
     app = _app(Parlor(slot=slot, guard=guard or Guard(), streams=Streams(max_streams), store=store, chat=chat,
                       showing=Showing(slot, store, chat), engines=others,
-                      inspector=Inspector(slot, store, chat.voices),
+                      inspector=Inspector(slot, store, chat.voices), looking=Looking(chat),
                       models=Models(slot, chat.chains, downloads, others)))
-    for module in (sessions, arranging, replies, tokens, prompts, summaries, bots, models, engines, settings,
-                   transfer):
+    for module in (sessions, arranging, replies, replay, tokens, prompts, summaries, bots, models, engines,
+                   settings, transfer):
         app.register_blueprint(module.bp)
     files = StaticFiles(HERE / "static", partial(render_template, "index.html"))
     with app.app_context():

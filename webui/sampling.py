@@ -68,6 +68,14 @@ def check_recorded(raw: object) -> None:
             check_parameter(name, _to_python(name, value), PARAMETER_SPECS[name])
 
 
+def recorded(values: Changes, seed: int) -> tuple[SamplingParams, list[str]]:
+    """What a message was once sampled with, and the names among it that are not known (any more). Raises
+    ValueError as check_recorded does."""
+    check_recorded(values)
+    known = {name: _to_python(name, value) for name, value in values.items() if name in PARAMETER_SPECS}
+    return SamplingParams(**{**known, "seed": seed}), sorted(values.keys() - known.keys())
+
+
 def as_json(params: SamplingParams) -> Changes:
     """Every value, in the shapes that JSON has."""
     values = {name: list(value) if isinstance(value, tuple) else value

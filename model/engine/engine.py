@@ -27,6 +27,7 @@ from model.devices import (
 )
 from model.engine.job import Job, sampled_sequence, scored_sequence
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
+from model.engine.origin import Origin
 from model.engine.page_pool import PagePool
 from model.engine.prefix_cache import PrefixCache
 from model.engine.request import (
@@ -63,8 +64,10 @@ class Engine:
     """A loaded model. Make one with `load_engine`."""
 
     def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
-                 drafter: Drafter | None, adapters: Sequence[str] = ()) -> None:
+                 drafter: Drafter | None, adapters: Sequence[str] = (),
+                 origin: Origin | None = None) -> None:
         self._adapters = list(adapters)
+        self._origin = origin or Origin()
         self.model_config = transformer.config
         self.max_seq_len = plan.max_seq_len
         self.plan = plan
@@ -181,6 +184,8 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """What is loaded; does not change."""
         return {"name": self.model_config.name, "architecture": self.model_config.architecture,
+                "fingerprint": self._origin.fingerprint, "adapter_fingerprints": self._origin.adapters,
+                "numerics": self._origin.numerics,
                 "quantization": self._quantization,
                 "adapters": list(self._adapters), "num_parameters": self.model_config.spec.num_parameters,
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,

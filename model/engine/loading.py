@@ -17,6 +17,7 @@ from model.devices import default_prefill_chunk, open_places, told_as_load_error
 from model.engine.draft_loading import DraftFolder
 from model.engine.engine import Engine
 from model.engine.ngram import NgramDrafter
+from model.engine.origin import Origin
 from model.engine.speculation import Drafter
 from model.formats.checkpoint import files_of
 from model.formats.gguf_weights import GgufReader
@@ -129,7 +130,8 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
         quantization = reader.describe()
         del reader
         return_freed_memory()
-        return Engine(transformer, chunk, plan, quantization, drafter, adapters.names)
+        return Engine(transformer, chunk, plan, quantization, drafter, adapters.names,
+                      Origin.of(path, config, places))
 
 
 def _packed_copy(path: Path, place: Place, reader: WeightReader, model: ModelConfig, config: EngineConfig,

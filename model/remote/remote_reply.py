@@ -37,6 +37,7 @@ class RemoteReply:
                  requests: list[tuple[Mapping[str, Any], int]], params: SamplingParams, seed: int, *,
                  continues: bool, answers_as: str, prompt_tokens: int, is_shortened: bool,
                  wants_logprobs: bool, heard: Callable[[str, int], None]) -> None:
+        self.prompt_digest = ""
         self.first_index, self.prompt_tokens, self.is_shortened = requests[0][1], prompt_tokens, is_shortened
         self._connection, self._requests = connection, requests
         self._answers_as, self._wants_logprobs, self._heard = answers_as, wants_logprobs, heard

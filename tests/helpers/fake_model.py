@@ -20,6 +20,7 @@ import random
 import re
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -91,6 +92,7 @@ class FakeReply:
         self.first_index = fit.first_index
         self.prompt_tokens = fit.prompt_tokens
         self.is_shortened = fit.is_shortened
+        self.prompt_digest = ""
         self._model = model
         self._script = script
         self._params = params
@@ -204,6 +206,8 @@ class FakeModel:
         self.closed = False
         self.advice: dict[str, float] = {}
         self.cannot: dict[str, str] = {}
+        self.fingerprint = "f1a7" * 4
+        self.numerics = {"isa": "avx2", "kernels": "kernels-1", "cache": "fp16"}
         self.adapters: list[str] = []
         self.thinks, self.efforts = False, ()
         self.problem: str | None = None
@@ -218,6 +222,8 @@ class FakeModel:
                 "max_seq_len": self.max_seq_len, "max_positions": 32_768, "chat_template": True,
                 "vocab_size": 512, "advice": self.advice, "adapters": self.adapters, "thinks": self.thinks,
                 "efforts": list(self.efforts), "host": "",
+                "fingerprint": self.fingerprint, "numerics": self.numerics,
+                "adapter_fingerprints": {name: f"files of {name}" for name in self.adapters},
                 "cannot": self.cannot}
 
     def status(self) -> dict[str, Any]:
@@ -257,7 +263,10 @@ class FakeModel:
             raise ValueError("The prompt needs 9,000 tokens; the context holds 2,048.")
         failure = "fail" if "fail" in asked else "crash" if "crash" in asked else ""
         script = [] if "at once" in asked else self._script(asked, messages, params, reply_name, reply_prefix)
-        return FakeReply(self, fit, script, params, failure, asked_for.get("logprobs") is not None)
+        reply = FakeReply(self, fit, script, params, failure, asked_for.get("logprobs") is not None)
+        prompt = f"{[(m.role, m.content) for m in messages]} {reply_name} {reply_prefix}"
+        reply.prompt_digest = f"{zlib.crc32(prompt.encode()):016x}"
+        return reply
 
     def inspect(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str = "",
                 adapter: str | None = None, variables: dict[str, Any] | None = None) -> PromptView:
@@ -340,7 +349,7 @@ class FakeModel:
 def scored(text: str) -> ScoredToken:
     """A token with a share of 1/2; "alpha" had 1/4, "beta" 1/8, the reply's end 1/16."""
     def one(text: str, halvings: int, **more: Any) -> ScoredToken:
-        return ScoredToken(halvings, text, -halvings * math.log(2), text.encode(), **more)
+        return ScoredToken(zlib.crc32(text.encode()), text, -halvings * math.log(2), text.encode(), **more)
 
     space = " " if text.startswith(" ") else ""
     top = (one(text, 1), one(f"{space}alpha", 2), one(f"{space}beta", 3), one("<end>", 4, is_control=True))

@@ -9,7 +9,7 @@ import pytest
 
 from model import EngineAddress
 from model.hub.downloads import DownloadState
-from tests.helpers.api import MARLOW, OTTO, Page
+from tests.helpers.api import MARLOW, OTTO, Page, parse_events
 from tests.helpers.shelf import Shelf
 from tests.helpers.stand_in_engine import StandInEngine
 from webui import create_app
@@ -57,6 +57,7 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     tokens = client.get(f"{page.url}/messages/{reply['id']}/tokens").json["tokens"]
     prompt = client.get(f"{page.url}/prompt").json
     within = client.get(f"{page.url}/messages/{reply['id']}/tokens/0").json
+    replayed = parse_events(client.get(f"{page.url}/messages/{reply['id']}/replay").data)[-1].data
     return {
         "NextToken": [within], "Candidate": within["tokens"], "Piece": [*within["tokens"], within["chosen"]],
         "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
@@ -65,6 +66,7 @@ def answers(client, store, models) -> dict[str, list[dict]]:
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],
         "Preset": [*settings["presets"], own], "Settings": [settings],
+        "Replayed": [replayed], "Side": [replayed["difference"]["then"], replayed["difference"]["now"]],
         "Token": tokens, "OtherToken": [other for token in tokens for other in token["others"]],
         "Status": [status], "Slot": [status["slot"]],
         "Engine": [engine], "Download": [vars(DownloadState("owner/name"))], "Model": models}

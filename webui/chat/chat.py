@@ -14,11 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from model import CONTINUE, RANK, ModelSlot, NextToken, SamplingParams
+from model import CONTINUE, RANK, ModelSlot
 
 from ..errors import BadRequest, Busy, NoModelLoaded, NotFound, NotSaved
 from ..ids import check_id, new_id
-from ..sampling import ADVISED, Changes, effective
 from ..storage import tree
 from ..storage.audience import passed_on, with_audience
 from ..storage.recovery import fold_in_all
@@ -32,13 +31,12 @@ from ..storage.schema import (
     new_session,
 )
 from ..storage.store import Store
-from ..storage.token_files import ReplyToken
-from .bot_view import bot_view, user_name
+from .bot_view import user_name
 from .chains import Chain, Chains
 from .commits import Commits
 from .greetings import greeted
 from .lens import Lens, forked
-from .next_token import next_token
+from .planning import Planner
 from .reply_job import ReplyJob, ReplyPlan, Undecided
 from .reply_tokens import text_of
 from .room import Room
@@ -80,6 +78,7 @@ class Chat:
         self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self.voices = Voices(slot)
         self.lens = Lens(store, self.voices)
+        self.planner = Planner(store)
         fold_in_all(store)
 
     # Sessions
@@ -165,7 +164,7 @@ class Chat:
                     chain.planned = [speaker.id for speaker in room.following if speaker.id != bot]
             if bot is None:
                 raise BadRequest("No bot in this session can speak.", hint="Add one, or unmute one.")
-            return self._start(chain, session, self._bot_in(session, bot))
+            return self._start(chain, session, self.planner.bot_in(session, bot))
 
     def regenerate(self, session_id: str, revision: int, message_id: str | None, bot: str | None) -> ReplyJob:
         """Another version of a reply, beside it."""
@@ -174,7 +173,7 @@ class Chat:
             message = tree.get(session, message_id or session["leaf"])
             if message["author"] == USER:
                 raise BadRequest("Only a bot's message can be written again.", hint="Edit yours instead.")
-            speaker = self._bot(bot or message["author"])
+            speaker = self.planner.bot(bot or message["author"])
             session = self._shown_up_to(session, message["parent"])
             return self._start(Chain(session_id), session, speaker, instead=message)
 
@@ -185,44 +184,10 @@ class Chat:
             message = tree.get(session, message_id or session["leaf"])
             if message["author"] == USER:
                 raise BadRequest("Only a bot's message can be continued.")
-            speaker = self._bot(message["author"])
+            speaker = self.planner.bot(message["author"])
             if why := self.voices.cannot(speaker.get("engine"), CONTINUE):
                 raise BadRequest(why, hint="Regenerate it instead.")
             return self._start(Chain(session_id), session, speaker, continued=message)
-
-    def tokens(self, session_id: str, message_id: str,
-               is_gone: Callable[[], bool] = lambda: False) -> list[ReplyToken]:
-        """The tokens of a reply's text, with what else could have come; see Lens."""
-        session = self.session(session_id)
-        message = tree.get(session, message_id)
-        if message["author"] == USER:
-            raise BadRequest("Only what a bot wrote has tokens to look at.")
-        if not message["text"]:
-            raise BadRequest("This reply has no text.")
-        if (tokens := self.lens.known(session_id, message)) is not None:
-            return tokens
-        self._check_not_written(session_id, message_id)
-        plan = self._plan(session, self._bot(message["author"]), message)
-        return self.lens.compute(session, plan, is_gone)
-
-    def next_token(self, session_id: str, bot: str,
-                   is_gone: Callable[[], bool] = lambda: False) -> NextToken:
-        """What the next token may be if this bot spoke now. Nothing is written."""
-        session = self.session(session_id)
-        speaker = self._bot_in(session, bot)
-        blank = new_message(speaker["id"], speaker["name"], "", session["leaf"])
-        return next_token(self.voices, self._plan(session, speaker, blank), (), is_gone)
-
-    def token_within(self, session_id: str, message_id: str, index: int,
-                     is_gone: Callable[[], bool] = lambda: False) -> tuple[NextToken, ReplyToken]:
-        """What the token number `index` of a reply might have been, and what it is."""
-        session = self.session(session_id)
-        message = tree.get(session, message_id)
-        tokens = self.lens.known(session_id, message) or []
-        if index >= len(tokens):
-            raise BadRequest("The tokens of this reply are not known.", hint="Look at the tokens again.")
-        plan = self._plan(session, self._bot(message["author"]), message)
-        return next_token(self.voices, plan, tokens[:index], is_gone), tokens[index]
 
     def fork(self, session_id: str, revision: int, message_id: str, index: int, choice: bytes) -> ReplyJob:
         """Another version of a reply beside it: the same up to its token `index`, in place of which comes the
@@ -230,7 +195,7 @@ class Chat:
         with self._deciding(session_id):
             session = self._free_session(session_id, revision)
             message = tree.get(session, message_id)
-            speaker = self._bot(message["author"])
+            speaker = self.planner.bot(message["author"])
             if why := self.voices.cannot(speaker.get("engine"), CONTINUE):
                 raise BadRequest(why)
             begun = forked(self.lens.known(session_id, message) or [], index, choice)
@@ -239,7 +204,7 @@ class Chat:
             if message.get("for") is not None:
                 fork["for"] = message["for"]
             session = self._shown_up_to(session, message["parent"])
-            plan = self._plan(session, speaker, fork, continues=True)
+            plan = self.planner.plan(session, speaker, fork, continues=True)
             return self._begin(Chain(session_id), replace(plan, begun=begun, forks=True))
 
     def edit_message(self, session_id: str, revision: int, message_id: str, text: str) -> Session:
@@ -253,7 +218,7 @@ class Chat:
 
         with self._deciding(session_id):
             self._session_to_change(session_id, revision)
-            self._check_not_written(session_id, message_id)
+            self.check_not_written(session_id, message_id)
             session = self.store.change_session(session_id, revision, edited)
             self.lens.forget(session_id, message_id)
             return session
@@ -266,7 +231,7 @@ class Chat:
 
         with self._deciding(session_id):
             self._session_to_change(session_id, revision)
-            self._check_not_written(session_id, message_id)
+            self.check_not_written(session_id, message_id)
             return self.store.change_session(session_id, revision, changed, touch=False)
 
     def whisper(self, session_id: str, revision: int, message_id: str, audience: list[str] | None) -> Session:
@@ -277,7 +242,7 @@ class Chat:
 
         with self._deciding(session_id):
             self._session_to_change(session_id, revision)
-            self._check_not_written(session_id, message_id)
+            self.check_not_written(session_id, message_id)
             return self.store.change_session(session_id, revision, changed, touch=False)
 
     def delete_message(self, session_id: str, revision: int, message_id: str) -> tuple[Session, str]:
@@ -291,7 +256,7 @@ class Chat:
 
         with self._deciding(session_id):
             self._session_to_change(session_id, revision)
-            self._check_not_written(session_id, message_id)
+            self.check_not_written(session_id, message_id)
             session = self.store.change_session(session_id, revision, without)
             self.lens.forget(session_id, message_id)
             token = new_id()
@@ -326,6 +291,16 @@ class Chat:
             raise BadRequest("This reply is not thinking.",
                              hint="Models of other engines cannot be told to answer.")
 
+    def check_not_written(self, session_id: str, message_id: str) -> None:
+        """Raises Busy if a reply is being written there, or hangs on it."""
+        chain = self.chains.of(session_id)
+        if chain is None or chain.job is None:
+            return
+        written = chain.job.plan.message
+        if message_id in (written["id"], written["parent"]):
+            session = self.store.session(session_id)
+            raise self._busy(session, "Stop the reply before changing what it hangs on.")
+
     # Inside
 
     def _deciding(self, session_id: str) -> threading.RLock:
@@ -341,19 +316,21 @@ class Chat:
 
     def _answer(self, session: Session, said: Said) -> ReplyJob | None:
         if said.bot:
-            return self._start(Chain(session["id"]), session, self._bot(said.bot))
+            return self._start(Chain(session["id"]), session, self.planner.bot(said.bot))
         room = Room.of(session, self.store, self.slot)
         if room.asks_the_model(room.among(said.audience)):
             return self._start_undecided(Chain(session["id"]), session,
                                          lambda: room.answering(said.text, said.audience)[0])
         ids = room.answering(said.text, said.audience)
-        return self._start(Chain(session["id"], planned=ids[1:]), session, self._bot(ids[0])) if ids else None
+        if not ids:
+            return None
+        return self._start(Chain(session["id"], planned=ids[1:]), session, self.planner.bot(ids[0]))
 
     def _start(self, chain: Chain, session: Session, speaker: Bot, *, continued: Message | None = None,
                instead: Message | None = None) -> ReplyJob:
         """`instead`: the reply beside which this one stands as another version."""
         message = continued or _new_reply(session, speaker, session["leaf"], instead)
-        plan = self._plan(session, speaker, message, continues=continued is not None)
+        plan = self.planner.plan(session, speaker, message, continues=continued is not None)
         if message["text"]:
             plan = replace(plan, begun=self.lens.known(session["id"], message))
         return self._begin(chain, plan)
@@ -364,28 +341,13 @@ class Chat:
 
         def decide() -> ReplyPlan:
             try:
-                speaker = self._bot(choose())
+                speaker = self.planner.bot(choose())
             except NotFound as error:
                 raise ValueError(error.message) from None
             reply = _new_reply(session, speaker, blank["parent"])
-            return self._plan(session, speaker, {**reply, "id": blank["id"]})
+            return self.planner.plan(session, speaker, {**reply, "id": blank["id"]})
 
         return self._begin(chain, Undecided(session["id"], blank, decide))
-
-    def _plan(self, session: Session, speaker: Bot, message: Message, *,
-              continues: bool = False) -> ReplyPlan:
-        bots = {bot["id"]: bot for bot in self.store.known_bots()}
-        view = bot_view(session, bots, speaker, tree.path(session, message["parent"]))
-        params = self._params(session, speaker, view.stop)
-        return ReplyPlan(session["id"], message, view, params, continues, speaker.get("adapter", ""),
-                         speaker.get("engine"))
-
-    def _params(self, session: Session, speaker: Bot,
-                stop: tuple[str, ...]) -> Callable[[Changes], SamplingParams]:
-        """How to sample, by what the authors of the model advise. Keeps nothing else of the session."""
-        preset = None if session["preset"] == ADVISED else self.store.preset_sampling(session["preset"])
-        own, changed = speaker["sampling"], session["sampling"]
-        return lambda advice: effective(advice if preset is None else preset, changed, own, stop)
 
     def _begin(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
         job = ReplyJob(plan, self.voices.lease, self.store, self.commits, self.lens,
@@ -396,7 +358,7 @@ class Chat:
     def _follow(self, chain: Chain) -> ReplyJob | None:
         session = self.store.session(chain.session_id)
         if chain.planned:
-            return self._start(chain, session, self._bot(chain.planned.pop(0)))
+            return self._start(chain, session, self.planner.bot(chain.planned.pop(0)))
         if chain.turns <= 0:
             return None
         chain.turns -= 1
@@ -404,18 +366,7 @@ class Chat:
         if room.asks_the_model(room.following):
             return self._start_undecided(chain, session, lambda: room.going_on() or "")
         bot = room.going_on()
-        return self._start(chain, session, self._bot(bot)) if bot else None
-
-    def _bot(self, bot_id: str) -> Bot:
-        try:
-            return self.store.bots.get(bot_id)
-        except NotFound:
-            raise NotFound("This bot does not exist any more.", hint="Choose another one to speak.") from None
-
-    def _bot_in(self, session: Session, bot_id: str) -> Bot:
-        if all(entry["id"] != bot_id for entry in session["bots"]):
-            raise BadRequest("This bot is not in the session.", hint="Add it first.")
-        return self._bot(bot_id)
+        return self._start(chain, session, self.planner.bot(bot)) if bot else None
 
     def _session_to_change(self, session_id: str, revision: int | None) -> Session:
         """The session if `revision` is its own, and every reply is in it."""
@@ -437,7 +388,7 @@ class Chat:
         if said.reply:
             self._check_can_write(session)
             if said.bot:
-                self._bot_in(session, said.bot)
+                self.planner.bot_in(session, said.bot)
                 if said.audience is not None and said.bot not in said.audience:
                     raise BadRequest("The bot that is to answer is not among those whom the message is for.")
 
@@ -451,15 +402,6 @@ class Chat:
         chain = self.chains.of(session["id"])
         name = (chain.job.plan.message["name"] if chain and chain.job else "") or "A bot"
         return Busy(f"{name} is still writing in this session.", hint=hint, current=session)
-
-    def _check_not_written(self, session_id: str, message_id: str) -> None:
-        chain = self.chains.of(session_id)
-        if chain is None or chain.job is None:
-            return
-        written = chain.job.plan.message
-        if message_id in (written["id"], written["parent"]):
-            session = self.store.session(session_id)
-            raise self._busy(session, "Stop the reply before changing what it hangs on.")
 
 
 def _new_reply(session: Session, speaker: Bot, parent: str | None, instead: Message | None = None) -> Message:

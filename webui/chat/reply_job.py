@@ -50,6 +50,7 @@ from .commits import Commits
 from .event_log import EventLog
 from .lens import Lens
 from .own_name import OwnNameFilter
+from .record import TokensDigest, record_of
 from .reply_tokens import NUM_OTHERS, TokenRecorder, as_written
 from .thought import Thought
 
@@ -113,6 +114,7 @@ class ReplyJob:
         self._commits = commits
         self._lens = lens
         self._recorder: TokenRecorder | None = None
+        self._record: Callable[[], Document] | None = None  # once it is known
         self._next_turn = next_turn
         self._reply: Any = None
         self._journal: Journal | None = None
@@ -128,6 +130,7 @@ class ReplyJob:
         self._first_token: float | None = None
         self._last_stats = 0.0
         self._thought = Thought()
+        self._was_told_to_answer = False
 
     @property
     def info(self) -> dict[str, str | None]:
@@ -149,7 +152,9 @@ class ReplyJob:
     def answer_now(self) -> bool:
         """Have the model end its thought, so that the answer begins. False if it is in none."""
         reply = self._reply
-        return reply is not None and reply.answer_now()
+        told = reply is not None and reply.answer_now()
+        self._was_told_to_answer = self._was_told_to_answer or told
+        return told
 
     def interrupt(self, why: str) -> None:
         """Like stop(), but it was not the user who wanted it: `why` goes onto the message."""
@@ -224,15 +229,16 @@ class ReplyJob:
             return plan
 
     def _generate(self, plan: ReplyPlan, params: SamplingParams, model: LanguageModel) -> None:
-        view = plan.view
+        view, info, digest = plan.view, model.info(), None
         prefix, tokens = as_written(plan.begun or ()) if plan.forks else (plan.message["text"], [])
-        tells_tokens = not model.info()["cannot"].get(LOGPROBS)
+        tells_tokens = not info["cannot"].get(LOGPROBS)
         if tells_tokens and plan.begun is not None:
-            self._recorder = TokenRecorder(plan.begun)
+            self._recorder, digest = TokenRecorder(plan.begun), TokensDigest()
         reply = model.start(view.messages, params, reply_name=view.speaker, reply_prefix=prefix,
                             reply_tokens=tokens, reply_thinking=plan.message["thinking"], shorten=True,
                             logprobs=NUM_OTHERS if self._recorder else None, adapter=plan.adapter or None)
         self._reply = reply
+        self._record = lambda: record_of(plan, info, reply, digest)
         if reply.is_shortened:
             self._shortened = view.message_ids[-1]
         if self.stopped:
@@ -241,8 +247,9 @@ class ReplyJob:
             if isinstance(event, TextDelta):
                 self._take_text(event)
             elif isinstance(event, ScoredToken):
-                if self._recorder is not None:
+                if self._recorder is not None and digest is not None:
                     self._recorder.take(event)
+                    digest.take(event)
             elif isinstance(event, PromptProgress):
                 self._prompt = {"done": event.done, "total": event.total, "cached": event.cached}
                 self.log.append("progress", self._prompt)
@@ -332,7 +339,7 @@ class ReplyJob:
 
     def _let_go(self) -> None:
         """The job is kept for its log; what the reply was made from is not needed any more."""
-        self._reply = self._journal = self._recorder = None
+        self._reply = self._journal = self._recorder = self._record = None
         self._text = self._thinking = ""
         if isinstance(self.plan, ReplyPlan):
             self.plan = replace(self.plan, view=replace(self.plan.view, shown=[]), begun=())
@@ -381,6 +388,11 @@ class ReplyJob:
         message = {**plan.message, "text": self._text, "thinking": self._thinking,
                    **self._made_with, "finish_reason": reason, "error": error[:MAX_ERROR]}
         message |= self._thought.numbers(plan.message)
+        message.pop("record", None)  # of what it goes on from
+        if self._record is not None:
+            message["record"] = self._record()
+            if self._was_told_to_answer:
+                message["record"]["told_to_answer"] = True
         if self._shortened is not None:
             message["shortened"] = self._shortened
         if stats is not None:

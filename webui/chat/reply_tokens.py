@@ -60,6 +60,14 @@ def as_written(tokens: Sequence[ReplyToken]) -> tuple[str, list[bytes]]:
     return "", [token.data for token in tokens]
 
 
+def piece(data: bytes) -> dict[str, str]:
+    """A token's bytes as the page gets them: `text`, and `bytes` in hex where they are no characters."""
+    try:
+        return {"text": data.decode()}
+    except UnicodeDecodeError:
+        return {"text": "", "bytes": data.hex(" ").upper()}
+
+
 def text_of(tokens: Sequence[ReplyToken]) -> str:
     """Their text, without the beginning of a character at its end."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(token.data for token in tokens))

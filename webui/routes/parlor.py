@@ -12,6 +12,7 @@ from model import ModelSlot
 
 from ..chat.chat import Chat
 from ..chat.inspecting import Inspector
+from ..chat.looking import Looking
 from ..chat.models import Models
 from ..chat.other_engines import OtherEngines
 from ..chat.showing import Showing
@@ -41,6 +42,7 @@ class Parlor(Api):
     chat: Chat
     showing: Showing
     inspector: Inspector
+    looking: Looking
     models: Models
     engines: OtherEngines
 

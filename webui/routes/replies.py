@@ -32,11 +32,7 @@ def events(reply_id: str) -> ResponseReturnValue:
     streams = parlor().streams
     environ = request.environ
     stream = streams.open(lambda: cut_connection(environ))
-    body = StreamedBody(streams, stream, event_chunks(job.log, cursor))
-    response = Response(body, mimetype="text/event-stream")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
+    return event_stream(StreamedBody(streams, stream, event_chunks(job.log, cursor)))
 
 
 @bp.post("/<reply_id>/stop")
@@ -67,6 +63,14 @@ def whole(name: str, text: str, high: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= high):
         raise BadRequest(f"{name} is not a whole number from 0 to {high}.")
     return int(text)
+
+
+def event_stream(body: StreamedBody) -> Response:
+    """An answer that nothing on its way may keep back."""
+    response = Response(body, mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
 
 
 def event_chunks(log: EventLog, cursor: int) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from model import NextToken
 
 from ..chat.lens import can_be_chosen
+from ..chat.reply_tokens import piece
 from ..ids import check_id
 from ..storage.schema import Document
 from ..storage.token_files import Alternative, ReplyToken
@@ -27,7 +28,7 @@ def read_tokens(session_id: str, message_id: str) -> ResponseReturnValue:
     """Those that are kept with the reply; where there are none the model reads it again."""
     session, message = check_id(session_id, "session"), check_id(message_id, "message")
     with parlor().streams.waiting(request.environ) as is_gone:
-        tokens = parlor().chat.tokens(session, message, is_gone)
+        tokens = parlor().looking.tokens(session, message, is_gone)
     return {"tokens": as_json(tokens)}
 
 
@@ -36,7 +37,7 @@ def read_next_token(session_id: str) -> ResponseReturnValue:
     """What is to be known of the token that `bot` would write now, to try samplers on."""
     session, bot = check_id(session_id, "session"), check_id(request.args.get("bot"), "bot")
     with parlor().streams.waiting(request.environ) as is_gone:
-        found = parlor().chat.next_token(session, bot, is_gone)
+        found = parlor().looking.next_token(session, bot, is_gone)
     return next_as_json(found)
 
 
@@ -45,14 +46,14 @@ def read_token_within(session_id: str, message_id: str, index: int) -> ResponseR
     """The same of a reply's token number `index`, with what that is."""
     session, message = check_id(session_id, "session"), check_id(message_id, "message")
     with parlor().streams.waiting(request.environ) as is_gone:
-        found, token = parlor().chat.token_within(session, message, index, is_gone)
-    return {**next_as_json(found), "chosen": _piece(token.data)}
+        found, token = parlor().looking.token_within(session, message, index, is_gone)
+    return {**next_as_json(found), "chosen": piece(token.data)}
 
 
 def as_json(tokens: Sequence[ReplyToken]) -> list[Document]:
     """`text`: the characters that a token completes; `bytes`: its own in hex, if they are no characters."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    return [{**_piece(token.data), "text": decoder.decode(token.data), "logprob": round(token.logprob, 4),
+    return [{**piece(token.data), "text": decoder.decode(token.data), "logprob": round(token.logprob, 4),
              "entropy": None if token.entropy is None else round(token.entropy, 4),
              "others": [_other(other, index) for other in token.others]}
             for index, token in enumerate(tokens)]
@@ -62,7 +63,7 @@ def next_as_json(found: NextToken) -> Document:
     """What a candidate has not is left out: neither occurred nor repeats, not of the format, no end."""
     tokens: list[Document] = []
     for one, data in zip(found.logits.candidates, found.texts, strict=True):
-        token: Document = {**_piece(data), "id": one.token_id, "logit": one.logit}
+        token: Document = {**piece(data), "id": one.token_id, "logit": one.logit}
         if one.back is not None:
             token |= {"back": one.back, "count": one.count}
         if one.repeats:
@@ -77,12 +78,5 @@ def next_as_json(found: NextToken) -> Document:
 
 
 def _other(other: Alternative, index: int) -> Document:
-    return {**_piece(other.data), "id": other.data.hex(), "logprob": round(other.logprob, 4),
+    return {**piece(other.data), "id": other.data.hex(), "logprob": round(other.logprob, 4),
             "choosable": can_be_chosen(other, index)}
-
-
-def _piece(data: bytes) -> Document:
-    try:
-        return {"text": data.decode()}
-    except UnicodeDecodeError:
-        return {"text": "", "bytes": data.hex(" ").upper()}

@@ -13,7 +13,8 @@
  *   cached_tokens?: number, new_tokens?: number, seconds_to_first_token?: number, prompt_seconds?: number,
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
  *   thinking_tokens?: number, thinking_seconds?: number,
- *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean}} Message
+ *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean,
+ *   record?: {begun?: number}}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
  *   updated: number,
@@ -58,6 +59,17 @@
  *
  * @typedef {{kind: string, text: string, tokens: number, message?: string | null, name?: string,
  *   pinned?: boolean}} PromptPart
+ *
+ * What came of a replay. `same` of a fact: null where it cannot be known.
+ * @typedef {{identical: boolean, by: "tokens" | "text", tokens: number, cut: boolean, edited: boolean,
+ *   seed: number, facts: {what: string, then: any, now: any, same: boolean | null}[],
+ *   difference: {channel: "text" | "thinking", index: number, before: string, then: Side, now: Side} | null
+ *   }} Replayed
+ *
+ * What stood, or stands, at the first place that differs: the token and what follows; its log-probability
+ * as the model `was` and `is`, or a bound that it is `below`.
+ * @typedef {{token: Piece | null, ended: boolean, rest: string, was?: number | null, is?: number | null,
+ *   below?: number}} Side
  *
  * @typedef {{reply_id: string, message_id: string, bot: string | null}} Running
  *

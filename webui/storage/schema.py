@@ -44,6 +44,7 @@ MAX_SECRET = 10_000
 MAX_DEPTH = 100  # messages that an author's note may stand before the end
 MAX_ERROR = 2_000
 MAX_MODEL_NAME = 1_000
+MAX_NUMERICS = 20  # of what is told of how a reply was computed
 MAX_ADAPTER = 100  # of its name, as in model/config.py
 MAX_REVISION = 1 << 53  # what JavaScript counts exactly
 LAST_MOMENT = 32_503_680_000.0  # the year 3000; beyond it calendars fail, Windows' first
@@ -356,10 +357,28 @@ def _check_message(where: str, message: object) -> None:
         raise ValueError(f"{where}.shortened is not the id of a message")
     if "finish_reason" in message:
         _one_of(f"{where}.finish_reason", message["finish_reason"], FINISH_REASONS)
+    _check_record(f"{where}.record", message.get("record", {}))
     try:
         check_recorded(message.get("sampling", {}))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _check_record(where: str, record: object) -> None:
+    """What a reply was generated from; chat/record.py says what that is."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} is not an object")
+    for name in ("host", "model", "adapter", "adapter_files", "prompt", "tokens"):
+        check_text(f"{where}.{name}", record.get(name, ""), MAX_MODEL_NAME)
+    for name in ("count", "begun", "begun_thought", "begun_tokens"):
+        check_whole(f"{where}.{name}", record.get(name, 0), MAX_REPLY)
+    if not isinstance(record.get("told_to_answer", False), bool):
+        raise ValueError(f"{where}.told_to_answer is not true or false")
+    on = record.get("on", {})
+    if not isinstance(on, dict) or len(on) > MAX_NUMERICS:
+        raise ValueError(f"{where}.on is not an object of at most {MAX_NUMERICS} texts")
+    for name, value in on.items():
+        check_text(f"{where}.on.{name[:60]}", value, MAX_NAME)
 
 
 def _one_of(where: str, value: object, known: tuple[str, ...] | list[str]) -> None:

@@ -7,6 +7,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { count, duration, fullTime, numbers, shown, speed } from "../base/format.js";
 import { openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
@@ -14,6 +15,7 @@ import { toast } from "../overlays/toast.js";
 import { botOf, nameOf } from "../session/store.js";
 import { copyText } from "../text/code.js";
 import { plainText } from "../text/plain.js";
+import { openReplay } from "./replay.js";
 
 const REASONS = {
   eos: "ended by itself",
@@ -132,6 +134,13 @@ export function openMessageMenu(store, room, message, anchor, page) {
       help: "The whole prompt, and what each part takes.",
       onSelect: () => page.inspect({ message }),
     },
+    !isUser &&
+      message.model && {
+        label: t("Replay"),
+        icon: "rotate-ccw",
+        help: t("Generate it again: do the same tokens come?"),
+        onSelect: () => openReplay(store, message, nameOf(store.state, message)),
+      },
     message.text && {
       label: "Copy as plain text",
       icon: "copy",

@@ -36,13 +36,11 @@ export function parseEvents(buffer) {
 }
 
 /**
- * One connection: the events from `cursor` on, until the server ends the answer.
- * @param {string} replyId
- * @param {number} cursor
+ * One connection: the events that come at `path`, in batches, until the server ends the answer.
+ * @param {string} path
  * @param {AbortSignal} signal
  */
-async function* connection(replyId, cursor, signal) {
-  const path = `/api/replies/${replyId}/events?from=${cursor}`;
+export async function* eventsAt(path, signal) {
   const response = await (early(path) || fetch(path, { signal, cache: "no-store" }));
   if (!response.ok || !response.body) throw new ApiError(response.status, await response.json().catch(() => null));
   const decoder = new TextDecoder();
@@ -74,7 +72,8 @@ export async function* replyEvents(replyId, cursor, signal, onConnection = () =>
     let heard = performance.now();
     const timer = setInterval(() => performance.now() - heard > SILENCE_MS && silence.abort(), SILENCE_MS / 4);
     try {
-      for await (const events of connection(replyId, cursor, AbortSignal.any([signal, silence.signal]))) {
+      const path = `/api/replies/${replyId}/events?from=${cursor}`;
+      for await (const events of eventsAt(path, AbortSignal.any([signal, silence.signal]))) {
         heard = performance.now();
         if (failures) onConnection(true);
         failures = 0;
