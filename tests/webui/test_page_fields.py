@@ -41,6 +41,11 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     body = page.load()
     running = page.send("POST", "/replies", kind="next", bot=OTTO)["reply"]
     page.finish(running)
+    client.patch("/api/sessions", json={"sessions": [page.session["id"]], "pinned": True, "folder": "Talk",
+                                        "add_tags": ["both"]})
+    thrown = client.post("/api/sessions", json={}).json["session"]["id"]
+    client.delete("/api/sessions", json={"sessions": [thrown]})
+    deleted = client.get("/api/trash").json["entries"]
     listed = client.get("/api/sessions").json
     found = client.get("/api/sessions?q=both").json
     engine = client.post("/api/engines", json={"url": "http://box:1/v1"}).json["engine"]
@@ -60,7 +65,7 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     replayed = parse_events(client.get(f"{page.url}/messages/{reply['id']}/replay").data)[-1].data
     return {
         "NextToken": [within], "Candidate": within["tokens"], "Piece": [*within["tokens"], within["chosen"]],
-        "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
+        "Deleted": deleted, "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
         "Passage": body["session"]["summaries"],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],

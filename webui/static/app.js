@@ -69,7 +69,7 @@ const statusLine = createStatusLine(store, room, {
   enlarge: (tokens) => model.enlarge(tokens),
 });
 const composer = createComposer(store, room, { editLast, sent: transcript.toEnd, speak });
-const sessions = createSessionList(store, { ...library, open: openListed, create });
+const sessions = createSessionList(store, { ...library, room, reloadBots, open: openListed, openNew, create });
 const chips = createChips(store, room, {
   speak,
   editBot: openBotEditor,
@@ -168,7 +168,7 @@ async function open(id, reading) {
 
 /** A session of the list: of a search's, at the words. @param {string} id */
 async function openListed(id) {
-  const { query } = store.state;
+  const query = store.state.words.join(" ");
   await open(id);
   if (query && store.state.session?.id === id) await find(query);
 }

@@ -75,7 +75,12 @@
  *
  * @typedef {{id: string, title: string, updated: number, bots: string[], num_messages: number,
  *   revision: number,
- *   writing: {reply_id: string, bot: string} | null, snippet?: string}} Summary
+ *   writing: {reply_id: string, bot: string} | null, snippet?: string, pinned?: boolean, folder?: string,
+ *   tags?: string[]}} Summary
+ *
+ * What lies in the trash, a session or a bot.
+ * @typedef {{undo: string, kind: string, id: string, name: string, deleted: number, kept_until: number,
+ *   num_messages?: number}} Deleted
  *
  * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens" | "names" | "choice",
  *   nullable: boolean, default: any,
@@ -123,7 +128,8 @@
  *
  * @typedef {{status: Status | null, slot: Slot | null, settings: Settings | null, bots: Bot[],
  *   sessions: Summary[], problems: FileProblem[], query: string,
- *   session: Session | null, context: Context | null, viewLeaf: string | null, live: Map<string, Live>,
+ *   words: string[], selected: Set<string> | null, session: Session | null, context: Context | null,
+ *   viewLeaf: string | null, live: Map<string, Live>,
  *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null,
  *   away: boolean}} State
  */

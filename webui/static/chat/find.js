@@ -51,6 +51,8 @@ function createBar(store, room, transcript) {
   let words = [];
   let at = 0;
   let shown = "";
+  /** What a search of all sessions asked for: its words may stand in different messages. */
+  let given = "";
   let redraw = 0;
   /** @type {string | null | undefined} */
   let opened = "";
@@ -58,7 +60,7 @@ function createBar(store, room, transcript) {
   /** What is said now, and where the words are in it. @param {boolean} goes to the match at hand */
   function look(goes) {
     const current = hits[at]?.id;
-    ({ hits, words } = found(room.path(), input.value));
+    ({ hits, words } = found(room.path(), input.value, input.value === given));
     const same = hits.findIndex((message) => message.id === current);
     at = same >= 0 ? same : Math.max(0, hits.length - 1); // the latest first
     const inVersions = !hits.length && words.length > 0 && inOthers();
@@ -79,7 +81,7 @@ function createBar(store, room, transcript) {
   }
 
   /** The last message of another version of the chat that has the words. */
-  const inOthers = () => found(store.state.session?.messages || [], input.value).hits.at(-1);
+  const inOthers = () => found(store.state.session?.messages || [], input.value, input.value === given).hits.at(-1);
 
   async function showVersion() {
     const message = inOthers();
@@ -142,6 +144,8 @@ function createBar(store, room, transcript) {
   return {
     /** @param {string} query */
     ask(query) {
+      if (query && !found(store.state.session?.messages || [], query, true).hits.length) return; // in the title alone
+      given = query;
       opened = store.state.session?.id;
       byId("main").append(element);
       observer.observe(byId("messages"), { childList: true, subtree: true, characterData: true });
@@ -157,8 +161,9 @@ function createBar(store, room, transcript) {
 /**
  * The messages that hold the text as it stands; if none does, those with all of its words.
  * @param {Message[]} messages @param {string} query
+ * @param {boolean} [scattered] else those with any of them
  */
-export function found(messages, query) {
+export function found(messages, query, scattered = false) {
   const whole = folded(query.trim());
   if (!whole) return { hits: [], words: [] };
   const holding = (words) =>
@@ -168,7 +173,11 @@ export function found(messages, query) {
     });
   const hits = holding([whole]);
   const words = whole.split(/\s+/);
-  return hits.length || words.length === 1 ? { hits, words: [whole] } : { hits: holding(words), words };
+  if (hits.length || words.length === 1) return { hits, words: [whole] };
+  const all = holding(words);
+  if (all.length || !scattered) return { hits: all, words };
+  const some = new Set(words.flatMap((word) => holding([word])));
+  return { hits: messages.filter((message) => some.has(message)), words };
 }
 
 /** Without case; as long as the text, so that places in it are places in the text. @param {string} text */

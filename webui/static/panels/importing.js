@@ -6,7 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
-import { plural } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { post } from "../server/api.js";
 import { chooseDialog, dialogButton, openDialog } from "../overlays/dialogs.js";
 import { toast, toastError } from "../overlays/toast.js";
@@ -14,6 +14,11 @@ import { asBase64, asPicture } from "./picture-file.js";
 
 /** As base64 it is a third longer, and the server takes 64 MiB. */
 const MAX_BYTES = 47 * 2 ** 20;
+/** Of an export of many sessions, which goes to the server in parts; a browser's text is no longer. */
+const MAX_TOGETHER = 480 * 2 ** 20;
+/** Of a part: a character takes up to three bytes. */
+const PART_CHARACTERS = 15 * 2 ** 20;
+const PART_SESSIONS = 500;
 const PNG = 0x89504e47;
 /** The values of a file of JSON, one a line. @param {string} text @param {string} name */
 function lines(text, name) {
@@ -23,46 +28,96 @@ function lines(text, name) {
     try {
       values.push(JSON.parse(line));
     } catch {
-      throw new Error(values.length ? `Line ${at + 1} of ${name} is not JSON.` : `${name} is not a JSON file.`);
+      throw new Error(
+        values.length
+          ? t("Line {number} of {name} is not JSON.", { number: at + 1, name })
+          : t("{name} is not a JSON file.", { name }),
+      );
     }
   }
   return values;
 }
 
-/** What the server gets of a file. @param {File} file */
+/** What the server gets of a file, part by part. @param {File} file @returns {Promise<any[]>} */
 async function content(file) {
-  if (file.size > MAX_BYTES)
-    throw new Error(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MiB; at most 47 can be imported.`);
+  const tooLarge = (most) =>
+    new Error(
+      t("{file} has {size} MiB; at most {most} can be imported.", {
+        file: file.name,
+        size: Math.ceil(file.size / 2 ** 20),
+        most: most / 2 ** 20,
+      }),
+    );
+  if (file.size > MAX_TOGETHER) throw tooLarge(MAX_TOGETHER);
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (bytes.length > 8 && new DataView(bytes.buffer).getUint32(0) === PNG) {
+    if (file.size > MAX_BYTES) throw tooLarge(MAX_BYTES);
     const picture = await asPicture(file, file.name).catch(() => ""); // it may hold a character all the same
-    return { png: asBase64(bytes), picture };
+    return [{ png: asBase64(bytes), picture }];
   }
   const text = new TextDecoder().decode(bytes);
+  let data;
   try {
-    return { data: JSON.parse(text) };
+    data = JSON.parse(text);
   } catch {
-    return { data: lines(text, file.name) };
+    data = lines(text, file.name);
   }
+  if (Array.isArray(data?.sessions)) return parts(data);
+  if (file.size > MAX_BYTES) throw tooLarge(MAX_BYTES);
+  return [{ data }];
+}
+
+/** An export of many sessions, as several of fewer. @param {{sessions: any[]}} data */
+function parts(data) {
+  const made = [];
+  let size = Infinity;
+  for (const session of data.sessions) {
+    const length = JSON.stringify(session).length;
+    if (size + length > PART_CHARACTERS || made.at(-1)?.data.sessions.length >= PART_SESSIONS) {
+      made.push({ data: { ...data, sessions: [] } });
+      size = 0;
+    }
+    size += length;
+    made.at(-1)?.data.sessions.push(session);
+  }
+  return made.length ? made : [{ data }];
 }
 
 /**
  * Take a file in, after asking whether bots are to be made that are not here.
- * @param {any} body @returns {Promise<any>} the server's answer, or null
+ * @param {any} body @returns {Promise<{answer: any, unknown: "make" | "keep"} | null>}
  */
 async function taken(body) {
   const asked = await post("/api/sessions/import", { ...body, unknown: "ask" });
-  if (!asked.unknown_bots) return asked;
+  if (!asked.unknown_bots) return { answer: asked, unknown: "make" };
   const names = asked.unknown_bots.join(", ");
   const unknown = await chooseDialog(
-    "Make these bots?",
-    `The file has bots that are not here: ${names}. Without them what they said comes in, and nobody new can speak.`,
+    t("Make these bots?"),
+    t("The file has bots that are not here: {names}. Without them what they said comes in, and nobody new can speak.", {
+      names,
+    }),
     [
-      ["keep", "Only what they said"],
-      ["make", "Make them"],
+      ["keep", t("Only what they said")],
+      ["make", t("Make them")],
     ],
   );
-  return unknown && post("/api/sessions/import", { ...body, unknown });
+  return unknown && { answer: await post("/api/sessions/import", { ...body, unknown }), unknown };
+}
+
+/**
+ * All parts of a file, of which each has the same bots. What came in before a part that fails stays.
+ * @param {any[]} bodies @returns {Promise<any>} the answer to the first, with the number of sessions of all
+ */
+async function takenTogether([first, ...others]) {
+  const began = await taken(first);
+  if (!began) return null;
+  const { answer, unknown } = began;
+  try {
+    for (const body of others) answer.number += (await post("/api/sessions/import", { ...body, unknown })).number;
+  } catch (error) {
+    toastError(error);
+  }
+  return answer;
 }
 
 /**
@@ -73,7 +128,8 @@ async function taken(body) {
 export async function importFile(file, page) {
   let answer;
   try {
-    answer = await taken({ ...(await content(file)), file: file.name });
+    const bodies = await content(file);
+    answer = await takenTogether(bodies.map((body) => ({ ...body, file: file.name })));
   } catch (error) {
     const said = /** @type {any} */ (error);
     if (said.status && said.status !== 400) toastError(said);
@@ -85,8 +141,13 @@ export async function importFile(file, page) {
     tellOfBot(answer, page);
   } else if (answer) {
     await page.openSession(answer.session);
+    const values = { title: answer.session.title };
     const others = answer.number - 1;
-    toast(`Imported “${answer.session.title}”${others ? ` and ${plural(others, "other session")}` : ""}.`);
+    toast(
+      others
+        ? tn("Imported “{title}” and one other session.", "Imported “{title}” and {count} other sessions.", others, values)
+        : t("Imported “{title}”.", values),
+    );
   }
 }
 
@@ -95,16 +156,19 @@ function tellOfBot({ bot, name, taken, kept, left }, page) {
   const row = (label, items) =>
     items.length > 0 && h("div", {}, h("dt", { text: label }), h("dd", { dir: "auto", text: items.join(", ") }));
   const dialog = openDialog(
-    `${bot.name} is here`,
+    t("{name} is here", { name: bot.name }),
     [
       name !== bot.name &&
-        h("p", { class: "help", text: `There is a bot called ${name} already; the model could not tell them apart.` }),
+        h("p", {
+          class: "help",
+          text: t("There is a bot called {name} already; the model could not tell them apart.", { name }),
+        }),
       h(
         "dl",
         { class: "facts in-words" },
-        row("Taken", taken),
-        row("Kept for its export", kept),
-        row("Not taken", left),
+        row(t("Taken"), taken),
+        row(t("Kept for its export"), kept),
+        row(t("Not taken"), left),
       ),
     ].filter(Boolean),
     {
@@ -113,12 +177,12 @@ function tellOfBot({ bot, name, taken, kept, left }, page) {
         page.talkTo(bot);
       },
       actions: [
-        dialogButton("Close", "ghost", () => dialog.close()),
-        dialogButton("Edit", "", () => {
+        dialogButton(t("Close"), "ghost", () => dialog.close()),
+        dialogButton(t("Edit"), "", () => {
           dialog.close();
           page.editBot(bot);
         }),
-        dialogButton("New session", "primary", null),
+        dialogButton(t("New session"), "primary", null),
       ],
     },
   );

@@ -7,6 +7,7 @@
  */
 
 import { byId, h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { draftKey, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
 import { forgetEdits } from "../session/edit-drafts.js";
@@ -35,7 +36,8 @@ export function createLibrary(store, room, page) {
     const number = (asked += 1);
     const { query } = store.state;
     const body = await get(`/api/sessions${query ? `?q=${encodeURIComponent(query)}` : ""}`).catch(toastError);
-    if (body && number === asked) store.set({ sessions: body.sessions, problems: body.problems || [] });
+    if (!body || number !== asked) return;
+    store.set({ sessions: body.sessions, problems: body.problems || [], words: body.words || [] });
   }
 
   /** @param {Iterable<File>} files */
@@ -92,7 +94,7 @@ export function createLibrary(store, room, page) {
     /** @param {{id: string | null, title: string, revision: number}} session */
     async rename(session) {
       const { promptDialog } = await import("../overlays/dialogs.js");
-      const title = await promptDialog("Rename session", "Title", session.title, "Rename");
+      const title = await promptDialog(t("Rename session"), t("Title"), session.title, t("Rename"));
       if (!title || title === session.title) return;
       if (session.id === store.state.session?.id) {
         room.change({ title });
@@ -119,8 +121,8 @@ export function createLibrary(store, room, page) {
       if (!body) return;
       if (current) await page.openNew();
       await reload();
-      toast(`Deleted “${session.title}”.`, {
-        action: "Undo",
+      toast(t("Deleted “{title}”.", { title: session.title }), {
+        action: t("Undo"),
         onAction: async () => {
           const restored = await post("/api/sessions/restore", { undo: body.undo }).catch(toastError);
           if (!restored) return;

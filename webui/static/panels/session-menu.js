@@ -2,22 +2,33 @@
 /**
  * The menu of a session in the list.
  * @import { Summary } from "../types.js"
- * @import { Library } from "./library.js"
+ * @import { Store } from "../session/store.js"
+ * @import { Page } from "./session-list.js"
  */
 
+import { t } from "../base/language.js";
 import { openMenu } from "../overlays/menu.js";
+import { arrange, openFolders, openTags } from "./arranging.js";
 
-/** @param {Summary} session @param {HTMLElement} anchor @param {Library} library */
-export function openSessionMenu(session, anchor, library) {
-  openMenu(anchor, `Actions for ${session.title}`, [
-    { label: "Rename", icon: "pencil", onSelect: () => library.rename(session) },
-    { label: "Duplicate", icon: "copy", onSelect: () => library.duplicate(session) },
+/** @param {Summary} session @param {HTMLElement} anchor @param {Store} store @param {Page} page */
+export function openSessionMenu(session, anchor, store, page) {
+  const pinned = Boolean(session.pinned);
+  openMenu(anchor, t("Actions for {title}", { title: session.title }), [
+    { label: t("Rename"), icon: "pencil", onSelect: () => page.rename(session) },
+    {
+      label: pinned ? t("Unpin") : t("Pin to the top"),
+      icon: pinned ? "arrow-down" : "arrow-up",
+      onSelect: () => arrange(store, page, [session], { pinned: !pinned }),
+    },
+    { label: t("Folder"), icon: "panel-left", onSelect: () => openFolders(anchor, store, page, [session]) },
+    { label: t("Tags"), icon: "pencil", onSelect: () => openTags(store, page, [session]) },
+    { label: t("Duplicate"), icon: "copy", onSelect: () => page.duplicate(session) },
     "line",
-    { label: "Export as JSON", icon: "file-json", onSelect: () => library.exported(session, "json") },
-    { label: "Export as Markdown", icon: "file-text", onSelect: () => library.exported(session, "markdown") },
-    { label: "Export as HTML", icon: "file-code", onSelect: () => library.exported(session, "html") },
-    { label: "Print", icon: "printer", onSelect: () => library.print(session) },
+    { label: t("Export as JSON"), icon: "file-json", onSelect: () => page.exported(session, "json") },
+    { label: t("Export as Markdown"), icon: "file-text", onSelect: () => page.exported(session, "markdown") },
+    { label: t("Export as HTML"), icon: "file-code", onSelect: () => page.exported(session, "html") },
+    { label: t("Print"), icon: "printer", onSelect: () => page.print(session) },
     "line",
-    { label: "Delete", icon: "trash-2", danger: true, onSelect: () => library.remove(session) },
+    { label: t("Delete"), icon: "trash-2", danger: true, onSelect: () => page.remove(session) },
   ]);
 }

@@ -15,6 +15,8 @@ export class Store {
     sessions: [],
     problems: [],
     query: "",
+    words: [],
+    selected: null,
     session: null,
     context: null,
     viewLeaf: null,
