@@ -60,6 +60,7 @@ const transcript = createTranscript(store, room, {
   menu: async (message, anchor) =>
     (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, { tokens, inspect, summarize }),
   summary: summarize,
+  knows: (bot) => chips.knows(bot),
 });
 const statusLine = createStatusLine(store, room, {
   create,
@@ -180,11 +181,9 @@ async function openListed(id) {
 async function openNew(entry = false) {
   nameInAddress("", entry);
   const known = new Set(store.state.bots.map((bot) => bot.id));
-  const before = (store.state.session?.bots || [])
-    .filter((entry) => known.has(entry.id))
-    .map((entry) => ({ ...entry, muted: false }));
+  const before = (store.state.session?.bots || []).filter(({ id }) => known.has(id));
   const first = store.state.bots[0];
-  await room.openNew(before.length ? before : first ? [{ id: first.id, muted: false }] : []);
+  await room.openNew(before.length ? before.map(({ id }) => ({ id, muted: false })) : first ? [{ id: first.id, muted: false }] : []);
   remember("last", "");
 }
 
@@ -229,10 +228,10 @@ async function inspect(which) {
   openInspector(store, room, which, { ...edits, create, enlarge: model.enlarge });
 }
 
-/** @param {string} [until] the last message of it; else the older half */
-async function summarize(until) {
+/** @param {string} [until] the last message of it; else the older half @param {string[]} [readers] */
+async function summarize(until, readers) {
   const { olderHalf, openSummary } = await import("./chat/summary.js");
-  openSummary(store, room, until || olderHalf(store, room));
+  openSummary(store, room, until || olderHalf(store, room), readers);
 }
 
 /** @param {string | null} id */

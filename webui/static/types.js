@@ -14,18 +14,21 @@
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
  *   thinking_tokens?: number, thinking_seconds?: number,
  *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean,
- *   record?: {begun?: number}}} Message
+ *   for?: string[] | null, record?: {begun?: number}}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
  *   updated: number,
- *   bots: {id: string, muted: boolean}[], user_name: string, system_prompt: string, turn_order: string,
+ *   bots: Entry[], user_name: string, system_prompt: string, turn_order: string,
  *   note?: {text: string, depth: number} | null, summaries?: Passage[],
  *   lore?: {keys: string[], text: string}[],
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session
  *
- * A summary of all up to a message.
- * @typedef {{id: string, until: string, text: string, created: number}} Passage
+ * A bot of a session. `since`: the last message that was there before it came in; `notes`: its own.
+ * @typedef {{id: string, muted: boolean, since?: string | null, notes?: string}} Entry
+ *
+ * A summary of all up to a message, for some bots only or for all.
+ * @typedef {{id: string, until: string, text: string, created: number, for?: string[]}} Passage
  *
  * A token of a reply; `text` is the characters that it completes, `bytes` its own in hex where they are none.
  * @typedef {{text: string, bytes?: string, logprob: number, entropy: number | null,
@@ -55,6 +58,7 @@
  * @typedef {{bot: string, name: string, model: string, host: string, problem: string, parts: PromptPart[],
  *   prompt_tokens: number, max_seq_len: number | null, max_new_tokens: number, about: boolean,
  *   is_template: boolean, first_message: string | null, left_out: number, shortened: boolean,
+ *   before: number, others: number,
  *   cached_tokens: number | null, read_from: {part: number, chars: number} | null}} Prompt
  *
  * @typedef {{kind: string, text: string, tokens: number, message?: string | null, name?: string,
@@ -103,7 +107,8 @@
  * @typedef {{replyId: string, messageId: string, sessionId: string, bot: string, name: string,
  *   parent: string | null,
  *   base: string, text: string, think: string, thinkSeconds: number, thinkTokens: number, started: number,
- *   ready: boolean, stopping: boolean, held: boolean, progress: {done: number, total: number,
+ *   for: string[] | null, ready: boolean, stopping: boolean, held: boolean,
+ *   progress: {done: number, total: number,
  *   cached: number} | null,
  *   stats: Record<string, any> | null}} Live
  *
@@ -126,11 +131,14 @@
  *
  * @typedef {{file: string, message: string}} FileProblem
  *
+ * What is on its way to the server.
+ * @typedef {{text: string, created: number, for?: string[]}} Outgoing
+ *
  * @typedef {{status: Status | null, slot: Slot | null, settings: Settings | null, bots: Bot[],
  *   sessions: Summary[], problems: FileProblem[], query: string,
  *   words: string[], selected: Set<string> | null, session: Session | null, context: Context | null,
  *   viewLeaf: string | null, live: Map<string, Live>,
- *   loading: boolean, editing: string | null, outgoing: {text: string, created: number} | null,
+ *   loading: boolean, editing: string | null, outgoing: Outgoing | null, audience: string[] | null,
  *   away: boolean}} State
  */
 

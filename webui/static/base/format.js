@@ -93,5 +93,10 @@ export function numbers(message) {
     .join(" · ");
 }
 
+const list = new Intl.ListFormat(document.documentElement.lang);
+
+/** Names in a sentence. @param {string[]} names */
+export const listed = (names) => list.format(names);
+
 /** Whether people would take two names for one. @param {string} a @param {string} b */
 export const isSameName = (a, b) => a.trim().localeCompare(b.trim(), undefined, { sensitivity: "accent" }) === 0;

@@ -6,21 +6,33 @@
  * @import { RoomChanges } from "../session/room-changes.js"
  */
 
+import { byId } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { openMenu } from "../overlays/menu.js";
 import { inShort } from "../session/store.js";
+import { whisperTo } from "../session/whisper.js";
 
 /**
  * The menu of one bot in the room.
- * @param {Session} session @param {Bot} bot @param {HTMLElement} anchor @param {RoomChanges} changes
- * @param {{speak: (id: string) => void, editBot: (bot: Bot) => void,
+ * @param {Store} store @param {Bot} bot @param {HTMLElement} anchor @param {RoomChanges} changes
+ * @param {{speak: (id: string) => void, editBot: (bot: Bot) => void, knows: (id: string) => void,
  *   inspect: (which: {bot: string}) => void}} page
  */
-export function openBotMenu(session, bot, anchor, changes, page) {
+export function openBotMenu(store, bot, anchor, changes, page) {
+  const session = /** @type {Session} */ (store.state.session);
   const at = session.bots.findIndex((entry) => entry.id === bot.id);
   const muted = session.bots[at]?.muted;
   const several = session.bots.length > 1;
   openMenu(anchor, `Actions for ${bot.name}`, [
     { label: `Let ${bot.name} speak`, icon: "message-circle", onSelect: () => page.speak(bot.id) },
+    several && {
+      label: t("Whisper to {name}", { name: bot.name }),
+      icon: "lock",
+      onSelect: () => {
+        whisperTo(store, [bot.id]);
+        byId("text").focus();
+      },
+    },
     several && {
       label: muted ? "Unmute" : "Mute",
       icon: muted ? "mic" : "mic-off",
@@ -40,6 +52,12 @@ export function openBotMenu(session, bot, anchor, changes, page) {
       onSelect: () => changes.move(bot.id, at + 1),
     },
     { label: "Edit", icon: "pencil", onSelect: () => page.editBot(bot) },
+    {
+      label: t("What it knows"),
+      icon: "info",
+      help: session.bots[at]?.since ? t("It came in late.") : t("All that was said, and notes of its own."),
+      onSelect: () => page.knows(bot.id),
+    },
     { label: "What it is sent", icon: "file-text", onSelect: () => page.inspect({ bot: bot.id }) },
     "line",
     { label: "Remove from this session", icon: "x", onSelect: () => changes.remove(bot.id) },

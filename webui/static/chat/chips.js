@@ -37,7 +37,7 @@ export function createChips(store, room, page) {
         on: {
           click: async () => {
             const { openBotMenu } = await import("./bot-menus.js");
-            if (bot) openBotMenu(/** @type {any} */ (store.state.session), bot, main, changes, page);
+            if (bot) openBotMenu(store, bot, main, changes, { ...page, knows });
           },
         },
       },
@@ -81,6 +81,11 @@ export function createChips(store, room, page) {
       dragged = "";
     });
     return element;
+  }
+
+  /** @param {string} id */
+  async function knows(id) {
+    (await import("./knowledge.js")).openKnowledge(store, room, id);
   }
 
   /** @type {any[]} */
@@ -133,5 +138,5 @@ export function createChips(store, room, page) {
 
   new ResizeObserver(fit).observe(byId("head"));
   store.on(["session", "bots"], update);
-  return changes;
+  return { ...changes, knows };
 }

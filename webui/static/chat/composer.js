@@ -8,12 +8,15 @@
  */
 
 import { byId, h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { isComposing, isTouchOnly, trimLines } from "../base/input.js";
 import { draftKey, recall, remember } from "../base/storage.js";
 import { createHold } from "../session/hold.js";
 import { botsInRoom } from "../session/store.js";
+import { namesOf, recallWhisper } from "../session/whisper.js";
 import { createAttach } from "./attach.js";
 import { createTurnMenus } from "./turn-menus.js";
+import { createWhisperLine } from "./whisper-line.js";
 
 const MAX_HEIGHT_PX = 240;
 
@@ -39,6 +42,7 @@ export function createComposer(store, room, page) {
   );
   const send = h("button", { type: "submit", class: "button send", text: "Send" });
   const attach = createAttach(form, (block) => fill(joined(text.value, block)));
+  text.before(createWhisperLine(store));
   byId("composer-row").append(...attach, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
 
   function grow() {
@@ -85,6 +89,7 @@ export function createComposer(store, room, page) {
     hold.end(true);
     const becameSaved = draftOf === null && id && isSending;
     draftOf = id;
+    recallWhisper(store, becameSaved ? null : undefined);
     if (becameSaved) {
       remember(draftKey(null), "");
       sending.of = id;
@@ -95,14 +100,16 @@ export function createComposer(store, room, page) {
   function update() {
     changeSession();
     turns.update(text.value);
-    const { session, live, away } = store.state;
+    const { session, live, away, audience } = store.state;
     const bots = botsInRoom(store.state);
     const isWriting = live.size > 0 && !away; // a server that is gone can be told nothing
     stop.hidden = !isWriting;
     stop.classList.toggle("primary", isWriting);
     send.classList.toggle("primary", !isWriting);
     const placeholder =
-      bots.length > 1
+      audience
+        ? t("Whisper to {name}", { name: namesOf(store.state, audience) })
+        : bots.length > 1
         ? "Message the room, or leave it empty to let them go on"
         : bots.length
           ? `Message ${bots[0].name}`
@@ -141,7 +148,7 @@ export function createComposer(store, room, page) {
     saveDraft();
     page.sent();
     hold.end(false);
-    const worked = said ? await room.say(said) : await room.reply("next");
+    const worked = said ? await room.say(said, store.state.audience) : await room.reply("next");
     settle(worked);
     if (worked && said && sendAgain) submit();
     sendAgain = false;
@@ -169,7 +176,7 @@ export function createComposer(store, room, page) {
     submit();
   });
   window.addEventListener("resize", grow);
-  store.on(["session", "bots", "settings", "live", "away"], update);
+  store.on(["session", "bots", "settings", "live", "away", "audience"], update);
   update();
 
   return { focus: () => text.focus({ preventScroll: true }), fill };

@@ -13,6 +13,7 @@ import { openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast } from "../overlays/toast.js";
 import { botOf, nameOf } from "../session/store.js";
+import { audienceText } from "../session/whisper.js";
 import { copyText } from "../text/code.js";
 import { plainText } from "../text/plain.js";
 import { openReplay } from "./replay.js";
@@ -155,6 +156,13 @@ export function openMessageMenu(store, room, message, anchor, page) {
         : "The bots keep it in mind when the beginning is left out.",
       disabled: busy,
       onSelect: () => room.pin(message, !message.pinned),
+    },
+    ((store.state.session?.bots.length || 0) > 1 || message.for) && {
+      label: t("Whom it is for"),
+      icon: "lock",
+      help: audienceText(store.state, message) || t("Everyone in the room."),
+      disabled: busy,
+      onSelect: async () => (await import("./audience.js")).changeAudience(store, room, message),
     },
     room.path().at(-1)?.id !== message.id && {
       label: "Summarize up to here",

@@ -9,10 +9,12 @@
 
 import { h, icon } from "../base/dom.js";
 import { count, duration, plural } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { ApiError, get } from "../server/api.js";
 import { openDialog } from "../overlays/dialogs.js";
 import { botOf, botsInRoom } from "../session/store.js";
 import { copyText } from "../text/code.js";
+import { openKnowledge } from "./knowledge.js";
 import { memoryText } from "./transcript.js";
 import { openWayOut } from "./way-out.js";
 
@@ -23,6 +25,7 @@ const GROUPS = [
   { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
   { id: "room", label: "Who is in the room", kinds: ["room"] },
+  { id: "notes", label: t("Its own notes"), kinds: ["notes"] },
   { id: "lore", label: "Lore book", kinds: ["lore", "book"] },
   { id: "summary", label: "Summary", kinds: ["summary"] },
   { id: "note", label: "Author's note", kinds: ["note"] },
@@ -34,6 +37,7 @@ const TITLES = {
   examples: "Example dialogue",
   system: "System prompt",
   room: "Who is in the room",
+  notes: t("Its own notes"),
   book: "The bot's lore book",
   lore: "Lore book",
   summary: "Summary of what was before",
@@ -43,8 +47,10 @@ const TITLES = {
 
 /**
  * @typedef {{editBot: (bot: any) => void, editMessage: (id: string) => void, openSession: () => void,
- *   summarize: (until?: string) => void, create: () => void,
+ *   summarize: (until?: string, readers?: string[]) => void, create: () => void,
  *   enlarge: (tokens: number) => void}} Page
+ *
+ * @typedef {Page & {knows: (bot: string) => void, summarizeFor: (until: string, bot: string) => void}} Edits
  *
  * @param {Store} store @param {Room} room @param {{bot?: string, message?: Message}} which of the next reply
  *   of a bot (the one that spoke last, if none is named), or of a reply that is there
@@ -91,6 +97,16 @@ export function openInspector(store, room, which, page) {
     return Object.fromEntries(entries);
   }
 
+  /** @type {Edits} */
+  const edits = {
+    ...page,
+    knows: (bot) => openKnowledge(store, room, bot),
+    summarizeFor(until, bot) {
+      const own = (summary) => summary.until === until && summary.for?.includes(bot);
+      page.summarize(until, store.state.session?.summaries?.find(own)?.for);
+    },
+  };
+
   /** @param {{bot?: string, message?: Message}} asked */
   async function load(asked) {
     const id = store.state.session?.id;
@@ -112,13 +128,13 @@ export function openInspector(store, room, which, page) {
       return;
     }
     if (choice) choice.select(prompt.bot);
-    status.textContent = cacheText(prompt);
+    status.textContent = [cacheText(prompt), untoldText(prompt)].filter(Boolean).join(" ");
     copy.hidden = false;
     wayOut.hidden = !(prompt.left_out || prompt.shortened || isFull(prompt));
     place.replaceChildren(
       ...(asked.message ? [written(asked.message)] : []),
       ...overview(prompt),
-      ...sections(prompt, leaving(page), botOf(store.state, prompt.bot)),
+      ...sections(prompt, leaving(edits), botOf(store.state, prompt.bot)),
     );
   }
 
@@ -159,6 +175,22 @@ function botChoice(store, chosen, onChange) {
     select.value = id;
   };
   return element;
+}
+
+/** What the bot is not told. @param {Prompt} prompt */
+function untoldText({ name, before, others }) {
+  return [
+    before &&
+      tn(
+        "{name} came in later: one message from before is not in.",
+        "{name} came in later: {count} messages from before are not in.",
+        before,
+        { name },
+      ),
+    others && tn("One message is for others.", "{count} messages are for others.", others),
+  ]
+    .filter(Boolean)
+    .join(" ");
 }
 
 /** What the next reply takes from the cache. @param {Prompt} prompt */
@@ -215,19 +247,21 @@ function overview(prompt) {
 
 /**
  * The prompt itself, a long one in steps.
- * @param {Prompt} prompt @param {Page} page @param {any} bot
+ * @param {Prompt} prompt @param {Edits} page @param {any} bot
  */
 function sections(prompt, page, bot) {
   const list = h("div", { class: "prompt-parts", dir: "auto" });
   const more = h("button", { type: "button", class: "button", hidden: true, on: { click: add } });
   const first = prompt.parts.findIndex((part) => part.message && part.message === prompt.first_message);
   const memory = first > 0 && prompt.parts[first - 1].kind === "template" ? first - 1 : first;
+  const arrived = prompt.before ? prompt.parts.findIndex(({ kind }) => kind === "turn" || kind === "go_on") : -1;
   let at = 0;
   let before = 0;
 
   function add() {
     for (const end = Math.min(prompt.parts.length, at + PART); at < end; at += 1) {
       const part = prompt.parts[at];
+      if (at === arrived) list.append(line(t("{name} came in here", { name: prompt.name })));
       if (at === memory && prompt.left_out) list.append(line(memoryText(prompt.left_out)));
       const text = textOf(part, prompt, at);
       const { lastElementChild: last } = list;
@@ -270,7 +304,7 @@ const mark = (text) =>
 
 /**
  * @param {PromptPart} part @param {(Node | string)[]} text @param {number} toTheEnd tokens from here on
- * @param {Page} page @param {any} bot
+ * @param {Edits} page @param {any} bot
  */
 function section(part, text, toTheEnd, page, bot) {
   const { kind, message } = part;
@@ -284,7 +318,8 @@ function section(part, text, toTheEnd, page, bot) {
     system: page.openSession,
     lore: page.openSession,
     note: page.openSession,
-    summary: message && (() => page.summarize(message)),
+    notes: bot && (() => page.knows(bot.id)),
+    summary: message && (() => page.summarizeFor(message, bot?.id)),
     turn: message && (() => page.editMessage(message)),
   }[kind];
   const name = [TITLES[kind], part.name].filter(Boolean).join(": ");

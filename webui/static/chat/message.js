@@ -16,7 +16,7 @@ import { editor } from "./edit.js";
 /**
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
  *   color: string, picture: string, versions: string[], isLast: boolean, busy: boolean, away: boolean,
- *   editing: boolean,
+ *   editing: boolean, audience: string,
  *   isOutgoing: boolean, canAnswer: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
@@ -24,7 +24,9 @@ import { editor } from "./edit.js";
  *   branch: (message: Message, text: string) => Promise<boolean>, proceed: (message: Message) => void,
  *   answerNow: (live: Live) => void,
  *   again: (message: Message) => void, tokens: (message: Message, name: string) => void,
- *   menu: (message: Message, anchor: HTMLElement) => void, summary: (until: string) => void}} Handlers
+ *   menu: (message: Message, anchor: HTMLElement) => void,
+ *   summary: (until: string, readers?: string[]) => void,
+ *   knows: (bot: string) => void}} Handlers
  */
 
 const BADGES = {
@@ -75,6 +77,7 @@ export class MessageView {
       message.finish_reason,
       message.error,
       message.pinned,
+      view.audience,
       Boolean(live),
     ]);
     if (live) this.showLive();
@@ -85,7 +88,8 @@ export class MessageView {
     if (signature === this.signature) return;
     this.signature = signature;
     this.element.className = `message ${isUser ? "from-user" : "from-bot"}${view.isLast ? " is-last" : ""}`;
-    this.element.setAttribute("aria-label", `${view.name}, ${messageTime(message.created)}`);
+    const said = [view.name, messageTime(message.created), view.audience].filter(Boolean).join(", ");
+    this.element.setAttribute("aria-label", said);
     this.#part("monogram", monogram(view.name, view.color, "", view.picture), this.element);
     this.name.textContent = view.name;
     this.time.textContent = live ? "" : messageTime(message.created);
@@ -100,6 +104,7 @@ export class MessageView {
     this.body.hidden = editing || (!live && !message.text);
     const open = () => this.part_edit || editor(() => this.view, this.handlers);
     this.#part("edit", editing ? open() : null, this.main);
+    this.#part("whisper", view.audience ? whisperLine(view.audience) : null, this.main);
     this.#part("badge", live ? null : badge(message), this.main);
     const several = view.versions.length > 1 && !view.isOutgoing;
     this.#part("versions", several ? versionArrows(message.id, view.versions, this.handlers) : null, this.head);
@@ -157,6 +162,7 @@ export class MessageView {
     else if (element && kind === "monogram") parent.prepend(element);
     else if (element && kind === "badge") this.body.after(element);
     else if (element && kind === "answer") this.body.before(element);
+    else if (element && kind === "whisper") this.head.after(element);
     else if (element) parent.append(element);
     this[`part_${kind}`] = element;
   }
@@ -223,6 +229,9 @@ function badge(message) {
     h("span", { text }),
   );
 }
+
+/** @param {string} text */
+const whisperLine = (text) => h("p", { class: "whispered" }, icon("lock"), h("span", { text }));
 
 /** @param {View} view @param {Handlers} handlers */
 function actions({ message, isUser, isLast, busy, name }, handlers) {

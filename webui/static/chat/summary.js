@@ -8,13 +8,20 @@
 
 import { h } from "../base/dom.js";
 import { plural } from "../base/format.js";
+import { t } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, request } from "../server/api.js";
 import { dialogButton, openDialog } from "../overlays/dialogs.js";
 import { toast } from "../overlays/toast.js";
+import { namesOf } from "../session/whisper.js";
 
-const HELP =
-  "It stands for these messages in what every bot is sent. The chat keeps them as they are, and pinned ones are still sent.";
+/** @param {string} names of those who alone are sent it, or "" */
+const helpFor = (names) =>
+  names
+    ? t("It stands for these messages in what {names} is sent. The chat keeps them as they are.", { names })
+    : t(
+        "It stands for these messages in what every bot is sent. The chat keeps them as they are, and pinned ones are still sent.",
+      );
 
 /**
  * What is to be summarized where the context is full: the older half of what is still in, and all before it.
@@ -30,20 +37,26 @@ export function olderHalf(store, room) {
   return path[begins + Math.floor((path.length - begins) / 2) - 1]?.id;
 }
 
-/** @param {Store} store @param {Room} room @param {string | undefined} until the last of its messages */
-export function openSummary(store, room, until) {
+/**
+ * @param {Store} store @param {Room} room @param {string | undefined} until the last of its messages
+ * @param {string[]} [readers] the bots whom it is for, else all
+ * @param {() => void} [onClose]
+ */
+export function openSummary(store, room, until, readers, onClose = () => {}) {
   const { session } = store.state;
+  const help = helpFor(readers ? namesOf(store.state, readers) : "");
   const path = room.path();
   const number = path.findIndex((message) => message.id === until) + 1;
-  if (!session?.id || !until || !number || number === path.length) {
+  if (!session?.id || !until || !number || (number === path.length && !readers)) {
     toast("There is too little to summarize yet.");
     return;
   }
-  const key = `summary.${session.id}.${until}`;
-  const known = session.summaries?.find((summary) => summary.until === until);
+  const key = `summary.${session.id}.${until}${readers ? `.${readers.join(".")}` : ""}`;
+  const same = (summary) => summary.until === until && `${summary.for || ""}` === `${readers || ""}`;
+  const known = session.summaries?.find(same);
   const abort = new AbortController();
   let isSaved = false;
-  const status = h("p", { class: "help", role: "status", text: HELP });
+  const status = h("p", { class: "help", role: "status", text: help });
   const text = h("textarea", {
     class: "text-input",
     rows: "9",
@@ -64,6 +77,7 @@ export function openSummary(store, room, until) {
       abort.abort();
       const changed = text.value.trim() && text.value !== (known?.text || "");
       remember(key, !isSaved && changed ? text.value : ""); // what was typed is there again next time
+      onClose();
     },
   });
 
@@ -79,9 +93,9 @@ export function openSummary(store, room, until) {
     update();
     const path = `/api/sessions/${session?.id}/summaries/draft`;
     try {
-      const { text: written, left_out: out } = await request("POST", path, { until }, {}, abort.signal);
+      const { text: written, left_out: out } = await request("POST", path, { until, for: readers }, {}, abort.signal);
       text.value = written;
-      status.textContent = out ? `The first ${plural(out, "message")} did not fit in. ${HELP}` : HELP;
+      status.textContent = out ? `The first ${plural(out, "message")} did not fit in. ${help}` : help;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       status.textContent = [error.message, error.hint].filter(Boolean).join(" ");
@@ -94,7 +108,7 @@ export function openSummary(store, room, until) {
   async function keep() {
     if (save.disabled) return;
     save.disabled = true;
-    isSaved = await room.summarize(/** @type {string} */ (until), text.value);
+    isSaved = await room.summarize(/** @type {string} */ (until), text.value, readers);
     if (isSaved) dialog.close();
     else update();
   }
@@ -105,7 +119,7 @@ export function openSummary(store, room, until) {
     dialog.close();
     toast("The bots are sent these messages again.", {
       action: "Undo",
-      onAction: () => room.summarize(known.until, known.text),
+      onAction: () => room.summarize(known.until, known.text, readers),
     });
   }
 

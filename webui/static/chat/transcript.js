@@ -8,8 +8,10 @@
 
 import { byId, h } from "../base/dom.js";
 import { plural } from "../base/format.js";
+import { t } from "../base/language.js";
 import { botOf, nameOf, pictureOf } from "../session/store.js";
-import { OUTGOING, versions } from "../session/tree.js";
+import { audienceText, namesOf } from "../session/whisper.js";
+import { OUTGOING, arrivals, versions } from "../session/tree.js";
 import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
 import { ShownPart } from "./shown-part.js";
@@ -58,6 +60,7 @@ export function createTranscript(store, room, handlers) {
       name: nameOf(state, message),
       color: isUser ? USER_COLOR : bot?.color || USER_COLOR,
       picture: pictureOf(bot),
+      audience: audienceText(state, message),
       isOutgoing: message.id === OUTGOING,
       canAnswer: Boolean(bot && !bot.engine),
       versions: versions(session, state.live, message),
@@ -92,22 +95,25 @@ export function createTranscript(store, room, handlers) {
     drawLines();
   }
 
-  /** Where the memory begins, and where a summary stands for what is above. */
+  /** Where the memory begins, where a summary stands for what is above, and where bots came in. */
   function drawLines() {
     for (const line of list.querySelectorAll(".memory-line")) line.remove();
     const { context, session } = store.state;
     const line = (child) => h("p", { class: "memory-line" }, child);
-    for (const { until } of session?.summaries || [])
-      views.get(until)?.element.after(
-        line(
-          h("button", {
-            type: "button",
-            class: "text-button",
-            text: "Summary of what is above",
-            on: { click: () => handlers.summary(until) },
-          }),
-        ),
-      );
+    const link = (text, click) =>
+      line(h("button", { type: "button", class: "text-button", text, on: { click } }));
+    for (const { until, for: readers } of session?.summaries || []) {
+      const whose = readers
+        ? t("Summary of what is above, for {names}", { names: namesOf(store.state, readers) })
+        : t("Summary of what is above");
+      views.get(until)?.element.after(link(whose, () => handlers.summary(until, readers)));
+    }
+    for (const { id, last } of session ? arrivals(session, path) : [])
+      views
+        .get(last)
+        ?.element.after(
+          link(t("{name} came in here", { name: namesOf(store.state, [id]) }), () => handlers.knows(id)),
+        );
     const at = path.findIndex((message) => message.id === context?.first_message);
     const out = path.slice(0, Math.max(0, at)).filter((message) => !message.pinned).length;
     if (out) views.get(path[at].id)?.element.before(line(h("span", { text: memoryText(out) })));

@@ -6,10 +6,13 @@
  */
 
 import { h, icon } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { plural } from "../base/format.js";
 import { whoIsNext } from "../session/next.js";
 import { botsInRoom } from "../session/store.js";
+import { audienceText } from "../session/whisper.js";
 import { openMenu } from "../overlays/menu.js";
+import { chooseAudience } from "./whisper-line.js";
 
 const TURNS = [2, 4, 6, 10, 20, 50];
 
@@ -35,7 +38,7 @@ export function createTurnMenus(store, room, page) {
   );
 
   function nextMenu() {
-    const { session, settings } = store.state;
+    const { session, settings, audience } = store.state;
     if (!session || !settings) return;
     openMenu(next, "Who answers next", [
       { heading: "After your message" },
@@ -45,6 +48,13 @@ export function createTurnMenus(store, room, page) {
         checked: id === session.turn_order,
         onSelect: () => room.change({ turn_order: id }),
       })),
+      "line",
+      {
+        label: t("Only for some…"),
+        icon: "lock",
+        help: audienceText(store.state, { author: "user", for: audience }) || t("A whisper: no other bot is sent it."),
+        onSelect: () => chooseAudience(store),
+      },
       "line",
       { heading: "Right now" },
       ...botsInRoom(store.state).map((bot) => ({
@@ -72,12 +82,12 @@ export function createTurnMenus(store, room, page) {
     buttons: [next, talk],
     /** @param {string} text what is typed: it may name somebody */
     update(text) {
-      const { session, settings } = store.state;
+      const { session, settings, audience } = store.state;
       const several = botsInRoom(store.state).length > 1;
       next.hidden = !several || !settings;
       talk.hidden = !several;
       if (!session || next.hidden) return;
-      const label = `Next: ${whoIsNext(session, botsInRoom(store.state), text)}`;
+      const label = `Next: ${whoIsNext(session, botsInRoom(store.state), text, audience, room.path())}`;
       if (label !== next.textContent) next.replaceChildren(h("span", { text: label }), icon("chevron-down"));
     },
   };

@@ -7,12 +7,13 @@
  */
 
 import { h, iconButton, monogram } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { botOf, inShort, pictureOf } from "../session/store.js";
 import { adapterProblem } from "./adapters.js";
 
 /**
  * @param {Store} store
- * @param {RoomChanges} changes
+ * @param {RoomChanges & {knows: (bot: string) => void}} changes
  * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void}} page
  */
 export function createBotTab(store, changes, page) {
@@ -85,6 +86,7 @@ export function createBotTab(store, changes, page) {
             iconButton("arrow-down", `Move ${name} down`, () => changes.move(entry.id, at + 1), {
               disabled: at === many - 1,
             }),
+          bot && iconButton("info", t("What {name} knows", { name }), () => changes.knows(entry.id)),
           bot && iconButton("pencil", `Edit ${name}`, () => page.editBot(bot)),
           iconButton("x", `Remove ${name} from this session`, () => changes.remove(entry.id)),
         ),

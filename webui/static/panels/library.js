@@ -12,6 +12,7 @@ import { draftKey, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
 import { forgetEdits } from "../session/edit-drafts.js";
 import { forgetUnsaved } from "../session/unsaved.js";
+import { forgetWhisper } from "../session/whisper.js";
 import { toast, toastError } from "../overlays/toast.js";
 
 /** Save what the server gives there. @param {string} href */
@@ -149,6 +150,7 @@ export function createLibrary(store, room, page) {
         remember(draftKey(id), "");
         forgetEdits(id);
         forgetUnsaved(id);
+        forgetWhisper(id);
       }
     },
   };

@@ -22,12 +22,20 @@ export const corrections = (operation, { patch, post, remove }) => ({
       patch(`/api/sessions/${session.id}/messages/${message.id}`, { revision: session.revision, pinned }),
     ),
 
+  /** Whom it is for; null: all. @param {Message} message @param {string[] | null} audience */
+  whisper: (message, audience) =>
+    operation(({ id, revision }) =>
+      patch(`/api/sessions/${id}/messages/${message.id}`, { revision, for: audience }),
+    ),
+
   /**
    * Let a text stand for all up to a message in what bots are sent.
-   * @param {string} until @param {string} text
+   * @param {string} until @param {string} text @param {string[] | null} [readers] these bots; null: all
    */
-  summarize: (until, text) =>
-    operation(({ id, revision }) => post(`/api/sessions/${id}/summaries`, { revision, until, text })),
+  summarize: (until, text, readers = null) =>
+    operation(({ id, revision }) =>
+      post(`/api/sessions/${id}/summaries`, { revision, until, text, for: readers }),
+    ),
 
   /** Send them all of it again. @param {string} summary its id */
   dropSummary: (summary) =>

@@ -2,7 +2,7 @@
 /**
  * Who answers next, as far as the page can tell before the server decides: whom the text names, or whose
  * turn it is.
- * @import { Bot, Session } from "../types.js"
+ * @import { Bot, Message, Session } from "../types.js"
  */
 
 /**
@@ -28,17 +28,25 @@ function placeOf(text, name) {
 /**
  * Names, or what decides instead.
  * @param {Session} session @param {Bot[]} bots those of the session, in its order
- * @param {string} text what is typed
+ * @param {string} text what is typed @param {string[] | null} [audience] whom it is for; null: all
+ * @param {Message[]} [path] what was said before
  */
-export function whoIsNext(session, bots, text) {
+export function whoIsNext(session, bots, text, audience = null, path = []) {
   const order = session.turn_order;
-  const present = bots.filter((bot) => session.bots.some((entry) => entry.id === bot.id && !entry.muted));
+  const present = bots.filter(
+    ({ id }) =>
+      (audience?.includes(id) ?? true) && session.bots.some((entry) => entry.id === id && !entry.muted),
+  );
   if (order === "manual") return "whom you choose";
-  if (order === "model") return "the model decides";
+  if (order === "model" && present.length !== 1) return "the model decides";
   if (order === "all") return "everyone once";
   const named = mentioned(text, present);
   const names = order === "mention" ? named : named.slice(0, 1);
-  const next = names.length ? names : present.filter((bot) => (session.next || []).includes(bot.id));
+  const last = audience && path.findLast((message) => message.author !== "user")?.author;
+  const at = present.findIndex((bot) => bot.id === last);
+  const place = order === "mention" ? Math.max(0, at) : (at + 1) % present.length;
+  const turn = audience ? present.slice(place, place + 1) : present.filter((bot) => (session.next || []).includes(bot.id));
+  const next = names.length ? names : turn;
   const shown = next.length ? next : present.slice(0, 1);
   return shown.map((bot) => bot.name).join(", ") || "nobody";
 }

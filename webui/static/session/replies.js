@@ -32,6 +32,7 @@ export function createReplies(store, room) {
       name: bot ? bot.name : "",
       parent: null,
       base: "",
+      for: null,
       text: "",
       think: "",
       thinkSeconds: 0,
@@ -54,6 +55,7 @@ export function createReplies(store, room) {
         parent: data.parent ?? null,
         ready: true,
         base: data.continues ? data.text : "",
+        for: data.for,
       });
       room.started(live);
     } else if (type === "held") {

@@ -105,20 +105,24 @@ export function createRoom(store, page) {
     change: saving.change,
     flushPatch: saving.flush,
 
-    /** Say something, and let whoever is next answer; it is shown at once. @param {string} text */
-    async say(text) {
-      const outgoing = { text, created: Date.now() / 1000 };
+    /**
+     * Say something, and let whoever is next answer; it is shown at once.
+     * @param {string} text @param {string[] | null} audience the bots whom it is for; null: all
+     */
+    async say(text, audience) {
+      const only = audience ? { for: audience } : {};
+      const outgoing = { text, created: Date.now() / 1000, ...only };
       store.set({ outgoing });
       const id = await ready();
-      const worked = id !== "" && (await ask(id, "messages", { text, interrupt: true }));
+      const worked = id !== "" && (await ask(id, "messages", { text, interrupt: true, ...only }));
       if (store.state.outgoing === outgoing) store.set({ outgoing: null });
       return worked;
     },
 
-    /** Say something else at an earlier place: a branch. @param {Message} message @param {string} text */
+    /** Say something else to the same ones, as a branch. @param {Message} message @param {string} text */
     async sayInstead(message, text) {
       const id = await ready();
-      return id !== "" && ask(id, "messages", { text, parent: message.parent, interrupt: true });
+      return id !== "" && ask(id, "messages", { text, parent: message.parent, for: message.for || null, interrupt: true });
     },
 
     /**

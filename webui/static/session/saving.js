@@ -3,7 +3,7 @@
  * Saves what is changed in the panels, shortly after it was changed, and as often as it takes: while the
  * server is away or its disk is full, the changes are kept. Makes the session that exists only in this page
  * real.
- * @import { Session, State } from "../types.js"
+ * @import { Entry, Session, State } from "../types.js"
  * @import { Answers } from "./answers.js"
  * @import { Store } from "./store.js"
  */
@@ -32,7 +32,7 @@ function recallFields(key) {
 
 /**
  * The session that exists only in this page until its first message: as it was left, or with these bots.
- * @param {{id: string, muted: boolean}[]} bots @param {State} state
+ * @param {Entry[]} bots @param {State} state
  * @returns {Session}
  */
 export function unsavedSession(bots, { bots: known, settings }) {

@@ -24,6 +24,7 @@ export class Store {
     loading: true,
     editing: null,
     outgoing: null,
+    audience: null,
     away: false,
   };
 

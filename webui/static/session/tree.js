@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * A session is a tree of messages; the page shows one path of it. Pure functions over plain data.
- * @import { Live, Message, Session } from "../types.js"
+ * @import { Live, Message, Outgoing, Session } from "../types.js"
  */
 
 /** @type {WeakMap<Message[], {byId: Map<string, Message>, children: Map<string | null, Message[]>}>} */
@@ -40,6 +40,7 @@ function provisional(live) {
     author: live.bot,
     name: live.name,
     text: "",
+    for: live.for,
     created: live.started,
   };
 }
@@ -81,12 +82,26 @@ export function differsOnlyIn(before, now, isAmong) {
   return sameLeaf && JSON.stringify(others(before)) === JSON.stringify(others(now));
 }
 
+/**
+ * The bots that came in late, each with the last message of the path that it does not know.
+ * @param {Session} session @param {Message[]} path @returns {{id: string, last: string}[]}
+ */
+export function arrivals(session, path) {
+  return session.bots
+    .filter((entry) => entry.since)
+    .map(({ id, since }) => {
+      const at = session.messages.findIndex((message) => message.id === since);
+      const before = new Set(session.messages.slice(0, at + 1).map((message) => message.id));
+      return { id, last: path.findLast((message) => before.has(message.id))?.id || "" };
+    });
+}
+
 /** The id of what the user just said, as long as the server has not given it one. */
 export const OUTGOING = "outgoing";
 
 /**
  * The path with what is on its way to the server.
- * @param {Message[]} path @param {{text: string, created: number} | null} outgoing
+ * @param {Message[]} path @param {Outgoing | null} outgoing
  * @returns {Message[]}
  */
 export function withOutgoing(path, outgoing) {

@@ -3,7 +3,7 @@
  * What was changed in the panels and is not on the server yet, field by field, each with the value that it
  * was changed from. So it outlives a lost request, a restart and a reload, and what another tab did
  * meanwhile to other fields, other parameters or other bots stays.
- * @import { Session } from "../types.js"
+ * @import { Entry, Session } from "../types.js"
  */
 
 import { recall, remember } from "../base/storage.js";
@@ -21,13 +21,14 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 export function merged(field, base, ours, theirs) {
   if (same(base, theirs)) return ours;
   if (same(base, ours)) return theirs;
-  if (field === "sampling") return mergedParameters(base, ours, theirs);
+  if (field === "sampling") return mergedFields(base, ours, theirs);
   if (field === "bots") return mergedBots(base, ours, theirs);
   return ours;
 }
 
-/** @param {Record<string, any>} base @param {Record<string, any>} ours @param {Record<string, any>} theirs */
-function mergedParameters(base, ours, theirs) {
+/** @param {Record<string, any>} base @param {Record<string, any>} ours @param {Record<string, any>} theirs
+ * @returns {any} */
+function mergedFields(base, ours, theirs) {
   const result = { ...theirs };
   for (const name of new Set([...Object.keys(base), ...Object.keys(ours)])) {
     if (same(base[name], ours[name])) continue;
@@ -37,7 +38,7 @@ function mergedParameters(base, ours, theirs) {
   return result;
 }
 
-/** @typedef {{id: string, muted: boolean}[]} Bots */
+/** @typedef {Entry[]} Bots */
 
 /** In our order, if we changed it. @param {Bots} base @param {Bots} ours @param {Bots} theirs */
 function mergedBots(base, ours, theirs) {
@@ -45,8 +46,8 @@ function mergedBots(base, ours, theirs) {
   const kept = theirs.filter(({ id }) => !find(base, id) || find(ours, id));
   const added = ours.filter(({ id }) => !find(base, id) && !find(theirs, id));
   const result = [...kept, ...added].map((entry) => {
-    const mine = find(ours, entry.id);
-    return mine && mine.muted !== find(base, entry.id)?.muted ? { ...entry, muted: mine.muted } : entry;
+    const [mine, before] = [find(ours, entry.id), find(base, entry.id)];
+    return mine && before ? mergedFields(before, mine, entry) : entry;
   });
   const order = (bots) => bots.filter(({ id }) => find(base, id) && find(ours, id)).map(({ id }) => id);
   if (same(order(base), order(ours))) return result;
