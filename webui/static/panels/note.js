@@ -37,13 +37,16 @@ export function createNote(store, room) {
   text.addEventListener("input", change);
   depth.addEventListener("change", () => {
     change();
-    show();
+    showDepth();
   });
 
+  function showDepth() {
+    depth.value = String(store.state.session?.note?.depth || USUAL_DEPTH);
+  }
+
   function show() {
-    const note = store.state.session?.note;
-    if (document.activeElement !== text) text.value = note?.text || "";
-    if (document.activeElement !== depth || note) depth.value = String(note?.depth || USUAL_DEPTH);
+    if (document.activeElement !== text) text.value = store.state.session?.note?.text || "";
+    if (document.activeElement !== depth) showDepth(); // else an answer would undo what is being typed
   }
 
   store.on(["session"], show);
