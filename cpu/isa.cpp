@@ -36,7 +36,7 @@ extern "C" int supported_isas(void) { return static_cast<int>(parlor::usable_isa
 extern "C" int current_isa(void) { return static_cast<int>(parlor::selected_isa()); }
 
 extern "C" int force_isa(int isa) {
-    if (isa < -1 || isa > PARLOR_ISA_DOTPROD || (isa >= 0 && !(parlor::usable_isas() >> isa & 1))) return PARLOR_ERROR_ISA;
+    if (isa < -1 || isa > PARLOR_ISA_I8MM || (isa >= 0 && !(parlor::usable_isas() >> isa & 1))) return PARLOR_ERROR_ISA;
     parlor::forced.store(isa);
     return PARLOR_OK;
 }

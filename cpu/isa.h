@@ -27,6 +27,7 @@
 #define PARLOR_BUILT_AVX512 (PARLOR_BUILT_ISAS >> 3 & 1)
 #define PARLOR_BUILT_AMX (PARLOR_BUILT_ISAS >> 4 & 1)
 #define PARLOR_BUILT_DOTPROD (PARLOR_BUILT_ISAS >> 5 & 1)
+#define PARLOR_BUILT_I8MM (PARLOR_BUILT_ISAS >> 6 & 1)
 
 namespace parlor {
 
@@ -37,6 +38,7 @@ enum class Isa : int {
     kAvx512 = PARLOR_ISA_AVX512,
     kAmx = PARLOR_ISA_AMX,
     kDotprod = PARLOR_ISA_DOTPROD,
+    kI8mm = PARLOR_ISA_I8MM,
 };
 
 // The sets of this machine, bit i for PARLOR_ISA_* i (isa_detect.cpp); asks the kernel for AMX tile permission.

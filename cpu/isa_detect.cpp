@@ -53,18 +53,21 @@ bool request_tiles() {
 #elif defined(__aarch64__)
 namespace {
 
-bool has_dot_products() {
-#if defined(__linux__)
-    constexpr unsigned long kAsimdDp = 1UL << 20;  // HWCAP_ASIMDDP (Documentation/arch/arm64/elf_hwcaps.rst)
-    return (getauxval(AT_HWCAP) & kAsimdDp) != 0;
+#if defined(__linux__)  // Documentation/arch/arm64/elf_hwcaps.rst
+bool has_dot_products() { return (getauxval(AT_HWCAP) & (1UL << 20)) != 0; }       // HWCAP_ASIMDDP
+bool has_matrix_products() { return (getauxval(AT_HWCAP2) & (1UL << 13)) != 0; }   // HWCAP2_I8MM
 #elif defined(__APPLE__)
+bool has(const char* feature) {
     int value = 0;
     size_t bytes = sizeof value;
-    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &bytes, nullptr, 0) == 0 && value != 0;
-#else
-    return false;
-#endif
+    return sysctlbyname(feature, &value, &bytes, nullptr, 0) == 0 && value != 0;
 }
+bool has_dot_products() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_matrix_products() { return has("hw.optional.arm.FEAT_I8MM"); }
+#else
+bool has_dot_products() { return false; }
+bool has_matrix_products() { return false; }
+#endif
 
 }  // namespace
 #endif
@@ -87,7 +90,9 @@ unsigned detect_isas() {
                          bit(more.a, 5);                                 // AMX bf16, tile, int8; AVX-512 BF16
     if (has_amx && (saved_state() & 0x60000) == 0x60000 && request_tiles()) isas |= 1 << PARLOR_ISA_AMX;
 #elif defined(__aarch64__)
-    if (has_dot_products()) isas |= 1 << PARLOR_ISA_DOTPROD;
+    if (!has_dot_products()) return isas;
+    isas |= 1 << PARLOR_ISA_DOTPROD;
+    if (has_matrix_products()) isas |= 1 << PARLOR_ISA_I8MM;
 #endif
     return isas;
 }

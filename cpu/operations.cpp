@@ -83,7 +83,7 @@ int check_adapters(const LoraArgs& a, int64_t n) {
 
 int attend_in_set(const AttentionArgs& args) {
 #if PARLOR_BUILT_DOTPROD
-    if (selected_isa() == Isa::kDotprod) return dotprod::attend(args);
+    if (selected_isa() >= Isa::kDotprod) return dotprod::attend(args);
 #endif
     return PARLOR_PICK(attend)(args);
 }

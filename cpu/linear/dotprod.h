@@ -1,4 +1,4 @@
-// Codes of quantized weights as NEON's dot products (ARMv8.2's sdot) take them: shared by few rows and prompts.
+// Codes of quantized weights as NEON's dot products (ARMv8.2's sdot, ARMv8.6's smmla) take them.
 //
 // sdot adds, for each of four outputs, the products of its four columns with four of x, all int8. A line of the packed layout
 // is four registers of that (linear.h, groups.h). Codes of 4 to 6 bits are int8 as they are; bytes are taken minus kByteBias,
@@ -13,7 +13,7 @@
 #include "groups.h"
 
 namespace parlor {
-namespace dotprod {
+namespace PARLOR_ISA_NS {
 
 constexpr int kQuarters = 4;                                  // of a row block: four outputs each
 constexpr int kUnitQuads = static_cast<int>(kGroupUnit) / 4;  // four columns each
@@ -88,5 +88,5 @@ inline float32x4_t load_4_bytes(const uint8_t* source, bool is_signed) {
     return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
 }
 
-}  // namespace dotprod
+}  // namespace PARLOR_ISA_NS
 }  // namespace parlor

@@ -136,16 +136,23 @@ int64_t multiply_registers(int64_t rounds) {
     }
     return rounds * kSums * 16 * 2;
 #elif defined(PARLOR_DOTPROD)
+#if defined(PARLOR_I8MM)
+    constexpr int kProducts = 32;
+    const auto product = [](int32x4_t sum, int8x16_t a, int8x16_t b) { return vmmlaq_s32(sum, a, b); };
+#else
+    constexpr int kProducts = 16;
+    const auto product = [](int32x4_t sum, int8x16_t a, int8x16_t b) { return vdotq_s32(sum, a, b); };
+#endif
     int32x4_t sums[16] = {};
     const int8x16_t codes = vdupq_n_s8(1);
     for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 16
         for (int32x4_t& sum : sums) {
-            sum = vdotq_s32(sum, codes, codes);
+            sum = product(sum, codes, codes);
             asm volatile("" : "+w"(sum));
         }
     }
-    return rounds * 16 * 16 * 2;
+    return rounds * 16 * kProducts * 2;
 #else
     float sums[64] = {};
     for (int64_t i = 0; i < rounds; ++i) {

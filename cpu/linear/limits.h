@@ -13,6 +13,9 @@ PARLOR_DECLARE_IN(avx_vnni, int64_t, multiply_registers, int64_t rounds)
 #if PARLOR_BUILT_DOTPROD
 PARLOR_DECLARE_IN(dotprod, int64_t, multiply_registers, int64_t rounds)
 #endif
+#if PARLOR_BUILT_I8MM
+PARLOR_DECLARE_IN(i8mm, int64_t, multiply_registers, int64_t rounds)
+#endif
 #if PARLOR_BUILT_AMX
 PARLOR_DECLARE_IN(amx, int64_t, multiply_registers, int64_t rounds)
 #endif

@@ -52,6 +52,9 @@ Tile stage(const linear_weight& w, const Input& input, int rows, char* memory) {
     float* const scales = reinterpret_cast<float*>(memory + 2 * layout.codes);
     float* const offsets = scales + layout.scales / 4;
     if (w.exact) PARLOR_PICK(stage_float)(w, input, rows, reinterpret_cast<float*>(memory));
+#if PARLOR_BUILT_I8MM
+    else if (selected_isa() == Isa::kI8mm) i8mm::stage_rounded(w, input, rows, codes, scales, offsets);
+#endif
 #if PARLOR_BUILT_DOTPROD
     else if (selected_isa() == Isa::kDotprod) dotprod::stage_rounded(w, input, rows, codes, scales, offsets);
 #endif
@@ -353,6 +356,9 @@ LinearKernels few_rows(const linear_weight& w, int64_t rows) {
 #endif
 #if PARLOR_BUILT_AVX_VNNI
     if (selected_isa() == Isa::kAvxVnni) return is_grouped(w) ? avx_vnni::group_kernels() : avx_vnni::linear_kernels();
+#endif
+#if PARLOR_BUILT_I8MM
+    if (selected_isa() == Isa::kI8mm) return is_grouped(w) ? i8mm::group_kernels() : i8mm::linear_kernels();
 #endif
 #if PARLOR_BUILT_DOTPROD
     if (selected_isa() == Isa::kDotprod) return is_grouped(w) ? dotprod::group_kernels() : dotprod::linear_kernels();

@@ -179,6 +179,12 @@ PARLOR_DECLARE_IN(dotprod, LinearKernels, group_kernels, )
 PARLOR_DECLARE_IN(dotprod, void, stage_rounded, const linear_weight& w, const Input& input, int tile_rows,
                   void* const* codes, float* scales, float* offsets)
 #endif
+#if PARLOR_BUILT_I8MM  // the sources of dot products once more
+PARLOR_DECLARE_IN(i8mm, LinearKernels, linear_kernels, )
+PARLOR_DECLARE_IN(i8mm, LinearKernels, group_kernels, )
+PARLOR_DECLARE_IN(i8mm, void, stage_rounded, const linear_weight& w, const Input& input, int tile_rows,
+                  void* const* codes, float* scales, float* offsets)
+#endif
 #if PARLOR_BUILT_AMX
 PARLOR_DECLARE_IN(amx, ManyRowKernels, many_row_kernels, )
 PARLOR_DECLARE_IN(amx, LinearKernels, few_row_kernels, )    // few_amx.cpp

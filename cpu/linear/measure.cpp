@@ -35,6 +35,12 @@ extern "C" int measure_products(int64_t rounds, int64_t* operations, void*) {
             return;
         }
 #endif
+#if PARLOR_BUILT_I8MM
+        if (selected_isa() == Isa::kI8mm) {
+            done += i8mm::multiply_registers(end - begin);
+            return;
+        }
+#endif
 #if PARLOR_BUILT_DOTPROD
         if (selected_isa() == Isa::kDotprod) {
             done += dotprod::multiply_registers(end - begin);

@@ -150,6 +150,26 @@ float offset_of(const linear_weight& w, int32_t sum) {
     return bits_to_float(static_cast<uint32_t>(-zero) * static_cast<uint32_t>(sum));
 }
 
+// The codes of a block of a row; the tile's begin at `start`. Returns their sum. Where there is smmla, rows of a tile of many are in
+// pairs: eight columns of one, then of the other (dotprod.cpp).
+int32_t round_row(const linear_weight& w, const float* values, int length, float inverse, void* const* codes, int64_t start,
+                  int row, int tile_rows) {
+#if defined(PARLOR_I8MM)
+    if (tile_rows > 4) {
+        int8_t planes[2][kSpanColumns];
+        void* const own[2] = {planes[0], planes[1]};
+        const int32_t sum = round_block(w, values, length, inverse, own, 0);
+        for (int plane = 0; plane < 2; ++plane) {
+            int8_t* const pair = static_cast<int8_t*>(codes[plane]) + start + row / 2 * 2 * length + row % 2 * 8;
+            for (int column = 0; column < length; column += 8) std::memcpy(pair + 2 * column, planes[plane] + column, 8);
+        }
+        return sum;
+    }
+#endif
+    (void)tile_rows;
+    return round_block(w, values, length, inverse, codes, start + row * length);
+}
+
 // One row of a span; returns its scale. Missing rows are zeros.
 float stage_span(const linear_weight& w, const Span& span, const Input& input, int row, float factor, int tile_rows,
                  void* const* codes, float* offsets) {
@@ -164,8 +184,8 @@ float stage_span(const linear_weight& w, const Span& span, const Input& input, i
     int64_t column = 0;
     for (int b = span.first_block; b < span.last_block; ++b) {
         const int length = blocks[b].length;
-        const int64_t place = (span.first_column + column) * tile_rows + row * length;
-        const int32_t sum = round_block(w, values + column, length, inverse, codes, place);
+        const int64_t start = (span.first_column + column) * tile_rows;
+        const int32_t sum = round_row(w, values + column, length, inverse, codes, start, row, tile_rows);
         offsets[static_cast<int64_t>(b) * tile_rows + row] = offset_of(w, sum);
         column += length;
     }

@@ -48,7 +48,8 @@ enum {
     PARLOR_ISA_AVX_VNNI = 2,  /* the former and AVX-VNNI: Intel's 12th generation on, which has no AVX-512 */
     PARLOR_ISA_AVX512 = 3,    /* AVX-512 F, BW, VL, DQ, VNNI */
     PARLOR_ISA_AMX = 4,       /* the former and AMX tile, int8, bf16, AVX-512 BF16; permission granted by the kernel */
-    PARLOR_ISA_DOTPROD = 5    /* of 64-bit ARM, whose baseline has NEON: dot products of bytes (ARMv8.2's sdot) */
+    PARLOR_ISA_DOTPROD = 5,   /* of 64-bit ARM, whose baseline has NEON: dot products of bytes (ARMv8.2's sdot) */
+    PARLOR_ISA_I8MM = 6       /* the former and products of 2 x 8 bytes with 8 x 2 (ARMv8.6's smmla): Apple's M2 on, Graviton3 */
 };
 
 /* ---- control ---------------------------------------------------------------------------------------- */

@@ -38,7 +38,7 @@ def test_without_another_compiler_zigs_is_found_and_one_that_was_asked_for_is_no
 
 def test_zig_knows_the_dot_products_of_arm():
     arm = Compiler((*ZIG, "-target", "aarch64-linux-musl"), "clang")
-    assert built_isas(arm, machine="arm64") == ("plain", "dotprod")
+    assert built_isas(arm, machine="arm64") == ("plain", "dotprod", "i8mm")
 
 
 @pytest.mark.slow  # compiles the kernels once more

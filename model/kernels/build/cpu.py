@@ -30,9 +30,9 @@ from model.kernels.build.library import (
 )
 from model.kernels.errors import KernelBuildError, Progress
 
-ISAS = ("plain", "avx2", "avx_vnni", "avx512", "amx", "dotprod")
+ISAS = ("plain", "avx2", "avx_vnni", "avx512", "amx", "dotprod", "i8mm")
 """As PARLOR_ISA_* in kernels.h."""
-X86_ISAS, ARM_ISAS = ISAS[:5], ("plain", "dotprod")
+X86_ISAS, ARM_ISAS = ISAS[:5], ("plain", *ISAS[5:])
 """Those of a processor, ascending."""
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
@@ -40,7 +40,9 @@ _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx
 _ISAS_OF_MACHINES = {"x86_64": X86_ISAS, "amd64": X86_ISAS[:-1], "aarch64": ARM_ISAS, "arm64": ARM_ISAS}
 """By platform.machine(), in lower case. On Windows (amd64) no tiles are asked for (isa_detect.cpp), and gcc's
 loads of them do not assemble."""
-_DOTPROD, _ZIGS_DOTPROD = "-march=armv8.2-a+dotprod", "-mcpu=generic+dotprod"
+_DOTPROD = "-march=armv8.2-a+dotprod"
+_I8MM = f"{_DOTPROD}+i8mm"
+_AS_ZIG_SAYS = {_DOTPROD: "-mcpu=generic+dotprod", _I8MM: "-mcpu=generic+dotprod+i8mm"}
 ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "avx2": _AVX2,
@@ -49,6 +51,7 @@ ISA_FLAGS: dict[str, tuple[str, ...]] = {
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
     # Of a Mac all code has the compiler's own macro, so this one tells the set.
     "dotprod": (_DOTPROD, "-DPARLOR_DOTPROD=1"),
+    "i8mm": (_I8MM, "-DPARLOR_DOTPROD=1", "-DPARLOR_I8MM=1"),
 }
 COMMON_FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 LINK_FLAGS = {"win32": ("-shared", "-static"), "darwin": ("-shared", "-pthread")}.get(
@@ -94,7 +97,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/experts.cpp"),
     Source("linear/pack.cpp"),
     Source("linear/plain.cpp"),
-    Source("linear/stage.cpp", (*_VECTORISED, "dotprod")),
+    Source("linear/stage.cpp", (*_VECTORISED, *ARM_ISAS[1:])),
     Source("linear/silu.cpp", _VECTORISED),
     Source("linear/lookup.cpp"),
     Source("linear/rounding.cpp", _VECTORISED),
@@ -105,7 +108,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/avx2.cpp", _AVX2_AND_VNNI),
     Source("linear/avx2_many.cpp", _AVX2_AND_VNNI),
     Source("linear/avx512.cpp", ("avx512",)),
-    Source("linear/dotprod.cpp", ("dotprod",)),
+    Source("linear/dotprod.cpp", ARM_ISAS[1:]),
     Source("linear/amx.cpp", ("amx",)),
     Source("linear/few_amx.cpp", ("amx",)),
     Source("linear/few_groups_amx.cpp", ("amx",)),
@@ -205,7 +208,7 @@ def built_isas(compiler: Compiler, isa_flags: Mapping[str, tuple[str, ...]] = IS
 def _as_named_by(compiler: Compiler, flags: tuple[str, ...]) -> tuple[str, ...]:
     """The flags of a set in a compiler's words: Zig's -march takes processors."""
     is_zig = compiler.command[:len(ZIG) - 1] == ZIG[:-1]
-    return tuple(_ZIGS_DOTPROD if is_zig and flag == _DOTPROD else flag for flag in flags)
+    return tuple(_AS_ZIG_SAYS.get(flag, flag) if is_zig else flag for flag in flags)
 
 
 def isa_mask(isas: tuple[str, ...]) -> int:
