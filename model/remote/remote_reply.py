@@ -22,6 +22,8 @@ from model.text.reply_text import ReplyText
 _STOPPED = "stop_sequence"
 """TGI's word for the end by a stop string; vLLM tells the string beside the reason."""
 _ABANDONED = ("content_filter", "abort", "error")
+_BURST_SECONDS = 0.05
+"""What comes within these came in one go, however it was written."""
 _UNKNOWN_TOKEN = 0  # other engines tell a token's text, not its number
 
 
@@ -198,7 +200,7 @@ class RemoteReply:
         decoding = self._last - (self._first or self._last)
         details = self._usage.get("prompt_tokens_details")
         new = _whole(self._usage.get("completion_tokens")) or self._pieces
-        rate = (new - 1) / decoding if new > 1 and decoding > 0 else 0.0
+        rate = (new - 1) / decoding if decoding >= _BURST_SECONDS else 0.0
         return RequestStats(
             prompt_tokens=_whole(self._usage.get("prompt_tokens")) or self.prompt_tokens,
             cached_tokens=_whole(details.get("cached_tokens")) if isinstance(details, dict) else 0,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from model import ChatMessage, ReplyDone, ReplyFailed, SamplingParams, TextDelta, Tool, Toolbox
 from model.language_model import CONTINUE, RANK, CannotDo
+from model.remote import remote_reply
 from model.remote.address import EngineAddress
 from model.remote.problems import EngineProblem
 from model.reply import CallDelta, ScoredToken
@@ -45,6 +48,16 @@ def test_a_reply_comes_with_the_engines_own_count_of_tokens(opened, engine):
     assert asked["messages"] == [{"role": "user", "content": "Hello there"}]
     assert (asked["model"], asked["seed"], asked["max_tokens"]) == ("small", 7, 50)
     assert (asked["top_k"], asked["min_p"], asked["stream"]) == (-1, 0.05, True)
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(0.001, 0), (0.1, 10)])
+def test_what_comes_in_one_go_tells_no_speed(opened, monkeypatch, seconds, rate):
+    ticks = itertools.count()
+    model = opened()
+    monkeypatch.setattr(remote_reply, "time", SimpleNamespace(monotonic=lambda: next(ticks) * seconds))
+    stats = read(model.start(HELLO))[2].stats
+    assert stats.tokens_per_second == pytest.approx(rate)
+    assert stats.decode_seconds == pytest.approx(3 * seconds)
 
 
 def test_what_would_be_sent_is_the_messages_about_and_nothing_is_sent_for_it(opened, engine):
