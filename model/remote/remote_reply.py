@@ -178,12 +178,12 @@ class RemoteReply:
             problem = f"Something broke while {named(self._connection.address)} was read."
         self._show(self._text.finish())
         stats = self._stats()
+        is_counted = self._usage and self._tries == 1
+        self._heard("" if self._is_cancelled else problem, stats.prompt_tokens if is_counted else 0)
         if problem and not self._is_cancelled:
             self._put(ReplyFailed(problem))
         else:
             self._put(ReplyDone(self._finish_reason(stats), stats, self._text.stop_string))
-        is_counted = self._usage and self._tries == 1
-        self._heard("" if self._is_cancelled else problem, stats.prompt_tokens if is_counted else 0)
 
     def _finish_reason(self, stats: RequestStats) -> str:
         if self._text.stopped:

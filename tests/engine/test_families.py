@@ -47,7 +47,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, variant: str):
             with torch.no_grad():
                 want = model(token_ids[:, :length], use_cache=False).logits[0]
             ids = token_ids[0, :length].tolist()
-            assert relative_error(exact.logits(ids), want) < 1e-4
+            assert relative_error(exact.logits(ids), want) < 2e-4  # of Qwen3-Next each is 6e-5 from float64
             of_rows = (rounded.logits(ids) - want).abs().amax(-1) / want.abs().max()
             assert of_rows.quantile(0.9 if variant in MIXTURES else 1.0) < 3e-2
     finally:

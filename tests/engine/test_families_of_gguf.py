@@ -53,7 +53,7 @@ def assert_same_logits(path: Path, model: torch.nn.Module) -> None:
         with torch.no_grad():
             want = model(token_ids, use_cache=False).logits[0]
         got = engine.logits(token_ids[0].tolist())
-        assert float((got - want).abs().max() / want.abs().max()) < 1e-4
+        assert float((got - want).abs().max() / want.abs().max()) < 2e-4  # both in float32
     finally:
         engine.close()
 

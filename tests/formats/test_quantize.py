@@ -132,20 +132,22 @@ def test_a_run_writes_the_folder_that_other_tools_expect(source, text_file, tmp_
 
 
 def test_what_fills_up_a_batch_changes_nothing(source, text_file, tmp_path, monkeypatch):
-    """The same pieces one by one, where none is filled up, give the same sums up to rounding."""
+    """The same pieces one by one, where none is filled up, give the same sums up to rounding; what comes
+    after the first layer is further apart, since a rounding decides how it is quantized."""
     opened = open_source(source)
-    options = QuantizeOptions(calibration=text_file, samples=4, seq_len=64)
+    options = QuantizeOptions(calibration=text_file, samples=4, seq_len=256)  # longer than any document
     results = []
     with torch.inference_mode():
         for at_once in (4096, 1):
             monkeypatch.setattr("model.quantize.calibration.TOKENS_AT_ONCE", at_once)
             batches = read_batches(opened, options, lambda line: None)
             assert (len(batches) == 1) == (at_once == 4096)
+            assert all(batch.is_text.all() for batch in batches) == (at_once == 1)
             folder = tmp_path / str(at_once)
             folder.mkdir()
             results.append(list(Walk(opened, batches, folder, GridOptions(), Way()).layers()))
-    for one, other in zip(*results, strict=True):
-        assert one.errors == pytest.approx(other.errors, rel=0.01)
+    for layer, (one, other) in enumerate(zip(*results, strict=True)):
+        assert one.errors == pytest.approx(other.errors, rel=0.1 if layer else 0.01)
 
 
 @pytest.mark.parametrize("grid", [
