@@ -31,9 +31,9 @@ MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousa
 class Shown(NamedTuple):
     """A message of a view, and what it comes from.
 
-    kind  persona, examples (of how it talks), system (the session's prompt), room (who is there), notes (the
-          bot's own), book and lore (entries of the bot's and of the session's lore book that were brought in)
-          and summary (of messages that are not in): together the system message;
+    kind  persona, examples (of how it talks), you (who the user is), system (the session's prompt), room
+          (who is there), notes (the bot's own), book and lore (entries of the bot's and of the session's lore
+          book that were brought in) and summary (of messages that are not in): together the system message;
           turn: something that was said; note: the author's; go_on: what a bot is asked that speaks twice
     id    of the session's message that it shows, or up to which a summary goes; None for what was made up
     name  who said it; the keys of an entry
@@ -80,6 +80,12 @@ class BotView:
 
 def user_name(session: Session) -> str:
     return session["user_name"] or DEFAULT_USER_NAME
+
+
+def about_user(session: Session) -> str:
+    """Who the user is, as bots are told; "" where nobody said."""
+    persona = session.get("user_persona", "").strip()
+    return f"About {user_name(session)}: {persona}" if persona else ""
 
 
 def fill_in(text: str, char: str, user: str) -> str:
@@ -162,7 +168,7 @@ def _system(session: Session, speaker: Bot, people: list[str], path: list[Messag
         return Shown(ChatMessage("system", filled), kind, **more)
 
     parts = [shown("persona", speaker["persona"].strip()), shown("examples", _examples(speaker)),
-             shown("system", session["system_prompt"].strip())]
+             shown("you", about_user(session)), shown("system", session["system_prompt"].strip())]
     if people:
         parts.append(shown("room", f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
                                    f"Write only what {speaker['name']} says."))

@@ -56,6 +56,7 @@ class Said:
     bot        who is to answer; None leaves it to the session's turn order
     reply      whether anybody answers
     interrupt  stop a reply that is being written; otherwise it is in the way (Busy)
+    begin      the first words of the first answer
     """
 
     text: str
@@ -64,6 +65,7 @@ class Said:
     reply: bool = True
     interrupt: bool = False
     audience: list[str] | None = None
+    begin: str = ""
 
 
 class Chat:
@@ -150,24 +152,27 @@ class Chat:
             session = self.store.change_session(session_id, revision, lambda old: _with_said(old, message))
             return message, self._answer(session, said) if said.reply else None
 
-    def next_reply(self, session_id: str, revision: int, bot: str | None, turns: int | None) -> ReplyJob:
-        """Let a bot speak without the user saying anything; several turns make a conversation among bots."""
+    def next_reply(self, session_id: str, revision: int, bot: str | None, turns: int | None,
+                   begin: str = "") -> ReplyJob:
+        """Let a bot speak without the user saying anything; several turns make a conversation among bots. The
+        first of these replies goes on from the text `begin`."""
         with self._deciding(session_id):
             session = self._free_session(session_id, revision)
             chain = Chain(session_id, turns=(turns or 1) - 1)
             if bot is None:
                 room = Room.of(session, self.store, self.slot)
                 if room.asks_the_model(room.following):
-                    return self._start_undecided(chain, session, lambda: room.going_on() or "")
+                    return self._start_undecided(chain, session, lambda: room.going_on() or "", begin)
                 bot = room.going_on()
                 if session["turn_order"] == "all" and turns is None:
                     chain.planned = [speaker.id for speaker in room.following if speaker.id != bot]
             if bot is None:
                 raise BadRequest("No bot in this session can speak.", hint="Add one, or unmute one.")
-            return self._start(chain, session, self.planner.bot_in(session, bot))
+            return self._start(chain, session, self.planner.bot_in(session, bot), begin=begin)
 
-    def regenerate(self, session_id: str, revision: int, message_id: str | None, bot: str | None) -> ReplyJob:
-        """Another version of a reply, beside it."""
+    def regenerate(self, session_id: str, revision: int, message_id: str | None, bot: str | None,
+                   begin: str = "") -> ReplyJob:
+        """Another version of a reply, beside it, which goes on from the text `begin`."""
         with self._deciding(session_id):
             session = self._free_session(session_id, revision)
             message = tree.get(session, message_id or session["leaf"])
@@ -175,7 +180,7 @@ class Chat:
                 raise BadRequest("Only a bot's message can be written again.", hint="Edit yours instead.")
             speaker = self.planner.bot(bot or message["author"])
             session = self._shown_up_to(session, message["parent"])
-            return self._start(Chain(session_id), session, speaker, instead=message)
+            return self._start(Chain(session_id), session, speaker, instead=message, begin=begin)
 
     def go_on(self, session_id: str, revision: int, message_id: str | None) -> ReplyJob:
         """Write on where a reply ended."""
@@ -316,28 +321,33 @@ class Chat:
 
     def _answer(self, session: Session, said: Said) -> ReplyJob | None:
         if said.bot:
-            return self._start(Chain(session["id"]), session, self.planner.bot(said.bot))
+            return self._start(Chain(session["id"]), session, self.planner.bot(said.bot), begin=said.begin)
         room = Room.of(session, self.store, self.slot)
         if room.asks_the_model(room.among(said.audience)):
             return self._start_undecided(Chain(session["id"]), session,
-                                         lambda: room.answering(said.text, said.audience)[0])
+                                         lambda: room.answering(said.text, said.audience)[0], said.begin)
         ids = room.answering(said.text, said.audience)
         if not ids:
             return None
-        return self._start(Chain(session["id"], planned=ids[1:]), session, self.planner.bot(ids[0]))
+        chain = Chain(session["id"], planned=ids[1:])
+        return self._start(chain, session, self.planner.bot(ids[0]), begin=said.begin)
 
     def _start(self, chain: Chain, session: Session, speaker: Bot, *, continued: Message | None = None,
-               instead: Message | None = None) -> ReplyJob:
-        """`instead`: the reply beside which this one stands as another version."""
-        message = continued or _new_reply(session, speaker, session["leaf"], instead)
-        plan = self.planner.plan(session, speaker, message, continues=continued is not None)
+               instead: Message | None = None, begin: str = "") -> ReplyJob:
+        """`instead`: the reply beside which this one stands as another version; `begin`: its first words."""
+        if begin and (why := self.voices.cannot(speaker.get("engine"), CONTINUE)):
+            raise BadRequest(why, hint="Let it begin by itself.")
+        message = continued or {**_new_reply(session, speaker, session["leaf"], instead), "text": begin}
+        continues = continued is not None or begin != ""
+        plan = self.planner.plan(session, speaker, message, continues=continues)
         if message["text"]:
             plan = replace(plan, begun=self.lens.known(session["id"], message))
         return self._begin(chain, plan)
 
-    def _start_undecided(self, chain: Chain, session: Session, choose: Callable[[], str]) -> ReplyJob:
-        """Begin a reply of the bot whose id `choose` finds, beside the request."""
-        blank = new_message("", "", "", session["leaf"])
+    def _start_undecided(self, chain: Chain, session: Session, choose: Callable[[], str],
+                         begin: str = "") -> ReplyJob:
+        """Begin a reply of the bot whose id `choose` finds, beside the request; `begin`: its first words."""
+        blank = new_message("", "", begin, session["leaf"])
 
         def decide() -> ReplyPlan:
             try:
@@ -345,7 +355,9 @@ class Chat:
             except NotFound as error:
                 raise ValueError(error.message) from None
             reply = _new_reply(session, speaker, blank["parent"])
-            return self.planner.plan(session, speaker, {**reply, "id": blank["id"]})
+            plan = self.planner.plan(session, speaker, {**reply, "id": blank["id"], "text": begin},
+                                     continues=begin != "")
+            return replace(plan, begun=None) if begin else plan
 
         return self._begin(chain, Undecided(session["id"], blank, decide))
 

@@ -12,6 +12,7 @@ from ..storage.arrangement import FIELDS
 from ..storage.schema import (
     MAX_BOTS,
     MAX_GREETINGS,
+    MAX_PROMPT,
     MAX_REPLY,
     MAX_REVISION,
     MAX_TEXT,
@@ -22,7 +23,7 @@ from ..storage.schema import (
 )
 from ..storage.store import MAX_KNOWN_BOTS
 from ..storage.tree import get, newest_descendant
-from .body import read_body
+from .body import Body, read_body
 from .parlor import parlor, vocab_size
 from .replies import whole
 
@@ -31,6 +32,8 @@ MAX_CHOICE = 1_000  # hex digits of a token
 MAX_SEARCH = 200
 KNOWN_REVISION = "Known-Revision"  # a header: what the page has whole
 HOLD_SECONDS = 15.0  # the page asks again every five; a closed tab does not
+
+_SETTINGS = ("bots", "user_name", "user_persona", "system_prompt", "note", "lore", "turn_order", "preset")
 
 bp = Blueprint("sessions", __name__, url_prefix="/api/sessions")
 
@@ -65,8 +68,7 @@ def change_session(session_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
         arranged = {name: body.value(name) for name in FIELDS if body.has(name)}
-        changes = {name: body.value(name) for name in (
-            "bots", "user_name", "system_prompt", "note", "lore", "turn_order", "preset") if body.has(name)}
+        changes = {name: body.value(name) for name in _SETTINGS if body.has(name)}
         if body.has("sampling"):
             changes["sampling"] = body.sampling("sampling", vocab_size())
         title = body.text("title", most=MAX_TITLE).strip() if body.has("title") else None
@@ -108,7 +110,7 @@ def post_message(session_id: str) -> ResponseReturnValue:
         text = body.text("text", most=MAX_TEXT)
         said = Said(text, parent=body.optional_id("parent") if body.has("parent") else HERE,
                     bot=body.optional_id("bot"), reply=body.flag("reply", True),
-                    interrupt=body.flag("interrupt", False), audience=body.audience())
+                    interrupt=body.flag("interrupt", False), audience=body.audience(), begin=_begin(body))
     if not text.strip():
         raise BadRequest("The message is empty.", hint="To let a bot speak, ask for a reply instead.")
     message, job = parlor().chat.say(session_id, revision, said)
@@ -126,13 +128,14 @@ def post_reply(session_id: str) -> ResponseReturnValue:
         message_id = body.optional_id("message")
         bot = body.optional_id("bot")
         turns = body.whole("turns", 1, MAX_TURNS) if body.has("turns") else None
+        begin = _begin(body) if kind in ("next", "regenerate") else ""
         token = body.whole("token", 0, MAX_REPLY) if kind == "fork" else 0
         choice = body.text("choice", most=MAX_CHOICE) if kind == "fork" else ""
     chat = parlor().chat
     if kind == "next":
-        job = chat.next_reply(session_id, revision, bot, turns)
+        job = chat.next_reply(session_id, revision, bot, turns, begin)
     elif kind == "regenerate":
-        job = chat.regenerate(session_id, revision, message_id, bot)
+        job = chat.regenerate(session_id, revision, message_id, bot, begin)
     elif kind == "continue":
         job = chat.go_on(session_id, revision, message_id)
     elif kind == "fork":
@@ -206,6 +209,11 @@ def _chosen(greetings: object) -> dict[str, int]:
             for number in greetings.values()):
         raise BadRequest(f"greetings is no object of whole numbers from 0 to {MAX_GREETINGS} by bots' ids.")
     return greetings
+
+
+def _begin(body: Body) -> str:
+    """The first words of a reply: a model goes on from a word, not from the space after it."""
+    return body.text("begin", most=MAX_PROMPT, default="").rstrip()
 
 
 def _bytes(choice: str) -> bytes:

@@ -190,6 +190,7 @@ def check_session(session: Session, before: Session | None = None) -> None:
     """Messages that are, as objects, those of a good session `before` are not looked at once more."""
     check_text("the title", session.get("title"), MAX_TITLE)
     check_name("the user's name", session.get("user_name"), least=0)
+    check_text("the user's persona", session.get("user_persona", ""), MAX_PROMPT)
     check_text("the system prompt", session.get("system_prompt"), MAX_PROMPT)
     check_note("note", session.get("note"))
     _check_summaries(session.get("summaries", []))

@@ -24,7 +24,7 @@ const PART = 400;
 const GROUPS = [
   { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
   { id: "system", label: "System prompt", kinds: ["system"] },
-  { id: "room", label: "Who is in the room", kinds: ["room"] },
+  { id: "room", label: "Who is in the room", kinds: ["room", "you"] },
   { id: "notes", label: t("Its own notes"), kinds: ["notes"] },
   { id: "lore", label: "Lore book", kinds: ["lore", "book"] },
   { id: "summary", label: "Summary", kinds: ["summary"] },
@@ -35,6 +35,7 @@ const GROUPS = [
 const TITLES = {
   persona: "Persona",
   examples: "Example dialogue",
+  you: t("Who you are"),
   system: "System prompt",
   room: "Who is in the room",
   notes: t("Its own notes"),
@@ -317,6 +318,7 @@ function section(part, text, toTheEnd, page, bot) {
     examples: bot && (() => page.editBot(bot)),
     system: page.openSession,
     lore: page.openSession,
+    you: page.openSession,
     note: page.openSession,
     notes: bot && (() => page.knows(bot.id)),
     summary: message && (() => page.summarizeFor(message, bot?.id)),
