@@ -82,7 +82,11 @@ def test_with_eight_bots_the_button_for_another_is_still_there(page, phone, site
 
 def test_a_file_can_be_attached_on_a_telephone(phone, site):
     go_to(phone, site.session())
-    expect(phone.locator("#composer .attach")).to_be_visible()
+    phone.tap("#composer [aria-label='What helps to write']")
+    with phone.expect_file_chooser() as chosen:
+        phone.tap(".menu >> text=Attach files")
+    chosen.value.set_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"a"})
+    expect(phone.locator("#text")).to_have_value("a.txt:\n```txt\na\n```\n")
     say_by_button(phone, "and the row still fits")
     row = phone.locator("#composer-row")
     assert row.evaluate("one => one.scrollWidth <= one.clientWidth")

@@ -44,7 +44,7 @@ async function read(file) {
 }
 
 /**
- * The button that chooses files; files that are dropped or pasted come the same way.
+ * Where files are chosen; those that are dropped or pasted come the same way.
  * @param {HTMLElement} target marked while a file is dragged over the page
  * @param {(text: string) => void} insert
  */
@@ -97,14 +97,7 @@ export function createAttach(target, insert) {
     event.preventDefault();
     take(clipboardData.files);
   });
-  const button = h("button", {
-    type: "button",
-    class: "text-button attach",
-    text: "Attach",
-    title: "Put a text file into the message",
-    on: { click: () => input.click() },
-  });
-  return [input, button];
+  return /** @type {HTMLInputElement} */ (input);
 }
 
 /** @param {File} file such as a folder, or one that is gone */

@@ -7,9 +7,9 @@
  * @import { Room } from "../session/room.js"
  */
 
-import { byId, h } from "../base/dom.js";
-import { t } from "../base/language.js";
+import { byId, h, iconButton } from "../base/dom.js";
 import { isComposing, isTouchOnly, trimLines } from "../base/input.js";
+import { t } from "../base/language.js";
 import { draftKey, recall, remember } from "../base/storage.js";
 import { createHold } from "../session/hold.js";
 import { botsInRoom } from "../session/store.js";
@@ -43,7 +43,13 @@ export function createComposer(store, room, page) {
   const send = h("button", { type: "submit", class: "button send", text: "Send" });
   const attach = createAttach(form, (block) => fill(joined(text.value, block)));
   text.before(createWhisperLine(store));
-  byId("composer-row").append(...attach, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
+  const help = iconButton(
+    "plus",
+    t("What helps to write"),
+    async () => (await import("./writing.js")).openWritingMenu(store, room, help, box),
+    { "aria-haspopup": "menu" },
+  );
+  byId("composer-row").append(attach, help, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
 
   function grow() {
     text.style.height = "auto";
@@ -71,7 +77,22 @@ export function createComposer(store, room, page) {
     text.value = value;
     grow();
     turns.update(value);
+    form.dispatchEvent(new Event("filled"));
   }
+
+  /** For what helps to write. */
+  const box = {
+    text,
+    /** @param {string} value */
+    fill(value) {
+      setText(value);
+      saveDraft();
+    },
+    submit,
+    attach: () => attach.click(),
+  };
+  /** @type {Promise<any> | null} */
+  let mentions = null;
 
   /** @param {string} value */
   function fill(value) {
@@ -134,7 +155,8 @@ export function createComposer(store, room, page) {
     if (worked && said) text.focus();
   }
 
-  async function submit() {
+  /** @param {string} [begin] the first words of the reply */
+  async function submit(begin) {
     const { session } = store.state;
     const said = trimLines(text.value);
     if (!session || (!said && !session.bots.length)) return;
@@ -148,7 +170,9 @@ export function createComposer(store, room, page) {
     saveDraft();
     page.sent();
     hold.end(false);
-    const worked = said ? await room.say(said, store.state.audience) : await room.reply("next");
+    const worked = said
+      ? await room.say(said, store.state.audience, begin)
+      : await room.reply("next", begin ? { begin } : {});
     settle(worked);
     if (worked && said && sendAgain) submit();
     sendAgain = false;
@@ -159,6 +183,8 @@ export function createComposer(store, room, page) {
     saveDraft();
     turns.update(text.value);
     hold.typed(text.value);
+    if (mentions || text.value[text.selectionStart - 1] !== "@") return;
+    mentions = import("./mentions.js").then(({ createMentions }) => createMentions(store, text).update());
   });
   text.addEventListener("keydown", (event) => {
     if (event.key === "ArrowUp" && !text.value && !event.altKey && !event.ctrlKey && !event.metaKey) {

@@ -17,6 +17,7 @@ import { audienceText } from "../session/whisper.js";
 import { copyText } from "../text/code.js";
 import { plainText } from "../text/plain.js";
 import { openReplay } from "./replay.js";
+import { askBeginning } from "./writing.js";
 
 const REASONS = {
   eos: "ended by itself",
@@ -113,6 +114,16 @@ export function openMessageMenu(store, room, message, anchor, page) {
       help: "This one stays, as the other version.",
       disabled: busy,
       onSelect: () => room.reply("regenerate", { message: message.id }),
+    },
+    !isUser && {
+      label: t("Regenerate, beginning with…"),
+      icon: "pencil",
+      help: cannotContinue || t("Another version that goes on from your words."),
+      disabled: busy || Boolean(cannotContinue),
+      onSelect: async () => {
+        const begin = await askBeginning(store);
+        if (begin !== null) room.reply("regenerate", { message: message.id, begin });
+      },
     },
     !isUser && {
       label: "Continue",

@@ -105,16 +105,19 @@ export function createRoom(store, page) {
     change: saving.change,
     flushPatch: saving.flush,
 
+    ready,
+
     /**
      * Say something, and let whoever is next answer; it is shown at once.
      * @param {string} text @param {string[] | null} audience the bots whom it is for; null: all
+     * @param {string} [begin] the first words of the answer
      */
-    async say(text, audience) {
+    async say(text, audience, begin) {
       const only = audience ? { for: audience } : {};
       const outgoing = { text, created: Date.now() / 1000, ...only };
       store.set({ outgoing });
       const id = await ready();
-      const worked = id !== "" && (await ask(id, "messages", { text, interrupt: true, ...only }));
+      const worked = id !== "" && (await ask(id, "messages", { text, interrupt: true, begin, ...only }));
       if (store.state.outgoing === outgoing) store.set({ outgoing: null });
       return worked;
     },
@@ -127,7 +130,8 @@ export function createRoom(store, page) {
 
     /**
      * @param {"next" | "regenerate" | "continue" | "fork"} kind
-     * @param {{message?: string, bot?: string, turns?: number, token?: number, choice?: string}} [which]
+     * @param {{message?: string, bot?: string, turns?: number, token?: number, choice?: string,
+     *   begin?: string}} [which]
      */
     async reply(kind, which = {}) {
       const id = await ready();
