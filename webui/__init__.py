@@ -46,6 +46,7 @@ from .routes import (
     transfer,
 )
 from .routes.parlor import KEY, Api, Parlor
+from .server.compressing import compress
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
 from .server.static_files import StaticFiles
@@ -94,6 +95,7 @@ def _app(extension: Api) -> Flask:
     routing.register(app)
     app.before_request(lambda: extension.guard.check(request))
     app.after_request(lambda response: extension.guard.add_headers(request, response))
+    app.after_request(lambda response: compress(request, response))
     app.register_error_handler(Problem, _answer_problem)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unexpected)
