@@ -69,6 +69,7 @@ def session_of(rng: random.Random) -> dict[str, Any]:
                         **{name: rng.randrange(1 << rng.randrange(1, 53)) for name in schema.REPLY_NUMBERS}}
         if rng.random() < 0.2:
             message["pinned"] = rng.random() < 0.8
+            message["label"] = rng.choice(["", "Ending", "E" * 60])
         if rng.random() < 0.3:
             message |= {"seed": rng.getrandbits(53), "sampling": sampling_of(rng), "record": {
                 "model": "f1a7" * 4, "on": {"isa": "avx2"}, "prompt": "00" * 8, "tokens": "11" * 8,

@@ -210,3 +210,20 @@ def test_a_damaged_file_in_the_trash_is_listed_and_no_other_is_hidden(client, st
     file.write_text("{")
     (store.trash / "notes.json").write_text("{}")
     assert {entry["name"] for entry in client.get("/api/trash").json["entries"]} == {"", "Two"}
+
+
+def test_a_branch_has_the_name_that_was_given_to_its_first_message(client):
+    page = Page(client, MARLOW)
+    page.say("Hello")
+    first = page.session["messages"][0]["id"]
+    updated = page.session["updated"]
+    page.send("PUT", f"/messages/{first}/label", label=" The calm one ")
+    assert page.session["messages"][0]["label"] == "The calm one" and page.session["updated"] == updated
+    revision = page.session["revision"]
+    page.send("PUT", f"/messages/{first}/label", label="The calm one")
+    assert page.session["revision"] == revision  # nothing changed
+    refused = page.send("PUT", f"/messages/{first}/label", expect=400, label="two\nlines")
+    assert "label is not a name of at most 60 characters" in refused["error"]["message"]
+    page.send("PUT", f"/messages/{'0' * 16}/label", expect=404, label="x")
+    page.send("PUT", f"/messages/{first}/label", label="")
+    assert "label" not in page.session["messages"][0]

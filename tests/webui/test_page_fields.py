@@ -92,7 +92,7 @@ def models(tmp_path, store):
 
 def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, store, models):
     types, sent = declared(), answers(client, store, models)
-    not_in_each = (*REPLY_NUMBERS, *THOUGHT_NUMBERS, "error", "shortened", "pinned")
+    not_in_each = (*REPLY_NUMBERS, *THOUGHT_NUMBERS, "error", "shortened", "pinned", "label")
     sent["Message"].append(dict.fromkeys(not_in_each, 0))
     types["Context"].pop("problem", None)  # only where there is one
     for name in ("adapter", "alternate_greetings", "example_dialogue", "picture_version"):

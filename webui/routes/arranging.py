@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 
 from ..errors import BadRequest, NotFound, Problem
 from ..exchange.parlor_file import parts_of_bundle
-from ..storage.arrangement import MAX_FOLDER, Arranging, check_folder, check_tags
+from ..storage.arrangement import MAX_LABEL, Arranging, check_label, check_tags
 from ..storage.schema import Document, Session
 from .body import Body, read_body
 from .parlor import parlor
@@ -36,7 +36,7 @@ def arrange_sessions() -> ResponseReturnValue:
         ids = _ids(body, "sessions")
         arranging = Arranging(
             pinned=body.flag("pinned", False) if body.has("pinned") else None,
-            folder=_checked(check_folder, body, "folder") if body.has("folder") else None,
+            folder=_checked(check_label, body, "folder") if body.has("folder") else None,
             add_tags=tuple(_checked(check_tags, body, "add_tags")) if body.has("add_tags") else (),
             remove_tags=tuple(_checked(check_tags, body, "remove_tags")) if body.has("remove_tags") else ())
     done, failed = _each(ids, lambda key: parlor().store.arrange_session(key, arranging)["id"])
@@ -87,8 +87,8 @@ def folders() -> ResponseReturnValue:
 def rename_folder() -> ResponseReturnValue:
     """Have a folder's sessions in one of another name, or with "" in none."""
     with read_body() as body:
-        folder = body.text("folder", least=1, most=MAX_FOLDER)
-        name = _checked(check_folder, body, "name")
+        folder = body.text("folder", least=1, most=MAX_LABEL)
+        name = _checked(check_label, body, "name")
     number = parlor().store.rename_folder(folder, name)
     if not number:
         raise NotFound("There is no such folder.")

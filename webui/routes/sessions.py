@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from ..chat.chat import HERE, Said
 from ..errors import BadRequest
 from ..ids import check_id
-from ..storage.arrangement import FIELDS
+from ..storage.arrangement import FIELDS, MAX_LABEL
 from ..storage.schema import (
     MAX_BOTS,
     MAX_GREETINGS,
@@ -22,7 +22,7 @@ from ..storage.schema import (
     Session,
 )
 from ..storage.store import MAX_KNOWN_BOTS
-from ..storage.tree import get, newest_descendant
+from ..storage.tree import get, newest_descendant, with_label
 from .body import Body, read_body
 from .parlor import parlor, vocab_size
 from .replies import whole
@@ -164,6 +164,17 @@ def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
     if whispers:
         return with_context(chat.whisper(session_id, revision, message_id, audience))
     return answer_with(chat.edit_message(session_id, revision, message_id, text))
+
+
+@bp.put("/<session_id>/messages/<message_id>/label")
+def name_branch(session_id: str, message_id: str) -> ResponseReturnValue:
+    """Name the branch that begins with a message."""
+    with read_body() as body:
+        revision = body.revision()
+        label = body.text("label", most=MAX_LABEL).strip()
+    key = check_id(message_id, "message")
+    return answer_with(parlor().chat.change(session_id, revision, lambda old: with_label(old, key, label),
+                                            touch=False))
 
 
 @bp.delete("/<session_id>/messages/<message_id>")

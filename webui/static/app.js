@@ -62,6 +62,7 @@ const transcript = createTranscript(store, room, {
   summary: summarize,
   knows: (bot) => chips.knows(bot),
 });
+const timeline = async () => (await import("./chat/timeline.js")).openTimeline(store, room, transcript);
 const statusLine = createStatusLine(store, room, {
   create,
   openSession,
@@ -96,6 +97,7 @@ function rightPanel() {
       library,
       speak,
       editBot: openBotEditor,
+      timeline,
       openModels: model.openMenu,
     }),
   );
@@ -138,6 +140,7 @@ listenToKeys({
   copyLast,
   version,
   list: openKeyList,
+  timeline,
   find,
   toBeginning: transcript.toBeginning,
   toEnd: transcript.toEnd,

@@ -6,7 +6,7 @@ import { menuIsOpen } from "./overlays/menu.js";
 
 /**
  * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void,
- *   find: () => void, toBeginning: () => void, toEnd: () => void, left: () => void,
+ *   find: () => void, timeline: () => void, toBeginning: () => void, toEnd: () => void, left: () => void,
  *   right: () => void, copyLast: () => void, list: () => void, version: (by: number) => void}} page
  */
 export function listenToKeys(page) {
@@ -14,6 +14,7 @@ export function listenToKeys(page) {
     "alt+enter": page.proceed,
     "ctrl+k": page.search,
     "ctrl+f": page.find,
+    "ctrl+.": page.timeline,
     "ctrl+shift+o": page.create,
     "ctrl+b": page.left,
     "ctrl+,": page.right,

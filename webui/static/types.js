@@ -13,7 +13,7 @@
  *   cached_tokens?: number, new_tokens?: number, seconds_to_first_token?: number, prompt_seconds?: number,
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
  *   thinking_tokens?: number, thinking_seconds?: number,
- *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean,
+ *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean, label?: string,
  *   for?: string[] | null, record?: {begun?: number}}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,

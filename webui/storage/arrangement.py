@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-MAX_FOLDER = 60
+MAX_LABEL = 60
 MAX_TAG = 40
 MAX_TAGS = 20  # of a session
 FIELDS = ("pinned", "folder", "tags")
-_NOT_IN_FOLDERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NOT_IN_LABELS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TAG = re.compile("[^\\s#,\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # one word: it is searched for as #word
 
 
@@ -23,15 +23,15 @@ def check_arrangement(session: dict[str, Any]) -> None:
     """The three fields of a session. Raises ValueError with what is wrong."""
     if not isinstance(session.get("pinned", False), bool):
         raise ValueError("pinned is not true or false")
-    check_folder("folder", session.get("folder", ""))
+    check_label("folder", session.get("folder", ""))
     check_tags("tags", session.get("tags", []))
 
 
-def check_folder(where: str, value: object) -> str:
-    """The name of a folder; "" for none."""
-    if not isinstance(value, str) or len(value) > MAX_FOLDER or value != value.strip() \
-            or _NOT_IN_FOLDERS.search(value):
-        raise ValueError(f"{where} is not a name of at most {MAX_FOLDER} characters, in one line and without "
+def check_label(where: str, value: object) -> str:
+    """The name of a folder, or of a branch of a chat; "" for none."""
+    if not isinstance(value, str) or len(value) > MAX_LABEL or value != value.strip() \
+            or _NOT_IN_LABELS.search(value):
+        raise ValueError(f"{where} is not a name of at most {MAX_LABEL} characters, in one line and without "
                          "outer spaces")
     return value
 

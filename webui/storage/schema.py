@@ -15,7 +15,7 @@ from typing import Any
 from .. import strict_json
 from ..ids import is_id, new_id
 from ..sampling import ADVISED, BUILT_IN_PRESETS, DEFAULT_PRESET, check_changes, check_recorded
-from .arrangement import check_arrangement
+from .arrangement import check_arrangement, check_label
 from .lore_book import check_lore_book
 from .picture import check_picture
 
@@ -352,6 +352,7 @@ def _check_message(where: str, message: object) -> None:
         if message.get(name) is not None:
             _number(f"{where}.{name}", message[name], MAX_REPLY_NUMBER)
     check_audience(f"{where}.for", message.get("for"))
+    check_label(f"{where}.label", message.get("label", ""))
     if not isinstance(message.get("pinned", False), bool):
         raise ValueError(f"{where}.pinned is not true or false")
     if message.get("shortened") is not None and not is_id(message["shortened"]):

@@ -52,6 +52,15 @@ def with_message(session: Session, message: Message, *, leaf: str | None) -> Ses
     return {**session, "messages": messages, "leaf": leaf}
 
 
+def with_label(session: Session, message_id: str, label: str) -> Session:
+    """The branch that begins with a message has this name, or with "" none. What is so already stays."""
+    message = get(session, message_id)
+    if message.get("label", "") == label:
+        return session
+    others = {name: value for name, value in message.items() if name != "label"}
+    return with_message(session, {**others, **({"label": label} if label else {})}, leaf=session["leaf"])
+
+
 @dataclass(frozen=True)
 class Removed:
     """A message that was taken out, and its place: among the messages, above its children, as the leaf."""

@@ -133,9 +133,10 @@ export function chooseDialog(title, text, ways) {
  * @param {string} value
  * @param {string} action
  * @param {(text: string) => string} [check] says what is wrong with a text, or ""
+ * @param {boolean} [mayBeEmpty] then "" is an answer like others
  * @returns {Promise<string | null>}
  */
-export function promptDialog(title, label, value, action, check = () => "") {
+export function promptDialog(title, label, value, action, check = () => "", mayBeEmpty = false) {
   return new Promise((resolve) => {
     /** @type {string | null} */
     let answer = null;
@@ -143,7 +144,7 @@ export function promptDialog(title, label, value, action, check = () => "") {
       type: "text",
       class: "text-input",
       maxlength: "200",
-      required: true,
+      required: !mayBeEmpty,
       "data-autofocus": true,
     });
     input.value = value;
@@ -152,7 +153,7 @@ export function promptDialog(title, label, value, action, check = () => "") {
       wrong.textContent = check(input.value.trim());
       wrong.hidden = !wrong.textContent;
       if (wrong.textContent) return;
-      answer = input.value.trim() || null;
+      answer = input.value.trim() || (mayBeEmpty ? "" : null);
       dialog.close();
     };
     const dialog = openDialog(

@@ -15,11 +15,13 @@ const LIST = [
   ["Ctrl Shift C", "Copy the last reply"],
   ["Ctrl K", "Search sessions"],
   ["Ctrl F", "Find in this chat; once more: the browser's own"],
+  ["Ctrl .", "Timeline: a map of the chat, with all of its versions"],
   ["Ctrl Home", "To the beginning of the chat; with End to its end"],
   ["Ctrl Shift O", "New session"],
   ["Ctrl B", "Sessions panel"],
   ["Ctrl ,", "Settings panel"],
   ["Ctrl /", "This list"],
+  ["Shift ↑ ↓", "In the list of sessions: select several; Ctrl A selects all"],
   ["Alt ← →", "On a bot above the chat: move it"],
 ];
 

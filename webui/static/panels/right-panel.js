@@ -19,13 +19,15 @@ import { createTabs } from "./tabs.js";
  * @param {import("../session/room-changes.js").RoomChanges} changes
  * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>,
  *   library: import("./library.js").Library,
- *   speak: (id: string) => void, editBot: (bot: any) => void, openModels: () => void}} page
+ *   speak: (id: string) => void, editBot: (bot: any) => void, openModels: () => void,
+ *   timeline: () => void}} page
  */
 export function createRightPanel(store, room, changes, page) {
   const { closeButton, reloadSettings, library, speak, editBot, openModels } = page;
   preparePrinting(store, room);
   const current = () => /** @type {any} */ (store.state.session);
   const session = createSessionTab(store, room, {
+    timeline: page.timeline,
     rename: () => library.rename(current()),
     duplicate: () => library.duplicate(current()),
     exported: (format) => library.exported(current(), format),

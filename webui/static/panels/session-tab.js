@@ -7,6 +7,7 @@
 
 import { h, setText } from "../base/dom.js";
 import { plural } from "../base/format.js";
+import { t } from "../base/language.js";
 import { createNote } from "./note.js";
 
 /** A name becomes "Name:" in prompts. */
@@ -15,7 +16,7 @@ const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
 /**
  * @param {Store} store
  * @param {Room} room
- * @param {{rename: () => void, duplicate: () => void,
+ * @param {{timeline: () => void, rename: () => void, duplicate: () => void,
  *   exported: (format: "json" | "markdown" | "html") => void, print: () => void, remove: () => void}} page
  */
 export function createSessionTab(store, room, page) {
@@ -39,6 +40,8 @@ export function createSessionTab(store, room, page) {
     h(
       "div",
       { class: "button-grid" },
+      action(t("Timeline"), page.timeline),
+      action(t("Timeline"), page.timeline),
       action("Rename", page.rename),
       action("Duplicate", page.duplicate),
       action("Export JSON", () => page.exported("json")),

@@ -17,6 +17,8 @@ export class Answers {
   post = (path, body = {}) => this.#request("POST", path, body);
   /** @param {string} path @param {any} body */
   patch = (path, body) => this.#request("PATCH", path, body);
+  /** @param {string} path @param {any} body */
+  put = (path, body) => this.#request("PUT", path, body);
   /** @param {string} path @param {any} [body] */
   remove = (path, body) => this.#request("DELETE", path, body);
 

@@ -9,7 +9,7 @@
 import { ApiError } from "../server/api.js";
 
 /** @param {Operation} operation @param {Answers} answers */
-export const corrections = (operation, { patch, post, remove }) => ({
+export const corrections = (operation, { patch, post, put, remove }) => ({
   /** @param {Message} message @param {string} text */
   correct: (message, text) =>
     operation((session) =>
@@ -26,6 +26,13 @@ export const corrections = (operation, { patch, post, remove }) => ({
   whisper: (message, audience) =>
     operation(({ id, revision }) =>
       patch(`/api/sessions/${id}/messages/${message.id}`, { revision, for: audience }),
+    ),
+
+  /** Name the branch that begins with a message; "" takes its name. @param {Message} message
+   * @param {string} label */
+  label: (message, label) =>
+    operation((session) =>
+      put(`/api/sessions/${session.id}/messages/${message.id}/label`, { revision: session.revision, label }),
     ),
 
   /**
