@@ -36,6 +36,26 @@ def call(page):
     return call_
 
 
+@pytest.mark.parametrize(
+    ("text", "said", "left"),
+    [
+        ("One is done. Two is", "One is done.", "Two is"),
+        ("A line\nand another", "A line", "and another"),
+        ("# **Big** [news](https://x.y)\n- `a_b` and *so*\n", "Big news a_b and so", ""),
+        ("See:\n```py\nx\ny\n```\nEnd", "See: 2 lines of code.", "End"),
+        ("See:\n```py\nx\n", "See:", "```py\nx\n"),
+        ("| a | b |\n|--|--|\n| 2 * 3 | c |\n", "a b 2 * 3 c", ""),
+        ("今日は雨です。明日は", "今日は雨です。", "明日は"),
+        ("", "", ""),
+    ],
+)
+def test_sentences_are_heard_once_they_are_finished_and_without_marks(call, text, said, left):
+    found = call("text/sentences", "(m, text) => m.finishedSentences(text, 0, false)", text)
+    assert (found["said"], text[found["to"]:]) == (said, left)
+    ended = call("text/sentences", "(m, text) => m.finishedSentences(text, 0, true)", text)
+    assert ended["to"] == len(text) and ended["said"].startswith(said)
+
+
 def test_events_are_the_same_wherever_the_stream_is_cut(call):
     stream = (
         ': beat\n\nid: 0\nevent: start\ndata: {"name":"Lin"}\n\n'

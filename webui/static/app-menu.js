@@ -7,6 +7,7 @@
 
 import { iconButton } from "./base/dom.js";
 import { t } from "./base/language.js";
+import { recall } from "./base/storage.js";
 import { post } from "./server/api.js";
 import { openMenu } from "./overlays/menu.js";
 import { toastError } from "./overlays/toast.js";
@@ -14,7 +15,7 @@ import { toastError } from "./overlays/toast.js";
 /**
  * @param {Store} store @param {Room} room
  * @param {{openModels: () => void, importSession: () => void, find: () => void,
- *   toBeginning: () => void, openKeyList: () => void}} page
+ *   transcript: ReturnType<import("./chat/transcript.js").createTranscript>, openKeyList: () => void}} page
  */
 export function appMenuButton(store, room, page) {
   async function logOut() {
@@ -23,7 +24,11 @@ export function appMenuButton(store, room, page) {
   }
 
   async function openAppearance() {
-    (await import("./overlays/appearance.js")).openAppearance(store.state.settings);
+    (await import("./overlays/appearance.js")).openAppearance(store.state.settings, readAloud);
+  }
+
+  async function readAloud() {
+    (await import("./chat/reader.js")).readAloud(store, room, page.transcript);
   }
 
   async function openOtherDevices() {
@@ -36,7 +41,7 @@ export function appMenuButton(store, room, page) {
       { label: t("Models"), icon: "armchair", onSelect: page.openModels },
       { label: t("Import"), icon: "upload", onSelect: page.importSession },
       { label: t("Find in this chat"), icon: "search", onSelect: () => page.find() },
-      { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: page.toBeginning },
+      { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: page.transcript.toBeginning },
       { label: t("Appearance"), icon: "sun", onSelect: openAppearance },
       { label: t("Keyboard"), icon: "keyboard", onSelect: page.openKeyList },
       store.state.settings?.address_for_others && {
@@ -48,6 +53,7 @@ export function appMenuButton(store, room, page) {
     ]);
   }
 
+  if (recall("reader")) readAloud();
   const button = iconButton("ellipsis", t("Menu"), open, { "aria-haspopup": "menu" });
   return button;
 }

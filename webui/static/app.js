@@ -332,7 +332,7 @@ byId("brand-buttons").append(
     openModels: model.openMenu,
     importSession: library.import,
     find,
-    toBeginning: transcript.toBeginning,
+    transcript,
     openKeyList,
   }),
   frame.closeButton("left"),

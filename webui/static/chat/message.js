@@ -5,7 +5,7 @@
  * @import { Live, Message } from "../types.js"
  */
 
-import { announce } from "../base/announce.js";
+import { announceParagraph } from "../base/announce.js";
 import { h, icon, iconButton, monogram, setText } from "../base/dom.js";
 import { t, tn } from "../base/language.js";
 import { count, fullTime, messageTime, numbers, speed, wholeSeconds } from "../base/format.js";
@@ -51,7 +51,7 @@ export class MessageView {
     this.time = h("time", { class: "quiet" });
     this.note = h("span", { class: "quiet note" });
     this.body = h("div", { class: "md" });
-    this.text = new MarkdownView(this.body, announce);
+    this.text = new MarkdownView(this.body, announceParagraph);
     this.head = h("header", { class: "message-head" }, this.name, this.time, this.note);
     this.main = h("div", { class: "message-main" }, this.head, this.body);
     this.element = h("article", { class: "message", tabindex: "-1", data: { id: view.message.id } }, this.main);

@@ -1,9 +1,10 @@
 // @ts-check
 /**
  * How the page looks in this browser: its language, its colours, the size of what is said, the width of the
- * conversation; and how it tells of a reply while nobody looks. What is chosen is seen at once, and
- * remembered; early.js puts it there before the first paint, css/base.css has what each means, title.js
- * tells. The language alone is kept by the server, in a cookie, and comes when the page is loaded again.
+ * conversation; how it tells of a reply while nobody looks, and to a screen reader. What is chosen counts at
+ * once, and is remembered; early.js puts it there before the first paint, css/base.css has what each means,
+ * title.js and chat/reader.js tell. The language alone is kept by the server, in a cookie, and comes when the
+ * page is loaded again.
  * @import { Settings } from "../types.js"
  */
 
@@ -54,6 +55,15 @@ const CHOICES = /** @type {const} */ ([
     [
       ["", t("Marks the tab's title")],
       ["on", t("Notifies me, too")],
+    ],
+  ],
+  [
+    "reader",
+    t("For screen readers"),
+    [
+      ["", t("Each paragraph when it is finished")],
+      ["sentences", t("Each sentence, with who says it")],
+      ["replies", t("Each reply when it is finished")],
     ],
   ],
 ]);
@@ -111,14 +121,20 @@ function languages({ languages, language }) {
   );
 }
 
-/** @param {Settings | null} settings */
-export function openAppearance(settings) {
+const keysOfReader = () =>
+  h("p", { class: "help", text: t("The last two bring keys of their own: Alt N to the next message, and more in the list of keys.") });
+
+/** @param {Settings | null} settings @param {() => void} readAloud as it is chosen now */
+export function openAppearance(settings, readAloud) {
   const refused = h("p", { class: "help wrong", role: "alert", hidden: true });
 
-  /** @param {"theme" | "textSize" | "column" | "notices"} name @param {HTMLInputElement} input */
+  /**
+   * @param {"theme" | "textSize" | "column" | "notices" | "reader"} name @param {HTMLInputElement} input
+   */
   async function choose(name, input) {
     remember(name, input.value);
-    if (name === "notices") {
+    if (name === "reader") readAloud();
+    else if (name === "notices") {
       const permission = input.value ? await window.Notification?.requestPermission() : "granted";
       refused.textContent = permission === "granted" ? "" : window.isSecureContext ? REFUSED : UNSAFE;
       refused.hidden = !refused.textContent;
@@ -132,7 +148,7 @@ export function openAppearance(settings) {
   openDialog(t("Appearance"), [
     ...CHOICES.map(([name, heading, values]) => {
       const chosen = values.some(([value]) => value === recall(name)) ? recall(name) : "";
-      return choices(name, heading, values, chosen, (input) => choose(name, input), name === "notices" && refused);
+      return choices(name, heading, values, chosen, (input) => choose(name, input), name === "notices" && refused, name === "reader" && keysOfReader());
     }),
     ...(settings ? [languages(settings)] : []),
   ]);

@@ -2,6 +2,7 @@
 /** The dialog that lists the keyboard shortcuts. */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { openDialog } from "./dialogs.js";
 
 const LIST = [
@@ -25,19 +26,28 @@ const LIST = [
   ["Alt ← →", "On a bot above the chat: move it"],
 ];
 
+/** Those of chat/reader.js. */
+const FOR_READERS = [
+  ["Alt N", t("The next message; with P the one before")],
+  ["Alt Shift N", t("The next one of somebody else; with P the one before")],
+  ["Alt .", t("The next version of the message; with , the one before")],
+  ["Alt R", t("Who is here, who writes, how many messages, how much memory")],
+];
+
+/** @param {string[][]} list */
+const table = (list) =>
+  h(
+    "dl",
+    { class: "keys" },
+    ...list.map(([keys, what]) =>
+      h("div", {}, h("dt", {}, ...keys.split(" ").map((key) => h("kbd", { text: key }))), h("dd", { text: what })),
+    ),
+  );
+
 export function openKeyList() {
   openDialog("Keyboard", [
-    h(
-      "dl",
-      { class: "keys" },
-      ...LIST.map(([keys, what]) =>
-        h(
-          "div",
-          {},
-          h("dt", {}, ...keys.split(" ").map((key) => h("kbd", { text: key }))),
-          h("dd", { text: what }),
-        ),
-      ),
-    ),
+    table(LIST),
+    h("h3", { class: "group-label", text: t("For screen readers, once that is chosen under Appearance") }),
+    table(FOR_READERS),
   ]);
 }
