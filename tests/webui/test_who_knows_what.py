@@ -128,6 +128,16 @@ def test_the_summary_of_a_whisper_is_written_by_one_who_knows_it(room, model):
     assert answer.status_code == 400 and "exists any more" in answer.json["error"]["message"]
 
 
+def test_a_message_that_the_model_writes_for_the_user_knows_what_those_know_whom_it_is_for(room, model):
+    model.scripts += ["Aye.", "Hm."]
+    whisper(room, SECRET, MARLOW)
+    room.say("Otto, aloud")
+    for audience, knows in ((None, False), ([OTTO], False), ([MARLOW, OTTO], False), ([MARLOW], True)):
+        room.client.post(f"{room.url}/messages/draft", json={"for": audience}).get_data()
+        asked = str(model.started[-1]["messages"])
+        assert (SECRET in asked) == knows and "aloud" in asked, audience
+
+
 def test_no_entry_of_the_lore_book_is_brought_in_by_a_whisper_to_others(room):
     room.set(lore=[{"keys": ["lamp"], "text": "The lamp is old."}])
     whisper(room, "The lamp!", MARLOW)

@@ -5,13 +5,14 @@ The model sees the conversation from the user's side: what the user said is its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from model import CONTINUE, ChatMessage, ModelSlot, TextDelta
 
 from ..errors import BadRequest
 from ..sampling import ADVISED, effective
+from ..storage.audience import is_for
 from ..storage.schema import USER, Message, Session
 from ..storage.store import Store
 from .bot_view import GO_ON, about_user, fill_in, transcript, user_name
@@ -25,15 +26,20 @@ BEGIN = "(Nobody has said anything yet.)"
 
 
 def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, begun: str,
-          is_gone: Callable[[], bool]) -> Iterator[str]:
+          audience: Collection[str] | None, is_gone: Callable[[], bool]) -> Iterator[str]:
     """What the user may say next, piece by piece as it is written, behind the words `begun`; "" while nothing
-    has come yet. By the model of the bot that spoke last, with the sampling of the session. Whoever ends the
-    iteration ends the reply.
+    has come yet. It is for the bots of `audience` (None: for all), so that what not all of them are told is
+    not looked at. By the model of the bot of them that spoke last, with the sampling of the session. Whoever
+    ends the iteration ends the reply.
 
     Raises BadRequest, NoModelLoaded, EngineFailed, ReaderGone.
     """
     room = Room.of(session, store, slot)
-    last = room.bots.get(room.last_speaker or "") or next((room.bots[one.id] for one in room.speakers), None)
+    there = [room.last_speaker or "", *(one.id for one in room.speakers), *(audience or ())]
+    last = next((room.bots[bot] for bot in there
+                 if bot in room.bots and (audience is None or bot in audience)), None)
+    if audience is not None and last is None:
+        raise BadRequest("None of the bots whom the message is for exists any more.")
     engine = last.get("engine") if last else None
     if begun and (why := voices.cannot(engine, CONTINUE)):
         raise BadRequest(why, hint="Empty the box first.")
@@ -47,7 +53,7 @@ def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, begun
                            tuple(f"\n{one}:" for one in names))
         params = replace(params, max_new_tokens=min(params.max_new_tokens, MAX_NEW_TOKENS), thinking_budget=0,
                          reasoning_effort="none" if "none" in info.get("efforts", ()) else "")
-        reply = model.start(_messages(session, room), params, reply_name=name, reply_prefix=begun,
+        reply = model.start(_messages(session, room, audience), params, reply_name=name, reply_prefix=begun,
                             shorten=True)
         try:
             for event in events_of(reply, is_gone):
@@ -58,13 +64,13 @@ def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, begun
     yield shown.finish()
 
 
-def _messages(session: Session, room: Room) -> list[ChatMessage]:
+def _messages(session: Session, room: Room, audience: Collection[str] | None) -> list[ChatMessage]:
     name = user_name(session)
     system = [about_user(session), fill_in(session["system_prompt"].strip(), name, name),
               f"You are {name}. Write the next message of {name} in this conversation, in its language, as "
               f"{name} would write it. Write only what {name} says."]
     messages = [ChatMessage("system", "\n".join(filter(None, system)))]
-    for message in [one for one in room.path if one["text"].strip()]:
+    for message in [one for one in room.path if one["text"].strip() and is_for(one, audience)]:
         messages.append(_turn(message, name, room, messages[-1].role == "user"))
     if messages[-1].role != "user":
         messages.append(ChatMessage("user", BEGIN if len(messages) == 1 else GO_ON))

@@ -24,10 +24,11 @@ def write_message(session_id: str) -> ResponseReturnValue:
     """What the user may say next, as server-sent events; nothing is sent or kept."""
     with read_body() as body:
         begun = body.text("begun", most=MAX_TEXT, default="")
+        audience = body.audience()
     here, environ = parlor(), request.environ
     session = here.chat.session(check_id(session_id, "session"))
     is_gone = gone_test(environ)
-    pieces = draft(here.store, here.slot, here.chat.voices, session, begun,
+    pieces = draft(here.store, here.slot, here.chat.voices, session, begun, audience,
                    lambda: is_gone() or here.streams.closing.is_set())
     stream = here.streams.open(lambda: cut_connection(environ))
     response = Response(StreamedBody(here.streams, stream, _events(pieces), pieces.close),

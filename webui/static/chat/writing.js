@@ -97,13 +97,14 @@ export function askBeginning(store) {
 
 /**
  * The pieces of a message that the model writes for the user, as they come.
- * @param {string} sessionId @param {string} begun @param {AbortSignal} signal
+ * @param {string} sessionId @param {string} begun @param {string[] | null} audience whom it is for
+ * @param {AbortSignal} signal
  */
-async function* pieces(sessionId, begun, signal) {
+async function* pieces(sessionId, begun, audience, signal) {
   const response = await fetch(`/api/sessions/${sessionId}/messages/draft`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ begun }),
+    body: JSON.stringify({ begun, for: audience }),
     signal,
   });
   if (!response.ok || !response.body) throw new ApiError(response.status, await response.json().catch(() => null));
@@ -168,7 +169,7 @@ async function writeForMe(store, room, box) {
   try {
     const id = await room.ready();
     if (!id || !line.isConnected) return end();
-    for await (const piece of pieces(id, before.trimEnd(), abort.signal)) {
+    for await (const piece of pieces(id, before.trimEnd(), store.state.audience, abort.signal)) {
       if (!line.isConnected) return;
       shown = (shown === before ? before.trimEnd() : shown) + piece;
       box.fill(shown);
