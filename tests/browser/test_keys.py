@@ -50,7 +50,7 @@ def test_menus_open_and_close_by_keyboard_and_give_the_focus_back(page, open_ses
     expect(page.locator(".menu button").first).to_be_focused()  # it is loaded then
     assert focused(page) == "Let Otto speak"
     page.keyboard.press("ArrowDown")
-    assert focused(page).startswith("Mute")
+    assert focused(page).startswith("Whisper")
     page.keyboard.press("End")
     assert focused(page) == "Remove from this session"
     page.keyboard.press("Escape")
