@@ -271,7 +271,7 @@ void multiply_tiles(const linear_weight& w, const Tile* tiles, int64_t num_tiles
 }  // namespace
 
 ManyRowKernels many_row_kernels() {
-    return {kTileRows, [](int) { return kTileRows; }, kPanelRowBlocks, panel_bytes, multiply_tiles, nullptr};
+    return {kTileRows, [](int) { return kTileRows; }, kPanelRowBlocks, panel_bytes, multiply_tiles, nullptr, nullptr};
 }
 
 }  // namespace amx

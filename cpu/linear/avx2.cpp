@@ -4,7 +4,7 @@
 // side by side, with prefetches: on a Zen 3 that is 7% faster than four and 3% than one. A line of 128 codes takes 12
 // operations to unpack and 16 a row: multiplied as pairs of int16 (vpmaddwd) the 12 bits of an activation need no two
 // planes, as bytes would. For one or two rows both row blocks share the activations in a register. Five to eight rows go
-// over each block of columns in two runs: unpacking twice costs less than a panel (avx2_many.cpp) that few rows
+// over each block of columns in two runs: unpacking twice costs less than a panel (panels.cpp) that few rows
 // read.
 #include <type_traits>
 

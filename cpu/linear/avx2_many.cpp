@@ -1,10 +1,8 @@
-// The linear layer for many rows with AVX2.
+// Exact and dense weights for many rows with AVX2, in float32.
 //
-// Bound by the multiplier: two vpmaddwd a cycle at most, each with a vpaddd. So a section of the weight (256 columns of two
-// row blocks) is unpacked once for all rows into a panel of 16 KiB, half of the first-level cache; tiles of up to six rows
-// go over it with their sums of 16 outputs in 12 registers: two loads of the panel and six of x for 12 products, where the
-// multiplier takes as long as for twelve loads.
-// Exact and dense weights take the same way in float32, with panels of floats.
+// Bound by the multiplier: two fused multiply-adds a cycle. So a section of the weight (a block of columns of two row blocks) is
+// widened once for all rows into a panel of 16 KiB, half of the first-level cache; tiles of up to six rows go over it with
+// their sums of 16 outputs in 12 registers. Rounded weights: panels.cpp.
 #include "avx2.h"
 
 namespace parlor {
@@ -14,17 +12,11 @@ namespace {
 constexpr int kTileRows = 6;
 constexpr int64_t kPanelRowBlocks = 2;
 constexpr int64_t kTileFloats = kTileRows * kLanes;
-constexpr int64_t kMaxBlocks = kSpanColumns / kColumnUnit;  // of a span
-constexpr int64_t kDenseColumns = 128;                      // of a section of dense values
+constexpr int64_t kDenseColumns = 128;  // of a section of dense values
 
 // A section of one row block.
 struct alignas(64) Panel {
-    union {
-        int16_t codes[kSpanColumns * kLanes];  // [columns / 2][16 outputs][2], in the order of kPairOrder
-        float weights[kSpanColumns * kLanes];  // [columns][16 outputs]
-    };
-    float scales[kMaxBlocks][kLanes];
-    float zeros[kMaxBlocks][kLanes];  // if not in the codes already
+    float weights[kSpanColumns * kLanes];  // [columns][16 outputs]
 };
 
 // Memory of a thread: the panels, then sums [tile][row block][kTileRows][16].
@@ -45,121 +37,6 @@ int64_t bytes(int64_t rows) {
     const int64_t num_tiles = (rows + kTileRows - 1) / kTileRows;
     const int64_t sum_bytes = kTileFloats * static_cast<int64_t>(sizeof(float)) * num_tiles;
     return kPanelRowBlocks * (static_cast<int64_t>(sizeof(Panel)) + sum_bytes);
-}
-
-// Whole zero points can be taken from the codes before they are multiplied: the same integers as afterwards. (Of 8-bit
-// codes only one for all: linear.h has the others subtracted as floats.)
-inline bool zeros_in_codes(const linear_weight& w) {
-    return w.zero_kind == PARLOR_ZERO_ONE || (w.zero_kind == PARLOR_ZERO_U8 && w.kind == PARLOR_LINEAR_Q4);
-}
-
-// Eight zero points, twice each, as code_pairs() has the codes.
-inline __m256i zero_pairs(const linear_weight& w, int64_t index) {
-    if (w.zero_kind == PARLOR_ZERO_ONE) return _mm256_set1_epi16(static_cast<int16_t>(w.zero));
-    const uint8_t* const bytes = static_cast<const uint8_t*>(w.zeros) + index;
-    const __m256i zeros = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
-    return _mm256_or_si256(zeros, _mm256_slli_epi32(zeros, 16));
-}
-
-template <int kBits>
-void unpack_block(const uint8_t* codes, int columns, int64_t ahead, __m256i low_zeros, __m256i high_zeros,
-                  int16_t* target) {
-    constexpr int kLineColumns = 32 / kBits;
-    for (int column = 0; column < columns; column += kLineColumns, codes += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(codes) + ahead, _MM_HINT_T1);
-        const __m256i low = load_line(codes), high = load_line(codes + 32);
-#pragma GCC unroll 4
-        for (int pair = 0; pair < kLineColumns / 2; ++pair, target += 2 * kLanes) {
-            __m256i* const line = reinterpret_cast<__m256i*>(target);
-            _mm256_store_si256(line, _mm256_sub_epi16(code_pairs<kBits>(low, pair), low_zeros));
-            _mm256_store_si256(line + 1, _mm256_sub_epi16(code_pairs<kBits>(high, pair), high_zeros));
-        }
-    }
-}
-
-void unpack_span(const linear_weight& w, const Span& span, int64_t row_block, Panel* panel) {
-    const Block* const blocks = blocks_of(w);
-    const bool is_q4 = w.kind == PARLOR_LINEAR_Q4;
-    const int64_t column_bytes = is_q4 ? kLanes / 2 : kLanes;
-    const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + row_block * row_block_bytes(w) +
-                           span.first_column * column_bytes;
-    int16_t* target = panel->codes;
-    for (int b = span.first_block; b < span.last_block; ++b) {
-        const int64_t index = (row_block * w.num_groups + blocks[b].group) * kLanes;
-        const int i = b - span.first_block;
-        __m256i low = _mm256_setzero_si256(), high = low;
-        if (zeros_in_codes(w)) low = zero_pairs(w, index), high = zero_pairs(w, index + 8);
-        else store_floats(panel->zeros[i], load_zeros(w, row_block, blocks[b].group));
-        store_floats(panel->scales[i], load_scales(w, row_block, blocks[b].group));
-        (is_q4 ? unpack_block<4> : unpack_block<8>)(codes, blocks[b].length, span.columns * column_bytes, low, high,
-                                                    target);
-        codes += blocks[b].length * column_bytes;
-        target += blocks[b].length * kLanes;
-    }
-}
-
-// Add a span's share to the sums of a tile. x, offsets and scales are those of the tile from the span on.
-template <int kRows, bool kFloatZeros>
-void add_span(const Panel& panel, const Block* blocks, int num_blocks, const int16_t* x, const float* offsets,
-              const float* x_scales, float* sums) {
-    alignas(32) float parts[kRows][kLanes] = {};
-    const int16_t* codes = panel.codes;
-    for (int b = 0; b < num_blocks; ++b) {
-        const int columns = blocks[b].length;
-        __m256i dots[2][kRows];
-#pragma GCC unroll 6
-        for (int r = 0; r < kRows; ++r) dots[0][r] = dots[1][r] = _mm256_setzero_si256();
-        for (int column = 0; column < columns; column += 2, codes += 2 * kLanes) {
-            const __m256i low = load_line(codes), high = load_line(codes + kLanes);
-#pragma GCC unroll 6
-            for (int r = 0; r < kRows; ++r) {
-                const __m256i values = broadcast_pair(x + r * columns + column);
-                add_products(&dots[0][r], low, values);
-                add_products(&dots[1][r], high, values);
-            }
-        }
-        x += kRows * columns;
-        const Halves scales = load_floats(panel.scales[b]);
-        const Halves zeros = kFloatZeros ? load_floats(panel.zeros[b]) : scales;
-#pragma GCC unroll 6
-        for (int r = 0; r < kRows; ++r, ++offsets) {
-            Halves values = {_mm256_cvtepi32_ps(dots[0][r]), _mm256_cvtepi32_ps(dots[1][r])};
-            if (kFloatZeros) {
-                const __m256 offset = _mm256_set1_ps(*offsets);
-                values.low = _mm256_fnmadd_ps(zeros.low, offset, values.low);
-                values.high = _mm256_fnmadd_ps(zeros.high, offset, values.high);
-            }
-            const Halves part = multiply_add(values, scales, load_floats(parts[r]));
-            if (b + 1 < num_blocks) {
-                store_floats(parts[r], part);
-            } else {
-                float* const sum = sums + r * kLanes;
-                store_floats(sum, multiply_add(part, _mm256_set1_ps(x_scales[r]), load_floats(sum)));
-            }
-        }
-    }
-}
-
-template <bool kFloatZeros>
-void add_span_of(const linear_weight& w, const Panel& panel, const Tile& tile, int64_t index, float* sums) {
-    static constexpr decltype(&add_span<1, kFloatZeros>) kAdd[] = {
-        add_span<1, kFloatZeros>, add_span<2, kFloatZeros>, add_span<3, kFloatZeros>,
-        add_span<4, kFloatZeros>, add_span<5, kFloatZeros>, add_span<6, kFloatZeros>};
-    const Span& span = spans_of(w)[index];
-    kAdd[tile.rows - 1](panel, blocks_of(w) + span.first_block, span.last_block - span.first_block,
-                        static_cast<const int16_t*>(tile.codes[0]) + span.first_column * tile.rows,
-                        tile.offsets + span.first_block * tile.rows, tile.scales + index * tile.rows, sums);
-}
-
-void multiply_rounded(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t count,
-                      const Memory& memory) {
-    for (int64_t span = 0; span < w.num_spans; ++span) {
-        for (int64_t i = 0; i < count; ++i) unpack_span(w, spans_of(w)[span], first + i, memory.panels + i);
-        const auto add = zeros_in_codes(w) ? add_span_of<false> : add_span_of<true>;
-        for (int64_t t = 0; t < num_tiles; ++t) {
-            for (int64_t i = 0; i < count; ++i) add(w, memory.panels[i], tiles[t], span, memory.sums_of(t, i));
-        }
-    }
 }
 
 // sums [kRows][16] += x [kRows][columns] * weights [columns][16]
@@ -248,12 +125,12 @@ void store_tile(const linear_weight& w, const Memory& memory, int64_t tile, int6
     }
 }
 
-void quantized(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
+void exact(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
                const Output& output, void* own) {
     const Memory memory(own);
     for_panels(first, last, [&](int64_t begin, int64_t count) {
         memory.clear(num_tiles);
-        (w.exact ? multiply_exact : multiply_rounded)(w, tiles, num_tiles, begin, count, memory);
+        multiply_exact(w, tiles, num_tiles, begin, count, memory);
         for (int64_t t = 0; t < num_tiles; ++t)
             store_tile(w, memory, t, begin, count, tiles[t].first_row, tiles[t].filled, output);
     });
@@ -299,7 +176,7 @@ void dense(const linear_weight& w, const Input& input, int64_t first, int64_t la
 }  // namespace
 
 ManyRowKernels many_row_kernels() {
-    return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, bytes, quantized, dense};
+    return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, bytes, exact, dense, nullptr};
 }
 
 }  // namespace PARLOR_ISA_NS

@@ -15,7 +15,7 @@
 // zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
 // rounded to 12 bits with one scale for a span, because with 8 bits the logits of a whole model come out 2 to 5% wrong.
 // Where the dot instructions take bytes (VNNI, AMX, ARM), code = 16 * high + low, two planes of int8; AVX2 and plain code take
-// int16. Products are summed exactly as integers within a block, and the rest is float32 in this order on every
+// int16, AVX-512 for many rows too. Products are summed exactly as integers within a block, and the rest is float32 in this order on every
 // instruction set:
 //   block:  f = float(dot) - zero * float(sum of activation codes);   part = fma(f, scale, part)
 //   span:   sum = fma(part, activation scale, sum);   part = 0
@@ -62,14 +62,14 @@ struct Input {
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
     const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX, ARM's dot products: int8, high and low plane; else [0]
-                           // only: int16, on AVX2 in the order of kPairOrder. If the weight is exact float32 in [0]
+                           // only: int16, for AVX2 and panels.cpp in the order of kPairOrder. If the weight is exact float32 in [0]
     const float* scales;   // [span][rows] of the activation codes
     const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
     int rows;              // as laid out; missing ones are zeros
     int64_t first_row, filled;  // which rows of x and out these are
 };
 
-// The order in which AVX2 has the columns of an activation: a line's bytes, masked and shifted as 16-bit words, give these
+// The order in which AVX2 and panels.cpp have the columns of an activation: a line's bytes, masked and shifted as 16-bit words, give these
 // pairs. Eight columns of 4-bit codes, four of 8-bit ones.
 constexpr int kPairOrder[2][8] = {{0, 2, 4, 6, 1, 3, 5, 7}, {0, 2, 1, 3, 4, 6, 5, 7}};
 
@@ -150,6 +150,9 @@ struct ManyRowKernels {
     void (*quantized)(const linear_weight&, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
                       const Output&, void* memory);
     void (*dense)(const linear_weight&, const Input&, int64_t first, int64_t last, const Output&, void* memory);
+    // How tiles are staged for `quantized`, if not as those of few rows: as AVX2 has them.
+    void (*stage)(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales,
+                  float* offsets);
 };
 
 }  // namespace parlor
@@ -166,9 +169,14 @@ PARLOR_DECLARE(LinearKernels, linear_kernels, )
 PARLOR_DECLARE(LinearKernels, group_kernels, )  // of weights that are grouped; no dense_rows
 
 #if PARLOR_BUILT_AVX2
-PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )
+PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )  // of exact and dense weights
+PARLOR_DECLARE_IN(avx2, ManyRowKernels, rounded_panels, )    // of rounded ones, panels.cpp
+#endif
+#if PARLOR_BUILT_AVX512
+PARLOR_DECLARE_IN(avx512, ManyRowKernels, rounded_panels, )
 #endif
 #if PARLOR_BUILT_AVX_VNNI  // the sources of AVX2 once more; rows are staged as for AVX2
+PARLOR_DECLARE_IN(avx_vnni, ManyRowKernels, rounded_panels, )
 PARLOR_DECLARE_IN(avx_vnni, LinearKernels, linear_kernels, )
 PARLOR_DECLARE_IN(avx_vnni, LinearKernels, group_kernels, )
 PARLOR_DECLARE_IN(avx_vnni, ManyRowKernels, many_row_kernels, )

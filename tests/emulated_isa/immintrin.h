@@ -337,6 +337,10 @@ EMULATED_CALL __m512i _mm512_sub_epi8(__m512i a, __m512i b) {
     return emulated::each_lane<emulated::Lanes<uint8_t, __m512i>>(
         [&](int i) { return static_cast<uint8_t>(x[i] - y[i]); });
 }
+EMULATED_CALL __m512i _mm512_sub_epi16(__m512i a, __m512i b) {
+    const emulated::Shorts x(a), y(b);
+    return emulated::each_lane<emulated::Shorts>([&](int i) { return static_cast<uint16_t>(x[i] - y[i]); });
+}
 EMULATED_CALL __m512i _mm512_slli_epi32(__m512i a, unsigned count) {
     const emulated::Words x(a);
     return emulated::each_lane<emulated::Words>([&](int i) { return count < 32 ? x[i] << count : 0; });
@@ -351,6 +355,10 @@ inline __m512i _mm512_set1_epi16(short x) {
 EMULATED_CALL __m512i _mm512_slli_epi16(__m512i a, unsigned count) {
     const emulated::Shorts x(a);
     return emulated::each_lane<emulated::Shorts>([&](int i) { return static_cast<uint16_t>(count < 16 ? x[i] << count : 0); });
+}
+EMULATED_CALL __m512i _mm512_srli_epi16(__m512i a, unsigned count) {
+    const emulated::Shorts x(a);
+    return emulated::each_lane<emulated::Shorts>([&](int i) { return static_cast<uint16_t>(count < 16 ? x[i] >> count : 0); });
 }
 EMULATED_CALL __m512i _mm512_srai_epi16(__m512i a, unsigned count) {
     const emulated::Lanes<int16_t, __m512i> x(a);
@@ -394,6 +402,17 @@ EMULATED_CALL __m512i _mm512_dpbusd_epi32(__m512i sums, __m512i a, __m512i b) {
         int dot = 0;
         for (int j = 4 * i; j < 4 * i + 4; ++j) dot += x[j] * y[j];
         return sum[i] + static_cast<uint32_t>(dot);
+    });
+}
+
+// Two products of signed words are added to each sum, which wraps around.
+EMULATED_CALL __m512i _mm512_dpwssd_epi32(__m512i sums, __m512i a, __m512i b) {
+    const emulated::Words sum(sums);
+    const emulated::Lanes<int16_t, __m512i> x(a), y(b);
+    return emulated::each_lane<emulated::Words>([&](int i) {
+        uint32_t dot = sum[i];
+        for (int j = 2 * i; j < 2 * i + 2; ++j) dot += static_cast<uint32_t>(x[j] * y[j]);
+        return dot;
     });
 }
 

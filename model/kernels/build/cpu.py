@@ -107,6 +107,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/groups_avx512.cpp", ("avx512",)),
     Source("linear/avx2.cpp", _AVX2_AND_VNNI),
     Source("linear/avx2_many.cpp", _AVX2_AND_VNNI),
+    Source("linear/panels.cpp", ("avx2", "avx_vnni", "avx512")),
     Source("linear/avx512.cpp", ("avx512",)),
     Source("linear/dotprod.cpp", ARM_ISAS[1:]),
     Source("linear/amx.cpp", ("amx",)),
