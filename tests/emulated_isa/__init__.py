@@ -86,7 +86,7 @@ def emulated_kernels() -> CpuKernels:
 def kernels_with(isa: str) -> CpuKernels:
     """Kernels that can be forced to `isa`: the machine's own, or the emulated ones where it lacks the set.
 
-    AVX2 is not emulated: without it its tests are skipped, and those of AVX-VNNI, which uses it.
+    AVX2 is not emulated: without it its tests are skipped, and those of the sets above, which use it.
     """
     kernels = load_kernels(threads=2)
     if isa in kernels.supported_isas():
