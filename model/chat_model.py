@@ -74,7 +74,8 @@ class ChatModel:
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None,
-              adapter: str | None = None, reply_tokens: Sequence[bytes] = ()) -> Reply:
+              adapter: str | None = None, reply_tokens: Sequence[bytes] = (),
+              against: Iterable[Message] | None = None) -> Reply:
         """Begin the assistant's next message; `reply_prefix` is what it has written already, and
         `reply_thinking` what it has thought: a thought that goes on if nothing is written yet.
 
@@ -88,6 +89,8 @@ class ChatModel:
         variables   what the chat template is given besides the messages, such as enable_thinking
         tools       what the model may call; its calls come as CallDelta, with arguments of their schemas
         adapter     the name of a LoRA adapter that is loaded beside the model
+        against     where params.guidance_scale is not 1: the system messages with which the conversation is
+                    read once more, for what guidance leads away from; None: params.negative_prompt
 
         Raises ValueError: PromptTooLongError if even the last message does not fit, TemplateError if the
         chat template refuses the conversation; a constraint that cannot be used; an adapter that is not
@@ -102,22 +105,26 @@ class ChatModel:
             reply_prefix, begun = reply_prefix + whole_text(reply_tokens), []
         if begun and not reply_prefix and reply_thinking:
             raise ValueError("A reply cannot go on behind a thought and a part of its first character.")
+        fitting, system = self._fitting_of(params), _system_of_guide(params, against)
         if whole:
             prompt = self._format.prompt(joined(turns), reply_name, reply_prefix, reply_thinking, variables,
                                          tools)
-            fitted = Fitted(prompt, self._fitting.token_ids(prompt), 0, False, dict(enumerate(turns)))
+            fitted = Fitted(prompt, fitting.token_ids(prompt), 0, False, dict(enumerate(turns)))
         else:
-            fitted = self._fitting.fitted(turns, params.max_new_tokens, reply_name, reply_prefix,
-                                          reply_thinking, shorten, variables, tools, len(begun))
+            more = len(begun) + fitting.longer_by(system or (), turns)
+            fitted = fitting.fitted(turns, params.max_new_tokens, reply_name, reply_prefix,
+                                    reply_thinking, shorten, variables, tools, more)
         prompt, token_ids = fitted.prompt, fitted.token_ids + begun
-        self._fitting.check_length(len(token_ids), whole, any(turn.pinned for turn in turns))
+        fitting.check_length(len(token_ids), whole, any(turn.pinned for turn in turns))
+        guide = fitting.guide_ids(fitted, system, begun, reply_name, reply_prefix, reply_thinking, variables,
+                                  tools)
         form = self._form(constraint, prompt, tools)
         end = None
         if prompt.at != "text" and not begun:
             budget, thought = params.thinking_budget, self.count_tokens(reply_thinking)
             left = None if budget is None else max(0, budget - thought)
             end = ThoughtEnd(prompt, self.tokenizer, left, form, tools is not None)
-        request = self._submit(token_ids, params, logprobs, end or form, adapter)
+        request = self._submit(token_ids, params, logprobs, end or form, adapter, guide)
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
             from model.text.calls.reading import CallReader
@@ -131,8 +138,9 @@ class ChatModel:
               constraint: Constraint | None = None, adapter: str | None = None) -> Reply:
         """Begin what follows a text (or its token ids), without any template; see `complete`."""
         token_ids = self.tokenizer.encode(text, add_eos=False) if isinstance(text, str) else list(text)
-        self._fitting.check_length(len(token_ids), whole=True)
-        request = self._submit(token_ids, params, logprobs, self._form(constraint), adapter)
+        self._fitting_of(params).check_length(len(token_ids), whole=True)
+        guide = self._guide_of_text(token_ids, params)
+        request = self._submit(token_ids, params, logprobs, self._form(constraint), adapter, guide)
         written = ReplyText(params.stop, "text", continues=True)
         return Reply(request, self.tokenizer, written, 0, len(token_ids))
 
@@ -166,24 +174,27 @@ class ChatModel:
 
     def next_token(self, messages: Iterable[Message], params: SamplingParams, *, reply_name: str = "",
                    reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
-                   adapter: str | None = None) -> NextTokenReading:
-        """Begin to find what the next token of the reply that `start` would begin may be; nothing is written.
-        Of `params` counts what shapes the prompt and where DRY's sequences break. Raises as `start` does, and
-        ValueError where `reply_tokens` are none of this model's."""
+                   adapter: str | None = None,
+                   against: Iterable[Message] | None = None) -> NextTokenReading:
+        """Begin to find what the next token of the reply that `start` would begin may be, with guidance if
+        there is any; nothing is written. Of `params` counts what shapes the prompts and where DRY's sequences
+        break. Raises as `start` does, and ValueError where `reply_tokens` are none of this model's."""
         from model.text.sequence_breaks import SequenceBreaks
         begun = self.tokenizer.ids_of(reply_tokens)
         if begun is None:
             raise ValueError("The tokens of this reply are another model's.")
-        fitted = self._fitting.fitted(as_messages(messages), params.max_new_tokens, reply_name, reply_prefix,
-                                      reply_thinking, True, thinking_variables(params.reasoning_effort),
-                                      more=len(begun))
+        turns, fitting = as_messages(messages), self._fitting_of(params)
+        system, variables = _system_of_guide(params, against), thinking_variables(params.reasoning_effort)
+        fitted = fitting.fitted(turns, params.max_new_tokens, reply_name, reply_prefix, reply_thinking, True,
+                                variables, more=len(begun) + fitting.longer_by(system or (), turns))
         token_ids = fitted.token_ids + begun
-        self._fitting.check_length(len(token_ids))
-        request, scores = self._engine.begin_logits(token_ids, len(token_ids) - 1, adapter)
+        fitting.check_length(len(token_ids))
+        guide = fitting.guide_ids(fitted, system, begun, reply_name, reply_prefix, reply_thinking, variables)
+        found = [self._engine.begin_logits(ids, len(ids) - 1, adapter) for ids in (token_ids, guide) if ids]
         breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer).flags(token_ids, 0)
         written = self.count_tokens(reply_thinking) + self.count_tokens(reply_prefix) + len(begun)
-        return NextTokenReading(request, scores, self.tokenizer, fitted.first_index, written, breaks,
-                                {*params.logit_bias, *params.banned_tokens})
+        return NextTokenReading(found, params.guidance_scale, self.tokenizer, fitted.first_index, written,
+                                breaks, {*params.logit_bias, *params.banned_tokens})
 
     def prompt_tokens(self, messages: Iterable[Message], variables: Mapping[str, Any] | None = None,
                       tools: Toolbox | None = None) -> int:
@@ -352,13 +363,15 @@ class ChatModel:
             raise ValueError(f"n is {n!r}; expected a whole number from 1 to {_MAX_REPLIES}")
         all_ids = [self.tokenizer.encode(text, add_eos=False) for text in prompts]
         for token_ids in all_ids:
-            self._fitting.check_length(len(token_ids))
+            self._fitting_of(params).check_length(len(token_ids))
         replies: list[Reply] = []
         with ThreadPoolExecutor(_MAX_READERS) as pool:  # every reply has its own stop strings to watch
             try:
                 for token_ids in all_ids:
+                    guide = self._guide_of_text(token_ids, params)
                     for branch in params.branches(n):
-                        request = self._submit(token_ids, branch, logprobs, self._form(constraint), adapter)
+                        request = self._submit(token_ids, branch, logprobs, self._form(constraint), adapter,
+                                               guide)
                         text = ReplyText(params.stop, "text", continues=True)
                         replies.append(Reply(request, self.tokenizer, text, 0, len(token_ids)))
                 found = list(pool.map(completion, replies))
@@ -382,13 +395,27 @@ class ChatModel:
         return self._forms.of(constraint, prompt)
 
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
-                form: Form | ThoughtEnd | None, adapter: str | None = None) -> Request:
+                form: Form | ThoughtEnd | None, adapter: str | None = None,
+                guide: list[int] | None = None) -> Request:
         breaks = None
         if params.dry_multiplier > 0:
             from model.text.sequence_breaks import SequenceBreaks
             breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                   constraint=form, adapter=adapter, breaks=breaks)
+                                   constraint=form, adapter=adapter, breaks=breaks, guide=guide)
+
+    def _fitting_of(self, params: SamplingParams) -> Fitting:
+        """For the longest prompts that there is room for; with guidance there are two."""
+        if params.guidance_scale == 1 or self._engine.guided_seq_len >= self._engine.max_seq_len:
+            return self._fitting
+        return Fitting(self.tokenizer, self._format, self._engine.guided_seq_len)
+
+    def _guide_of_text(self, token_ids: list[int], params: SamplingParams) -> list[int] | None:
+        """Where no template makes a prompt of it: the negative prompt, or else the last token."""
+        if params.guidance_scale == 1:
+            return None
+        return self.tokenizer.encode(params.negative_prompt, add_eos=False) if params.negative_prompt \
+            else token_ids[-1:]
 
     def _log_probability(self, token_ids: list[int], start: int) -> float:
         """Sum of the log-probabilities of token_ids[start:], each after those before it."""
@@ -411,3 +438,13 @@ def _sampling_params(max_new_tokens: int | None, sampling: dict[str, Any]) -> Sa
 def _common_length(left: list[int], right: list[int]) -> int:
     pairs = zip(left, right, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
+
+
+def _system_of_guide(params: SamplingParams, against: Iterable[Message] | None) -> list[ChatMessage] | None:
+    """The system messages that guidance leads away from: `against`, or the negative prompt if there is one;
+    None without guidance."""
+    if params.guidance_scale == 1:
+        return None
+    if against is not None:
+        return as_messages(against)
+    return [ChatMessage("system", params.negative_prompt)] if params.negative_prompt else []

@@ -51,7 +51,8 @@ class LanguageModel(Protocol):
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None,
-              adapter: str | None = None, reply_tokens: Sequence[bytes] = ()) -> RunningReply: ...
+              adapter: str | None = None, reply_tokens: Sequence[bytes] = (),
+              against: Iterable[ChatMessage] | None = None) -> RunningReply: ...
 
     def go_on(self, text: str | Sequence[int], params: SamplingParams, *, logprobs: int | None = None,
               constraint: Constraint | None = None, adapter: str | None = None) -> RunningReply: ...
@@ -64,7 +65,8 @@ class LanguageModel(Protocol):
 
     def next_token(self, messages: Iterable[ChatMessage], params: SamplingParams, *, reply_name: str = "",
                    reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
-                   adapter: str | None = None) -> RunningReply:
+                   adapter: str | None = None,
+                   against: Iterable[ChatMessage] | None = None) -> RunningReply:
         """Its events come with one NextToken."""
 
     def prompt_tokens(self, messages: Iterable[ChatMessage], variables: Mapping[str, Any] | None = None,

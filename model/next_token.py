@@ -42,33 +42,46 @@ class NextTokenReading:
 
     is_shortened, prompt_digest = False, ""
 
-    def __init__(self, request: Request, scores: LogitScores, tokenizer: Tokenizer, first_index: int,
-                 reply_length: int, breaks: Sequence[int], others: Collection[int]) -> None:
-        """The last three are those of `next_logits`, to which the ends of a reply come."""
-        self.first_index, self.prompt_tokens = first_index, len(request.prompt)
-        self._request, self._scores, self._tokenizer = request, scores, tokenizer
+    def __init__(self, found: Sequence[tuple[Request, LogitScores]], guidance_scale: float,
+                 tokenizer: Tokenizer, first_index: int, reply_length: int, breaks: Sequence[int],
+                 others: Collection[int]) -> None:
+        """`found`: of the prompt, and of its guide if there is one. The last three are those of
+        `next_logits`, to which the ends of a reply come."""
+        self._found, self._scale, self._tokenizer = found, guidance_scale, tokenizer
+        self._prompt = found[0][0].prompt
+        self.first_index, self.prompt_tokens = first_index, len(self._prompt)
         self._reply_length, self._breaks, self._others = reply_length, breaks, others
 
     def cancel(self) -> None:
         """End within one step."""
-        self._request.cancel()
+        for request, _ in self._found:
+            request.cancel()
 
     def events(self) -> Iterator[ReplyEvent | NextToken]:
         """Progress, one NextToken, ReplyDone("length"); or an end without it."""
-        for event in self._request.events():
-            if isinstance(event, FinishedEvent):
-                if event.reason == "length":
-                    yield self._found()
-                yield ReplyDone(event.reason, event.stats)
-            elif isinstance(event, FailedEvent):
-                yield ReplyFailed(event.message)
-            elif isinstance(event, PromptProgress):
-                yield event
+        for request, _ in self._found:
+            for event in request.events():
+                if isinstance(event, PromptProgress):
+                    yield event
+                elif isinstance(event, FailedEvent):
+                    self.cancel()
+                    yield ReplyFailed(event.message)
+                    return
+                elif isinstance(event, FinishedEvent):
+                    end = ReplyDone(event.reason, event.stats)
+            if end.finish_reason != "length":
+                break
+        else:
+            yield self._next_token()
+        yield end
 
-    def _found(self) -> NextToken:
+    def _next_token(self) -> NextToken:
+        from model.engine.guidance import guided
         from model.engine.next_token import next_logits
-        tokenizer, prompt = self._tokenizer, self._request.prompt
-        found = next_logits(self._scores.logits[-1], prompt, self._reply_length, self._breaks,
+        tokenizer, prompt = self._tokenizer, self._prompt
+        logits = [scores.logits[-1] for _, scores in self._found]
+        mixed = guided(*logits, self._scale) if len(logits) > 1 else logits[0]
+        found = next_logits(mixed, prompt, self._reply_length, self._breaks,
                             {*self._others, *tokenizer.eos_ids})
         ids = [one.token_id for one in found.candidates]
         texts = [tokenizer.token_bytes(one) if one < tokenizer.vocab_size else b"" for one in ids]

@@ -108,8 +108,8 @@ class Reply:
         """`marks`: control tokens that `text` has to see. `begun`: what the prompt ends with of the reply,
         whose last token may be the beginning of a character. `thought_end`: closes its thought."""
         self.first_index = first_index
-        self.prompt_tokens = prompt_tokens
-        self.prompt_digest = digest_of(request.prompt)
+        self.prompt_tokens = prompt_tokens + len(request.guide)
+        self.prompt_digest = digest_of([*request.prompt, *([-1, *request.guide] if request.guide else ())])
         self.is_shortened = is_shortened  # of the last message the model sees the beginning and the end
         self._request = request
         self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer(marks)

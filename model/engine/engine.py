@@ -25,7 +25,7 @@ from model.devices import (
     let_go,
     memory_in_use,
 )
-from model.engine.job import Job, sampled_sequence, scored_sequence
+from model.engine.job import Job, prompt_tokens, sampled_sequence, scored_sequence
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
 from model.engine.origin import Origin
 from model.engine.page_pool import PagePool
@@ -94,23 +94,33 @@ class Engine:
 
     def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int], *,
                logprobs: int | None = None, constraint: TokenConstraint | None = None,
-               adapter: str | None = None, breaks: SequenceBreaks | None = None) -> Request:
+               adapter: str | None = None, breaks: SequenceBreaks | None = None,
+               guide: list[int] | None = None) -> Request:
         """Queue a request; read its events from the result.
 
         logprobs    tell how likely each token is, and this many of the likeliest, 0 to MAX_LOGPROBS
         constraint  what the tokens must look like; this request's alone. The reply ends where it is complete
         adapter     the name of the one that it is computed with
         breaks      where what DRY takes for a repetition ends; None: nowhere
+        guide       another prompt for the same reply: where params.guidance_scale is not 1 each token is
+                    chosen by guided() of the logits after both
 
-        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, or if there is
-        no such adapter; EngineClosed when the engine is closed or gone.
+        Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, if there is no
+        such adapter, or no room for both prompts; EngineClosed when the engine is closed or gone.
         """
         self._check_tokens(token_ids, self.max_seq_len - 1)
         _check_logprobs(logprobs)
+        if params.guidance_scale == 1:
+            guide = None
+        elif guide is None:
+            raise ValueError(f"guidance_scale is {params.guidance_scale}, but there is no guide; expected "
+                             "its prompt")
+        limit = self.max_seq_len if guide is None else self._limit_of_pair(token_ids, guide)
         number = self._adapter_number(adapter)
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
-        self._put(sampled_sequence(request, self.max_seq_len, logprobs, constraint, number, breaks))
+        request.guide = list(guide or ())
+        self._put(sampled_sequence(request, limit, logprobs, constraint, number, breaks))
         return request
 
     def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:
@@ -201,7 +211,8 @@ class Engine:
         began = self._turn_began
         return {"problem": self._problem,
                 "seconds_in_step": 0.0 if began is None else monotonic() - began,
-                "running": len(self._scheduler.running), "waiting": len(self._scheduler.waiting),
+                "running": sum(not one.is_guide for one in list(self._scheduler.running)),
+                "waiting": len(self._scheduler.waiting),
                 "pages_used": self._cache.num_used, "pages_total": self._cache.num_pages,
                 **memory_in_use(self._places)}
 
@@ -217,16 +228,32 @@ class Engine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _check_tokens(self, token_ids: list[int], limit: int) -> None:
+    def _check_tokens(self, token_ids: list[int], limit: int, name: str = "the prompt") -> None:
         if not token_ids:
-            raise ValueError("the prompt is empty; expected at least one token")
+            raise ValueError(f"{name} is empty; expected at least one token")
         if len(token_ids) > limit:
-            raise ValueError(f"the prompt has {len(token_ids):,} tokens; at most {limit:,} fit, since the "
+            raise ValueError(f"{name} has {len(token_ids):,} tokens; at most {limit:,} fit, since the "
                              f"context is {self.max_seq_len:,} tokens")
         vocab_size = self.model_config.spec.vocab_size
         if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
-            raise ValueError(f"the prompt holds ids from {min(token_ids)} to {max(token_ids)}; expected "
+            raise ValueError(f"{name} holds ids from {min(token_ids)} to {max(token_ids)}; expected "
                              f"0 to {vocab_size - 1:,}")
+
+    def _limit_of_pair(self, token_ids: list[int], guide: list[int]) -> int:
+        """How long the first may become beside its guide."""
+        self._check_tokens(guide, self.max_seq_len - 1, "the prompt of the guide")
+        limit = self._scheduler.longest_pair((len(token_ids), len(guide)), self.max_seq_len)
+        if limit <= len(token_ids):
+            raise ValueError(
+                f"the prompt has {len(token_ids):,} tokens and that of its guide {len(guide):,}; the cache "
+                f"({self.plan.cache_tokens:,} tokens) cannot hold both and a reply. Shorten them, or set "
+                "guidance_scale to 1")
+        return limit
+
+    @property
+    def guided_seq_len(self) -> int:
+        """Tokens of a prompt with its reply, if its guide is as long; 0 where there can be none."""
+        return self._scheduler.longest_pair((1, 1), self.max_seq_len)
 
     def _adapter_number(self, name: str | None) -> int:
         """-1: none."""
@@ -265,7 +292,7 @@ class Engine:
         finally:
             with self._lock:
                 self._closing = True
-            left = [*self._scheduler.running, *self._scheduler.waiting, *self._arrived()]
+            left = [*self._scheduler.requests, *self._arrived()]
             for sequence in left:
                 message = self._problem or "The model was closed before the reply was complete."
                 sequence.owner.request.put(FailedEvent(message))
@@ -306,7 +333,7 @@ class Engine:
             self._fail(sequence, failure_text(error))
 
     def _drop_cancelled(self) -> None:
-        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+        for sequence in self._scheduler.requests:
             if reason := sequence.owner.request.cancelled:
                 self._finish(sequence, reason)
 
@@ -324,20 +351,22 @@ class Engine:
                 self._speculator.costs.note(batch.num_rows, monotonic() - now)
             self._scheduler.computed(batch)
             self._tally.step_tokens.add(batch.num_rows)
+            for sequence in dict.fromkeys(chunk.sequence.pair[0] for chunk in batch.chunks):
+                with self._answering(sequence):
+                    sequence.owner.report_prompt(sequence)
             for chunk in batch.chunks:
-                with self._answering(chunk.sequence):
-                    chunk.sequence.owner.report_prompt(chunk.sequence)
-                if chunk.is_of_prompt and chunk.is_last and not chunk.sequence.owner.num_new:
-                    self._tally.add_prompt(chunk.sequence.prompt_length, chunk.sequence.num_cached)
                 if chunk.is_last and chunk.sequence.owner.scores is not None:
+                    self._tally.add_prompt(*prompt_tokens(chunk.sequence))
                     self._finish(chunk.sequence, "length")
             for sampled in found:
-                with self._answering(sampled.chunk.sequence):
+                if not sampled.sequence.owner.num_new:
+                    self._tally.add_prompt(*prompt_tokens(sampled.sequence))
+                with self._answering(sampled.sequence):
                     self._continue(sampled)
         except BaseException as error:
             log.exception("a step failed")
             scheduler = self._scheduler
-            failed = [c.sequence for c in batch.chunks] if batch else [*scheduler.running, *scheduler.waiting]
+            failed = [c.sequence.pair[0] for c in batch.chunks] if batch else scheduler.requests
             for sequence in failed:
                 if sequence in scheduler:
                     self._fail(sequence, failure_text(error))
@@ -345,7 +374,7 @@ class Engine:
 
     def _continue(self, sampled: Sampled) -> None:
         """Take the tokens that were sampled, and see whether the reply ends with one of them."""
-        sequence = sampled.chunk.sequence
+        sequence = sampled.sequence
         if sampled.error:
             self._fail(sequence, sampled.error)
             return
@@ -379,7 +408,7 @@ class Engine:
         self._tally.add_token(job.last_token - (before or job.submitted), is_first=not before)
         if job.num_new == request.params.max_new_tokens:
             return "length"
-        if len(sequence.token_ids) == self.max_seq_len:
+        if len(sequence.token_ids) == job.limit:
             return "context"
         return "eos" if job.constraint is not None and job.constraint.is_complete else ""
 

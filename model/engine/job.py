@@ -30,7 +30,8 @@ _MAX_TURNS = 8
 
 @dataclass(eq=False)
 class Job:
-    """The owner of a TokenSequence. Either `row` (it is sampled) or `scores` (it is only scored)."""
+    """The owner of a TokenSequence, and of its guide. Either `row` (it is sampled) or `scores` (it is only
+    scored)."""
 
     request: Request
     submitted: float
@@ -39,6 +40,10 @@ class Job:
     num_logprobs: int | None = None            # alternatives that are told with each token; None: nothing is
     constraint: TokenConstraint | None = None
     breaks: SequenceBreaks | None = None       # where DRY is on
+    limit: int = 0                             # tokens of the sequence at which the context is full
+    kept: Tensor | None = field(default=None, repr=False)
+    """float32 [vocab_size]: of it and its guide the logits after all tokens of the one that was there first,
+    until the other is."""
     started: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
@@ -49,10 +54,11 @@ class Job:
     _masks: Tensor | None = field(default=None, repr=False)  # int32 [rows, (vocab_size + 31) // 32]
 
     def report_prompt(self, sequence: TokenSequence[Job]) -> None:
-        """Tell how much of the prompt is in the cache; nothing once the reply has begun."""
+        """Tell how much of the prompt (and of its guide's) is in the cache; nothing once the reply has
+        begun."""
         if not self.num_new:
-            total = sequence.prompt_length
-            self.request.put(PromptProgress(min(sequence.num_computed, total), total, sequence.num_cached))
+            done = sum(min(one.num_computed, one.prompt_length) for one in sequence.pair)
+            self.request.put(PromptProgress(done, *prompt_tokens(sequence)))
 
     def sampling_rows(self, num_tokens: int, draft: list[int], vocab_size: int) -> list[SamplingRow]:
         """How the tokens after `num_tokens` and after each of `draft` are chosen, if all before it is true.
@@ -97,7 +103,8 @@ class Job:
         if self.constraint is not None:
             self.constraint.accept([token_id])
         self.row.history[len(sequence.token_ids)] = token_id
-        sequence.token_ids.append(token_id)
+        for one in sequence.pair:
+            one.token_ids.append(token_id)
         self.find_breaks(len(sequence.token_ids) - 1, len(sequence.token_ids))
         self.row.num_tokens = len(sequence.token_ids)
         self.last_token = monotonic()
@@ -110,8 +117,9 @@ class Job:
         now = monotonic()
         started = self.started or now
         decoding = self.last_token - self.first_token
+        total, cached = prompt_tokens(sequence)
         stats = RequestStats(
-            prompt_tokens=sequence.prompt_length, cached_tokens=sequence.num_cached, new_tokens=self.num_new,
+            prompt_tokens=total, cached_tokens=cached, new_tokens=self.num_new,
             seconds_to_first_token=self.first_token - self.submitted if self.num_new else 0.0,
             prompt_seconds=(self.first_token or now) - started, decode_seconds=decoding,
             tokens_per_second=(self.num_new - 1) / decoding if decoding > 0 else 0.0,
@@ -121,21 +129,36 @@ class Job:
         self.request.put(FinishedEvent(reason, stats))
 
 
-def sampled_sequence(request: Request, max_seq_len: int, num_logprobs: int | None = None,
+def prompt_tokens(sequence: TokenSequence[Job]) -> tuple[int, int]:
+    """Tokens of a request's prompts, and how many of them the cache had."""
+    return sum(one.prompt_length for one in sequence.pair), sum(one.num_cached for one in sequence.pair)
+
+
+def sampled_sequence(request: Request, limit: int, num_logprobs: int | None = None,
                      constraint: TokenConstraint | None = None, adapter: int = -1,
                      breaks: SequenceBreaks | None = None) -> TokenSequence[Job]:
-    """A sequence that will be continued as `request.params` say. Raises ValueError for impossible tokens."""
+    """A sequence that will be continued as `request.params` say, up to `limit` tokens, and its guide. Raises
+    ValueError for impossible tokens."""
     prompt, params = request.prompt, request.params
-    capacity = min(len(prompt) + params.max_new_tokens, max_seq_len)
+    capacity = min(len(prompt) + params.max_new_tokens, limit)
     history = torch.empty(capacity, dtype=torch.int32)
     history[:len(prompt)] = torch.tensor(prompt, dtype=torch.int32)
     row = SamplingRow(params, history=history, num_tokens=len(prompt), prompt_length=len(prompt),
                       seed=request.seed, eos_token_ids=request.eos_token_ids)
-    job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint, breaks=breaks)
+    job = Job(request, monotonic(), row, num_logprobs=num_logprobs, constraint=constraint, breaks=breaks,
+              limit=limit)
     if breaks is not None and "dry" in row.stages:
         row.breaks = torch.zeros(capacity, dtype=torch.uint8)
         job.find_breaks(0, len(prompt))
-    turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in request.eos_token_ids]
+    sequence = _prompt_sequence(job, prompt, adapter)
+    if request.guide:
+        sequence.partner = _prompt_sequence(job, request.guide, adapter)
+        sequence.partner.partner, sequence.partner.is_guide = sequence, True
+    return sequence
+
+
+def _prompt_sequence(job: Job, prompt: list[int], adapter: int) -> TokenSequence[Job]:
+    turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in job.request.eos_token_ids]
     return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1,
                          turns=tuple(turns[-_MAX_TURNS:]), adapter=adapter)
 

@@ -103,6 +103,10 @@ class PrefixCache:
     def num_used(self) -> int:
         return sum(pool.num_used for pool in self.pools)
 
+    def could_hold(self, lengths: Sequence[int]) -> bool:
+        """Whether sequences of these lengths have room at once, if nobody else has a page."""
+        return all(sum(map(pool.most_held, lengths)) <= pool.num_pages for pool in self.pools)
+
     def match(self, token_ids: Sequence[int], limit: int, root: int = ROOT) -> Match:
         """The longest known beginning of `token_ids`, at most `limit` tokens, whatever is left of windows;
         `longest` tells which part can be used. Takes nothing into use."""

@@ -86,6 +86,13 @@ class SamplingParams:
         "choices": SAMPLERS, "first": STAGES_OF_LOGITS,
         "help": "What is done to the probabilities, in this order; penalties and dry come first, and what is "
                 "left out is not done."})
+    guidance_scale: float = _param(1.0, 0.0, 10.0, 0.05, "guidance", "Guidance",
+                                   "Above 1 the reply keeps away from what the model would say after the "
+                                   "negative prompt; 1 is off. It takes twice the work.")
+    negative_prompt: str = field(default="", metadata={
+        "group": "guidance", "label": "Negative prompt", "max_length": 8000,
+        "help": "What guidance leads away from: it stands in the place of the system prompt and the persona. "
+                "Empty: the same without them."})
     max_new_tokens: int = _param(512, 1, 1 << 20, 1, "length", "Most tokens in a reply",
                                  "The reply is cut here if it has not ended by itself.")
     min_new_tokens: int = _param(0, 0, 1 << 20, 1, "length", "Fewest tokens in a reply",
@@ -143,6 +150,11 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
             wanted = ", ".join(choice or "an empty text" for choice in spec["choices"])
             raise ValueError(f"{name} is {value!r:.60}; expected one of {wanted}")
         return
+    if kind == "text":
+        if not isinstance(value, str) or len(value) > spec["max_length"]:
+            raise ValueError(f"{name} is {value!r:.60}; expected a text of at most {spec['max_length']:,} "
+                             "characters")
+        return
     if len(value) > spec["max_items"]:
         raise ValueError(f"{name} has {len(value)} entries; at most {spec['max_items']} are possible")
     if kind == "strings":
@@ -172,8 +184,9 @@ def check_parameter(name: str, value: Any, spec: dict[str, Any]) -> None:
 
 def _specs() -> dict[str, dict[str, Any]]:
     kinds = {"float": "float", "int": "int", "int | None": "int", "tuple[str, ...]": "strings",
-             "dict[int, float]": "bias", "tuple[int, ...]": "tokens", "str": "choice"}
-    return {f.name: {"name": f.name, "type": "names" if f.name == "samplers" else kinds[f.type],
+             "dict[int, float]": "bias", "tuple[int, ...]": "tokens", "str": "text"}
+    special = {"samplers": "names", "reasoning_effort": "choice"}
+    return {f.name: {"name": f.name, "type": special.get(f.name) or kinds[f.type],
                      "nullable": "None" in f.type,
                      "default": f.default if f.default is not dataclasses.MISSING else {}, **f.metadata}
             for f in dataclasses.fields(SamplingParams)}
@@ -298,6 +311,7 @@ class Request:
     def __init__(self, prompt: list[int], params: SamplingParams, eos_token_ids: frozenset[int],
                  seed: int, wake: Callable[[], None]) -> None:
         self.prompt, self.params, self.eos_token_ids, self.seed = prompt, params, eos_token_ids, seed
+        self.guide: list[int] = []  # the prompt of its guide, if it has one
         self.cancelled = ""  # or why
         self._wake = wake
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()

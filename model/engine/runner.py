@@ -3,22 +3,26 @@
 A draft is computed together with the token before it and then checked: each of its places gets the token
 that sampling chooses there, with the history, the random number and the mask of that place, and the draft is
 right as far as it is the same. So what comes out is what would come without it, only sooner.
+Where a sequence has a guide the logits after both are combined before one token is sampled for the two; what
+is there first is kept until the other is.
 Every tensor is allocated once. Knows sequences and tensors, not requests' events, threads or time.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from model.devices import failure_text
+from model.engine.guidance import guided
 from model.engine.job import Job
 from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
-from model.engine.sequences import Batch, Chunk
+from model.engine.sequences import Batch, Chunk, TokenSequence
 from model.engine.step_tensors import recorded_steps
 from model.kernels.sampling import SamplingRow
 from model.network.place import Place
@@ -55,10 +59,15 @@ class Sampler:
 class Sampled:
     """What follows a chunk: the tokens of its draft that are right, and one more. -1: none is possible."""
 
-    chunk: Chunk[Job]
+    chunk: Chunk[Job]  # with a guide: of the one of the two that was there last
     error: str = ""  # why there are none: the request's constraint cannot go on
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens, where they are wanted
+
+    @property
+    def sequence(self) -> TokenSequence[Job]:
+        """The one whose tokens they are."""
+        return self.chunk.sequence.pair[0]
 
     def check_draft(self) -> None:
         """Leave only what is true; called with a token for each row."""
@@ -66,6 +75,21 @@ class Sampled:
         wrong = (index for index, guess in enumerate(draft) if guess != self.tokens[index])
         count = next(wrong, len(draft)) + 1
         del self.tokens[count:], self.logprobs[count:]
+
+
+@dataclass
+class _Wanted:
+    """A row of hidden states whose logits are wanted: to sample the token after it, or to be kept."""
+
+    place: int
+    sampled: Sampled | None = None    # None: they are kept
+    row: SamplingRow | None = None
+    guide: int | None = None          # place of the row that guides it
+    keeper: Job | None = None         # who keeps them, or has kept those that belong to them
+
+    @property
+    def num_places(self) -> int:
+        return 1 if self.guide is None else 2
 
 
 class Runner:
@@ -93,51 +117,112 @@ class Runner:
             self._transformer.copy_states(source, target)
         chunks = self._step.in_order(batch.chunks)
         hidden = self._transformer.forward(self._step.fill(chunks))
-        places: list[int] = []             # rows of hidden after which a token is wanted
-        owners: list[Sampled] = []         # whose, one for each of them
-        rows: list[SamplingRow] = []
+        wanted: list[_Wanted] = []
         found: list[Sampled] = []
+        ends: dict[TokenSequence[Job], int] = {}  # of those with a partner: places after which a token comes
+        first = 0
+        for chunk in chunks:
+            if chunk.is_last and chunk.sequence.partner is not None:
+                ends[chunk.sequence] = first + chunk.count - 1
+            first += chunk.num_rows
         first = 0
         for chunk in chunks:
             job = chunk.sequence.owner
             if job.scores is not None:
                 self._score(job.scores, chunk, hidden[first:first + chunk.count])
+            elif chunk.is_last and chunk.sequence.partner is not None:
+                wanted += self._of_pair(chunk, ends, found)
             elif chunk.is_last:
-                found.append(Sampled(chunk))
-                try:
-                    rows += job.sampling_rows(chunk.start + chunk.count, chunk.draft, self._logits.shape[1])
-                    places += range(first + chunk.count - 1, first + chunk.num_rows)
-                    owners += [found[-1]] * (len(chunk.draft) + 1)
-                except ValueError as error:
-                    found[-1].error = str(error)
-                except BaseException as error:  # of this request alone
-                    log.exception("a request's sampling cannot be set up")
-                    found[-1].error = failure_text(error)
+                wanted += self._sampled(chunk, first + chunk.count - 1, found)
             first += chunk.num_rows
-        for begin in range(0, len(rows), LOGIT_ROWS):
-            part = slice(begin, begin + LOGIT_ROWS)
-            inputs = hidden[part] if len(rows) == first else self._gather(hidden, places[part])
-            self._choose(inputs, rows[part], owners[part])
+        self._choose_all(wanted, hidden, first)
         for sampled in found:
             if not sampled.error:
                 sampled.check_draft()
         return found
 
+    def _sampled(self, chunk: Chunk[Job], place: int, found: list[Sampled]) -> list[_Wanted]:
+        """What is to be sampled after a chunk that ends at `place`."""
+        sampled = Sampled(chunk)
+        found.append(sampled)
+        try:
+            rows = chunk.sequence.owner.sampling_rows(len(sampled.sequence.token_ids), chunk.draft,
+                                                      self._logits.shape[1])
+            return [_Wanted(place + offset, sampled, row) for offset, row in enumerate(rows)]
+        except ValueError as error:
+            sampled.error = str(error)
+        except BaseException as error:  # of this request alone
+            log.exception("a request's sampling cannot be set up")
+            sampled.error = failure_text(error)
+        return []
+
+    def _of_pair(self, chunk: Chunk[Job], ends: dict[TokenSequence[Job], int],
+                 found: list[Sampled]) -> list[_Wanted]:
+        """The same for a sequence with a guide, or for a guide: both are needed for a token."""
+        sequence, job = chunk.sequence, chunk.sequence.owner
+        assert sequence.partner is not None
+        if sequence.partner not in ends and sequence.partner.num_remaining:
+            return [_Wanted(ends[sequence], keeper=job)]
+        if sequence.is_guide and sequence.partner in ends:
+            return []
+        wanted = self._sampled(chunk, ends[sequence], found)
+        return [replace(one, guide=ends.get(sequence.partner), keeper=job) for one in wanted]
+
+    def _choose_all(self, wanted: list[_Wanted], hidden: Tensor, num_rows: int) -> None:
+        """Choose what is wanted, at most LOGIT_ROWS logits at once: what is sampled, then what guides it,
+        then what is kept. All of the `num_rows` rows, in order, need not be gathered."""
+        parts: list[list[_Wanted]] = [[]]
+        size = 0
+        for one in sorted(wanted, key=lambda one: one.sampled is None):
+            if size + one.num_places > LOGIT_ROWS:
+                parts.append([])
+                size = 0
+            parts[-1].append(one)
+            size += one.num_places
+        places = [_places(part) for part in parts]
+        is_all = [place for of_part in places for place in of_part] == list(range(num_rows))
+        begin = 0
+        for part, of_part in zip(parts, places, strict=True):
+            if part:
+                self._choose(hidden[begin:begin + LOGIT_ROWS] if is_all else self._gather(hidden, of_part),
+                             part)
+            begin += len(of_part)
+
     def _gather(self, hidden: Tensor, rows: list[int]) -> Tensor:
         index = torch.tensor(rows).to(self._device, non_blocking=True)
         return torch.index_select(hidden, 0, index, out=self._selected[:len(rows)])
 
-    def _choose(self, hidden: Tensor, rows: list[SamplingRow], owners: list[Sampled]) -> None:
-        """Give each owner the token after its row of hidden states; at most LOGIT_ROWS. A recorded step has
-        more rows behind them."""
+    def _choose(self, hidden: Tensor, part: list[_Wanted]) -> None:
+        """Give each owner the token after its row of hidden states, and keep what is to be kept; at most
+        LOGIT_ROWS. A recorded step has more rows behind them."""
         logits = self._logits[:len(hidden)]
         self._transformer.logits(hidden, logits)
-        tokens = self._sampler.choose(logits[:len(rows)], rows)
-        for index, (owner, token_id) in enumerate(zip(owners, tokens, strict=True)):
-            owner.tokens.append(token_id)
-            num_logprobs = owner.chunk.sequence.owner.num_logprobs
+        sampled = [one for one in part if one.sampled]
+        beside = iter(logits[len(sampled):])
+        own = [self._guided(one, row, beside) for one, row in zip(sampled, logits, strict=False)]
+        for one in part[len(sampled):]:
+            one.keeper.kept = next(beside).clone()
+        tokens = self._sampler.choose(logits[:len(sampled)], [one.row for one in sampled])
+        for one, row, token_id in zip(sampled, own, tokens, strict=True):
+            one.sampled.tokens.append(token_id)
+            num_logprobs = one.sampled.sequence.owner.num_logprobs
             if num_logprobs is not None:
-                owner.logprobs += token_logprobs(logits[index:index + 1], [token_id], num_logprobs)
+                one.sampled.logprobs += token_logprobs(row[None], [token_id], num_logprobs)
+
+    def _guided(self, wanted: _Wanted, row: Tensor, beside: Iterator[Tensor]) -> Tensor:
+        """Put the guided logits into a row that is to be sampled, if there is a guide; returns the model's
+        own."""
+        job = wanted.keeper
+        if job is None:
+            return row
+        other = job.kept if wanted.guide is None else next(beside)
+        assert other is not None and wanted.sampled is not None
+        own, other = (other, row) if wanted.sampled.chunk.sequence.is_guide else (row, other)
+        mixed = guided(own, other, job.request.params.guidance_scale)
+        own = own.clone() if own is row and job.num_logprobs is not None else own
+        row.copy_(mixed)
+        job.kept = None
+        return own
 
     def _score(self, scores: Scores, chunk: Chunk[Job], hidden: Tensor) -> None:
         for begin in range(max(chunk.start, scores.first), chunk.start + chunk.count, LOGIT_ROWS):
@@ -145,3 +230,10 @@ class Runner:
             logits = self._logits[:len(rows)]
             self._transformer.logits(rows, logits)
             scores.take(begin, logits)
+
+
+def _places(part: list[_Wanted]) -> list[int]:
+    """Of the rows whose logits are computed together: what is sampled, what guides it, what is kept."""
+    return [*(one.place for one in part if one.sampled),
+            *(one.guide for one in part if one.guide is not None),
+            *(one.place for one in part if not one.sampled)]

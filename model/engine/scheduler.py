@@ -4,14 +4,18 @@ Waiting requests are admitted in the order they came, as many as the pages hold.
 being computed for another waits for that, and shares its pages. Every step decodes all running sequences and
 spends a bounded number of tokens on prompts, so that neither a long prompt stalls the streams nor a short
 prompt waits for a long one. When the pages run out, the latest comer goes back to waiting and is computed
-again later. Of layers with a window a sequence has pages for the window alone and for the tokens being
-computed. Where layers keep a state, a sequence has a slot for it, and snapshots of it are made within its
-prompt, so that others can begin there. Lists and integers only: no tensors, no clock.
+again later. Of two sequences of one request neither is admitted or thrown out without the other, so that none
+waits for pages of one that waits for it. Of layers with a window a sequence has pages for the window alone
+and for the tokens being computed. Where layers keep a state, a sequence has a slot for it, and snapshots of
+it are made within its prompt, so that others can begin there. Lists and integers only: no tensors, no clock.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from model.engine.page_pool import PagePool, Table
@@ -22,6 +26,15 @@ from model.sizes import MAX_RUNNING, PAGE_SIZE, step_tokens
 
 _GROWTH = 2 * PAGE_SIZE
 """Tokens for which a newcomer leaves pages to each that runs, so that it is not thrown out again at once."""
+
+
+@dataclass
+class _Start(Generic[Owner]):
+    """Where a sequence would begin: behind `match`. `known` is what the pages alone would give."""
+
+    sequence: TokenSequence[Owner]
+    match: Match
+    known: Match
 
 
 class Scheduler(Generic[Owner]):
@@ -35,7 +48,7 @@ class Scheduler(Generic[Owner]):
         self.prefill_chunk = prefill_chunk
         self.max_running = max_running
         self.max_tokens = step_tokens(prefill_chunk, max_running)
-        self.waiting: deque[TokenSequence[Owner]] = deque()
+        self.waiting: deque[TokenSequence[Owner]] = deque()  # of two of one request the first stands for both
         self.running: list[TokenSequence[Owner]] = []  # by arrival, preempted ones apart
         # for the step being planned: whose part of a page is copied, from and to a page of each pool
         self._copies: dict[TokenSequence[Owner], tuple[list[int], list[int]]] = {}
@@ -45,8 +58,13 @@ class Scheduler(Generic[Owner]):
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
+    @property
+    def requests(self) -> list[TokenSequence[Owner]]:
+        """A sequence of each request, running ones first: the one whose tokens it asks for."""
+        return [*(sequence for sequence in self.running if not sequence.is_guide), *self.waiting]
+
     def __contains__(self, sequence: TokenSequence[Owner]) -> bool:
-        return sequence in self.running or sequence in self.waiting
+        return sequence in self.running or sequence.pair[0] in self.waiting
 
     def clear(self) -> None:
         """Forget every sequence; the cache is not used any more."""
@@ -54,36 +72,46 @@ class Scheduler(Generic[Owner]):
         self.waiting.clear()
 
     def add(self, sequence: TokenSequence[Owner]) -> None:
-        sequence.arrival = self._num_arrivals
-        self._num_arrivals += 1
-        self.waiting.append(sequence)
+        for one in sequence.pair:
+            one.arrival = self._num_arrivals
+            self._num_arrivals += 1
+        self.waiting.append(sequence.pair[0])
+
+    def longest_pair(self, lengths: Sequence[int], max_seq_len: int) -> int:
+        """How long the first of two sequences of one request may become, both of which grow alike, so that
+        there are pages for them while nobody else has any. Less than it is now: they do not even fit."""
+        if self.max_running < 2 or (self.states is not None and self.states.pool.num_slots < 2):
+            return 0
+        most = max_seq_len - (max(lengths) - lengths[0])
+        return bisect_left(range(1, most + 1), True, key=lambda length: not self.cache.could_hold(
+            [length + other - lengths[0] for other in lengths]))
 
     def num_cached(self, sequence: TokenSequence[Owner]) -> int:
         """How many tokens of its beginning it would not have to compute if it began now."""
-        sequence.is_long = self._should_be_long(sequence)
-        known = self.cache.match(sequence.token_ids, sequence.num_reusable, sequence.root)
-        return self._usable(sequence, known).num_tokens
+        return self._planned(sequence).match.num_tokens
 
     def remove(self, sequence: TokenSequence[Owner]) -> None:
-        """Forget a sequence, waiting or running; its pages are free (or known, for reuse) at once."""
-        if sequence in self.running:
-            self.running.remove(sequence)
-            self._release(sequence)
-        else:
-            self.waiting.remove(sequence)
+        """Forget all of its request, waiting or running; its pages are free (or known, for reuse) at once."""
+        if sequence not in self.running:
+            self.waiting.remove(sequence.pair[0])
+            return
+        for one in sequence.pair:
+            self.running.remove(one)
+            self._release(one)
 
     def discard(self, sequence: TokenSequence[Owner]) -> None:
         """As `remove`, for a sequence whose step failed: a page that is not known yet will not be reused."""
-        sequence.num_computed = sequence.num_known * PAGE_SIZE
-        if self.states is not None:
-            self.states.drop(sequence)
+        for one in sequence.pair:
+            one.num_computed = one.num_known * PAGE_SIZE
+            if self.states is not None:
+                self.states.drop(one)
         self.remove(sequence)
 
     def undo_admissions(self) -> None:
         """The step failed: whoever was to begin in it with copies of another's page or state may not have got
         them, and waits again. Call when those that were computed are discarded."""
         for sequence in self.running[::-1]:
-            if self._awaits_copy(sequence):
+            if sequence in self.running and self._awaits_copy(sequence):  # it may have gone with its partner
                 self._preempt(sequence)
 
     def next_batch(self) -> Batch[Owner]:
@@ -92,7 +120,8 @@ class Scheduler(Generic[Owner]):
         if self.states is not None:
             self.states.copies = []
         for sequence in [s for s in self.running if s.is_long != self._should_be_long(s)]:
-            self._preempt(sequence)
+            if sequence in self.running:  # it went with its partner
+                self._preempt(sequence)
         self._admit()
         for sources, _ in self._copies.values():
             self.cache.let_go(sources)
@@ -103,7 +132,7 @@ class Scheduler(Generic[Owner]):
         budget = max(PAGE_SIZE, self.prefill_chunk // 4) if chunks else self.prefill_chunk
         chunks += self._prompt_chunks(prefilling, min(budget, self.max_tokens - len(chunks)))
         chunks = [chunk for chunk in chunks if chunk.sequence in self.running]
-        if not chunks:  # everything was preempted for want of pages: the first to come gets them all
+        if not chunks:  # everything was preempted for want of pages: the first request gets them all
             return self.next_batch()
         if self.states is None:
             return Batch(chunks, list(self._copies.values()))
@@ -159,18 +188,20 @@ class Scheduler(Generic[Owner]):
 
     def _admit(self) -> None:
         held: list[TokenSequence[Owner]] = []
-        while self.waiting and len(self.running) < self.max_running:
-            sequence = self.waiting[0]
-            sequence.is_long = self._should_be_long(sequence)
-            known = self.cache.match(sequence.token_ids, sequence.num_reusable, sequence.root)
-            match = self._usable(sequence, known)
-            if self._is_coming(sequence, match):
+        while self.waiting and len(self.running) + len(self.waiting[0].pair) <= self.max_running:
+            starts = [self._planned(one) for one in self.waiting[0].pair]
+            if any(self._is_coming(start.sequence, start.match) for start in starts):
                 held.append(self.waiting.popleft())
-            elif self._start(sequence, match, known):
-                self.running.append(self.waiting.popleft())
+            elif self._start(starts):
+                self.running += self.waiting.popleft().pair
             else:
                 break
         self.waiting.extendleft(reversed(held))
+
+    def _planned(self, sequence: TokenSequence[Owner]) -> _Start[Owner]:
+        sequence.is_long = self._should_be_long(sequence)
+        known = self.cache.match(sequence.token_ids, sequence.num_reusable, sequence.root)
+        return _Start(sequence, self._usable(sequence, known), known)
 
     def _usable(self, sequence: TokenSequence[Owner], known: Match, whole_pages: bool = False) -> Match:
         """The part of what is known behind which it can go on."""
@@ -194,25 +225,43 @@ class Scheduler(Generic[Owner]):
     def _should_be_long(self, sequence: TokenSequence[Owner]) -> bool:
         return self.long_beyond is not None and len(sequence.token_ids) > self.long_beyond
 
-    def _start(self, sequence: TokenSequence[Owner], match: Match, known: Match) -> bool:
-        """Reserve the pages of all its tokens (of windows those that it will hold), and a slot; False, and
-        nothing changes, if there are too few.
-
-        known  what the pages alone would give
-        """
-        tables = self.cache.begin(match)
-        spare = self._spare(sequence, tables)
-        if match.partial is not None and spare < 1:
-            self.cache.release(tables)
-            return self._start(sequence, self._usable(sequence, known, whole_pages=True), known)
-        if spare < 0 or (self.states is not None and not self.states.give(sequence, match, known)):
-            self.cache.release(tables)
+    def _start(self, starts: list[_Start[Owner]]) -> bool:
+        """Reserve the pages of all tokens of a request (of windows those that it will hold), and slots;
+        False, and nothing changes, if there are too few."""
+        if self.states is not None:
+            if self.states.pool.num_available < len(starts):
+                return False
+            if len(starts) > 1 and self.states.pool.num_available < 2 * len(starts):
+                # the slot of one might be the snapshot of the other: both are computed from their beginning
+                starts = [replace(start, match=Match(start.match.root)) for start in starts]
+        begun = [self.cache.begin(start.match) for start in starts]
+        spare = self._spare([start.sequence for start in starts], begun)
+        num_parts = sum(start.match.partial is not None for start in starts)
+        if num_parts and spare < num_parts:
+            for tables in begun:
+                self.cache.release(tables)
+            return self._start([replace(start, match=self._usable(start.sequence, start.known, True))
+                                for start in starts])
+        if spare < 0:
+            for tables in begun:
+                self.cache.release(tables)
             return False
+        for start in starts:
+            if start.match.partial is not None:  # nobody may get it before it is copied; next_batch lets go
+                self.cache.take(start.match.partial.pages)
+        for start, tables in zip(starts, begun, strict=True):
+            self._begin(start, tables)
+        return True
+
+    def _begin(self, start: _Start[Owner], tables: list[Table]) -> None:
+        """Give a sequence what `_start` has found to be there."""
+        sequence, match = start.sequence, start.match
+        if self.states is not None:
+            self.states.give(sequence, match, start.known)
         sequence.tables, sequence.chains = tables, match.chains
         sequence.num_computed = match.num_tokens
-        if match.partial is not None:  # nobody may get it before it is copied; next_batch lets go
+        if match.partial is not None:
             sources, index = list(match.partial.pages), len(match.entries)
-            self.cache.take(sources)
             self.cache.extend(tables, (index + 1) * PAGE_SIZE)
             self._copies[sequence] = sources, [table.pages[index] for table in tables]
         for pool, table in zip(self.cache.pools, tables, strict=True):
@@ -221,14 +270,15 @@ class Scheduler(Generic[Owner]):
         if not sequence.was_admitted:
             sequence.was_admitted = True
             sequence.num_cached = sequence.num_computed
-        return True
 
-    def _spare(self, sequence: TokenSequence[Owner], tables: list[Table]) -> int:
-        """Pages that would be left, in the pool that has fewest, if it began with these and got what it wants
-        and those that run what they will want soon."""
+    def _spare(self, sequences: list[TokenSequence[Owner]], begun: list[list[Table]]) -> int:
+        """Pages that would be left, in the pool that has fewest, if these began with these tables and got
+        what they want and those that run what they will want soon."""
         def left(index: int, pool: PagePool) -> int:
             running = sum(_wanted(pool, s.tables[index], len(s.token_ids) + _GROWTH) for s in self.running)
-            return pool.num_available - running - _wanted(pool, tables[index], len(sequence.token_ids))
+            beginning = sum(_wanted(pool, tables[index], len(sequence.token_ids))
+                            for sequence, tables in zip(sequences, begun, strict=True))
+            return pool.num_available - running - beginning
 
         return min(left(index, pool) for index, pool in enumerate(self.cache.pools))
 
@@ -237,9 +287,8 @@ class Scheduler(Generic[Owner]):
         if sequence not in self.running:
             return False
         while self.cache.extend(sequence.tables, sequence.num_computed + 1) <= sequence.num_computed:
-            victim = max(self.running, key=lambda s: s.arrival)
-            self._preempt(victim)
-            if victim is sequence:
+            self._preempt(max(self.running, key=lambda s: s.arrival))
+            if sequence not in self.running:
                 return False
         return True
 
@@ -248,15 +297,17 @@ class Scheduler(Generic[Owner]):
         return sequence in self._copies or (self.states is not None and self.states.awaits_copy(sequence))
 
     def _preempt(self, sequence: TokenSequence[Owner]) -> None:
-        """Back to the head of the waiting ones. Its pages stay known as long as nobody needs them."""
-        self.running.remove(sequence)
-        if self._copies.pop(sequence, None):  # admitted in this very step: the part is not copied yet
-            sequence.num_computed = sequence.num_known * PAGE_SIZE
-        if self.states is not None:
-            self.states.uncopy(sequence)
-        sequence.reuse_limit = max(sequence.reuse_limit, sequence.num_computed)
-        self._release(sequence)
-        self.waiting.appendleft(sequence)
+        """Back to the head of the waiting ones, with all of its request. Its pages stay known as long as
+        nobody needs them."""
+        for one in sequence.pair:
+            self.running.remove(one)
+            if self._copies.pop(one, None):  # admitted in this very step: the part is not copied yet
+                one.num_computed = one.num_known * PAGE_SIZE
+            if self.states is not None:
+                self.states.uncopy(one)
+            one.reuse_limit = max(one.reuse_limit, one.num_computed)
+            self._release(one)
+        self.waiting.appendleft(sequence.pair[0])
 
     def _release(self, sequence: TokenSequence[Owner]) -> None:
         self._know_part(sequence)

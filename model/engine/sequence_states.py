@@ -33,20 +33,18 @@ class SequenceStates(Generic[Owner]):
         self.pool = pool
         self.copies: list[tuple[int, int]] = []  # (source slot, target slot), for the step being planned
 
-    def give(self, sequence: TokenSequence[Owner], match: Match, known: Match) -> bool:
-        """A slot, with what the snapshot of `match` holds; False if there is none. `known`: what the pages
-        alone would give. Where that ends, this prompt and another part; so others may, too."""
+    def give(self, sequence: TokenSequence[Owner], match: Match, known: Match) -> None:
+        """A slot, with what the snapshot of `match` holds; call only while the pool has one. `known`: what
+        the pages alone would give. Where that ends, this prompt and another part; so others may, too."""
         if match.state >= 0:
             self.pool.use(match.state)
         slot = self.pool.allocate()
-        if slot is None:
-            return False
+        assert slot is not None
         if match.state >= 0 and slot != match.state:
             self.copies.append((match.state, slot))
         sequence.slot = slot
         sequence.marks = marks_of(sequence.prompt_length, match.num_tokens,
                                   (*sequence.turns, known.num_tokens))
-        return True
 
     def awaits_copy(self, sequence: TokenSequence[Owner]) -> bool:
         """Whether its state is to come from a snapshot in the step being planned."""

@@ -31,6 +31,15 @@ class TokenSequence(Generic[Owner]):
     adapter: int = -1                     # number of the one that it is computed with; negative: none
     arrival: int = -1
     was_admitted: bool = False
+    partner: TokenSequence[Owner] | None = None  # of one request as well: both are there, or neither is
+    is_guide: bool = False                # of the two the one that the partner's reply is guided by
+
+    @property
+    def pair(self) -> list[TokenSequence[Owner]]:
+        """All of its request: itself, or it and its guide."""
+        if self.partner is None:
+            return [self]
+        return [self.partner, self] if self.is_guide else [self, self.partner]
 
     @property
     def root(self) -> int:

@@ -107,9 +107,9 @@ class Speculator:
 
     def _limit(self, chunk: Chunk[Job]) -> int:
         """The draft must leave room for one more token in the reply and in the context; none for a prompt,
-        nor where it depends on each token how the next one is chosen."""
+        nor where it depends on each token how the next one is chosen, or a guide would have to read it."""
         job = chunk.sequence.owner
-        if job.row is None or not job.num_new or job.row.is_learning:
+        if job.row is None or not job.num_new or job.row.is_learning or chunk.sequence.partner is not None:
             return 0
         return min(MAX_DRAFT, job.row.history.numel() - job.row.num_tokens - 1)
 

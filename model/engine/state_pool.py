@@ -30,6 +30,11 @@ class StatePool:
         self._by_chain: dict[int, dict[tuple[int, ...], int]] = {}
 
     @property
+    def num_available(self) -> int:
+        """Slots that `allocate` can give."""
+        return len(self._free) + len(self._snapshots)
+
+    @property
     def num_snapshots(self) -> int:
         return len(self._snapshots)
 

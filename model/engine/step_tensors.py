@@ -73,8 +73,9 @@ class StepTensors:
         self._views: dict[tuple[int, int], list[StepInput]] = {}
 
     def in_order(self, chunks: Sequence[Chunk[Any]]) -> list[Chunk[Any]]:
-        """Those that are computed as prompts last, so that they are taken together; else as they were."""
-        return sorted(chunks, key=self.is_prompt)
+        """Those that are computed as prompts last, so that they are taken together, and guides behind those
+        that they guide, whose rows are sampled; else as they were."""
+        return sorted(chunks, key=lambda chunk: (self.is_prompt(chunk), chunk.sequence.is_guide))
 
     def is_prompt(self, chunk: Chunk[Any]) -> bool:
         """Whether it is computed as a prompt. Not with a draft: how one is checked must be, to the bit, how

@@ -54,12 +54,16 @@ class RemoteModel:
               reply_name: str = "", reply_prefix: str = "", reply_thinking: str = "", shorten: bool = False,
               whole: bool = False, variables: Mapping[str, Any] | None = None, tools: Toolbox | None = None,
               logprobs: int | None = None, constraint: Constraint | None = None,
-              adapter: str | None = None, reply_tokens: Sequence[bytes] = ()) -> RemoteReply:
+              adapter: str | None = None, reply_tokens: Sequence[bytes] = (),
+              against: Iterable[ChatMessage] | None = None) -> RemoteReply:
         """Begin the assistant's next message. Raises ValueError: CannotDo, or PromptTooLongError."""
         if adapter is not None:
             raise CannotDo(f"The adapter {adapter!r} lies beside a model of this machine; {self._engine} is "
                            "asked for its own models only.")
         params, turns = params or SamplingParams(), as_messages(messages)
+        if params.guidance_scale != 1:
+            raise CannotDo(f"{self._engine} knows no guidance; models have it that are loaded here. Set it "
+                           "to 1.")
         variables = {**thinking_variables(params.reasoning_effort), **(variables or {})}
         reply_prefix += whole_text(reply_tokens)
         go_on: Mapping[str, Any] = {}
@@ -106,7 +110,7 @@ class RemoteModel:
 
     def next_token(self, messages: Iterable[ChatMessage], params: SamplingParams, *, reply_name: str = "",
                    reply_prefix: str = "", reply_thinking: str = "", reply_tokens: Sequence[bytes] = (),
-                   adapter: str | None = None) -> RemoteReply:
+                   adapter: str | None = None, against: Iterable[ChatMessage] | None = None) -> RemoteReply:
         """Raises CannotDo."""
         raise CannotDo(f"{self._engine} tells a few likely tokens at most, too few to try samplers on. What "
                        "comes next is shown of models that are loaded here.")

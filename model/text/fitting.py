@@ -6,8 +6,9 @@ Sizes are counted message by message, the prompt as a whole at the end. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Any
 
 from model.text.context import first_kept, token_budget
@@ -81,6 +82,24 @@ class Fitting:
             if over <= 0 or first >= len(turns) - 1:
                 return Fitted(prompt, token_ids, num_system + first if first else 0, is_shortened, seen)
             room -= over  # sizes are estimates; let more go
+
+    def guide_ids(self, fitted: Fitted, system: Sequence[ChatMessage] | None, begun: Sequence[int],
+                  reply_name: str, reply_prefix: str, reply_thinking: str,
+                  variables: Mapping[str, Any] | None = None,
+                  tools: Toolbox | None = None) -> list[int] | None:
+        """Of the prompt of `fitted` with other system messages, else the same, and `begun` behind it; None
+        where those are None."""
+        if system is None:
+            return None
+        turns = dropwhile(lambda message: message.role == "system", fitted.seen.values())
+        prompt = self._format.prompt(joined([*system, *turns]), reply_name, reply_prefix, reply_thinking,
+                                     variables, tools)
+        return [*self.token_ids(prompt), *begun]
+
+    def longer_by(self, system: Sequence[ChatMessage], messages: Sequence[ChatMessage]) -> int:
+        """Tokens that the prompt with these system messages has more than that of `messages`, about."""
+        own = takewhile(lambda message: message.role == "system", messages)
+        return max(0, sum(map(self.size, system)) - sum(map(self.size, own)))
 
     def _shorter(self, message: ChatMessage, over: int) -> ChatMessage | None:
         """`message` with about `over` tokens less; None if it has no more than that."""

@@ -298,6 +298,19 @@ def test_samplers_have_the_names_that_other_engines_have_for_them(app, model):
     assert (params.dry_penalty_last_n, params.dry_sequence_breakers) == (0, ())
 
 
+def test_guidance_has_the_names_of_the_page(app, model):
+    posted(app.test_client(), guidance_scale=1.5, negative_prompt="You are rude.")
+    posted(app.test_client())
+    params = [started["params"] for started in model.started]
+    assert (params[0].guidance_scale, params[0].negative_prompt) == (1.5, "You are rude.")
+    assert (params[1].guidance_scale, params[1].negative_prompt) == (1.0, "")
+    for fields, said in (({"guidance_scale": 11}, "guidance_scale is 11; expected a number from 0.0 to 10.0"),
+                         ({"negative_prompt": "x" * 8001}, "expected a text of at most 8,000 characters.")):
+        error = posted(app.test_client(), **fields).json["error"]
+        assert said in error["message"] and error["param"] == next(iter(fields))
+    assert posted(app.test_client(), negative_prompt=["x"]).status_code == 400
+
+
 @pytest.mark.parametrize(("fields", "said"), [
     ({"mirostat": 1}, "mirostat is 1; expected 2, or 0 for none: its first version is not supported."),
     ({"samplers": ["top_k", "tfs_z"]}, "samplers holds 'tfs_z'; expected penalties, dry, top_n_sigma, "

@@ -92,6 +92,26 @@ def test_more_samplers_are_folded_and_their_order_is_checked(page, open_session,
     assert site.read(session_id)["sampling"] == {"xtc_probability": 0.5}
 
 
+def test_a_negative_prompt_is_asked_for_once_there_is_guidance(page, open_session, site):
+    session_id = open_session()
+    page.click("summary:text('Guidance')")
+    expect(field(page, "guidance_scale")).to_be_visible()
+    expect(field(page, "negative_prompt")).to_be_hidden()
+    set_number(page, "guidance_scale", 1.5)
+    prompt = field(page, "negative_prompt").get_by_label("Negative prompt", exact=True)
+    prompt.press_sequentially("{{char}} is rude.\nVery.")
+    expect(prompt).to_be_focused()
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["sampling"] == {
+        "guidance_scale": 1.5, "negative_prompt": "{{char}} is rude.\nVery."}
+    page.click("[aria-label='Reset Guidance']")
+    expect(prompt).to_be_visible(), "what was typed is not lost out of sight"
+    page.click("[aria-label='Reset Negative prompt']")
+    expect(prompt).to_be_hidden()
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["sampling"] == {}
+
+
 @pytest.mark.parametrize("key", ["Tab", "Enter"])
 def test_values_out_of_range_are_brought_into_it_and_that_is_said(page, open_session, key):
     open_session()

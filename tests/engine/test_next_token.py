@@ -10,6 +10,7 @@ import torch
 
 from model import ChatModel, NextToken, PromptProgress, ReplyDone, SamplingParams, ScoredToken, load_model
 from model.engine.next_token import NUM_LIKELIEST, next_logits
+from model.engine.request import TokenEvent
 from model.kernels.reference.sampling import penalized_logits
 from model.kernels.sampling import SamplingRow
 from tests.helpers.text_samples import write_chat_model
@@ -87,7 +88,7 @@ def test_the_next_token_is_told_as_a_reply_would_choose_it_and_nothing_is_read_t
     first = next(event for event in reply.events() if isinstance(event, ScoredToken))
     reading = llm.next_token(ASKED, params, reply_name="Ann")
     told = found(reading)
-    assert reading._request.prompt == reply._request.prompt and told.num_tokens == reply.prompt_tokens
+    assert reading._found[0][0].prompt == reply._request.prompt and told.num_tokens == reply.prompt_tokens
     logits = llm.logits(reply._request.prompt)[-1]
     assert told.logits.candidates[0].token_id == first.token_id
     assert {one.token_id: one.logit for one in told.logits.candidates} == pytest.approx(
@@ -100,6 +101,24 @@ def test_the_next_token_is_told_as_a_reply_would_choose_it_and_nothing_is_read_t
     assert told.ends and told.ends == llm.tokenizer.eos_ids & texts.keys() and told.ends <= told.control
     done = list(llm.next_token(ASKED, params, reply_name="Ann").events())[-1]
     assert done.stats.cached_tokens == done.stats.prompt_tokens - 1
+
+
+def test_with_guidance_the_guided_logits_are_told(llm: ChatModel):
+    params = SamplingParams(max_new_tokens=1, temperature=0.0, guidance_scale=2.5,
+                            negative_prompt="You shout.")
+    messages = [{"role": "system", "content": "You whisper."}, *ASKED]
+    reply = llm.start(messages, params)
+    made = [event.token_id for event in reply._request.events() if isinstance(event, TokenEvent)]
+    reading = llm.next_token(messages, params)
+    told = found(reading)
+    p, q = (llm.logits(request.prompt)[-1].double().log_softmax(-1) for request, _ in reading._found)
+    mixed = q + 2.5 * (p - q)
+    assert [told.logits.candidates[0].token_id] == made == [int(mixed.argmax())] != [int(p.argmax())]
+    assert {one.token_id: one.logit for one in told.logits.candidates} == pytest.approx(
+        {one.token_id: float(mixed[one.token_id]) for one in told.logits.candidates}, abs=1e-4)
+    reading = llm.next_token(messages, params)
+    reading.cancel()
+    assert list(reading.events())[-1].finish_reason in ("cancelled", "length")
 
 
 def test_within_a_reply_its_tokens_count_as_the_replys(llm: ChatModel):

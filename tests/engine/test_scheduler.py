@@ -9,6 +9,7 @@ from model.engine.prefix_cache import PrefixCache
 from model.engine.scheduler import Scheduler
 from model.engine.sequences import Batch, TokenSequence
 from model.sizes import PAGE_SIZE, pages_for
+from tests.helpers.scheduled_step import add_token, with_guide
 
 
 def sequence(name: str, length: int, first: int = 0) -> TokenSequence[str]:
@@ -24,9 +25,8 @@ def step(scheduler: Scheduler[str]) -> dict[str, int]:
     batch = scheduler.next_batch()
     check(scheduler, batch)
     scheduler.computed(batch)
-    for chunk in batch.chunks:
-        if chunk.is_last:
-            chunk.sequence.token_ids.append(7)
+    for chunk in [chunk for chunk in batch.chunks if chunk.is_last]:
+        add_token(chunk.sequence, 7)
     return {chunk.sequence.owner: chunk.count for chunk in batch.chunks}
 
 
@@ -249,6 +249,68 @@ def test_a_failed_step_teaches_the_pool_nothing_about_it():
     assert (len(match.entries), match.partial_tokens, cache.num_used) == (2, 0, 0)
 
 
+def guided(name: str, length: int, guide_length: int, first: int = 0) -> TokenSequence[str]:
+    return with_guide(sequence(name, length, first), sequence(f"{name}'", guide_length, first + 50_000))
+
+
+def test_a_guide_is_read_beside_its_prompt_and_the_one_waits_for_the_other():
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 512)
+    one = guided("a", 10, 700)
+    scheduler.add(one)
+    assert step(scheduler) == {"a": 10, "a'": 502}
+    assert step(scheduler) == {"a'": 198} and len(one.token_ids) == 11, "now both are there"
+    assert step(scheduler) == step(scheduler) == {"a": 1, "a'": 1}
+    scheduler.remove(one.partner)
+    assert not scheduler.has_work and scheduler.cache.num_used == 0
+
+
+def test_two_sequences_of_a_request_come_and_go_together():
+    """Nine pages: the second request is thrown out whole, and comes back whole."""
+    cache = PrefixCache([PagePool(9)])
+    scheduler: Scheduler[str] = Scheduler(cache, 512)
+    first, second = guided("a", 60, 30), guided("b", 30, 20, first=1000)
+    scheduler.add(first)
+    scheduler.add(second)
+    assert step(scheduler) == {"a": 60, "a'": 30, "b": 30, "b'": 20}
+    while second in scheduler.running:
+        step(scheduler)
+    assert list(scheduler.waiting) == [second] and scheduler.running == first.pair
+    assert second in scheduler and second.partner in scheduler and scheduler.requests == [first, second]
+    assert not second.tables and not second.partner.tables
+    scheduler.remove(first)
+    while any(one.num_remaining > 1 for one in second.pair):
+        step(scheduler)
+    assert step(scheduler) == {"b": 1, "b'": 1}
+
+
+def test_two_sequences_take_two_places_of_those_that_run():
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(64)]), 512, max_running=3)
+    for name in "ab":
+        scheduler.add(guided(name, 10, 10, first=100 * ord(name)))
+    assert set(step(scheduler)) == {"a", "a'"} and len(scheduler.waiting) == 1
+
+
+def test_how_long_two_sequences_may_become():
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(10)]), 512)
+    assert scheduler.longest_pair((100, 100), 1000) == 160, "five pages each"
+    assert scheduler.longest_pair((100, 36), 1000) == 192, "six and four"
+    assert scheduler.longest_pair((100, 300), 1000) == 56, "less than it is: two pages and eight"
+    assert scheduler.longest_pair((100, 110), 120) == 110, "the context ends where the guide's does"
+    scheduler.max_running = 1
+    assert scheduler.longest_pair((1, 1), 1000) == 0
+
+
+def test_two_sequences_may_fill_the_whole_pool():
+    """While both wait for the last page of the other nobody is thrown out in circles."""
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(10)]), 64)
+    one = guided("a", 100, 36)
+    scheduler.add(one)
+    scheduler.add(guided("b", 10, 10, first=1000))
+    while len(one.token_ids) < 192:
+        step(scheduler)
+    assert scheduler.cache.num_used == 10 and scheduler.running == one.pair
+
+
 def test_random_traffic_ends_with_a_full_pool():
     rng = random.Random(1)
     cache = PrefixCache([PagePool(40)])
@@ -256,13 +318,17 @@ def test_random_traffic_ends_with_a_full_pool():
     left = {}
     for index in range(150):
         one = sequence(str(index), rng.randrange(1, 400), first=rng.choice([0, 0, 10_000 * index]))
+        if rng.random() < 0.3:
+            first = rng.choice([0, 10_000 * index])
+            with_guide(one, sequence(f"{index}'", rng.randrange(1, 400), first))
         left[one] = rng.randrange(1, 200)
         scheduler.add(one)
     while scheduler.has_work:
         step(scheduler)
-        for one in [*scheduler.running, *scheduler.waiting]:
+        for one in scheduler.requests:
             made = len(one.token_ids) - one.prompt_length
-            if made >= left[one] or len(one.token_ids) >= 40 * PAGE_SIZE or rng.random() < 0.002:
+            length = sum(len(each.token_ids) for each in one.pair)
+            if made >= left[one] or length >= 38 * PAGE_SIZE or rng.random() < 0.002:
                 scheduler.remove(one)
     assert cache.num_used == 0
 

@@ -11,7 +11,7 @@ from model.engine.sequence_states import SequenceStates, marks_of
 from model.engine.sequences import Batch, TokenSequence
 from model.engine.state_pool import StatePool
 from model.sizes import PAGE_SIZE
-from tests.helpers.scheduled_step import step
+from tests.helpers.scheduled_step import step, with_guide
 
 Tokens = tuple[int, ...]
 
@@ -217,18 +217,23 @@ def test_random_traffic_always_goes_on_from_the_right_state():
             one = waiting.pop()
             one.turns = tuple(rng.randrange(1, 300) for _ in range(2))
             left[one] = rng.randrange(1, 300)
+            if rng.random() < 0.3:
+                guide = rng.choice(beginnings)[:rng.randrange(1, 300)]
+                with_guide(one, sequence(f"guide of {one.owner}", guide))
             scheduler.add(one)
         before = set(scheduler.running)
         step(scheduler, device, draft=rng.choice([0, 0, 3]), right=rng.randrange(4))
         num_preempted += len(before - set(scheduler.running))
-        for one in [*scheduler.running, *scheduler.waiting]:
+        for one in scheduler.requests:
             made = len(one.token_ids) - one.prompt_length
-            if made >= left[one] or len(one.token_ids) >= 22 * PAGE_SIZE:
+            most = 22 * PAGE_SIZE if one.partner is None else scheduler.longest_pair(
+                [len(each.token_ids) for each in one.pair], 22 * PAGE_SIZE)
+            if made >= left[one] or len(one.token_ids) >= most:
                 reused += one.num_cached
                 scheduler.remove(one)
         if scheduler.has_work and rng.random() < 0.02:
             scheduler.next_batch()
-            for failed in list(scheduler.running):
+            for failed in [one for one in scheduler.requests if one in scheduler.running]:
                 scheduler.discard(failed)
     assert scheduler.cache.num_used == 0 and num_free(scheduler) == 10
     assert num_preempted > 5 and reused > 300

@@ -148,17 +148,22 @@ def test_random_traffic_finds_every_window_and_loses_no_page(num_windows: int):
         one = sequence(str(index), [*shared, *[1000 * index + i for i in range(rng.randrange(1, 150))]])
         one.turns = (40,) if rng.random() < 0.5 else ()
         one.adapter = rng.choice([-1, -1, 0, 1])
+        if rng.random() < 0.3:
+            own = [2000 * index + i for i in range(rng.randrange(1, 150))]
+            guide = sequence(f"guide {index}", [*shared[:100], *own])
+            guide.adapter = one.adapter
+            scheduled_step.with_guide(one, guide)
         left[one] = rng.randrange(1, 150)
         scheduler.add(one)
     while scheduler.has_work:
         step(scheduler, device, draft=rng.choice([0, 0, 3, 12]), right=rng.randrange(13))
-        for one in [*scheduler.running, *scheduler.waiting]:
+        for one in scheduler.requests:
             if len(one.token_ids) - one.prompt_length >= left[one] or rng.random() < 0.002:
                 scheduler.remove(one)
         if scheduler.has_work and rng.random() < 0.02:
             batch = scheduler.next_batch()
-            for chunk in batch.chunks:
-                scheduler.discard(chunk.sequence)
+            for one in {chunk.sequence.pair[0] for chunk in batch.chunks}:
+                scheduler.discard(one)
             scheduler.undo_admissions()
     assert scheduler.cache.num_used == 0
     for pool in scheduler.cache.pools:

@@ -33,7 +33,7 @@ class ScriptedRequest:
 
     def __init__(self, prompt: list[int], params: SamplingParams, eos: frozenset[int], script: list[int],
                  fails_after: int | None, gate: threading.Event | None, constraint: Any = None) -> None:
-        self.constraint = constraint
+        self.constraint, self.guide = constraint, []
         self.prompt, self.params, self.eos, self.cancelled = prompt, params, eos, threading.Event()
         self._script, self._fails_after, self._gate = script, fails_after, gate
 
@@ -86,6 +86,7 @@ class ScriptedEngine:
     def __init__(self, script: Script = (), max_seq_len: int = 512, vocab_size: int = 512,
                  fails_after: int | None = None, gate: threading.Event | None = None) -> None:
         self.max_seq_len, self._vocab_size = max_seq_len, vocab_size
+        self.guided_seq_len = max_seq_len
         self.requests: list[ScriptedRequest] = []
         self.scored: list[tuple[list[int], int]] = []
         self.closed = 0
@@ -96,11 +97,12 @@ class ScriptedEngine:
     def submit(self, token_ids: list[int], params: SamplingParams,
                eos_token_ids: frozenset[int], logprobs: int | None = None,
                adapter: str | None = None, breaks: object = None,
-               constraint: Any = None) -> ScriptedRequest:
+               constraint: Any = None, guide: list[int] | None = None) -> ScriptedRequest:
         assert 0 < len(token_ids) < self.max_seq_len
         script = self._script(token_ids) if callable(self._script) else list(self._script)
         request = ScriptedRequest(list(token_ids), params, eos_token_ids, script, self._fails_after,
                                   self._gate, constraint)
+        request.guide = guide or []
         with self._lock:
             self.requests.append(request)
         return request

@@ -92,6 +92,14 @@ def test_samplers_that_few_engines_know_are_sent_where_they_are_changed(opened, 
     assert not asked.keys() & {"xtc_threshold", "dry_multiplier", "mirostat"}
 
 
+def test_guidance_is_refused(opened, engine):
+    with pytest.raises(CannotDo, match=r"knows no guidance; models have it that are loaded here\. Set it"):
+        opened().start(HELLO, SamplingParams(guidance_scale=1.5))
+    assert not engine.chats
+    read(opened().start(HELLO, SamplingParams(negative_prompt="Be rude."), against=[]))
+    assert not engine.chats[0].keys() & {"guidance_scale", "negative_prompt"}
+
+
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_a_thought_comes_in_either_field_or_in_marks(opened, engine, field):
     engine.script = [chunk({"role": "assistant", "content": ""}), chunk({field: "Hm, "}),

@@ -244,6 +244,80 @@ def test_a_long_conversation_loses_its_oldest_turns_but_not_the_system_message(m
     assert f"turn {fit.first_index - 1} " in prompt and f"turn {fit.first_index - 2} " not in prompt
 
 
+# -- guidance
+
+GUIDED = replace(GREEDY, guidance_scale=1.5)
+
+
+def prompts(llm, tokenizer):
+    """Of the last request, and of its guide."""
+    request = llm._engine.requests[-1]
+    return tuple(tokenizer.decode(ids, skip_control=False) for ids in (request.prompt, request.guide))
+
+
+def test_the_guide_reads_the_negative_prompt_in_the_place_of_the_system_messages(model_of, tokenizer):
+    llm = model_of("ok")
+    messages = [ChatMessage("system", "Be kind."), ChatMessage("system", "Be short.", follows=True), *HI]
+    for negative, system in (("Be rude.", "Be rude."), ("", None)):
+        run(llm.start(messages, replace(GUIDED, negative_prompt=negative)))
+        own, guide = prompts(llm, tokenizer)
+        part = "<|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>"
+        assert guide == own.replace(part.format("Be kind.\nBe short."), part.format(system) if system else "")
+        assert own != guide
+    run(llm.start(messages, GUIDED, against=[ChatMessage("system", "One."), ChatMessage("system", "Two.")]))
+    assert prompts(llm, tokenizer)[1].count("<|start_header_id|>system") == 2
+    run(llm.start(messages, replace(GUIDED, guidance_scale=1.0, negative_prompt="Be rude.")))
+    assert llm._engine.requests[-1].guide == []
+
+
+def test_the_guide_has_what_is_written_of_the_reply_as_well(model_of, tokenizer):
+    llm = model_of("ok")
+    run(llm.start([ChatMessage("system", "Be kind."), *HI], GUIDED, reply_prefix="Hello",
+                  reply_tokens=[b" there", b" you"]))
+    own, guide = prompts(llm, tokenizer)
+    assert own.endswith("Hello there you") and guide.endswith("Hello there you") and "kind" not in guide
+
+
+@pytest.mark.parametrize("negative", ["", "word " * 200])
+def test_the_guide_sees_the_messages_that_the_model_sees(model_of, tokenizer, negative):
+    """A long negative prompt leaves less room for both."""
+    llm = model_of("ok", max_seq_len=1024)
+    messages = [ChatMessage("system", "SYSTEM TEXT"), *conversation(61)]
+    reply = llm.start(messages, replace(GUIDED, max_new_tokens=200, negative_prompt=negative))
+    own, guide = prompts(llm, tokenizer)
+    first = reply.first_index - 1
+    for prompt in (own, guide):
+        assert f"turn {first} " in prompt and f"turn {first - 1} " not in prompt and "turn 60 " in prompt
+    request = llm._engine.requests[-1]
+    assert "SYSTEM TEXT" not in guide and max(len(request.prompt), len(request.guide)) <= 824
+    assert reply.prompt_tokens == len(request.prompt) + len(request.guide), "all that is read"
+
+
+def test_where_the_cache_cannot_hold_two_contexts_both_prompts_are_shorter(model_of):
+    llm = model_of("ok", max_seq_len=1024)
+    llm._engine.guided_seq_len = 512
+    messages = conversation(61)
+    assert llm.start(messages, replace(GUIDED, max_new_tokens=100)).prompt_tokens <= 2 * 412
+    assert len(llm._engine.requests[-1].prompt) <= 412
+    assert llm.start(messages, replace(GREEDY, max_new_tokens=100)).prompt_tokens > 512
+
+
+def test_the_guide_of_a_text_is_the_negative_prompt_or_its_last_token(model_of, tokenizer):
+    """The latter as in transformers."""
+    llm = model_of("ok")
+    llm.generate("One, two,", guidance_scale=2, negative_prompt="Red,")
+    assert llm._engine.requests[-1].guide == tokenizer.encode("Red,")
+    for reply in (llm.go_on("One, two,", GUIDED), llm.go_on([5, 6], GUIDED)):
+        assert llm._engine.requests[-1].guide == llm._engine.requests[-1].prompt[-1:]
+        reply.cancel()
+    llm.generate("One, two,")
+    assert llm._engine.requests[-1].guide == []
+    with pytest.raises(ValueError, match=r"guidance_scale is 11; expected a number from 0\.0 to 10\.0"):
+        llm.generate("One,", guidance_scale=11)
+    with pytest.raises(ValueError, match="negative_prompt is 5; expected a text of at most 8,000 characters"):
+        llm.generate("One,", negative_prompt=5)
+
+
 def test_all_fits_means_index_zero(model_of):
     llm = model_of("ok")
     assert llm.fit([ChatMessage("system", "s"), *HI], 100).first_index == 0

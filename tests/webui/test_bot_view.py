@@ -64,6 +64,20 @@ def test_the_room_line_follows_the_persona_and_the_prompt():
                                                             ("turn", "Ann")]
 
 
+def test_the_negative_prompt_stands_in_the_place_of_persona_examples_and_prompt():
+    """Who is in the room stays; nothing stands there if it is empty."""
+    otto = {**bot(2, "Otto", "You are Otto."), "example_dialogue": "{{char}}: Ha!"}
+    _, alone = view([otto], otto, (USER, "Hi."), system_prompt="Be brief.")
+    assert alone.against("You are not {{char}} but {{user}}. ") == [
+        ChatMessage("system", "You are not Otto but User.")]
+    assert alone.against(" ") == []
+    _, room = view([otto, LIN], otto, (USER, "Hi."), system_prompt="Be brief.")
+    system = [message for message in room.messages if message.role == "system"]
+    assert len(system) == 4 and system[3].content.startswith("People in the room: ")
+    assert room.against("No.") == [ChatMessage("system", "No."), system[3]]
+    assert room.against("") == [ChatMessage("system", system[3].content)], "it follows nothing"
+
+
 def test_a_bot_that_speaks_twice_is_asked_to_go_on():
     _, seen = view([MARLOW, OTTO], OTTO, (USER, "Hi"), (OTTO["id"], "Hello"))
     assert shape(seen)[-1] == ("user", "(go on)") and seen.message_ids[-1] is None

@@ -38,7 +38,8 @@ MOST_MESSAGES = 10_000
 _ALIKE = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
           "frequency_penalty", "repetition_range", "repetition_decay", "top_n_sigma", "dynatemp_range",
           "dynatemp_exponent", "xtc_probability", "xtc_threshold", "dry_multiplier", "dry_base",
-          "dry_allowed_length", "dry_penalty_last_n", "mirostat", "mirostat_tau", "mirostat_eta")
+          "dry_allowed_length", "dry_penalty_last_n", "mirostat", "mirostat_tau", "mirostat_eta",
+          "guidance_scale")
 _WITHIN_RANGE = ("temperature", "repetition_penalty", "top_k", "top_n_sigma", "xtc_threshold")
 """Beyond what is taken here they change nothing more, or nearly so."""
 _NAMES_ELSEWHERE = {"typ_p": "typical_p", "typical": "typical_p"}
@@ -191,6 +192,8 @@ def sampling(fields: Fields, length: int | None, stop: tuple[str, ...],
     if fields.has("thinking_budget"):
         most = PARAMETER_SPECS["thinking_budget"]["max"]
         values["thinking_budget"] = fields.whole("thinking_budget", most=most)
+    if fields.has("negative_prompt"):
+        values["negative_prompt"] = fields.text("negative_prompt")
     if fields.has("seed"):
         values["seed"] = fields.whole("seed", least=-(1 << 63), most=(1 << 63) - 1) % (1 << 53)
     if fields.has("dry_sequence_breakers"):

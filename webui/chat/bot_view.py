@@ -25,6 +25,7 @@ EXAMPLES = "Examples of how {{char}} talks:"
 _START = re.compile(r"<start>", re.IGNORECASE)
 BEFORE = "What was said before, in short:"
 OWN_NOTES = "Your own notes, which nobody else sees:"
+_OWN = ("persona", "examples", "system")
 MAX_STRANGERS = 16  # of those who have left the room; an import may hold thousands
 
 
@@ -59,10 +60,19 @@ class BotView:
     covered: int = 0
     before: int = 0
     others: int = 0
+    user: str = DEFAULT_USER_NAME
 
     @property
     def messages(self) -> list[ChatMessage]:
         return [one.message for one in self.shown]
+
+    def against(self, negative_prompt: str) -> list[ChatMessage]:
+        """The system messages that guidance leads away from: these with the negative prompt in the place of
+        the bot's persona, of how it talks, and of the session's prompt."""
+        text = fill_in(negative_prompt.strip(), self.speaker, self.user)
+        others = [one.message for one in self.shown if one.message.role == "system" and one.kind not in _OWN]
+        parts = [ChatMessage("system", text), *others] if text else others
+        return [replace(part, follows=index > 0) for index, part in enumerate(parts)]
 
     @property
     def message_ids(self) -> list[str | None]:
@@ -119,7 +129,8 @@ def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list
     first = rest[0]["id"] if rest else None
     begins = next((index for index, one in enumerate(shown) if one.kind == "turn" and one.id == first), 0)
     return BotView(shown, speaker["name"], stop, begins, said[0]["id"] if said else None,
-                   len(covered) - len(kept), num_before, len(said) - num_before - len(path))
+                   len(covered) - len(kept), num_before, len(said) - num_before - len(path),
+                   user_name(session))
 
 
 def _insert_note(session: Session, speaker: Bot, turns: list[Shown]) -> None:

@@ -52,7 +52,8 @@ def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, begun
         params = effective(info.get("advice", {}) if preset is None else preset, session["sampling"], {},
                            tuple(f"\n{one}:" for one in names))
         params = replace(params, max_new_tokens=min(params.max_new_tokens, MAX_NEW_TOKENS), thinking_budget=0,
-                         reasoning_effort="none" if "none" in info.get("efforts", ()) else "")
+                         reasoning_effort="none" if "none" in info.get("efforts", ()) else "",
+                         guidance_scale=1.0)  # which leads away from how the bots are not to be
         reply = model.start(_messages(session, room, audience), params, reply_name=name, reply_prefix=begun,
                             shorten=True)
         try:

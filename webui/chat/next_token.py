@@ -32,9 +32,11 @@ def next_token(voices: Voices, plan: ReplyPlan, written: Sequence[ReplyToken],
         raise BadRequest("What came first after a thought cannot be looked into.",
                          hint="Choose a later token.")
     with borrowed(voices, plan.engine, is_gone) as model:
-        reading = model.next_token(plan.view.messages, plan.params(model.info()["advice"]),
+        params = plan.params(model.info()["advice"])
+        reading = model.next_token(plan.view.messages, params,
                                    reply_name=plan.view.speaker, reply_prefix=prefix, reply_tokens=tokens,
-                                   reply_thinking=plan.message["thinking"], adapter=plan.adapter or None)
+                                   reply_thinking=plan.message["thinking"], adapter=plan.adapter or None,
+                                   against=plan.view.against(params.negative_prompt))
         for event in events_of(reading, is_gone):
             if isinstance(event, NextToken):
                 return event

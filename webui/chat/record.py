@@ -5,7 +5,7 @@ Beside the message's `model`, `seed` and `sampling`:
     host      of the engine elsewhere that wrote it; then nothing else is known
     model     the fingerprint of the model's files; `adapter` and `adapter_files` likewise, if there was one
     on        how it was computed: instruction set, kernels' build, cache (the engine's `numerics`)
-    prompt    a digest of the prompt's tokens
+    prompt    a digest of the prompt's tokens, and of those of what guidance led away from
     count     of the tokens that came, and `tokens`, a digest of them, where the model told them
     told_to_answer   somebody had it end its thought, at a moment of time that is not kept
     begun     characters of the text that were there before, `begun_thought` those of the thought, and

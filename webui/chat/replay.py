@@ -125,7 +125,8 @@ class _Replay:
             info = model.info()
             reply = model.start(plan.view.messages, params, reply_name=plan.view.speaker, reply_prefix=prefix,
                                 reply_tokens=tokens, reply_thinking=plan.message["thinking"], shorten=True,
-                                logprobs=NUM_OTHERS, adapter=plan.adapter or None)
+                                logprobs=NUM_OTHERS, adapter=plan.adapter or None,
+                                against=plan.view.against(params.negative_prompt))
             written = self._read(reply, is_gone)
         facts = self._facts(info, reply, written, plan.adapter, unknown)
         return self._outcome(written) | {"facts": facts, "edited": bool(self._message.get("edited")),

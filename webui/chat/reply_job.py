@@ -236,7 +236,8 @@ class ReplyJob:
             self._recorder, digest = TokenRecorder(plan.begun), TokensDigest()
         reply = model.start(view.messages, params, reply_name=view.speaker, reply_prefix=prefix,
                             reply_tokens=tokens, reply_thinking=plan.message["thinking"], shorten=True,
-                            logprobs=NUM_OTHERS if self._recorder else None, adapter=plan.adapter or None)
+                            logprobs=NUM_OTHERS if self._recorder else None, adapter=plan.adapter or None,
+                            against=view.against(params.negative_prompt))
         self._reply = reply
         self._record = lambda: record_of(plan, info, reply, digest)
         if reply.is_shortened:

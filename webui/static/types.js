@@ -86,7 +86,8 @@
  * @typedef {{undo: string, kind: string, id: string, name: string, deleted: number, kept_until: number,
  *   num_messages?: number}} Deleted
  *
- * @typedef {{name: string, type: "float" | "int" | "strings" | "bias" | "tokens" | "names" | "choice",
+ * @typedef {{name: string,
+ *   type: "float" | "int" | "strings" | "bias" | "tokens" | "names" | "choice" | "text",
  *   nullable: boolean, default: any,
  *   min?: number, max?: number, step?: number, group: string, label: string, help: string,
  *   max_items?: number, choices?: string[], first?: string[],

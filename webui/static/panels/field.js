@@ -312,22 +312,52 @@ const CHOICES = {
  * @param {Parameter} spec
  * @param {{onChange: (value: any) => void, onReset: () => void}} options
  */
-function choiceField(spec, { onChange, onReset }) {
-  const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
+function choiceField(spec, options) {
   const select = /** @type {HTMLSelectElement} */ (
     h(
       "select",
-      { id, class: "select", "aria-describedby": `${id}-help`, on: { change: () => onChange(select.value) } },
+      { class: "select", on: { change: () => options.onChange(select.value) } },
       ...(spec.choices || []).map((value) => h("option", { value, text: CHOICES[value] || value })),
     )
   );
+  return valueField(spec, select, h("div", { class: "select-frame" }, select, icon("chevron-down")), options);
+}
+
+/**
+ * A text of several lines.
+ * @param {Parameter} spec
+ * @param {{onChange: (value: any) => void, onReset: () => void}} options
+ */
+function textField(spec, options) {
+  const area = /** @type {HTMLTextAreaElement} */ (
+    h("textarea", {
+      class: "text-input",
+      rows: 3,
+      dir: "auto",
+      maxlength: spec.max_length,
+      autocomplete: "off",
+      on: { input: () => options.onChange(area.value) },
+    })
+  );
+  return valueField(spec, area, area, options);
+}
+
+/**
+ * A control whose value is the parameter's, in `frame`.
+ * @param {Parameter} spec @param {HTMLSelectElement | HTMLTextAreaElement} control @param {HTMLElement} frame
+ * @param {{onReset: () => void}} options
+ */
+function valueField(spec, control, frame, { onReset }) {
+  const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
+  control.id = id;
+  control.setAttribute("aria-describedby", `${id}-help`);
   const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
   const note = h("p", { class: "help override", hidden: true });
   const element = h(
     "div",
     { class: "field", data: { parameter: spec.name } },
     h("div", { class: "field-head" }, h("label", { for: id, text: spec.label }), reset),
-    h("div", { class: "select-frame" }, select, icon("chevron-down")),
+    frame,
     h("p", { class: "help", id: `${id}-help`, text: spec.help }),
     note,
   );
@@ -339,7 +369,8 @@ function choiceField(spec, { onChange, onReset }) {
       reset.hidden = !changed;
       note.hidden = !override;
       note.textContent = override;
-      select.value = value;
+      if (control.value !== value && !(control.matches("textarea") && control === document.activeElement))
+        control.value = value;
     },
   };
 }
@@ -347,5 +378,6 @@ function choiceField(spec, { onChange, onReset }) {
 /** @param {Parameter} spec @param {any} options */
 export function parameterField(spec, options) {
   if (spec.type === "choice") return choiceField(spec, options);
+  if (spec.type === "text") return textField(spec, options);
   return spec.type === "float" || spec.type === "int" ? numberField(spec, options) : listField(spec, options);
 }

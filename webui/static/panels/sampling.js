@@ -19,14 +19,16 @@ const GROUPS = [
   ["length", "Length and stopping"],
   ["thinking", t("Thinking")],
   ["samplers", "More samplers"],
+  ["guidance", t("Guidance")],
   ["advanced", "Advanced"],
 ];
-const FOLDED = new Set(["samplers", "advanced"]);
+const FOLDED = new Set(["samplers", "guidance", "advanced"]);
 
 /** @param {Store} store @param {Room} room @param {() => Promise<void>} reloadSettings */
 export function createSampling(store, room, reloadSettings) {
   /**
-   * @type {Map<string, {spec: Parameter, show: (value: any, changed: boolean, override: string) => void}>}
+   * @type {Map<string, {spec: Parameter, element: HTMLElement,
+   *   show: (value: any, changed: boolean, override: string) => void}>}
    */
   const fields = new Map();
   const select = /** @type {HTMLSelectElement} */ (
@@ -92,7 +94,7 @@ export function createSampling(store, room, reloadSettings) {
       if (!specs.length) continue;
       const made = specs.map((spec) => {
         const field = parameterField(spec, values.fieldOptions(spec));
-        fields.set(spec.name, { spec, show: field.show });
+        fields.set(spec.name, { spec, element: field.element, show: field.show });
         return field.element;
       });
       parts.push(
@@ -122,6 +124,8 @@ export function createSampling(store, room, reloadSettings) {
     );
     for (const { spec, show: showField } of fields.values())
       showField(values.of(spec), values.isSet(spec), values.noteOn(spec));
+    const [scale, negative] = ["guidance_scale", "negative_prompt"].map((name) => fields.get(name));
+    if (scale && negative) negative.element.hidden = values.of(scale.spec) === 1 && !values.of(negative.spec);
     const many = Object.keys(session.sampling).length;
     changes.textContent = many ? `${plural(many, "change")} from “${preset()?.name || "?"}”` : "";
     resetAll.disabled = !many && session.preset === "balanced";

@@ -66,11 +66,12 @@ function moved({ p, touched = [] }, before) {
 
 /** @type {Record<string, (settings: Record<string, any>, step: Step, before: Step) => string>} */
 const SENTENCES = {
-  model(_, step) {
+  model({ guidance_scale: scale = 1 }, step) {
     const entropy = step.p.reduce((sum, p, at) => (p ? sum - step.left[at] * p * Math.log(p) : sum), 0);
     const among = Math.exp(entropy);
     const unsure = among < 1.05 ? "it is sure" : `as unsure as among ${shortly(among)} equally likely ones`;
-    return `Before any sampler, of ${count(step.tokens)} tokens: the likeliest has ${shareText(most(step))}; ${unsure}.`;
+    const when = scale === 1 ? "Before any sampler" : `After guidance by ${plain(scale)}, before any sampler`;
+    return `${when}, of ${count(step.tokens)} tokens: the likeliest has ${shareText(most(step))}; ${unsure}.`;
   },
   penalties(_, step, before) {
     const { touched = [] } = step;

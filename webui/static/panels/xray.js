@@ -81,15 +81,15 @@ export function openXray(store, room, place) {
     return spec && values.of(spec, bot());
   }
 
-  /** All that the bot is sent, and where DRY's sequences break. */
+  /** All that the bot is sent, what guidance leads away from, and where DRY's sequences break. */
   function basis() {
     const { session, slot } = store.state;
     const { sampling: _, revision: __, ...own } = botOf(store.state, bot()) || /** @type {any} */ ({});
     const { id, system_prompt, user_name, note, summaries, lore } = session || /** @type {any} */ ({});
     const names = botsInRoom(store.state).map(({ name }) => name);
-    const breaks = valueOf("dry_sequence_breakers");
+    const read = ["dry_sequence_breakers", "guidance_scale", "negative_prompt"].map(valueOf);
     return [
-      ...[slot?.version, id, JSON.stringify([system_prompt, user_name, note, summaries, lore, own, names, breaks])],
+      ...[slot?.version, id, JSON.stringify([system_prompt, user_name, note, summaries, lore, own, names, read])],
       ...room.path().flatMap((message) => [message.id, message.text, message.pinned]),
     ];
   }
