@@ -109,6 +109,11 @@ def test_what_a_bot_knows_is_chosen_shown_and_changed_later(page, site):
     say(page, "Lin, again")
     wait_until_quiet(page)
     assert "A key is missed." in site.model.started[-1]["messages"][0].content
+    choose(page, "[aria-label='Actions for Lin']", "Remove from this session")
+    expect(page.locator(".memory-line >> text=Lin came in here")).to_have_count(0)
+    page.click(".toast >> text=Undo")
+    wait_until_saved(page, session_id)
+    assert site.read(session_id)["bots"][2] == lin  # with its notes
     page.click(".memory-line >> text=Lin came in here")
     page.check("dialog [value=all]")
     page.click("dialog .primary")

@@ -8,6 +8,8 @@
  */
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
+import { t } from "../base/language.js";
+import { toast } from "../overlays/toast.js";
 import { roomChanges } from "../session/room-changes.js";
 import { botOf, pictureOf } from "../session/store.js";
 
@@ -19,7 +21,7 @@ import { botOf, pictureOf } from "../session/store.js";
  */
 export function createChips(store, room, page) {
   const place = byId("chips");
-  const changes = roomChanges(store, room);
+  const changes = { ...roomChanges(store, room), remove };
   let dragged = "";
 
   /** @param {{id: string, muted: boolean}} entry @param {number} at */
@@ -81,6 +83,23 @@ export function createChips(store, room, page) {
       dragged = "";
     });
     return element;
+  }
+
+  /** One that has notes here, or came in late, can be brought back as it was. @param {string} id */
+  function remove(id) {
+    const session = store.state.session;
+    const entry = session?.bots.find((one) => one.id === id);
+    roomChanges(store, room).remove(id);
+    if (!entry?.notes && !entry?.since) return;
+    const name = botOf(store.state, id)?.name || "";
+    toast(t("{name} left, with its notes.", { name }), {
+      action: t("Undo"),
+      onAction() {
+        const now = store.state.session;
+        if (now && now.id === session?.id && !now.bots.some((one) => one.id === id))
+          room.change({ bots: [...now.bots, entry] });
+      },
+    });
   }
 
   /** @param {string} id */
