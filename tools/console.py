@@ -133,15 +133,17 @@ class Console:
 
 
 def parse_value(name: str, text: str) -> Any:
-    """The value of a sampling parameter, written as JSON; for stop strings plain text will do."""
+    """The value of a sampling parameter, written as JSON; for stop strings and texts plain text will do."""
     kind = PARAMETER_SPECS[name]["type"]
     try:
         value = json.loads(text)
     except ValueError:
-        if kind != "strings":
+        if kind not in ("strings", "text"):
             raise ValueError(f"{name} cannot be {text!r}; expected JSON, as in {name} = "
                              f"{json.dumps(PARAMETER_SPECS[name]['default'])}") from None
         value = text
+    if kind == "text":
+        return value if isinstance(value, str) else text
     if kind == "strings":
         return tuple(value) if isinstance(value, list) else (str(value),)
     if kind in ("tokens", "names"):

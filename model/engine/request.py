@@ -88,7 +88,7 @@ class SamplingParams:
                 "left out is not done."})
     guidance_scale: float = _param(1.0, 0.0, 10.0, 0.05, "guidance", "Guidance",
                                    "Above 1 the reply keeps away from what the model would say after the "
-                                   "negative prompt; 1 is off. It takes twice the work.")
+                                   "negative prompt; 1 is off. Two prompts are read for it.")
     negative_prompt: str = field(default="", metadata={
         "group": "guidance", "label": "Negative prompt", "max_length": 8000,
         "help": "What guidance leads away from: it stands in the place of the system prompt and the persona. "

@@ -100,6 +100,8 @@ def test_what_a_model_writes_cannot_control_the_terminal(console):
 
 def test_values_are_written_as_json_or_as_plain_text():
     assert parse_value("stop", "\\n") == ("\\n",) and parse_value("stop", '["\\n", "b"]') == ("\n", "b")
+    for text, value in (("Be rude.", "Be rude."), ('"Be rude."', "Be rude."), ("5", "5")):
+        assert parse_value("negative_prompt", text) == value
     assert parse_value("seed", "null") is None and parse_value("banned_tokens", "[1, 2]") == (1, 2)
 
 
