@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import LIN, MARLOW, OTTO, go_to, say, texts, wait_until_quiet
+from .conftest import LIN, MARLOW, OTTO, go_to, say, texts, wait_until_quiet, wait_until_saved
 from .test_accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
@@ -144,3 +144,35 @@ def test_the_row_of_the_box_fits_a_small_screen(new_context, site):
         box = button.bounding_box()
         assert box["x"] >= row["x"] - 1 and box["x"] + box["width"] <= row["x"] + row["width"] + 1
     site.model.release()
+
+
+def test_with_what_is_set_once_every_new_session_begins(page, site):
+    go_to(page)
+    page.click("[aria-label=Menu]")
+    page.click(".menu >> text=You")
+    dialog = page.locator("dialog")
+    dialog.get_by_label("Your name").fill("Ann: ")
+    dialog.get_by_label("Who you are").fill("A nurse.")
+    dialog.get_by_label("Preset").select_option("precise")
+    dialog.get_by_label("Who answers next").select_option("mention")
+    assert_accessible(page, "what new sessions begin with")
+    page.keyboard.press("Escape")
+    expect(page.locator("#user-persona")).to_have_value("A nurse.")
+    say(page, "Hello")
+    wait_until_quiet(page)
+    first = site.read(page.evaluate("location.hash.slice(1)"))
+    wanted = ("Ann", "A nurse.", "precise", "mention")
+    assert (first["user_name"], first["user_persona"], first["preset"], first["turn_order"]) == wanted
+    assert "About Ann: A nurse." in site.model.started[-1]["messages"][0].content
+    page.click("#tab-session")
+    page.fill("#user-name", "Bo")
+    page.fill("#user-persona", "A baker.")
+    wait_until_saved(page, first["id"])
+    assert site.read(first["id"])["user_persona"] == "A baker."
+    page.click("#new-session")
+    expect(page.locator("#user-name")).to_have_value("Ann")
+    expect(page.locator("#user-persona")).to_have_value("A nurse.")
+    page.click("[aria-label=Menu]")
+    page.click(".menu >> text=You")
+    expect(dialog.get_by_label("Preset")).to_have_value("precise")
+    expect(dialog.get_by_label("Your name")).to_have_value("Ann")

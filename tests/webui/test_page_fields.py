@@ -36,7 +36,8 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     """What the server says of each type."""
     page = Page(client, MARLOW, OTTO)
     page.say("Hello to both of you")
-    page.set(note={"text": "It rains.", "depth": 2}, lore=[{"keys": ["rain"], "text": "It is wet."}])
+    page.set(note={"text": "It rains.", "depth": 2}, user_persona="A nurse.",
+             lore=[{"keys": ["rain"], "text": "It is wet."}])
     page.send("POST", "/summaries", until=page.session["messages"][0]["id"], text="Hello.")
     body = page.load()
     running = page.send("POST", "/replies", kind="next", bot=OTTO)["reply"]

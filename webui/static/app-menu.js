@@ -31,6 +31,10 @@ export function appMenuButton(store, room, page) {
     (await import("./chat/reader.js")).readAloud(store, room, page.transcript);
   }
 
+  async function openYou() {
+    (await import("./panels/you.js")).openYou(store, room);
+  }
+
   async function openOtherDevices() {
     const { openOtherDevices: open } = await import("./overlays/other-devices.js");
     open(store.state.settings?.address_for_others || "");
@@ -43,6 +47,7 @@ export function appMenuButton(store, room, page) {
       { label: t("Find in this chat"), icon: "search", onSelect: () => page.find() },
       { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: page.transcript.toBeginning },
       { label: t("Appearance"), icon: "sun", onSelect: openAppearance },
+      { label: t("You"), icon: "users", onSelect: openYou },
       { label: t("Keyboard"), icon: "keyboard", onSelect: page.openKeyList },
       store.state.settings?.address_for_others && {
         label: t("On another device"),

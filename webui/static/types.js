@@ -19,7 +19,7 @@
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
  *   updated: number,
  *   bots: Entry[], user_name: string, system_prompt: string, turn_order: string,
- *   note?: {text: string, depth: number} | null, summaries?: Passage[],
+ *   user_persona?: string, note?: {text: string, depth: number} | null, summaries?: Passage[],
  *   lore?: {keys: string[], text: string}[],
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session

@@ -28,6 +28,7 @@ export function createSessionTab(store, room, page) {
     50_000,
   );
   const user = textBox("user-name", "Your name", "What the bots call you. Empty is “User”.", "input", 60);
+  const persona = textBox("user-persona", t("Who you are"), t("What the bots are told about you."), "textarea", 50_000);
   const orders = h("div", { class: "choices", role: "radiogroup", "aria-labelledby": "turn-order-label" });
   const action = (text, onClick, kind = "") =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
@@ -63,6 +64,7 @@ export function createSessionTab(store, room, page) {
       h("p", { class: "help", text: "What the bots are to know of a thing when it is spoken of." }),
     ),
     user.element,
+    persona.element,
     h(
       "section",
       { class: "field-group" },
@@ -73,6 +75,7 @@ export function createSessionTab(store, room, page) {
   );
 
   prompt.input.addEventListener("input", () => room.change({ system_prompt: prompt.input.value }));
+  persona.input.addEventListener("input", () => room.change({ user_persona: persona.input.value }));
   user.input.addEventListener("input", () =>
     room.change({ user_name: user.input.value.replace(NOT_IN_NAMES, " ").trim() }),
   );
@@ -111,6 +114,7 @@ export function createSessionTab(store, room, page) {
     if (!session) return;
     if (document.activeElement !== prompt.input) prompt.input.value = session.system_prompt;
     if (document.activeElement !== user.input) user.input.value = session.user_name;
+    if (document.activeElement !== persona.input) persona.input.value = session.user_persona || "";
     for (const input of orders.querySelectorAll("input")) input.checked = input.value === session.turn_order;
     saved.hidden = !session.id;
     const entries = session.lore?.length || 0;
@@ -137,7 +141,7 @@ function textBox(id, label, help, tag, most) {
     id,
     class: "text-input",
     maxlength: String(most),
-    rows: tag === "textarea" ? "6" : null,
+    rows: tag === "textarea" ? (id === "system-prompt" ? "6" : "3") : null,
     dir: "auto",
     autocomplete: "off",
     "aria-describedby": `${id}-help`,

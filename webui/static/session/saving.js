@@ -16,10 +16,12 @@ const DELAY_MS = 250;
 const RETRY_MS = 5000;
 /** So often in a row may other tabs be faster. */
 const MAX_ATTEMPTS = 5;
-/** What a new session has of the one before, beside its bots. */
-const LASTING = ["user_name", "preset", "turn_order"];
+/** What a new session has of the one before, beside its bots, where nothing is set for all of them. */
+const LASTING = ["user_name", "user_persona", "preset", "turn_order"];
 const NEW_SESSION = "new-session";
 const DEFAULTS = "defaults";
+/** What was set for all new sessions. */
+const YOURS = "yours";
 
 /** @param {string} key @returns {Record<string, any>} */
 function recallFields(key) {
@@ -29,6 +31,12 @@ function recallFields(key) {
     return {};
   }
 }
+
+/** What new sessions begin with in this browser. */
+export const defaults = () => ({ ...recallFields(DEFAULTS), ...recallFields(YOURS) });
+
+/** @param {{user_name?: string, user_persona?: string, preset?: string, turn_order?: string}} fields */
+export const setDefaults = (fields) => remember(YOURS, JSON.stringify({ ...recallFields(YOURS), ...fields }));
 
 /**
  * The session that exists only in this page until its first message: as it was left, or with these bots.
@@ -50,7 +58,7 @@ export function unsavedSession(bots, { bots: known, settings }) {
     preset: "balanced",
     leaf: null,
     messages: [],
-    ...recallFields(DEFAULTS),
+    ...defaults(),
     ...recallFields(NEW_SESSION),
   };
   session.bots = session.bots.filter((entry) => known.some((bot) => bot.id === entry.id));
@@ -149,8 +157,8 @@ export function createSaving(store, operation, page, { patch, post }) {
       const begun = { bots: session.bots.map((bot) => bot.id), greetings: session.greetings };
       const made = await post("/api/sessions", begun).catch(page.error);
       if (!made || store.state.session?.id !== null) return ""; // another session is shown by now
-      const { user_name, system_prompt, turn_order, sampling, preset, bots, note, lore } = store.state.session;
-      const more = { ...(note && { note }), ...(lore && { lore }) };
+      const { user_name, user_persona, system_prompt, turn_order, sampling, preset, bots, note, lore } = store.state.session;
+      const more = { ...(note && { note }), ...(lore && { lore }), ...(user_persona && { user_persona }) };
       const wanted = { user_name, system_prompt, turn_order, sampling, preset, bots, ...more };
       unsaved.belongTo(made.session.id);
       unsaved.add(made.session, wanted);
