@@ -329,7 +329,7 @@ class Actions:
             lambda: self.change("POST", f"{url}/replies", kind="continue", message=some()),
             lambda: self.change("PATCH", f"{url}/messages/{some()}", text=rng.choice(TEXTS)),
             lambda: self.erase(url, some()), lambda: self.ask("POST", f"{url}/hold", {"hold": False}),
-            lambda: self.ask("GET", f"{url}/prompt"),
+            lambda: self.ask("GET", f"{url}/prompt"), lambda: self.compare(url),
             lambda: self.ask("GET", f"{url}/messages/{some()}/replay"),
             lambda: self.change("PATCH", f"{url}/messages/{some()}", pinned=rng.random() < 0.5),
             lambda: self.change("POST", f"{url}/summaries", until=some(), text=rng.choice(TEXTS)),
@@ -359,6 +359,17 @@ class Actions:
         self.change("POST", f"/api/sessions/{begun['id']}/messages", text=self.rng.choice(TEXTS))
         self.take_again(f"/api/sessions/{begun['id']}")
         self.delete(begun)
+
+    def compare(self, url: str) -> None:
+        """Two columns, and a vote for one of them."""
+        columns = [{"bot": MARLOW}, {"bot": LIN, "seed": 1, "preset": "greedy"}]
+        made = self.change("POST", f"{url}/comparisons", text=self.rng.choice(TEXTS), columns=columns)
+        for reply in made.get("replies", []):
+            self.finish(reply)
+        if "comparison" in made:
+            self.ask("GET", url)
+            winner = self.rng.choice(made["replies"])["message_id"]
+            self.change("POST", f"{url}/comparisons/{made['comparison']}/vote", winner=winner)
 
     def erase(self, url: str, message: str) -> None:
         undo = self.change("DELETE", f"{url}/messages/{message}").get("undo")

@@ -32,6 +32,7 @@ from .languages import ENGLISH
 from .routes import (
     arranging,
     bots,
+    comparisons,
     drafts,
     engines,
     models,
@@ -69,8 +70,8 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                       showing=Showing(slot, store, chat), engines=others,
                       inspector=Inspector(slot, store, chat.voices), looking=Looking(chat),
                       models=Models(slot, chat.chains, downloads, others)))
-    for module in (sessions, arranging, replies, replay, tokens, prompts, summaries, drafts, bots, models,
-                   engines, settings, transfer):
+    for module in (sessions, arranging, replies, comparisons, replay, tokens, prompts, summaries, drafts,
+                   bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
     files = StaticFiles(HERE / "static", partial(render_template, "index.html"))
     with app.app_context():

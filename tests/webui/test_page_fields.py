@@ -17,7 +17,7 @@ from webui.routes.parlor import parlor
 from webui.storage.schema import REPLY_NUMBERS, THOUGHT_NUMBERS
 
 STATIC = Path(__file__).resolve().parents[2] / "webui" / "static"
-PAGES_OWN = {"Live", "State"}
+PAGES_OWN = {"Live", "State", "Outgoing"}
 """Types of types.js that never cross the wire."""
 
 
@@ -39,6 +39,9 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     page.set(note={"text": "It rains.", "depth": 2}, user_persona="A nurse.",
              lore=[{"keys": ["rain"], "text": "It is wet."}])
     page.send("POST", "/summaries", until=page.session["messages"][0]["id"], text="Hello.")
+    compared = page.send("POST", "/comparisons", text="And you?", columns=[{"bot": MARLOW}, {"bot": OTTO}])
+    for reply in compared["replies"]:
+        page.finish(reply)
     body = page.load()
     running = page.send("POST", "/replies", kind="next", bot=OTTO)["reply"]
     page.finish(running)
@@ -67,7 +70,8 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     return {
         "NextToken": [within], "Candidate": within["tokens"], "Piece": [*within["tokens"], within["chosen"]],
         "Deleted": deleted, "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
-        "Passage": body["session"]["summaries"],
+        "Passage": body["session"]["summaries"], "Comparison": body["session"]["comparisons"],
+        "Entry": body["session"]["bots"],
         "Bot": client.get("/api/bots").json["bots"], "Context": [body["context"]],
         "Session": [body["session"]], "Message": body["session"]["messages"], "Running": [running],
         "Summary": [*listed["sessions"], *found["sessions"]], "Parameter": settings["parameters"],
@@ -98,6 +102,10 @@ def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, st
     types["Context"].pop("problem", None)  # only where there is one
     for name in ("adapter", "alternate_greetings", "example_dialogue", "picture_version"):
         types["Bot"].pop(name)  # only where somebody gave one
+    types["Message"].pop("for", None)  # only where it is not for all
+    types["Passage"].pop("for", None)
+    for name in ("since", "notes"):
+        types["Entry"].pop(name)  # only where there are some
     types["Session"].pop("greetings")  # the page's own, until there is a session
     for name in ("Token", "OtherToken", "Piece", "Candidate"):
         types[name].pop("bytes")  # only where they are no characters

@@ -1,7 +1,7 @@
 """The replies that are being written, one chain a session, and finished ones whose logs tabs may still read.
 
-A chain is what follows one request: one reply, or several by several bots. Thread-safe. Knows nothing of who
-speaks next; that is asked of the function that comes with the chain.
+A chain is what follows one request: one reply, several by several bots, or several side by side. Thread-safe.
+Knows nothing of who speaks next; that is asked of the function that comes with the chain.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ log = logging.getLogger("parlor.chains")
 
 @dataclass
 class Chain:
-    """`planned` bots speak next, in that order; after them `turns` more, by turn order."""
+    """`planned` bots speak next, in that order; after them `turns` more, by turn order. `jobs` are being
+    written now: one, unless replies are compared."""
 
     session_id: str
     planned: list[str] = field(default_factory=list)
     turns: int = 0
     ended: bool = False
     held_until: float = 0.0
-    job: ReplyJob | None = None
+    jobs: list[ReplyJob] = field(default_factory=list)
 
 
 class Chains:
@@ -51,10 +52,10 @@ class Chains:
     def of(self, session_id: str) -> Chain | None:
         return self._chains.get(session_id)
 
-    def writing(self, session_id: str) -> dict[str, str] | None:
-        """Ids of the reply that is being written in the session, its message and its bot."""
+    def writing(self, session_id: str) -> list[dict[str, str | None]]:
+        """Of each reply that is being written in the session: its id, its message's and its bot's."""
         chain = self._chains.get(session_id)
-        return chain.job.info if chain and chain.job else None
+        return [job.info for job in chain.jobs] if chain else []
 
     def job(self, reply_id: str) -> ReplyJob:
         """Raises NotFound for an id that never was here, Gone for a reply that ended too long ago."""
@@ -71,27 +72,43 @@ class Chains:
         if len(self._chains) >= MAX_CHAINS:
             raise TooMany("Too many replies are being written at once.", retry_after=5)
 
-    def start(self, chain: Chain, job: ReplyJob) -> None:
-        """Begin the chain's next reply. Raises TooMany if the chain was ended meanwhile."""
+    def start(self, chain: Chain, *jobs: ReplyJob) -> None:
+        """Begin the chain's next reply, or some side by side. Raises TooMany if the chain was ended
+        meanwhile."""
         self._forget_old_jobs()
         with self._lock:
             if self._closing or chain.ended:
                 raise TooMany("Parlor is shutting down." if self._closing else "The chain has ended.",
                               retry_after=5)
-            self._jobs[job.id] = job
-            chain.job = job
+            self._jobs |= {job.id: job for job in jobs}
+            chain.jobs = list(jobs)
             self._chains[chain.session_id] = chain
-        try:
-            job.start()
-        except BaseException:  # the system has no thread left
-            with self._lock:
-                del self._jobs[job.id], self._chains[chain.session_id]
-            raise
+        for job in jobs:
+            try:
+                job.start()
+            except BaseException:  # the system has no thread left
+                self._give_up(chain, jobs[jobs.index(job):])
+                raise
         self._touched(chain.session_id)
+
+    def _give_up(self, chain: Chain, jobs: tuple[ReplyJob, ...]) -> None:
+        """These have not begun; those before them end by themselves."""
+        with self._lock:
+            chain.ended = True
+            chain.jobs = [job for job in chain.jobs if job not in jobs]
+            for job in jobs:
+                del self._jobs[job.id]
+            if not chain.jobs:
+                self._chains.pop(chain.session_id, None)
 
     def after(self, chain: Chain, job: ReplyJob,
               follow: Callable[[], ReplyJob | None]) -> dict[str, str] | None:
-        """The reply is committed: what follows it, or nothing, and then the session is free."""
+        """The reply is committed: what follows it; or nothing, and then the session is free, unless others
+        are still written beside it."""
+        with self._lock:
+            if len(chain.jobs) > 1:
+                chain.jobs = [other for other in chain.jobs if other is not job]
+                return None
         following = None
         try:
             if not job.failed:
@@ -126,10 +143,11 @@ class Chains:
             if chain is None:
                 return
             chain.ended = True
-            job = chain.job
+            jobs = chain.jobs
             self._changed.notify_all()
-        if now and job:
-            job.stop()
+        if now:
+            for job in jobs:
+                job.stop()
 
     @property
     def number(self) -> int:
@@ -147,8 +165,9 @@ class Chains:
         deadline = time.monotonic() + STOP_SECONDS
         while session_id in self._chains and time.monotonic() < deadline:
             time.sleep(0.005)
-        if chain and chain.job and session_id in self._chains:
-            chain.job.abandon("The model took too long to stop.")
+        if chain and session_id in self._chains:
+            for job in chain.jobs:
+                job.abandon("The model took too long to stop.")
         if session_id in self._chains:
             raise NotSaved("The reply that is being written could not be ended.",
                            hint="Try again in a moment.")
@@ -158,7 +177,7 @@ class Chains:
         with self._lock:
             self._closing = True
             self._changed.notify_all()
-            jobs = [chain.job for chain in self._chains.values() if chain.job]
+            jobs = [job for chain in self._chains.values() for job in chain.jobs]
         for job in jobs:
             job.interrupt(why)
         left = _wait_for_end(jobs, seconds / 2)

@@ -34,6 +34,7 @@ from ..storage.store import Store
 from .bot_view import user_name
 from .chains import Chain, Chains
 from .commits import Commits
+from .comparing import Column, in_order, new_comparison, with_comparison, with_vote
 from .greetings import greeted
 from .lens import Lens, forked
 from .planning import Planner
@@ -212,6 +213,37 @@ class Chat:
             plan = self.planner.plan(session, speaker, fork, continues=True)
             return self._begin(Chain(session_id), replace(plan, begun=begun, forks=True))
 
+    def compare(self, session_id: str, revision: int, text: str, columns: list[Column],
+                blind: bool) -> tuple[Message, list[ReplyJob]]:
+        """Append the user's message and have each column answer it, all at once."""
+        with self._deciding(session_id):
+            session = self._session_to_change(session_id, revision)
+            if self.chains.of(session_id):
+                raise self._busy(session, "Wait until it is done, or stop it first.")
+            columns = in_order(columns, blind)
+            speakers = [column.spoken_by(self.planner.bot(column.bot)) for column in columns]
+            self._check_can_write(speakers)
+            message = new_message(USER, user_name(session), text, session["leaf"])
+            said = _with_said(session, message)
+            replies = [_new_reply(said, speaker, message["id"]) for speaker in speakers]
+            kept = [column.kept(reply) for column, reply in zip(columns, replies, strict=True)]
+            comparison = new_comparison(message["id"], kept, blind)
+            session = self.store.change_session(
+                session_id, session["revision"],
+                lambda old: with_comparison(_with_said(old, message), comparison))
+            chain = Chain(session_id)
+            jobs = [self._job(chain, self.planner.plan(column.sampled(session), speaker, reply))
+                    for column, speaker, reply in zip(columns, speakers, replies, strict=True)]
+            self.chains.start(chain, *jobs)
+            return message, jobs
+
+    def vote(self, session_id: str, revision: int, comparison_id: str, winner: str) -> Session:
+        """The reply that is gone on with; the others stay as its versions."""
+        with self._deciding(session_id):
+            self._session_to_change(session_id, revision)
+            return self.store.change_session(
+                session_id, revision, lambda old: with_vote(old, comparison_id, winner))
+
     def edit_message(self, session_id: str, revision: int, message_id: str, text: str) -> Session:
         """Change a message in place; nothing below it is dropped."""
         def edited(old: Session) -> Session:
@@ -299,10 +331,8 @@ class Chat:
     def check_not_written(self, session_id: str, message_id: str) -> None:
         """Raises Busy if a reply is being written there, or hangs on it."""
         chain = self.chains.of(session_id)
-        if chain is None or chain.job is None:
-            return
-        written = chain.job.plan.message
-        if message_id in (written["id"], written["parent"]):
+        written = [job.plan.message for job in chain.jobs] if chain else []
+        if any(message_id in (message["id"], message["parent"]) for message in written):
             session = self.store.session(session_id)
             raise self._busy(session, "Stop the reply before changing what it hangs on.")
 
@@ -362,10 +392,13 @@ class Chat:
         return self._begin(chain, Undecided(session["id"], blank, decide))
 
     def _begin(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
-        job = ReplyJob(plan, self.voices.lease, self.store, self.commits, self.lens,
-                       lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
+        job = self._job(chain, plan)
         self.chains.start(chain, job)
         return job
+
+    def _job(self, chain: Chain, plan: ReplyPlan | Undecided) -> ReplyJob:
+        return ReplyJob(plan, self.voices.lease, self.store, self.commits, self.lens,
+                        lambda done: self.chains.after(chain, done, lambda: self._follow(chain)))
 
     def _follow(self, chain: Chain) -> ReplyJob | None:
         session = self.store.session(chain.session_id)
@@ -392,27 +425,30 @@ class Chat:
         session = self._session_to_change(session_id, revision)
         if self.chains.of(session_id):
             raise self._busy(session, "Wait until it is done, or stop it first.")
-        self._check_can_write(session)
+        self._check_can_write(self._bots_of(session))
         return session
 
     def _check_answer(self, session: Session, said: Said) -> None:
         """Before the message is saved: whatever would keep it from being answered."""
         if said.reply:
-            self._check_can_write(session)
+            self._check_can_write(self._bots_of(session))
             if said.bot:
                 self.planner.bot_in(session, said.bot)
                 if said.audience is not None and said.bot not in said.audience:
                     raise BadRequest("The bot that is to answer is not among those whom the message is for.")
 
-    def _check_can_write(self, session: Session) -> None:
-        self.chains.check_space()
+    def _bots_of(self, session: Session) -> list[Bot]:
         ids = {entry["id"] for entry in session["bots"]}
-        if not self.voices.will_answer(bot for bot in self.store.known_bots() if bot["id"] in ids):
+        return [bot for bot in self.store.known_bots() if bot["id"] in ids]
+
+    def _check_can_write(self, bots: list[Bot]) -> None:
+        self.chains.check_space()
+        if not self.voices.will_answer(bots):
             raise NoModelLoaded("No model is loaded.", hint="Choose one in the menu of models.")
 
     def _busy(self, session: Session, hint: str) -> Busy:
         chain = self.chains.of(session["id"])
-        name = (chain.job.plan.message["name"] if chain and chain.job else "") or "A bot"
+        name = (chain.jobs[0].plan.message["name"] if chain and chain.jobs else "") or "A bot"
         return Busy(f"{name} is still writing in this session.", hint=hint, current=session)
 
 

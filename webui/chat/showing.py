@@ -27,8 +27,7 @@ class Showing:
     def present(self, session: Session) -> Document:
         """The session as the page gets it: the file, what the disk refused so far, what is being written."""
         session = self._commits.with_waiting(session)
-        writing = self._chains.writing(session["id"])
-        return {**session, "replies": [writing] if writing else [],
+        return {**session, "replies": self._chains.writing(session["id"]),
                 "next": Room.of(session, self._store, self._slot).next,
                 "read_only": self._store.sessions.is_read_only(session["id"])}
 
@@ -46,7 +45,8 @@ class Showing:
 
     def summaries(self, words: str = "") -> list[Document]:
         entries = self._store.search(words) if words.strip() else self._store.summaries()
-        return [{**entry, "writing": self._chains.writing(entry["id"])} for entry in entries]
+        return [{**entry, "writing": next(iter(self._chains.writing(entry["id"])), None)}
+                for entry in entries]
 
     def context(self, session: Session) -> Document:
         """Where the model's memory begins, were the last bot to speak again now; or `problem`, a sentence."""

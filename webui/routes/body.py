@@ -34,9 +34,7 @@ def read_body() -> Iterator[Body]:
         raise BadRequest("The body is not a JSON object.")
     body = Body(raw)
     yield body
-    unknown = sorted(raw.keys() - body.asked)
-    if unknown:
-        raise BadRequest(f"{unknown[0][:60]!r} is not known here; expected {', '.join(sorted(body.asked))}.")
+    body.check_all_known()
 
 
 class Body:
@@ -45,6 +43,13 @@ class Body:
     def __init__(self, raw: dict[str, Any]) -> None:
         self._raw = raw
         self.asked: set[str] = set()
+
+    def check_all_known(self) -> None:
+        """Raises BadRequest for a field that nobody asked for."""
+        unknown = sorted(self._raw.keys() - self.asked)
+        if unknown:
+            known = ", ".join(sorted(self.asked))
+            raise BadRequest(f"{unknown[0][:60]!r} is not known here; expected {known}.")
 
     def has(self, name: str) -> bool:
         self.asked.add(name)

@@ -35,6 +35,10 @@ export function appMenuButton(store, room, page) {
     (await import("./panels/you.js")).openYou(store, room);
   }
 
+  async function compare() {
+    (await import("./chat/side-by-side.js")).openCompare(store, room);
+  }
+
   async function openOtherDevices() {
     const { openOtherDevices: open } = await import("./overlays/other-devices.js");
     open(store.state.settings?.address_for_others || "");
@@ -46,6 +50,7 @@ export function appMenuButton(store, room, page) {
       { label: t("Import"), icon: "upload", onSelect: page.importSession },
       { label: t("Find in this chat"), icon: "search", onSelect: () => page.find() },
       { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: page.transcript.toBeginning },
+      { label: t("Side by side"), icon: "message-circle", onSelect: compare },
       { label: t("Appearance"), icon: "sun", onSelect: openAppearance },
       { label: t("You"), icon: "users", onSelect: openYou },
       { label: t("Keyboard"), icon: "keyboard", onSelect: page.openKeyList },

@@ -20,12 +20,18 @@
  *   updated: number,
  *   bots: Entry[], user_name: string, system_prompt: string, turn_order: string,
  *   user_persona?: string, note?: {text: string, depth: number} | null, summaries?: Passage[],
+ *   comparisons?: Comparison[],
  *   lore?: {keys: string[], text: string}[],
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
  *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session
  *
  * A bot of a session. `since`: the last message that was there before it came in; `notes`: its own.
  * @typedef {{id: string, muted: boolean, since?: string | null, notes?: string}} Entry
+ *
+ * Replies that were written side by side, and which of them was chosen.
+ * @typedef {{id: string, created: number, question: string, blind: boolean, winner: string | null,
+ *   columns: {message: string, bot: string, preset: string | null, seed: number | null,
+ *   engine?: {id: string, model: string} | null}[]}} Comparison
  *
  * A summary of all up to a message, for some bots only or for all.
  * @typedef {{id: string, until: string, text: string, created: number, for?: string[]}} Passage

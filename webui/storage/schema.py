@@ -36,6 +36,8 @@ MAX_BOTS = 12
 MAX_GREETINGS = 100  # besides the first
 MAX_CARD = 1 << 20  # bytes of JSON: what a bot's character card holds that nothing here uses
 MAX_SUMMARIES = 200
+MAX_COMPARISONS = 500  # each of at most so many columns
+MAX_COLUMNS = 4
 MAX_LORE = 100  # entries, each with so many keys of so many characters
 MAX_KEYS = 10
 MAX_KEY = 100
@@ -195,6 +197,7 @@ def check_session(session: Session, before: Session | None = None) -> None:
     check_note("note", session.get("note"))
     _check_summaries(session.get("summaries", []))
     _check_lore(session.get("lore", []))
+    _check_comparisons(session.get("comparisons", []))
     check_bots("bots", session.get("bots"))
     check_arrangement(session)
     check_changes(session.get("sampling"))
@@ -247,6 +250,37 @@ def _check_lore(lore: object) -> None:
         for key in entry["keys"]:
             check_text(f"a key of {where}", key, MAX_KEY, least=1)
         check_text(f"{where}.text", entry["text"], MAX_PROMPT)
+
+
+def _check_comparisons(comparisons: object) -> None:
+    """Replies that were written side by side; chat/comparing.py says what each field is. Messages and bots
+    may be gone."""
+    if not isinstance(comparisons, list) or len(comparisons) > MAX_COMPARISONS:
+        raise ValueError(f"comparisons is not a list of at most {MAX_COMPARISONS} comparisons")
+    for index, one in enumerate(comparisons):
+        where = f"comparisons[{index}]"
+        if not isinstance(one, dict) or not is_id(one.get("id")) or not is_id(one.get("question")):
+            raise ValueError(f"{where} is not {{id, created, question, blind, winner, columns}}")
+        _number(f"{where}.created", one.get("created"), LAST_MOMENT)
+        if not isinstance(one.get("blind"), bool):
+            raise ValueError(f"{where}.blind is not true or false")
+        columns = one.get("columns")
+        if not isinstance(columns, list) or not 1 <= len(columns) <= MAX_COLUMNS:
+            raise ValueError(f"{where}.columns is not a list of 1 to {MAX_COLUMNS} columns")
+        for column in columns:
+            _check_column(f"{where}.columns", column)
+        if one.get("winner") is not None and one["winner"] not in [each["message"] for each in columns]:
+            raise ValueError(f"{where}.winner is none of its columns")
+
+
+def _check_column(where: str, column: object) -> None:
+    if not isinstance(column, dict) or not is_id(column.get("message")) or not is_id(column.get("bot")):
+        raise ValueError(f"{where} holds one that is not {{message, bot, preset, seed, engine?}}")
+    if column.get("preset") is not None and not is_preset_id(column["preset"]):
+        raise ValueError(f"{where} holds one whose preset is not the id of a preset")
+    if column.get("seed") is not None:
+        check_whole(f"{where}.seed", column["seed"], MAX_REPLY_NUMBER)
+    check_engine_choice(f"{where}.engine", column.get("engine"))
 
 
 def check_bot(bot: Bot) -> None:

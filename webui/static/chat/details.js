@@ -16,6 +16,7 @@ import { botOf, nameOf } from "../session/store.js";
 import { audienceText } from "../session/whisper.js";
 import { copyText } from "../text/code.js";
 import { plainText } from "../text/plain.js";
+import { openCompare } from "./side-by-side.js";
 import { openReplay } from "./replay.js";
 import { askBeginning } from "./writing.js";
 
@@ -104,7 +105,10 @@ export function openMessageMenu(store, room, message, anchor, page) {
   const busy = store.state.live.size > 0;
   const isUser = message.author === "user";
   const stats = numbers(message);
-  const { status } = store.state;
+  const { status, session } = store.state;
+  const compared = session?.comparisons?.findLast(({ columns }) =>
+    columns.some((column) => column.message === message.id),
+  );
   const cannotContinue = !botOf(store.state, message.author)?.engine && status?.model?.cannot?.continue;
   openMenu(anchor, "More about this message", [
     stats ? { heading: stats } : null,
@@ -153,6 +157,12 @@ export function openMessageMenu(store, room, message, anchor, page) {
         help: t("Generate it again: do the same tokens come?"),
         onSelect: () => openReplay(store, message, nameOf(store.state, message)),
       },
+    compared && {
+      label: t("Side by side"),
+      icon: "users",
+      help: t("With those that answered the same message, and the vote."),
+      onSelect: () => openCompare(store, room, compared.id),
+    },
     message.text && {
       label: "Copy as plain text",
       icon: "copy",

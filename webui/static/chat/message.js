@@ -16,7 +16,7 @@ import { editor } from "./edit.js";
 /**
  * @typedef {{sessionId: string | null, message: Message, live: Live | null, isUser: boolean, name: string,
  *   color: string, picture: string, versions: string[], isLast: boolean, busy: boolean, away: boolean,
- *   editing: boolean, audience: string,
+ *   editing: boolean, audience: string, vote: string,
  *   isOutgoing: boolean, canAnswer: boolean}} View
  *
  * @typedef {{show: (id: string) => void, edit: (id: string | null) => void,
@@ -78,6 +78,7 @@ export class MessageView {
       message.error,
       message.pinned,
       view.audience,
+      view.vote,
       Boolean(live),
     ]);
     if (live) this.showLive();
@@ -96,7 +97,9 @@ export class MessageView {
     this.time.dateTime = new Date(message.created * 1000).toISOString();
     this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
-      this.note.textContent = view.isOutgoing ? "sending" : message.pinned ? "pinned" : "";
+      const vote = { won: t("chosen"), lost: t("not chosen"), open: t("side by side") }[view.vote];
+      const note = view.isOutgoing ? "sending" : message.pinned ? "pinned" : "";
+      this.note.textContent = [note, vote].filter(Boolean).join(" · ");
       this.body.classList.remove("writing");
       this.#part("answer", null, this.main);
       this.#thinking(message.thinking || "", thoughtLabel(thoughtSeconds(message), message.thinking_tokens));

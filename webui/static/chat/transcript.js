@@ -11,7 +11,7 @@ import { plural } from "../base/format.js";
 import { t } from "../base/language.js";
 import { botOf, nameOf, pictureOf } from "../session/store.js";
 import { audienceText, namesOf } from "../session/whisper.js";
-import { OUTGOING, arrivals, versions } from "../session/tree.js";
+import { OUTGOING, arrivals, versions, voteOn } from "../session/tree.js";
 import { MessageView } from "./message.js";
 import { Pin } from "./scroll.js";
 import { ShownPart } from "./shown-part.js";
@@ -64,6 +64,7 @@ export function createTranscript(store, room, handlers) {
       isOutgoing: message.id === OUTGOING,
       canAnswer: Boolean(bot && !bot.engine),
       versions: versions(session, state.live, message),
+      vote: voteOn(session, message.id),
       isLast: index === path.length - 1,
       busy: state.live.size > 0,
       away: state.away,

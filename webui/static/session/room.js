@@ -139,6 +139,25 @@ export function createRoom(store, page) {
       return id !== "" && ask(id, "replies", { kind, ...which });
     },
 
+    /**
+     * Ask for something below the session, and answer what went wrong, or null.
+     * @param {string} what @param {any} body
+     */
+    async perform(what, body) {
+      const id = await ready();
+      /** @type {any} */
+      let problem = new ApiError(404, { error: { message: "Another session is shown by now." } });
+      const worked = await operation(async (session) => {
+        try {
+          if (!id || session.id !== id) throw problem;
+          return await post(`/api/sessions/${id}/${what}`, { revision: session.revision, ...body });
+        } catch (error) {
+          throw (problem = error);
+        }
+      });
+      return worked ? null : problem;
+    },
+
     ...corrections(operation, answers),
 
     /**

@@ -126,6 +126,17 @@ export function versions(session, lives, message) {
 }
 
 /**
+ * What the vote made of a message that was written side by side with others: "won", "lost", "open" before
+ * it, or "".
+ * @param {Session} session @param {string} id
+ */
+export function voteOn(session, id) {
+  const one = session.comparisons?.findLast(({ columns }) => columns.some((column) => column.message === id));
+  if (!one) return "";
+  return one.winner ? (one.winner === id ? "won" : "lost") : "open";
+}
+
+/**
  * The session with one message put in or replaced, and the leaf on it if asked for.
  * @param {Session} session
  * @param {Message} message
