@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from webui.languages import ENGLISH, LANGUAGES, ONE_FORM, Catalogue, read_catalogue, sentences
+from webui.languages import ENGLISH, FOLDER, LANGUAGES, ONE_FORM, Catalogue, catalogue_of, sentences
+from webui.routes.settings import settings_sentences
 
 WEBUI = Path(__file__).resolve().parent.parent / "webui"
-FOLDER = WEBUI / "static" / "languages"
 
 
 def page_sources() -> list[Path]:
@@ -26,8 +26,8 @@ def page_sources() -> list[Path]:
 
 
 def all_sentences() -> dict[str, bool]:
-    """Of every source: whether it is a plural, by its key."""
-    found: dict[str, bool] = {}
+    """Of every source, and of the settings that the server offers: whether it is a plural, by its key."""
+    found = dict.fromkeys(settings_sentences(), False)
     for path in page_sources():
         for key, is_plural in sentences(path.read_text("utf-8")).items():
             if found.setdefault(key, is_plural) != is_plural:
@@ -44,7 +44,8 @@ def missing(catalogue: Catalogue, wanted: dict[str, bool]) -> list[str]:
 def brought_in_line(catalogue: Catalogue, wanted: dict[str, bool], language: str) -> Catalogue:
     """With exactly the keys of the sources, sorted, those that are new with empty translations."""
     forms = 1 if language in ONE_FORM else 2
-    return {key: catalogue.get(key) or ([""] * forms if wanted[key] else "") for key in sorted(wanted)}
+    kept = {key: said for key, said in catalogue.items() if isinstance(said, list) == wanted.get(key)}
+    return {key: kept.get(key) or ([""] * forms if wanted[key] else "") for key in sorted(wanted)}
 
 
 def as_text(catalogue: Catalogue) -> str:
@@ -61,7 +62,7 @@ def main() -> int:
         if language == ENGLISH:
             continue
         path = FOLDER / f"{language}.json"
-        before = read_catalogue(FOLDER, language) if path.exists() else {}
+        before = catalogue_of(language) if path.exists() else {}
         catalogue = brought_in_line(before, wanted, language)
         path.write_text(as_text(catalogue), "utf-8")
         for key in missing(catalogue, wanted):

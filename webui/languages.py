@@ -1,17 +1,20 @@
 """The languages of the page: which one a request wants, and what a sentence is in it.
 
-English stands in the sources, as t("Delete session") in the page's modules and templates; each other language
-has a file static/languages/<code>.json from there to its own words. translated() puts these in the place of
-the English ones before anything is sent, so that a browser gets one language and no table. A sentence that
-has no translation stays English; tests/webui/test_languages.py holds that there is none.
+English stands in the sources, as t("Delete session") in the page's modules and templates, and in the labels
+of what can be set; each other language has a file static/languages/<code>.json from there to its own words.
+translated() puts these in the place of the English ones before anything is sent, so that a browser gets one
+language and no table. A sentence that has no translation stays English; tests/webui/test_languages.py holds
+that there is none.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from flask import Request
 
@@ -22,6 +25,7 @@ ENGLISH = "en"
 RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ur"})
 ONE_FORM = frozenset({"ja", "zh-Hans"})
 """Languages without a plural; the others have two forms, as English has, chosen by Intl.PluralRules."""
+FOLDER = Path(__file__).parent / "static" / "languages"
 COOKIE = "parlor-language"
 """What somebody has chosen; else the browser's languages count."""
 
@@ -29,13 +33,15 @@ Catalogue = Mapping[str, "str | list[str]"]
 """Of a language: translations by the English sentence; of plurals a list of forms by the English plural."""
 
 _TEXT = r'"((?:[^"\\\n]|\\.)*)"'
-_CALL = re.compile(rf'(?<![\w.$])(?:(t|tParts)\(\s*{_TEXT}(\s*,?\s*\))?|tn\(\s*{_TEXT},\s*{_TEXT})')
+_NO_NAME = r"(?<![\w$])(?<!(?<!\.\.)\.)"  # "..." may stand before
+_CALL = re.compile(rf'{_NO_NAME}(?:(t|tParts)\(\s*{_TEXT}(\s*,?\s*\))?|tn\(\s*{_TEXT},\s*{_TEXT})')
 _TRADITIONAL = ("zh-tw", "zh-hk", "zh-mo", "zh-hant")
 
 
-def read_catalogue(folder: Path, language: str) -> Catalogue:
-    """Of static/languages/; English has none."""
-    return {} if language == ENGLISH else json.loads((folder / f"{language}.json").read_text("utf-8"))
+@functools.cache
+def catalogue_of(language: str) -> Catalogue:
+    """That of static/languages/; English has none."""
+    return {} if language == ENGLISH else json.loads((FOLDER / f"{language}.json").read_text("utf-8"))
 
 
 def sentences(source: str) -> dict[str, bool]:
@@ -67,6 +73,11 @@ def _read(text: str) -> str:
 
 def _written(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def said(entry: Mapping[str, Any], fields: Iterable[str], catalogue: Catalogue) -> dict[str, Any]:
+    """What the page is offered, such as a parameter, with these of its fields in the language."""
+    return {**entry, **{name: catalogue.get(entry[name], entry[name]) for name in fields if name in entry}}
 
 
 def chosen_language(request: Request) -> str:

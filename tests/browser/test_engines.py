@@ -143,7 +143,7 @@ def test_two_bots_speak_by_two_engines_and_the_line_says_where_text_goes(page, s
     assert_accessible(page, "engines")
     page.get_by_role("dialog").get_by_text("Save", exact=True).click()
     expect(page.locator("#host-line")).to_have_text(
-        f"What is said here goes to {engine.host} (Marlow) and to {second.host} (Otto).")
+        f"What is said here goes to {engine.host} (Marlow) and {second.host} (Otto).")
     assert site.api("GET", f"/api/bots/{MARLOW}")["bot"]["engine"] == {"id": one, "model": "qwen3-8b"}
     engine.script, second.script = [text("Ahoy."), end()], [text("def"), STALL]
     say(page, "Marlow, and then Otto?")

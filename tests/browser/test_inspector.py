@@ -28,7 +28,7 @@ def test_what_a_bot_is_sent_is_shown_in_parts_and_leads_to_what_can_be_changed(p
     assert page.evaluate("window.__xss") is None
     assert page.locator(".prompt-parts :is(img, iframe, form, style, a, script)").count() == 0
     expect(page.locator(".prompt-sum")).to_contain_text("of 2,048 tokens")
-    expect(page.locator("dialog [role=status]")).to_contain_text("from the cache")
+    expect(page.locator("dialog [role=status]")).to_contain_text("From the cache")
     expect(page.locator(".prompt .memory-line")).to_contain_text("read anew")
     page.select_option("dialog select", label="Marlow")
     expect(page.locator(NAMES)).to_have_text([*names[:5]])

@@ -40,4 +40,4 @@ def test_places_and_plurals_are_filled_in(new_context):
               tn("one", "{count} of {what}", 1234, { what: "x" }),
               tn("one", "{count}", 1), said.map((one) => one.nodeName || one)];
     }""")
-    assert found == ["{b} and 1.5 and {c}", "1.234 of x", "one", ["Open ", "B", " or ", "x", "."]]
+    assert found == ["{b} and 1,5 and {c}", "1.234 of x", "one", ["Open ", "B", " or ", "x", "."]]

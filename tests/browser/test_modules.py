@@ -147,13 +147,13 @@ def test_a_text_keeps_the_indentation_of_its_first_line_and_loses_empty_ones(cal
 def test_numbers_and_times_are_written_as_people_read_them(call):
     found = call(
         "base/format",
-        """(m) => [m.count(28640), m.plural(1, "message"), m.plural(2, "message"), m.duration(0.314),
+        """(m) => [m.count(28640), m.tokens(1), m.tokens(2_000), m.duration(0.314),
           m.duration(75),
           m.bytes(4.9e9), m.bytes(123e6), m.stepped(0.5, 0.01), m.stepped(12, 1),
           m.ageGroup(Date.now() / 1000), m.ageGroup(0)]""",
     )
     assert found == [
-        "28,640", "1 message", "2 messages", "0.31 s", "1 min 15 s",
+        "28,640", "1 token", "2,000 tokens", "0.31 s", "1 min 15 s",
         "4.9 GB", "123 MB", "0.50", "12", "Today", "Older",
     ]  # fmt: skip
 

@@ -60,7 +60,7 @@ def test_a_changed_value_is_marked_and_reset(page, open_session, site):
     session_id = open_session()
     set_number(page, "top_k", 40)
     expect(field(page, "top_k")).to_have_class("field is-changed")
-    expect(page.locator("#preset-changes")).to_have_text("1 change from “Balanced”")
+    expect(page.locator("#preset-changes")).to_have_text("One change from “Balanced”")
     page.click("[aria-label='Reset Top-k']")
     expect(field(page, "top_k").locator(".number")).to_have_value("0")
     expect(page.locator("#preset-changes")).to_have_text("")
@@ -77,7 +77,7 @@ def test_more_samplers_are_folded_and_their_order_is_checked(page, open_session,
     names = "penalties, dry, top_n_sigma, temperature, top_k, top_p, min_p, typical_p, xtc"
     place = "penalties and dry stand before the others"
     for text, said in (("top_k\ntop_q", f"“top_q” is not one of {names}."),
-                       ("xtc\nxtc", "“xtc” is not named once."),
+                       ("xtc\nxtc", "“xtc” is not a name that stands once."),
                        ("dry\nxtc\npenalties", f"“penalties” is not in its place: {place}.")):
         order.fill(text)
         order.press("Tab")
@@ -216,12 +216,12 @@ def test_a_bots_own_value_is_in_force_until_something_is_set(page, site):
     temperature = field(page, "temperature").locator(".number")
     note = field(page, "temperature").locator(".override")
     expect(temperature).to_have_value("0.10")
-    expect(note).to_have_text("Strict has 0.10 of its own, unless it is set here.")
+    expect(note).to_have_text("Of their own: Strict 0.10, unless it is set here.")
     say(page, "your temperature?")
     wait_until_quiet(page)
     assert texts(page)[1].startswith("temperature 0.1 ")
     set_number(page, "temperature", 0.8)  # the default is a value like others here
-    expect(note).to_have_text("Set here; Strict has 0.10 of its own.")
+    expect(note).to_have_text("Set here; of their own: Strict 0.10.")
     wait_until_saved(page, session_id)
     say(page, "your temperature?")
     wait_until_quiet(page)
@@ -231,7 +231,7 @@ def test_a_bots_own_value_is_in_force_until_something_is_set(page, site):
     page.click("#chips .chip-add")
     page.get_by_role("menuitem", name="Marlow").click()
     expect(temperature).to_have_value("0.80")  # what the others have
-    expect(note).to_have_text("Strict has 0.10 of its own, unless it is set here.")
+    expect(note).to_have_text("Of their own: Strict 0.10, unless it is set here.")
     wait_until_saved(page, session_id)
     assert site.read(session_id)["sampling"] == {}
     page.select_option(".select", label="Greedy")

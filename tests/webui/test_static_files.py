@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from webui.server.bundle import ASKED, FIRST, LATER, bundles
+from webui.server.bundle import ASKED, FIRST, LATER, bare, bundles
 from webui.server.static_files import STYLES
 
 WEBUI = Path(__file__).resolve().parents[2] / "webui"
@@ -113,9 +113,9 @@ def test_a_bundle_by_hand():
                        'export const load = (name) => import(`../vendor/${name}.js`);\n',
     })
     assert made[FIRST] == (
-        "const $m0 = (() => {\nfunction double(n) {\nreturn 2 * n;\n}\nconst ONE = (1);\n"
+        "const $m0 = (() => {\nfunction double(n){\nreturn 2*n;\n}\nconst ONE=(1);\n"
         "return { double, ONE };\n})();\n"
-        "const $m1 = (() => {\nconst { double: twice, ONE } = $m0;\nconst it = twice(ONE);\n"
+        "const $m1 = (() => {\nconst{double:twice,ONE}=$m0;\nconst it=twice(ONE);\n"
         'const panel = () => import("./later.js").then(({ modules }) => modules["panels/right-panel.js"]);\n'
         'const open = () => import("./asked.js").then(({ modules }) => modules["far/away.js"]);\n'
         "return { panel, open };\n})();\n"
@@ -123,15 +123,24 @@ def test_a_bundle_by_hand():
     taken = ('import { modules as modules1 } from "./page.js";\nconst $m0 = modules1["base/two.js"];\n'
              'const $m1 = modules1["app.js"];\n')
     assert made[LATER] == (
-        taken + "const $m2 = (() => {\nconst TWO = 2;\nreturn { TWO };\n})();\n"
+        taken + "const $m2 = (() => {\nconst TWO=2;\nreturn { TWO };\n})();\n"
         'export const modules = { "panels/right-panel.js": $m2 };\n')
     assert made[ASKED] == (
         taken + 'import { modules as modules2 } from "./later.js";\n'
         'const $m2 = modules2["panels/right-panel.js"];\n'
-        "const $m3 = (() => {\nconst { ONE } = $m0;\nconst { TWO } = $m2;\n"
-        "async function* one() {\nyield ONE;\n}\n"
+        "const $m3 = (() => {\nconst{ONE}=$m0;\nconst{TWO}=$m2;\n"
+        "async function*one(){\nyield ONE;\n}\n"
         "const load = (name) => import(`./vendor/${name}.js`);\nreturn { one, load };\n})();\n"
         'export const modules = { "far/away.js": $m3 };\n')
+
+
+def test_spaces_that_nobody_reads_are_left_out_and_those_in_texts_stay():
+    source = ('/** Of it. */\n  const a = { b: "x : y", c: [1, 2] };\n  d(); // why\n'
+              '  return `a , ${b ? c : "d , e"} `;\n  if (a / b > c) f(`${`a , b`}`);\n'
+              "  g(/a , b/, 'a , b'); // a , b\n  h(a + +b - -c, \"//\");\n")
+    assert bare(source) == ('const a={b:"x : y",c:[1,2]};\nd();\nreturn `a , ${b ? c : "d , e"} `;\n'
+                            "if (a / b > c) f(`${`a , b`}`);\ng(/a , b/, 'a , b'); // a , b\n"
+                            'h(a + +b - -c, "//");\n')
 
 
 @pytest.mark.parametrize(("source", "said"), [

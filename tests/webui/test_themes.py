@@ -68,9 +68,9 @@ def test_every_text_of_a_theme_reaches_4_5_to_1_and_every_outline_3_to_1(theme, 
 
 def test_every_theme_that_can_be_chosen_has_its_colours():
     source = (STYLES.parent / "overlays" / "appearance.js").read_text(encoding="utf-8")
-    chosen = {value for value, _ in re.findall(r'\["(\w*)", "([^"]+)"\]', source.split('"textSize"')[0])}
+    chosen = {value for value, _ in re.findall(r'\["(\w*)", t\("([^"]+)"\)\]', source.split('"textSize"')[0])}
     assert chosen == {theme for theme, _ in THEMES}
     for name in ("textSize", "column"):
         attribute = {"textSize": "data-text-size", "column": "data-column"}[name]
-        values = re.findall(r'\["(\w+)", "[^"]+"\]', source.split(f'"{name}"')[1].split("],\n  ],")[0])
+        values = re.findall(r'\["(\w+)", t\("[^"]+"\)\]', source.split(f'"{name}"')[1].split("],\n  ],")[0])
         assert values and set(values) == set(re.findall(rf':root\[{attribute}="(\w+)"\]', BASE))

@@ -11,8 +11,8 @@ from flask.typing import ResponseReturnValue
 from model import PARAMETER_SPECS
 
 from ..errors import BadRequest, NeedsPassword, NotFound
-from ..languages import COOKIE, LANGUAGES, chosen_language
-from ..sampling import ADVISED
+from ..languages import COOKIE, LANGUAGES, catalogue_of, chosen_language, language_for, said
+from ..sampling import ADVISED, BUILT_IN_PRESETS
 from ..server.guard import login_cookie
 from ..server.other_devices import qr_svg
 from ..server.password import LOGIN_SECONDS, place_of
@@ -27,6 +27,8 @@ MAX_PASSWORD = 1_000
 MAX_LANGUAGE = 20
 LANGUAGE_SECONDS = 400 * 86_400.0  # longer than browsers keep a cookie
 MAX_CHANGES = 1 << 53
+ADVISED_PRESET = {"id": ADVISED, "name": "As the model's authors advise", "builtin": True}
+SAID_OF_PARAMETERS, SAID_OF_ORDERS, SAID_OF_PRESETS = ("label", "help", "empty"), ("label", "help"), ("name",)
 
 bp = Blueprint("settings", __name__, url_prefix="/api")
 
@@ -47,11 +49,20 @@ def settings() -> ResponseReturnValue:
     limits = {"max_text": schema.MAX_TEXT, "max_title": schema.MAX_TITLE, "max_name": schema.MAX_NAME,
               "max_prompt": schema.MAX_PROMPT, "max_bots": schema.MAX_BOTS, "max_turns": MAX_TURNS,
               "max_seq_len": model.info()["max_seq_len"] if model else None}
-    return {"parameters": list(PARAMETER_SPECS.values()), "turn_orders": list(schema.TURN_ORDERS),
-            "presets": [*parlor().store.known_presets(), *_advised_preset()], "limits": limits,
+    words = catalogue_of(language_for(request))
+    presets = [*parlor().store.known_presets(), *_advised_preset()]
+    return {"parameters": [said(spec, SAID_OF_PARAMETERS, words) for spec in PARAMETER_SPECS.values()],
+            "turn_orders": [said(order, SAID_OF_ORDERS, words) for order in schema.TURN_ORDERS],
+            "presets": [said(one, SAID_OF_PRESETS, words) if one.get("builtin") else one for one in presets],
+            "limits": limits,
             "engines": parlor().engines.known(),
-            "password": parlor().guard.password is not None, "address_for_others": _address_for_others(),
-            "languages": [{"id": code, "name": name} for code, name in LANGUAGES.items()],
+            "password": parlor().guard.password is not None, "address_for_others": _address_for_others()}
+
+
+@bp.get("/language")
+def languages() -> ResponseReturnValue:
+    """Which languages the page has, and which was chosen in this browser; "" is what the browser prefers."""
+    return {"languages": [{"id": code, "name": name} for code, name in LANGUAGES.items()],
             "language": chosen_language(request)}
 
 
@@ -69,6 +80,14 @@ def choose_language() -> ResponseReturnValue:
     else:
         response.delete_cookie(COOKIE, httponly=True, samesite="Strict")
     return response
+
+
+def settings_sentences() -> set[str]:
+    """All of settings() that is said in the page's language."""
+    offered = ((PARAMETER_SPECS.values(), SAID_OF_PARAMETERS), (schema.TURN_ORDERS, SAID_OF_ORDERS),
+               ([*BUILT_IN_PRESETS, ADVISED_PRESET], SAID_OF_PRESETS))
+    return {entry[name] for entries, fields in offered for entry in entries
+            for name in fields if name in entry}
 
 
 @bp.get("/other-devices.svg")
@@ -89,8 +108,7 @@ def _advised_preset() -> list[dict[str, Any]]:
     """What the authors of the loaded model advise, if they do."""
     model = parlor().slot.model
     advice = model.info().get("advice") if model else None
-    name = "As the model's authors advise"
-    return [{"id": ADVISED, "name": name, "sampling": advice, "builtin": True}] if advice else []
+    return [{**ADVISED_PRESET, "sampling": advice}] if advice else []
 
 
 @bp.get("/changes")

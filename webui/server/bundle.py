@@ -23,6 +23,10 @@ LIBRARIES = "vendor/"
 _DOC = r"/\*\*(?:(?!\*/).)*\*/"
 _COMMENT = re.compile(rf"^[ \t]*(?:{_DOC}[ \t]*|//[^\n]*)\n|{_DOC} ?", re.MULTILINE | re.DOTALL)
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
+_TAIL = re.compile(r"""^([^"'`/\n]*?)[ ]*//[^\n]*$""", re.MULTILINE)  # a comment after code without texts
+_PLAIN = re.compile(r"^[^`'/\n]*(?:`[^`'/\n]*`[^`'/\n]*)?$", re.MULTILINE)
+_TEXT = re.compile(r'("(?:[^"\\\n]|\\.)*"|`[^`]*`)')
+_SPACED = re.compile(r" ?([{}()\[\],;:=>&|?*]+) ?")
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.{1,2}/[^"]+)";[^\n]*\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
 _EXPORT_LIST = re.compile(r"\bexport ?\{([^}]*)\};")  # as libraries end
@@ -56,8 +60,14 @@ def bundles(sources: Mapping[str, str]) -> dict[str, str]:
 
 
 def bare(source: str) -> str:
-    """JavaScript of ours without comments and indents: no text in it goes over several lines."""
-    return _INDENT.sub("", _COMMENT.sub("", source))
+    """JavaScript of ours without comments, indents and most of the spaces that are for people: no text in it
+    goes over several lines. Lines with slashes, apostrophes or several templates keep theirs."""
+    return _PLAIN.sub(_without_spaces, _INDENT.sub("", _TAIL.sub(r"\1", _COMMENT.sub("", source))))
+
+
+def _without_spaces(line: re.Match[str]) -> str:
+    return "".join(part if at % 2 else _SPACED.sub(r"\1", part)
+                   for at, part in enumerate(_TEXT.split(line[0])))
 
 
 def _in_order(sources: Mapping[str, str], wanted: Iterable[str]) -> list[str]:
@@ -123,5 +133,5 @@ def _wrapped(path: str, source: str, names: Mapping[str, str], home: Mapping[str
     if left := _LEFT.search(body):
         raise ValueError(f"{path}: {left[0]!r} is no form of import or export that is bundled here.")
     if not path.startswith(LIBRARIES):
-        body = _INDENT.sub("", body)
+        body = bare(body)
     return f"const {names[path]} = (() => {{\n{body}return {{ {', '.join(exports)} }};\n}})();\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flask import Response, abort, request
 
-from ..languages import LANGUAGES, direction, language_for, read_catalogue, translated
+from ..languages import LANGUAGES, catalogue_of, direction, language_for, translated
 from .bundle import ASKED, LIBRARIES, bare, bundles
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays", "print")  # in this order: later ones win
@@ -53,7 +53,6 @@ class StaticFiles:
         files["early.js"] = bare(read["early.js"].decode()).encode()
         files["page.css"] = _bare_styles(b"\n".join(read[f"css/{name}.css"] for name in STYLES))
         files["asked.css"] = _bare_styles(read["css/asked.css"])
-        self._catalogues = {code: read_catalogue(folder / "languages", code) for code in LANGUAGES}
         self._write_page = write_page
         sprite = read["vendor/lucide/sprite.svg"].decode()
         self._icons = sprite.replace("<svg ", "<svg hidden ", 1).replace('<symbol id="', '<symbol id="icon-')
@@ -66,7 +65,7 @@ class StaticFiles:
         with self._making:
             if language in self._made:
                 return self._made[language]
-            catalogue = self._catalogues[language]
+            catalogue = catalogue_of(language)
             texts = bundles({name: translated(text, catalogue) for name, text in self._modules.items()})
             texts[ASKED] = WITH_STYLES + texts[ASKED]
             files = {name: _both(text.encode()) for name, text in texts.items()}

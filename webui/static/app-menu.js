@@ -24,7 +24,7 @@ export function appMenuButton(store, room, page) {
   }
 
   async function openAppearance() {
-    (await import("./overlays/appearance.js")).openAppearance(store.state.settings, readAloud);
+    (await import("./overlays/appearance.js")).openAppearance(readAloud);
   }
 
   async function readAloud() {

@@ -1,7 +1,7 @@
 // @ts-check
 /** The keyboard: every shortcut in one table. key-list.js shows them. */
 
-import { isComposing, isTyping } from "./base/input.js";
+import { alongReading, isComposing, isTyping } from "./base/input.js";
 import { menuIsOpen } from "./overlays/menu.js";
 
 /**
@@ -41,12 +41,12 @@ export function listenToKeys(page) {
       if (name === "ctrl+home") page.toBeginning();
       else page.toEnd();
     } else if (
-      (name === "arrowleft" || name === "arrowright") &&
+      (name === "arrowleft" || name === "arrowright") && // with no other key
       !isTyping(event.target) &&
       !inWidget(event.target)
     ) {
       event.preventDefault();
-      page.version(name === "arrowleft" ? -1 : 1);
+      page.version(alongReading(event.key));
     }
   });
 }

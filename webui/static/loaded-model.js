@@ -8,6 +8,7 @@
  */
 
 import { announce } from "./base/announce.js";
+import { t } from "./base/language.js";
 import { get } from "./server/api.js";
 import { toast, toastError } from "./overlays/toast.js";
 import { createHostLine } from "./chat/host-line.js";
@@ -39,8 +40,8 @@ export function createLoadedModel(store, room, page) {
       toast(now.problem, { serious: true });
     tellDownload(before.download, now.download);
     if (now.version === before.version) return;
-    if (now.phase === "ready") announce(`${now.name} is loaded.`);
-    if (now.phase === "empty") announce("No model is loaded.");
+    if (now.phase === "ready") announce(t("{name} is loaded.", now));
+    if (now.phase === "empty") announce(t("No model is loaded."));
     const status = await get("/api/status").catch(toastError);
     if (status) store.set({ status });
     await page.reloadSettings();
@@ -52,8 +53,8 @@ export function createLoadedModel(store, room, page) {
     if (!now || now.phase === before?.phase) return;
     if (now.phase === "done") {
       const load = async () => (await menu()).loadNew(now.id, now.name);
-      toast(`${now.name} is downloaded.`, { action: "Load it", onAction: load });
-      announce(`${now.name} is downloaded.`);
+      toast(t("{name} is downloaded.", now), { action: t("Load it"), onAction: load });
+      announce(t("{name} is downloaded.", now));
     } else if (now.phase === "failed" && !(await models)?.isOpen) toast(now.problem, { serious: true });
   }
 

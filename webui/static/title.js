@@ -6,6 +6,7 @@
  */
 
 import { byId, h } from "./base/dom.js";
+import { t } from "./base/language.js";
 import { recall } from "./base/storage.js";
 
 /** @param {Store} store @param {(session: any) => void} rename */
@@ -21,7 +22,7 @@ export function createTitle(store, rename) {
   function notify() {
     if (!recall("notices") || window.Notification?.permission !== "granted") return;
     const notice = new Notification(store.state.session?.title || "Parlor", {
-      body: "There is a new reply.",
+      body: t("There is a new reply."),
       tag: "parlor", // one at a time
     });
     notice.addEventListener("click", () => {
@@ -48,7 +49,7 @@ export function createTitle(store, rename) {
             class: "title-button",
             dir: "auto",
             text: title,
-            title: "Rename",
+            title: t("Rename"),
             on: { click: () => rename(store.state.session) },
           })
         : h("span", { text: title }),

@@ -104,7 +104,7 @@
  * @typedef {{parameters: Parameter[], turn_orders: {id: string, label: string, help: string}[],
  *   presets: Preset[],
  *   limits: Record<string, any>, engines: Engine[], password: boolean,
- *   address_for_others: string | null, languages: {id: string, name: string}[], language: string}} Settings
+ *   address_for_others: string | null}} Settings
  *
  * Another engine, without what it is shown in confidence.
  * @typedef {{id: string, name: string, url: string, host: string, has_key: boolean, headers: string[],

@@ -1,9 +1,11 @@
 // @ts-check
 /** Numbers, times and sizes as people read them. Pure functions. */
 
-const whole = new Intl.NumberFormat("en-US");
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const dayAndClock = new Intl.DateTimeFormat(undefined, {
+import { t, tn, locale } from "./language.js";
+
+const whole = new Intl.NumberFormat(locale);
+const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const dayAndClock = new Intl.DateTimeFormat(locale, {
   dateStyle: "medium",
   timeStyle: "short",
   hourCycle: "h23",
@@ -12,13 +14,21 @@ const dayAndClock = new Intl.DateTimeFormat(undefined, {
 /** @param {number} value */
 export const count = (value) => whole.format(Math.round(value));
 
-/** @param {number} n @param {string} one @param {string} [many] */
-export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+/** With so many decimals. @param {number} value @param {number} decimals */
+export const fixed = (value, decimals) =>
+  value.toLocaleString(locale, { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+
+/** A share. @param {number} share 0 to 1 @param {number} least decimals @param {number} [most] decimals */
+export const percent = (share, least, most = least) =>
+  share.toLocaleString(locale, { style: "percent", minimumFractionDigits: least, maximumFractionDigits: most });
+
+/** @param {number} n */
+export const tokens = (n) => tn("{count} token", "{count} tokens", n);
 
 /** @param {number} seconds since the epoch */
 export const fullTime = (seconds) => dayAndClock.format(seconds * 1000);
 
-const dayShort = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const dayShort = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
 
 /** The time today, with its day before that. @param {number} seconds since the epoch @param {Date} [now] */
 export function messageTime(seconds, now = new Date()) {
@@ -30,25 +40,31 @@ export function messageTime(seconds, now = new Date()) {
 
 /** @param {number} seconds */
 export function duration(seconds) {
-  if (seconds < 1) return `${seconds.toFixed(2)} s`;
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  if (seconds < 60) return t("{seconds} s", { seconds: fixed(seconds, seconds < 1 ? 2 : 1) });
+  return t("{minutes} min {seconds} s", { minutes: Math.floor(seconds / 60), seconds: Math.round(seconds % 60) });
 }
 
 /** @param {number} seconds */
 export function wholeSeconds(seconds) {
   const whole = Math.max(1, Math.round(seconds));
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 60) return t("{seconds} s", { seconds: whole });
+  return t("{minutes} min {seconds} s", { minutes: Math.floor(whole / 60), seconds: whole % 60 });
 }
 
 /** @param {number} bytes */
 export function bytes(bytes) {
-  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)} GB`;
-  return `${Math.max(1, Math.round(bytes / 1e6))} MB`;
+  if (bytes >= 1e9) return `${fixed(bytes / 1e9, 1)} GB`;
+  return `${count(Math.max(1, bytes / 1e6))} MB`;
 }
 
+/** Of a model. @param {number} n */
+export const parameters = (n) =>
+  n >= 1e9
+    ? t("{number} billion", { number: fixed(n / 1e9, 1) })
+    : t("{number} million", { number: fixed(n / 1e6, 1) });
+
 /** @param {number} tokensPerSecond */
-export const speed = (tokensPerSecond) => `${tokensPerSecond.toFixed(1)} tokens/s`;
+export const speed = (tokensPerSecond) => t("{rate} tokens/s", { rate: fixed(tokensPerSecond, 1) });
 
 /**
  * A value with as many decimals as its step has.
@@ -68,17 +84,17 @@ export function stepped(value, step) {
 export function ageGroup(seconds, now = new Date()) {
   const midnight = new Date(now.getFullYear(), now.getMonth(), now.getDate()).getTime();
   const at = seconds * 1000;
-  if (at >= midnight) return "Today";
-  if (at >= midnight - 86_400_000) return "Yesterday";
-  if (at >= midnight - 6 * 86_400_000) return "This week";
-  return "Older";
+  if (at >= midnight) return t("Today");
+  if (at >= midnight - 86_400_000) return t("Yesterday");
+  if (at >= midnight - 6 * 86_400_000) return t("This week");
+  return t("Older");
 }
 
 /** A sampling value in a sentence. @param {import("../types.js").Parameter} spec @param {any} value */
 export function shown(spec, value) {
   if (typeof value === "number") return stepped(value, spec.step ?? 1);
-  if (value === null) return spec.empty || "none";
-  if (spec.type === "choice") return value || "as the model does";
+  if (value === null) return spec.empty || t("none");
+  if (spec.type === "choice") return value || t("as the model does");
   return Array.isArray(value) ? value.map((one) => JSON.stringify(one)).join(" ") : JSON.stringify(value);
 }
 
@@ -86,14 +102,14 @@ export function shown(spec, value) {
 export function numbers(message) {
   return [
     message.tokens_per_second && speed(message.tokens_per_second),
-    message.seconds_to_first_token && `first token ${duration(message.seconds_to_first_token)}`,
-    message.new_tokens && plural(message.new_tokens, "token"),
+    message.seconds_to_first_token && t("first token {time}", { time: duration(message.seconds_to_first_token) }),
+    message.new_tokens && tokens(message.new_tokens),
   ]
     .filter(Boolean)
     .join(" · ");
 }
 
-const list = new Intl.ListFormat(document.documentElement.lang);
+const list = new Intl.ListFormat(locale);
 
 /** Names in a sentence. @param {string[]} names */
 export const listed = (names) => list.format(names);

@@ -21,6 +21,15 @@ export function isTouchOnly() {
  */
 export const trimLines = (typed) => typed.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
 
+/**
+ * 1 for the arrow key that goes on in the direction of reading, -1 for the one that goes back, else 0.
+ * @param {string} key
+ */
+export function alongReading(key) {
+  const right = document.documentElement.dir === "rtl" ? -1 : 1;
+  return key === "ArrowRight" ? right : key === "ArrowLeft" ? -right : 0;
+}
+
 /** @param {EventTarget | null} target */
 export function isTyping(target) {
   return (

@@ -14,19 +14,22 @@ const number = new Intl.NumberFormat(locale);
 
 const PLACE = /\{(\w+)\}/;
 
+/** @param {any} value */
+const written = (value) => (typeof value === "number" ? number.format(value) : String(value));
+
 /**
- * A sentence; each {name} in it is filled in.
+ * A sentence; each {name} in it is filled in, numbers as people write them.
  * @param {string} text @param {Record<string, any>} [values]
  */
 export const t = (text, values = {}) =>
-  text.replace(new RegExp(PLACE, "g"), (place, name) => String(values[name] ?? place));
+  text.replace(new RegExp(PLACE, "g"), (place, name) => written(values[name] ?? place));
 
 /**
- * One of two sentences, by the number; {count} is that number as people write it.
+ * One of two sentences, by the number; {count} is that number.
  * @param {string} one @param {string} many @param {number} count @param {Record<string, any>} [values]
  */
 export const tn = (one, many, count, values = {}) =>
-  t(rules.select(count) === "one" ? one : many, { count: number.format(count), ...values });
+  t(rules.select(count) === "one" ? one : many, { count, ...values });
 
 /**
  * A sentence with elements in it, as children of another one.

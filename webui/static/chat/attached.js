@@ -3,6 +3,7 @@
  * Files as they stand in a message: each is a code block whose fence is longer than any in the file.
  */
 
+import { t } from "../base/language.js";
 import { toast } from "../overlays/toast.js";
 
 const MAX_CHARS = 100_000;
@@ -41,15 +42,16 @@ async function read(file) {
   const content = file.size > MAX_BYTES ? "" : decode(new Uint8Array(await file.arrayBuffer()));
   if (content !== null && file.size <= MAX_BYTES && content.length <= MAX_CHARS)
     return asBlock(file.name, content);
-  toast(
-    `${file.name} is ${content === null ? "not a text file; a character is dropped on the list of sessions" : "too long for a message"}.`,
-    { serious: true },
-  );
+  const why =
+    content === null
+      ? t("{name} is not a text file; a character is dropped on the list of sessions.", file)
+      : t("{name} is too long for a message.", file);
+  toast(why, { serious: true });
   return "";
 }
 
 /** @param {File} file such as a folder, or one that is gone */
 function unreadable(file) {
-  toast(`${file.name} cannot be read.`, { serious: true });
+  toast(t("{name} cannot be read.", file), { serious: true });
   return "";
 }

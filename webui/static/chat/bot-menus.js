@@ -23,8 +23,8 @@ export function openBotMenu(store, bot, anchor, changes, page) {
   const at = session.bots.findIndex((entry) => entry.id === bot.id);
   const muted = session.bots[at]?.muted;
   const several = session.bots.length > 1;
-  openMenu(anchor, `Actions for ${bot.name}`, [
-    { label: `Let ${bot.name} speak`, icon: "message-circle", onSelect: () => page.speak(bot.id) },
+  openMenu(anchor, t("Actions for {name}", bot), [
+    { label: t("Let {name} speak", bot), icon: "message-circle", onSelect: () => page.speak(bot.id) },
     several && {
       label: t("Whisper to {name}", { name: bot.name }),
       icon: "lock",
@@ -34,33 +34,33 @@ export function openBotMenu(store, bot, anchor, changes, page) {
       },
     },
     several && {
-      label: muted ? "Unmute" : "Mute",
+      label: muted ? t("Unmute") : t("Mute"),
       icon: muted ? "mic" : "mic-off",
-      help: muted ? "It answers again when its turn comes." : "It stays in the room and keeps quiet.",
+      help: muted ? t("It answers again when its turn comes.") : t("It stays in the room and keeps quiet."),
       onSelect: () => changes.mute(bot.id),
     },
     several && {
-      label: "Move left",
+      label: t("Move left"),
       icon: "arrow-left",
       disabled: at === 0,
       onSelect: () => changes.move(bot.id, at - 1),
     },
     several && {
-      label: "Move right",
+      label: t("Move right"),
       icon: "arrow-right",
       disabled: at === session.bots.length - 1,
       onSelect: () => changes.move(bot.id, at + 1),
     },
-    { label: "Edit", icon: "pencil", onSelect: () => page.editBot(bot) },
+    { label: t("Edit"), icon: "pencil", onSelect: () => page.editBot(bot) },
     {
       label: t("What it knows"),
       icon: "info",
       help: session.bots[at]?.since ? t("It came in late.") : t("All that was said, and notes of its own."),
       onSelect: () => page.knows(bot.id),
     },
-    { label: "What it is sent", icon: "file-text", onSelect: () => page.inspect({ bot: bot.id }) },
+    { label: t("What it is sent"), icon: "file-text", onSelect: () => page.inspect({ bot: bot.id }) },
     "line",
-    { label: "Remove from this session", icon: "x", onSelect: () => changes.remove(bot.id) },
+    { label: t("Remove from this session"), icon: "x", onSelect: () => changes.remove(bot.id) },
   ]);
 }
 
@@ -72,10 +72,10 @@ export function openBotMenu(store, bot, anchor, changes, page) {
 export function openAddMenu(store, anchor, changes, page) {
   const inside = new Set((store.state.session?.bots || []).map((entry) => entry.id));
   const others = store.state.bots.filter((bot) => !inside.has(bot.id));
-  openMenu(anchor, "Add a bot", [
-    others.length ? { heading: "Bring into this session" } : null,
+  openMenu(anchor, t("Add a bot"), [
+    others.length ? { heading: t("Bring into this session") } : null,
     ...others.map((bot) => ({ label: bot.name, help: inShort(bot), onSelect: () => changes.add(bot.id) })),
     others.length ? "line" : null,
-    { label: "New bot", icon: "plus", onSelect: () => page.editBot(null) },
+    { label: t("New bot"), icon: "plus", onSelect: () => page.editBot(null) },
   ]);
 }

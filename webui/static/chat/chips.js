@@ -8,7 +8,7 @@
  */
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
-import { t } from "../base/language.js";
+import { t, tn } from "../base/language.js";
 import { toast } from "../overlays/toast.js";
 import { roomChanges } from "../session/room-changes.js";
 import { botOf, pictureOf } from "../session/store.js";
@@ -27,13 +27,13 @@ export function createChips(store, room, page) {
   /** @param {{id: string, muted: boolean}} entry @param {number} at */
   function chip(entry, at) {
     const bot = botOf(store.state, entry.id);
-    const name = bot?.name || "Deleted bot";
+    const name = bot?.name || t("Deleted bot");
     const main = h(
       "button",
       {
         type: "button",
         class: "chip-main",
-        "aria-label": `Actions for ${name}${entry.muted ? " (muted)" : ""}`,
+        "aria-label": entry.muted ? t("Actions for {name} (muted)", { name }) : t("Actions for {name}", { name }),
         "aria-haspopup": "menu",
         disabled: !bot,
         on: {
@@ -52,10 +52,10 @@ export function createChips(store, room, page) {
       "div",
       { class: `chip ${entry.muted ? "is-muted" : ""}`, draggable: "true", data: { bot: entry.id } },
       main,
-      !bot && iconButton("x", `Remove ${name}`, () => changes.remove(entry.id), { class: "chip-more" }),
+      !bot && iconButton("x", t("Remove {name}", { name }), () => changes.remove(entry.id), { class: "chip-more" }),
     );
     element.addEventListener("keydown", (event) => {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const by = alongReading(event.key);
       if (!event.altKey || !by) return;
       event.preventDefault();
       event.stopPropagation();
@@ -123,7 +123,7 @@ export function createChips(store, room, page) {
       type: "button",
       class: "chip-add",
       "aria-haspopup": "menu",
-      text: "+ Bot",
+      text: t("+ Bot"),
       on: {
         click: async () => (await import("./bot-menus.js")).openAddMenu(store, add, changes, page),
       },
@@ -133,8 +133,8 @@ export function createChips(store, room, page) {
       {
         type: "button",
         class: "chip-stack",
-        "aria-label": `${session.bots.length} bots in this session`,
-        title: "Bots in this session",
+        "aria-label": tn("{count} bot in this session", "{count} bots in this session", session.bots.length),
+        title: t("Bots in this session"),
         on: { click: page.openBots },
       },
       ...session.bots.slice(0, 3).map((entry) => {

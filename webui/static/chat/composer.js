@@ -37,10 +37,10 @@ export function createComposer(store, room, page) {
   const stop = h(
     "button",
     { type: "button", class: "button stop", on: { click: room.stop } },
-    "Stop",
-    h("kbd", { text: "Esc" }),
+    t("Stop"),
+    h("kbd", { text: t("Esc") }),
   );
-  const send = h("button", { type: "submit", class: "button send", text: "Send" });
+  const send = h("button", { type: "submit", class: "button send", text: t("Send") });
   const attach = createAttach(form, (block) => fill(joined(text.value, block)));
   text.before(createWhisperLine(store));
   const help = iconButton(
@@ -131,10 +131,10 @@ export function createComposer(store, room, page) {
       audience
         ? t("Whisper to {name}", { name: namesOf(store.state, audience) })
         : bots.length > 1
-        ? "Message the room, or leave it empty to let them go on"
+        ? t("Message the room, or leave it empty to let them go on")
         : bots.length
-          ? `Message ${bots[0].name}`
-          : "Add a bot to talk with";
+          ? t("Message {name}", bots[0])
+          : t("Add a bot to talk with");
     if (text.placeholder !== placeholder) {
       text.placeholder = placeholder;
       grow(); // on a telephone it takes two lines

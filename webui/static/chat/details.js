@@ -7,8 +7,8 @@
  */
 
 import { h } from "../base/dom.js";
+import { count, duration, fullTime, numbers, shown, speed, tokens } from "../base/format.js";
 import { t } from "../base/language.js";
-import { count, duration, fullTime, numbers, shown, speed } from "../base/format.js";
 import { openDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast } from "../overlays/toast.js";
@@ -21,35 +21,44 @@ import { openReplay } from "./replay.js";
 import { askBeginning } from "./writing.js";
 
 const REASONS = {
-  eos: "ended by itself",
-  stop: "reached a stop string",
-  length: "cut at the most tokens",
-  context: "the context was full",
-  cancelled: "stopped",
-  error: "failed",
-  interrupted: "interrupted",
+  eos: t("ended by itself"),
+  stop: t("reached a stop string"),
+  length: t("cut at the most tokens"),
+  context: t("the context was full"),
+  cancelled: t("stopped"),
+  error: t("failed"),
+  interrupted: t("interrupted"),
 };
 
 /** @param {Message} message @returns {[string, string][]} */
 function facts(message) {
   const rows = /** @type {[string, any][]} */ ([
-    ["Written", fullTime(message.created)],
-    ["Model", message.model],
-    ["Length", message.new_tokens && `${count(message.new_tokens)} tokens`],
-    ["Speed", message.tokens_per_second && speed(message.tokens_per_second)],
+    [t("Written"), fullTime(message.created)],
+    [t("Model"), message.model],
+    [t("Length"), message.new_tokens && tokens(message.new_tokens)],
+    [t("Speed"), message.tokens_per_second && speed(message.tokens_per_second)],
     [
-      "Guessed ahead",
+      t("Guessed ahead"),
       message.drafted_tokens &&
-        `${count(message.accepted_tokens || 0)} of ${count(message.drafted_tokens)} tokens were right`,
+        t("{right} of {all} tokens were right", {
+          right: message.accepted_tokens || 0,
+          all: message.drafted_tokens,
+        }),
     ],
-    ["First token", message.seconds_to_first_token && duration(message.seconds_to_first_token)],
+    [t("First token"), message.seconds_to_first_token && duration(message.seconds_to_first_token)],
     [
-      "Prompt",
+      t("Prompt"),
       message.prompt_tokens &&
-        `${count(message.prompt_tokens)} tokens${message.cached_tokens ? `, ${count(message.cached_tokens)} from cache` : ""}${message.prompt_seconds ? ` in ${duration(message.prompt_seconds)}` : ""}`,
+        [
+          tokens(message.prompt_tokens),
+          message.cached_tokens && t("{count} from cache", { count: message.cached_tokens }),
+          message.prompt_seconds && duration(message.prompt_seconds),
+        ]
+          .filter(Boolean)
+          .join(" · "),
     ],
-    ["Ended", REASONS[message.finish_reason || ""]],
-    ["Seed", message.seed === undefined || message.seed === null ? "" : String(message.seed)],
+    [t("Ended"), REASONS[message.finish_reason || ""]],
+    [t("Seed"), message.seed === undefined || message.seed === null ? "" : String(message.seed)],
   ]);
   return rows.filter(([, value]) => value);
 }
@@ -67,7 +76,7 @@ function openDetails(store, room, message) {
     h("button", {
       type: "button",
       class: "button",
-      text: "Use this seed again",
+      text: t("Use this seed again"),
       on: {
         click: () => {
           room.change({ sampling: { ...store.state.session?.sampling, seed: message.seed } });
@@ -76,10 +85,10 @@ function openDetails(store, room, message) {
       },
     });
   const dialog = openDialog(
-    "About this message",
+    t("About this message"),
     [
       h("dl", { class: "facts" }, ...facts(message).map(row)),
-      specs.length > 0 && h("h3", { class: "group-label", text: "Sampling" }),
+      specs.length > 0 && h("h3", { class: "group-label", text: t("Sampling") }),
       specs.length > 0 &&
         h(
           "dl",
@@ -110,12 +119,12 @@ export function openMessageMenu(store, room, message, anchor, page) {
     columns.some((column) => column.message === message.id),
   );
   const cannotContinue = !botOf(store.state, message.author)?.engine && status?.model?.cannot?.continue;
-  openMenu(anchor, "More about this message", [
+  openMenu(anchor, t("More about this message"), [
     stats ? { heading: stats } : null,
     !isUser && {
-      label: "Regenerate",
+      label: t("Regenerate"),
       icon: "refresh-cw",
-      help: "This one stays, as the other version.",
+      help: t("This one stays, as the other version."),
       disabled: busy,
       onSelect: () => room.reply("regenerate", { message: message.id }),
     },
@@ -130,24 +139,24 @@ export function openMessageMenu(store, room, message, anchor, page) {
       },
     },
     !isUser && {
-      label: "Continue",
+      label: t("Continue"),
       icon: "play",
-      help: cannotContinue || "Write on where it ends.",
+      help: cannotContinue || t("Write on where it ends."),
       disabled: busy || Boolean(cannotContinue),
       onSelect: () => room.reply("continue", { message: message.id }),
     },
     !isUser &&
       message.text && {
-        label: "Tokens",
+        label: t("Tokens"),
         icon: "search",
-        help: "What else could have come, and another version from there.",
+        help: t("What else could have come, and another version from there."),
         disabled: busy,
         onSelect: () => page.tokens(message, nameOf(store.state, message)),
       },
     !isUser && {
-      label: "What it was made from",
+      label: t("What it was made from"),
       icon: "file-text",
-      help: "The whole prompt, and what each part takes.",
+      help: t("The whole prompt, and what each part takes."),
       onSelect: () => page.inspect({ message }),
     },
     !isUser &&
@@ -164,17 +173,17 @@ export function openMessageMenu(store, room, message, anchor, page) {
       onSelect: () => openCompare(store, room, compared.id),
     },
     message.text && {
-      label: "Copy as plain text",
+      label: t("Copy as plain text"),
       icon: "copy",
-      help: "What is shown, without the marks of Markdown.",
+      help: t("What is shown, without the marks of Markdown."),
       onSelect: () => copyShown(anchor),
     },
     {
-      label: message.pinned ? "Unpin" : "Pin",
+      label: message.pinned ? t("Unpin") : t("Pin"),
       icon: message.pinned ? "x" : "check",
       help: message.pinned
-        ? "It is left out with those round it when the context is full."
-        : "The bots keep it in mind when the beginning is left out.",
+        ? t("It is left out with those round it when the context is full.")
+        : t("The bots keep it in mind when the beginning is left out."),
       disabled: busy,
       onSelect: () => room.pin(message, !message.pinned),
     },
@@ -186,16 +195,16 @@ export function openMessageMenu(store, room, message, anchor, page) {
       onSelect: async () => (await import("./audience.js")).changeAudience(store, room, message),
     },
     room.path().at(-1)?.id !== message.id && {
-      label: "Summarize up to here",
+      label: t("Summarize up to here"),
       icon: "arrow-up",
-      help: "In what the bots are sent; the chat stays as it is.",
+      help: t("In what the bots are sent; the chat stays as it is."),
       disabled: busy,
       onSelect: () => page.summarize(message.id),
     },
-    { label: "Details", icon: "info", onSelect: () => openDetails(store, room, message) },
+    { label: t("Details"), icon: "info", onSelect: () => openDetails(store, room, message) },
     "line",
     {
-      label: "Delete",
+      label: t("Delete"),
       icon: "trash-2",
       danger: true,
       disabled: busy,
@@ -210,7 +219,7 @@ export function openMessageMenu(store, room, message, anchor, page) {
  */
 function copyShown(anchor) {
   const message = /** @type {HTMLElement} */ (anchor.closest(".message"));
-  const copy = [...message.querySelectorAll(".actions button")].find((button) => button.textContent === "Copy");
+  const copy = [...message.querySelectorAll(".actions button")].find((button) => button.textContent === t("Copy"));
   copyText(plainText(/** @type {HTMLElement} */ (message.querySelector(".md"))), copy || h("span"));
 }
 
@@ -219,8 +228,8 @@ async function eraseMessage(store, room, message) {
   const sessionId = store.state.session?.id || "";
   const undo = await room.erase(message);
   if (!undo) return;
-  toast("Deleted the message; what followed it moved up.", {
-    action: "Undo",
+  toast(t("Deleted the message; what followed it moved up."), {
+    action: t("Undo"),
     onAction: () => room.bringBack(sessionId, undo),
   });
 }

@@ -7,6 +7,7 @@
 
 import { h } from "../base/dom.js";
 import { isComposing, trimLines } from "../base/input.js";
+import { t } from "../base/language.js";
 import { editDraft, keepEdit } from "../session/edit-drafts.js";
 
 /**
@@ -20,7 +21,7 @@ export function editor(current, handlers) {
     class: "edit-text",
     rows: "2",
     dir: "auto",
-    "aria-label": `Edit what ${name} said`,
+    "aria-label": t("Edit what {name} said", { name }),
   });
   area.value = draft?.text ?? message.text;
   const grow = () => {
@@ -67,7 +68,7 @@ export function editor(current, handlers) {
   });
   const button = (text, kind, onClick) =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
-  const help = isUser ? "What followed stays, as the other version." : "Everything after it stays.";
+  const help = isUser ? t("What followed stays, as the other version.") : t("Everything after it stays.");
   return h(
     "div",
     { class: "edit" },
@@ -75,10 +76,10 @@ export function editor(current, handlers) {
     h(
       "div",
       { class: "edit-row" },
-      button(isUser ? "Send as a new branch" : "Save", "primary", proceed),
-      isUser && button("Only correct it", "", () => finish(handlers.save)),
-      button("Cancel", "ghost", cancel),
-      h("span", { class: "help", text: draft ? "These are your words from before. Cancel drops them." : help }),
+      button(isUser ? t("Send as a new branch") : t("Save"), "primary", proceed),
+      isUser && button(t("Only correct it"), "", () => finish(handlers.save)),
+      button(t("Cancel"), "ghost", cancel),
+      h("span", { class: "help", text: draft ? t("These are your words from before. Cancel drops them.") : help }),
     ),
   );
 }

@@ -9,6 +9,7 @@
 
 import { byId, h, iconButton } from "../base/dom.js";
 import { isComposing } from "../base/input.js";
+import { t } from "../base/language.js";
 
 const MARKED = "found";
 const MARKED_NOW = "found-now";
@@ -29,21 +30,21 @@ export function openFind(store, room, transcript, query = "") {
 /** @param {Store} store @param {Room} room @param {Parameters<typeof openFind>[2]} transcript */
 function createBar(store, room, transcript) {
   const input = /** @type {HTMLInputElement} */ (
-    h("input", { type: "search", "aria-label": "Find in this chat", placeholder: "Find", autocomplete: "off" })
+    h("input", { type: "search", "aria-label": t("Find in this chat"), placeholder: t("Find"), autocomplete: "off" })
   );
   const count = h("span", { class: "find-count tabular", role: "status" });
-  const back = iconButton("arrow-up", "The match before (Shift Enter)", () => step(-1));
-  const on = iconButton("arrow-down", "The next match (Enter)", () => step(1));
-  const elsewhere = h("button", { type: "button", class: "text-button", text: "Show it", on: { click: showVersion } });
+  const back = iconButton("arrow-up", t("The match before (Shift Enter)"), () => step(-1));
+  const on = iconButton("arrow-down", t("The next match (Enter)"), () => step(1));
+  const elsewhere = h("button", { type: "button", class: "text-button", text: t("Show it"), on: { click: showVersion } });
   const element = h(
     "search",
-    { class: "find", "aria-label": "Find in this chat" },
+    { class: "find", "aria-label": t("Find in this chat") },
     input,
     count,
     elsewhere,
     back,
     on,
-    iconButton("x", "Close", close),
+    iconButton("x", t("Close"), close),
   );
   /** @type {Message[]} */
   let hits = [];
@@ -66,11 +67,11 @@ function createBar(store, room, transcript) {
     const inVersions = !hits.length && words.length > 0 && inOthers();
     elsewhere.hidden = !inVersions;
     count.textContent = hits.length
-      ? `${at + 1} of ${hits.length}`
+      ? t("{number} of {all}", { number: at + 1, all: hits.length })
       : inVersions
-        ? "In another version."
+        ? t("In another version.")
         : words.length
-          ? "Not found"
+          ? t("Not found")
           : "";
     for (const button of [back, on]) button.disabled = hits.length < 2;
     if (goes && hits.length) {

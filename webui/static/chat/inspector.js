@@ -8,7 +8,7 @@
  */
 
 import { h, icon } from "../base/dom.js";
-import { count, duration, plural } from "../base/format.js";
+import { count, duration, tokens as tokensText } from "../base/format.js";
 import { t, tn } from "../base/language.js";
 import { ApiError, get } from "../server/api.js";
 import { openDialog } from "../overlays/dialogs.js";
@@ -22,28 +22,28 @@ import { openWayOut } from "./way-out.js";
 const PART = 400;
 /** In the order in which the bar shows them: what they are called, and which parts of a prompt they are. */
 const GROUPS = [
-  { id: "persona", label: "Persona", kinds: ["persona", "examples"] },
-  { id: "system", label: "System prompt", kinds: ["system"] },
-  { id: "room", label: "Who is in the room", kinds: ["room", "you"] },
+  { id: "persona", label: t("Persona"), kinds: ["persona", "examples"] },
+  { id: "system", label: t("System prompt"), kinds: ["system"] },
+  { id: "room", label: t("Who is in the room"), kinds: ["room", "you"] },
   { id: "notes", label: t("Its own notes"), kinds: ["notes"] },
-  { id: "lore", label: "Lore book", kinds: ["lore", "book"] },
-  { id: "summary", label: "Summary", kinds: ["summary"] },
-  { id: "note", label: "Author's note", kinds: ["note"] },
-  { id: "turn", label: "What was said", kinds: ["turn"] },
-  { id: "template", label: "Template", kinds: ["template", "go_on", "answer"] },
+  { id: "lore", label: t("Lore book"), kinds: ["lore", "book"] },
+  { id: "summary", label: t("Summary"), kinds: ["summary"] },
+  { id: "note", label: t("Author's note"), kinds: ["note"] },
+  { id: "turn", label: t("What was said"), kinds: ["turn"] },
+  { id: "template", label: t("Template"), kinds: ["template", "go_on", "answer"] },
 ];
 const TITLES = {
-  persona: "Persona",
-  examples: "Example dialogue",
+  persona: t("Persona"),
+  examples: t("Example dialogue"),
   you: t("Who you are"),
-  system: "System prompt",
-  room: "Who is in the room",
+  system: t("System prompt"),
+  room: t("Who is in the room"),
   notes: t("Its own notes"),
-  book: "The bot's lore book",
-  lore: "Lore book",
-  summary: "Summary of what was before",
-  note: "Author's note",
-  go_on: "What it is asked, as it spoke last",
+  book: t("The bot's lore book"),
+  lore: t("Lore book"),
+  summary: t("Summary of what was before"),
+  note: t("Author's note"),
+  go_on: t("What it is asked, as it spoke last"),
 };
 
 /**
@@ -66,20 +66,20 @@ export function openInspector(store, room, which, page) {
   const copy = h("button", {
     type: "button",
     class: "button",
-    text: "Copy",
+    text: t("Copy"),
     hidden: true,
     on: { click: () => shown && copyText(wholeText(shown), copy) },
   });
   const wayOut = h("button", {
     type: "button",
     class: "button",
-    text: "Make room",
+    text: t("Make room"),
     "aria-haspopup": "menu",
     hidden: true,
     on: { click: () => openWayOut(store, wayOut, leaving({ ...page, summarize: () => page.summarize() })) },
   });
   const choice = which.message ? null : botChoice(store, which.bot || "", (bot) => load({ bot }));
-  const title = which.message ? "What this reply was made from" : "What a bot is sent";
+  const title = which.message ? t("What this reply was made from") : t("What a bot is sent");
   const dialog = openDialog(title, [choice, status, place].filter(Boolean), {
     wide: true,
     actions: [wayOut, copy],
@@ -112,7 +112,7 @@ export function openInspector(store, room, which, page) {
   async function load(asked) {
     const id = store.state.session?.id;
     status.classList.remove("wrong");
-    status.textContent = id ? "Looking at the prompt…" : "Nothing has been said yet. Say something first.";
+    status.textContent = id ? t("Looking at the prompt…") : t("Nothing has been said yet. Say something first.");
     if (!id) return;
     const { bot, message } = asked;
     const query = message ? `?message=${message.id}` : bot ? `?bot=${bot}` : "";
@@ -169,7 +169,7 @@ function botChoice(store, chosen, onChange) {
   const element = h(
     "label",
     { class: "stacked" },
-    h("span", { class: "label", text: "Bot" }),
+    h("span", { class: "label", text: t("Bot") }),
     h("span", { class: "select-frame stacked" }, select, icon("chevron-down")),
   );
   element.select = (id) => {
@@ -197,20 +197,30 @@ function untoldText({ name, before, others }) {
 /** What the next reply takes from the cache. @param {Prompt} prompt */
 function cacheText({ prompt_tokens: tokens, cached_tokens: cached, is_template: isTemplate, host, about }) {
   if (!isTemplate)
-    return `These messages go to ${host}, which puts its own template round them; the tokens are estimates, and what its cache holds is not known.`;
-  if (cached === null) return "How much of it is in the cache is not known at the moment.";
+    return t(
+      "These messages go to {host}, which puts its own template round them; the tokens are estimates, and what its cache holds is not known.",
+      { host },
+    );
+  if (cached === null) return t("How much of it is in the cache is not known at the moment.");
   const anew = tokens - cached;
-  const start = about ? "About " : "";
-  if (!cached) return `${start}${plural(anew, "token")} to read: nothing of it is in the cache.`;
-  return `${plural(cached, "token comes", "tokens come")} from the cache, ${plural(anew, "is", "are")} read anew; after an edit, all from there on.`;
+  if (!cached && about) return t("About {tokens} to read: nothing of it is in the cache.", { tokens: tokensText(anew) });
+  if (!cached) return t("{tokens} to read: nothing of it is in the cache.", { tokens: tokensText(anew) });
+  const values = { cached: tokensText(cached), anew: count(anew) };
+  return t("From the cache: {cached}. Read anew: {anew}; after an edit, all from there on.", values);
 }
 
 /** What was kept with a reply. @param {Message} message */
 function written({ prompt_tokens: tokens, cached_tokens: cached, prompt_seconds: seconds, model }) {
-  const kept = tokens
-    ? `When it was written, the prompt had ${plural(tokens, "token")}, ${count(cached || 0)} of them from the cache${seconds ? `, and was read in ${duration(seconds)}` : ""}${model ? ` by ${model}` : ""}. `
-    : "";
-  return h("p", { class: "help", text: `${kept}Below is what would be sent to write it again now.` });
+  const kept = tokens && [
+    t("When it was written, the prompt had {tokens}, {cached} of them from the cache.", {
+      tokens: tokensText(tokens),
+      cached: cached || 0,
+    }),
+    seconds && t("It was read in {time}.", { time: duration(seconds) }),
+    model && t("The model was {model}.", { model }),
+  ];
+  const sentences = [...(kept || []), t("Below is what would be sent to write it again now.")];
+  return h("p", { class: "help", text: sentences.filter(Boolean).join(" ") });
 }
 
 /** The bar, and what each kind of parts takes. @param {Prompt} prompt */
@@ -223,8 +233,8 @@ function overview(prompt) {
   }).filter(({ taken }) => taken);
   const left = (most || tokens) - tokens;
   const room = Math.max(0, Math.min(left, reply));
-  if (most) groups.push({ id: "reply", label: "Room for the reply", taken: room });
-  if (left > room) groups.push({ id: "free", label: "Free", taken: left - room });
+  if (most) groups.push({ id: "reply", label: t("Room for the reply"), taken: room });
+  if (left > room) groups.push({ id: "free", label: t("Free"), taken: left - room });
   const bar = h("div", { class: "prompt-bar", "aria-hidden": "true" });
   for (const { id, taken } of groups) {
     const piece = h("span", { class: `kind-${id}` });
@@ -238,7 +248,8 @@ function overview(prompt) {
       h("dt", {}, h("span", { class: `prompt-swatch kind-${id}`, "aria-hidden": "true" }), label),
       h("dd", { class: "tabular", text: count(taken) }),
     );
-  const sum = `${prompt.about ? "About " : ""}${count(tokens)}${most ? ` of ${count(most)}` : ""} tokens`;
+  const used = prompt.about ? t("about {tokens}", { tokens }) : count(tokens);
+  const sum = most ? t("{used} of {all} tokens", { used, all: most }) : t("{used} tokens", { used });
   return [
     h("p", { class: "prompt-sum tabular", text: sum }),
     bar,
@@ -271,7 +282,7 @@ function sections(prompt, page, bot) {
       before += part.tokens;
     }
     more.hidden = at === prompt.parts.length;
-    more.textContent = `Show ${plural(Math.min(PART, prompt.parts.length - at), "more part")}`;
+    more.textContent = tn("Show one more part", "Show {count} more parts", Math.min(PART, prompt.parts.length - at));
   }
 
   add();
@@ -292,7 +303,7 @@ function textOf(part, prompt, at) {
   const characters = [...part.text]; // not half an emoji
   const head = characters.slice(0, cut.chars).join("");
   const left = prompt.prompt_tokens - prompt.cached_tokens;
-  const anew = line(`Up to here from the cache · ${plural(left, "token")} read anew`);
+  const anew = line(t("Up to here from the cache · read anew: {tokens}", { tokens: tokensText(left) }));
   return [...(head ? text(head) : []), anew, ...text(characters.slice(cut.chars).join(""))];
 }
 
@@ -310,7 +321,7 @@ const mark = (text) =>
 function section(part, text, toTheEnd, page, bot) {
   const { kind, message } = part;
   if (isOfTemplate(part)) {
-    const note = kind === "answer" && h("p", { class: "help", text: "Here its answer begins." });
+    const note = kind === "answer" && h("p", { class: "help", text: t("Here its answer begins.") });
     return h("div", { class: "prompt-template" }, ...text, note);
   }
   const edit = {
@@ -325,6 +336,7 @@ function section(part, text, toTheEnd, page, bot) {
     turn: message && (() => page.editMessage(message)),
   }[kind];
   const name = [TITLES[kind], part.name].filter(Boolean).join(": ");
+  const anew = tn("{count} token is read anew then", "{count} tokens are read anew then", toTheEnd);
   return h(
     "div",
     { class: `prompt-part kind-${kind}`, role: "group", "aria-label": name },
@@ -334,15 +346,20 @@ function section(part, text, toTheEnd, page, bot) {
       h("span", { class: "prompt-name", text: name }),
       h("span", {
         class: "help tabular",
-        text: `${plural(part.tokens, "token")}, ${count(toTheEnd)} from here on${part.pinned && message ? " · pinned" : ""}`,
+        text: [
+          t("{tokens}, {all} from here on", { tokens: tokensText(part.tokens), all: toTheEnd }),
+          part.pinned && message && t("pinned"),
+        ]
+          .filter(Boolean)
+          .join(" · "),
       }),
       edit &&
         h("button", {
           type: "button",
           class: "text-button",
-          text: "Edit",
-          "aria-label": `Edit ${name}: ${plural(toTheEnd, "token is", "tokens are")} read anew then`,
-          title: `${plural(toTheEnd, "token is", "tokens are")} read anew then`,
+          text: t("Edit"),
+          "aria-label": `${t("Edit {name}", { name })}: ${anew}`,
+          title: anew,
           on: { click: edit },
         }),
     ),

@@ -8,7 +8,7 @@
  */
 
 import { h, icon, setText } from "../base/dom.js";
-import { plural } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, get } from "../server/api.js";
 import { openDialog } from "../overlays/dialogs.js";
@@ -22,7 +22,7 @@ const UNDERLINED = "lens-underlines";
 /** In nats; a token whose entropy is beyond the last of these has the thickest line. */
 const LEVELS = [0.3, 1, 2, 3.5];
 const HELP =
-  "Choose a token to see what else could have stood there; choose one of those, and another version goes on from it.";
+  t("Choose a token to see what else could have stood there; choose one of those, and another version goes on from it.");
 
 /**
  * @param {Store} store @param {Room} room @param {Message} message
@@ -30,17 +30,17 @@ const HELP =
  */
 export async function openLens(store, room, message, name) {
   const abort = new AbortController();
-  const status = h("p", { class: "help", role: "status", text: "Looking at the reply…" });
-  const text = h("div", { class: "lens-text", role: "toolbar", "aria-label": "Tokens", dir: "auto", hidden: true });
+  const status = h("p", { class: "help", role: "status", text: t("Looking at the reply…") });
+  const text = h("div", { class: "lens-text", role: "toolbar", "aria-label": t("Tokens"), dir: "auto", hidden: true });
   const underline = h("button", {
     type: "button",
     class: "button",
-    text: "Underline what was uncertain",
+    text: t("Underline what was uncertain"),
     hidden: true,
     on: { click: () => showUnderlines(underline.getAttribute("aria-pressed") !== "true") },
   });
   const more = h("button", { type: "button", class: "button", hidden: true, on: { click: () => addPart() } });
-  const dialog = openDialog(`Tokens of ${name}'s reply`, [status, text, more], {
+  const dialog = openDialog(t("Tokens of {name}'s reply", { name }), [status, text, more], {
     wide: true,
     actions: [underline],
     onClose: () => abort.abort(),
@@ -52,7 +52,7 @@ export async function openLens(store, room, message, name) {
     remember(UNDERLINED, shows ? "yes" : "");
     underline.setAttribute("aria-pressed", String(shows));
     text.classList.toggle("underlined", shows);
-    setText(status, shows ? "The thicker the line, the more could have come there." : HELP);
+    setText(status, shows ? t("The thicker the line, the more could have come there.") : HELP);
   }
 
   /** @param {number} index @param {OtherToken} other */
@@ -70,7 +70,7 @@ export async function openLens(store, room, message, name) {
     text.append(...tokens.slice(shown, end).map((token, at) => tokenSpan(token, shown + at)));
     shown = end;
     more.hidden = shown === tokens.length;
-    more.textContent = `Show ${plural(Math.min(PART, tokens.length - shown), "more token")}`;
+    more.textContent = tn("Show one more token", "Show {count} more tokens", Math.min(PART, tokens.length - shown));
   }
 
   try {
@@ -141,10 +141,10 @@ function createPopover(text, choose, xray) {
       ? row(other, "button", {
           type: "button",
           class: "menu-item",
-          "aria-label": `${spoken(other)}, ${percent(other.logprob)}: go on from here`,
+          "aria-label": t("{token}, {share}: go on from here", { token: spoken(other), share: percent(other.logprob) }),
           on: { click: () => choose(index, other) },
         })
-      : row(other, "div", { class: "menu-item" }, index ? "ends or shapes a reply" : "begins no reply");
+      : row(other, "div", { class: "menu-item" }, index ? t("ends or shapes a reply") : t("begins no reply"));
 
   return {
     element,
@@ -160,16 +160,16 @@ function createPopover(text, choose, xray) {
       const before = token.others.filter((other) => other.logprob > token.logprob);
       const own = row(token, "div", { class: "menu-item is-own" }, "");
       own.prepend(icon("check"));
-      element.setAttribute("aria-label", `In place of ${spoken(token)}`);
+      element.setAttribute("aria-label", t("In place of {token}", { token: spoken(token) }));
       element.replaceChildren(
         ...before.map((other) => otherRow(token, index, other)),
         own,
         ...token.others.filter((other) => !before.includes(other)).map((other) => otherRow(token, index, other)),
-        token.others.length ? "" : h("p", { class: "menu-heading", text: "Nothing else was kept here." }),
+        token.others.length ? "" : h("p", { class: "menu-heading", text: t("Nothing else was kept here.") }),
         h("button", {
           type: "button",
           class: "text-button xray-open",
-          text: "See what the samplers do here",
+          text: t("See what the samplers do here"),
           on: {
             click: () => {
               span.focus(); // where the focus comes back to

@@ -7,8 +7,8 @@
 
 import { announceParagraph } from "../base/announce.js";
 import { h, icon, iconButton, monogram, setText } from "../base/dom.js";
-import { t, tn } from "../base/language.js";
-import { count, fullTime, messageTime, numbers, speed, wholeSeconds } from "../base/format.js";
+import { fullTime, messageTime, numbers, speed, tokens as tokensText, wholeSeconds } from "../base/format.js";
+import { t } from "../base/language.js";
 import { copyText } from "../text/code.js";
 import { MarkdownView } from "../text/markdown.js";
 import { editor } from "./edit.js";
@@ -30,14 +30,14 @@ import { editor } from "./edit.js";
  */
 
 const BADGES = {
-  error: "The reply broke off",
-  interrupted: "Interrupted when the server stopped",
-  context: "The context is full",
-  length: "Cut at the most tokens of a reply",
-  cancelled: "Stopped",
+  error: t("The reply broke off"),
+  interrupted: t("Interrupted when the server stopped"),
+  context: t("The context is full"),
+  length: t("Cut at the most tokens of a reply"),
+  cancelled: t("Stopped"),
 };
 
-const SHORTENED = "The message before is too long for this model: it saw the beginning and the end";
+const SHORTENED = t("The message before is too long for this model: it saw the beginning and the end");
 
 export class MessageView {
   /** @param {View} view @param {Handlers} handlers */
@@ -98,7 +98,7 @@ export class MessageView {
     this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
       const vote = { won: t("chosen"), lost: t("not chosen"), open: t("side by side") }[view.vote];
-      const note = view.isOutgoing ? "sending" : message.pinned ? "pinned" : "";
+      const note = view.isOutgoing ? t("sending") : message.pinned ? t("pinned") : "";
       this.note.textContent = [note, vote].filter(Boolean).join(" · ");
       this.body.classList.remove("writing");
       this.#part("answer", null, this.main);
@@ -117,7 +117,7 @@ export class MessageView {
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */
   showLive() {
     const live = /** @type {Live} */ (this.view.live);
-    setText(this.note, this.view.away ? "waiting for the server" : liveNote(live));
+    setText(this.note, this.view.away ? t("waiting for the server") : liveNote(live));
     const { think, thinkSeconds, thinkTokens, stats } = live;
     const thinks = think !== "" && !live.text;
     const label = thinks ? withTokens(t("Thinking…"), stats?.new_tokens) : thoughtLabel(thinkSeconds, thinkTokens);
@@ -182,7 +182,7 @@ function thoughtSeconds(message) {
 }
 
 /** A thought's head. @param {string} text @param {number} [tokens] where they were counted */
-const withTokens = (text, tokens) => (tokens ? `${text} · ${tn("{count} token", "{count} tokens", tokens)}` : text);
+const withTokens = (text, tokens) => (tokens ? `${text} · ${tokensText(tokens)}` : text);
 
 /** @param {number} seconds @param {number} [tokens] */
 const thoughtLabel = (seconds, tokens) =>
@@ -207,14 +207,14 @@ function answerButton(live, handlers) {
 /** @param {Live} live */
 function liveNote(live) {
   const { progress, stats } = live;
-  if (live.stopping) return "stopping";
-  if (live.held) return "waiting while you write";
+  if (live.stopping) return t("stopping");
+  if (live.held) return t("waiting while you write");
   if (!live.text && !live.think) {
     if (progress && progress.done < progress.total)
-      return `reading the prompt · ${count(progress.done)} of ${count(progress.total)} tokens`;
-    return "starting";
+      return t("reading the prompt · {done} of {total} tokens", progress);
+    return t("starting");
   }
-  return stats?.tokens_per_second ? `writing · ${speed(stats.tokens_per_second)}` : "writing";
+  return stats?.tokens_per_second ? `${t("writing")} · ${speed(stats.tokens_per_second)}` : t("writing");
 }
 
 /** @param {Message} message */
@@ -222,7 +222,7 @@ function badge(message) {
   const reason = message.finish_reason || "";
   const serious = reason === "error" || reason === "interrupted";
   const ended = reason in BADGES && (message.error ? `${BADGES[reason]}: ${message.error}` : BADGES[reason]);
-  const empty = !message.text && !ended && "Said nothing";
+  const empty = !message.text && !ended && t("Said nothing");
   const text = [message.shortened && SHORTENED, ended, empty].filter(Boolean).join(" · ");
   if (!text) return null;
   return h(
@@ -238,18 +238,18 @@ const whisperLine = (text) => h("p", { class: "whispered" }, icon("lock"), h("sp
 
 /** @param {View} view @param {Handlers} handlers */
 function actions({ message, isUser, isLast, busy, name }, handlers) {
-  const row = h("div", { class: "actions", role: "group", "aria-label": "Actions" });
+  const row = h("div", { class: "actions", role: "group", "aria-label": t("Actions") });
   const button = (text, onClick, extra = {}) =>
     row.append(h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra }));
   if (!isUser)
-    button("Regenerate", () => handlers.again(message), { disabled: busy, class: "text-button wide-only" });
-  button("Edit", () => handlers.edit(message.id), { disabled: busy });
-  button("Copy", (event) => copyText(message.text, event.currentTarget));
-  if (!isUser && isLast) button("Continue", () => handlers.proceed(message), { disabled: busy });
+    button(t("Regenerate"), () => handlers.again(message), { disabled: busy, class: "text-button wide-only" });
+  button(t("Edit"), () => handlers.edit(message.id), { disabled: busy });
+  button(t("Copy"), (event) => copyText(message.text, event.currentTarget));
+  if (!isUser && isLast) button(t("Continue"), () => handlers.proceed(message), { disabled: busy });
   if (!isUser && message.text)
-    button("Tokens", () => handlers.tokens(message, name), { disabled: busy, class: "text-button wide-only" });
+    button(t("Tokens"), () => handlers.tokens(message, name), { disabled: busy, class: "text-button wide-only" });
   row.append(
-    iconButton("ellipsis", "More", (event) => handlers.menu(message, /** @type {any} */ (event.currentTarget)), {
+    iconButton("ellipsis", t("More"), (event) => handlers.menu(message, /** @type {any} */ (event.currentTarget)), {
       "aria-haspopup": "menu",
     }),
   );
@@ -262,9 +262,9 @@ function versionArrows(id, versions, handlers) {
   return h(
     "span",
     { class: "versions" },
-    iconButton("chevron-left", "Previous version", () => handlers.show(versions[at - 1]), { disabled: at === 0 }),
-    h("span", { class: "tabular", text: `${at + 1} of ${versions.length}` }),
-    iconButton("chevron-right", "Next version", () => handlers.show(versions[at + 1]), {
+    iconButton("chevron-left", t("Previous version"), () => handlers.show(versions[at - 1]), { disabled: at === 0 }),
+    h("span", { class: "tabular", text: t("{number} of {all}", { number: at + 1, all: versions.length }) }),
+    iconButton("chevron-right", t("Next version"), () => handlers.show(versions[at + 1]), {
       disabled: at === versions.length - 1,
     }),
   );

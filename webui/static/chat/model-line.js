@@ -10,6 +10,7 @@
 
 import { byId, h, setText } from "../base/dom.js";
 import { bytes } from "../base/format.js";
+import { t } from "../base/language.js";
 import { botOf } from "../session/store.js";
 
 /** @param {Slot | null} slot */
@@ -17,10 +18,10 @@ export const isComing = (slot) => Boolean(slot && ["checking", "waiting", "loadi
 
 /** What goes on, in a few words. @param {Slot} slot */
 export function comingText(slot) {
-  if (!slot.coming_name) return `Unloading ${slot.name || "the model"}`;
-  if (slot.phase === "waiting") return `${slot.coming_name} waits for the reply that is being written`;
+  if (!slot.coming_name) return t("Unloading {name}", { name: slot.name || t("the model") });
+  if (slot.phase === "waiting") return t("{coming_name} waits for the reply that is being written", slot);
   const compiles = slot.what && !slot.what.startsWith("Loading");
-  return compiles ? slot.what : `Loading ${slot.coming_name}`;
+  return compiles ? slot.what : t("Loading {coming_name}", slot);
 }
 
 /** @param {Download | null | undefined} download */
@@ -28,7 +29,9 @@ export const isDownloading = (download) => Boolean(download && ["asking", "fetch
 
 /** How far it is. @param {Download} download */
 export function downloadText({ file, source, done_bytes: done, total_bytes: total }) {
-  return `Downloading ${file || source}${total ? `: ${bytes(done)} of ${bytes(total)}` : ""}`;
+  const name = file || source;
+  if (!total) return t("Downloading {name}", { name });
+  return t("Downloading {name}: {done} of {total}", { name, done: bytes(done), total: bytes(total) });
 }
 
 /** @param {string} label */
@@ -57,7 +60,7 @@ export function createProgress(label) {
 export function createModelLine(store, room, page) {
   const line = byId("model-line");
   const text = h("span", { class: "model-line-text" });
-  const progress = createProgress("How far it is");
+  const progress = createProgress(t("How far it is"));
   const action = h("button", { type: "button", class: "text-button", on: { click: () => act() } });
   let act = () => {};
   line.append(progress.element, text, action);
@@ -81,15 +84,15 @@ export function createModelLine(store, room, page) {
     const before = slot && lastModel();
     line.hidden = false;
     if (!slot || loading) line.hidden = true;
-    else if (isComing(slot)) show(comingText(slot), "Cancel", page.cancel, slot.share);
+    else if (isComing(slot)) show(comingText(slot), t("Cancel"), page.cancel, slot.share);
     else if (isDownloading(slot.download)) {
       const download = /** @type {Download} */ (slot.download);
       const share = download.total_bytes ? download.done_bytes / download.total_bytes : 0;
-      show(downloadText(download), "Cancel", page.cancelDownload, share);
+      show(downloadText(download), t("Cancel"), page.cancelDownload, share);
     } else if (slot.phase === "empty")
-      show(`No model is loaded. ${slot.problem}`.trim(), "Choose one", page.openModels);
+      show(`${t("No model is loaded.")} ${slot.problem}`.trim(), t("Choose one"), page.openModels);
     else if (before && before !== slot.name)
-      show(`Written with ${before}; ${slot.name} is loaded now.`, "Load that one", () => page.loadNamed(before));
+      show(t("Written with {before}; {name} is loaded now.", { before, name: slot.name }), t("Load that one"), () => page.loadNamed(before));
     else line.hidden = true;
   }
 
@@ -101,11 +104,11 @@ export function createModelLine(store, room, page) {
       {
         type: "button",
         class: "machine-button",
-        title: "Choose another model",
+        title: t("Choose another model"),
         "aria-haspopup": "dialog",
         on: { click: page.openModels },
       },
-      h("span", { class: "visually-hidden", text: "Model: " }),
+      h("span", { class: "visually-hidden", text: `${t("Model")}: ` }),
       name,
       memory,
     ),
@@ -117,12 +120,12 @@ export function createModelLine(store, room, page) {
     const { memory_bytes: used, gpu_memory_bytes: gpu, gpu_memory_total_bytes: total } = status?.engine || {};
     const problem = status?.engine?.problem;
     const shown = model && [model.name, shortQuantization(model.quantization)].filter(Boolean).join(" · ");
-    const asleep = slot?.phase === "asleep" && `${slot.name} · asleep`;
-    setText(name, isComing(slot) ? comingText(/** @type {Slot} */ (slot)) : asleep || shown || "No model");
+    const asleep = slot?.phase === "asleep" && `${slot.name} · ${t("asleep")}`;
+    setText(name, isComing(slot) ? comingText(/** @type {Slot} */ (slot)) : asleep || shown || t("No model"));
     const host = model?.host;
-    const here = gpu ? `${bytes(gpu)} of ${bytes(total)}` : used ? bytes(used) : "";
-    setText(memory, host ? `at ${host}` : problem ? "The engine has stopped" : here);
-    memory.title = problem || (host ? "Where the model is" : gpu ? "GPU memory in use" : "Memory that the server uses");
+    const here = gpu ? t("{number} of {all}", { number: bytes(gpu), all: bytes(total) }) : used ? bytes(used) : "";
+    setText(memory, host ? t("at {host}", { host }) : problem ? t("The engine has stopped") : here);
+    memory.title = problem || (host ? t("Where the model is") : gpu ? t("GPU memory in use") : t("Memory that the server uses"));
   }
 
   store.on(["slot", "session", "viewLeaf", "loading"], update);

@@ -8,6 +8,7 @@
 
 import { byId, h, setText } from "../base/dom.js";
 import { count, duration, speed } from "../base/format.js";
+import { t } from "../base/language.js";
 
 /** A context with less left than this is full: what was said first is left out, and replies are cut. */
 const FULL = 0.95;
@@ -22,7 +23,7 @@ export function createStatusLine(store, room, page) {
   const fill = h("span", { class: "meter-fill" });
   const meter = h(
     "span",
-    { class: "meter", role: "meter", "aria-label": "The model's memory in use", "aria-valuemin": "0" },
+    { class: "meter", role: "meter", "aria-label": t("The model's memory in use"), "aria-valuemin": "0" },
     fill,
   );
   const used = h("button", { type: "button", class: "text-button used", on: { click: page.inspect } });
@@ -32,7 +33,7 @@ export function createStatusLine(store, room, page) {
   const wayOut = h("button", {
     type: "button",
     class: "text-button",
-    text: "What now?",
+    text: t("What now?"),
     "aria-haspopup": "menu",
     hidden: true,
     on: { click: async () => (await import("./way-out.js")).openWayOut(store, wayOut, page) },
@@ -63,15 +64,16 @@ export function createStatusLine(store, room, page) {
     }
     const unknown = (!n.running && context?.problem) || "";
     const about = !n.running && context?.about;
-    setText(used, `${unknown ? "?" : `${about ? "about " : ""}${count(tokens)}`} of ${count(most)} tokens`);
-    used.title = unknown || (about && status?.model?.cannot?.context) || "What the model is sent";
+    const shown = unknown ? "?" : about ? t("about {tokens}", { tokens }) : count(tokens);
+    setText(used, t("{used} of {all} tokens", { used: shown, all: most }));
+    used.title = unknown || (about && status?.model?.cannot?.context) || t("What the model is sent");
     const isFull = Boolean(most) && !unknown && (n.finish_reason === "context" || tokens >= FULL * most);
     line.classList.toggle("is-full", isFull);
     wayOut.hidden = !isFull;
     const reading = n.running && n.progress && n.progress.done < n.progress.total;
     setText(prompt, reading ? readingText(n.progress) : promptText(n));
     setText(rate, n.tokens_per_second ? speed(n.tokens_per_second) : "");
-    setText(firstToken, n.seconds_to_first_token ? `First token ${duration(n.seconds_to_first_token)}` : "");
+    setText(firstToken, n.seconds_to_first_token ? t("First token {time}", { time: duration(n.seconds_to_first_token) }) : "");
   }
 
   store.on(["session", "live", "context", "status", "viewLeaf"], update);
@@ -79,12 +81,17 @@ export function createStatusLine(store, room, page) {
 }
 
 /** @param {{done: number, total: number}} progress */
-const readingText = ({ done, total }) => `Reading the prompt: ${count(done)} of ${count(total)}`;
+const readingText = (progress) => t("Reading the prompt: {done} of {total}", progress);
 
 /** @param {any} n */
 function promptText(n) {
   if (!n.prompt_tokens) return "";
-  const time = n.prompt_seconds ? ` in ${duration(n.prompt_seconds)}` : "";
-  const cached = n.cached_tokens ? `, ${count(n.cached_tokens)} from cache` : "";
-  return `Prompt ${count(n.prompt_tokens)}${time}${cached}`;
+  return [
+    n.prompt_seconds
+      ? t("Prompt {tokens} in {time}", { tokens: n.prompt_tokens, time: duration(n.prompt_seconds) })
+      : t("Prompt {tokens}", { tokens: n.prompt_tokens }),
+    n.cached_tokens && t("{count} from cache", { count: n.cached_tokens }),
+  ]
+    .filter(Boolean)
+    .join(", ");
 }

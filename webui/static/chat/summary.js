@@ -7,8 +7,7 @@
  */
 
 import { h } from "../base/dom.js";
-import { plural } from "../base/format.js";
-import { t } from "../base/language.js";
+import { t, tn } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, request } from "../server/api.js";
 import { dialogButton, openDialog } from "../overlays/dialogs.js";
@@ -48,7 +47,7 @@ export function openSummary(store, room, until, readers, onClose = () => {}) {
   const path = room.path();
   const number = path.findIndex((message) => message.id === until) + 1;
   if (!session?.id || !until || !number || (number === path.length && !readers)) {
-    toast("There is too little to summarize yet.");
+    toast(t("There is too little to summarize yet."));
     return;
   }
   const key = `summary.${session.id}.${until}${readers ? `.${readers.join(".")}` : ""}`;
@@ -62,14 +61,14 @@ export function openSummary(store, room, until, readers, onClose = () => {}) {
     rows: "9",
     maxlength: "50000",
     dir: "auto",
-    "aria-label": "Summary",
+    "aria-label": t("Summary"),
     on: { input: update },
   });
   text.value = recall(key) || known?.text || "";
-  const write = dialogButton("Let the model write it", "", draft);
-  const save = dialogButton("Save", "primary", null);
-  const drop = known && dialogButton("Delete", "danger at-start", remove);
-  const dialog = openDialog(`Summary of ${plural(number, "message")}`, [status, text], {
+  const write = dialogButton(t("Let the model write it"), "", draft);
+  const save = dialogButton(t("Save"), "primary", null);
+  const drop = known && dialogButton(t("Delete"), "danger at-start", remove);
+  const dialog = openDialog(tn("Summary of one message", "Summary of {count} messages", number), [status, text], {
     wide: true,
     actions: [drop, write, save],
     onSubmit: keep,
@@ -89,13 +88,15 @@ export function openSummary(store, room, until, readers, onClose = () => {}) {
   async function draft() {
     text.readOnly = true;
     status.classList.remove("wrong");
-    status.textContent = "The model reads and writes; this may take a while. Closing the window stops it.";
+    status.textContent = t("The model reads and writes; this may take a while. Closing the window stops it.");
     update();
     const path = `/api/sessions/${session?.id}/summaries/draft`;
     try {
       const { text: written, left_out: out } = await request("POST", path, { until, for: readers }, {}, abort.signal);
       text.value = written;
-      status.textContent = out ? `The first ${plural(out, "message")} did not fit in. ${help}` : help;
+      status.textContent = out
+        ? `${tn("The first message did not fit in.", "The first {count} messages did not fit in.", out)} ${help}`
+        : help;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       status.textContent = [error.message, error.hint].filter(Boolean).join(" ");
@@ -117,8 +118,8 @@ export function openSummary(store, room, until, readers, onClose = () => {}) {
     if (!known || !(await room.dropSummary(known.id))) return;
     isSaved = true;
     dialog.close();
-    toast("The bots are sent these messages again.", {
-      action: "Undo",
+    toast(t("The bots are sent these messages again."), {
+      action: t("Undo"),
       onAction: () => room.summarize(known.until, known.text, readers),
     });
   }

@@ -5,7 +5,8 @@
  */
 
 import { h } from "../base/dom.js";
-import { plural } from "../base/format.js";
+import { percent as percentText } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 
 const SIGNS = { "\n": "↵", "\t": "⇥", " ": "␣" };
 /** White space at an end, and what is never seen. The joiners of emoji are none of these. */
@@ -16,17 +17,18 @@ export const percent = (logprob) => shareText(Math.min(0.9999, Math.exp(logprob)
 
 /** @param {number} share 0 to 1 */
 export function shareText(share) {
-  const percent = share * 100;
-  if (percent >= 99.95) return percent === 100 ? "100%" : ">99.9%";
-  if (percent >= 9.95 && percent < 99.5) return `${Math.round(percent)}%`;
-  return percent >= 0.1 ? `${percent.toFixed(1)}%` : percent ? "<0.1%" : "0%";
+  if (share >= 0.9995) return share === 1 ? percentText(1, 0) : `>${percentText(0.999, 1)}`;
+  if (share >= 0.0995 && share < 0.995) return percentText(share, 0);
+  return share >= 0.001 ? percentText(share, 1) : share ? `<${percentText(0.001, 1)}` : percentText(0, 0);
 }
 
 /** How it is said: what it looks like, and what it is if it looks like nothing. @param {Piece} token */
 export function spoken({ text, bytes }) {
-  if (bytes) return `a part of a character, ${bytes}`;
+  if (bytes) return t("a part of a character, {bytes}", { bytes });
   if (text.trim()) return text.replace(UNSEEN, "") || [...text].map(signOf).join("");
-  return text.includes("\n") ? plural(text.split("\n").length - 1, "line break") : plural(text.length, "space");
+  return text.includes("\n")
+    ? tn("{count} line break", "{count} line breaks", text.split("\n").length - 1)
+    : tn("{count} space", "{count} spaces", text.length);
 }
 
 /** With marks for what is else not seen. @param {Piece} token */

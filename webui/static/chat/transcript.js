@@ -7,8 +7,7 @@
  */
 
 import { byId, h } from "../base/dom.js";
-import { plural } from "../base/format.js";
-import { t } from "../base/language.js";
+import { t, tn } from "../base/language.js";
 import { botOf, nameOf, pictureOf } from "../session/store.js";
 import { audienceText, namesOf } from "../session/whisper.js";
 import { OUTGOING, arrivals, versions, voteOn } from "../session/tree.js";
@@ -23,7 +22,11 @@ export const USER_COLOR = "#6d6659";
 
 /** What stands above the first message that a model still sees. @param {number} out those that it does not */
 export const memoryText = (out) =>
-  `The model's memory begins here · ${plural(out, "earlier message is", "earlier messages are")} kept, not read`;
+  tn(
+    "The model's memory begins here · one earlier message is kept, not read",
+    "The model's memory begins here · {count} earlier messages are kept, not read",
+    out,
+  );
 
 /**
  * @param {Store} store

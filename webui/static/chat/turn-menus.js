@@ -6,8 +6,7 @@
  */
 
 import { h, icon } from "../base/dom.js";
-import { t } from "../base/language.js";
-import { plural } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { whoIsNext } from "../session/next.js";
 import { botsInRoom } from "../session/store.js";
 import { audienceText } from "../session/whisper.js";
@@ -32,16 +31,16 @@ export function createTurnMenus(store, room, page) {
   const next = button("next", nextMenu);
   const talk = button("talk", talkMenu);
   talk.append(
-    h("span", { class: "wide-only", text: "Let them talk" }),
-    h("span", { class: "narrow-only", text: "Talk" }),
+    h("span", { class: "wide-only", text: t("Let them talk") }),
+    h("span", { class: "narrow-only", text: t("Talk") }),
     icon("chevron-down"),
   );
 
   function nextMenu() {
     const { session, settings, audience } = store.state;
     if (!session || !settings) return;
-    openMenu(next, "Who answers next", [
-      { heading: "After your message" },
+    openMenu(next, t("Who answers next"), [
+      { heading: t("After your message") },
       ...settings.turn_orders.map(({ id, label, help }) => ({
         label,
         help,
@@ -56,9 +55,9 @@ export function createTurnMenus(store, room, page) {
         onSelect: () => chooseAudience(store),
       },
       "line",
-      { heading: "Right now" },
+      { heading: t("Right now") },
       ...botsInRoom(store.state).map((bot) => ({
-        label: `Let ${bot.name} speak`,
+        label: t("Let {name} speak", bot),
         icon: "message-circle",
         onSelect: () => page.speak(bot.id),
       })),
@@ -66,10 +65,10 @@ export function createTurnMenus(store, room, page) {
   }
 
   function talkMenu() {
-    openMenu(talk, "Let them talk", [
-      { heading: "Among themselves, until you stop them" },
+    openMenu(talk, t("Let them talk"), [
+      { heading: t("Among themselves, until you stop them") },
       ...TURNS.map((turns) => ({
-        label: plural(turns, "turn"),
+        label: tn("{count} turn", "{count} turns", turns),
         onSelect: () => {
           page.sent();
           room.reply("next", { turns });
@@ -87,7 +86,9 @@ export function createTurnMenus(store, room, page) {
       next.hidden = !several || !settings;
       talk.hidden = !several;
       if (!session || next.hidden) return;
-      const label = `Next: ${whoIsNext(session, botsInRoom(store.state), text, audience, room.path())}`;
+      const label = t("Next: {names}", {
+        names: whoIsNext(session, botsInRoom(store.state), text, audience, room.path()),
+      });
       if (label !== next.textContent) next.replaceChildren(h("span", { text: label }), icon("chevron-down"));
     },
   };

@@ -4,7 +4,7 @@
  * @import { Store } from "../session/store.js"
  */
 
-import { count } from "../base/format.js";
+import { t } from "../base/language.js";
 import { openMenu } from "../overlays/menu.js";
 
 /**
@@ -14,31 +14,31 @@ import { openMenu } from "../overlays/menu.js";
  */
 export function openWayOut(store, anchor, page) {
   const { wanted, help } = larger(store);
-  openMenu(anchor, "The context is full", [
-    { heading: "The model's context is full: the beginning is left out" },
+  openMenu(anchor, t("The context is full"), [
+    { heading: t("The model's context is full: the beginning is left out") },
     {
-      label: "Summarize the older half",
+      label: t("Summarize the older half"),
       icon: "file-text",
-      help: "The model writes what the bots are sent in its place; you can correct it.",
+      help: t("The model writes what the bots are sent in its place; you can correct it."),
       onSelect: page.summarize,
     },
     {
-      label: wanted ? `Raise the context to ${count(wanted)} tokens` : "A larger context",
+      label: wanted ? t("Raise the context to {wanted} tokens", { wanted }) : t("A larger context"),
       icon: "refresh-cw",
       help,
       disabled: !wanted,
       onSelect: () => page.enlarge(wanted),
     },
     {
-      label: "New session",
+      label: t("New session"),
       icon: "plus",
-      help: "With the same bots; this one stays.",
+      help: t("With the same bots; this one stays."),
       onSelect: page.create,
     },
     {
-      label: "Shorten the prompts",
+      label: t("Shorten the prompts"),
       icon: "pencil",
-      help: "What the system prompt and a bot's character take is lost for the conversation.",
+      help: t("What the system prompt and a bot's character take is lost for the conversation."),
       onSelect: page.openSession,
     },
   ]);
@@ -52,9 +52,9 @@ function larger(store) {
   const { status, slot } = store.state;
   const model = status?.model;
   if (!model || !slot?.id || model.host)
-    return { wanted: 0, help: "It is set where the model's engine is started, with --max-seq-len, say." };
+    return { wanted: 0, help: t("It is set where the model's engine is started, with --max-seq-len, say.") };
   const wanted = Math.min(2 * model.max_seq_len, model.max_positions);
   if (wanted <= model.max_seq_len)
-    return { wanted: 0, help: `${model.name} was made for ${count(model.max_positions)} tokens, which it has.` };
-  return { wanted, help: `${model.name} is loaded again, if the memory is enough; else all stays as it is.` };
+    return { wanted: 0, help: t("{name} was made for {max_positions} tokens, which it has.", model) };
+  return { wanted, help: t("{name} is loaded again, if the memory is enough; else all stays as it is.", model) };
 }

@@ -7,6 +7,8 @@
  */
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
+import { listed } from "../base/format.js";
+import { t } from "../base/language.js";
 import { whereTextGoes } from "../session/hosts.js";
 import { inShort, pictureOf } from "../session/store.js";
 
@@ -59,7 +61,7 @@ export function createWelcome(store, room, page) {
     const arrow = (side, label, by) => {
       const to = (at + by + texts.length) % texts.length;
       const choose = () => room.change({ greetings: { ...chosen, [bot.id]: to } });
-      return iconButton(`chevron-${side}`, `${label} greeting of ${bot.name}`, choose, { data: { bot: bot.id + side } });
+      return iconButton(`chevron-${side}`, label, choose, { data: { bot: bot.id + side } });
     };
     return h(
       "p",
@@ -73,9 +75,9 @@ export function createWelcome(store, room, page) {
           h(
             "span",
             { class: "versions" },
-            arrow("left", "Previous", -1),
-            h("span", { class: "tabular", text: `${at + 1} of ${texts.length}` }),
-            arrow("right", "Next", 1),
+            arrow("left", t("Previous greeting of {name}", bot), -1),
+            h("span", { class: "tabular", text: t("{number} of {all}", { number: at + 1, all: texts.length }) }),
+            arrow("right", t("Next greeting of {name}", bot), 1),
           ),
         ` ${text}`,
       ),
@@ -94,7 +96,7 @@ export function createWelcome(store, room, page) {
       built = [];
       return;
     }
-    const where = whereTextGoes(store.state) || "Everything stays on this machine.";
+    const where = whereTextGoes(store.state) || t("Everything stays on this machine.");
     const from = [session?.id, bots, JSON.stringify([session?.bots, session?.greetings]), session?.user_name, where];
     if (from.every((value, at) => value === built[at])) return;
     built = from;
@@ -104,10 +106,10 @@ export function createWelcome(store, room, page) {
     const user = session?.user_name || "User";
     const chosen = bots.filter((bot) => inside.has(bot.id)).map((bot) => bot.name);
     place.replaceChildren(
-      h("h2", { text: "Who would you like to talk with?" }),
+      h("h2", { text: t("Who would you like to talk with?") }),
       h("p", {
         class: "soft",
-        text: `Choose one, or several for a room in which they also talk with each other. ${where}`,
+        text: `${t("Choose one, or several for a room in which they also talk with each other.")} ${where}`,
       }),
       h(
         "div",
@@ -120,8 +122,8 @@ export function createWelcome(store, room, page) {
           h(
             "span",
             { class: "bot-text" },
-            h("span", { class: "bot-name", text: "New bot" }),
-            h("span", { class: "help", text: "Give it a name and a character." }),
+            h("span", { class: "bot-name", text: t("New bot") }),
+            h("span", { class: "help", text: t("Give it a name and a character.") }),
           ),
         ),
       ),
@@ -129,12 +131,12 @@ export function createWelcome(store, room, page) {
       chosen.length
         ? h(
             "div",
-            { class: "starters", role: "group", "aria-label": "Ways to begin" },
+            { class: "starters", role: "group", "aria-label": t("Ways to begin") },
             ...starters(several, chosen).map((text) =>
               h("button", { type: "button", class: "starter", text, on: { click: () => page.fill(text) } }),
             ),
           )
-        : h("p", { class: "soft", text: "Nobody is chosen yet." }),
+        : h("p", { class: "soft", text: t("Nobody is chosen yet.") }),
     );
     if (focused) /** @type {any} */ (place.querySelector(`[data-bot="${focused}"]`))?.focus();
   }
@@ -146,6 +148,9 @@ export function createWelcome(store, room, page) {
 /** @param {boolean} several @param {string[]} names */
 function starters(several, names) {
   return several
-    ? [`Hello ${names.slice(0, -1).join(", ")} and ${names.at(-1)}!`, `${names[0]}, ask ${names[1]} a question.`]
-    : [`Hello ${names[0]}, who are you?`, "Tell me a short story.", "What can you do?"];
+    ? [
+        t("Hello {names}!", { names: listed(names) }),
+        t("{one}, ask {other} a question.", { one: names[0], other: names[1] }),
+      ]
+    : [t("Hello {name}, who are you?", { name: names[0] }), t("Tell me a short story."), t("What can you do?")];
 }

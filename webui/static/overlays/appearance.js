@@ -5,13 +5,12 @@
  * once, and is remembered; early.js puts it there before the first paint, css/base.css has what each means,
  * title.js and chat/reader.js tell. The language alone is kept by the server, in a cookie, and comes when the
  * page is loaded again.
- * @import { Settings } from "../types.js"
  */
 
 import { h } from "../base/dom.js";
 import { t } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
-import { post } from "../server/api.js";
+import { get, post } from "../server/api.js";
 import { openDialog } from "./dialogs.js";
 import { toastError } from "./toast.js";
 
@@ -97,9 +96,9 @@ function choices(name, heading, values, chosen, choose, ...more) {
 
 /**
  * Arrow keys choose, too: so the page is loaded again only when somebody says so.
- * @param {Settings} settings
+ * @param {{languages: {id: string, name: string}[], language: string}} known
  */
-function languages({ languages, language }) {
+function languageChoice({ languages, language }) {
   const again = h("button", {
     type: "button",
     class: "button small",
@@ -124,8 +123,9 @@ function languages({ languages, language }) {
 const keysOfReader = () =>
   h("p", { class: "help", text: t("The last two bring keys of their own: Alt N to the next message, and more in the list of keys.") });
 
-/** @param {Settings | null} settings @param {() => void} readAloud as it is chosen now */
-export function openAppearance(settings, readAloud) {
+/** @param {() => void} readAloud as it is chosen now */
+export async function openAppearance(readAloud) {
+  const known = await get("/api/language").catch(toastError);
   const refused = h("p", { class: "help wrong", role: "alert", hidden: true });
 
   /**
@@ -150,6 +150,6 @@ export function openAppearance(settings, readAloud) {
       const chosen = values.some(([value]) => value === recall(name)) ? recall(name) : "";
       return choices(name, heading, values, chosen, (input) => choose(name, input), name === "notices" && refused, name === "reader" && keysOfReader());
     }),
-    ...(settings ? [languages(settings)] : []),
+    ...(known ? [languageChoice(known)] : []),
   ]);
 }

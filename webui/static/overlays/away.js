@@ -2,6 +2,7 @@
 /** The line above the chat while the server does not answer. */
 
 import { byId, h } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 /** @param {number} inMs when it is tried again @param {() => void} now tries it at once */
 export function showAway(inMs, now) {
@@ -9,9 +10,11 @@ export function showAway(inMs, now) {
   banner.hidden = false;
   banner.replaceChildren(
     h("span", {
-      text: `Parlor's server does not answer. Trying again in ${Math.round(inMs / 1000)} s; what you typed is kept.`,
+      text: t("Parlor's server does not answer. Trying again in {seconds} s; what you typed is kept.", {
+        seconds: Math.round(inMs / 1000),
+      }),
     }),
-    h("button", { type: "button", class: "button small", text: "Try now", on: { click: now } }),
+    h("button", { type: "button", class: "button small", text: t("Try now"), on: { click: now } }),
   );
 }
 

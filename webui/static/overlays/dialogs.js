@@ -5,6 +5,7 @@
  */
 
 import { h, iconButton } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 let serial = 0;
 
@@ -26,7 +27,7 @@ export function openDialog(title, content, options = {}) {
       "header",
       { class: "dialog-head" },
       h("h2", { id, text: title }),
-      closable && iconButton("x", "Close", () => dialog.close()),
+      closable && iconButton("x", t("Close"), () => dialog.close()),
     ),
     body,
     actions.some(Boolean) && h("footer", { class: "dialog-foot" }, ...actions),
@@ -89,7 +90,7 @@ export function confirmDialog(title, text, action) {
       onSubmit: finish,
       onClose: () => resolve(answer),
       actions: [
-        dialogButton("Cancel", "ghost", () => dialog.close()),
+        dialogButton(t("Cancel"), "ghost", () => dialog.close()),
         dialogButton(action, "primary danger", null),
       ],
     });
@@ -116,7 +117,7 @@ export function chooseDialog(title, text, ways) {
       onSubmit: () => finish(ways[ways.length - 1][0]),
       onClose: () => resolve(answer),
       actions: [
-        dialogButton("Cancel", "ghost", () => dialog.close()),
+        dialogButton(t("Cancel"), "ghost", () => dialog.close()),
         ...ways.map(([way, says], index) =>
           index < ways.length - 1
             ? dialogButton(says, "", () => finish(way))
@@ -164,7 +165,7 @@ export function promptDialog(title, label, value, action, check = () => "", mayB
         onClose: () => resolve(answer),
         actions: [
           wrong,
-          dialogButton("Cancel", "ghost", () => dialog.close()),
+          dialogButton(t("Cancel"), "ghost", () => dialog.close()),
           dialogButton(action, "primary", null),
         ],
       },

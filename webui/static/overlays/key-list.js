@@ -5,25 +5,27 @@ import { h } from "../base/dom.js";
 import { t } from "../base/language.js";
 import { openDialog } from "./dialogs.js";
 
+/** What is written on keys. */
+const KEYS = { Ctrl: t("Ctrl"), Shift: t("Shift"), Enter: t("Enter"), Esc: t("Esc"), Home: t("Home") };
 const LIST = [
-  ["Enter", "Send"],
-  ["Shift Enter", "New line"],
-  ["Ctrl Enter", "Send, also on a touch screen"],
-  ["Esc", "Close, leave an edit, or stop the reply"],
-  ["↑", "In an empty box: edit your last message"],
-  ["Alt Enter", "Continue the last reply"],
-  ["← →", "Outside a box: other versions of a message"],
-  ["Ctrl Shift C", "Copy the last reply"],
-  ["Ctrl K", "Search sessions"],
-  ["Ctrl F", "Find in this chat; once more: the browser's own"],
-  ["Ctrl .", "Timeline: a map of the chat, with all of its versions"],
-  ["Ctrl Home", "To the beginning of the chat; with End to its end"],
-  ["Ctrl Shift O", "New session"],
-  ["Ctrl B", "Sessions panel"],
-  ["Ctrl ,", "Settings panel"],
-  ["Ctrl /", "This list"],
-  ["Shift ↑ ↓", "In the list of sessions: select several; Ctrl A selects all"],
-  ["Alt ← →", "On a bot above the chat: move it"],
+  ["Enter", t("Send")],
+  ["Shift Enter", t("New line")],
+  ["Ctrl Enter", t("Send, also on a touch screen")],
+  ["Esc", t("Close, leave an edit, or stop the reply")],
+  ["↑", t("In an empty box: edit your last message")],
+  ["Alt Enter", t("Continue the last reply")],
+  ["← →", t("Outside a box: other versions of a message")],
+  ["Ctrl Shift C", t("Copy the last reply")],
+  ["Ctrl K", t("Search sessions")],
+  ["Ctrl F", t("Find in this chat; once more: the browser's own")],
+  ["Ctrl .", t("Timeline: a map of the chat, with all of its versions")],
+  ["Ctrl Home", t("To the beginning of the chat; with End to its end")],
+  ["Ctrl Shift O", t("New session")],
+  ["Ctrl B", t("Sessions panel")],
+  ["Ctrl ,", t("Settings panel")],
+  ["Ctrl /", t("This list")],
+  ["Shift ↑ ↓", t("In the list of sessions: select several; Ctrl A selects all")],
+  ["Alt ← →", t("On a bot above the chat: move it")],
 ];
 
 /** Those of chat/reader.js. */
@@ -45,7 +47,7 @@ const table = (list) =>
   );
 
 export function openKeyList() {
-  openDialog("Keyboard", [
+  openDialog(t("Keyboard"), [
     table(LIST),
     h("h3", { class: "group-label", text: t("For screen readers, once that is chosen under Appearance") }),
     table(FOR_READERS),

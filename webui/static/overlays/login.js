@@ -2,6 +2,7 @@
 /** Asks for the password when the server wants one (it was started with --password). */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { post } from "../server/api.js";
 import { dialogButton, openDialog } from "./dialogs.js";
 
@@ -20,15 +21,15 @@ export function askForPassword(onDone) {
   });
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
   const dialog = openDialog(
-    "Parlor is locked",
+    t("Parlor is locked"),
     [
-      h("p", { text: "This Parlor was started with a password." }),
-      h("label", { class: "stacked" }, h("span", { class: "label", text: "Password" }), input),
+      h("p", { text: t("This Parlor was started with a password.") }),
+      h("label", { class: "stacked" }, h("span", { class: "label", text: t("Password") }), input),
       wrong,
     ],
     {
       closable: false,
-      actions: [dialogButton("Come in", "primary", null)],
+      actions: [dialogButton(t("Come in"), "primary", null)],
       onSubmit: async () => {
         try {
           await post("/api/login", { password: input.value });

@@ -51,7 +51,8 @@ function itemButton(item, choose) {
 export function place(menu, anchor) {
   const box = [...anchor.getClientRects()].at(-1) || anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = menu;
-  const left = Math.max(8, Math.min(box.left, innerWidth - width - 8));
+  const start = document.documentElement.dir === "rtl" ? box.right - width : box.left;
+  const left = Math.max(8, Math.min(start, innerWidth - width - 8));
   const below = box.bottom + 6;
   const top = below + height <= innerHeight - 8 ? below : Math.max(8, box.top - height - 6);
   menu.style.left = `${left}px`;

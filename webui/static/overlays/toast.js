@@ -5,6 +5,7 @@
  */
 
 import { byId, h, iconButton } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 const STAYS_MS = 6000;
 const UNDO_STAYS_MS = 10_000;
@@ -53,7 +54,7 @@ export function toast(text, { action, onAction, serious = false } = {}) {
           },
         },
       }),
-    iconButton("x", "Dismiss", () => note.remove()),
+    iconButton("x", t("Dismiss"), () => note.remove()),
   );
   place.append(note);
   while (place.childElementCount > MAX_NOTES) place.firstElementChild?.remove();

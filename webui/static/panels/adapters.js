@@ -5,6 +5,7 @@
  */
 
 import { h, icon } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 /** @param {State} state @returns {string[]} */
 const loadedAdapters = (state) => state.status?.model?.adapters || [];
@@ -12,7 +13,7 @@ const loadedAdapters = (state) => state.status?.model?.adapters || [];
 /** What is wrong with a bot's adapter; empty if nothing is. @param {State} state @param {Bot} bot */
 export function adapterProblem(state, bot) {
   if (!bot.adapter || !state.status?.model || loadedAdapters(state).includes(bot.adapter)) return "";
-  return `Its adapter ${bot.adapter} is not loaded.`;
+  return t("Its adapter {adapter} is not loaded.", bot);
 }
 
 /**
@@ -26,9 +27,9 @@ export function adapterChoice(state, chosen, onChange) {
   const select = h(
     "select",
     { class: "select" },
-    h("option", { value: "", text: "None" }),
+    h("option", { value: "", text: t("None") }),
     ...loaded.map((name) => h("option", { value: name, text: name })),
-    ...missing.map((name) => h("option", { value: name, text: `${name} (not loaded)` })),
+    ...missing.map((name) => h("option", { value: name, text: t("{name} (not loaded)", { name }) })),
   );
   select.value = chosen;
   select.addEventListener("change", () => onChange(select.value));

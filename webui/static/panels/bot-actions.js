@@ -5,6 +5,7 @@
  */
 
 import { iconButton } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { post, remove } from "../server/api.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast, toastError } from "../overlays/toast.js";
@@ -16,29 +17,29 @@ import { download } from "./library.js";
  */
 export function moreButton(bot, leave, reloadBots) {
   const open = () =>
-    openMenu(button, `Actions for ${bot.name}`, [
-      { label: "Duplicate", icon: "copy", onSelect: duplicate },
+    openMenu(button, t("Actions for {name}", bot), [
+      { label: t("Duplicate"), icon: "copy", onSelect: duplicate },
       {
-        label: "Export as a character",
+        label: t("Export as a character"),
         icon: "file-json",
-        help: "A card that other programs read, too.",
+        help: t("A card that other programs read, too."),
         onSelect: () => download(`/api/bots/${bot.id}/export`),
       },
       bot.picture_version && {
-        label: "Export as a picture",
+        label: t("Export as a picture"),
         icon: "download",
-        help: "The same card, within its picture.",
+        help: t("The same card, within its picture."),
         onSelect: () => download(`/api/bots/${bot.id}/export?format=png`),
       },
     ]);
-  const button = iconButton("ellipsis", "More", open, { "aria-haspopup": "menu" });
+  const button = iconButton("ellipsis", t("More"), open, { "aria-haspopup": "menu" });
 
   async function duplicate() {
     const body = await post(`/api/bots/${bot.id}/duplicate`).catch(toastError);
     if (!body) return;
     leave();
     await reloadBots();
-    toast(`There is ${body.bot.name} now.`);
+    toast(t("There is {name} now.", body.bot));
   }
   return button;
 }
@@ -48,8 +49,8 @@ export async function deleteBot(reloadBots, bot) {
   const body = await remove(`/api/bots/${bot.id}`).catch(toastError);
   if (!body) return;
   await reloadBots();
-  toast(`Deleted ${bot.name}.`, {
-    action: "Undo",
+  toast(t("Deleted {name}.", bot), {
+    action: t("Undo"),
     onAction: async () => {
       await post("/api/bots/restore", { undo: body.undo }).catch(toastError);
       reloadBots();

@@ -8,6 +8,7 @@
 
 import { h, iconButton, monogram } from "../base/dom.js";
 import { isSameName } from "../base/format.js";
+import { t } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, patch, post } from "../server/api.js";
 import { pictureOf } from "../session/store.js";
@@ -24,7 +25,7 @@ import { parameterField } from "./field.js";
 
 /** All reach 4.5:1 with white. */
 const COLORS = ["#8a5a2b", "#3a6ea5", "#7a4a86", "#0f6b5c", "#a5452b", "#5a6b1f", "#4a5a8a", "#9a3b5f", "#6d6659"];
-const COLOR_NAMES = ["Brown", "Blue", "Purple", "Green", "Rust", "Olive", "Indigo", "Rose", "Grey"];
+const COLOR_NAMES = [t("Brown"), t("Blue"), t("Purple"), t("Green"), t("Rust"), t("Olive"), t("Indigo"), t("Rose"), t("Grey")];
 
 /** @param {string} chosen @param {(color: string) => void} onChange */
 function colorChoice(chosen, onChange) {
@@ -32,9 +33,9 @@ function colorChoice(chosen, onChange) {
   return h(
     "fieldset",
     { class: "swatches" },
-    h("legend", { class: "label", text: "Colour" }),
+    h("legend", { class: "label", text: t("Colour") }),
     ...colors.map((color) => {
-      const name = COLOR_NAMES[COLORS.indexOf(color)] || "Its own";
+      const name = COLOR_NAMES[COLORS.indexOf(color)] || t("Its own");
       const input = h("input", {
         type: "radio",
         name: "color",
@@ -64,13 +65,13 @@ function overridesEditor(store, sampling, changed) {
   const add = h("button", {
     type: "button",
     class: "button",
-    text: "Add a value",
+    text: t("Add a value"),
     "aria-haspopup": "menu",
     on: {
       click: () =>
         openMenu(
           add,
-          "Add a value",
+          t("Add a value"),
           specs
             .filter((spec) => !(spec.name in sampling))
             .map((spec) => ({
@@ -106,7 +107,7 @@ function overridesEditor(store, sampling, changed) {
             },
           });
           field.show(sampling[spec.name], true);
-          field.element.querySelector(".reset")?.replaceWith(iconButton("x", `Remove ${spec.label}`, drop));
+          field.element.querySelector(".reset")?.replaceWith(iconButton("x", t("Remove {name}", { name: spec.label }), drop));
           return field.element;
         }),
     );
@@ -115,8 +116,8 @@ function overridesEditor(store, sampling, changed) {
   return h(
     "fieldset",
     { class: "overrides" },
-    h("legend", { class: "label", text: "Sampling of its own" }),
-    h("p", { class: "help", text: "Its defaults. What a session or its preset sets counts instead." }),
+    h("legend", { class: "label", text: t("Sampling of its own") }),
+    h("p", { class: "help", text: t("Its defaults. What a session or its preset sets counts instead.") }),
     rows,
     add,
   );
@@ -203,7 +204,7 @@ function botForm(store, draft, changed, there) {
     changed();
   });
   const parts = [
-    h("div", { class: "bot-head" }, mark, labelled("Name", name, "")),
+    h("div", { class: "bot-head" }, mark, labelled(t("Name"), name, "")),
     picture.element,
     colorChoice(draft.color, (chosen) => {
       draft.color = chosen;
@@ -211,13 +212,13 @@ function botForm(store, draft, changed, there) {
       changed();
     }),
     labelled(
-      "Persona",
+      t("Persona"),
       persona,
-      "Who it is, as the model is told. {{char}} stands for its name, {{user}} for yours.",
+      t("Who it is, as the model is told. {{char}} stands for its name, {{user}} for yours."),
     ),
-    labelled("Greeting", greeting, "Its first words in a new session. May stay empty."),
+    labelled(t("Greeting"), greeting, t("Its first words in a new session. May stay empty.")),
     ...moreOfBot(draft, changed),
-    adapter && labelled("Adapter", adapter, "Small weights beside the model's, which change how it writes."),
+    adapter && labelled(t("Adapter"), adapter, t("Small weights beside the model's, which change how it writes.")),
     botModel(store, draft.engine, (engine) => {
       draft.engine = engine;
       changed();
@@ -273,7 +274,7 @@ export function editBot(store, bot, reloadBots, onSaved) {
     };
     const other = store.state.bots.find((one) => one.id !== bot?.id && isSameName(one.name, fields.name));
     try {
-      if (other) throw new Error(`There is a bot called ${other.name} already; the model could not tell them apart.`);
+      if (other) throw new Error(t("There is a bot called {name} already; the model could not tell them apart.", other));
       const body = await (bot ? saveChanges(bot, fields) : post("/api/bots", fields));
       drop();
       await reloadBots();
@@ -286,17 +287,18 @@ export function editBot(store, bot, reloadBots, onSaved) {
   }
 
   const dialog = openDialog(
-    bot ? `Edit ${bot.name}` : "New bot",
+    bot ? t("Edit {name}", bot) : t("New bot"),
     [
       kept &&
         h(
           "p",
           { class: "help kept" },
-          "This is what you typed before; it is not saved yet. ",
+          t("This is what you typed before; it is not saved yet."),
+          " ",
           h("button", {
             type: "button",
             class: "text-button",
-            text: "Start over",
+            text: t("Start over"),
             on: {
               click: () => {
                 drop();
@@ -312,19 +314,21 @@ export function editBot(store, bot, reloadBots, onSaved) {
       onSubmit: save,
       onClose() {
         if (done || !isChanged()) return;
-        const whose = bot ? `What you changed of ${bot.name}` : "The new bot";
-        toast(`${whose} is kept, but not saved.`, { action: "Go on", onAction: again });
+        const said = bot
+          ? t("What you changed of {name} is kept, but not saved.", bot)
+          : t("The new bot is kept, but not saved.");
+        toast(said, { action: t("Go on"), onAction: again });
       },
       actions: [
         wrong,
         bot &&
-          dialogButton("Delete", "ghost danger at-start", () => {
+          dialogButton(t("Delete"), "ghost danger at-start", () => {
             drop();
             deleteBot(reloadBots, bot);
           }),
         bot && moreButton(bot, () => dialog.close(), reloadBots),
-        dialogButton("Cancel", "ghost", drop),
-        dialogButton(bot ? "Save" : "Create", "primary", null),
+        dialogButton(t("Cancel"), "ghost", drop),
+        dialogButton(bot ? t("Save") : t("Create"), "primary", null),
       ],
     },
   );

@@ -6,6 +6,7 @@
  */
 
 import { h, icon } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { get } from "../server/api.js";
 
 /**
@@ -35,7 +36,7 @@ export function botModel(store, chosen, onChange) {
 
   function tell() {
     const host = offered.get(select.value)?.host;
-    help.textContent = host ? `What is said in its sessions goes to ${host}.` : "";
+    help.textContent = host ? t("What is said in its sessions goes to {host}.", { host }) : "";
   }
 
   /** @param {Model[]} models */
@@ -44,10 +45,10 @@ export function botModel(store, chosen, onChange) {
     draw();
   }
 
-  offer(null, "The one that is loaded", "");
+  offer(null, t("The one that is loaded"), "");
   if (chosen) {
     const engine = engines.find((one) => one.id === chosen.id);
-    offer(chosen, `${chosen.model} (${engine?.name || "its engine is not named any more"})`, engine?.host || "");
+    offer(chosen, `${chosen.model} (${engine?.name || t("its engine is not named any more")})`, engine?.host || "");
   }
   draw();
   select.addEventListener("change", () => {
@@ -69,7 +70,7 @@ export function botModel(store, chosen, onChange) {
   return h(
     "div",
     { class: "stacked" },
-    h("label", { class: "label", for: "bot-model", text: "Model" }),
+    h("label", { class: "label", for: "bot-model", text: t("Model") }),
     h("div", { class: "select-frame" }, select, icon("chevron-down")),
     help,
   );

@@ -5,6 +5,7 @@
  */
 
 import { h, iconButton } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 /** @param {string} label @param {HTMLElement} input @param {string} help */
 export function labelled(label, input, help) {
@@ -34,9 +35,9 @@ export function moreOfBot(draft, changed) {
   return [
     otherGreetings(draft.alternate_greetings, changed),
     labelled(
-      "Example dialogue",
+      t("Example dialogue"),
       example,
-      "How it talks, as the model is told after the persona. <START> stands between two dialogues.",
+      t("How it talks, as the model is told after the persona. <START> stands between two dialogues."),
     ),
   ];
 }
@@ -47,7 +48,7 @@ function otherGreetings(texts, changed) {
   const add = h("button", {
     type: "button",
     class: "button",
-    text: "Add a greeting",
+    text: t("Add a greeting"),
     on: {
       click: () => {
         texts.push("");
@@ -62,13 +63,13 @@ function otherGreetings(texts, changed) {
     rows.replaceChildren(
       ...texts.map((text, at) => {
         const input = box(2);
-        input.setAttribute("aria-label", `Greeting ${at + 2}`);
+        input.setAttribute("aria-label", t("Greeting {number}", { number: at + 2 }));
         input.value = text;
         input.addEventListener("input", () => {
           texts[at] = input.value;
           changed();
         });
-        const drop = iconButton("x", `Remove greeting ${at + 2}`, () => {
+        const drop = iconButton("x", t("Remove greeting {number}", { number: at + 2 }), () => {
           texts.splice(at, 1);
           changed();
           draw();
@@ -82,8 +83,8 @@ function otherGreetings(texts, changed) {
   return h(
     "fieldset",
     { class: "overrides" },
-    h("legend", { class: "label", text: "Other greetings" }),
-    h("p", { class: "help", text: "To choose from when a session begins; they stay as versions of the first message." }),
+    h("legend", { class: "label", text: t("Other greetings") }),
+    h("p", { class: "help", text: t("To choose from when a session begins; they stay as versions of the first message.") }),
     rows,
     add,
   );

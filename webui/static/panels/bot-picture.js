@@ -2,6 +2,7 @@
 /** The picture of a bot in its editor: chosen from a file, or taken away. */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { asPicture } from "./picture-file.js";
 
 /**
@@ -33,8 +34,8 @@ export function botPicture(choose) {
   });
   const button = (text, onClick) =>
     h("button", { type: "button", class: "text-button", text, on: { click: onClick } });
-  const set = button("Choose a picture", () => input.click());
-  const drop = button("Remove the picture", () => {
+  const set = button(t("Choose a picture"), () => input.click());
+  const drop = button(t("Remove the picture"), () => {
     choose("");
     set.focus();
   });
@@ -42,7 +43,7 @@ export function botPicture(choose) {
   return {
     element,
     show(there) {
-      set.textContent = there ? "Another picture" : "Choose a picture";
+      set.textContent = there ? t("Another picture") : t("Choose a picture");
       drop.hidden = !there;
     },
   };

@@ -17,23 +17,23 @@ import { adapterProblem } from "./adapters.js";
  * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void}} page
  */
 export function createBotTab(store, changes, page) {
-  const inside = h("ul", { class: "bot-list", "aria-label": "Bots in this session" });
-  const outside = h("ul", { class: "bot-list", "aria-label": "Other bots" });
+  const inside = h("ul", { class: "bot-list", "aria-label": t("Bots in this session") });
+  const outside = h("ul", { class: "bot-list", "aria-label": t("Other bots") });
   const others = h(
     "section",
     { class: "field-group" },
-    h("h2", { class: "group-label", text: "Other bots" }),
+    h("h2", { class: "group-label", text: t("Other bots") }),
     outside,
   );
-  const empty = h("p", { class: "help", text: "Nobody is in the room. Add a bot below." });
+  const empty = h("p", { class: "help", text: t("Nobody is in the room. Add a bot below.") });
   const body = h(
     "div",
     {},
     h(
       "section",
       {},
-      h("h2", { class: "group-label", text: "In the room" }),
-      h("p", { class: "help", text: "They speak in this order." }),
+      h("h2", { class: "group-label", text: t("In the room") }),
+      h("p", { class: "help", text: t("They speak in this order.") }),
       inside,
       empty,
     ),
@@ -45,7 +45,7 @@ export function createBotTab(store, changes, page) {
     h("button", {
       type: "button",
       class: "text-button",
-      text: "New bot",
+      text: t("New bot"),
       on: { click: () => page.editBot(null) },
     }),
   );
@@ -59,7 +59,7 @@ export function createBotTab(store, changes, page) {
   /** @param {{id: string, muted: boolean}} entry @param {number} at @param {number} many */
   function member(entry, at, many) {
     const bot = botOf(store.state, entry.id);
-    const name = bot?.name || "Deleted bot";
+    const name = bot?.name || t("Deleted bot");
     return h(
       "li",
       { class: `bot-row ${entry.muted ? "is-muted" : ""}` },
@@ -68,27 +68,27 @@ export function createBotTab(store, changes, page) {
         "div",
         { class: "bot-text" },
         h("span", { class: "bot-name", text: name }),
-        h("span", { class: "help", text: entry.muted ? "Muted" : bot ? inShort(bot) : "Its file is gone." }),
+        h("span", { class: "help", text: entry.muted ? t("Muted") : bot ? inShort(bot) : t("Its file is gone.") }),
         bot && problemOf(bot),
         h(
           "div",
           { class: "bot-actions" },
-          bot && iconButton("message-circle", `Let ${name} speak`, () => page.speak(entry.id)),
+          bot && iconButton("message-circle", t("Let {name} speak", { name }), () => page.speak(entry.id)),
           many > 1 &&
-            iconButton(entry.muted ? "mic" : "mic-off", `${entry.muted ? "Unmute" : "Mute"} ${name}`, () =>
+            iconButton(entry.muted ? "mic" : "mic-off", entry.muted ? t("Unmute {name}", { name }) : t("Mute {name}", { name }), () =>
               changes.mute(entry.id),
             ),
           many > 1 &&
-            iconButton("arrow-up", `Move ${name} up`, () => changes.move(entry.id, at - 1), {
+            iconButton("arrow-up", t("Move {name} up", { name }), () => changes.move(entry.id, at - 1), {
               disabled: at === 0,
             }),
           many > 1 &&
-            iconButton("arrow-down", `Move ${name} down`, () => changes.move(entry.id, at + 1), {
+            iconButton("arrow-down", t("Move {name} down", { name }), () => changes.move(entry.id, at + 1), {
               disabled: at === many - 1,
             }),
           bot && iconButton("info", t("What {name} knows", { name }), () => changes.knows(entry.id)),
-          bot && iconButton("pencil", `Edit ${name}`, () => page.editBot(bot)),
-          iconButton("x", `Remove ${name} from this session`, () => changes.remove(entry.id)),
+          bot && iconButton("pencil", t("Edit {name}", { name }), () => page.editBot(bot)),
+          iconButton("x", t("Remove {name} from this session", { name }), () => changes.remove(entry.id)),
         ),
       ),
     );
@@ -109,8 +109,8 @@ export function createBotTab(store, changes, page) {
         h(
           "div",
           { class: "bot-actions" },
-          iconButton("plus", `Add ${bot.name} to this session`, () => changes.add(bot.id)),
-          iconButton("pencil", `Edit ${bot.name}`, () => page.editBot(bot)),
+          iconButton("plus", t("Add {name} to this session", bot), () => changes.add(bot.id)),
+          iconButton("pencil", t("Edit {name}", bot), () => page.editBot(bot)),
         ),
       ),
     );

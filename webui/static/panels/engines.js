@@ -6,7 +6,7 @@
  */
 
 import { h, icon } from "../base/dom.js";
-import { plural } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { post, remove } from "../server/api.js";
 import { confirmDialog, dialogButton, openDialog } from "../overlays/dialogs.js";
 
@@ -15,22 +15,21 @@ import { confirmDialog, dialogButton, openDialog } from "../overlays/dialogs.js"
  *   again
  */
 export function createEngines(page) {
-  const list = h("ul", { class: "models", "aria-label": "Other engines" });
+  const list = h("ul", { class: "models", "aria-label": t("Other engines") });
   const add = h("button", {
     type: "button",
     class: "button small",
-    text: "Add an engine",
+    text: t("Add an engine"),
     on: { click: () => openAdding(page.changed) },
   });
   const element = h(
     "section",
     {},
-    h("h3", { class: "group-label", text: "Other engines" }),
+    h("h3", { class: "group-label", text: t("Other engines") }),
     h("p", {
       class: "help",
       text:
-        "vLLM, llama.cpp, Ollama or any other engine that speaks OpenAI's protocol. What is said to its models " +
-        "goes to its host.",
+        t("vLLM, llama.cpp, Ollama or any other engine that speaks OpenAI's protocol. What is said to its models goes to its host."),
     }),
     list,
     add,
@@ -38,8 +37,8 @@ export function createEngines(page) {
 
   /** @param {Engine} engine */
   async function forget(engine) {
-    const then = "Its key is deleted. Bots that speak by it need another model then.";
-    if (!(await confirmDialog(`Remove ${engine.name}?`, then, "Remove"))) return;
+    const then = t("Its key is deleted. Bots that speak by it need another model then.");
+    if (!(await confirmDialog(t("Remove {name}?", engine), then, t("Remove")))) return;
     await remove(`/api/engines/${engine.id}`, {}).catch(page.tell);
     await page.changed();
     add.focus();
@@ -49,8 +48,8 @@ export function createEngines(page) {
   function row(engine) {
     const small = (text, label, onClick) =>
       h("button", { type: "button", class: "button small", text, "aria-label": label, on: { click: onClick } });
-    const key = engine.has_key ? "with a key" : "";
-    const facts = [engine.host, key, engine.is_fixed && "named at the start"].filter(Boolean);
+    const key = engine.has_key ? t(t("with a key")) : "";
+    const facts = [engine.host, key, engine.is_fixed && t("named at the start")].filter(Boolean);
     return h(
       "li",
       { class: "model is-engine", title: engine.url },
@@ -61,8 +60,8 @@ export function createEngines(page) {
         h("p", { class: "help tabular", text: facts.join(" · ") }),
         state(engine),
       ),
-      engine.problem && small("Try again", `Ask ${engine.name} again`, page.changed),
-      !engine.is_fixed && small("Remove", `Remove ${engine.name}`, () => forget(engine)),
+      engine.problem && small(t("Try again"), t("Ask {name} again", engine), page.changed),
+      !engine.is_fixed && small(t("Remove"), t("Remove {name}", engine), () => forget(engine)),
     );
   }
 
@@ -88,8 +87,8 @@ export function createEngines(page) {
 function state(engine) {
   if (engine.problem)
     return h("p", { class: "help fits-not" }, icon("triangle-alert"), h("span", { text: engine.problem }));
-  if (!engine.is_read) return h("p", { class: "help", text: "Being asked for its models …" });
-  return h("p", { class: "help fits" }, icon("check"), plural(engine.num_models, "model"));
+  if (!engine.is_read) return h("p", { class: "help", text: t("Being asked for its models …") });
+  return h("p", { class: "help fits" }, icon("check"), tn("{count} model", "{count} models", engine.num_models));
 }
 
 /**
@@ -120,23 +119,23 @@ function labelled(id, label, help, attributes) {
 
 /** @param {() => Promise<any>} added */
 function openAdding(added) {
-  const url = labelled("engine-url", "Address", "Where its /v1 begins. Text goes to this host and no other.", {
+  const url = labelled("engine-url", t("Address"), t("Where its /v1 begins. Text goes to this host and no other."), {
     type: "url",
     required: true,
     maxlength: "1000",
     placeholder: "http://192.168.1.20:8000/v1",
     "data-autofocus": true,
   });
-  const name = labelled("engine-name", "Name", "What it is called here. Empty: its host.", {
+  const name = labelled("engine-name", t("Name"), t("What it is called here. Empty: its host."), {
     type: "text",
     maxlength: "60",
   });
-  const key = labelled("engine-key", "Key", "If it wants one. It is kept on Parlor's machine and never shown again.", {
+  const key = labelled("engine-key", t("Key"), t("If it wants one. It is kept on Parlor's machine and never shown again."), {
     type: "password",
     maxlength: "10000",
     autocomplete: "new-password",
   });
-  const headers = labelled("engine-headers", "Further headers", "One a line, as Name: value. Most need none.", {
+  const headers = labelled("engine-headers", t("Further headers"), t("One a line, as Name: value. Most need none."), {
     rows: "2",
   });
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
@@ -151,7 +150,7 @@ function openAdding(added) {
     say("");
     const lines = headers.input.value.split("\n").filter((line) => line.trim());
     const pairs = lines.map((line) => [line.split(":", 1)[0].trim(), line.slice(line.indexOf(":") + 1).trim()]);
-    if (lines.some((line) => !line.includes(":"))) return say("A header has no colon; expected Name: value.");
+    if (lines.some((line) => !line.includes(":"))) return say(t("A header has no colon; expected Name: value."));
     try {
       const body = { url: url.input.value.trim(), name: name.input.value.trim(), key: key.input.value };
       await post("/api/engines", { ...body, headers: Object.fromEntries(pairs) });
@@ -163,12 +162,12 @@ function openAdding(added) {
     await added();
   }
 
-  const dialog = openDialog("Add an engine", [url.element, name.element, key.element, headers.element], {
+  const dialog = openDialog(t("Add an engine"), [url.element, name.element, key.element, headers.element], {
     onSubmit: save,
     actions: [
       wrong,
-      dialogButton("Cancel", "ghost", () => dialog.close()),
-      dialogButton("Add", "primary", null),
+      dialogButton(t("Cancel"), "ghost", () => dialog.close()),
+      dialogButton(t("Add"), "primary", null),
     ],
   });
 }

@@ -6,7 +6,8 @@
  */
 
 import { h, icon, iconButton } from "../base/dom.js";
-import { stepped } from "../base/format.js";
+import { listed, stepped } from "../base/format.js";
+import { alongReading } from "../base/input.js";
 import { t } from "../base/language.js";
 
 const SLIDER_STEPS = 1000;
@@ -86,7 +87,7 @@ export function numberField(spec, { most, onChange, onReset }) {
         "aria-describedby": `${id}-help`,
       })
     );
-  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
+  const reset = iconButton("rotate-ccw", t("Reset {name}", { name: spec.label }), () => onReset(), { class: "reset" });
   const note = h("p", { class: "help override", hidden: true });
   const said = h("p", { class: "help wrong", role: "alert", hidden: true });
   const element = h(
@@ -124,7 +125,7 @@ export function numberField(spec, { most, onChange, onReset }) {
     onChange(value);
   });
   slider?.addEventListener("keydown", (event) => {
-    const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+    const by = alongReading(event.key) || { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
     if (!by) return;
     event.preventDefault();
     const value = snap(spec, shown + by * step);
@@ -143,8 +144,13 @@ export function numberField(spec, { most, onChange, onReset }) {
     const unlike = typed !== null && Math.abs(typed - value) > step / 2;
     said.hidden = !(unlike || (typed === null && text !== ""));
     said.textContent = unlike
-      ? `${text} is outside ${written(min)} to ${written(spec.max ?? max)}; ${written(value)} is set.`
-      : `“${text.slice(0, 20)}” is not a number.`;
+      ? t("{text} is outside {min} to {max}; {value} is set.", {
+          text,
+          min: written(min),
+          max: written(spec.max ?? max),
+          value: written(value),
+        })
+      : t("“{text}” is not a number.", { text: text.slice(0, 20) });
     number.value = value === null ? "" : written(value);
     paint(value);
     onChange(value);
@@ -184,27 +190,27 @@ const LISTS = {
     write: (value) => value.map((text) => text.replaceAll("\\", "\\\\").replace(NEWLINE, "\\n")).join("\n"),
     read: (text) =>
       lines(text, false).map((line) => line.replace(/\\(n|\\)/g, (_, what) => (what === "n" ? "\n" : "\\"))),
-    hint: "One a line; \\n stands for a line break.",
+    hint: t("One a line; \\n stands for a line break."),
   },
   names: {
     write: (value) => value.join("\n"),
     read: (text, { choices = [], first = [] }) => {
       const names = lines(text);
       names.forEach((name, index) => {
-        if (!choices.includes(name)) fail(name, `one of ${choices.join(", ")}`);
-        if (names.indexOf(name) < index) fail(name, "named once");
+        if (!choices.includes(name)) fail(name, t("one of {names}", { names: choices.join(", ") }));
+        if (names.indexOf(name) < index) fail(name, t("a name that stands once"));
         if (index && first.includes(name) && !first.includes(names[index - 1]))
-          fail(name, `in its place: ${first.join(" and ")} stand before the others`);
+          fail(name, t("in its place: {names} stand before the others", { names: listed(first) }));
       });
       return names;
     },
-    hint: "One a line.",
+    hint: t("One a line."),
   },
   tokens: {
     write: (value) => value.join("\n"),
     read: (text) =>
-      lines(text).map((line) => (/^\d+$/.test(line) ? Number(line) : fail(line, "a token id such as 13"))),
-    hint: "One token id a line.",
+      lines(text).map((line) => (/^\d+$/.test(line) ? Number(line) : fail(line, t("a token id such as 13")))),
+    hint: t("One token id a line."),
   },
   bias: {
     write: (value) =>
@@ -215,10 +221,10 @@ const LISTS = {
       Object.fromEntries(
         lines(text).map((line) => {
           const match = line.match(/^(\d+)\s*:\s*(-?\d+(?:\.\d+)?)$/);
-          return match ? [match[1], Number(match[2])] : fail(line, "a line such as 13: -2.5");
+          return match ? [match[1], Number(match[2])] : fail(line, t("a line such as 13: -2.5"));
         }),
       ),
-    hint: "A line each, such as 13: -2.5",
+    hint: t("A line each, such as 13: -2.5"),
   },
 };
 
@@ -231,7 +237,7 @@ const lines = (text, trim = true) =>
 
 /** @param {string} line @param {string} expected @returns {never} */
 function fail(line, expected) {
-  throw new Error(`“${line.slice(0, 40)}” is not ${expected}.`);
+  throw new Error(t("“{line}” is not {expected}.", { line: line.slice(0, 40), expected }));
 }
 
 /**
@@ -253,7 +259,7 @@ export function listField(spec, { onChange, onReset }) {
   );
   const wrong = h("p", { class: "help wrong", role: "alert", hidden: true });
   const note = h("p", { class: "help override", hidden: true });
-  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => {
+  const reset = iconButton("rotate-ccw", t("Reset {name}", { name: spec.label }), () => {
     wrong.hidden = true;
     onReset();
   }, { class: "reset" });
@@ -351,7 +357,7 @@ function valueField(spec, control, frame, { onReset }) {
   const id = `field-${spec.name}-${Math.random().toString(36).slice(2, 7)}`;
   control.id = id;
   control.setAttribute("aria-describedby", `${id}-help`);
-  const reset = iconButton("rotate-ccw", `Reset ${spec.label}`, () => onReset(), { class: "reset" });
+  const reset = iconButton("rotate-ccw", t("Reset {name}", { name: spec.label }), () => onReset(), { class: "reset" });
   const note = h("p", { class: "help override", hidden: true });
   const element = h(
     "div",

@@ -8,6 +8,7 @@
 
 import { h, icon, setText } from "../base/dom.js";
 import { bytes } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { post } from "../server/api.js";
 import { createProgress, downloadText, isDownloading } from "../chat/model-line.js";
 
@@ -30,14 +31,14 @@ export function createGetModel(store, change) {
       on: { keydown: lookOnEnter, input: () => offer(null) },
     })
   );
-  const lookButton = button("Look", look);
+  const lookButton = button(t("Look"), look);
   const problem = h("p", { class: "help wrong", role: "alert", hidden: true });
-  const choices = h("div", { class: "choices", role: "radiogroup", "aria-label": "Which of them" });
-  const downloadButton = button("Download", () => download());
+  const choices = h("div", { class: "choices", role: "radiogroup", "aria-label": t("Which of them") });
+  const downloadButton = button(t("Download"), () => download());
   const offered = h("div", { hidden: true }, choices, downloadButton);
   const text = h("p", { class: "models-now-text tabular" });
-  const progress = createProgress("How much is downloaded");
-  const cancel = button("Cancel", () => change("/api/models/downloads/cancel"));
+  const progress = createProgress(t("How much is downloaded"));
+  const cancel = button(t("Cancel"), () => change("/api/models/downloads/cancel"));
   const running = h(
     "div",
     { class: "models-now", hidden: true },
@@ -50,13 +51,13 @@ export function createGetModel(store, change) {
     h(
       "h3",
       { class: "group-label" },
-      h("label", { for: "hub-source", text: "Get a model from Hugging Face's hub" }),
+      h("label", { for: "hub-source", text: t("Get a model from Hugging Face's hub") }),
     ),
     h("div", { class: "models-now-row" }, source, lookButton),
     h("p", {
       class: "help",
       id: "hub-help",
-      text: "Nothing leaves this machine but what you ask the hub for here. A download that broke off goes on.",
+      text: t("Nothing leaves this machine but what you ask the hub for here. A download that broke off goes on."),
     }),
     problem,
     offered,
@@ -88,14 +89,14 @@ export function createGetModel(store, change) {
     offer(null);
     if (!source.value.trim()) return source.focus();
     lookButton.disabled = true;
-    setText(lookButton, "Looking …");
+    setText(lookButton, t("Looking …"));
     try {
       offer(await post("/api/models/downloads/look", { source: source.value }));
     } catch (error) {
       say([/** @type {any} */ (error).message, /** @type {any} */ (error).hint].filter(Boolean).join(" "));
     }
     lookButton.disabled = false;
-    setText(lookButton, "Look");
+    setText(lookButton, t("Look"));
   }
 
   /**
@@ -112,7 +113,7 @@ export function createGetModel(store, change) {
         const input = h("input", { type: "radio", name: "hub-variant", value: variant.label });
         input.checked = variant.label === found.chosen;
         const size = bytes(variant.size_bytes);
-        const parts = variant.files > 1 ? `, ${variant.files} files` : "";
+        const parts = variant.files > 1 ? `, ${tn("{count} file", "{count} files", variant.files)}` : "";
         return h(
           "label",
           { class: "choice" },
@@ -122,8 +123,8 @@ export function createGetModel(store, change) {
             {},
             h("span", { class: "choice-name tabular", text: `${variant.label} · ${size}${parts}` }),
             variant.fits
-              ? h("span", { class: "help fits" }, icon("check"), "Should fit")
-              : h("span", { class: "help fits-not" }, icon("triangle-alert"), "Is too large for the memory here"),
+              ? h("span", { class: "help fits" }, icon("check"), t("Should fit"))
+              : h("span", { class: "help fits-not" }, icon("triangle-alert"), t("Is too large for the memory here")),
           ),
         );
       }),
@@ -136,7 +137,7 @@ export function createGetModel(store, change) {
 
   async function download() {
     const chosen = /** @type {HTMLInputElement | null} */ (choices.querySelector("input:checked"));
-    if (!chosen) return say("Choose one of them.");
+    if (!chosen) return say(t("Choose one of them."));
     if (await change("/api/models/downloads", { source: `${repo}:${chosen.value}` })) offer(null);
   }
 

@@ -6,6 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { openDialog, dialogButton } from "../overlays/dialogs.js";
 
 const MAX_ENTRIES = 100;
@@ -17,18 +18,18 @@ export function openLore(store, room) {
   /** @type {{keys: string[], text: string}[]} */
   const entries = (store.state.session?.lore || []).map((entry) => ({ ...entry }));
   const list = h("div", { class: "lore" });
-  const more = h("button", { type: "button", class: "button", text: "Add an entry", on: { click: add } });
+  const more = h("button", { type: "button", class: "button", text: t("Add an entry"), on: { click: add } });
   const dialog = openDialog(
-    "Lore book",
+    t("Lore book"),
     [
       h("p", {
         class: "help",
-        text: "What the bots are to know of a thing when it is spoken of: the text is sent while one of its keys stands in the last eight messages.",
+        text: t("What the bots are to know of a thing when it is spoken of: the text is sent while one of its keys stands in the last eight messages."),
       }),
       list,
       more,
     ],
-    { wide: true, actions: [dialogButton("Close", "primary", () => dialog.close())] },
+    { wide: true, actions: [dialogButton(t("Close"), "primary", () => dialog.close())] },
   );
 
   /** Kept as it is typed; of another session by now, not at all. */
@@ -54,7 +55,7 @@ export function openLore(store, room) {
       dir: "auto",
       maxlength: "1000",
       autocomplete: "off",
-      placeholder: "lamp, lighthouse",
+      placeholder: t("lamp, lighthouse"),
       on: {
         input: () => {
           const words = keys.value.split(",").map((word) => word.trim().slice(0, 100));
@@ -80,12 +81,12 @@ export function openLore(store, room) {
     const element = h(
       "fieldset",
       { class: "lore-entry" },
-      h("label", { class: "stacked" }, h("span", { class: "label", text: "Keys, with commas" }), keys),
-      h("label", { class: "stacked" }, h("span", { class: "label", text: "Text" }), text),
+      h("label", { class: "stacked" }, h("span", { class: "label", text: t("Keys, with commas") }), keys),
+      h("label", { class: "stacked" }, h("span", { class: "label", text: t("Text") }), text),
       h("button", {
         type: "button",
         class: "text-button",
-        text: "Remove this entry",
+        text: t("Remove this entry"),
         on: {
           click: () => {
             entries.splice(entries.indexOf(entry), 1);

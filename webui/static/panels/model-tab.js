@@ -5,39 +5,37 @@
  */
 
 import { h } from "../base/dom.js";
-import { bytes, count, plural } from "../base/format.js";
+import { bytes, count, parameters, tokens } from "../base/format.js";
+import { t } from "../base/language.js";
 import { whereTextGoes } from "../session/hosts.js";
 
 /** How each known field is called and shown; what is not known here is shown as it is. */
 const FIELDS = {
-  name: ["Model", String],
-  architecture: ["Architecture", String],
-  quantization: ["Weights", String],
-  num_parameters: [
-    "Parameters",
-    (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : `${(n / 1e6).toFixed(1)} million`),
-  ],
-  weight_bytes: ["Size of the weights", bytes],
-  vocab_size: ["Vocabulary", (n) => plural(n, "token")],
-  max_seq_len: ["Context", (n) => plural(n, "token")],
-  cache_tokens: ["Cache", (n) => plural(n, "token")],
-  cache_bytes: ["Size of the cache", bytes],
-  cache_by_layers: ["Of that", String],
-  host: ["Text goes to", String],
-  device: ["Runs on", String],
-  isa: ["Instructions", String],
-  threads: ["Threads", count],
-  chat_template: ["Chat template", (has) => (has ? "the model's own" : "plain “Name: text”")],
+  name: [t("Model"), String],
+  architecture: [t("Architecture"), String],
+  quantization: [t("Weights"), String],
+  num_parameters: [t("Parameters"), parameters],
+  weight_bytes: [t("Size of the weights"), bytes],
+  vocab_size: [t("Vocabulary"), tokens],
+  max_seq_len: [t("Context"), tokens],
+  cache_tokens: [t("Cache"), tokens],
+  cache_bytes: [t("Size of the cache"), bytes],
+  cache_by_layers: [t("Of that"), String],
+  host: [t("Text goes to"), String],
+  device: [t("Runs on"), String],
+  isa: [t("Instructions"), String],
+  threads: [t("Threads"), count],
+  chat_template: [t("Chat template"), (has) => (has ? t("the model's own") : t("plain “Name: text”"))],
 };
 const STATUS = {
-  problem: ["Problem", String],
-  memory_bytes: ["Memory of the process", bytes],
-  gpu_memory_bytes: ["GPU memory in use", bytes],
+  problem: [t("Problem"), String],
+  memory_bytes: [t("Memory of the process"), bytes],
+  gpu_memory_bytes: [t("GPU memory in use"), bytes],
   gpu_memory_total_bytes: ["GPU memory", bytes],
-  running: ["Replies being written", count],
-  waiting: ["Replies waiting", count],
-  pages_used: ["Cache pages in use", count],
-  pages_total: ["Cache pages", count],
+  running: [t("Replies being written"), count],
+  waiting: [t("Replies waiting"), count],
+  pages_used: [t("Cache pages in use"), count],
+  pages_total: [t("Cache pages"), count],
 };
 
 /** @param {Store} store @param {() => void} openModels */
@@ -49,10 +47,10 @@ export function createModelTab(store, openModels) {
   const body = h(
     "div",
     {},
-    h("button", { type: "button", class: "button", text: "Choose a model", on: { click: openModels } }),
+    h("button", { type: "button", class: "button", text: t("Choose a model"), on: { click: openModels } }),
     list,
     lacks,
-    h("section", { class: "field-group" }, h("h2", { class: "group-label", text: "Right now" }), running),
+    h("section", { class: "field-group" }, h("h2", { class: "group-label", text: t("Right now") }), running),
     foot,
   );
 
@@ -61,7 +59,7 @@ export function createModelTab(store, openModels) {
     if (!status) return;
     list.replaceChildren(...facts(status.model || {}, FIELDS));
     running.replaceChildren(...facts(status.engine || {}, STATUS));
-    const where = whereTextGoes(store.state) || "Everything stays on this machine.";
+    const where = whereTextGoes(store.state) || t("Everything stays on this machine.");
     foot.textContent = `Parlor ${status.version || ""}. ${where}`;
     const cannot = Object.values(status.model?.cannot || {});
     lacks.replaceChildren(...cannot.map((text) => h("li", { class: "help", text })));

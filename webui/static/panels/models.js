@@ -7,7 +7,8 @@
  */
 
 import { h, icon, setText } from "../base/dom.js";
-import { bytes, count, plural } from "../base/format.js";
+import { bytes, parameters } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { get, post } from "../server/api.js";
 import { chooseDialog, openDialog } from "../overlays/dialogs.js";
 import { toastError } from "../overlays/toast.js";
@@ -36,18 +37,18 @@ export function createModels(store, page) {
     h("input", {
       type: "search",
       class: "text-input",
-      placeholder: "Search",
-      "aria-label": "Search models",
+      placeholder: t("Search"),
+      "aria-label": t("Search models"),
       autocomplete: "off",
       spellcheck: "false",
       "data-autofocus": true,
       on: { input: showList, keydown: (event) => intoList(event) },
     })
   );
-  const progress = createProgress("How much of the model is loaded");
+  const progress = createProgress(t("How much of the model is loaded"));
   const nowText = h("p", { class: "models-now-text" });
-  const cancelButton = button("Cancel", () => change("/api/models/cancel"));
-  const unloadButton = button("Unload", () => changeAsking("/api/models/unload", "Unload the model"));
+  const cancelButton = button(t("Cancel"), () => change("/api/models/cancel"));
+  const unloadButton = button(t("Unload"), () => changeAsking("/api/models/unload", t("Unload the model when that is done, or stop it now?")));
   const problem = h("p", { class: "help wrong", role: "alert" });
   const now = h(
     "div",
@@ -68,12 +69,11 @@ export function createModels(store, page) {
       await page.enginesChanged();
     },
   });
-  const searchRow = h("div", { class: "models-now-row" }, search, button("Get more", () => hub.focus()));
+  const searchRow = h("div", { class: "models-now-row" }, search, button(t("Get more"), () => hub.focus()));
   const foot = h("p", {
     class: "help",
     text:
-      "GGUF files and folders from a model hub that lie in Parlor's models folder are listed here, " +
-      "and those that Hugging Face's tools, LM Studio and Ollama have brought.",
+      t("GGUF files and folders from a model hub that lie in Parlor's models folder are listed here, and those that Hugging Face's tools, LM Studio and Ollama have brought."),
   });
 
   /** @param {string} text @param {() => void} onClick */
@@ -116,11 +116,11 @@ export function createModels(store, page) {
     } catch (error) {
       const number = /** @type {any} */ (error).body?.replies || 1;
       const running = await chooseDialog(
-        number === 1 ? "A reply is being written" : `${count(number)} replies are being written`,
-        `${what} when that is done, or stop it now? What is written is kept either way.`,
+        tn("A reply is being written", "{count} replies are being written", number),
+        `${what} ${t("What is written is kept either way.")}`,
         [
-          ["stop", "Stop it"],
-          ["wait", "Wait for it"],
+          ["stop", t("Stop it")],
+          ["wait", t("Wait for it")],
         ],
       );
       return running ? change(path, { ...body, running }).catch(tell) : false;
@@ -128,7 +128,7 @@ export function createModels(store, page) {
   }
 
   /** @param {Model} model */
-  const load = (model) => changeAsking(`/api/models/${model.id}/load`, `Load ${model.name}`);
+  const load = (model) => changeAsking(`/api/models/${model.id}/load`, loadWhen(model));
 
   /**
    * Read the list, and again while the server still looks. Whether it answered.
@@ -153,10 +153,10 @@ export function createModels(store, page) {
     if (!dialog || !slot) return;
     const coming = isComing(slot);
     const loaded = {
-      ready: `${slot.name} is loaded.`,
-      asleep: `${slot.name} is loaded again with the next message.`,
+      ready: t("{name} is loaded.", slot),
+      asleep: t("{name} is loaded again with the next message.", slot),
     };
-    setText(nowText, coming ? `${comingText(slot)}.` : loaded[slot.phase] || "No model is loaded.");
+    setText(nowText, coming ? `${comingText(slot)}.` : loaded[slot.phase] || t("No model is loaded."));
     progress.element.hidden = !coming;
     progress.set(slot.share);
     keepFocus(cancelButton, !coming);
@@ -194,10 +194,10 @@ export function createModels(store, page) {
     list.replaceChildren(...good.map(row));
     useless.replaceChildren(...bad.map(row));
     uselessPart.hidden = !bad.length;
-    setText(uselessTitle, `Cannot be loaded (${count(bad.length)})`);
-    const none = words.length ? "No model is called that." : "There is no model yet.";
-    const many = good.length ? plural(good.length, "model") : looking ? "" : none;
-    setText(found, [many, looking && "Looking for models …"].filter(Boolean).join(" · "));
+    setText(uselessTitle, t("Cannot be loaded ({count})", { count: bad.length }));
+    const none = words.length ? t("No model is called that.") : t("There is no model yet.");
+    const many = good.length ? tn("{count} model", "{count} models", good.length) : looking ? "" : none;
+    setText(found, [many, looking && t("Looking for models …")].filter(Boolean).join(" · "));
     if (!focused) return;
     const same = dialog.querySelector(`button:enabled[data-model="${focused}"]`);
     /** @type {any} */ (same || (cancelButton.hidden ? search : cancelButton)).focus();
@@ -210,10 +210,10 @@ export function createModels(store, page) {
     const may = model.fits && !isLoaded;
     const facts = [
       model.family,
-      model.num_parameters && `${parameters(model.num_parameters)} parameters`,
+      model.num_parameters && t("{number} parameters", { number: parameters(model.num_parameters) }),
       model.quantization,
       model.size_bytes && bytes(model.size_bytes),
-      model.max_positions && `context ${count(model.max_positions)}`,
+      model.max_positions && t("context {tokens}", { tokens: model.max_positions }),
       model.place,
     ];
     return h(
@@ -224,15 +224,15 @@ export function createModels(store, page) {
         { class: "model-text" },
         h("p", { class: "model-name", dir: "auto", text: model.name }),
         h("p", { class: "help tabular", text: facts.filter(Boolean).join(" · ") }),
-        isLoaded && h("p", { class: "help fits" }, icon("check"), model.host ? `In use, at ${model.host}` : "Loaded"),
-        !isLoaded && (model.host ? h("p", { class: "help", text: `Text goes to ${model.host}` }) : fit(model)),
+        isLoaded && h("p", { class: "help fits" }, icon("check"), model.host ? t("In use, at {host}", model) : t("Loaded")),
+        !isLoaded && (model.host ? h("p", { class: "help", text: t("Text goes to {host}", model) }) : fit(model)),
       ),
       may &&
         h("button", {
           type: "button",
           class: "button small",
-          text: model.host ? "Use" : "Load",
-          "aria-label": `${model.host ? "Use" : "Load"} ${model.name}`,
+          text: model.host ? t("Use") : t("Load"),
+          "aria-label": model.host ? t("Use {name}", model) : t("Load {name}", model),
           disabled: isComing(slot),
           data: { model: model.id },
           on: { click: () => load(model), keydown: (event) => alongList(event) },
@@ -265,7 +265,7 @@ export function createModels(store, page) {
     search.value = name;
     showProblem("");
     const parts = [now, problem, searchRow, found, list, uselessPart, others.element, hub.element, foot];
-    dialog = openDialog("Models", parts, {
+    dialog = openDialog(t("Models"), parts, {
       wide: true,
       onClose: () => {
         dialog = null;
@@ -287,11 +287,11 @@ export function createModels(store, page) {
     /** Load the present model again, with a context of so many tokens. @param {number} tokens */
     enlarge(tokens) {
       const { id, name } = /** @type {any} */ (store.state.slot);
-      return changeAsking(`/api/models/${id}/load`, `Load ${name} again`, { max_seq_len: tokens });
+      return changeAsking(`/api/models/${id}/load`, loadWhen({ name }), { max_seq_len: tokens });
     },
 
     /** @param {string} id @param {string} name */
-    loadNew: (id, name) => changeAsking(`/api/models/${id}/load`, `Load ${name}`),
+    loadNew: (id, name) => changeAsking(`/api/models/${id}/load`, loadWhen({ name })),
 
     /** Load the model of this name, or open the menu if that is not one. @param {string} name */
     async loadNamed(name) {
@@ -308,15 +308,18 @@ export function createModels(store, page) {
 
 /** Whether it fits, and what would, or what it means that only a part does. @param {Model} model */
 function fit(model) {
-  const not = model.problem || (model.fits === false && `Does not fit. ${model.advice}`) || model.advice;
+  const not = model.problem || (model.fits === false && `${t("Does not fit.")} ${model.advice}`) || model.advice;
   if (not) return h("p", { class: "help fits-not" }, icon("triangle-alert"), h("span", { text: not }));
-  if (!model.is_read) return h("p", { class: "help", text: "Its file is being read …" });
+  if (!model.is_read) return h("p", { class: "help", text: t("Its file is being read …") });
   const cut = (model.max_seq_len || 0) < (model.max_positions || 0);
-  const context = cut ? ` with a context of ${count(model.max_seq_len || 0)} tokens` : "";
-  const cache = model.cache_by_layers ? `; of its cache ${model.cache_by_layers}` : "";
-  const takes = `Fits: takes ${bytes(model.memory_bytes || 0)}${context}${cache}`;
-  return h("p", { class: "help fits" }, icon("check"), takes);
+  const size = bytes(model.memory_bytes || 0);
+  const takes = cut
+    ? t("Fits: takes {size} with a context of {tokens} tokens", { size, tokens: model.max_seq_len || 0 })
+    : t("Fits: takes {size}", { size });
+  const cache = model.cache_by_layers && t("of its cache {what}", { what: model.cache_by_layers });
+  return h("p", { class: "help fits" }, icon("check"), [takes, cache].filter(Boolean).join("; "));
 }
 
 /** @param {number} n */
-const parameters = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : `${(n / 1e6).toFixed(1)} million`);
+/** What becomes of a reply that is being written? @param {{name: string}} model */
+const loadWhen = (model) => t("Load {name} when that is done, or stop it now?", model);

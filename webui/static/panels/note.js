@@ -6,6 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 const USUAL_DEPTH = 4;
 const MAX_DEPTH = 100;
@@ -54,17 +55,17 @@ export function createNote(store, room) {
   return h(
     "div",
     { class: "field" },
-    h("div", { class: "field-head" }, h("label", { for: "note", text: "Author's note" })),
+    h("div", { class: "field-head" }, h("label", { for: "note", text: t("Author's note") })),
     text,
     h("p", {
       class: "help",
       id: "note-help",
-      text: "What every bot is to keep in mind just now. It stands in brackets near the end of what they are sent, is never left out, and moves on with each message.",
+      text: t("What every bot is to keep in mind just now. It stands in brackets near the end of what they are sent, is never left out, and moves on with each message."),
     }),
     h(
       "div",
       { class: "field-head" },
-      h("label", { for: "note-depth", text: "Messages from the end" }),
+      h("label", { for: "note-depth", text: t("Messages from the end") }),
       depth,
     ),
   );

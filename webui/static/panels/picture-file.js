@@ -5,6 +5,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 /** What the server takes. */
 const MAX_BYTES = 300_000;
@@ -28,7 +29,7 @@ export async function asPicture(file, name) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw new Error(`${name} is no picture that this browser can read.`);
+    throw new Error(t("{name} is no picture that this browser can read.", { name }));
   }
   const size = Math.min(bitmap.width, bitmap.height);
   for (const side of SIDES) {
@@ -40,5 +41,5 @@ export async function asPicture(file, name) {
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
     if (blob && blob.size <= MAX_BYTES) return asBase64(new Uint8Array(await blob.arrayBuffer()));
   }
-  throw new Error(`${name} cannot be made small enough.`);
+  throw new Error(t("{name} cannot be made small enough.", { name }));
 }

@@ -8,6 +8,7 @@
  */
 
 import { isSameName } from "../base/format.js";
+import { t } from "../base/language.js";
 import { post, put, remove } from "../server/api.js";
 import { confirmDialog, promptDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
@@ -23,23 +24,23 @@ export function createPresetMenu(store, room, reloadSettings) {
     const { session } = store.state;
     if (!session) return;
     const own = chosen && !chosen.builtin ? chosen : null;
-    openMenu(anchor, "Presets", [
-      { label: "Save as a new preset", icon: "save", onSelect: () => saveNew(chosen) },
+    openMenu(anchor, t("Presets"), [
+      { label: t("Save as a new preset"), icon: "save", onSelect: () => saveNew(chosen) },
       own && {
-        label: `Save into “${own.name}”`,
+        label: t("Save into “{name}”", own),
         icon: "check",
         onSelect: () => overwrite(own, { ...own.sampling, ...session.sampling }),
       },
-      own && { label: `Delete “${own.name}”`, icon: "trash-2", danger: true, onSelect: () => deletePreset(own) },
+      own && { label: t("Delete “{name}”", own), icon: "trash-2", danger: true, onSelect: () => deletePreset(own) },
     ]);
   }
 
   /** @param {Preset | undefined} chosen */
   async function saveNew(chosen) {
     const { session, settings } = store.state;
-    const name = await promptDialog("Save as preset", "Name", "", "Save", (text) =>
+    const name = await promptDialog(t("Save as preset"), t("Name"), "", t("Save"), (text) =>
       settings?.presets.some((one) => isSameName(one.name, text))
-        ? "There is a preset of that name already."
+        ? t("There is a preset of that name already.")
         : "",
     );
     if (!name || !session) return;
@@ -48,7 +49,7 @@ export function createPresetMenu(store, room, reloadSettings) {
     if (!made) return;
     await reloadSettings();
     room.change({ preset: made.preset.id, sampling: {} });
-    toast(`Saved “${name}”.`);
+    toast(t("Saved “{name}”.", { name }));
   }
 
   /** @param {Preset} own @param {Record<string, any>} sampling */
@@ -56,12 +57,12 @@ export function createPresetMenu(store, room, reloadSettings) {
     if (!(await put(`/api/presets/${own.id}`, { name: own.name, sampling }).catch(toastError))) return;
     await reloadSettings();
     room.change({ sampling: {} });
-    toast(`Saved “${own.name}”.`);
+    toast(t("Saved “{name}”.", own));
   }
 
   /** @param {Preset} own */
   async function deletePreset(own) {
-    if (!(await confirmDialog(`Delete “${own.name}”?`, "Sessions that use it go back to Balanced.", "Delete")))
+    if (!(await confirmDialog(t("Delete “{name}”?", own), t("Sessions that use it go back to Balanced."), t("Delete"))))
       return;
     const values = { ...own.sampling, ...store.state.session?.sampling };
     room.change({ preset: "balanced", sampling: values });

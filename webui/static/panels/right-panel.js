@@ -6,6 +6,7 @@
  * @import { Room } from "../session/room.js"
  */
 
+import { t } from "../base/language.js";
 import { preparePrinting } from "../chat/printing.js";
 import { createBotTab } from "./bot-tab.js";
 import { createModelTab } from "./model-tab.js";
@@ -36,10 +37,10 @@ export function createRightPanel(store, room, changes, page) {
   });
   return createTabs(
     [
-      { id: "sampling", label: "Sampling", ...createSampling(store, room, reloadSettings) },
-      { id: "session", label: "Session", ...session },
-      { id: "bot", label: "Bot", ...createBotTab(store, changes, { speak, editBot }) },
-      { id: "model", label: "Model", ...createModelTab(store, openModels) },
+      { id: "sampling", label: t("Sampling"), ...createSampling(store, room, reloadSettings) },
+      { id: "session", label: t("Session"), ...session },
+      { id: "bot", label: t("Bot"), ...createBotTab(store, changes, { speak, editBot }) },
+      { id: "model", label: t("Model"), ...createModelTab(store, openModels) },
     ],
     closeButton,
   );

@@ -8,6 +8,7 @@
  */
 
 import { shown } from "../base/format.js";
+import { t } from "../base/language.js";
 import { botOf } from "../session/store.js";
 
 /** These count tokens; more than the context holds is no use on a slider. */
@@ -115,12 +116,14 @@ export function samplingValues(store, room) {
 
     /** What the session's bots have of their own, and whether it counts. @param {Parameter} spec */
     noteOn(spec) {
-      const own = ownValues(spec).map(({ name, value }) => `${name} has ${shown(spec, value)}`);
+      const own = ownValues(spec).map(({ name, value }) => `${name} ${shown(spec, value)}`);
       if (!own.length) return "";
       const changed = spec.name in (store.state.session?.sampling || {});
       const counts = !changed && preset()?.sampling[spec.name] === undefined;
-      const what = `${own.join(", ")} of ${own.length > 1 ? "their" : "its"} own`;
-      return counts ? `${what}, unless it is set here.` : `Set here; ${what}.`;
+      const values = { values: own.join(", ") };
+      return counts
+        ? t("Of their own: {values}, unless it is set here.", values)
+        : t("Set here; of their own: {values}.", values);
     },
   };
 }

@@ -7,20 +7,19 @@
  */
 
 import { h, icon } from "../base/dom.js";
-import { plural } from "../base/format.js";
-import { t } from "../base/language.js";
+import { t, tn } from "../base/language.js";
 import { parameterField } from "./field.js";
 import { samplingValues } from "./sampling-values.js";
 
 /** Groups in the order of the page; what the server adds comes last. */
 const GROUPS = [
   ["sampling", ""],
-  ["penalties", "Repetition"],
-  ["length", "Length and stopping"],
+  ["penalties", t("Repetition")],
+  ["length", t("Length and stopping")],
   ["thinking", t("Thinking")],
-  ["samplers", "More samplers"],
+  ["samplers", t("More samplers")],
   ["guidance", t("Guidance")],
-  ["advanced", "Advanced"],
+  ["advanced", t("Advanced")],
 ];
 const FOLDED = new Set(["samplers", "guidance", "advanced"]);
 
@@ -42,14 +41,14 @@ export function createSampling(store, room, reloadSettings) {
     h(
       "div",
       { class: "field-head" },
-      h("span", { class: "group-label", id: "preset-label", text: "Preset" }),
+      h("span", { class: "group-label", id: "preset-label", text: t("Preset") }),
       changes,
     ),
     h("div", { class: "select-frame" }, select, icon("chevron-down")),
     h("button", {
       type: "button",
       class: "text-button xray-open",
-      text: "See what they do to the next token",
+      text: t("See what they do to the next token"),
       "aria-haspopup": "dialog",
       on: { click: async () => (await import("./xray.js")).openXray(store, room) },
     }),
@@ -58,13 +57,13 @@ export function createSampling(store, room, reloadSettings) {
   const resetAll = h("button", {
     type: "button",
     class: "text-button",
-    text: "Reset to defaults",
+    text: t("Reset to defaults"),
     on: { click: () => room.change({ sampling: {}, preset: "balanced" }) },
   });
   const save = h("button", {
     type: "button",
     class: "text-button",
-    text: "Save as preset",
+    text: t("Save as preset"),
     "aria-haspopup": "menu",
     on: { click: openPresetMenu },
   });
@@ -127,7 +126,7 @@ export function createSampling(store, room, reloadSettings) {
     const [scale, negative] = ["guidance_scale", "negative_prompt"].map((name) => fields.get(name));
     if (scale && negative) negative.element.hidden = values.of(scale.spec) === 1 && !values.of(negative.spec);
     const many = Object.keys(session.sampling).length;
-    changes.textContent = many ? `${plural(many, "change")} from “${preset()?.name || "?"}”` : "";
+    changes.textContent = many ? tn("One change from “{name}”", "{count} changes from “{name}”", many, { name: preset()?.name || "?" }) : "";
     resetAll.disabled = !many && session.preset === "balanced";
   }
 

@@ -6,8 +6,7 @@
  */
 
 import { h, setText } from "../base/dom.js";
-import { plural } from "../base/format.js";
-import { t } from "../base/language.js";
+import { t, tn } from "../base/language.js";
 import { createNote } from "./note.js";
 
 /** A name becomes "Name:" in prompts. */
@@ -22,34 +21,33 @@ const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
 export function createSessionTab(store, room, page) {
   const prompt = textBox(
     "system-prompt",
-    "System prompt",
-    "Added to every bot's persona in this session.",
+    t("System prompt"),
+    t("Added to every bot's persona in this session."),
     "textarea",
     50_000,
   );
-  const user = textBox("user-name", "Your name", "What the bots call you. Empty is “User”.", "input", 60);
+  const user = textBox("user-name", t("Your name"), t("What the bots call you. Empty is “User”."), "input", 60);
   const persona = textBox("user-persona", t("Who you are"), t("What the bots are told about you."), "textarea", 50_000);
   const orders = h("div", { class: "choices", role: "radiogroup", "aria-labelledby": "turn-order-label" });
   const action = (text, onClick, kind = "") =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
-  const lore = action("Lore book", async () => (await import("./lore.js")).openLore(store, room));
+  const lore = action(t("Lore book"), async () => (await import("./lore.js")).openLore(store, room));
   lore.setAttribute("aria-haspopup", "dialog");
   const saved = h(
     "section",
     { class: "field-group" },
-    h("h2", { class: "group-label", text: "This session" }),
+    h("h2", { class: "group-label", text: t("This session") }),
     h(
       "div",
       { class: "button-grid" },
       action(t("Timeline"), page.timeline),
-      action(t("Timeline"), page.timeline),
-      action("Rename", page.rename),
-      action("Duplicate", page.duplicate),
-      action("Export JSON", () => page.exported("json")),
-      action("Export Markdown", () => page.exported("markdown")),
-      action("Export HTML", () => page.exported("html")),
-      action("Print", page.print),
-      action("Delete", page.remove, "danger"),
+      action(t("Rename"), page.rename),
+      action(t("Duplicate"), page.duplicate),
+      action(t("Export JSON"), () => page.exported("json")),
+      action(t("Export Markdown"), () => page.exported("markdown")),
+      action(t("Export HTML"), () => page.exported("html")),
+      action(t("Print"), page.print),
+      action(t("Delete"), page.remove, "danger"),
     ),
   );
   const body = h(
@@ -61,14 +59,14 @@ export function createSessionTab(store, room, page) {
       "div",
       { class: "field" },
       lore,
-      h("p", { class: "help", text: "What the bots are to know of a thing when it is spoken of." }),
+      h("p", { class: "help", text: t("What the bots are to know of a thing when it is spoken of.") }),
     ),
     user.element,
     persona.element,
     h(
       "section",
       { class: "field-group" },
-      h("h2", { class: "group-label", id: "turn-order-label", text: "Who answers next" }),
+      h("h2", { class: "group-label", id: "turn-order-label", text: t("Who answers next") }),
       orders,
     ),
     saved,
@@ -118,7 +116,7 @@ export function createSessionTab(store, room, page) {
     for (const input of orders.querySelectorAll("input")) input.checked = input.value === session.turn_order;
     saved.hidden = !session.id;
     const entries = session.lore?.length || 0;
-    setText(lore, entries ? `Lore book · ${plural(entries, "entry", "entries")}` : "Lore book");
+    setText(lore, entries ? `${t("Lore book")} · ${tn("{count} entry", "{count} entries", entries)}` : t("Lore book"));
   }
 
   store.on(["settings", "status"], () => {

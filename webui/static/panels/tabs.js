@@ -4,6 +4,8 @@
  */
 
 import { byId, h } from "../base/dom.js";
+import { alongReading } from "../base/input.js";
+import { t } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 
 /** @typedef {{id: string, label: string, body: HTMLElement, foot?: HTMLElement}} Tab */
@@ -36,7 +38,7 @@ export function createTabs(tabs, closeButton) {
     ),
   );
   const foots = tabs.map((tab) => tab.foot || null);
-  const list = h("div", { role: "tablist", class: "tabs", "aria-label": "Settings" }, ...buttons);
+  const list = h("div", { role: "tablist", class: "tabs", "aria-label": t("Settings") }, ...buttons);
   place.append(h("div", { class: "tab-bar" }, list, closeButton), ...panels, ...foots.filter(Boolean));
 
   /** @param {string} id */
@@ -57,7 +59,8 @@ export function createTabs(tabs, closeButton) {
 
   list.addEventListener("keydown", (event) => {
     const at = buttons.indexOf(/** @type {any} */ (document.activeElement));
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
+    const by = alongReading(event.key);
+    const to = by ? at + by : { Home: 0, End: tabs.length - 1 }[event.key];
     if (at < 0 || to === undefined) return;
     event.preventDefault();
     const next = (to + tabs.length) % tabs.length;

@@ -8,6 +8,7 @@
 
 import { h, setText } from "../base/dom.js";
 import { count } from "../base/format.js";
+import { t } from "../base/language.js";
 import { parameterField } from "./field.js";
 import { OF_LOGITS, activeStages, chain } from "./sampler-chain.js";
 import { createTable } from "./xray-table.js";
@@ -28,7 +29,7 @@ export function createStages(specs, values, bot) {
   );
   rows
     .get("xtc")
-    ?.controls.prepend(h("label", { class: "choice" }, strikes, h("span", { text: "Show what is left if it strikes" })));
+    ?.controls.prepend(h("label", { class: "choice" }, strikes, h("span", { text: t("Show what is left if it strikes") })));
   let open = ALL;
   /** The names of the rows, in their order. @type {string[]} */
   let shown = [];
@@ -75,7 +76,7 @@ export function createStages(specs, values, bot) {
     const element = h("button", {
       type: "button",
       class: "text-button",
-      text: by < 0 ? "Do it earlier" : "Do it later",
+      text: by < 0 ? t("Do it earlier") : t("Do it later"),
       on: { click: swap },
     });
     return {
@@ -109,9 +110,9 @@ export function createStages(specs, values, bot) {
     for (const name of shown) {
       const row = /** @type {ReturnType<typeof stageRow>} */ (rows.get(name));
       const here = found.get(name);
-      const without = active.includes(name) ? "does not count" : "off";
+      const without = active.includes(name) ? t("does not count") : t("off");
       setText(row.said, here ? sentence(here.step, here.before, { ...now, strikes: strikes.checked }) : "");
-      setText(row.left, here ? `${count(here.step.tokens)} left` : without);
+      setText(row.left, here ? t("{count} left", { count: here.step.tokens }) : without);
       row.element.classList.toggle("is-off", !here);
       row.button.setAttribute("aria-expanded", String(name === open));
       row.detail.hidden = name !== open;
@@ -164,6 +165,6 @@ function inOrder(now, biased) {
  * @param {string} name @param {Step[]} steps @returns {(at: number) => string}
  */
 function whyGone(name, steps) {
-  if (name !== ALL) return () => "cut";
+  if (name !== ALL) return () => t("cut");
   return (at) => STAGES[steps.find((step) => !step.left[at])?.name || "model"].name;
 }

@@ -7,7 +7,7 @@
  */
 
 import { h, icon, setText } from "../base/dom.js";
-import { count, plural } from "../base/format.js";
+import { t, tn } from "../base/language.js";
 import { marked, shareText, spoken } from "../chat/token-text.js";
 
 /** Tokens that are shown before somebody wants to see more. */
@@ -24,7 +24,7 @@ export function createTable(next) {
     "table",
     { class: "xray-table tabular" },
     caption,
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Token" }), before, after)),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col", text: t("Token") }), before, after)),
     body,
   );
   const all = Math.min(MANY, next.tokens.length);
@@ -61,10 +61,12 @@ export function createTable(next) {
       const there = [...next.tokens.keys()].filter((at) => from.p[at]);
       const order = there.sort((a, b) => from.p[b] - from.p[a] || a - b).slice(0, shown);
       const most = Math.max(...order.map((at) => Math.max(from.p[at], to.p[at])), 1e-9);
-      setText(caption, `The likeliest tokens ${isOne ? "by the model alone" : `before and after ${words.name}`}`);
-      setText(before, isOne ? "Share" : "Before");
-      setText(after, "After");
-      setText(more, shown === all ? "Show fewer tokens" : `Show ${all} tokens`);
+      setText(caption, isOne
+        ? t("The likeliest tokens by the model alone")
+        : t("The likeliest tokens before and after {name}", words));
+      setText(before, isOne ? t("Share") : t("Before"));
+      setText(after, t("After"));
+      setText(more, shown === all ? t("Show fewer tokens") : t("Show {count} tokens", { count: all }));
       table.classList.toggle("is-one", isOne);
       const inOrder = order.map((at) => {
         const row = rowOf(at);
@@ -110,9 +112,9 @@ function tokenRow(token, chosen) {
           { class: "xray-token" },
           chosen && icon("check"),
           h("span", { class: "xray-piece", "aria-hidden": "true", dir: "auto" }, ...marked(token), isNothing && "—"),
-          h("span", { class: "visually-hidden", text: isNothing ? `number ${token.id}` : spoken(token) }),
-          token.ends && h("span", { class: "help", text: " ends it" }),
-          chosen && h("span", { class: "visually-hidden", text: " (this one came)" }),
+          h("span", { class: "visually-hidden", text: isNothing ? t("number {id}", { id: String(token.id) }) : spoken(token) }),
+          token.ends && h("span", { class: "help", text: ` ${t("ends it")}` }),
+          chosen && h("span", { class: "visually-hidden", text: ` (${t("this one came")})` }),
         ),
         h("span", { class: "xray-bars", "aria-hidden": "true" }, ...bars),
       ),
@@ -143,10 +145,10 @@ function otherRow() {
     /** @param {number} before @param {number} had @param {number} after @param {number} have */
     show(before, had, after, have) {
       element.hidden = !before;
-      setText(name, plural(before, "other token"));
+      setText(name, tn("{count} other token", "{count} other tokens", before));
       setText(cells[0], shareText(Math.max(0, had)));
-      setText(cells[1], after ? shareText(Math.max(0, have)) : "cut");
-      setText(left, after && after < before ? `, ${count(after)} left` : "");
+      setText(cells[1], after ? shareText(Math.max(0, have)) : t("cut"));
+      setText(left, after && after < before ? `, ${t("{count} left", { count: after })}` : "");
     },
   };
 }

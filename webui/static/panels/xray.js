@@ -8,6 +8,7 @@
  */
 
 import { h, icon, setText } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { ApiError, get } from "../server/api.js";
 import { botOf, botsInRoom } from "../session/store.js";
 import { openDialog } from "../overlays/dialogs.js";
@@ -15,7 +16,7 @@ import { samplingValues } from "./sampling-values.js";
 import { createStages } from "./xray-stages.js";
 
 const HELP =
-  "The model gives every token a share. The stages change and cut these one after the other; one token of what is left is drawn.";
+  t("The model gives every token a share. The stages change and cut these one after the other; one token of what is left is drawn.");
 
 /** What the open one does when the state of the page changes: a store forgets no listener. */
 let changed = () => {};
@@ -38,7 +39,7 @@ export function openXray(store, room, place) {
   const whose = h(
     "label",
     { class: "stacked", hidden: Boolean(place) || speakers.length < 2 },
-    h("span", { class: "label", text: "Whose next token" }),
+    h("span", { class: "label", text: t("Whose next token") }),
     h("span", { class: "select-frame" }, select, icon("chevron-down")),
   );
   const bot = () => (place ? place.message.author : select.value);
@@ -46,8 +47,8 @@ export function openXray(store, room, place) {
   const outdated = h(
     "p",
     { class: "xray-outdated", role: "status", hidden: true },
-    h("span", { text: "The conversation has changed since." }),
-    h("button", { type: "button", class: "button small", text: "Look again", on: { click: look } }),
+    h("span", { text: t("The conversation has changed since.") }),
+    h("button", { type: "button", class: "button small", text: t("Look again"), on: { click: look } }),
   );
   const stages = createStages(specs, values, bot);
   let abort = new AbortController();
@@ -59,7 +60,7 @@ export function openXray(store, room, place) {
   /** @type {Set<number>} */
   let askedIds = new Set();
 
-  const title = place ? `What samplers do in ${place.name}'s reply` : "What samplers do to the next token";
+  const title = place ? t("What samplers do in {name}'s reply", place) : t("What samplers do to the next token");
   openDialog(title, [whose, status, outdated, stages.element], {
     wide: true,
     onClose() {
@@ -113,9 +114,9 @@ export function openXray(store, room, place) {
     abort = new AbortController();
     const { signal } = abort;
     const id = store.state.session?.id;
-    take(null, "Asking the model…");
-    if (!id) return take(null, "There is no conversation yet. Say something first.");
-    if (!bot()) return take(null, "Nobody is in the room. Add a bot first.");
+    take(null, t("Asking the model…"));
+    if (!id) return take(null, t("There is no conversation yet. Say something first."));
+    if (!bot()) return take(null, t("Nobody is in the room. Add a bot first."));
     await room.flushPatch();
     asked = basis();
     askedIds = new Set(treatedIds());

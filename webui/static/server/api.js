@@ -4,6 +4,8 @@
  * answers mean. A server that cannot be reached is an ApiError with status 0.
  */
 
+import { t } from "../base/language.js";
+
 /** Browsers let at most 64 KiB outlive a page. */
 const MAX_KEPT_ALIVE = 20_000;
 
@@ -11,7 +13,7 @@ export class ApiError extends Error {
   /** @param {number} status @param {any} body */
   constructor(status, body) {
     const error = (body && body.error) || {};
-    super(typeof error === "string" ? error : error.message || `The server answered with status ${status}.`);
+    super(typeof error === "string" ? error : error.message || t("The server answered with status {status}.", { status }));
     this.status = status;
     this.code = error.code || "";
     this.hint = error.hint || "";
@@ -69,9 +71,9 @@ export async function request(method, path, body, headers = {}, signal = undefin
     const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
     answer = isJson ? await response.json() : null; // which may break off in the middle
   } catch {
-    if (signal?.aborted) throw new ApiError(0, { error: { message: "Nobody waits for it.", code: "aborted" } });
+    if (signal?.aborted) throw new ApiError(0, { error: { message: t("Nobody waits for it."), code: "aborted" } });
     onReached(false);
-    throw new ApiError(0, { error: { message: "Parlor's server does not answer.", code: "unreachable" } });
+    throw new ApiError(0, { error: { message: t("Parlor's server does not answer."), code: "unreachable" } });
   }
   onReached(true);
   if (response.ok) return answer;

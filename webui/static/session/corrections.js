@@ -6,6 +6,7 @@
  * @import { Operation } from "./operations.js"
  */
 
+import { t } from "../base/language.js";
 import { ApiError } from "../server/api.js";
 
 /** @param {Operation} operation @param {Answers} answers */
@@ -66,6 +67,6 @@ export const corrections = (operation, { patch, post, put, remove }) => ({
     operation((session) =>
       session.id === sessionId
         ? post(`/api/sessions/${session.id}/messages/restore`, { revision: session.revision, undo })
-        : Promise.reject(new ApiError(404, { error: { message: "Open the message's session first." } })),
+        : Promise.reject(new ApiError(404, { error: { message: t("Open the message's session first.") } })),
     ),
 });

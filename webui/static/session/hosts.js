@@ -4,13 +4,15 @@
  * @import { Bot, State } from "../types.js"
  */
 
+import { listed } from "../base/format.js";
+import { t } from "../base/language.js";
 import { botOf } from "./store.js";
 
 /** The host at which a bot's replies are written; "" is here. @param {State} state @param {Bot | null} bot */
 export function hostOf(state, bot) {
   if (!bot?.engine) return state.status?.model?.host || "";
   const { id } = bot.engine;
-  return (state.settings?.engines || []).find((engine) => engine.id === id)?.host || "an engine that is not known";
+  return (state.settings?.engines || []).find((engine) => engine.id === id)?.host || t("an engine that is not known");
 }
 
 /**
@@ -35,7 +37,6 @@ export function whereTextGoes(state) {
   const hosts = hostsOf(state);
   const others = [...hosts.keys()].filter(Boolean);
   if (!others.length) return "";
-  if (hosts.size === 1) return `What is said here goes to ${others[0]}.`;
   const parts = others.map((host) => `${host} (${(hosts.get(host) || []).join(", ")})`);
-  return `What is said here goes to ${parts.join(" and to ")}.`;
+  return t("What is said here goes to {hosts}.", { hosts: hosts.size === 1 ? others[0] : listed(parts) });
 }

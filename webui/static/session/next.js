@@ -5,6 +5,8 @@
  * @import { Bot, Message, Session } from "../types.js"
  */
 
+import { t } from "../base/language.js";
+
 /**
  * The bots that a text names as words of their own, in the order of naming.
  * @param {string} text @param {Bot[]} bots
@@ -37,9 +39,9 @@ export function whoIsNext(session, bots, text, audience = null, path = []) {
     ({ id }) =>
       (audience?.includes(id) ?? true) && session.bots.some((entry) => entry.id === id && !entry.muted),
   );
-  if (order === "manual") return "whom you choose";
-  if (order === "model" && present.length !== 1) return "the model decides";
-  if (order === "all") return "everyone once";
+  if (order === "manual") return t("whom you choose");
+  if (order === "model" && present.length !== 1) return t("the model decides");
+  if (order === "all") return t("everyone once");
   const named = mentioned(text, present);
   const names = order === "mention" ? named : named.slice(0, 1);
   const last = audience && path.findLast((message) => message.author !== "user")?.author;
@@ -48,5 +50,5 @@ export function whoIsNext(session, bots, text, audience = null, path = []) {
   const turn = audience ? present.slice(place, place + 1) : present.filter((bot) => (session.next || []).includes(bot.id));
   const next = names.length ? names : turn;
   const shown = next.length ? next : present.slice(0, 1);
-  return shown.map((bot) => bot.name).join(", ") || "nobody";
+  return shown.map((bot) => bot.name).join(", ") || t("nobody");
 }

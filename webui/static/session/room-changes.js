@@ -6,13 +6,14 @@
  */
 
 import { announce } from "../base/announce.js";
+import { t } from "../base/language.js";
 import { botOf } from "./store.js";
 
 /** @param {Store} store @param {Room} room */
 export function roomChanges(store, room) {
   const entries = () => store.state.session?.bots || [];
   const change = (bots) => room.change({ bots });
-  const nameOf = (id) => botOf(store.state, id)?.name || "The bot";
+  const nameOf = (id) => botOf(store.state, id)?.name || t("The bot");
   return {
     /** @param {string} id */
     add: (id) => change([...entries(), { id, muted: false }]),
@@ -27,7 +28,9 @@ export function roomChanges(store, room) {
       const place = Math.max(0, Math.min(to, others.length));
       if (!entry || entries().indexOf(entry) === place) return;
       change([...others.slice(0, place), entry, ...others.slice(place)]);
-      announce(`${nameOf(id)} is now number ${place + 1} of ${others.length + 1}.`);
+      announce(
+        t("{name} is now number {place} of {all}.", { name: nameOf(id), place: place + 1, all: others.length + 1 }),
+      );
     },
   };
 }

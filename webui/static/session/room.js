@@ -5,6 +5,7 @@
  * @import { Store } from "./store.js"
  */
 
+import { t } from "../base/language.js";
 import { ApiError } from "../server/api.js";
 import { Answers } from "./answers.js";
 import { corrections } from "./corrections.js";
@@ -54,7 +55,7 @@ export function createRoom(store, page) {
    */
   const ask = (id, what, body) =>
     operation(async (session) => {
-      if (session.id !== id) throw new ApiError(404, { error: { message: "Another session is shown by now." } });
+      if (session.id !== id) throw new ApiError(404, { error: { message: t("Another session is shown by now.") } });
       const send = (revision) => post(`/api/sessions/${id}/${what}`, { revision, ...body });
       try {
         return await send(session.revision);

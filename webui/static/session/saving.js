@@ -8,6 +8,7 @@
  * @import { Store } from "./store.js"
  */
 
+import { t } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError } from "../server/api.js";
 import { Unsaved } from "./unsaved.js";
@@ -47,7 +48,7 @@ export function unsavedSession(bots, { bots: known, settings }) {
   const session = {
     id: null,
     revision: 0,
-    title: "New session",
+    title: t("New session"),
     created: 0,
     updated: 0,
     bots,

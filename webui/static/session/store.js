@@ -5,6 +5,8 @@
  * @import { Message, State } from "../types.js"
  */
 
+import { t } from "../base/language.js";
+
 export class Store {
   /** @type {State} */
   state = {
@@ -64,8 +66,8 @@ export function botOf(state, id) {
 
 /** Who said a message. @param {State} state @param {Message} message */
 export function nameOf(state, message) {
-  if (message.author === "user") return state.session?.user_name || "You";
-  return botOf(state, message.author)?.name || message.name || "Somebody";
+  if (message.author === "user") return state.session?.user_name || t("You");
+  return botOf(state, message.author)?.name || message.name || t("Somebody");
 }
 
 /** Where a bot's picture is; "" for one without. @param {import("../types.js").Bot | null} [bot] */

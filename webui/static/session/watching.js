@@ -5,6 +5,7 @@
  * @import { Store } from "./store.js"
  */
 
+import { t } from "../base/language.js";
 import { createReplies } from "./replies.js";
 import { messageOf, withMessage } from "./tree.js";
 
@@ -39,11 +40,11 @@ export function createWatching(store, page, refresh) {
     },
     finished(live, data) {
       settle(live, data.message, data.revision, data.next);
-      if (live.base && !live.text && !live.think) page.note(`${live.name} had nothing to add.`);
+      if (live.base && !live.text && !live.think) page.note(t("{name} had nothing to add.", live));
     },
     failed(live, data) {
       settle(live, data.partial, data.revision, null);
-      page.announce(`The reply failed: ${data.message}`);
+      page.announce(t("The reply failed: {message}", data));
     },
     lost() {
       if (!store.state.live.size) for (const resolve of waiting.splice(0)) resolve();

@@ -6,6 +6,7 @@
 
 import { announce } from "../base/announce.js";
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 /** Highlighting a longer block would be felt while scrolling. */
 const MAX_HIGHLIGHTED = 60_000;
@@ -163,9 +164,9 @@ export async function copyText(text, button) {
   } catch {
     if (!copyBySelection(text)) return;
   }
-  announce("Copied");
-  if (label === "Copied") return;
-  button.textContent = "Copied";
+  announce(t("Copied"));
+  if (label === t("Copied")) return;
+  button.textContent = t("Copied");
   setTimeout(() => {
     button.textContent = label;
   }, 1500);
@@ -189,7 +190,7 @@ function copyBySelection(text) {
  */
 export function codeBlock(source, language, finished = true) {
   const code = h("code", { text: source });
-  const copy = h("button", { type: "button", class: "text-button", text: "Copy" });
+  const copy = h("button", { type: "button", class: "text-button", text: t("Copy") });
   copy.addEventListener("click", () => copyText(code.textContent || "", copy));
   if (finished || source.length < 2000) highlight(code, language);
   const block = h(
@@ -198,12 +199,12 @@ export function codeBlock(source, language, finished = true) {
     h(
       "div",
       { class: "code-head" },
-      h("span", { text: language || "text" }),
-      finished && toggle("Wrap", "wrapped", () => block),
-      finished && source.split("\n").length > FOLDABLE_LINES && toggle("Fold", "folded", () => block),
+      h("span", { text: language || t("text") }),
+      finished && toggle(t("Wrap"), "wrapped", () => block),
+      finished && source.split("\n").length > FOLDABLE_LINES && toggle(t("Fold"), "folded", () => block),
       copy,
     ),
-    h("pre", { tabindex: "0", role: "group", "aria-label": `Code${language ? `, ${language}` : ""}` }, code),
+    h("pre", { tabindex: "0", role: "group", "aria-label": [t("Code"), language].filter(Boolean).join(", ") }, code),
   );
   return block;
 }

@@ -6,6 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { codeBlock } from "./code.js";
 import { formula } from "./formula.js";
 
@@ -42,7 +43,7 @@ const MAKE = {
   heading: ({ tokens, depth }, around) => fill(h("h3", { class: `heading-${depth}` }), tokens, around),
   hr: () => h("hr"),
   html: ({ text, block }) => (block ? h("p", { text: text.trim() }) : text),
-  image: ({ href, text }, around) => link(href, [{ type: "escape", text: `Picture: ${text || "untitled"}` }], around),
+  image: ({ href, text }, around) => link(href, [{ type: "escape", text: t("Picture: {name}", { name: text || t("untitled") }) }], around),
   link: ({ href, text, tokens, autolink }, around) =>
     autolink ? link(href, [{ type: "escape", text }], around) : link(decoded(href), tokens, around),
   list: ({ ordered, start, items }, around) =>
@@ -56,7 +57,7 @@ const MAKE = {
   table: ({ header, rows }, around) =>
     h(
       "div",
-      { class: "table-scroll", tabindex: "0", role: "group", "aria-label": "Table" },
+      { class: "table-scroll", tabindex: "0", role: "group", "aria-label": t("Table") },
       h(
         "table",
         {},

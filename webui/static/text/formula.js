@@ -6,6 +6,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 
 /** Longer ones stay as they are written: they are no formula that somebody reads. */
 const MAX_CHARS = 4000;
@@ -171,7 +172,7 @@ export function formula(tex, display) {
     dir: "ltr",
     tabindex: display ? "0" : null,
     role: display ? "group" : null,
-    "aria-label": display ? "Formula" : null,
+    "aria-label": display ? t("Formula") : null,
     data: { tex },
     text: tex,
   });

@@ -5,6 +5,7 @@
  */
 
 import { h } from "../base/dom.js";
+import { t } from "../base/language.js";
 import { elements } from "./elements.js";
 import { MathFinder, beginFormulas } from "./formula.js";
 import { Marked } from "../vendor/marked/marked.esm.js";
@@ -176,7 +177,7 @@ function become(old, fresh) {
 /** What a finished block says, for those who hear it. @param {{nodes: any[]}} block */
 function blockText(block) {
   return block.nodes
-    .map((node) => (node.className === "code-block" ? "Code" : node.textContent || ""))
+    .map((node) => (node.className === "code-block" ? t("Code") : node.textContent || ""))
     .join(" ")
     .trim();
 }
