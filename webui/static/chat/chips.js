@@ -8,6 +8,7 @@
  */
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
+import { alongReading } from "../base/input.js";
 import { t, tn } from "../base/language.js";
 import { toast } from "../overlays/toast.js";
 import { roomChanges } from "../session/room-changes.js";
