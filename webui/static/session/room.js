@@ -147,7 +147,7 @@ export function createRoom(store, page) {
     async perform(what, body) {
       const id = await ready();
       /** @type {any} */
-      let problem = new ApiError(404, { error: { message: "Another session is shown by now." } });
+      let problem = new ApiError(404, { error: { message: t("Another session is shown by now.") } });
       const worked = await operation(async (session) => {
         try {
           if (!id || session.id !== id) throw problem;
