@@ -72,6 +72,7 @@ def test_a_session_is_pinned_put_into_a_folder_and_tagged_from_its_menu(page, si
     page.click(".menu >> text=Remove the folder")
     page.click("dialog .primary")
     expect(page.locator(".folder-name")).to_have_count(0)
+    expect(page.locator("#list-tools >> text=Tags")).to_be_hidden()  # there is none yet
     open_menu(page, garden)
     page.click(".menu >> text=Tags")
     page.fill("dialog input", "fog, #Sea fog")

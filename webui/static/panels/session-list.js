@@ -58,6 +58,7 @@ export function createSessionList(store, page) {
     if (from.every((value, at) => value === built[at])) return;
     if (bots !== built[3]) made.clear();
     built = from;
+    tags.hidden = !query && !sessions.some((session) => session.tags?.length);
     const shown = new Map();
     const closed = query ? [] : closedFolders();
     const groups = [];
