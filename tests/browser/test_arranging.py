@@ -224,7 +224,7 @@ def test_the_trash_gives_back_and_lets_go_for_good(page, site, three):
     expect(page.locator(".trash-entry")).to_have_count(1)
     page.click("dialog >> text=Delete for good")
     page.click("dialog >> nth=1 >> .primary")
-    expect(page.locator("dialog")).to_contain_text("The trash is empty.")
+    expect(page.locator("dialog[open]")).to_contain_text("The trash is empty.")
     assert site.api("GET", "/api/trash") == {"entries": [], "number": 0}
     page.keyboard.press("Escape")
     assert titles(page) == ["Garden", "Letter"]
