@@ -36,8 +36,7 @@ def test_no_violations(new_context, site, theme, size):
     wait_until_quiet(page)
     page.locator(".message.is-last [aria-label=More]").click()
     expect(page.locator(".menu")).to_be_visible()
-    page.keyboard.press("r")
-    page.keyboard.press("Enter")
+    page.locator(".menu").get_by_text("Regenerate", exact=True).click()
     expect(page.locator(".versions")).to_be_visible()
     wait_until_quiet(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

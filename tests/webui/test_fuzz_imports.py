@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
 
 from tests.fuzz_imports import fuzz
 
+SEEDS = 3
 
-@pytest.mark.parametrize("seed", range(3))
-def test_no_import_breaks_any_action(tmp_path, seed):
-    counts = fuzz(tmp_path / "sessions", 25, seed)
-    assert counts["imports"] == 25 and counts["taken"] > 3
+
+def test_no_import_breaks_any_action(tmp_path):
+    counts = sum((fuzz(tmp_path / str(seed), 25, seed) for seed in range(SEEDS)), Counter())
+    assert counts["imports"] == 25 * SEEDS and counts["taken"] > 10
     assert counts["bots taken"] > 0
-    assert counts["answers 200"] > 100 and counts["answers 400"] > 3
+    assert counts["answers 200"] > 300 and counts["answers 400"] > 10
