@@ -34,6 +34,7 @@ _NAMES = {
     "model.text.context": "ContextFit",
     "model.text.errors": "PromptTooLongError TemplateError",
     "model.text.messages": "ChatMessage",
+    "model.text.pdf_text": "pdf_text",
     "model.text.prompt_parts": "PromptPart PromptView",
     "model.text.thinking": "thinking_variables",
 }

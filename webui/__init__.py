@@ -33,6 +33,7 @@ from .routes import (
     arranging,
     bots,
     comparisons,
+    documents,
     drafts,
     engines,
     models,
@@ -71,7 +72,7 @@ def create_app(slot: ModelSlot, store: Store, *, guard: Guard | None = None,
                       inspector=Inspector(slot, store, chat.voices), looking=Looking(chat),
                       models=Models(slot, chat.chains, downloads, others)))
     for module in (sessions, arranging, replies, comparisons, replay, tokens, prompts, summaries, drafts,
-                   bots, models, engines, settings, transfer):
+                   documents, bots, models, engines, settings, transfer):
         app.register_blueprint(module.bp)
     files = StaticFiles(HERE / "static", partial(render_template, "index.html"))
     with app.app_context():

@@ -75,6 +75,11 @@ def test_no_violations_in_dialogs_and_menus(new_context, site, theme, width, wat
     small = width < 1000
     say(page, "Hello")
     wait_until_quiet(page)
+    long = {"name": "a very long name of a file that does not fit here.csv", "mimeType": "", "buffer": b"a,b"}
+    page.set_input_files("#composer input[type=file]", [long, {**long, "name": "b.txt"}])
+    expect(page.locator(".attached-size")).to_have_count(2)
+    assert_accessible(page, "attached files")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.keyboard.press("Control+/")
     expect(page.locator("dialog h2")).to_have_text("Keyboard")
     assert_accessible(page, "keyboard list")

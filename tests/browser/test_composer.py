@@ -3,6 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.pdf_files import pdf
+
 from .conftest import MARLOW, OTTO, go_to, say, texts, wait_until_quiet
 
 pytestmark = pytest.mark.browser
@@ -100,13 +102,131 @@ def test_an_empty_message_lets_the_bots_go_on(page, open_session):
     wait_until_quiet(page)
 
 
-def test_a_text_file_is_put_into_the_message(page, open_session, tmp_path):
-    file = tmp_path / "poem.py"
-    file.write_text("print('sea')\n")
-    open_session()
+def sent_text(page, site, session_id):
+    """What a click on Send has sent, once the server has it."""
+    page.click(".send")
+    expect(page.locator(".from-user")).to_have_count(1)
+    wait_until_quiet(page)
+    return site.read(session_id)["messages"][-2]["text"]
+
+
+def choose(page, *files):
+    """By the button; each is a name and its content."""
+    page.set_input_files("#composer input[type=file]", [
+        {"name": name, "mimeType": "application/octet-stream", "buffer": content} for name, content in files])
+
+
+def hold_requests(page, url):
+    """Hold the next request to `url`; what is returned lets it go, once it is there."""
+    held = []
+    page.route(url, lambda route: held.append(route))
+
+    def let_go():
+        while not held:
+            page.wait_for_timeout(20)
+        held[0].continue_()
+
+    return let_go
+
+
+def test_files_are_chips_beside_the_message_until_they_are_sent_in_it(page, site, open_session):
+    session_id = open_session()
     page.fill("#text", "Look:")
-    page.set_input_files("#composer input[type=file]", file)
-    expect(page.locator("#text")).to_have_value("Look:\n\npoem.py:\n```py\nprint('sea')\n```\n")
+    choose(page, ("poem.py", b"print('sea')\n"), ("notes.txt", b"x" * 2000), ("b.csv", b"a,b\n1,2\n"))
+    chips = page.locator("#composer .attached-file")
+    expect(chips).to_have_count(3)
+    expect(chips.nth(0)).to_contain_text("poem.py")
+    expect(chips.nth(0)).to_contain_text("13 bytes")
+    expect(chips.nth(1)).to_contain_text("2 kB")
+    expect(page.get_by_role("list", name="Attached files").get_by_role("listitem")).to_have_count(3)
+    page.get_by_role("button", name="Remove notes.txt").focus()
+    page.keyboard.press("Enter")
+    expect(chips).to_have_count(2)
+    expect(page.get_by_role("button", name="Remove b.csv")).to_be_focused()
+    expect(page.locator("#announcer")).to_contain_text("notes.txt is removed.")
+    expect(page.locator("#text")).to_have_value("Look:")
+    assert sent_text(page, site, session_id) == (
+        "Look:\n\npoem.py:\n```py\nprint('sea')\n```\n\nb.csv:\n```csv\na,b\n1,2\n```")
+    expect(chips).to_have_count(0)
+    page.reload()
+    expect(page.locator(".from-user")).to_have_count(1)
+    expect(chips).to_have_count(0)
+
+
+def test_attached_files_stay_with_their_session_over_a_reload_and_a_message_that_fails(
+        page, site, open_session, watch):
+    watch.expected = ("500",)
+    other, session_id = site.session(), open_session()
+    choose(page, ("a.txt", b"first"))
+    choose(page, ("b.txt", b"second"))
+    names = page.locator("#composer .attached-name")
+    expect(names).to_have_text(["a.txt", "b.txt"])
+    page.reload()
+    expect(names).to_have_text(["a.txt", "b.txt"])
+    page.click(f"[href='./#{other}']")
+    expect(names).to_have_count(0)
+    page.click(f"[href='./#{session_id}']")
+    expect(names).to_have_text(["a.txt", "b.txt"])
+    page.route("**/messages", lambda route: route.fulfill(
+        status=500, json={"error": {"message": "Something broke.", "code": "internal"}, "id": "1"}))
+    page.click(".send")
+    expect(page.locator(".toast.serious")).to_contain_text("Something broke.")
+    expect(names).to_have_text(["a.txt", "b.txt"])
+    page.unroute("**/messages")
+    assert sent_text(page, site, session_id) == "a.txt:\n```txt\nfirst\n```\n\nb.txt:\n```txt\nsecond\n```"
+    assert page.evaluate("id => localStorage.getItem(`parlor.files.${id}`)", session_id) is None
+
+
+def test_files_of_a_session_that_begins_with_them_go_with_its_first_message(page, site):
+    go_to(page)
+    choose(page, ("a.txt", b"first"))
+    expect(page.locator("#composer .attached-name")).to_have_text(["a.txt"])
+    page.click(".send")
+    expect(page.locator(".from-user .md")).to_contain_text("first")
+    wait_until_quiet(page)
+    expect(page.locator("#composer .attached-file")).to_have_count(0)
+    assert page.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('parlor.files'))") == []
+
+
+def test_the_text_of_a_pdf_is_attached_and_sending_waits_for_it(page, site, open_session):
+    session_id = open_session()
+    let_go = hold_requests(page, "**/api/pdf-text")
+    page.fill("#text", "Look:")
+    choose(page, ("Tide.PDF", pdf("High water", "Low water")))
+    expect(page.locator("#composer .attached-file")).to_have_text(["Reading Tide.PDF…"])
+    page.press("#text", "Enter")
+    page.press("#text", "Enter")
+    assert page.input_value("#text") == "Look:"
+    let_go()
+    expect(page.locator(".from-user")).to_have_count(1)
+    wait_until_quiet(page)
+    assert [one["text"] for one in site.read(session_id)["messages"] if one["author"] == "user"] == [
+        "Look:\n\nTide.PDF:\n```\n[Page 1]\nHigh water\n\n[Page 2]\nLow water\n```"]
+
+
+def test_a_pdf_without_text_changes_nothing_and_a_message_that_waits_for_it_stays(page, open_session, watch):
+    watch.expected = ("400",)
+    open_session()
+    let_go = hold_requests(page, "**/api/pdf-text")
+    page.fill("#text", "Look:")
+    choose(page, ("scan.pdf", pdf("")))
+    expect(page.locator("#composer .attached-file")).to_have_count(1)
+    page.press("#text", "Enter")
+    let_go()
+    expect(page.locator(".toast.serious")).to_contain_text("scan.pdf cannot be attached: it holds no text")
+    expect(page.locator("#composer .attached-file")).to_have_count(0)
+    expect(page.locator("#text")).to_have_value("Look:")
+    assert page.locator(".message").count() == 0
+
+
+def test_files_that_the_browser_has_no_room_for_are_attached_and_it_says_so(page, site, open_session):
+    session_id = open_session()
+    page.evaluate("""() => {
+      Storage.prototype.setItem = () => { throw new DOMException("", "QuotaExceededError"); };
+    }""")
+    choose(page, ("a.txt", b"first"))
+    expect(page.locator(".toast")).to_contain_text("This browser has no room to keep the files")
+    assert sent_text(page, site, session_id) == "a.txt:\n```txt\nfirst\n```"
 
 
 def test_words_in_many_scripts_arrive_unharmed(page, open_session):
@@ -130,11 +250,11 @@ def test_words_in_many_scripts_arrive_unharmed(page, open_session):
         ("f", b"\xef\xbb\xbfa\r\nb\r\n", "f:\n```\na\nb\n```\n"),
     ],
 )
-def test_files_of_every_kind_are_attached_as_they_read(page, open_session, name, content, shown):
-    open_session()
-    file = {"name": name, "mimeType": "text/plain", "buffer": content}
-    page.set_input_files("#composer input[type=file]", file)
-    expect(page.locator("#text")).to_have_value(shown)
+def test_files_of_every_kind_are_attached_as_they_read(page, site, open_session, name, content, shown):
+    session_id = open_session()
+    choose(page, (name, content))
+    expect(page.locator("#composer .attached-name")).to_have_text([name])
+    assert sent_text(page, site, session_id) == shown.rstrip()
 
 
 def test_a_file_that_holds_no_text_or_too_much_is_refused_in_words(page, open_session):
@@ -143,10 +263,12 @@ def test_a_file_that_holds_no_text_or_too_much_is_refused_in_words(page, open_se
         ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00", "a.png is not a text file"),
         ("b.txt", b"x" * 100_001, "b.txt is too long for a message."),
     ):
-        file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-        page.set_input_files("#composer input[type=file]", file)
+        choose(page, (name, content))
         expect(page.locator(".toast.serious").last).to_contain_text(said)
-    expect(page.locator("#text")).to_have_value("")
+    expect(page.locator("#composer .attached-file")).to_have_count(0)
+    choose(page, *((f"{number}.txt", b"x" * 99_000) for number in range(3)))
+    expect(page.locator(".toast.serious").last).to_contain_text("2.txt is too long for a message.")
+    expect(page.locator("#composer .attached-name")).to_have_text(["0.txt", "1.txt"])
 
 
 def test_files_that_are_read_more_quickly_than_those_before_them_come_after_them(page, open_session):
@@ -170,10 +292,10 @@ def test_files_that_are_read_more_quickly_than_those_before_them_come_after_them
           }
         }"""
     )
-    expect(page.locator("#text")).to_have_value("a.txt:\n```txt\na.txt\n```\n\n\nb.txt:\n```txt\nb.txt\n```\n")
+    expect(page.locator("#composer .attached-name")).to_have_text(["a.txt", "b.txt"])
 
 
-def test_dropped_and_pasted_files_are_attached_and_the_page_stays(page, open_session):
+def test_dropped_and_pasted_files_are_attached_and_the_page_stays(page, site, open_session):
     session_id = open_session()
     handled = page.evaluate(
         """() => ["dragover", "drop", "paste"].map((type) => {
@@ -189,9 +311,9 @@ def test_dropped_and_pasted_files_are_attached_and_the_page_stays(page, open_ses
         })"""
     )
     assert handled == [True, True, True]
-    expect(page.locator("#text")).to_have_value(
-        "a.txt:\n```txt\nin a.txt, by drop\n```\n\nb.txt:\n```txt\nin b.txt, by drop\n```\n"
-        "\n\na.txt:\n```txt\nin a.txt, by paste\n```\n"
-    )
+    expect(page.locator("#composer .attached-name")).to_have_text(["a.txt", "b.txt", "a.txt"])
     expect(page.locator("#composer.is-target")).to_have_count(0)
     assert page.url.endswith(session_id)
+    assert sent_text(page, site, session_id) == (
+        "a.txt:\n```txt\nin a.txt, by drop\n```\n\nb.txt:\n```txt\nin b.txt, by drop\n```\n\n"
+        "a.txt:\n```txt\nin a.txt, by paste\n```")

@@ -21,8 +21,8 @@ from .password import Password
 from .programs import Programs, protocol_of
 
 MAX_BODY = 4 << 20
-LARGE_BODIES = {"transfer.import_session": 64 << 20}
-"""Endpoints that take more: what an export wrote must come in again."""
+LARGE_BODIES = {"transfer.import_session": 64 << 20, "documents.read_pdf": 28 << 20}
+"""Endpoints that take more: what an export wrote must come in again, and a PDF comes in base64."""
 LARGEST_BODY = max(LARGE_BODIES.values())
 LOGIN_BODY = 64 << 10
 """What a sender may send that is not logged in."""

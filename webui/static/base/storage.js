@@ -15,13 +15,17 @@ export function recall(key, missing = "") {
   }
 }
 
-/** Remember a text; an empty one is forgotten. @param {string} key @param {string} value */
+/**
+ * Remember a text; an empty one is forgotten.
+ * @param {string} key @param {string} value @returns {boolean} whether there was room
+ */
 export function remember(key, value) {
   try {
     if (value) localStorage.setItem(PREFIX + key, value);
     else localStorage.removeItem(PREFIX + key);
+    return true;
   } catch {
-    // Private windows and full disks: the page works, it only forgets.
+    return false; // private windows and full disks: the page works, it only forgets
   }
 }
 

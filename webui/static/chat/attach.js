@@ -1,28 +1,51 @@
 // @ts-check
 /**
- * Text files that are put into the message: chosen, dropped anywhere on the page, or pasted.
+ * Files beside the message that is being typed: chosen, dropped anywhere on the page, or pasted. They belong
+ * to the draft and are kept with it. chat/attached.js, which comes with the first one, reads and shows them.
+ * @import { Place } from "../session/draft-files.js"
  */
 
 import { h } from "../base/dom.js";
+import { forgetFiles, keepFiles, recallFiles } from "../session/draft-files.js";
 
 /**
- * Where files are chosen; those that are dropped or pasted come the same way.
- * @param {HTMLElement} target marked while a file is dragged over the page
- * @param {(text: string) => void} insert
+ * @param {HTMLFormElement} form marked while a file is dragged over the page
+ * @param {() => number} charactersLeft in the message, beside what is typed
  */
-export function createAttach(target, insert) {
+export function createAttach(form, charactersLeft) {
+  let place = recallFiles(undefined);
+  /** Those left while something was under way. @type {Set<Place>} */
+  const busy = new Set();
   /** Files that are given later stand later, however quickly they are read. */
-  let before = Promise.resolve();
+  let before = Promise.resolve(true);
+  let isShown = false;
 
-  /** @param {FileList} files */
-  function take(files) {
-    const given = [...files]; // the list itself is emptied
-    const reading = import("./attached.js").then(({ blockOf }) => Promise.all(given.map(blockOf)));
-    before = before.then(async () => {
-      const text = (await reading).filter(Boolean).join("\n");
-      if (text) insert(text);
+  function show() {
+    if (!isShown && !place.files.length && !place.reading.length) return;
+    isShown = true;
+    import("./attached.js").then(({ showFiles }) => showFiles(form, place, show));
+  }
+
+  /** @param {FileList} list */
+  function take(list) {
+    const given = [...list]; // the list itself is emptied
+    const here = place;
+    if (here.id === undefined || !given.length) return;
+    const isFirst = !here.reading.length;
+    busy.add(here);
+    here.reading.push(...given.map(({ name }) => name));
+    show();
+    const coming = import("./attached.js").then(async ({ readFile, addFiles }) => {
+      const read = await Promise.all(given.map(readFile));
+      return () => addFiles(here, read, here === place ? charactersLeft() : Infinity);
     });
-    return before;
+    before = before.then(async (were) => {
+      const add = await coming.catch(() => () => false);
+      here.reading.splice(0, given.length);
+      const all = add();
+      if (here === place) show();
+      return all && (isFirst || were);
+    });
   }
 
   const input = h("input", {
@@ -32,13 +55,13 @@ export function createAttach(target, insert) {
     tabindex: "-1",
     "aria-hidden": "true",
     on: {
-      async change() {
-        await take(input.files);
+      change() {
+        take(input.files);
         input.value = "";
       },
     },
   });
-  const mark = (over) => target.classList.toggle("is-target", over);
+  const mark = (over) => form.classList.toggle("is-target", over);
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragover", (event) => {
     if (!hasFiles(event)) return;
@@ -54,11 +77,57 @@ export function createAttach(target, insert) {
     event.preventDefault();
     if (!document.querySelector("dialog[open]")) take(/** @type {DataTransfer} */ (event.dataTransfer).files);
   });
-  target.addEventListener("paste", (event) => {
+  form.addEventListener("paste", (event) => {
     const { clipboardData } = /** @type {ClipboardEvent} */ (event);
     if (!clipboardData?.files.length || clipboardData.types.includes("text/plain")) return;
     event.preventDefault();
     take(clipboardData.files);
   });
-  return /** @type {HTMLInputElement} */ (input);
+
+  return {
+    input: /** @type {HTMLInputElement} */ (input),
+    /** As they stand in the message. */
+    text: () => place.files.map(({ block }) => block).join("\n"),
+    /** Whether all that was given went in; null while nothing is being read. */
+    reading: () => (place.reading.length ? before : null),
+
+    /** For whatever takes them as a part of what is typed. */
+    takeOut() {
+      const taken = place.files.map(({ block }) => block).join("\n");
+      place.files = [];
+      keepFiles(place);
+      show();
+      return taken;
+    },
+
+    /**
+     * Another session is shown, or this one has got an id.
+     * @param {string | null | undefined} id @param {boolean} becameSaved
+     */
+    enter(id, becameSaved) {
+      if (becameSaved) {
+        forgetFiles(null);
+        place.id = id;
+        keepFiles(place);
+        return;
+      }
+      for (const one of busy) if (!one.sending.length && !one.reading.length) busy.delete(one);
+      place = [...busy].find((one) => one.id === id) || recallFiles(id);
+      show();
+    },
+
+    /** They go into a message; what is returned is called when that has arrived, or has not. */
+    send() {
+      const here = place;
+      [here.sending, here.files] = [here.files, []];
+      busy.add(here);
+      show();
+      return (/** @type {boolean} */ worked) => {
+        if (!worked) here.files = [...here.sending, ...here.files];
+        here.sending = [];
+        keepFiles(here);
+        if (here === place) show();
+      };
+    },
+  };
 }

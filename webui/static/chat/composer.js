@@ -41,7 +41,8 @@ export function createComposer(store, room, page) {
     h("kbd", { text: t("Esc") }),
   );
   const send = h("button", { type: "submit", class: "button send", text: t("Send") });
-  const attach = createAttach(form, (block) => fill(joined(text.value, block)));
+  const most = () => store.state.settings?.limits.max_text ?? Infinity;
+  const attach = createAttach(form, () => most() - text.value.length - 2);
   text.before(createWhisperLine(store));
   const help = iconButton(
     "plus",
@@ -49,7 +50,7 @@ export function createComposer(store, room, page) {
     async () => (await import("./writing.js")).openWritingMenu(store, room, help, box),
     { "aria-haspopup": "menu" },
   );
-  byId("composer-row").append(attach, help, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
+  byId("composer-row").append(attach.input, help, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
 
   function grow() {
     text.style.height = "auto";
@@ -60,6 +61,8 @@ export function createComposer(store, room, page) {
   let sending = { text: "", of: /** @type {string | null | undefined} */ (undefined) };
   let isSending = false;
   let sendAgain = false;
+  /** For files that are being read. */
+  let isWaiting = false;
 
   const saveDraft = () => {
     if (draftOf !== undefined)
@@ -89,7 +92,7 @@ export function createComposer(store, room, page) {
       saveDraft();
     },
     submit,
-    attach: () => attach.click(),
+    attach: () => attach.input.click(),
   };
   /** @type {Promise<any> | null} */
   let mentions = null;
@@ -110,6 +113,7 @@ export function createComposer(store, room, page) {
     hold.end(true);
     const becameSaved = draftOf === null && id && isSending;
     draftOf = id;
+    attach.enter(id, Boolean(becameSaved));
     recallWhisper(store, becameSaved ? null : undefined);
     if (becameSaved) {
       remember(draftKey(null), "");
@@ -142,6 +146,16 @@ export function createComposer(store, room, page) {
     send.disabled = !session;
   }
 
+  /** Send once all files are there; where one was refused, the user goes on. @param {string} [begin] */
+  async function submitWithFiles(begin) {
+    if (isWaiting) return;
+    isWaiting = true;
+    const of = draftOf;
+    const all = await attach.reading();
+    isWaiting = false;
+    if (all && of === draftOf) submit(begin);
+  }
+
   /** What was on its way has arrived, or is given back. @param {boolean} worked */
   function settle(worked) {
     const { text: said, of } = sending;
@@ -158,14 +172,17 @@ export function createComposer(store, room, page) {
   /** @param {string} [begin] the first words of the reply */
   async function submit(begin) {
     const { session } = store.state;
-    const said = trimLines(text.value);
+    if (attach.reading()) return submitWithFiles(begin);
+    const typed = trimLines(text.value);
+    const said = trimLines(joined(typed, attach.text()));
     if (!session || (!said && !session.bots.length)) return;
     if (isSending) {
       sendAgain = Boolean(said);
       return;
     }
     isSending = true;
-    sending = { text: said, of: draftOf };
+    sending = { text: typed, of: draftOf };
+    const arrived = attach.send();
     setText("");
     saveDraft();
     page.sent();
@@ -173,6 +190,7 @@ export function createComposer(store, room, page) {
     const worked = said
       ? await room.say(said, store.state.audience, begin)
       : await room.reply("next", begin ? { begin } : {});
+    arrived(Boolean(worked));
     settle(worked);
     if (worked && said && sendAgain) submit();
     sendAgain = false;
@@ -201,6 +219,7 @@ export function createComposer(store, room, page) {
     event.preventDefault();
     submit();
   });
+  form.addEventListener("unfold", () => box.fill(joined(text.value, attach.takeOut())));
   window.addEventListener("resize", grow);
   store.on(["session", "bots", "settings", "live", "away", "audience"], update);
   update();

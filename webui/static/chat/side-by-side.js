@@ -59,6 +59,7 @@ export function openCompare(store, room, id) {
     const text = /** @type {HTMLTextAreaElement} */ (
       h("textarea", { class: "text-input", rows: "3", "data-autofocus": true, dir: "auto" })
     );
+    composer.form?.dispatchEvent(new Event("unfold")); // attached files go into what is typed
     text.value = composer.value;
     const blind = h("input", { type: "checkbox", checked: true });
     /** What is typed here is the draft of the chat, so that it is kept as that is. @param {string} value */

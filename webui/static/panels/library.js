@@ -10,6 +10,7 @@ import { byId, h } from "../base/dom.js";
 import { t } from "../base/language.js";
 import { draftKey, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
+import { forgetFiles } from "../session/draft-files.js";
 import { forgetEdits } from "../session/edit-drafts.js";
 import { forgetUnsaved } from "../session/unsaved.js";
 import { forgetWhisper } from "../session/whisper.js";
@@ -148,6 +149,7 @@ export function createLibrary(store, room, page) {
     forget(ids) {
       for (const id of ids) {
         remember(draftKey(id), "");
+        forgetFiles(id);
         forgetEdits(id);
         forgetUnsaved(id);
         forgetWhisper(id);
