@@ -210,6 +210,21 @@ def test_a_new_session_keeps_its_bots_and_settings_over_a_reload(page, site):
     expect(page.locator("#system-prompt")).to_have_value("")  # what was this session's own does not
 
 
+def test_what_is_typed_stays_when_a_new_session_begins_with_a_bots_words(page):
+    go_to(page)
+    page.click(f".bot-card[data-bot='{OTTO}']")
+    page.fill("#text", "Not yet sent")
+    page.click("text=Let them talk")
+    page.click(".menu >> text=2 turns")
+    page.wait_for_function("location.hash.length > 1")  # it is a session of the server's
+    wait_until_quiet(page)
+    expect(page.locator("#text")).to_have_value("Not yet sent")
+    page.reload()
+    expect(page.locator("#text")).to_have_value("Not yet sent")
+    page.click("#new-session")
+    expect(page.locator("#text")).to_have_value("")
+
+
 @pytest.mark.parametrize("way", ["Escape", "a click beside it", "the cross"])
 def test_a_bot_that_is_being_written_is_kept_when_its_dialog_closes(page, open_session, site, way):
     open_session(MARLOW)

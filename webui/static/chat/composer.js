@@ -111,13 +111,13 @@ export function createComposer(store, room, page) {
     text.disabled = !session;
     if (id === draftOf) return;
     hold.end(true);
-    const becameSaved = draftOf === null && id && isSending;
+    const becameSaved = draftOf === null && Boolean(id); // of another there would be none in between
     draftOf = id;
-    attach.enter(id, Boolean(becameSaved));
+    attach.enter(id, becameSaved);
     recallWhisper(store, becameSaved ? null : undefined);
     if (becameSaved) {
       remember(draftKey(null), "");
-      sending.of = id;
+      if (isSending) sending.of = id;
       saveDraft();
     } else setText(id === undefined ? "" : draft(id));
   }
