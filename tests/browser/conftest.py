@@ -11,6 +11,7 @@ import json
 import shutil
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,12 +51,15 @@ class HeldModel(FakeModel):
         self._free = threading.Event()
         self._free.set()
         self._before_hold: int | None = None
+        self._is_of_each = False
+        self._written: Counter[int] = Counter()  # since, by thread where each reply counts for itself
         super().__init__(**options)
 
-    def hold(self, after: int) -> None:
-        """Write `after` more tokens, then wait."""
+    def hold(self, after: int, *, each: bool = False) -> None:
+        """Write `after` more tokens, in all or of each reply, then wait."""
         self._free.clear()
-        self._before_hold = after
+        self._written.clear()
+        self._is_of_each, self._before_hold = each, after
 
     def release(self) -> None:
         self._before_hold = None
@@ -65,10 +69,11 @@ class HeldModel(FakeModel):
     def delay(self) -> float:
         """Asked for before each token."""
         if self._before_hold is not None:
-            if self._before_hold <= 0:
+            counter = threading.get_ident() if self._is_of_each else 0
+            if self._written[counter] >= self._before_hold:
                 self._free.wait(HOLD_SECONDS)
             else:
-                self._before_hold -= 1
+                self._written[counter] += 1
         return self._delay
 
     @delay.setter
