@@ -16,7 +16,7 @@ import { branchOf, mapLines, openFor, treeOf } from "../session/branches.js";
 import { botOf, nameOf, pictureOf } from "../session/store.js";
 import { dialogButton, openDialog, promptDialog } from "../overlays/dialogs.js";
 import { toast } from "../overlays/toast.js";
-import { compareBranches } from "./compare.js";
+import { compareBranches } from "./compare-branches.js";
 import { found } from "./find.js";
 import { USER_COLOR } from "./transcript.js";
 

@@ -172,14 +172,23 @@ export function numberField(spec, { most, onChange, onReset }) {
     element,
     /** @param {any} value @param {boolean} changed @param {string} override what the bots say about it */
     show(value, changed, override = "") {
-      element.classList.toggle("is-changed", changed);
-      reset.hidden = !changed;
-      note.hidden = !override;
-      note.textContent = override;
+      tellState({ element, reset, note }, changed, override);
       if (value !== shown) said.hidden = true;
       paint(value);
     },
   };
+}
+
+/**
+ * Whether the value is another than the preset's, and what the bots say about it.
+ * @param {{element: HTMLElement, reset: HTMLElement, note: HTMLElement}} parts
+ * @param {boolean} changed @param {string} override
+ */
+function tellState({ element, reset, note }, changed, override) {
+  element.classList.toggle("is-changed", changed);
+  reset.hidden = !changed;
+  note.hidden = !override;
+  note.textContent = override;
 }
 
 const NEWLINE = /\n/g;
@@ -292,10 +301,7 @@ export function listField(spec, { onChange, onReset }) {
     element,
     /** @param {any} value @param {boolean} changed @param {string} override */
     show(value, changed, override = "") {
-      element.classList.toggle("is-changed", changed);
-      reset.hidden = !changed;
-      note.hidden = !override;
-      note.textContent = override;
+      tellState({ element, reset, note }, changed, override);
       const text = kind.write(value);
       if (document.activeElement === area || (!wrong.hidden && text === before)) return;
       wrong.hidden = true;
@@ -371,10 +377,7 @@ function valueField(spec, control, frame, { onReset }) {
     element,
     /** @param {any} value @param {boolean} changed @param {string} override */
     show(value, changed, override = "") {
-      element.classList.toggle("is-changed", changed);
-      reset.hidden = !changed;
-      note.hidden = !override;
-      note.textContent = override;
+      tellState({ element, reset, note }, changed, override);
       if (control.value !== value && !(control.matches("textarea") && control === document.activeElement))
         control.value = value;
     },
