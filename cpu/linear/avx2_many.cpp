@@ -4,6 +4,7 @@
 // widened once for all rows into a panel of 16 KiB, half of the first-level cache; tiles of up to six rows go over it with
 // their sums of 16 outputs in 12 registers. Rounded weights: panels.cpp.
 #include "avx2.h"
+#include "panel_memory.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {
@@ -19,25 +20,7 @@ struct alignas(64) Panel {
     float weights[kSpanColumns * kLanes];  // [columns][16 outputs]
 };
 
-// Memory of a thread: the panels, then sums [tile][row block][kTileRows][16].
-struct Memory {
-    Panel* panels;
-    float* sums;
-
-    explicit Memory(void* memory)
-        : panels(static_cast<Panel*>(memory)), sums(reinterpret_cast<float*>(panels + kPanelRowBlocks)) {}
-
-    float* sums_of(int64_t tile, int64_t i) const { return sums + (tile * kPanelRowBlocks + i) * kTileFloats; }
-    void clear(int64_t num_tiles) const {
-        __builtin_memset(sums, 0, num_tiles * kPanelRowBlocks * kTileFloats * sizeof(float));
-    }
-};
-
-int64_t bytes(int64_t rows) {
-    const int64_t num_tiles = (rows + kTileRows - 1) / kTileRows;
-    const int64_t sum_bytes = kTileFloats * static_cast<int64_t>(sizeof(float)) * num_tiles;
-    return kPanelRowBlocks * (static_cast<int64_t>(sizeof(Panel)) + sum_bytes);
-}
+using Memory = PanelMemory<Panel, kTileRows, kPanelRowBlocks>;
 
 // sums [kRows][16] += x [kRows][columns] * weights [columns][16]
 template <int kRows>
@@ -176,7 +159,7 @@ void dense(const linear_weight& w, const Input& input, int64_t first, int64_t la
 }  // namespace
 
 ManyRowKernels many_row_kernels() {
-    return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, bytes, exact, dense, nullptr};
+    return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, Memory::bytes, exact, dense, nullptr};
 }
 
 }  // namespace PARLOR_ISA_NS

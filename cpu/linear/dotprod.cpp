@@ -12,8 +12,6 @@ namespace parlor {
 namespace PARLOR_ISA_NS {
 namespace {
 
-constexpr int kManyRows = 8;
-constexpr int kFewRows = 4;
 constexpr int kPrefetchBytes = 1024;  // ahead
 
 // Sums of kRows rows and kWidth quarters of a row block.

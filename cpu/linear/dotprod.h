@@ -15,6 +15,8 @@
 namespace parlor {
 namespace PARLOR_ISA_NS {
 
+constexpr int kFewRows = 4;   // of a tile at most, or
+constexpr int kManyRows = 8;  // exactly, staged in pairs where there is smmla (stage.cpp)
 constexpr int kQuarters = 4;                                  // of a row block: four outputs each
 constexpr int kUnitQuads = static_cast<int>(kGroupUnit) / 4;  // four columns each
 

@@ -5,6 +5,7 @@
 // taken off; tiles of up to six rows go over it with sums in 12 registers: two loads of the panels and six of x for 12
 // products. (vpdpbusd takes bytes, twice as many of them, but activations of 12 bits are two of those.)
 #include "groups.h"
+#include "panel_memory.h"
 #include "registers.h"
 
 namespace parlor {
@@ -33,25 +34,7 @@ constexpr int64_t kSecondFloat = kHasHalves ? kRegisterLanes : sizeof(Panel) / s
 constexpr int64_t kSecondSum = kHasHalves ? kRegisterLanes : kTileFloats;
 constexpr int64_t kTogether = kHasHalves ? 1 : kPanelRowBlocks;  // row blocks
 
-// Memory of a thread: the panels, then sums [tile][row block][kTileRows][16].
-struct Memory {
-    Panel* panels;
-    float* sums;
-
-    explicit Memory(void* memory)
-        : panels(static_cast<Panel*>(memory)), sums(reinterpret_cast<float*>(panels + kPanelRowBlocks)) {}
-
-    float* sums_of(int64_t tile, int64_t i) const { return sums + (tile * kPanelRowBlocks + i) * kTileFloats; }
-    void clear(int64_t num_tiles) const {
-        __builtin_memset(sums, 0, num_tiles * kPanelRowBlocks * kTileFloats * sizeof(float));
-    }
-};
-
-int64_t bytes(int64_t rows) {
-    const int64_t num_tiles = (rows + kTileRows - 1) / kTileRows;
-    const int64_t sum_bytes = kTileFloats * static_cast<int64_t>(sizeof(float)) * num_tiles;
-    return kPanelRowBlocks * (static_cast<int64_t>(sizeof(Panel)) + sum_bytes);
-}
+using Memory = PanelMemory<Panel, kTileRows, kPanelRowBlocks>;
 
 // ---- unpacking --------------------------------------------------------------------------------------------------
 
@@ -355,7 +338,7 @@ void multiply(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int6
 }  // namespace
 
 ManyRowKernels rounded_panels() {
-    return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, bytes, multiply, nullptr, avx2::stage_rounded};
+    return {kTileRows, [](int rows) { return rows; }, kPanelRowBlocks, Memory::bytes, multiply, nullptr, avx2::stage_rounded};
 }
 
 }  // namespace PARLOR_ISA_NS

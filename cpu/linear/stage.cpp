@@ -15,6 +15,9 @@
 
 #include "linear.h"
 #include "norm.h"
+#if defined(PARLOR_I8MM)
+#include "dotprod.h"
+#endif
 
 namespace parlor {
 namespace PARLOR_ISA_NS {
@@ -155,7 +158,7 @@ float offset_of(const linear_weight& w, int32_t sum) {
 int32_t round_row(const linear_weight& w, const float* values, int length, float inverse, void* const* codes, int64_t start,
                   int row, int tile_rows) {
 #if defined(PARLOR_I8MM)
-    if (tile_rows > 4) {
+    if (tile_rows == kManyRows) {
         int8_t planes[2][kSpanColumns];
         void* const own[2] = {planes[0], planes[1]};
         const int32_t sum = round_block(w, values, length, inverse, own, 0);
