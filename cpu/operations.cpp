@@ -54,8 +54,8 @@ int check_attention(const AttentionArgs& a, int64_t num_tokens, int64_t num_page
         return PARLOR_ERROR_SIZE;
     if (!is_cache_dtype(a.cache_dtype)) return PARLOR_ERROR_DTYPE;
     if (!is_block_size(a.cache_dtype, a.page_size, a.head_dim)) return PARLOR_ERROR_SIZE;
-    if (!aligned(a.q) || !aligned_as(a.k_cache, a.cache_dtype) || !aligned_as(a.v_cache, a.cache_dtype) ||
-        !aligned(a.block_table) || !aligned(a.cu_seqlens) || !aligned(a.seq_lens) || !aligned(a.out))
+    if (!aligned(a.q) || !aligned_as(a.k_cache, a.cache_dtype) ||
+        (a.v_cache && !aligned_as(a.v_cache, a.cache_dtype)) || !aligned(a.block_table) || !aligned(a.cu_seqlens) || !aligned(a.seq_lens) || !aligned(a.out))
         return PARLOR_ERROR_POINTER;
     return check_batch(a.cu_seqlens, a.seq_lens, a.block_table, a.block_table_stride, max_pages, a.num_sequences,
                        num_tokens, num_pages, a.page_size);
@@ -223,13 +223,13 @@ extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_ta
     if (num_tokens == 0) return PARLOR_OK;
     if (!all_positive(max_positions, num_pages, page_size, num_tokens, num_heads, num_kv_heads, head_dim) ||
         head_dim % 2 != 0 || head_dim > 1024 || !is_rotary(rotary_dim, head_dim) ||
-        qkv_stride < (num_heads + 2 * num_kv_heads) * head_dim)
+        qkv_stride < (num_heads + (v_cache ? 2 : 1) * num_kv_heads) * head_dim)
         return PARLOR_ERROR_SIZE;
     if (!is_cache_dtype(cache_dtype)) return PARLOR_ERROR_DTYPE;
     if (!is_block_size(cache_dtype, page_size, head_dim)) return PARLOR_ERROR_SIZE;
     if (!aligned(qkv) || (cos_table && (!aligned(cos_table) || !aligned(sin_table))) ||
         (query_scale && !aligned(query_scale)) || !aligned(positions) || !aligned(slot_mapping) ||
-        !aligned_as(k_cache, cache_dtype) || !aligned_as(v_cache, cache_dtype))
+        !aligned_as(k_cache, cache_dtype) || (v_cache && !aligned_as(v_cache, cache_dtype)))
         return PARLOR_ERROR_POINTER;
     if (!all_within(positions, num_tokens, 0, max_positions) ||
         !all_within(slot_mapping, num_tokens, INT64_MIN, num_pages * page_size))
@@ -275,9 +275,9 @@ extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64
                           const int32_t* dst, int64_t count, void*) {
     if (count == 0) return PARLOR_OK;
     if (!all_positive(num_pages, page_bytes, count)) return PARLOR_ERROR_SIZE;
-    if (!k_cache || !v_cache || !aligned(src) || !aligned(dst)) return PARLOR_ERROR_POINTER;
+    if (!k_cache || !aligned(src) || !aligned(dst)) return PARLOR_ERROR_POINTER;
     if (!all_within(src, count, 0, num_pages) || !all_within(dst, count, 0, num_pages)) return PARLOR_ERROR_INDEX;
-    team().parallel_for(2 * count, [&](int64_t begin, int64_t end, int) {
+    team().parallel_for((v_cache ? 2 : 1) * count, [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             char* cache = static_cast<char*>(i < count ? k_cache : v_cache);
             std::memcpy(cache + dst[i % count] * page_bytes, cache + src[i % count] * page_bytes,

@@ -116,14 +116,14 @@ struct RotateArgs {
 };
 
 struct RopeArgs {
-    float* qkv;  // [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim]
+    float* qkv;  // [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], or without the values
     int64_t qkv_stride;
     const float *cos_table, *sin_table;  // [max_positions, rotary_dim / 2] or null
     const float* query_scale;            // [max_positions] or null
     const int32_t* positions;            // [num_tokens]
     const int64_t* slot_mapping;         // [num_tokens]
     void* k_cache;                       // [num_pages, num_kv_heads, block of keys]
-    void* v_cache;                       // [num_pages, num_kv_heads, block of values]
+    void* v_cache;                       // [num_pages, num_kv_heads, block of values] or null: the keys are
     int cache_dtype;
     int64_t page_size, num_tokens, num_heads, num_kv_heads, head_dim, rotary_dim;
     bool is_interleaved;
@@ -139,7 +139,7 @@ struct AttentionArgs {
     const float* q;  // [num_tokens, num_heads * head_dim]
     int64_t q_stride;
     const void* k_cache;  // [num_pages, num_kv_heads, block of keys]
-    const void* v_cache;  // [num_pages, num_kv_heads, block of values]
+    const void* v_cache;  // [num_pages, num_kv_heads, block of values] or null: the keys are
     int cache_dtype;
     int64_t page_size;
     const int32_t* block_table;  // [num_sequences, >= pages in use]

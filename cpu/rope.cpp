@@ -80,6 +80,7 @@ struct PlainWriter {
     void write(int64_t page, int64_t offset, int64_t h, float* key, const float* value) const {
         const int64_t d = a.head_dim;
         scatter(key, block(a.k_cache, page, h) + offset, d, a.page_size);
+        if (!a.v_cache) return;
         Element* out = block(a.v_cache, page, h) + offset * d;
         for_lanes(d, [&](int64_t i) { store(out + i, load(value + i)); },
                   [&](int64_t i, int64_t n) { store_n(out + i, load_n(value + i, n), n); });
@@ -104,6 +105,7 @@ struct QuantizedWriter {
         uint8_t* const keys = block(a.k_cache, page, h);
         quantize(key, codes, layout.scales(keys) + offset);
         write_key(codes, keys + offset * 4);
+        if (!a.v_cache) return;
         float rotated[kMaxHeadDim];
         std::copy_n(value, a.head_dim, rotated);
         hadamard(rotated, a.head_dim);
@@ -180,7 +182,7 @@ void rope_part(const RopeArgs& a, const Writer& writer, int64_t part, int64_t nu
 
 template <class Writer>
 void rope_with(const RopeArgs& a, const Writer& writer) {
-    if (a.num_tokens * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim <= kValuesPerPart)
+    if (a.num_tokens * (a.num_heads + (a.v_cache ? 2 : 1) * a.num_kv_heads) * a.head_dim <= kValuesPerPart)
         return rope_part(a, writer, 0, 1);
     const int64_t num_parts = kPartsPerThread * team().size();
     team().parallel_for(num_parts, [&](int64_t begin, int64_t end, int) {

@@ -85,10 +85,25 @@ void choose(const routing_rules& r, const float* ranks, int32_t* chosen) {
     std::memcpy(chosen, best.indices, sizeof(int32_t) * static_cast<size_t>(r.top_k));
 }
 
+// The share of the expert chosen as number j, of the near ones that are left.
+float share_of_near(const routing_rules& r, const float* scores, const int32_t* chosen, int64_t j) {
+    const float own = scores[chosen[j]];
+    float sum = 0.0f;
+    for (int64_t i = 0; i < r.num_experts; ++i) {
+        bool is_left = true;
+        for (int64_t earlier = 0; earlier < j; ++earlier) is_left = is_left && chosen[earlier] != i;
+        const bool is_far = (own - scores[i]) / std::fmax(std::fabs(scores[i]), own) > r.margin;
+        if (is_left && !is_far) sum += std::exp(scores[i] - own);
+    }
+    return 1.0f / sum;
+}
+
 void share(const routing_rules& r, const float* scores, const int32_t* chosen, float* shares) {
     float largest = 0.0f, sum = 0.0f;
     for (int64_t j = 0; j < r.top_k; ++j) shares[j] = scores[chosen[j]];
-    if (r.scoring == PARLOR_ROUTE_SIGMOID) {
+    if (r.scoring == PARLOR_ROUTE_SOFTMAX_OF_NEAR) {
+        for (int64_t j = 0; j < r.top_k; ++j) shares[j] = share_of_near(r, scores, chosen, j);
+    } else if (r.scoring == PARLOR_ROUTE_SIGMOID) {
         for (int64_t j = 0; j < r.top_k; ++j) shares[j] = 1.0f / (1.0f + std::exp(-shares[j]));
     } else {
         const bool is_of_all = r.scoring == PARLOR_ROUTE_SOFTMAX;
@@ -117,7 +132,7 @@ extern "C" int route(const float* scores, int64_t scores_stride, const routing_r
     using namespace parlor;
     if (!rules) return PARLOR_ERROR_POINTER;
     if (num_rows < 0 || !are_sizes(*rules) || (num_rows > 1 && scores_stride < rules->num_experts)) return PARLOR_ERROR_SIZE;
-    if (rules->scoring < PARLOR_ROUTE_SOFTMAX || rules->scoring > PARLOR_ROUTE_SIGMOID) return PARLOR_ERROR_VALUE;
+    if (rules->scoring < PARLOR_ROUTE_SOFTMAX || rules->scoring > PARLOR_ROUTE_SOFTMAX_OF_NEAR) return PARLOR_ERROR_VALUE;
     if (num_rows == 0) return PARLOR_OK;
     if (!scores || !chosen || !shares) return PARLOR_ERROR_POINTER;
     team().parallel_for(num_rows, [&](int64_t begin, int64_t end, int) {

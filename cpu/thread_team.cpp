@@ -92,8 +92,6 @@ struct State {
 
     ThreadTeam::Body body = nullptr;
     void* context = nullptr;
-
-    Scratch scratch;
 };
 
 // Never destroyed: the threads end with the process, after every destructor.
@@ -212,8 +210,8 @@ void ThreadTeam::run_body(Body body, void* context) {
 }
 
 void* ThreadTeam::scratch(size_t bytes) {
-    static thread_local Scratch own;
-    Scratch& scratch = role == Role::kOutside ? state().scratch : own;
+    static thread_local Scratch outside, within;  // an operation's own must outlast what its bodies ask for
+    Scratch& scratch = role == Role::kOutside ? outside : within;
     return scratch.grow(std::max<size_t>(bytes, 1)) ? scratch.start : nullptr;  // null means that it failed
 }
 

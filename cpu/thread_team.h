@@ -59,7 +59,8 @@ class ThreadTeam {
     }
 
     // At least `bytes`, 64-byte aligned, contents undefined; valid until the next scratch() call. nullptr: out of memory.
-    // Grows only. Outside of bodies the same memory for every thread; from within a body the calling thread's own.
+    // Grows only. The calling thread's own, one within bodies and another outside of them: operations of two threads take
+    // turns at each run(), not as a whole.
     void* scratch(size_t bytes);
 
   private:

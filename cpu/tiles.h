@@ -45,5 +45,13 @@ inline __m512i upper_words(__m512i first, __m512i second) {
     return _mm512_permutex2var_epi16(first, _mm512_load_si512(kUpperWords), second);
 }
 
+// The same one behind the other: {first 0, first 1 ... second 0, second 1 ...}.
+alignas(64) constexpr uint16_t kUpperRow[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+
+inline __m512i upper_row(__m512i first, __m512i second) {
+    return _mm512_permutex2var_epi16(first, _mm512_load_si512(kUpperRow), second);
+}
+
 }  // namespace amx
 }  // namespace parlor

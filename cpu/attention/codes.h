@@ -9,6 +9,7 @@
 
 #include "code_products.h"
 #include "tile.h"
+#include "turn_pages.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {
@@ -23,12 +24,14 @@ class CodeBlocks {
           value_scales_(key_scales_ + groups_ * kCodeStride), scores_(value_scales_ + groups_ * kCodeStride),
           query_scales_(scores_ + kMaxCodeRows * kCodeStride), offsets_(query_scales_ + view.plan.max_rows),
           queries_(reinterpret_cast<int32_t*>(offsets_ + view.plan.max_rows * groups_)),
-          weights_(queries_ + view.plan.max_rows * kQueryStride) {}
+          weights_(queries_ + view.plan.max_rows * kQueryStride),
+          turned_(weights_ + groups_ * kMaxCodeRows * kWeightStride) {}
 
     static int64_t num_floats(const AttentionArgs& a, const Plan& plan) {
         const int64_t groups = CacheBlock{kBits, a.page_size, a.head_dim}.groups();
         return (2 * groups + kMaxCodeRows) * kCodeStride + groups * kMaxCodeRows * kWeightStride +
-               plan.max_rows * (1 + groups + kQueryStride);
+               plan.max_rows * (1 + groups + kQueryStride) +
+               (a.v_cache ? 0 : plan.block_pages * a.page_size * a.head_dim * kBits / 32);
     }
 
     void load_queries() {
@@ -50,8 +53,7 @@ class CodeBlocks {
         keys_ = end - start;
         pages_ = (keys_ + view_.a.page_size - 1) / view_.a.page_size;
         values_ = {{}, pages_, view_.a.page_size, keys_, view_.a.head_dim};
-        for (int64_t i = 0; i < pages_; ++i)
-            values_.pages[i] = reinterpret_cast<const int32_t*>(view_.block(view_.a.v_cache, first_page_ + i));
+        for (int64_t i = 0; i < pages_; ++i) values_.pages[i] = value_words(i);
         load_scales();
         int64_t r = view_.first_row_that_sees(start);
         fetches_ahead_ = true;
@@ -68,6 +70,19 @@ class CodeBlocks {
 
     const uint8_t* key_block(int64_t i) const { return view_.block(view_.a.k_cache, first_page_ + i); }
 
+    const uint8_t* value_block(int64_t i) const {
+        return view_.a.v_cache ? view_.block(view_.a.v_cache, first_page_ + i) : key_block(i);
+    }
+
+    // The values' codes of page i of the block as kernels.h has them: those of keys are turned around.
+    const int32_t* value_words(int64_t i) {
+        const auto* const words = reinterpret_cast<const int32_t*>(value_block(i));
+        if (view_.a.v_cache) return words;
+        int32_t* const turned = turned_ + i * view_.a.page_size * view_.a.head_dim * kBits / 32;
+        turn_codes<kBits>(words, view_.a.page_size, view_.a.head_dim, turned);
+        return turned;
+    }
+
     // Keys of page i of the block, in whole runs.
     int64_t runs_of_page(int64_t i) const {
         return (std::min(view_.a.page_size, keys_ - i * view_.a.page_size) + kRun - 1) / kRun;
@@ -78,7 +93,7 @@ class CodeBlocks {
         const int64_t n = view_.a.page_size;
         for (int64_t i = 0; i < pages_; ++i) {
             const half_t* keys = layout_.scales(key_block(i));
-            const half_t* values = layout_.scales(values_.pages[i]);
+            const half_t* values = layout_.scales(value_block(i));
             for (int64_t g = 0; g < groups_; ++g) {
                 widen(keys + g * n, key_scales_ + g * kCodeStride + i * n);
                 widen(values + g * n, value_scales_ + g * kCodeStride + i * n);
@@ -112,7 +127,7 @@ class CodeBlocks {
             for (int64_t run = 0; run < runs; ++run) {
                 if (fetches_ahead_) {
                     prefetch(view_.a.k_cache, first_page_ + pages_ + i, run);
-                    prefetch(view_.a.v_cache, first_page_ + pages_ + i, run);
+                    if (view_.a.v_cache) prefetch(view_.a.v_cache, first_page_ + pages_ + i, run);
                 }
                 const int64_t key = run * kRun;
                 Products::template score_keys<kRows>(
@@ -200,6 +215,7 @@ class CodeBlocks {
     float* const offsets_;          // [rows, groups] of the query's codes
     int32_t* const queries_;        // [rows, kQueryStride]
     int32_t* const weights_;        // [groups, kMaxCodeRows, kWeightStride]
+    int32_t* const turned_;         // [block_pages, page_size * head_dim codes]: values, where the keys are these
     float units_[kMaxGroups][kMaxCodeRows];         // a rounded weight of 1
     int32_t weight_sums_[kMaxGroups][kMaxCodeRows]; // of the rounded weights
     float top_scales_[kMaxGroups];                  // the largest of the values that the last row saw

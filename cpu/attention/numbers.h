@@ -3,9 +3,11 @@
 // Bound by FMA where several query heads share a key head (two for each number that is read), by memory otherwise.
 // Keys are the lanes of a vector, so nothing is summed across lanes. Many rows go over pages that were widened to
 // floats once; few rows widen as they load. A sum's order is the same either way: dimension by dimension, key by key.
+// Where the keys are the values, too, their pages are turned around, which 16 rows and more share (see LatentAttention of the Spec).
 #pragma once
 
 #include "tile.h"
+#include "turn_pages.h"
 
 namespace parlor {
 namespace PARLOR_ISA_NS {
@@ -23,7 +25,7 @@ class NumberBlocks {
 
     static int64_t num_floats(const AttentionArgs& a, const Plan& plan) {
         return plan.max_rows * (plan.padded_dim + plan.block_pages * round_up(a.page_size, kLanes)) +
-               round_up(a.page_size * a.head_dim, 16);
+               kVectors / 2 * round_up(a.page_size * a.head_dim, 16);
     }
 
     // Scaled here once.
@@ -42,61 +44,93 @@ class NumberBlocks {
         const int64_t first_row = view_.first_row_that_sees(start), rows = view_.rows - first_row;
         const int64_t first_page = start / n_, pages = (end - start + n_ - 1) / n_;
         const bool widens = sizeof(Element) < sizeof(float) && rows > kMaxRows * 2;
-        for (int64_t i = 0; i < pages; ++i) {
-            const Element* const keys = page(view_.a.k_cache, first_page + i);
-            Fetch next = fetch(view_.a.k_cache, first_page + i + 1, first_row, n_ / (2 * kLanes) * view_.a.head_dim);
+        for (int64_t i = 0; i < pages;) {
+            const int64_t count = kVectors == 4 && n_ == 2 * kLanes && i + 1 < pages ? 2 : 1;
+            const Element* const keys[2] = {page(view_.a.k_cache, first_page + i),
+                                            page(view_.a.k_cache, first_page + i + count - 1)};
+            Fetch next = fetch(view_.a.k_cache, first_page + i + kPagesAhead, count, first_row,
+                               n_ / (2 * kLanes) * view_.a.head_dim);
             float* const scores = scores_ + i * padded_page_;
-            if (widens) compute_scores(widen(keys), next, first_row, scores);
-            else compute_scores(keys, next, first_row, scores);
+            if (widens) {
+                const float* const widened[2] = {widen(keys[0]),
+                                                 count == 2 ? widen(keys[1], n_ * view_.a.head_dim) : nullptr};
+                compute_scores(widened, count, next, first_row, scores);
+            } else {
+                compute_scores(keys, count, next, first_row, scores);
+            }
+            i += count;
         }
         for (int64_t r = first_row; r < view_.rows; ++r)
             exponentiate(state, r, view_.first_key_of_row(r) - start, std::min(end, view_.keys_of_row(r)) - start, pages);
         for (int64_t i = 0; i < pages; ++i) {
-            const Element* const values = page(view_.a.v_cache, first_page + i);
-            Fetch next = fetch(view_.a.v_cache, first_page + i + 1, first_row, view_.a.head_dim / (2 * kLanes) * n_);
             const int64_t count = std::min(n_, end - start - i * n_);
             const float* const p = scores_ + i * padded_page_;
+            if (!view_.a.v_cache) {
+                turn_page(page(view_.a.k_cache, first_page + i), n_, view_.a.head_dim, widened_);
+                Fetch none = no_fetch();
+                add_values(state, widened_, none, first_row, count, p);
+                continue;
+            }
+            const Element* const values = page(view_.a.v_cache, first_page + i);
+            Fetch next = fetch(view_.a.v_cache, first_page + i + kPagesAhead, 1, first_row,
+                               view_.a.head_dim / (fetching_vectors() * kLanes) * n_);
             if (widens) add_values(state, widen(values), next, first_row, count, p);
             else add_values(state, values, next, first_row, count, p);
         }
     }
 
   private:
+    static constexpr int64_t kPagesAhead = 2;  // one is a tenth slower where each row has a key head of its own
+
+    // Rows that go over a page together, and vectors of each: the sums, what is loaded and a factor lie in registers.
 #if defined(__AVX512F__)
-    static constexpr int kMaxRows = 8;  // with two vectors each: 16 sums, two loaded vectors, a factor in 32 registers
+    static constexpr int kMaxRows = 6, kVectors = 4;  // 24 + 4 + 1 of 32; the fewer loads for an FMA, the nearer to one a cycle
 #elif defined(__AVX2__)
-    static constexpr int kMaxRows = 6;  // 12 + 2 + 1 of 16 registers
+    static constexpr int kMaxRows = 6, kVectors = 2;  // 12 + 2 + 1 of 16
 #elif defined(__aarch64__)
-    static constexpr int kMaxRows = 8;  // 16 + 2 + 1 of 32
+    static constexpr int kMaxRows = 8, kVectors = 2;  // 16 + 2 + 1 of 32
 #else
-    static constexpr int kMaxRows = 4;
+    static constexpr int kMaxRows = 4, kVectors = 2;
 #endif
 
     const Element* page(const void* cache, int64_t index) const {
         return reinterpret_cast<const Element*>(view_.block(cache, index));
     }
 
-    // What is prefetched into L1 while a page is worked on, a little in each step: all at once holds up the loads.
+    // What is prefetched while a page is worked on, a little in each step: all at once holds up the loads. Into L2: a line on
+    // its way to L1 takes one of its few places from the loads until memory has answered.
     struct Fetch {
         const char* at;
         int64_t step;  // bytes; 0: nothing is to be fetched, and `at` lies in the cache
+        int64_t other; // where the second line of a wide step is: the next one, or of another page
 
-        void one_step() { __builtin_prefetch(at, 0, 3), at += step; }
+        void one_step() {
+            __builtin_prefetch(at, 0, 2);
+            if (kVectors == 4) __builtin_prefetch(at + other, 0, 2);
+            at += step;
+        }
     };
 
-    // Page `index`, in as many steps as the rows from first_row on take, `steps` for each run of them.
-    Fetch fetch(const void* cache, int64_t index, int64_t first_row, int64_t steps) const {
+    // One page or two from `index` on, in as many steps as the rows from first_row on take, `steps` for each run of them.
+    Fetch fetch(const void* cache, int64_t index, int64_t count, int64_t first_row, int64_t steps) const {
         if (index >= view_.num_pages() || steps == 0) return no_fetch();
         const int64_t num_steps = steps * ((view_.rows - first_row + kMaxRows - 1) / kMaxRows);
-        return {reinterpret_cast<const char*>(page(cache, index)), (view_.plan.block_bytes + num_steps - 1) / num_steps};
+        const char* const at = reinterpret_cast<const char*>(page(cache, index));
+        const bool has_second = count == 2 && index + 1 < view_.num_pages();
+        const int64_t other = has_second ? reinterpret_cast<const char*>(page(cache, index + 1)) - at : 64;
+        return {at, (view_.plan.block_bytes + num_steps - 1) / num_steps, other};
     }
 
-    Fetch no_fetch() const { return {reinterpret_cast<const char*>(q_), 0}; }
+    // Of the passes over values that prefetch: small heads have no wide ones.
+    int64_t fetching_vectors() const { return view_.a.head_dim >= kVectors * kLanes ? kVectors : 2; }
 
-    const float* widen(const Element* numbers) {
-        for_lanes(n_ * view_.a.head_dim, [&](int64_t i) { store(widened_ + i, load(numbers + i)); },
-                  [&](int64_t i, int64_t n) { store_n(widened_ + i, load_n(numbers + i, n), n); });
-        return widened_;
+    Fetch no_fetch() const { return {reinterpret_cast<const char*>(q_), 0, 0}; }
+
+    const float* widen(const Element* numbers, int64_t offset = 0) {
+        float* const to = widened_ + offset;
+        for_lanes(n_ * view_.a.head_dim, [&](int64_t i) { store(to + i, load(numbers + i)); },
+                  [&](int64_t i, int64_t n) { store_n(to + i, load_n(numbers + i, n), n); });
+        return to;
     }
 
     // visit(std::integral_constant<int, count>, r) for the rows from r on, in even runs of at most kMaxRows.
@@ -116,13 +150,20 @@ class NumberBlocks {
         if constexpr (kRows > 1) visit_rows<kRows - 1>(count, r, visit);
     }
 
-    // scores[r][j] = q[r] . key j for the whole page. Those behind the sequence's end are computed from whatever
+    // scores[r][j] = q[r] . key j for a whole page, or two. Those behind the sequence's end are computed from whatever
     // lies there and replaced in exponentiate().
     template <class Number>
-    void compute_scores(const Number* keys, Fetch& next, int64_t first_row, float* scores) {
+    void compute_scores(const Number* const (&pages)[2], int64_t count, Fetch& next, int64_t first_row, float* scores) {
         Fetch none = no_fetch();
+        const Number *const keys = pages[0], *const others = pages[1];
         for_rows(first_row, [&](auto rows, int64_t r) {
             constexpr int kRows = decltype(rows)::value;
+            if constexpr (kVectors == 4) {
+                if (count == 2)
+                    return score_keys<kRows, 4>(r, scores, next, [&](int64_t d, int v) {
+                        return load((v < 2 ? keys : others) + d * n_ + v % 2 * kLanes);
+                    });
+            }
             int64_t j = 0;
             for (; j + 2 * kLanes <= n_; j += 2 * kLanes)
                 score_keys<kRows, 2>(r, scores + j, next,
@@ -135,34 +176,34 @@ class NumberBlocks {
         });
     }
 
-    template <int kRows, int kVectors, class Keys>
+    template <int kRows, int kCount, class Keys>
     void score_keys(int64_t r, float* scores, Fetch& fetches, Keys keys) {
         const int64_t padded_dim = view_.plan.padded_dim, head_dim = view_.a.head_dim;
         const float* const q = q_ + r * padded_dim;
-        Vec sums[kRows][kVectors];
+        Vec sums[kRows][kCount];
 #pragma GCC unroll 16
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v) sums[row][v] = zero();
+            for (int v = 0; v < kCount; ++v) sums[row][v] = zero();
         Fetch next = fetches;
 #pragma GCC unroll 4
         for (int64_t d = 0; d < head_dim; ++d) {
             next.one_step();
-            Vec key[kVectors];
+            Vec key[kCount];
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v) key[v] = keys(d, v);
+            for (int v = 0; v < kCount; ++v) key[v] = keys(d, v);
 #pragma GCC unroll 16
             for (int row = 0; row < kRows; ++row) {
                 const Vec query = set1(q[row * padded_dim + d]);
 #pragma GCC unroll 16
-                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(query, key[v], sums[row][v]);
+                for (int v = 0; v < kCount; ++v) sums[row][v] = fma(query, key[v], sums[row][v]);
             }
         }
         fetches = next;
 #pragma GCC unroll 16
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v)
+            for (int v = 0; v < kCount; ++v)
                 store(scores + (r + row) * score_stride_ + v * kLanes, sums[row][v]);
     }
 
@@ -212,8 +253,11 @@ class NumberBlocks {
         for_rows(first_row, [&](auto rows, int64_t r) {
             constexpr int kRows = decltype(rows)::value;
             int64_t i = 0;
+            for (; kVectors == 4 && i + 4 * kLanes <= n; i += 4 * kLanes)
+                add_columns<kRows, kVectors>(state, r, i, count, p, next,
+                                             [&](int64_t j, int v) { return load(values + j * n + i + v * kLanes); });
             for (; i + 2 * kLanes <= n; i += 2 * kLanes)
-                add_columns<kRows, 2>(state, r, i, count, p, next,
+                add_columns<kRows, 2>(state, r, i, count, p, fetching_vectors() == 2 ? next : none,
                                       [&](int64_t j, int v) { return load(values + j * n + i + v * kLanes); });
             for (; i + kLanes <= n; i += kLanes)
                 add_columns<kRows, 1>(state, r, i, count, p, none,
@@ -225,35 +269,35 @@ class NumberBlocks {
     }
 
     // sum[r..][i..] += p[r..][j] * value(j)[i..] over the keys j of the page
-    template <int kRows, int kVectors, class Value>
+    template <int kRows, int kCount, class Value>
     void add_columns(State& state, int64_t r, int64_t i, int64_t count, const float* p, Fetch& fetches, Value value) {
         const int64_t padded_dim = view_.plan.padded_dim;
         p += r * score_stride_;
         float* const to = state.sum + r * padded_dim + i;
-        Vec sums[kRows][kVectors];
+        Vec sums[kRows][kCount];
 #pragma GCC unroll 16
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v) sums[row][v] = load(to + row * padded_dim + v * kLanes);
+            for (int v = 0; v < kCount; ++v) sums[row][v] = load(to + row * padded_dim + v * kLanes);
         Fetch next = fetches;
 #pragma GCC unroll 4
         for (int64_t j = 0; j < count; ++j) {
             next.one_step();
-            Vec values[kVectors];
+            Vec values[kCount];
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v) values[v] = value(j, v);
+            for (int v = 0; v < kCount; ++v) values[v] = value(j, v);
 #pragma GCC unroll 16
             for (int row = 0; row < kRows; ++row) {
                 const Vec weight = set1(p[row * score_stride_ + j]);
 #pragma GCC unroll 16
-                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(weight, values[v], sums[row][v]);
+                for (int v = 0; v < kCount; ++v) sums[row][v] = fma(weight, values[v], sums[row][v]);
             }
         }
         fetches = next;
 #pragma GCC unroll 16
         for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v) store(to + row * padded_dim + v * kLanes, sums[row][v]);
+            for (int v = 0; v < kCount; ++v) store(to + row * padded_dim + v * kLanes, sums[row][v]);
     }
 
     const TileView& view_;
@@ -261,7 +305,7 @@ class NumberBlocks {
     const int64_t padded_page_, score_stride_;
     float* const q_;        // [rows, padded_dim]
     float* const scores_;   // [rows, block_pages * padded_page]: each page of the block starts a vector
-    float* const widened_;  // [page_size * head_dim]: a page as floats
+    float* const widened_;  // [kVectors / 2 * page_size * head_dim]: a page as floats, of keys or of values; or two, of keys
 };
 
 }  // namespace PARLOR_ISA_NS

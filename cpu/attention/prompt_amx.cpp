@@ -127,7 +127,8 @@ class Item {
             const int64_t offset = first % a_.page_size;
             const int64_t block = pages_[first / a_.page_size] * a_.num_kv_heads + head_;
             const Page page(static_cast<const char*>(a_.k_cache) + block * bytes,
-                            static_cast<const char*>(a_.v_cache) + block * bytes, a_.page_size, a_.head_dim);
+                            static_cast<const char*>(a_.v_cache ? a_.v_cache : a_.k_cache) + block * bytes, a_.page_size,
+                            a_.head_dim);
             const int64_t run = (first - start) / kKeyRun;
             for (int64_t half = 0; half < 2; ++half)
                 for (int64_t s = 0; s < sizes_.steps; ++s) {
@@ -137,9 +138,14 @@ class Item {
                         keys_ + ((run * 2 + half) * sizes_.steps + s) * 2 * kWords);
                 }
             const int64_t valid = num_keys_ - first;
-            for (int64_t d = 0; d < a_.head_dim / 16; ++d)
-                split_and_transpose([&](int j) { return j < valid ? page.value(offset + j, d * 16) : zero(); },
-                                    values_ + (run * sizes_.dim_tiles + d) * 2 * kWords);
+            for (int64_t d = 0; d < a_.head_dim / 16; ++d) {
+                uint16_t* const tiles = values_ + (run * sizes_.dim_tiles + d) * 2 * kWords;
+                if (a_.v_cache) {
+                    split_and_transpose([&](int j) { return j < valid ? page.value(offset + j, d * 16) : zero(); }, tiles);
+                } else {
+                    split_rows([&](int row, int half) { return page.key(d * 16 + row, offset + half * 16); }, valid, tiles);
+                }
+            }
         }
     }
 

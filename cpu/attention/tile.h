@@ -171,9 +171,9 @@ class Tile {
         const int64_t padded_dim = view_.plan.padded_dim;
         for (int64_t r = 0; r < view_.rows; ++r) {
             if (split.max[r] == kMinusInfinity) continue;  // the row sees none of these keys
-            const float new_max = std::max(total_.max[r], split.max[r]);
-            const float old_factor = std::exp(total_.max[r] - new_max), factor = std::exp(split.max[r] - new_max);
-            total_.max[r] = new_max;
+            const float rise = split.max[r] - total_.max[r], smaller = std::exp(-std::fabs(rise));
+            const float old_factor = rise > 0 ? smaller : 1.0f, factor = rise > 0 ? 1.0f : smaller;
+            total_.max[r] = std::max(total_.max[r], split.max[r]);
             const auto add = [&](float* to, const float* from, int64_t count) {
                 for (int64_t i = 0; i < count; i += kLanes)
                     store(to + i, fma(load(from + i), set1(factor), load(to + i) * set1(old_factor)));

@@ -5,13 +5,13 @@
 // 128 codes (two to six operations to unpack, four dot products a row) stays below the time the line takes to arrive.
 #include "avx512.h"
 #include "float8.h"
+#include "streams.h"
 
 namespace parlor {
 namespace avx512 {
 namespace {
 
 constexpr int kMaxRows = 8;
-constexpr int kPrefetchBytes = 2048;  // ahead in each stream
 
 // Row blocks of one stream, in order: pointers only ever move forward.
 struct Stream {
@@ -35,9 +35,9 @@ inline __m512 load_zeros(const linear_weight& w, const Stream& stream, int64_t g
 }
 
 // Row blocks first + s * length + i of stream s, for all i < length.
-template <int kRows, int kStreams, int kBits, bool kOneZero>
+template <int kRows, class Reading, int kBits, bool kOneZero>
 void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
-    constexpr int kLineColumns = 32 / kBits;
+    constexpr int kStreams = Reading::count, kLineColumns = 32 / kBits;
     const Block* const blocks = blocks_of(w);
     const Span* const spans_end = spans_of(w) + w.num_spans;
     const __m512i nibble = _mm512_set1_epi8(15);
@@ -58,6 +58,10 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
         for (int64_t b = 0; b < w.num_blocks; ++b) {
             const int columns = blocks[b].length;
             const float* const offsets = tile.offsets + b * kRows;
+            if (!Reading::prefetched) {
+#pragma GCC unroll 8
+                for (int s = 0; s < kStreams; ++s) prefetch_factors(streams[s].scales + blocks[b].group * kLanes, 64);
+            }
             // Sums of the high plane and of the low one, times 16 and added in the end; 4-bit codes by their number of rows:
             //   1      and those of a line's next columns apart: their codes are taken times 16, as they stand in the
             //          line, so that two masks unpack it
@@ -79,7 +83,7 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
 #pragma GCC unroll 8
                 for (int s = 0; s < kStreams; ++s) {
                     const __m512i line = _mm512_loadu_si512(streams[s].codes);
-                    _mm_prefetch(reinterpret_cast<const char*>(streams[s].codes) + kPrefetchBytes, _MM_HINT_T1);
+                    if constexpr (Reading::prefetched) prefetch(streams[s].codes);
                     streams[s].codes += 64;
                     const __m512i first_4 = _mm512_and_si512(line, nibble);
                     const __m512i next_4_times_16 = _mm512_andnot_si512(nibble, line);
@@ -178,7 +182,7 @@ void exact_streams(const linear_weight& w, const Tile& tile, int64_t first, int6
 #pragma GCC unroll 8
                 for (int s = 0; s < kStreams; ++s) {
                     const __m512i line = _mm512_loadu_si512(streams[s].codes);
-                    _mm_prefetch(reinterpret_cast<const char*>(streams[s].codes) + kPrefetchBytes, _MM_HINT_T1);
+                    prefetch(streams[s].codes);
                     streams[s].codes += 64;
 #pragma GCC unroll 8
                     for (int k = 0; k < kLineColumns; ++k) {
@@ -263,8 +267,7 @@ void dense_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first, 
             for (int s = 0; s < kStreams; ++s) {
                 __m512 even, odd;
                 load_pair<kKind>(streams[s], &even, &odd);
-                for (int line = 0; line < kPairBytes; line += 64)
-                    _mm_prefetch(streams[s] + line + kPrefetchBytes, _MM_HINT_T1);
+                for (int line = 0; line < kPairBytes; line += 64) prefetch(streams[s] + line);
                 streams[s] += kPairBytes;
 #pragma GCC unroll 8
                 for (int r = 0; r < kRows; ++r) {
@@ -315,7 +318,7 @@ void float8_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first,
 #pragma GCC unroll 8
                 for (int s = 0; s < kStreams; ++s) {
                     const __m512i line = _mm512_loadu_si512(streams[s]);
-                    _mm_prefetch(reinterpret_cast<const char*>(streams[s]) + kPrefetchBytes, _MM_HINT_T1);
+                    prefetch(streams[s]);
                     streams[s] += 64;
                     const __m512i even = e4m3_as_halves(_mm512_slli_epi16(line, 8));
                     const __m512i odd = e4m3_as_halves(
@@ -356,25 +359,11 @@ void float8_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first,
     }
 }
 
-// Call run(first, length) with the streams' share of [first, last), and single(first, length) with what is left.
-template <class Streams, class Single>
-void split(int64_t first, int64_t last, int streams, Streams run, Single single) {
-    const int64_t length = (last - first) / streams;
-    if (length > 0) run(first, length);
-    const int64_t rest = first + length * streams;
-    if (rest < last) single(rest, last - rest);
-}
-
 template <int kRows, int kBits, bool kOneZero>
 void rounded_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
-    split(first, last, kStreams,
-          [&](int64_t begin, int64_t length) {
-              rounded_streams<kRows, kStreams, kBits, kOneZero>(w, tile, begin, length, output);
-          },
-          [&](int64_t begin, int64_t length) {
-              rounded_streams<kRows, 1, kBits, kOneZero>(w, tile, begin, length, output);
-          });
+    divide_rows<kRows, kBits == 8 ? 2 : 0>(first, last, [&](auto streams, int64_t begin, int64_t length) {
+        rounded_streams<kRows, decltype(streams), kBits, kOneZero>(w, tile, begin, length, output);
+    });
 }
 
 template <int kRows>
@@ -388,10 +377,9 @@ void rounded_kind(const linear_weight& w, const Tile& tile, int64_t first, int64
 
 template <int kRows, int kBits>
 void exact_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    constexpr int kStreams = kRows <= 4 ? 2 : 1;
-    split(first, last, kStreams,
-          [&](int64_t begin, int64_t length) { exact_streams<kRows, kStreams, kBits>(w, tile, begin, length, output); },
-          [&](int64_t begin, int64_t length) { exact_streams<kRows, 1, kBits>(w, tile, begin, length, output); });
+    divide<Streams<kRows <= 4 ? 2 : 1, true>>(first, last, [&](auto streams, int64_t begin, int64_t length) {
+        exact_streams<kRows, streams.count, kBits>(w, tile, begin, length, output);
+    });
 }
 
 template <int kRows>
@@ -401,14 +389,10 @@ void exact_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t
 
 template <int kRows, int kKind>
 void dense_split(const linear_weight& w, const Rows<kRows>& x, int64_t first, int64_t last, const Output& output) {
-    constexpr int kStreams = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
-    if (kKind == PARLOR_LINEAR_F8)
-        return split(first, last, kStreams,
-                     [&](int64_t begin, int64_t length) { float8_streams<kRows, kStreams>(w, x, begin, length, output); },
-                     [&](int64_t begin, int64_t length) { float8_streams<kRows, 1>(w, x, begin, length, output); });
-    split(first, last, kStreams,
-          [&](int64_t begin, int64_t length) { dense_streams<kRows, kStreams, kKind>(w, x, begin, length, output); },
-          [&](int64_t begin, int64_t length) { dense_streams<kRows, 1, kKind>(w, x, begin, length, output); });
+    divide_rows<kRows, 0>(first, last, [&](auto streams, int64_t begin, int64_t length) {
+        if constexpr (kKind == PARLOR_LINEAR_F8) float8_streams<kRows, streams.count>(w, x, begin, length, output);
+        else dense_streams<kRows, streams.count, kKind>(w, x, begin, length, output);
+    });
 }
 
 template <int kRows>
@@ -421,21 +405,24 @@ void dense_kind(const linear_weight& w, const float* x, int64_t x_stride, int64_
     else dense_split<kRows, PARLOR_LINEAR_F32>(w, rows, first, last, output);
 }
 
-// Kernels exist for powers of two: others would take seconds to compile and save little, as reading the codes takes
-// longest.
+// Products take longer than reading the codes from three rows on (Zen 4), so there is a kernel for each number of rows of these.
+// Dense ones exist for powers of two: others would take seconds to compile and save little.
 inline int size_index(int rows) { return rows <= 1 ? 0 : rows <= 2 ? 1 : rows <= 4 ? 2 : 3; }
 
-int tile_rows(int rows) { return 1 << size_index(rows); }
+int tile_rows(int rows) { return rows; }
 
 void rounded_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&rounded_kind<1>) kRounded[] = {rounded_kind<1>, rounded_kind<2>, rounded_kind<4>,
-                                                              rounded_kind<8>};
-    kRounded[size_index(tile.rows)](w, tile, first, last, output);
+    static constexpr decltype(&rounded_kind<1>) kRounded[kMaxRows] = {
+        rounded_kind<1>, rounded_kind<2>, rounded_kind<3>, rounded_kind<4>,
+        rounded_kind<5>, rounded_kind<6>, rounded_kind<7>, rounded_kind<8>};
+    kRounded[tile.rows - 1](w, tile, first, last, output);
 }
 
 void exact_rows(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    static constexpr decltype(&exact_kind<1>) kExact[] = {exact_kind<1>, exact_kind<2>, exact_kind<4>, exact_kind<8>};
-    kExact[size_index(tile.rows)](w, tile, first, last, output);
+    static constexpr decltype(&exact_kind<1>) kExact[kMaxRows] = {
+        exact_kind<1>, exact_kind<2>, exact_kind<3>, exact_kind<4>,
+        exact_kind<5>, exact_kind<6>, exact_kind<7>, exact_kind<8>};
+    kExact[tile.rows - 1](w, tile, first, last, output);
 }
 
 void dense_rows(const linear_weight& w, const float* x, int64_t x_stride, int64_t first, int64_t last,

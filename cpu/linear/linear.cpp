@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "groups.h"
 #include "product.h"
 #include "prompt.h"
 #include "thread_team.h"
@@ -46,7 +47,7 @@ struct TileLayout {
 };
 
 // Make a tile of `rows` rows in `memory`, rounded as `own_way` does it if it is not null; rows that x lacks are zeros.
-Tile stage(const linear_weight& w, const Input& input, int rows, char* memory, decltype(ManyRowKernels::stage) own_way) {
+Tile stage(const linear_weight& w, const Input& input, int rows, char* memory, Staging* own_way) {
     const TileLayout layout(w, rows);
     void* const codes[2] = {memory, memory + layout.codes};
     float* const scales = reinterpret_cast<float*>(memory + 2 * layout.codes);
@@ -145,7 +146,7 @@ int quantized_few(const linear_weight& w, const LinearKernels& kernels, const In
             failed = true;
             return;
         }
-        const Tile tile = stage(w, input, rows, memory, nullptr);
+        const Tile tile = stage(w, input, rows, memory, kernels.stage);
         do {
             multiply_runs(epilogue, output, begin, end, end - begin, memory + bytes,
                           [&](int64_t first, int64_t last, const Output& o) {
@@ -362,6 +363,10 @@ LinearKernels few_rows(const linear_weight& w, int64_t rows) {
         const bool has_tiles = is_grouped(w) && w.kind != PARLOR_LINEAR_W4 && w.group_size == kColumnUnit;
         if (has_tiles && rows >= kLeastGroupRows) return amx::few_group_kernels();
     }
+#endif
+#if PARLOR_BUILT_AVX2
+    const bool has_avx2 = selected_isa() == Isa::kAvx2 || selected_isa() == Isa::kAvxVnni;
+    if (has_avx2 && rows == 1 && is_grouped(w) && !has_table(w.kind)) return avx2::group_row_kernels();
 #endif
 #if PARLOR_BUILT_AVX_VNNI
     if (selected_isa() == Isa::kAvxVnni) return is_grouped(w) ? avx_vnni::group_kernels() : avx_vnni::linear_kernels();

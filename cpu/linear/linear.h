@@ -61,8 +61,8 @@ struct Input {
 
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
-    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX, ARM's dot products: int8, high and low plane; else [0]
-                           // only: int16, for AVX2 and panels.cpp in the order of kPairOrder. If the weight is exact float32 in [0]
+    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX, ARM's dot products, group_row_avx2.cpp: int8, high and low
+                           // plane; else [0] only: int16, for AVX2 and panels.cpp in the order of kPairOrder. If the weight is exact float32 in [0]
     const float* scales;   // [span][rows] of the activation codes
     const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
     int rows;              // as laid out; missing ones are zeros
@@ -130,6 +130,8 @@ inline float block_scale(const linear_weight& w, int64_t row_block, int64_t grou
     return w.block_scales ? w.block_scales[row_block * w.num_groups + group] : 1.0f;
 }
 
+using Staging = void(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales, float* offsets);
+
 // What an instruction set provides. Row blocks are [first, last); a tile's rows are 1..max_rows.
 struct LinearKernels {
     int max_rows;
@@ -139,6 +141,8 @@ struct LinearKernels {
     void (*exact_rows)(const linear_weight&, const Tile&, int64_t first, int64_t last, const Output&);
     void (*dense_rows)(const linear_weight&, const float* x, int64_t x_stride, int64_t first, int64_t last,
                        const Output&);
+    // How a tile is staged for rounded_rows, if not as the set has it.
+    Staging* stage = nullptr;
 };
 
 // What it provides for many rows. `memory` is the calling thread's own.
@@ -151,8 +155,7 @@ struct ManyRowKernels {
                       const Output&, void* memory);
     void (*dense)(const linear_weight&, const Input&, int64_t first, int64_t last, const Output&, void* memory);
     // How tiles are staged for `quantized`, if not as those of few rows: as AVX2 has them.
-    void (*stage)(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales,
-                  float* offsets);
+    Staging* stage;
 };
 
 }  // namespace parlor
@@ -171,6 +174,9 @@ PARLOR_DECLARE(LinearKernels, group_kernels, )  // of weights that are grouped; 
 #if PARLOR_BUILT_AVX2
 PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )  // of exact and dense weights
 PARLOR_DECLARE_IN(avx2, ManyRowKernels, rounded_panels, )    // of rounded ones, panels.cpp
+PARLOR_DECLARE_IN(avx2, LinearKernels, group_row_kernels, )  // of groups without a table for one row, with AVX-VNNI too
+PARLOR_DECLARE_IN(avx2, void, stage_planes, const linear_weight& w, const Input& input, int tile_rows, void* const* codes,
+                  float* scales, float* offsets)  // as AVX-512 has them
 #endif
 #if PARLOR_BUILT_AVX512
 PARLOR_DECLARE_IN(avx512, ManyRowKernels, rounded_panels, )

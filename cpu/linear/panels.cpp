@@ -2,8 +2,12 @@
 //
 // Bound by the multiplier: two vpdpwssd a cycle at most, on AVX2 two vpmaddwd, each with a vpaddd. So a section of the weight
 // (256 columns of two row blocks) is unpacked once for all rows into panels of 8 KiB, codes as int16, their whole zero points
-// taken off; tiles of up to six rows go over it with sums in 12 registers: two loads of the panels and six of x for 12
-// products. (vpdpbusd takes bytes, twice as many of them, but activations of 12 bits are two of those.)
+// taken off; tiles go over both at once with sums in 12 registers: three rows in four registers of codes with AVX2, seven loads
+// for 12 products, six rows in two with AVX-512, eight loads. (With AVX2 six rows of one row block after the other read x twice.)
+// The next tile's activations, a stretch of a few KiB elsewhere, are prefetched meanwhile. (vpdpbusd takes bytes, twice as many of
+// them, but activations of 12 bits are two of those.)
+#include <utility>
+
 #include "groups.h"
 #include "panel_memory.h"
 #include "registers.h"
@@ -12,11 +16,13 @@ namespace parlor {
 namespace PARLOR_ISA_NS {
 namespace {
 
-constexpr int kTileRows = 6;
-constexpr int64_t kPanelRowBlocks = 2;
+constexpr int64_t kPanelRowBlocks = 2;  // that are worked off together
+constexpr int kHalves = kLanes / kRegisterLanes;
+constexpr int kRegisters = kHalves * kPanelRowBlocks;  // of codes, side by side
+constexpr int kTileRows = 12 / kRegisters;
 constexpr int64_t kTileFloats = kTileRows * kLanes;
 constexpr int kMaxBlocks = kSpanColumns / 16;  // of a span
-constexpr int kHalves = kLanes / kRegisterLanes;
+constexpr int kWordBytes = sizeof(int16_t);
 
 // A section of one row block.
 struct alignas(64) Panel {
@@ -26,13 +32,10 @@ struct alignas(64) Panel {
     float steps[kLanes], min_steps[kLanes];
 };
 
-// Of two registers that are worked off together, how far the second lies behind the first: it has the other half of the row
-// block, or the same place of the next.
-constexpr bool kHasHalves = kHalves == 2;
-constexpr int64_t kSecondCode = kHasHalves ? 2 * kRegisterLanes : sizeof(Panel) / sizeof(int16_t);
-constexpr int64_t kSecondFloat = kHasHalves ? kRegisterLanes : sizeof(Panel) / sizeof(float);
-constexpr int64_t kSecondSum = kHasHalves ? kRegisterLanes : kTileFloats;
-constexpr int64_t kTogether = kHasHalves ? 1 : kPanelRowBlocks;  // row blocks
+// Where register i of those side by side lies, behind the first one: in the other half of a row block, or in the next row block.
+constexpr int64_t code_place(int i) { return i % kHalves * 2 * kRegisterLanes + i / kHalves * sizeof(Panel) / sizeof(int16_t); }
+constexpr int64_t float_place(int i) { return i % kHalves * kRegisterLanes + i / kHalves * sizeof(Panel) / sizeof(float); }
+constexpr int64_t sum_place(int i) { return i % kHalves * kRegisterLanes + i / kHalves * kTileFloats; }
 
 using Memory = PanelMemory<Panel, kTileRows, kPanelRowBlocks>;
 
@@ -219,35 +222,43 @@ struct SpanRows {
     const int16_t* x;
     const float* offsets;
     const float* scales;
+    const int16_t* next;  // x of the tile that is worked off next
 };
 
-// Add a span's share to the sums of a tile, of two registers side by side.
+// Add a span's share to the sums of a tile; `panel` is the first of those side by side.
 template <int kRows, Less kLess>
 void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* sums) {
-    Floats parts[2][kRows];
+    Floats parts[kRegisters][kRows];
+#pragma GCC unroll 4
+    for (int i = 0; i < kRegisters; ++i)
 #pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) parts[0][r] = parts[1][r] = all_floats(0.0f);
+        for (int r = 0; r < kRows; ++r) parts[i][r] = all_floats(0.0f);
     const int16_t *codes = panel.codes, *x = rows.x;
     for (int b = 0; b < rows.num_blocks; ++b) {
         const int columns = rows.blocks[b].length;
-        Ints dots[2][kRows];
+        const char* const ahead = reinterpret_cast<const char*>(rows.next + (x - rows.x));
+        for (int line = 0; line < kRows * columns * kWordBytes; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T0);
+        Ints dots[kRegisters][kRows];
+#pragma GCC unroll 4
+        for (int i = 0; i < kRegisters; ++i)
 #pragma GCC unroll 6
-        for (int r = 0; r < kRows; ++r) dots[0][r] = dots[1][r] = all_words(0);
+            for (int r = 0; r < kRows; ++r) dots[i][r] = all_words(0);
         for (int column = 0; column < columns; column += 2, codes += 2 * kLanes) {
-            const Ints first = load_register(static_cast<const void*>(codes));
-            const Ints second = load_register(static_cast<const void*>(codes + kSecondCode));
+            Ints pairs[kRegisters];
+#pragma GCC unroll 4
+            for (int i = 0; i < kRegisters; ++i) pairs[i] = load_register(static_cast<const void*>(codes + code_place(i)));
 #pragma GCC unroll 6
             for (int r = 0; r < kRows; ++r) {
                 const Ints values = all_pairs(x + r * columns + column);
-                add_products(&dots[0][r], first, values);
-                add_products(&dots[1][r], second, values);
+#pragma GCC unroll 4
+                for (int i = 0; i < kRegisters; ++i) add_products(&dots[i][r], pairs[i], values);
             }
         }
         x += kRows * columns;
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i) {
-            const Floats scales = load_register(panel.scales[b] + i * kSecondFloat);
-            const Floats zeros = kLess == Less::kZeros ? load_register(panel.mins[b] + i * kSecondFloat) : scales;
+#pragma GCC unroll 4
+        for (int i = 0; i < kRegisters; ++i) {
+            const Floats scales = load_register(panel.scales[b] + float_place(i));
+            const Floats zeros = kLess == Less::kZeros ? load_register(panel.mins[b] + float_place(i)) : scales;
 #pragma GCC unroll 6
             for (int r = 0; r < kRows; ++r) {
                 Floats values = to_floats(dots[i][r]);
@@ -257,42 +268,49 @@ void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* s
             }
         }
     }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kRegisters; ++i) {
         Floats least[kRows];
         if (kLess == Less::kMins) {
 #pragma GCC unroll 6
             for (int r = 0; r < kRows; ++r) least[r] = all_floats(0.0f);
             for (int b = 0; b < rows.num_blocks; ++b) {
-                const Floats mins = load_register(panel.mins[b] + i * kSecondFloat);
+                const Floats mins = load_register(panel.mins[b] + float_place(i));
 #pragma GCC unroll 6
                 for (int r = 0; r < kRows; ++r)
                     least[r] = multiply_add(all_floats(rows.offsets[b * kRows + r]), mins, least[r]);
             }
         }
-        const Floats steps = load_register(panel.steps + i * kSecondFloat);
-        const Floats min_steps = load_register(panel.min_steps + i * kSecondFloat);
+        const Floats steps = load_register(panel.steps + float_place(i));
+        const Floats min_steps = load_register(panel.min_steps + float_place(i));
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {
             Floats total = parts[i][r];
             if (kLess == Less::kMins && has_steps) total = multiply_subtract(total, steps, times(least[r], min_steps));
             else if (kLess == Less::kMins) total = minus(total, least[r]);
             else if (has_steps) total = times(total, steps);
-            float* const sum = sums + r * kLanes + i * kSecondSum;
+            float* const sum = sums + r * kLanes + sum_place(i);
             store_register(sum, multiply_add(total, all_floats(rows.scales[r]), load_register(sum)));
         }
     }
 }
 
+// The add_span() of so many rows.
+template <Less kLess, int... kRowsLessOne>
+auto span_of_rows(int rows, std::integer_sequence<int, kRowsLessOne...>) {
+    static constexpr decltype(&add_span<1, kLess>) kAdd[] = {add_span<kRowsLessOne + 1, kLess>...};
+    return kAdd[rows - 1];
+}
+
 template <Less kLess>
-void add_tile(const linear_weight& w, const Panel& panel, const Tile& tile, int64_t index, float* sums) {
-    static constexpr decltype(&add_span<1, kLess>) kAdd[] = {add_span<1, kLess>, add_span<2, kLess>, add_span<3, kLess>,
-                                                             add_span<4, kLess>, add_span<5, kLess>, add_span<6, kLess>};
+void add_tile(const linear_weight& w, const Panel& panel, const Tile& tile, const Tile& next, int64_t index, float* sums) {
     const Span& span = spans_of(w)[index];
     const SpanRows rows{blocks_of(w) + span.first_block, span.last_block - span.first_block,
                         static_cast<const int16_t*>(tile.codes[0]) + span.first_column * tile.rows,
-                        tile.offsets + span.first_block * tile.rows, tile.scales + index * tile.rows};
-    kAdd[tile.rows - 1](panel, is_grouped(w) && has_steps(w), rows, sums);
+                        tile.offsets + span.first_block * tile.rows, tile.scales + index * tile.rows,
+                        static_cast<const int16_t*>(next.codes[0]) + span.first_column * next.rows};
+    const auto add = span_of_rows<kLess>(tile.rows, std::make_integer_sequence<int, kTileRows>());
+    add(panel, is_grouped(w) && has_steps(w), rows, sums);
 }
 
 void store_row(const linear_weight& w, const float* factors, float* sums, int64_t row_block, const Output& output, int64_t row) {
@@ -315,15 +333,13 @@ void multiply(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int6
         memory.clear(num_tiles);
         for (int64_t span = 0; span < w.num_spans; ++span) {
             for (int64_t i = 0; i < kPanelRowBlocks; ++i) {
-                // Of an odd number the last one is multiplied once more where two are at a time; that result is left.
+                // Of an odd number the last one is multiplied twice; the second result is left.
                 const int64_t row_block = begin + (i < count ? i : 0);
-                if (i >= count && kHasHalves) break;
                 if (is_grouped(w)) unpack_groups(w, span, row_block, memory.panels + i);
                 else unpack_span(w, spans_of(w)[span], row_block, memory.panels + i);
             }
             for (int64_t t = 0; t < num_tiles; ++t)
-                for (int64_t i = 0; i < count; i += kTogether)
-                    add(w, memory.panels[i], tiles[t], span, memory.sums_of(t, i));
+                add(w, memory.panels[0], tiles[t], tiles[t + 1 < num_tiles ? t + 1 : t], span, memory.sums_of(t, 0));
         }
         for (int64_t t = 0; t < num_tiles; ++t)
             for (int64_t i = 0; i < count; ++i) {

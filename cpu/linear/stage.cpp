@@ -74,7 +74,9 @@ inline int32_t round_to_code(float value, float inverse) {
     return static_cast<int32_t>(float_bits(multiply_add(value, inverse, kRounder)) - kRounderBits);
 }
 
-// The codes of a block, round(values * inverse), where a tile of this set has them; returns their sum.
+// The codes of a block, round(values * inverse), where a tile has them, as planes of bytes or as words; they return their sum.
+using Round = int32_t(const linear_weight& w, const float* values, int length, float inverse, void* const* codes, int64_t place);
+
 #if defined(__AVX512F__) || defined(PARLOR_DOTPROD)
 int32_t round_block(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
                     int64_t place) {
@@ -104,9 +106,25 @@ struct WordOrder {
     }
 };
 
-inline __m256i round_8(const float* values, __m256 inverse) {
-    const __m256 shifted = _mm256_fmadd_ps(_mm256_loadu_ps(values), inverse, _mm256_set1_ps(kRounder));
-    return _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(kRounderBits));
+// Call put(words, i) for the codes of values[i] .. values[i + 15]; returns the sum of all.
+template <class Put>
+inline int32_t round_words(const float* values, int length, float inverse, Put put) {
+    const __m256 factor = _mm256_set1_ps(inverse), rounder = _mm256_set1_ps(kRounder);
+    const auto round_8 = [&](const float* from) {
+        const __m256 shifted = _mm256_fmadd_ps(_mm256_loadu_ps(from), factor, rounder);
+        return _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(kRounderBits));
+    };
+    __m256i sums = _mm256_setzero_si256();
+    for (int i = 0; i < length; i += 16) {
+        const __m256i first = round_8(values + i), second = round_8(values + i + 8);
+        put(_mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xD8), i);
+        sums = _mm256_add_epi32(sums, _mm256_add_epi32(first, second));
+    }
+    alignas(32) int32_t lanes[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sums);
+    int32_t sum = 0;
+    for (const int32_t lane : lanes) sum += lane;
+    return sum;
 }
 
 int32_t round_block(const linear_weight& w, const float* values, int length, float inverse, void* const* codes,
@@ -115,19 +133,22 @@ int32_t round_block(const linear_weight& w, const float* values, int length, flo
     static constexpr WordOrder kOrders[2] = {WordOrder(kPairOrder[0]), WordOrder(kPairOrder[1])};
     const WordOrder& words_order = kOrders[w.kind == PARLOR_LINEAR_Q4 ? 0 : 1];
     const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(words_order.bytes));
-    const __m256 factor = _mm256_set1_ps(inverse);
-    __m256i sums = _mm256_setzero_si256();
-    for (int i = 0; i < length; i += 16) {
-        const __m256i first = round_8(values + i, factor), second = round_8(values + i + 8, factor);
-        const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xD8);
+    return round_words(values, length, inverse, [&](__m256i words, int i) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_shuffle_epi8(words, order));
-        sums = _mm256_add_epi32(sums, _mm256_add_epi32(first, second));
-    }
-    alignas(32) int32_t lanes[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sums);
-    int32_t sum = 0;
-    for (const int32_t lane : lanes) sum += lane;
-    return sum;
+    });
+}
+
+int32_t round_to_planes(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
+                        int64_t place) {
+    int8_t* const high = static_cast<int8_t*>(codes[0]) + place;
+    int8_t* const low = static_cast<int8_t*>(codes[1]) + place;
+    return round_words(values, length, inverse, [&](__m256i words, int i) {
+        const __m256i upper = _mm256_srai_epi16(_mm256_add_epi16(words, _mm256_set1_epi16(kHighPlane / 2)), 4);
+        const __m256i lower = _mm256_sub_epi16(words, _mm256_slli_epi16(upper, 4));
+        const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(upper, lower), 0xD8);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(high + i), _mm256_castsi256_si128(bytes));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(low + i), _mm256_extracti128_si256(bytes, 1));
+    });
 }
 #else
 int32_t round_block(const linear_weight&, const float* values, int length, float inverse, void* const* codes,
@@ -155,13 +176,14 @@ float offset_of(const linear_weight& w, int32_t sum) {
 
 // The codes of a block of a row; the tile's begin at `start`. Returns their sum. Where there is smmla, rows of a tile of many are in
 // pairs: eight columns of one, then of the other (dotprod.cpp).
+template <Round kRound>
 int32_t round_row(const linear_weight& w, const float* values, int length, float inverse, void* const* codes, int64_t start,
                   int row, int tile_rows) {
 #if defined(PARLOR_I8MM)
     if (tile_rows == kManyRows) {
         int8_t planes[2][kSpanColumns];
         void* const own[2] = {planes[0], planes[1]};
-        const int32_t sum = round_block(w, values, length, inverse, own, 0);
+        const int32_t sum = kRound(w, values, length, inverse, own, 0);
         for (int plane = 0; plane < 2; ++plane) {
             int8_t* const pair = static_cast<int8_t*>(codes[plane]) + start + row / 2 * 2 * length + row % 2 * 8;
             for (int column = 0; column < length; column += 8) std::memcpy(pair + 2 * column, planes[plane] + column, 8);
@@ -170,10 +192,11 @@ int32_t round_row(const linear_weight& w, const float* values, int length, float
     }
 #endif
     (void)tile_rows;
-    return round_block(w, values, length, inverse, codes, start + row * length);
+    return kRound(w, values, length, inverse, codes, start + row * length);
 }
 
 // One row of a span; returns its scale. Missing rows are zeros.
+template <Round kRound>
 float stage_span(const linear_weight& w, const Span& span, const Input& input, int row, float factor, int tile_rows,
                  void* const* codes, float* offsets) {
     alignas(64) float values[kSpanColumns];
@@ -188,7 +211,7 @@ float stage_span(const linear_weight& w, const Span& span, const Input& input, i
     for (int b = span.first_block; b < span.last_block; ++b) {
         const int length = blocks[b].length;
         const int64_t start = (span.first_column + column) * tile_rows;
-        const int32_t sum = round_row(w, values + column, length, inverse, codes, start, row, tile_rows);
+        const int32_t sum = round_row<kRound>(w, values + column, length, inverse, codes, start, row, tile_rows);
         offsets[static_cast<int64_t>(b) * tile_rows + row] = offset_of(w, sum);
         column += length;
     }
@@ -200,19 +223,31 @@ void norm_factors(const linear_weight& w, const Input& input, float* factors) {
         factors[row] = norm_factor(input, w.k, input.x + row * input.stride);
 }
 
-}  // namespace
-
-void stage_rounded(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales,
-                   float* offsets) {
+template <Round kRound>
+void stage_tile(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales, float* offsets) {
     const Span* const spans = spans_of(w);
     float factors[kMaxTileRows] = {};
     norm_factors(w, input, factors);
     for (int64_t s = 0; s < w.num_spans; ++s) {
         for (int row = 0; row < tile_rows; ++row)
             scales[s * tile_rows + row] =
-                stage_span(w, spans[s], input, row, factors[row], tile_rows, codes, offsets);
+                stage_span<kRound>(w, spans[s], input, row, factors[row], tile_rows, codes, offsets);
     }
 }
+
+}  // namespace
+
+void stage_rounded(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales,
+                   float* offsets) {
+    stage_tile<round_block>(w, input, tile_rows, codes, scales, offsets);
+}
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+void stage_planes(const linear_weight& w, const Input& input, int tile_rows, void* const* codes, float* scales,
+                  float* offsets) {
+    stage_tile<round_to_planes>(w, input, tile_rows, codes, scales, offsets);
+}
+#endif
 
 void stage_float(const linear_weight& w, const Input& input, int tile_rows, float* values) {
     const Block* blocks = blocks_of(w);

@@ -22,6 +22,7 @@ from model.kernels.linear import LinearOperations, LinearWeight
 from model.kernels.linear_checks import EPILOGUES, check_linear
 from model.kernels.lora import LoraOperations
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
+from model.kernels.prompt_layers import PromptLayer, PromptPart
 from model.kernels.sampling import SamplingRow, SamplingStruct
 from model.kernels.states import StateOperations
 
@@ -35,11 +36,12 @@ def cache_code(cache: Tensor, head_dim: int) -> int:
     return kind_of(str(cache.dtype).removeprefix("torch."), cache.shape[3], head_dim).code
 
 
-def _check_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, out: Tensor, num_heads: int,
+def _check_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor | None, out: Tensor, num_heads: int,
                      sinks: Tensor | None) -> tuple[int, int, int]:
     """The row stride of q, num_kv_heads and head_dim. Raises ValueError if the shapes disagree."""
     check_dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
-    check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+    if v_cache is not None:
+        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
     q_stride = check("q", q, (-1, -1))
     head_dim = q.shape[1] // num_heads
     check("q", q, (-1, num_heads * head_dim))
@@ -76,8 +78,8 @@ class CpuPrompts:
         """As `experts`, both factors of a product rounded to bfloat16."""
         self._kernels.compute_experts("prompt_experts", x, experts, chosen, shares, out, add, gate)
 
-    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                         out: Tensor, num_heads: int, scale: float, window: int | None = None,
+    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor | None, pages: Tensor,
+                         num_keys: int, out: Tensor, num_heads: int, scale: float, window: int | None = None,
                          softcap: float | None = None, sinks: Tensor | None = None) -> None:
         """As `paged_attention` for one sequence, in products of bfloat16; not to a cache of float32.
 
@@ -91,6 +93,19 @@ class CpuPrompts:
         self._kernels.call("prompt_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim),
                            num_pages, page_size, pages, len(pages), num_keys, out, len(q), num_heads,
                            num_kv_heads, head_dim, scale, window or 0, softcap or 0.0, sinks, None)
+
+    def takes_layer(self, layer: PromptLayer) -> bool:
+        return False
+
+    def fewest_rows(self, layers: Sequence[PromptLayer]) -> int:
+        raise NotImplementedError("this device takes no layers")
+
+    def prompt_layers(self, x: Tensor, layers: Sequence[PromptLayer], positions: Tensor,
+                      slot_mappings: Sequence[Tensor], prompts: Sequence[PromptPart]) -> None:
+        raise NotImplementedError("this device takes no layers")
+
+    def keep_in_float16(self, weights: Sequence[LinearWeight], nbytes: int) -> None:
+        """Prompts are multiplied by the weights as they are."""
 
     def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
         """There is one way for each weight, whatever the number of rows."""
@@ -144,6 +159,10 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperat
     # ---- rows ------------------------------------------------------------------------------------------
 
     looks_up_packed = True
+    runs_ahead = False
+
+    def fuses_heads(self, weight: LinearWeight, k_cache: Tensor, rotary_dim: int) -> bool:
+        return False
 
     def embed(self, table: Tensor | LinearWeight, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
         if not isinstance(table, Tensor):
@@ -207,15 +226,17 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperat
                   num_heads, x.shape[1] // num_heads, 2 * cos.shape[1], None)
 
     def rope_write_kv(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
-                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int,
+                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor | None, num_heads: int,
                       num_kv_heads: int, interleaved: bool = False,
                       query_scale: Tensor | None = None) -> None:
         check_dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
-        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        if v_cache is not None:
+            check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, _, page_size, _ = k_cache.shape
         qkv_stride = check("qkv", qkv, (-1, -1))
-        head_dim = qkv.shape[1] // (num_heads + 2 * num_kv_heads)
-        check("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
+        num_all = num_heads + (1 if v_cache is None else 2) * num_kv_heads
+        head_dim = qkv.shape[1] // num_all
+        check("qkv", qkv, (-1, num_all * head_dim))
         tables = [table for table in (cos, query_scale) if table is not None]
         num_positions = len(tables[0]) if tables else ANY_POSITION
         if cos is not None:
@@ -232,7 +253,7 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperat
 
     # ---- cache -----------------------------------------------------------------------------------------
 
-    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor | None, block_table: Tensor,
                         cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
                         window: int | None = None, softcap: float | None = None,
                         sinks: Tensor | None = None) -> None:
@@ -246,9 +267,10 @@ class CpuKernels(LinearOperations, ExpertOperations, StateOperations, LoraOperat
                   len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, window or 0,
                   softcap or 0.0, sinks, None)
 
-    def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
+    def copy_pages(self, k_cache: Tensor, v_cache: Tensor | None, src: Tensor, dst: Tensor) -> None:
         check_dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,))
-        check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        if v_cache is not None:
+            check_dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         check_dense("src", src, (-1,), (torch.int32,))
         check_dense("dst", dst, src.shape, (torch.int32,))
         self.call("copy_pages", k_cache, v_cache, len(k_cache), k_cache[0].nbytes, src, dst, len(src), None)

@@ -56,11 +56,13 @@ def find_crossover(direct: Sequence[float], dequantized: Sequence[float]) -> int
                 None)
 
 
-def shape_name(weight: LinearWeight) -> str:
-    """What decides a weight's speed: its sizes, and how it is packed."""
+def shape_name(weight: LinearWeight, is_kept: bool = False) -> str:
+    """What decides a weight's speed: its sizes, how it is packed, and whether it is kept in float16, too."""
     struct = weight.struct
     permuted = " permuted" if struct.blocks else ""
-    return f"{weight.n} x {weight.k} {weight.kind} g{struct.group_size} zeros {struct.zero_kind}{permuted}"
+    kept = " in float16" if is_kept else ""
+    return (f"{weight.n} x {weight.k} {weight.kind} g{struct.group_size} zeros {struct.zero_kind}{permuted}"
+            f"{kept}")
 
 
 class Crossovers:
@@ -75,18 +77,19 @@ class Crossovers:
         self._file, self._device, self.clock = file, device, clock
         self._known: dict[str, int | None] = self._read().get(device, {})
 
-    def rows(self, weight: LinearWeight) -> int:
+    def rows(self, weight: LinearWeight, is_kept: bool = False) -> int:
         """The fewest rows with which this weight is dequantized."""
         if weight.kind == "f32" or weight.struct.exact:
             return NEVER
-        found = self._known.get(shape_name(weight), UNMEASURED)
+        found = self._known.get(shape_name(weight, is_kept), UNMEASURED)
         return NEVER if found is None else found
 
-    def unknown(self, weights: Sequence[LinearWeight]) -> dict[str, list[LinearWeight]]:
+    def unknown(self, weights: Sequence[LinearWeight],
+                is_kept: Callable[[LinearWeight], bool]) -> dict[str, list[LinearWeight]]:
         """By shape, those weights that could be measured and have not been."""
         found: dict[str, list[LinearWeight]] = {}
         for weight in weights if self.clock else ():
-            name = shape_name(weight)
+            name = shape_name(weight, is_kept(weight))
             if name not in self._known and weight.kind != "f32" and not weight.struct.exact:
                 found.setdefault(name, []).append(weight)
         return found

@@ -212,13 +212,16 @@ PARLOR_API int rotate_heads(
  *   _Q8   scale = half(largest / 127)   code = round_to_even(x * r), -127 .. 127     value = code * scale
  *   _Q4   scale = half(largest / 8)     code = floor(x * r) + 8, clamped to 0 .. 15  value = (code - 7.5) * scale
  * A word of values is shared by 4 or 8 tokens: writers of one page must not overwrite each other's codes. Codes and
- * scales behind the end of a sequence are undefined, so they may be anything but must not reach a result. */
+ * scales behind the end of a sequence are undefined, so they may be anything but must not reach a result.
+ *
+ * In each of the following functions v_cache may be null: the values are the keys as they are kept, and there are no others. */
 
 /* Rotate the queries in place: element i of the first rotary_dim with i + rotary_dim / 2, or neighbours with each
  * other; then times their position's query_scale. Rotated keys and plain values go to the cache.
  * For PARLOR_Q8 and _Q4 queries, keys and values are then multiplied by the Hadamard matrix, the queries in place. */
 PARLOR_API int rope_write_kv(
-    float* qkv,                   /* [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], rows qkv_stride apart */
+    float* qkv,                   /* [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], rows qkv_stride apart; without
+                                     the values where v_cache is null */
     int64_t qkv_stride,
     const float* cos_table,       /* [max_positions, rotary_dim / 2]; null: nothing is rotated */
     const float* sin_table,       /* as cos_table */
@@ -227,7 +230,7 @@ PARLOR_API int rope_write_kv(
     const int32_t* positions,     /* [num_tokens] */
     const int64_t* slot_mapping,  /* [num_tokens] page * page_size + offset; negative: not written */
     void* k_cache,                /* [num_pages, num_kv_heads, block of keys] */
-    void* v_cache,                /* [num_pages, num_kv_heads, block of values] */
+    void* v_cache,                /* [num_pages, num_kv_heads, block of values] or null */
     int cache_dtype,              /* PARLOR_F32, _F16, _Q8 or _Q4 */
     int64_t num_pages, int64_t page_size,
     int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads,
@@ -244,7 +247,7 @@ PARLOR_API int paged_attention(
     const float* q,              /* [num_tokens, num_heads * head_dim], rows q_stride apart */
     int64_t q_stride,
     const void* k_cache,         /* [num_pages, num_kv_heads, block of keys] */
-    const void* v_cache,         /* [num_pages, num_kv_heads, block of values] */
+    const void* v_cache,         /* [num_pages, num_kv_heads, block of values] or null */
     int cache_dtype,             /* PARLOR_F32, _F16, _Q8 or _Q4 */
     int64_t num_pages, int64_t page_size,
     const int32_t* block_table,  /* [num_sequences, max_pages], rows block_table_stride apart */
@@ -274,7 +277,7 @@ PARLOR_API int prompt_attention(
 /* Copy page src[i] to page dst[i] in both caches; no page of dst may be in src or twice in dst. */
 PARLOR_API int copy_pages(
     void* k_cache,        /* [num_pages, page_bytes] */
-    void* v_cache,        /* [num_pages, page_bytes] */
+    void* v_cache,        /* [num_pages, page_bytes] or null */
     int64_t num_pages, int64_t page_bytes,
     const int32_t* src,   /* [count] */
     const int32_t* dst,   /* [count] */
@@ -571,8 +574,11 @@ PARLOR_API int lora(
 /* ---- mixtures of experts --------------------------------------------------------------------------- */
 
 /* Values of the router's scores: softmax over all experts, the scores themselves (of the chosen ones the softmax is taken),
- * or 1 / (1 + exp(-score)). */
-enum { PARLOR_ROUTE_SOFTMAX = 0, PARLOR_ROUTE_SOFTMAX_OF_CHOSEN = 1, PARLOR_ROUTE_SIGMOID = 2 };
+ * 1 / (1 + exp(-score)), or the scores themselves, of which each chosen one has its share of a softmax of its own: over
+ * itself, s, and what is not chosen before it and has a score t of (s - t) / max(|t|, s) <= margin. */
+enum {
+    PARLOR_ROUTE_SOFTMAX = 0, PARLOR_ROUTE_SOFTMAX_OF_CHOSEN = 1, PARLOR_ROUTE_SIGMOID = 2, PARLOR_ROUTE_SOFTMAX_OF_NEAR = 3
+};
 
 /* How scores become a choice. Lies on the host; what it points to where the library computes. */
 typedef struct {
@@ -585,6 +591,7 @@ typedef struct {
     int32_t is_renormalized;       /* 1: shares are divided by their sum + share_eps */
     float share_eps;
     float scale;                   /* of shares */
+    float margin;                  /* of PARLOR_ROUTE_SOFTMAX_OF_NEAR */
     const float* correction;       /* [num_experts] added to values for the choice alone, or null */
     const float* expert_scale;     /* [num_experts] of an expert's shares, or null */
 } routing_rules;

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.kernels.cuda_kernels import CudaKernels
 from model.kernels.errors import KernelCheckError
+from model.kernels.prompt_layers import PromptAttention, PromptLayer, PromptPart
 from model.kernels.reference import linear as linear_reference
 from model.kernels.reference import operations as reference
 from model.kernels.sampling import SamplingRow
@@ -38,7 +39,9 @@ def check_kernels(ops: CudaKernels) -> None:
     """Raises KernelCheckError with the kind of work that came out wrong."""
     random = torch.Generator().manual_seed(0)
     _check_products(ops, random)
+    _check_heads(ops, random)
     _check_attention(ops, random)
+    _check_prompt_layer(ops, random)
     _check_sampling(ops, random)
 
 
@@ -55,6 +58,27 @@ def _check_products(ops: CudaKernels, random: torch.Generator) -> None:
         linear(x.to(ops.device), weight, got, norm.to(ops.device), 1e-5, "silu_mul")
         linear_reference.linear(x, true_weight, want, norm, 1e-5, "silu_mul")
         _compare(f"a product of {rows} rows", got, want)
+
+
+def _check_heads(ops: CudaKernels, random: torch.Generator) -> None:
+    """Queries, keys and values that are rotated and kept where they are projected."""
+    size = (_HEADS + 2 * _KV_HEADS) * _HEAD_DIM
+    codes = torch.randint(0, 16, (size, _INPUTS), dtype=torch.uint8, generator=random)
+    parts = codes, torch.full((size, 1), 0.01).half(), torch.full((size, 1), 8, dtype=torch.uint8)
+    x, angles = torch.randn(2, _INPUTS, generator=random), torch.randn(2, _HEAD_DIM // 2, generator=random)
+    wanted, got = (torch.zeros(2, size, device=device) for device in ("cpu", ops.device))
+    linear_reference.linear(x, linear_reference.pack_linear(*parts, -1), wanted)
+    at, where = torch.arange(2, dtype=torch.int32), torch.arange(2)
+    caches = [[torch.zeros(1, _KV_HEADS, _PAGE, _HEAD_DIM, dtype=torch.float16, device=device)
+               for _ in range(2)] for device in ("cpu", ops.device)]
+    reference.rope_write_kv(wanted, angles.cos(), angles.sin(), at, where, *caches[0], _HEADS, _KV_HEADS)
+    x, cos, sin, at, where = (part.to(ops.device) for part in (x, angles.cos(), angles.sin(), at, where))
+    ops.linear_rope_write_kv(x, ops.pack_linear(*parts, -1), got, None, 0.0, cos, sin, at, where, *caches[1],
+                             _HEADS, _KV_HEADS)
+    queries = slice(_HEADS * _HEAD_DIM)
+    _compare("the projection of queries", got[:, queries], wanted[:, queries])
+    for name, kept, true in zip(("keys", "values"), *reversed(caches), strict=True):
+        _compare(f"the projection of {name}", kept, true)
 
 
 def _check_attention(ops: CudaKernels, random: torch.Generator) -> None:
@@ -82,6 +106,45 @@ def _check_attention(ops: CudaKernels, random: torch.Generator) -> None:
     _compare("the rotation of queries", queries, true_queries)
     _compare("attention", out, true_out)
     _compare("the attention of a prompt", of_prompt, true_out)
+
+
+def _check_prompt_layer(ops: CudaKernels, random: torch.Generator) -> None:
+    """A whole layer for a prompt of more than two pages."""
+    tokens, pages = 2 * _PAGE + 8, torch.tensor([2, 0, 1], dtype=torch.int32)
+    queries, inner = _HEADS * _HEAD_DIM, _OUTPUTS // 2
+    shapes = ((queries + 2 * _KV_HEADS * _HEAD_DIM, _INPUTS), (_INPUTS, queries), (2 * inner, _INPUTS),
+              (_INPUTS, inner))
+    parts = [(torch.randint(0, 16, shape, dtype=torch.uint8, generator=random),
+              torch.full((shape[0], 1), 0.01).half(), torch.full((shape[0], 1), 8, dtype=torch.uint8))
+             for shape in shapes]
+    angles = torch.outer(torch.arange(float(tokens)), 0.5 ** torch.arange(_HEAD_DIM // 2))
+    x, norms = torch.randn(tokens, _INPUTS, generator=random), torch.rand(2, _INPUTS, generator=random) + 0.5
+    at = torch.arange(tokens, dtype=torch.int32)
+    slots = pages[at // _PAGE].long() * _PAGE + at % _PAGE
+    caches = [[torch.zeros(3, _KV_HEADS, _PAGE, _HEAD_DIM, dtype=torch.float16, device=device)
+               for _ in range(2)] for device in ("cpu", ops.device)]
+    weights = [linear_reference.pack_linear(*of_one, -1) for of_one in parts]
+    want, qkv, mixed = x.clone(), torch.empty(tokens, shapes[0][0]), torch.empty(tokens, queries)
+    linear_reference.linear(x, weights[0], qkv, norms[0], 1e-5)
+    reference.rope_write_kv(qkv, angles.cos(), angles.sin(), at, slots, *caches[0], _HEADS, _KV_HEADS)
+    reference.paged_attention(qkv[:, :queries], *caches[0], pages[None],
+                              torch.tensor([0, tokens], dtype=torch.int32),
+                              torch.tensor([tokens], dtype=torch.int32), mixed, _HEADS, _HEAD_DIM ** -0.5)
+    linear_reference.linear(mixed, weights[1], want, epilogue="add")
+    wide = torch.empty(tokens, inner)
+    linear_reference.linear(want, weights[2], wide, norms[1], 1e-5, "silu_mul")
+    linear_reference.linear(wide, weights[3], want, epilogue="add")
+    qkv_weight, out_proj, gate_up, down = (ops.pack_linear(*of_one, -1) for of_one in parts)
+    x, cos, sin, at, slots, pages, norms = (part.to(ops.device) for part in (
+        x, angles.cos(), angles.sin(), at, slots, pages, norms))
+    attention = PromptAttention(qkv_weight, out_proj, cos, sin, False, *caches[1], 0, _HEADS, _KV_HEADS,
+                                _HEAD_DIM ** -0.5, None, None, None)
+    layer = PromptLayer(attention, gate_up, down, (norms[0], norms[1]), (1e-5, 1e-5))
+    before = x.cpu().clone()
+    ops.prompt_layers(x, [layer], at, [slots], [PromptPart(0, tokens, tokens, [pages])])
+    _compare("the layer of a prompt", x.cpu() - before, want - before)
+    for name, kept, true in zip(("keys", "values"), *reversed(caches), strict=True):
+        _compare(f"the {name} of a prompt", kept, true)
 
 
 def _check_sampling(ops: CudaKernels, random: torch.Generator) -> None:

@@ -171,15 +171,13 @@ class ArmKernels(CpuKernels):
         super().__init__(library)  # type: ignore[arg-type]  # all that is asked of one
         self._allocate, self._process = library.keep, library
 
-    def pack_lora(self, adapters: Sequence[Sequence[LoraSegment]], n: int, k: int) -> LoraWeight:
+    def put_lora(self, weight: LoraWeight, number: int, segments: Sequence[LoraSegment]) -> None:
         """Its table points to tensors: they get copies in the common memory."""
-        weight = super().pack_lora(adapters, n, k)
-        structs = (AdapterStruct * len(adapters)).from_buffer(weight.table.numpy())
-        numbers = iter(weight.numbers)
-        for adapter in structs:
-            if adapter.rank:
-                adapter.down, adapter.up = (self._process.address_of_copy(next(numbers)) for _ in range(2))
-        return weight
+        super().put_lora(weight, number, segments)
+        if parts := weight.numbers.get(number):
+            place = number * ctypes.sizeof(AdapterStruct)
+            adapter = AdapterStruct.from_buffer(weight.table.numpy(), place)
+            adapter.down, adapter.up = map(self._process.address_of_copy, parts)
 
 
 def build_program(folder: Path) -> Path:

@@ -8,7 +8,8 @@ detects_SET.cpp makes a library offer SET and those below it.
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from model.kernels import load_kernels
 from model.kernels.binding import load_library
 from model.kernels.build import cpu
 from model.kernels.build.cpu import ISA_FLAGS, CpuRecipe, Source, find_compiler
-from model.kernels.build.library import REPOSITORY, build_library
+from model.kernels.build.library import build_library
 from model.kernels.cpu_kernels import CpuKernels
 
 FOLDER = Path(__file__).resolve().parent
@@ -44,43 +45,55 @@ def detecting(isa: str, recipe: CpuRecipe) -> CpuRecipe:
     return replace(recipe, sources=sources)
 
 
+@dataclass(frozen=True)
+class EmulatedRecipe(CpuRecipe):
+    """Objects of sets that are emulated lie beside the processor's, and those of other sets are shared."""
+
+    def ninja_text(self, folder: Path) -> str:
+        sets = "|".join(isa for isa in EMULATED if self.isa_flags[isa] != ISA_FLAGS[isa])
+        return re.sub(rf"\.({sets})\.o\b", r".\1-emulated.o", super().ninja_text(folder))
+
+
 def be_a_machine_with(isa: str) -> None:
     """From now on this process loads the kernels of a machine whose best set is `isa`."""
     has_it = isa in machine_isas()
     if not can_run(isa):
         raise pytest.UsageError(f"--isa {isa}: this machine has no {isa}, and it is not emulated.")
     if isa != machine_isas()[-1]:
-        recipe = detecting(isa, CpuRecipe(find_compiler()) if has_it else _emulating())
+        recipe = detecting(isa, CpuRecipe(find_compiler()) if has_it else _emulating(_lacking()))
         cpu.own_recipe = lambda compiler=None: recipe
 
 
+def _lacking() -> tuple[str, ...]:
+    return tuple(isa for isa in EMULATED if isa not in machine_isas())
+
+
 def emulated_recipe(*flags: str) -> CpuRecipe:
-    """The library with emulated code for AVX-512 and AMX; it may use AVX2 inside where the machine has it.
+    """The library with emulated code for AVX-VNNI, AVX-512 and AMX, also where the processor has them; it may
+    use AVX2 inside where the machine has it.
 
     flags   more flags for the compiler and the linker
     """
-    return detecting("amx", _emulating(*flags))
+    recipe = detecting("amx", _emulating(EMULATED))
+    return replace(recipe, flags=(*recipe.flags, "-O1", *flags), link_flags=(*recipe.link_flags, *flags))
 
 
-def _emulating(*flags: str) -> CpuRecipe:
-    """emulated_recipe(), which still detects what the machine has."""
+def _emulating(sets: tuple[str, ...]) -> CpuRecipe:
+    """With emulated code for these sets; it still detects what the machine has."""
     inside = ISA_FLAGS["avx2"] if "avx2" in machine_isas() else ("-D__AVX2__",)
     isa_flags = dict(ISA_FLAGS)
-    isa_flags["avx_vnni"] = (*ISA_FLAGS["avx2"], "-include", str(FOLDER / "avx_vnni.h"))
-    for isa in ("avx512", "amx"):
+    for isa in sets:
         macros = [f"-D__{flag[2:].upper().replace('-', '_')}__" for flag in ISA_FLAGS[isa]
                   if flag.startswith(("-mavx512", "-mamx")) and flag != _LEFT_OUT]
-        isa_flags[isa] = (*inside, *macros, f"-I{FOLDER}", "-Wno-psabi", "-Og")
-    recipe = CpuRecipe(find_compiler(), isa_flags=isa_flags)
-    return replace(recipe, flags=(*recipe.flags, "-O1", *flags),
-                   link_flags=(*recipe.link_flags, *flags))
+        isa_flags[isa] = (*ISA_FLAGS["avx2"], "-include", str(FOLDER / "avx_vnni.h"), "-O1") \
+            if isa == "avx_vnni" else (*inside, *macros, f"-I{FOLDER}", "-Wno-psabi", "-Og")
+    return EmulatedRecipe(find_compiler(), isa_flags=isa_flags)
 
 
 @functools.cache
 def emulated_kernels() -> CpuKernels:
-    """The library of emulated_recipe(), built once and loaded beside the machine's own."""
-    library = build_library(emulated_recipe(), build_root=REPOSITORY / "build" / "emulated")
-    return CpuKernels(load_library(library))
+    """A library with all that this machine lacks, built once and loaded beside the machine's own."""
+    return CpuKernels(load_library(build_library(detecting("amx", _emulating(_lacking())))))
 
 
 def kernels_with(isa: str) -> CpuKernels:

@@ -138,7 +138,7 @@ inline __m512 _mm512_castsi512_ps(__m512i a) { return emulated::load<__m512>(&a)
 
 // ---- memory ---------------------------------------------------------------------------------------------------
 
-enum { _MM_HINT_T1 = 2 };
+enum { _MM_HINT_T1 = 2, _MM_HINT_T0 = 3 };
 inline void _mm_prefetch(const void*, int) {}
 
 inline __m128i _mm_loadu_si128(const void* p) { return emulated::load<__m128i>(p); }

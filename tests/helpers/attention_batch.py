@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -22,15 +23,28 @@ def empty_caches(kind: str, num_pages: int, kv_heads: int, page_size: int,
     return [torch.full(shape, fill, dtype=getattr(torch, made.dtype)) for _ in range(2)]
 
 
+def _as_values(keys: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """The value cache that holds the very numbers of this key cache."""
+    kind = cache_reference.cache_kind(keys, head_dim)
+    if not kind.is_quantized:
+        return cache_reference.transposed_keys(keys).transpose(2, 3).contiguous()
+    values = torch.empty_like(keys)
+    codes, scales = cache_reference._unpacked(keys, kind, head_dim, are_keys=True)
+    cache_reference._pack(codes, scales, values, kind, are_keys=False)
+    return values
+
+
 class Batch:
     """Sequences are (query rows, keys). Whatever a kernel must not read holds NaN."""
 
     def __init__(self, sequences: list[tuple[int, int]], *, heads: int, kv_heads: int, head_dim: int,
-                 page_size: int = 32, kind: str = "fp16") -> None:
+                 page_size: int = 32, kind: str = "fp16", keys_only: bool = False) -> None:
+        """keys_only: these are the values, too."""
         self.heads, self.scale, self.page_size = heads, head_dim ** -0.5, page_size
         counts = [math.ceil(keys / page_size) for _, keys in sequences]
         num_pages = sum(counts) + 2
-        self.k_cache, self.v_cache = empty_caches(kind, num_pages, kv_heads, page_size, head_dim)
+        self.k_cache, values = empty_caches(kind, num_pages, kv_heads, page_size, head_dim)
+        self.v_cache = None if keys_only else values
         order = torch.randperm(num_pages)
         free = iter(order.tolist())
         self.block_table = torch.full((len(sequences), max([*counts, 1])), -1, dtype=torch.int32)
@@ -40,12 +54,13 @@ class Batch:
                   for s, (_, keys) in enumerate(sequences) for i in range(keys)]
         pages, offsets = torch.tensor(places).reshape(-1, 2).unbind(1)
         for cache, are_keys in ((self.k_cache, True), (self.v_cache, False)):
-            rows = torch.randn(len(places), kv_heads, head_dim)
-            cache_reference.write(cache, pages, offsets, rows, are_keys)
+            if cache is not None:
+                rows = torch.randn(len(places), kv_heads, head_dim)
+                cache_reference.write(cache, pages, offsets, rows, are_keys)
         self.cu_seqlens = torch.tensor([0, *itertools.accumulate(m for m, _ in sequences)], dtype=torch.int32)
         self.seq_lens = torch.tensor([keys for _, keys in sequences], dtype=torch.int32)
         tokens = int(self.cu_seqlens[-1])
-        self.qkv = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim)
+        self.qkv = torch.randn(tokens, (heads + (1 if keys_only else 2) * kv_heads) * head_dim)
         self.q = self.qkv[:, :heads * head_dim]
 
     def part(self, s: int, first: int = 0, last: int | None = None) -> Batch:
@@ -61,6 +76,12 @@ class Batch:
         start = int(self.cu_seqlens[s])
         alone.q = self.q[start + first:start + last]
         return alone
+
+    def with_values(self) -> Batch:
+        """The same with the keys once more as values of their own."""
+        alike = copy.copy(self)
+        alike.v_cache = _as_values(self.k_cache, self.q.shape[1] // self.heads)
+        return alike
 
     def run(self, ops: Any, **rules: Any) -> torch.Tensor:
         """`rules` are further arguments of paged_attention."""

@@ -38,7 +38,8 @@ class StateStep:
         return (self.slots >= 0).repeat_interleave(self.cu_seqlens.diff())
 
 
-MIXED = StateStep.of([(1, 9, 2), (5, 5, 0), (0, 3, 5), (1, 1, -1), (7, 30, 4), (2, 2, -5), (1, 1, 3)])
-"""Decoding, a prompt, nothing, padding, a later chunk, padding of two rows, a prompt of one token."""
+MIXED = StateStep.of([(1, 9, 2), (5, 5, 0), (0, 3, 5), (1, 1, -1), (19, 30, 4), (2, 2, -5), (1, 1, 3)])
+"""Decoding, a prompt, nothing, padding, a later chunk, padding of two rows, a prompt of one token.
+The chunk is longer than the rows that a GPU takes to shared memory at a time (kAhead in cuda/state.cu)."""
 NUM_SLOTS = 6
 

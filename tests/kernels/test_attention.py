@@ -13,6 +13,7 @@ from model.kernels.reference import operations as reference
 from tests.helpers.attention_batch import Batch, empty_caches
 from tests.helpers.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
 from tests.helpers.strided import assert_gaps_untouched, strided
+from tests.kernels.test_linear import quantized_parts
 
 PLAIN, QUANTIZED = ("fp16", "fp32"), ("q8", "q4")
 TOLERANCE = {"fp16": {"rtol": 1e-5, "atol": 3e-6}, "fp32": {"rtol": 1e-5, "atol": 3e-6},
@@ -274,6 +275,73 @@ def test_attention_does_not_depend_on_neighbours_threads_or_chunks(ops, kind):
         assert torch.equal(batch.part(1, first, last).run(ops), together[1 + first:1 + last])
 
 
+@pytest.mark.parametrize(("heads", "head_dim", "page_size"), [(20, 576, 32), (4, 128, 32), (5, 48, 16),
+                                                               (3, 40, 8)])
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_keys_that_are_the_values_give_the_bits_of_values_that_are_the_keys(any_ops, kind, heads, head_dim,
+                                                                            page_size):
+    """One row alone, rows of prompts and decoding, across pages and splits; in q8 and q4 the same codes."""
+    lengths = [(1, 1), (3, 3), (1, 70), (5, 90)] + ([] if is_gpu(any_ops) else [(1, 600), (30, 301)])
+    batch = Batch(lengths, heads=heads, kv_heads=1, head_dim=head_dim, kind=kind, page_size=page_size,
+                  keys_only=True)
+    found, twice = batch.run(any_ops), batch.with_values()
+    torch.testing.assert_close(found, batch.run(reference), **TOLERANCE[kind])
+    torch.testing.assert_close(batch.run(reference), twice.run(reference), rtol=1e-5, atol=1e-6)
+    if is_gpu(any_ops):  # which goes over values in another order, and over several heads at once
+        torch.testing.assert_close(found, twice.run(any_ops), rtol=1e-5, atol=3e-6)
+    else:
+        assert torch.equal(found, twice.run(any_ops))
+    for s in (0, 2, 3):
+        first, last = batch.cu_seqlens[s:s + 2].tolist()
+        assert torch.equal(batch.part(s).run(any_ops), found[first:last])
+
+
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_a_latent_behind_a_rotated_key_is_kept_once_with_the_same_bits(ops, kind):
+    """Sizes of DeepSeek V3: 64 rotated numbers, then a latent of 512, which alone is looked at. As values of
+    their own they were the key before it was rotated; the rotation for rounding leaves the two apart."""
+    heads, head_dim, tokens = 4, 576, 70
+    qkv = torch.randn(tokens, (heads + 2) * head_dim)
+    qkv[:, -head_dim:] = qkv[:, -2 * head_dim:-head_dim]
+    angles = torch.randn(tokens, 32) * 9
+    slots, positions = torch.arange(tokens), torch.arange(tokens, dtype=torch.int32)
+    bounds, length = torch.tensor([0, tokens], dtype=torch.int32), torch.tensor([tokens], dtype=torch.int32)
+    table, found = torch.arange(3, dtype=torch.int32).view(1, 3), []
+    for rows, caches in ((qkv.clone(), empty_caches(kind, 3, 1, 32, head_dim)),
+                         (qkv[:, :-head_dim].clone(), [empty_caches(kind, 3, 1, 32, head_dim)[0], None])):
+        ops.rope_write_kv(rows, angles.cos(), angles.sin(), positions, slots, *caches, heads, 1)
+        found.append(torch.empty(tokens, heads * head_dim))
+        ops.paged_attention(rows[:, :heads * head_dim], *caches, table, bounds, length, found[-1], heads, 0.1)
+    twice, once = (out.view(tokens, heads, head_dim)[..., 64:] for out in found)
+    assert torch.equal(twice, once)
+
+
+@pytest.mark.parametrize("page_size", (1, 3, 5, 16, 100))
+def test_keys_that_are_the_values_on_pages_of_any_size(ops, page_size):
+    batch = Batch([(1, 113), (7, 56), (1, 1)], heads=4, kv_heads=2, head_dim=34, page_size=page_size,
+                  keys_only=True)
+    assert torch.equal(batch.run(ops), batch.with_values().run(ops))
+
+
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_keys_that_are_the_values_are_written_and_copied_alone(any_ops, kind):
+    """The queries and keys as beside values, page by page."""
+    heads, head_dim, tokens = 3, 48, 20
+    with_values = torch.randn(tokens, (heads + 2) * head_dim)
+    alone = with_values[:, :-head_dim].clone()
+    angles = torch.randn(tokens, 4) * 9
+    positions, slots = torch.arange(tokens, dtype=torch.int32), torch.randperm(32)[:tokens]
+    keys, values = empty_caches(kind, 2, 1, 16, head_dim)
+    only = keys.clone()
+    any_ops.rope_write_kv(with_values, angles.cos(), angles.sin(), positions, slots, keys, values, heads, 1)
+    any_ops.rope_write_kv(alone, angles.cos(), angles.sin(), positions, slots, only, None, heads, 1)
+    assert torch.equal(alone[:, :heads * head_dim], with_values[:, :heads * head_dim])
+    assert torch.equal(only.view(torch.uint8), keys.view(torch.uint8))
+    source, target = torch.tensor([0], dtype=torch.int32), torch.tensor([1], dtype=torch.int32)
+    any_ops.copy_pages(only, None, source, target)
+    assert torch.equal(only[1].view(torch.uint8), keys[0].view(torch.uint8))
+
+
 @pytest.mark.parametrize("kind", ("fp16", "q8", "q4"))
 def test_attention_of_many_random_batches(ops, kind):
     generator = torch.Generator().manual_seed(7)
@@ -322,6 +390,20 @@ def test_a_gpu_attends_over_page_sizes(gpu, kind, page_size):
     torch.testing.assert_close(batch.run(gpu), batch.run(reference), **TOLERANCE["fp16"])
 
 
+@pytest.mark.parametrize("page_size", [32, 96])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(2, 2, 64), (2, 2, 128), (3, 1, 64),
+                                                             (4, 1, 128), (7, 1, 64), (20, 2, 128)])
+def test_a_gpu_attends_to_pages_that_it_reads_by_16_bytes(gpu, heads, kv_heads, head_dim, page_size):
+    """Whole runs of 32 keys, parts of one, windows and chunks that begin within one, rules of scores."""
+    batch = Batch([(1, 1), (1, 40), (1, 300), (3, 130)], heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+                  page_size=page_size)
+    sinks = torch.linspace(-1.0, 1.0, heads)
+    for rules in ({}, {"window": 70}, {"window": -48}, {"softcap": 2.0, "sinks": sinks}):
+        ours, theirs = batch.run(gpu, **rules), batch.run(reference, **rules)
+        torch.testing.assert_close(ours, theirs, **TOLERANCE["fp16"])
+    assert torch.equal(batch.part(2).run(gpu), batch.run(gpu)[2:3]), "alone it is the same to the bit"
+
+
 @pytest.mark.parametrize("kind", ("fp16", "q4"))
 def test_on_a_gpu_a_row_does_not_depend_on_its_neighbours_or_chunks(gpu, kind):
     """To the bit; 600 keys take several splits, whose blocks come in either order."""
@@ -362,13 +444,50 @@ def test_a_gpu_writes_the_keys_of_many_tokens_as_those_of_one(gpu, kind):
     assert made[0][1].isfinite().sum() == 66 * head_dim - 6, "all that have a slot; of one 6 numbers are NaN"
 
 
-def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
-    batch = Batch([(1, 40), (1, 40)], heads=2, kv_heads=1, head_dim=16)
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(3, 1, 64), (4, 2, 32), (2, 1, 128),
+                                                            (1, 1, 256)])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_gpu_rotates_and_keeps_heads_where_it_projects_them(gpu, interleaved, heads, kv_heads, head_dim):
+    """To the bit what the two do one after the other. Some rows have no slot, one has no position."""
+    random = torch.Generator().manual_seed(head_dim)
+    num_rows, page_size, num_pages, inputs = 40, 32, 2, 160
+    angles = torch.randn(50, head_dim // 2, generator=random)
+    x, norm = torch.randn(num_rows, inputs, generator=random), torch.rand(inputs, generator=random)
+    slots = torch.randperm(page_size * num_pages, generator=random)[:num_rows].clone()
+    positions = torch.randint(0, 50, (num_rows,), dtype=torch.int32, generator=random)
+    slots[[0, 17]], slots[5], positions[9] = -1, page_size * num_pages, 50
+    for bits, exact in ((4, False), (8, True)):
+        parts = quantized_parts((heads + 2 * kv_heads) * head_dim, inputs, 64, bits, bias=True)
+        weight = gpu.pack_linear(**parts, exact=exact)
+        for rows in (slice(0, 1), slice(4, 12), slice(0, 40)):
+            place = angles.cos(), angles.sin(), positions[rows], slots[rows]
+            made = []
+            for is_fused in (False, True):
+                caches = empty_caches("fp16", num_pages, kv_heads, page_size, head_dim)
+                assert gpu.fuses_heads(weight, caches[0], head_dim)
+                qkv = torch.zeros(rows.stop - rows.start, weight.n)
+                if is_fused:
+                    gpu.linear_rope_write_kv(x[rows], weight, qkv, norm, 1e-5, *place, *caches, heads,
+                                             kv_heads, interleaved)
+                else:
+                    gpu.linear(x[rows], weight, qkv, norm, 1e-5)
+                    gpu.rope_write_kv(qkv, *place, *caches, heads, kv_heads, interleaved)
+                made.append([qkv[:, :heads * head_dim], *caches])
+            for together, alone in zip(*made, strict=True):
+                assert torch.equal(together.nan_to_num(7.0), alone.nan_to_num(7.0)), (bits, rows)
+
+
+@pytest.mark.parametrize(("heads", "head_dim"), [(2, 16), (1, 64), (6, 64)])
+def test_a_gpu_makes_nan_of_rows_whose_pages_there_are_not(gpu, heads, head_dim):
+    batch = Batch([(1, 40), (1, 40)], heads=heads, kv_heads=1, head_dim=head_dim)
     batch.block_table[0, 1] = len(batch.k_cache)
     out = batch.run(gpu)
     assert out[0].isnan().all() and out[1].isfinite().all()
     batch.seq_lens[1] = 65
     assert batch.run(gpu).isnan().all()
+
+
+def test_a_gpu_makes_nan_of_what_lies_outside_its_tables(gpu):
     caches = empty_caches("fp16", 1, 1, 8, 16)
     qkv, cos = torch.zeros(2, 48), torch.ones(2, 8)
     positions, slots = torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 8])
@@ -396,3 +515,14 @@ def test_a_gpu_attends_to_a_prompt_by_matrix_products(gpu, kind, heads, kv_heads
         if ours is values and kind in QUANTIZED:
             theirs = cache_reference.hadamard(theirs)
         torch.testing.assert_close(ours.float(), theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+def test_a_gpu_attends_to_a_prompt_whose_keys_are_the_values(gpu, kind):
+    batch = Batch([(21, 75)], heads=4, kv_heads=1, head_dim=80, kind=kind, keys_only=True)
+    outs = []
+    for one in (batch, batch.with_values()):
+        outs.append(torch.empty(21, 320))
+        gpu.prompt_attention(one.q, one.k_cache, one.v_cache, one.block_table[0], 75, outs[-1], 4, one.scale)
+    assert torch.equal(*outs)
+    torch.testing.assert_close(outs[0], batch.run(reference), rtol=0, atol=4e-3)

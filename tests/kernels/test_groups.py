@@ -148,6 +148,18 @@ def test_vector_sets_agree_to_the_bit(form):
         assert all(torch.equal(results[0], other) for other in results[1:]), m
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("form", FORMS)
+def test_sums_of_the_largest_codes_and_activations_do_not_overflow(any_ops, form, sign):
+    """All activations are the largest of their span; some kernels sum products in 16 bits."""
+    groups = groups_of(form, 40, 512)
+    groups.codes.fill_((1 << groups.bits) - 1)
+    x = torch.full((1, 512), 3.0 * sign)
+    weight = any_ops.pack_groups(groups)
+    limit = 3e-3 if is_gpu(any_ops) else ROUNDED_ERROR
+    assert relative_error(multiply(any_ops, weight, x), expected(groups, x)) < limit
+
+
 @pytest.mark.parametrize("form", ["Q4_K", "Q6_K", "IQ4_NL"])
 def test_epilogues_and_strides_equal_the_steps_one_by_one(any_ops, form):
     for exact, m in itertools.product((True, False), (2, 20)):

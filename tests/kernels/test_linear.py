@@ -14,6 +14,7 @@ from model.kernels.errors import KernelError
 from model.kernels.reference import linear as reference
 from tests.emulated_isa import kernels_with
 from tests.helpers.kernel_libraries import GPUS, LIBRARIES, ON_GPU, is_gpu, opened
+from tests.host_cuda.build import HostDevice, cuda_on_host
 
 SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are no multiple of 32
     (40, 704, 128),
@@ -26,7 +27,7 @@ SHAPES = [  # n, k, group_size: short row blocks, ragged groups, groups that are
     (1, 1, 1),
 ]
 ZEROS = ("one", "bytes", "halves")
-ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 33)
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33)
 EXACT_ERROR = 2e-6
 ROUNDED_ERROR = 1e-3
 """Of activations with 12 bits for 256 normal numbers: about 0.05%."""
@@ -121,8 +122,28 @@ def test_a_row_does_not_depend_on_other_rows_or_threads(any_ops, exact):
         for threads in (1, 3):
             if not is_gpu(any_ops):
                 any_ops.set_threads(threads)
-            for m in (1, 3, 9) if is_gpu(any_ops) else ROWS:
+            for m in (1, 3, 9, 20) if is_gpu(any_ops) else ROWS:
                 assert torch.equal(multiply(any_ops, weight, x[:m]), want[:m]), (bits, zeros, threads, m)
+
+
+@pytest.mark.parametrize("kilobytes", [227, 120, 90, 72, 56])
+@pytest.mark.parametrize("multiprocessors", [3, 12])
+def test_a_row_does_not_depend_on_how_many_columns_a_block_has_room_for(host_cuda_library, multiprocessors,
+                                                                        kilobytes):
+    """To the bit: from all of 1,180 columns to an eighth of a part of them, with one split and with three."""
+    ops = cuda_on_host(host_cuda_library, HostDevice(multiprocessors=multiprocessors,
+                                                     max_dynamic_bytes=kilobytes * 1024))
+    for exact, bits, zeros in ((False, 4, "bytes"), (False, 4, "halves"), (True, 8, "one")):
+        parts = quantized_parts(120, 1180, 128, bits, zeros, bias=True)
+        weight = ops.pack_linear(**parts, exact=exact)
+        x = torch.randn(64, 1180, generator=torch.Generator().manual_seed(1))
+        out = torch.empty(64, 120)
+        ops.linear(x, weight, out)
+        assert relative_error(out, expected(parts, x)) < (EXACT_ERROR if exact else ROUNDED_ERROR)
+        for m in (1, 12, 30):
+            few = torch.empty(m, 120)
+            ops.linear(x[-m:], weight, few)
+            assert torch.equal(few, out[-m:]), (exact, bits, zeros, m)
 
 
 def test_vector_sets_agree_to_the_bit():
@@ -227,7 +248,7 @@ def test_norm_and_epilogue_of_a_row_do_not_depend_on_other_rows_or_threads(any_o
     for threads in (1, 3):
         if not is_gpu(any_ops):
             any_ops.set_threads(threads)
-        for m in (1, 2, 5, 9, 33):
+        for m in (1, 2, 5, 9, 17, 33):
             got = multiply(any_ops, weight, x[:m], norm=norm, eps=1e-5, epilogue="silu_mul")
             assert torch.equal(got, want[:m]), (threads, m)
 

@@ -34,8 +34,8 @@ BASE = ("library.cu", "launch.cu")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """What every library here is made of besides the source with the bug."""
-    return host_objects(tmp_path_factory.mktemp("base"), BASE, ("-O1",))
+    """What every library here is made of besides the source with the bug, and what one of these calls."""
+    return host_objects(tmp_path_factory.mktemp("base"), (*BASE, "attention_groups.cu"), ("-O1",))
 
 
 def planted(folder, file, text, replacement):
@@ -73,7 +73,7 @@ def attend(ops):
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
 ], ids=["a removed barrier", "an off-by-one page", "a forgotten split", "a split too far", "no bug"])
 def test_a_bug_in_attention_is_caught(base, tmp_path, text, replacement):
-    folder = planted(tmp_path / "cuda", "attention.cu", text, replacement)
+    folder = planted(tmp_path / "cuda", "attention_kernel.cuh", text, replacement)
     path = build_host_library(tmp_path / "built", folder, ("attention.cu",), ("-O1",), base)
     assert is_caught(path, attend) == (text != replacement)
 
@@ -87,18 +87,23 @@ def run_a_delta_layer(ops):
     return outs
 
 
-STATE = "    part.read(state + of_head, width, %s);\n    Input<kDepth> next_query"
-VALUE = "a.v[t * a.v_stride + at] : 0.0f;\n"
+BARRIER = "        __syncthreads();\n"
+PUT = "        if (threadIdx.x < kAhead) betas[threadIdx.x] = beta;\n"
+FACTORS = "factors[r] = own;\n        }\n"
 
 
 @pytest.mark.parametrize(("text", "replacement"), [
-    (f"{VALUE}        __syncthreads();\n", VALUE),
-    ("key = keys + place", "key = keys"),
-    ("next_decay.put(decay);", "next_decay.put(decays);"),
-    (STATE % "of.begins(s)", STATE % "false"),
+    (f"{BARRIER}        query.put", "        query.put"),
+    (f"{PUT}{BARRIER}", PUT),
+    (f"{FACTORS}{BARRIER}", FACTORS),
+    ("read_inputs(first + kAhead);\n        for (int r", "read_inputs(first + 1);\n        for (int r"),
+    ("Four d{{decays[r],", "Four d{{decays[0],"),
+    ("offset < 32; offset *= 2", "offset < 16; offset *= 2"),
+    ("strides[4], of.begins(s));", "strides[4], false);"),
     ("namespace parlor {\nnamespace {", "namespace parlor {\nnamespace {"),
-], ids=["a removed barrier", "a row that is overwritten too early", "a decay of the row before",
-        "a state that goes on", "no bug"])
+], ids=["rows that are overwritten too early", "rows that are read too early", "lengths read too early",
+        "rows that come twice", "a decay of another row", "lanes that are not added", "a state that goes on",
+        "no bug"])
 def test_a_bug_in_a_layer_with_a_state_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "state.cu", text, replacement)
     path = build_host_library(tmp_path / "built", folder, ("state.cu",), ("-O1",), base)
@@ -149,5 +154,5 @@ def test_an_access_out_of_bounds_is_named_by_file_and_line(tmp_path):
 def test_every_source_is_run_under_the_sanitizer():
     """A new source needs a line in tests/host_cuda/under_sanitizer.py, then one here."""
     assert set(SOURCES) == {*BASE, "rows.cu", "linear.cu", "linear_dense.cu", "linear_pack.cu", "rope.cu",
-                            "state.cu", "attention.cu", "gather.cu", "sampling.cu", "experts.cu",
-                            "routing.cu", "lora.cu"}
+                            "state.cu", "attention.cu", "attention_groups.cu", "gather.cu", "sampling.cu",
+                            "experts.cu", "routing.cu", "lora.cu", "prompts.cu", "prompt_heads.cu"}

@@ -46,6 +46,15 @@ def test_prompts_match_the_reference(ops, kind: str, heads: int, kv_heads: int, 
         torch.testing.assert_close(attend(ops, batch), batch.run(reference), rtol=0, atol=ERROR)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_that_are_the_values_give_the_bits_of_values_that_are_the_keys(ops, kind: str):
+    for tokens, keys in ((1, 1), (1, 70), (33, 33), (40, 300)):
+        batch = Batch([(tokens, keys)], heads=9, kv_heads=1, head_dim=80, kind=kind, keys_only=True)
+        out = attend(ops, batch)
+        assert torch.equal(out, attend(ops, batch.with_values()))
+        torch.testing.assert_close(out, batch.run(reference), rtol=0, atol=ERROR)
+
+
 def test_a_sharp_maximum_that_moves_from_block_to_block(ops):
     """Scores of hundreds, so that each block's weights outdo all before them, or are nothing beside them."""
     batch = Batch([(20, 700)], heads=4, kv_heads=2, head_dim=64)

@@ -104,6 +104,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/groups_exact.cpp", _VECTORISED),
     Source("linear/groups_plain.cpp"),
     Source("linear/groups_avx2.cpp", _AVX2_AND_VNNI),
+    Source("linear/group_row_avx2.cpp", ("avx2",)),
     Source("linear/groups_avx512.cpp", ("avx512",)),
     Source("linear/avx2.cpp", _AVX2_AND_VNNI),
     Source("linear/avx2_many.cpp", _AVX2_AND_VNNI),
@@ -218,7 +219,8 @@ def isa_mask(isas: tuple[str, ...]) -> int:
 
 
 def ninja_file(recipe: CpuRecipe, isas: tuple[str, ...], folder: Path) -> str:
-    """Text of build.ninja in `folder`. Objects are linked in ascending order of their ISA, see cpu/isa.h."""
+    """Text of build.ninja in `folder`. Objects are linked in ascending order of their ISA, see cpu/isa.h, and
+    compiled in descending order: the last ones should be short, or one core would wait for another."""
     flags = [*recipe.flags, f"-DPARLOR_BUILT_ISAS={isa_mask(isas)}",
              *(f"-I{path_from(folder, path)}" for path in (recipe.header.parent, recipe.source_folder))]
     if os.name != "nt":
@@ -234,13 +236,12 @@ def ninja_file(recipe: CpuRecipe, isas: tuple[str, ...], folder: Path) -> str:
              "rule link",
              f"  command = $cxx -o $out $in {ninja_words(recipe.link_flags)}",
              "  description = link"]
-    objects = []
-    for isa in isas:
-        for source in recipe.sources:
-            if isa not in source.isas:
-                continue
-            target = f"{source.name.removesuffix('.cpp').replace('/', '_')}.{isa}.o"
-            objects.append(target)
+    objects: list[str] = []
+    for isa in reversed(isas):
+        of_isa = [source for source in recipe.sources if isa in source.isas]
+        targets = [f"{source.name.removesuffix('.cpp').replace('/', '_')}.{isa}.o" for source in of_isa]
+        objects = targets + objects
+        for source, target in zip(of_isa, targets, strict=True):
             path = path_from(folder, recipe.source_folder / source.file)
             lines += [f"source = {ninja_value(path)}",
                       f"build {target}: compile $source",
