@@ -10,7 +10,7 @@ constexpr int kMaxHeadDim = 1024;
 
 struct Cache {
     void* keys;
-    void* values;
+    void* values;  // or null: the keys are
     int64_t num_pages, page_size, num_kv_heads, head_dim;
     int64_t block_bytes;  // of one page and head
 };
@@ -36,7 +36,7 @@ inline int check_cache(const void* k_cache, const void* v_cache, int kind, int64
         return PARLOR_ERROR_SIZE;
     if (is_rounded(kind) && (head_dim % 8 != 0 || page_size % 8 != 0)) return PARLOR_ERROR_SIZE;
     const uintptr_t alignment = kind == PARLOR_F16 ? 2 : 4;
-    if (!k_cache || !v_cache || !is_aligned(k_cache, alignment) || !is_aligned(v_cache, alignment))
+    if (!k_cache || !is_aligned(k_cache, alignment) || !is_aligned(v_cache, alignment))
         return PARLOR_ERROR_POINTER;
     return PARLOR_OK;
 }

@@ -54,7 +54,7 @@ struct Lookup {
 
 // Grid: blocks that take pairs of tiles by turns, splits, pairs of a row and an expert.
 template <class V>
-__global__ void __launch_bounds__(kThreads) expert_kernel(const Product common, const Lookup look) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce) expert_kernel(const Product common, const Lookup look) {
     wait_for_previous_kernel();  // the choice
     const int64_t pair = blockIdx.z;
     const Entry* const entry = look.entry(pair);
@@ -194,7 +194,7 @@ struct Call {
         product.w = weight_of(largest);
         product.parts = c.parts;
         product.pairs = static_cast<int>(divide_up(product.w.tiles, kTilesOfBlock));
-        const int64_t shared = share_out<V>(device, &product, 1, 1);
+        const int64_t shared = share_out<V>(device, &product, 1);
         if (!shared) return PARLOR_ERROR_MEMORY;
         if (const int error = take_partials<V>(&product, pairs, &own)) return error;
         bound_prefetches<V>(device, product.pairs * product.splits * pairs, &product);

@@ -6,17 +6,21 @@
 // for one row only; hence tensor cores, with the weights as A (16 outputs) and the rows as B (8): up to 8 rows cost
 // what one costs.
 //
-// A block has two tiles of outputs at a time and goes over the columns with 16 warps, step after step by turns; it comes
-// back for further tiles, so that its activations are made once. Each warp's codes of the next steps are on their way
-// while it computes, and the first ones before the previous kernel has ended. Where there are too few tiles to fill the
-// GPU, blocks share the columns of a tile (a split); the last to arrive adds what the others left, in their order.
+// A block has two tiles of outputs at a time and goes over the columns with 8 warps, step after step by turns; it comes
+// back for further tiles, so that its activations are made once. What a warp needs for its next three steps is on its way
+// to shared memory while it computes, 24 KB a block, and begins to be before the previous kernel has ended. Where there are
+// too few tiles to fill the GPU, blocks share the columns of a tile (a split); the last to arrive adds what the others left,
+// in their order.
 //
-// The inner loop has some 145 instructions for the 2,048 4-bit weights of a warp's step, 60 of them of the kind that Hopper
-// issues at half the rate: less time than reading them takes.
+// The inner loop has some 190 instructions for the 2,048 4-bit weights of a warp's step, 84 of them of the kind that Hopper
+// issues at half the rate, and 20 of all for a new pair of tiles only: less time than reading them takes. Eight rows more are 17
+// instructions more, so a block takes up to 32 rows. Of more than 8 its shared memory may have no room for all columns
+// (32 rows of 4,096 are 262 KB): then it has some of the warps' turns (slices), for two, four or eight times as many tiles.
 //
 // The sum of one output: per step of 64 columns (32 if those have two scales) by the tensor core, times the scale, added
-// up over a warp's steps, then over the warps, then over the splits. None of that depends on the number of rows, so neither
-// does a row's result. Many rows are converted to float16 by a kernel of their own, few by each block (the same arithmetic).
+// up over a warp's steps, then over the warps as a tree, then over the splits. None of that depends on the number of rows, so
+// neither does a row's result. Many rows are converted to float16 by a kernel of their own, few by each block (the same
+// arithmetic).
 // Layout of the weight: linear.cuh. Reference: linear() in model/kernels/reference/linear.py.
 #include "multiply.cuh"
 
@@ -25,9 +29,9 @@ namespace {
 
 constexpr int kMaxRows = 64;  // rows of one pass; more rows take more passes
 
-// Grid: blocks that take pairs of tiles by turns, splits, chunks of 8 * kColumns / parts rows.
+// Grid: blocks that take pairs of tiles by turns, splits and slices, chunks of 8 * kColumns / parts rows.
 template <class V>
-__global__ void __launch_bounds__(kThreads, blocks_at_once<V>()) multiply_kernel(const Product p) {
+__global__ void __launch_bounds__(kThreads, blocks_with_registers<V>()) multiply_kernel(const Product p) {
     const int chunk = blockIdx.z;
     multiply_tiles<V>(p, chunk, chunk * (8 * V::kColumns >> (p.parts - 1)));
 }
@@ -87,30 +91,38 @@ template <class V>
 int launch_multiply(const Device& device, Product p, Scratch scratch, void* stream) {
     const auto kernel = multiply_kernel<V>;
     const int chunk = 8 * V::kColumns / p.parts, chunks = static_cast<int>(divide_up(p.rows, chunk));
-    const int64_t shared = share_out<V>(device, &p, std::min(p.rows, chunk), blocks_at_once<V>());
+    const int64_t shared = share_out<V>(device, &p, std::min(p.rows, chunk));
     if (!shared) return PARLOR_ERROR_MEMORY;
     if (const int error = take_partials<V>(&p, chunks, &scratch)) return error;
     int at_once = 0;
     if (const int error = blocks_of_multiprocessor(device, reinterpret_cast<const void*>(kernel), kThreads,
                                                    static_cast<size_t>(shared), &at_once))
         return error;
-    const int64_t slots = int64_t{device.multiprocessors} * at_once;
-    const int64_t blocks = std::min<int64_t>(p.pairs, std::max<int64_t>(1, slots / (int64_t{p.splits} * chunks)));
-    bound_prefetches<V>(device, blocks * p.splits * chunks, &p);
-    const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(p.splits), static_cast<unsigned>(chunks));
+    // As many as end together: more would leave some to the end, with too little on its way.
+    const int64_t slots = int64_t{device.multiprocessors} * std::min(at_once, kBlocksAtOnce);
+    const int64_t groups = divide_up(p.pairs, Slices<V>(p).pairs());
+    const int of_columns = blocks_of_columns<V>(p);
+    const int64_t turns = divide_up(groups, std::max<int64_t>(1, slots / (int64_t{of_columns} * chunks)));
+    // The tiles of a pair that lie apart want a block's next pair to lie as its first one.
+    const int64_t unit = turns > 1 ? divide_up(int64_t{1} << p.pair_bits, Slices<V>(p).pairs()) : 1;
+    const int64_t blocks = divide_up(divide_up(groups, turns), unit) * unit;
+    bound_prefetches<V>(device, blocks * of_columns * chunks, &p);
+    const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(of_columns), static_cast<unsigned>(chunks));
     return launch(device, kernel, grid, dim3(kThreads), static_cast<size_t>(shared), stream, p);
 }
 
+// For as many rows at a time as there are, or as shared memory and the workspace have room for.
 int multiply(const Device& device, int kind, const Product& p, Scratch scratch, void* stream) {
     const auto launch = [&](auto variant) { return launch_multiply<decltype(variant)>(device, p, scratch, stream); };
-    return p.rows * p.parts <= 8 ? with_variant<1>(kind, p.w, launch)
-                                 : with_variant<2>(kind, p.w, launch);  // 24 rows do not fit 128 registers
+    const int columns = p.rows * p.parts;
+    int error = PARLOR_ERROR_MEMORY;
+    if (columns > 16) error = with_variant<4>(kind, p.w, launch);
+    if (columns > 8 && error == PARLOR_ERROR_MEMORY) error = with_variant<2>(kind, p.w, launch);
+    return error == PARLOR_ERROR_MEMORY ? with_variant<1>(kind, p.w, launch) : error;
 }
 
-}  // namespace
-
 int linear_quantized(const Device& device, const linear_weight& weight, const Activations& a, int64_t m, float* out,
-                     int64_t out_stride, int epilogue, void* stream) {
+                     int64_t out_stride, int epilogue, const Heads* heads, void* stream) {
     const Workspace workspace = Workspace::of(stream);
     Scratch scratch = workspace.scratch();
     Product p{};
@@ -121,6 +133,10 @@ int linear_quantized(const Device& device, const linear_weight& weight, const Ac
     p.pairs = static_cast<int>(divide_up(p.w.tiles, kTilesOfBlock));
     p.epilogue = epilogue;
     p.out_stride = out_stride;
+    if (heads) {
+        p.heads = *heads;
+        while ((2 * kTile << p.pair_bits) < heads->cache.head_dim) ++p.pair_bits;
+    }
     const int64_t most = std::min<int64_t>(m, kMaxRows);
     float* const factors = scratch.take<float>(most);
     half* const staged = scratch.take<half>(most * p.parts * weight.padded_k);
@@ -136,6 +152,7 @@ int linear_quantized(const Device& device, const linear_weight& weight, const Ac
     for (int64_t first = 0; first < m; first += kMaxRows) {
         p.rows = static_cast<int>(std::min<int64_t>(m - first, kMaxRows));
         p.a.x = a.x + first * a.stride;
+        if (heads) p.heads.positions = heads->positions + first, p.heads.slots = heads->slots + first;
         p.out = is_uneven ? product : out + first * out_stride;
         p.staged = p.rows > kRowsConvertedByBlock ? staged : nullptr;
         p.factors = factors;
@@ -154,9 +171,44 @@ int linear_quantized(const Device& device, const linear_weight& weight, const Ac
     return PARLOR_OK;
 }
 
+}  // namespace
+
+int linear_quantized(const Device& device, const linear_weight& weight, const Activations& a, int64_t m, float* out,
+                     int64_t out_stride, int epilogue, void* stream) {
+    return linear_quantized(device, weight, a, m, out, out_stride, epilogue, nullptr, stream);
+}
+
 }  // namespace parlor
 
 using namespace parlor;
+
+extern "C" int linear_rope_write_kv(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
+                                    const linear_weight* weight, float* out, int64_t out_stride, const float* cos_table,
+                                    const float* sin_table, int64_t max_positions, const int32_t* positions,
+                                    const int64_t* slot_mapping, void* k_cache, void* v_cache, int64_t num_pages,
+                                    int64_t page_size, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                                    int is_interleaved, void* stream) {
+    if (const int error = check_weight(weight)) return error;
+    if (!is_quantized(*weight)) return PARLOR_ERROR_DTYPE;
+    if (const int error = check_cache(k_cache, v_cache, PARLOR_F16, num_pages, page_size, num_kv_heads, head_dim)) return error;
+    const int64_t kept = num_kv_heads * head_dim;
+    if (m < 0 || x_stride < weight->k || out_stride < num_heads * head_dim || max_positions < 1 || num_heads < 1 ||
+        weight->n != num_heads * head_dim + 2 * kept || (head_dim != 32 && head_dim != 64 && head_dim != 128 && head_dim != 256) ||
+        num_pages > kMaxGridX / page_size)
+        return PARLOR_ERROR_SIZE;
+    if (m == 0) return PARLOR_OK;
+    if (!x || !out || !v_cache || !cos_table || !sin_table || !positions || !slot_mapping || !is_aligned(x, 4) ||
+        !is_aligned(out, 4) || !is_aligned(norm_weight, 4) || !is_aligned(positions, 4) || !is_aligned(slot_mapping, 8))
+        return PARLOR_ERROR_POINTER;
+    Device device;
+    if (const int error = device.read()) return error;
+    const Heads heads{cos_table, sin_table, max_positions, positions, slot_mapping, static_cast<int>(num_heads),
+                      is_interleaved != 0,
+                      {k_cache, v_cache, num_pages, page_size, num_kv_heads, head_dim,
+                       cache_block_bytes(PARLOR_F16, page_size, head_dim)}};
+    return linear_quantized(device, *weight, {x, x_stride, norm_weight, eps}, m, out, out_stride, kHeadsEpilogue, &heads,
+                            stream);
+}
 
 extern "C" int linear_stage(const float* x, int64_t x_stride, int64_t m, const float* norm_weight, float eps,
                             const linear_weight* weight, uint16_t* staged, float* factors, void* stream) {

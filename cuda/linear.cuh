@@ -87,8 +87,8 @@ __device__ __forceinline__ RowScale row_scale(float largest, float squares, cons
 // Blocks that take rows of activations have so many threads. Of a row that lies in whole float4s a thread has the columns
 // 4 * (thread + round * threads) and the next three. It keeps what it has read of x times norm in the first rounds, zeros
 // behind the last column, and reads the others again.
-constexpr int kRowThreads = 512;
-constexpr int kKeptRounds = 2;
+constexpr int kRowThreads = 256;
+constexpr int kKeptRounds = 4;
 constexpr int kRoundColumns = 4 * kRowThreads;
 
 __device__ __forceinline__ bool has_whole_float4s(const Activations& a, const Weight& w) {
@@ -175,7 +175,7 @@ __device__ __forceinline__ RowScale convert_row(const Activations& a, int64_t ro
     Measure measure;
 #pragma unroll
     for (int round = 0; round < kKeptRounds; ++round) kept[round] = load_round(x, norm, left, round, &measure);
-#pragma unroll 2
+#pragma unroll 4
     for (int round = kKeptRounds; round * kRoundColumns < k; ++round) load_round(x, norm, left, round, &measure);
     measure.add_up(partial);
     const RowScale scale = row_scale(measure.largest, measure.squares, a, k);
@@ -186,7 +186,7 @@ __device__ __forceinline__ RowScale convert_row(const Activations& a, int64_t ro
 #pragma unroll
     for (int round = 0; round < kKeptRounds; ++round) store(round, kept[round]);
     Measure again;
-#pragma unroll 2
+#pragma unroll 4
     for (int round = kKeptRounds; round * kRoundColumns < first + count; ++round)
         store(round, load_round(x, norm, left, round, &again));
     return scale;
@@ -240,14 +240,18 @@ __device__ __forceinline__ void fragment(uint32_t first, uint32_t second, const 
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
 
-// What becomes of one value y of a product; gate is that of SILU_MUL.
-__device__ __forceinline__ void finish(float* out, int epilogue, float y, float gate) {
+// What becomes of one value y of a product; gate is that of SILU_MUL, old what lies there for ADD and GATE.
+__device__ __forceinline__ float finished(int epilogue, float y, float gate, float old) {
     switch (epilogue) {
-        case PARLOR_EPILOGUE_ADD: *out += y; break;
-        case PARLOR_EPILOGUE_SILU_MUL: *out = silu(gate) * y; break;
-        case PARLOR_EPILOGUE_GATE: *out = silu(*out) * y; break;
-        default: *out = y;
+        case PARLOR_EPILOGUE_ADD: return old + y;
+        case PARLOR_EPILOGUE_SILU_MUL: return silu(gate) * y;
+        case PARLOR_EPILOGUE_GATE: return silu(old) * y;
+        default: return y;
     }
+}
+__device__ __forceinline__ void finish(float* out, int epilogue, float y, float gate) {
+    const bool has_old = epilogue == PARLOR_EPILOGUE_ADD || epilogue == PARLOR_EPILOGUE_GATE;
+    *out = finished(epilogue, y, gate, has_old ? *out : 0.0f);
 }
 
 }  // namespace parlor

@@ -37,6 +37,16 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[
 #endif
 }
 
+// Four 8 x 8 float16 of shared memory, of each the rows that the lanes 8 * i .. 8 * i + 7 point at, 16 bytes each. Turned: lane
+// (g, t) gets of each the rows 2t and 2t + 1 of column g.
+__device__ __forceinline__ void load_matrices_turned(uint32_t (&m)[4], const void* row) {
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(address)
+                 : "memory");
+}
+
 // Pairs of float16 as the words that they are in. The types of cuda_fp16.h would cost shifts and permutations for each.
 __device__ __forceinline__ uint32_t subtract_pairs(uint32_t a, uint32_t b) {
     uint32_t difference;

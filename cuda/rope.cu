@@ -262,7 +262,7 @@ extern "C" int rope_write_kv(float* qkv, int64_t qkv_stride, const float* cos_ta
                              int64_t num_kv_heads, int64_t head_dim, int64_t rotary_dim, int is_interleaved, void* stream) {
     if (const int error = check_cache(k_cache, v_cache, cache_dtype, num_pages, page_size, num_kv_heads, head_dim))
         return error;
-    const int64_t heads = num_heads + 2 * num_kv_heads;
+    const int64_t heads = num_heads + (v_cache ? 2 : 1) * num_kv_heads;
     if (num_tokens < 0 || num_tokens > kMaxGridX || num_heads < 1 || heads > kMaxGridY || max_positions < 1 ||
         qkv_stride < heads * head_dim || rotary_dim < 0 || rotary_dim % 2 != 0 || rotary_dim > head_dim)
         return PARLOR_ERROR_SIZE;

@@ -73,6 +73,15 @@ __device__ __forceinline__ Softmax softmax(const float* scores, int n, float* of
 
 __device__ __forceinline__ float sigmoid(float score) { return 1.0f / (1.0f + expf(-score)); }
 
+// The share of `own` in a softmax of what is open and near it; `own` itself is open no longer.
+__device__ __forceinline__ float share_of_near(const float* scores, float own, const bool* is_open, int n, float margin,
+                                               float* of_warps) {
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < n; i += kThreads)
+        if (is_open[i] && !((own - scores[i]) / fmaxf(fabsf(scores[i]), own) > margin)) sum += expf(scores[i] - own);
+    return 1.0f / (1.0f + reduced<false>(sum, of_warps));
+}
+
 // Close the experts of all but the best groups.
 __device__ __forceinline__ void close_groups(const routing_rules& r, const float* ranks, bool* is_open, float* of_groups,
                                              bool* is_open_group, Best* of_warps) {
@@ -110,6 +119,7 @@ __global__ void __launch_bounds__(kThreads) route_kernel(const float* all_scores
     int32_t* const chosen = all_chosen + int64_t{blockIdx.x} * top_k;
     float* const shares = all_shares + int64_t{blockIdx.x} * top_k;
     const bool is_softmax = r.scoring == PARLOR_ROUTE_SOFTMAX, is_sigmoid = r.scoring == PARLOR_ROUTE_SIGMOID;
+    const bool is_near = r.scoring == PARLOR_ROUTE_SOFTMAX_OF_NEAR;
     Softmax of_all{0.0f, 1.0f};
     if (is_softmax) of_all = softmax(scores, n, of_warps);
     // Softmax and sigmoid keep the order of scores, where nothing is added.
@@ -123,13 +133,17 @@ __global__ void __launch_bounds__(kThreads) route_kernel(const float* all_scores
     if (r.num_groups > 1) close_groups(r, ranks, is_open, of_groups, is_open_group, best_of_warps);
     for (int j = 0; j < top_k; ++j) {
         const int expert = take_best(ranks, is_open, n, best_of_warps);
+        const float near = is_near ? share_of_near(scores, scores[expert], is_open, n, r.margin, of_warps) : 0.0f;
         if (threadIdx.x == 0) {
             chosen[j] = expert;
-            own[j] = is_softmax ? of_all.of(scores[expert]) : is_sigmoid ? sigmoid(scores[expert]) : scores[expert];
+            own[j] = is_near      ? near
+                     : is_softmax ? of_all.of(scores[expert])
+                     : is_sigmoid ? sigmoid(scores[expert])
+                                  : scores[expert];
         }
     }
     if (threadIdx.x != 0) return;
-    if (!is_softmax && !is_sigmoid) {
+    if (!is_softmax && !is_sigmoid && !is_near) {
         float largest = own[0], sum = 0.0f;
         for (int j = 1; j < top_k; ++j) largest = fmaxf(largest, own[j]);
         for (int j = 0; j < top_k; ++j) sum += expf(own[j] - largest);
@@ -158,7 +172,7 @@ extern "C" int route(const float* scores, int64_t scores_stride, const routing_r
         r.top_groups < 1 || r.top_groups > r.num_groups || r.best_of_group < 1 || r.best_of_group > 2 ||
         r.top_k > r.num_experts / r.num_groups * r.top_groups || (num_rows > 1 && scores_stride < r.num_experts))
         return PARLOR_ERROR_SIZE;
-    if (r.scoring < PARLOR_ROUTE_SOFTMAX || r.scoring > PARLOR_ROUTE_SIGMOID) return PARLOR_ERROR_VALUE;
+    if (r.scoring < PARLOR_ROUTE_SOFTMAX || r.scoring > PARLOR_ROUTE_SOFTMAX_OF_NEAR) return PARLOR_ERROR_VALUE;
     if (num_rows == 0) return PARLOR_OK;
     if (!scores || !chosen || !shares || !is_aligned(scores, 4)) return PARLOR_ERROR_POINTER;
     Device device;

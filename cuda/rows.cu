@@ -28,7 +28,7 @@ __device__ __forceinline__ float widened(BFloat16 value) { return __uint_as_floa
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    embed_kernel(const T* __restrict__ table, const int32_t* __restrict__ token_ids, float* __restrict__ out, float scale,
+    embed_kernel(const T* __restrict__ table, const int32_t* token_ids, float* __restrict__ out, float scale,
                  int64_t vocab_size, int64_t hidden_size) {
     let_next_kernel_start();
     wait_for_previous_kernel();
@@ -232,8 +232,8 @@ int copy_words(const Device& device, void* k_cache, void* v_cache, int64_t num_p
     const unsigned blocks = static_cast<unsigned>(std::min<int64_t>(divide_up(words, kThreads), 64));
     for (int64_t first = 0; first < count; first += kMaxGridY) {
         const unsigned pages = static_cast<unsigned>(std::min(count - first, kMaxGridY));
-        const int error = launch(device, copy_pages_kernel<Word>, dim3(blocks, pages, 2), dim3(kThreads), 0, stream,
-                                 k_cache, v_cache, num_pages, words, src + first, dst + first);
+        const int error = launch(device, copy_pages_kernel<Word>, dim3(blocks, pages, v_cache ? 2 : 1), dim3(kThreads), 0,
+                                 stream, k_cache, v_cache, num_pages, words, src + first, dst + first);
         if (error) return error;
     }
     return PARLOR_OK;
@@ -387,7 +387,7 @@ extern "C" int copy_pages(void* k_cache, void* v_cache, int64_t num_pages, int64
                           const int32_t* dst, int64_t count, void* stream) {
     if (count < 0 || num_pages < 1 || page_bytes < 1) return PARLOR_ERROR_SIZE;
     if (count == 0) return PARLOR_OK;
-    if (!k_cache || !v_cache || !src || !dst || !is_aligned(src, 4) || !is_aligned(dst, 4)) return PARLOR_ERROR_POINTER;
+    if (!k_cache || !src || !dst || !is_aligned(src, 4) || !is_aligned(dst, 4)) return PARLOR_ERROR_POINTER;
     Device device;
     if (const int error = device.read()) return error;
     if (page_bytes % 16 == 0 && is_aligned(k_cache, 16) && is_aligned(v_cache, 16))

@@ -5,7 +5,8 @@
 //   mamba2        the same                                        (2 MB each way for 32 heads of 128 x 128: 1 us)
 //
 // One row is bound by the state's bytes: 128 blocks for 32 heads of 128 columns, each with 16 KB in flight. A prompt is
-// bound by the chain of its rows: two barriers a row, while the state stays in registers.
+// bound by the chain of its rows. A column of the state lies in the registers of four lanes of a warp, so that a row
+// costs two shuffles or four and no barrier; warps meet once every kAhead rows, to put their inputs into shared memory.
 //
 // A row is computed alone and in the order of time, so neither chunks nor the batch change a bit. Slots that lie outside
 // the table cannot be reported without waiting for the GPU: they are passed over like padding.
@@ -97,51 +98,110 @@ __global__ void __launch_bounds__(kConvThreads) short_conv_kernel(const Conv a) 
 
 // ---- states of matrices -------------------------------------------------------------------------------------------
 
-constexpr int kColumns = 32;  // of a block: one a lane
-constexpr int kRows = 16;     // of a warp
+constexpr int kColumns = 32;  // of a block
+constexpr int kAhead = 8;     // rows of a sequence whose inputs lie in shared memory together
 constexpr int kMaxDepth = 256;
 template <int kDepth>
-constexpr int kThreadsFor = kDepth / kRows * kColumns;
+constexpr int kLanesOf = kDepth > 128 ? 8 : 4;  // that share a column, so that each holds at most 32 numbers
+template <int kDepth>
+constexpr int kThreadsOf = kColumns * kLanesOf<kDepth>;
 
-// The part of a head's state that a thread holds: kRows rows of one column. What lies outside is zero.
+// Of rows in memory. Lies in shared memory and is read anew each time, so that no register keeps a row's address from one
+// use to the next.
+struct Stride {
+    int64_t value;
+
+    __device__ int64_t get() const { return *static_cast<const volatile int64_t*>(&value); }
+};
+
+struct alignas(16) Four {
+    float values[4];
+};
+
+// The part of a head's state that a thread holds, of one column. What lies outside is zero.
+template <int kDepth>
 struct StatePart {
-    float values[kRows];
-    int first_row, num_rows;
-    int64_t column;
+    static constexpr int kLanes = kLanesOf<kDepth>, kFours = kDepth / (4 * kLanes);
+    static constexpr int kColumnsOfWarp = 32 / kLanes;  // eight are 32 bytes of a row, as much as memory is read by
+
+    float values[kFours][4];
+    int first_row, column_of_block;
+    int64_t depth, column;
     bool has_column;
 
-    __device__ StatePart(int64_t depth, int64_t width)
-        : first_row(static_cast<int>(threadIdx.x) / kColumns * kRows), num_rows(static_cast<int>(depth) - first_row),
-          column(static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x % kColumns), has_column(column < width) {}
+    __device__ StatePart(int64_t depth_, int64_t width)
+        : first_row(static_cast<int>(threadIdx.x) % 32 / kColumnsOfWarp * 4),
+          column_of_block(static_cast<int>(threadIdx.x) / 32 * kColumnsOfWarp + static_cast<int>(threadIdx.x) % kColumnsOfWarp),
+          depth(depth_), column(static_cast<int64_t>(blockIdx.x) * kColumns + column_of_block), has_column(column < width) {}
 
-    // The width comes from shared memory, so that no register keeps a row's address from one use to the next.
-    __device__ void read(const float* state, const int64_t* width, bool is_zero) {
-        const float* const from = state + first_row * *width + column;
+    // The sum over the lanes that share a column, in each of them.
+    __device__ static float sum(const float (&sums)[4]) {
+        float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) values[r] = !is_zero && has_column && r < num_rows ? from[r * *width] : 0.0f;
+        for (int offset = kColumnsOfWarp; offset < 32; offset *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+        return sum;
     }
-    __device__ void write(float* state, const int64_t* width) const {
-        float* const to = state + first_row * *width + column;
+
+    // The first of the lanes that share a column writes its results.
+    __device__ bool writes_results() const { return first_row == 0 && has_column; }
+
+    __device__ int row(int i, int j) const { return first_row + i * 4 * kLanes + j; }
+
+    // The four numbers of an input [kDepth] in shared memory that belong to values[i].
+    __device__ Four of(const float* input, int i) const { return *reinterpret_cast<const Four*>(input + row(i, 0)); }
+
+    __device__ void read(const float* state, const Stride& width, bool is_zero) {
+        const int64_t stride = width.get();
+        for_each([&](int i, int j) {
+            const bool is_inside = !is_zero && has_column && row(i, j) < depth;
+            values[i][j] = is_inside ? state[row(i, j) * stride + column] : 0.0f;
+        });
+    }
+    __device__ void write(float* state, const Stride& width) const {
+        const int64_t stride = width.get();
+        for_each([&](int i, int j) {
+            if (has_column && row(i, j) < depth) state[row(i, j) * stride + column] = values[i][j];
+        });
+    }
+
+  private:
+    template <class Visit>
+    __device__ __forceinline__ static void for_each(Visit visit) {
 #pragma unroll
-        for (int r = 0; r < kRows; ++r)
-            if (has_column && r < num_rows) to[r * *width] = values[r];
+        for (int i = 0; i < kFours; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) visit(i, j);
     }
 };
 
-// A row of inputs [depth] on its way into shared memory: read early, put there later. The rest is zeros.
-template <int kDepth>
+// kAhead rows of an input on their way into shared memory [kAhead, kWidth]: read early, put there later. What lies
+// outside is zero.
+template <int kWidth, int kThreads>
 struct Input {
-    static_assert(kThreadsFor<kDepth> >= kDepth, "a number of the row for a thread");
+    static constexpr int kEach = (kAhead * kWidth + kThreads - 1) / kThreads;
+    float values[kEach];
 
-    float value;
-
-    __device__ void read(const float* from, int depth, int step = 1) {
-        const int at = static_cast<int>(threadIdx.x);
-        value = at < depth ? from[at * step] : 0.0f;
+    __device__ void read(const float* from, const Stride& stride_, int64_t width, int64_t num_rows) {
+        const int64_t stride = stride_.get();
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) {
+            const int row = place(i) / kWidth, column = place(i) % kWidth;
+            values[i] = row < num_rows && column < width ? from[row * stride + column] : 0.0f;
+        }
     }
     __device__ void put(float* to) const {
-        if (threadIdx.x < kDepth) to[threadIdx.x] = value;
+#pragma unroll
+        for (int i = 0; i < kEach; ++i)
+            if (place(i) < kAhead * kWidth) to[place(i)] = values[i];
     }
+    __device__ void put_exp(float* to) const {
+#pragma unroll
+        for (int i = 0; i < kEach; ++i)
+            if (place(i) < kAhead * kWidth) to[place(i)] = expf(values[i]);
+    }
+
+  private:
+    __device__ static int place(int i) { return i * kThreads + static_cast<int>(threadIdx.x); }
 };
 
 struct Delta {
@@ -159,19 +219,37 @@ struct Delta {
     int64_t key_dim, value_dim;
 };
 
+// Of a row's query and key: what makes them unit vectors (and the query's 1 / sqrt(dim)), and their product then.
+struct Factors {
+    float query, key, product;
+};
+
+// By a warp.
+template <int kDepth>
+__device__ __forceinline__ Factors factors_of(const float* query, const float* key, int64_t depth) {
+    float qq = 0.0f, kk = 0.0f, qk = 0.0f;
+#pragma unroll
+    for (int i = static_cast<int>(threadIdx.x) % 32; i < kDepth; i += 32)
+        qq = fmaf(query[i], query[i], qq), kk = fmaf(key[i], key[i], kk), qk = fmaf(query[i], key[i], qk);
+    constexpr float kEps = 1e-6f;
+    const float of_query = 1.0f / (sqrtf(warp_sum(qq) + kEps) * sqrtf(static_cast<float>(depth)));
+    const float of_key = 1.0f / sqrtf(warp_sum(kk) + kEps);
+    return {of_query, of_key, warp_sum(qk) * of_query * of_key};
+}
+
 // Grid: blocks of columns, heads, sequences. With u = S^T k of the state before a row, decayed, the row adds k (x) w,
 // where w = beta * (v - u), and its result is S^T q + (q . k) * w of that same state. Queries and keys are multiplied as
-// they are in memory; what makes them unit vectors is applied to the sums. A head that decays as a whole has its number
-// for each row of the state.
-template <int kDepth>
-__global__ void __launch_bounds__(kThreadsFor<kDepth>) gated_delta_kernel(const Delta a) {
-    constexpr int kThreads = kThreadsFor<kDepth>, kWarps = kThreads / kColumns;
-    SHARED_ARRAY(float, queries, 2 * kDepth);
-    SHARED_ARRAY(float, keys, 2 * kDepth);
-    SHARED_ARRAY(float, decays, 2 * kDepth);
-    SHARED_ARRAY(float, sums, 2 * kThreads);  // of warps: along the key, along the query
-    SHARED_ARRAY(float, lengths, 3 * kWarps);      // of warps: q . q, k . k, q . k
-    SHARED_ARRAY(int64_t, width, 1);
+// they are in memory; what makes them unit vectors is applied to the sums. kByRow: each row of the state has a decay.
+template <int kDepth, bool kByRow>
+__global__ void __launch_bounds__(kThreadsOf<kDepth>) gated_delta_kernel(const Delta a) {
+    constexpr int kThreads = kThreadsOf<kDepth>, kDecays = kByRow ? kDepth : 1;
+    SHARED_ARRAY(float, queries, kAhead * kDepth);
+    SHARED_ARRAY(float, keys, kAhead * kDepth);
+    SHARED_ARRAY(float, decays, kAhead * kDecays);
+    SHARED_ARRAY(float, values, kAhead * kColumns);
+    SHARED_ARRAY(float, betas, kAhead);
+    SHARED_ARRAY(Factors, factors, kAhead);
+    SHARED_ARRAY(Stride, strides, 5);
     let_next_kernel_start();
     wait_for_previous_kernel();
     const Sequences& of = a.sequences;
@@ -180,71 +258,69 @@ __global__ void __launch_bounds__(kThreadsFor<kDepth>) gated_delta_kernel(const 
     const int64_t begin = of.first_row(s), end = of.last_row(s), of_head = head * a.key_dim * a.value_dim;
     float* const state = of.state(s);
     if (!state || begin >= end) return;
-    const int lane = threadIdx.x % kColumns, warp = threadIdx.x / kColumns, depth = static_cast<int>(a.key_dim);
-    const float* const q = a.q + key_head * a.key_dim;
-    const float* const k = a.k + key_head * a.key_dim;
-    const float* const log_decay = a.log_decay + head * a.decay_dim;
-    const int decay_step = a.decay_dim > 1;
-    const float query_scale = 1.0f / sqrtf(static_cast<float>(depth));
-    constexpr float kEps = 1e-6f;
+    const int64_t first_column = head * a.value_dim + static_cast<int64_t>(blockIdx.x) * kColumns;
 
-    if (threadIdx.x == 0) *width = a.value_dim;
+    if (threadIdx.x == 0) {
+        strides[0] = {a.q_stride}, strides[1] = {a.k_stride}, strides[2] = {a.log_decay_stride}, strides[3] = {a.v_stride};
+        strides[4] = {a.value_dim};
+    }
     __syncthreads();
-    StatePart part(depth, a.value_dim);
-    part.read(state + of_head, width, of.begins(s));
-    Input<kDepth> next_query, next_key, next_decay;
+    StatePart<kDepth> part(a.key_dim, a.value_dim);
+    part.read(state + of_head, strides[4], of.begins(s));
+    Input<kDepth, kThreads> query, key;
+    Input<kDecays, kThreads> decay;
+    Input<kColumns, kThreads> value;
+    float beta = 0.0f;
     const auto read_inputs = [&](int64_t t) {
-        next_query.read(q + t * a.q_stride, depth);
-        next_key.read(k + t * a.k_stride, depth);
-        next_decay.read(log_decay + t * a.log_decay_stride, depth, decay_step);
-        next_decay.value = expf(next_decay.value);
+        query.read(a.q + t * a.q_stride + key_head * a.key_dim, strides[0], a.key_dim, end - t);
+        key.read(a.k + t * a.k_stride + key_head * a.key_dim, strides[1], a.key_dim, end - t);
+        decay.read(a.log_decay + t * a.log_decay_stride + head * a.decay_dim, strides[2], a.decay_dim, end - t);
+        value.read(a.v + t * a.v_stride + first_column, strides[3], a.value_dim - (first_column - head * a.value_dim), end - t);
+        if (threadIdx.x < kAhead) beta = t + threadIdx.x < end ? a.beta[(t + threadIdx.x) * a.beta_stride + head] : 0.0f;
     };
     read_inputs(begin);
-    for (int64_t t = begin; t < end; ++t) {
-        const int64_t place = (t - begin) % 2 * kDepth;
-        float *const query = queries + place, *const key = keys + place, *const decay = decays + place;
-        next_query.put(query), next_key.put(key), next_decay.put(decay);
-        const float beta = a.beta[t * a.beta_stride + head];
-        const int64_t at = head * a.value_dim + part.column;
-        const float value = part.has_column ? a.v[t * a.v_stride + at] : 0.0f;
+    for (int64_t first = begin; first < end; first += kAhead) {
+        const int count = static_cast<int>(end - first < kAhead ? end - first : kAhead);
         __syncthreads();
-        if (t + 1 < end) read_inputs(t + 1);
-
-        float along_key[2] = {}, along_query[2] = {};
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-            part.values[r] *= decay[part.first_row + r];
-            along_key[r % 2] = fmaf(key[part.first_row + r], part.values[r], along_key[r % 2]);
-            along_query[r % 2] = fmaf(query[part.first_row + r], part.values[r], along_query[r % 2]);
+        query.put(queries), key.put(keys), decay.put_exp(decays), value.put(values);
+        if (threadIdx.x < kAhead) betas[threadIdx.x] = beta;
+        __syncthreads();
+        if (first + kAhead < end) read_inputs(first + kAhead);
+        for (int r = static_cast<int>(threadIdx.x) / 32; r < count; r += kThreads / 32) {
+            const Factors own = factors_of<kDepth>(queries + r * kDepth, keys + r * kDepth, a.key_dim);
+            if (threadIdx.x % 32 == 0) factors[r] = own;
         }
-        float qq = 0.0f, kk = 0.0f, qk = 0.0f;
-        if (lane < kRows) {
-            const float x = query[part.first_row + lane], y = key[part.first_row + lane];
-            qq = x * x, kk = y * y, qk = x * y;
-        }
-        qq = warp_sum(qq), kk = warp_sum(kk), qk = warp_sum(qk);
-        sums[threadIdx.x] = along_key[0] + along_key[1];
-        sums[kThreads + threadIdx.x] = along_query[0] + along_query[1];
-        if (lane == 0) lengths[warp] = qq, lengths[kWarps + warp] = kk, lengths[2 * kWarps + warp] = qk;
         __syncthreads();
 
-        float key_sum = 0.0f, query_sum = 0.0f;
-        qq = kk = qk = 0.0f;
+        for (int r = 0; r < count; ++r) {
+            float along_key[4] = {}, along_query[4] = {};
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-            key_sum += sums[w * kColumns + lane], query_sum += sums[kThreads + w * kColumns + lane];
-            qq += lengths[w], kk += lengths[kWarps + w], qk += lengths[2 * kWarps + w];
+            for (int i = 0; i < part.kFours; ++i) {
+                const Four k = part.of(keys + r * kDepth, i), q = part.of(queries + r * kDepth, i);
+                Four d{{decays[r], decays[r], decays[r], decays[r]}};
+                if (kByRow) d = part.of(decays + r * kDecays, i);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    part.values[i][j] *= d.values[j];
+                    along_key[j] = fmaf(k.values[j], part.values[i][j], along_key[j]);
+                    along_query[j] = fmaf(q.values[j], part.values[i][j], along_query[j]);
+                }
+            }
+            const Factors f = factors[r];
+            const float wrong = betas[r] * fmaf(-f.key, part.sum(along_key), values[r * kColumns + part.column_of_block]);
+            const float result = fmaf(f.query, part.sum(along_query), f.product * wrong);
+            if (part.writes_results()) a.out[(first + r) * a.out_stride + first_column + part.column_of_block] = result;
+            const float written = f.key * wrong;
+#pragma unroll
+            for (int i = 0; i < part.kFours; ++i) {
+                const Four k = part.of(keys + r * kDepth, i);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) part.values[i][j] = fmaf(k.values[j], written, part.values[i][j]);
+            }
+            if (float* const kept = of.kept_state(first + r)) part.write(kept + of_head, strides[4]);
         }
-        const float of_key = 1.0f / sqrtf(kk + kEps), of_query = query_scale / sqrtf(qq + kEps);
-        const float wrong = beta * fmaf(-of_key, key_sum, value);
-        if (warp == 0 && part.has_column)
-            a.out[t * a.out_stride + at] = fmaf(of_query, query_sum, qk * of_query * of_key * wrong);
-        const float written = of_key * wrong;
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) part.values[r] = fmaf(key[part.first_row + r], written, part.values[r]);
-        if (float* const kept = of.kept_state(t)) part.write(kept + of_head, width);
     }
-    part.write(state + of_head, width);
+    part.write(state + of_head, strides[4]);
 }
 
 struct Mamba {
@@ -259,12 +335,13 @@ struct Mamba {
 
 // Grid: blocks of columns, heads, sequences.
 template <int kDepth>
-__global__ void __launch_bounds__(kThreadsFor<kDepth>) mamba2_kernel(const Mamba a) {
-    constexpr int kThreads = kThreadsFor<kDepth>, kWarps = kThreads / kColumns;
-    SHARED_ARRAY(float, sources, kDepth);
-    SHARED_ARRAY(float, readers, kDepth);
-    SHARED_ARRAY(float, sums, kThreads);  // of warps
-    SHARED_ARRAY(int64_t, width, 1);
+__global__ void __launch_bounds__(kThreadsOf<kDepth>) mamba2_kernel(const Mamba a) {
+    constexpr int kThreads = kThreadsOf<kDepth>;
+    SHARED_ARRAY(float, sources, kAhead * kDepth);
+    SHARED_ARRAY(float, readers, kAhead * kDepth);
+    SHARED_ARRAY(float, inputs, kAhead * kColumns);
+    SHARED_ARRAY(float, times, kAhead);
+    SHARED_ARRAY(Stride, strides, 4);
     let_next_kernel_start();
     wait_for_previous_kernel();
     const Sequences& of = a.sequences;
@@ -272,47 +349,52 @@ __global__ void __launch_bounds__(kThreadsFor<kDepth>) mamba2_kernel(const Mamba
     const int64_t begin = of.first_row(s), end = of.last_row(s), of_head = head * a.state_size * a.head_dim;
     float* const state = of.state(s);
     if (!state || begin >= end) return;
-    const int lane = threadIdx.x % kColumns, warp = threadIdx.x / kColumns, depth = static_cast<int>(a.state_size);
-    const float* const b = a.b + group * a.state_size;
-    const float* const c = a.c + group * a.state_size;
+    const int64_t first_column = head * a.head_dim + static_cast<int64_t>(blockIdx.x) * kColumns;
     const float factor = a.a[head], direct = a.d ? a.d[head] : 0.0f;
 
-    if (threadIdx.x == 0) *width = a.head_dim;
+    if (threadIdx.x == 0) {
+        strides[0] = {a.b_stride}, strides[1] = {a.c_stride}, strides[2] = {a.x_stride}, strides[3] = {a.head_dim};
+    }
     __syncthreads();
-    StatePart part(depth, a.head_dim);
-    part.read(state + of_head, width, of.begins(s));
-    Input<kDepth> next_source, next_reader;
+    StatePart<kDepth> part(a.state_size, a.head_dim);
+    part.read(state + of_head, strides[3], of.begins(s));
+    Input<kDepth, kThreads> source, reader;
+    Input<kColumns, kThreads> input;
+    float time = 0.0f;
     const auto read_inputs = [&](int64_t t) {
-        next_source.read(b + t * a.b_stride, depth);
-        next_reader.read(c + t * a.c_stride, depth);
+        source.read(a.b + t * a.b_stride + group * a.state_size, strides[0], a.state_size, end - t);
+        reader.read(a.c + t * a.c_stride + group * a.state_size, strides[1], a.state_size, end - t);
+        input.read(a.x + t * a.x_stride + first_column, strides[2], a.head_dim - (first_column - head * a.head_dim), end - t);
+        if (threadIdx.x < kAhead) time = t + threadIdx.x < end ? a.dt[(t + threadIdx.x) * a.dt_stride + head] : 0.0f;
     };
     read_inputs(begin);
-    for (int64_t t = begin; t < end; ++t) {
-        next_source.put(sources), next_reader.put(readers);
-        const float dt = a.dt[t * a.dt_stride + head], decay = expf(dt * factor);
-        const int64_t at = head * a.head_dim + part.column;
-        const float x = part.has_column ? a.x[t * a.x_stride + at] : 0.0f, step = dt * x;
+    for (int64_t first = begin; first < end; first += kAhead) {
+        const int count = static_cast<int>(end - first < kAhead ? end - first : kAhead);
         __syncthreads();
-        if (t + 1 < end) read_inputs(t + 1);
-
-        float results[2] = {};
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-            part.values[r] = fmaf(sources[part.first_row + r], step, decay * part.values[r]);
-            results[r % 2] = fmaf(readers[part.first_row + r], part.values[r], results[r % 2]);
-        }
-        sums[threadIdx.x] = results[0] + results[1];
+        source.put(sources), reader.put(readers), input.put(inputs);
+        if (threadIdx.x < kAhead) times[threadIdx.x] = time;
         __syncthreads();
+        if (first + kAhead < end) read_inputs(first + kAhead);
 
-        if (warp == 0 && part.has_column) {
-            float sum = 0.0f;
+        for (int r = 0; r < count; ++r) {
+            const float x = inputs[r * kColumns + part.column_of_block], step = times[r] * x;
+            const float decay = expf(times[r] * factor);
+            float results[4] = {};
 #pragma unroll
-            for (int w = 0; w < kWarps; ++w) sum += sums[w * kColumns + lane];
-            a.out[t * a.out_stride + at] = fmaf(direct, x, sum);
+            for (int i = 0; i < part.kFours; ++i) {
+                const Four b = part.of(sources + r * kDepth, i), c = part.of(readers + r * kDepth, i);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    part.values[i][j] = fmaf(b.values[j], step, decay * part.values[i][j]);
+                    results[j] = fmaf(c.values[j], part.values[i][j], results[j]);
+                }
+            }
+            const float result = fmaf(direct, x, part.sum(results));
+            if (part.writes_results()) a.out[(first + r) * a.out_stride + first_column + part.column_of_block] = result;
+            if (float* const kept = of.kept_state(first + r)) part.write(kept + of_head, strides[3]);
         }
-        if (float* const kept = of.kept_state(t)) part.write(kept + of_head, width);
     }
-    part.write(state + of_head, width);
+    part.write(state + of_head, strides[3]);
 }
 
 // run(depth of a kernel that holds so many rows)
@@ -388,7 +470,8 @@ extern "C" int gated_delta(const float* q, int64_t q_stride, const float* k, int
     const dim3 grid(static_cast<unsigned>(divide_up(value_dim, kColumns)), static_cast<unsigned>(num_heads),
                     static_cast<unsigned>(num_sequences));
     return with_depth(key_dim, [&](auto depth) {
-        return launch(device, gated_delta_kernel<depth()>, grid, dim3(kThreadsFor<depth()>), 0, stream, delta);
+        const auto kernel = decay_dim > 1 ? gated_delta_kernel<depth(), true> : gated_delta_kernel<depth(), false>;
+        return launch(device, kernel, grid, dim3(kThreadsOf<depth()>), 0, stream, delta);
     });
 }
 
@@ -415,6 +498,6 @@ extern "C" int mamba2(const float* x, int64_t x_stride, const float* b, int64_t 
     const dim3 grid(static_cast<unsigned>(divide_up(head_dim, kColumns)), static_cast<unsigned>(num_heads),
                     static_cast<unsigned>(num_sequences));
     return with_depth(state_size, [&](auto depth) {
-        return launch(device, mamba2_kernel<depth()>, grid, dim3(kThreadsFor<depth()>), 0, stream, mamba);
+        return launch(device, mamba2_kernel<depth()>, grid, dim3(kThreadsOf<depth()>), 0, stream, mamba);
     });
 }

@@ -12,24 +12,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from model.kernels.binding import Library
 from model.kernels.checks import FLOAT32, check, check_dense
 from model.kernels.cpu_kernels import CACHE_DTYPES, DTYPE_CODES, cache_code
 from model.kernels.crossover import Crossovers
-from model.kernels.cuda_experts import CudaExpertOperations
+from model.kernels.cuda_prompts import CudaPromptOperations
 from model.kernels.cuda_sampling import rows_on_device
+from model.kernels.linear import LinearWeight
+from model.kernels.linear_checks import QUANTIZED_KINDS, check_linear
 from model.kernels.lora import LoraOperations
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
 from model.kernels.sampling import SamplingRow
 from model.kernels.states import StateOperations
 
-SCORE_BYTES = 64 << 20
-"""Of a prompt's scores at a time, where they are not torch's own attention's."""
 WORKSPACE_BYTES = 64 << 20
 """For partial sums and staged activations: 64 sequences of 70B attention need half of it."""
 ALIGNMENT = 256
+FUSED_HEAD_DIMS = (32, 64, 128, 256)
+"""Of heads whose halves are one, two, four or eight tiles of a product."""
 
 
 class QueueStruct(ctypes.Structure):
@@ -45,43 +46,10 @@ def new_workspace(device: str) -> Tensor:
     return memory[-memory.data_ptr() % ALIGNMENT:][:WORKSPACE_BYTES]
 
 
-def hidden_keys(num_rows: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
-    """bool [num_rows, num_keys]: what the last rows of a sequence do not see."""
-    keys = torch.arange(num_keys, device=device)
-    own = keys[num_keys - num_rows:, None]
-    if window is None:
-        return keys > own
-    return (keys > own) | (keys < (own // -window * -window if window < 0 else own - window + 1))
-
-
-def weighted_in_parts(queries: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None,
-                      softcap: float | None, sinks: Tensor | None) -> Tensor:
-    """Attention whose scores torch's own does not know; as many rows at a time as SCORE_BYTES have room for.
-
-    queries float16 [num_heads, T, head_dim], keys and values float16 [num_kv_heads, num_keys, head_dim]
-    """
-    num_heads, num_rows, _ = queries.shape
-    num_keys, group = keys.shape[1], num_heads // len(keys)
-    hidden = hidden_keys(num_rows, num_keys, window, queries.device)
-    mixed = torch.empty_like(queries)
-    step = max(1, SCORE_BYTES // (4 * group * num_keys))
-    for head in range(len(keys)):
-        heads = slice(head * group, (head + 1) * group)
-        for first in range(0, num_rows, step):
-            rows = slice(first, first + step)
-            scores = (queries[heads, rows] @ keys[head].T).float() * scale
-            if softcap is not None:
-                scores = softcap * torch.tanh(scores / softcap)
-            scores.masked_fill_(hidden[rows], -torch.inf)
-            if sinks is not None:
-                scores = torch.cat((scores, sinks[heads, None, None].expand(-1, scores.shape[1], 1)), dim=-1)
-            mixed[heads, rows] = scores.softmax(-1)[..., :num_keys].half() @ values[head]
-    return mixed
-
-
-class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
-    """What `load_kernels("cuda")` returns; linear layers come from cuda_linear.py, mixtures
-    from cuda_experts.py, layers with a state from states.py, adapters from lora.py. Each has a workspace:
+class CudaKernels(CudaPromptOperations, StateOperations, LoraOperations):
+    """What `load_kernels("cuda")` returns; linear layers come from cuda_linear.py, mixtures from
+    cuda_experts.py, prompts from cuda_prompts.py, layers with a state from states.py, adapters from lora.py.
+    Each has a workspace:
     one for each engine and GPU, used by one thread at a time.
 
     device      where every tensor lies; "cpu" in tests that run the kernels without a GPU
@@ -92,6 +60,7 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
         self.library, self.device = library, device
         self.crossovers = crossovers or Crossovers()
         self.call = library.call
+        self._kept, self._bounds = {}, {}
         self.workspace = new_workspace(device)  # captured graphs hold its address
         self._queue = QueueStruct(None, self.workspace.data_ptr(), WORKSPACE_BYTES, True)
 
@@ -116,7 +85,6 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
 
     least_rows = 9
     """Fewer are computed as sequences of one token each: each reads all its keys again."""
-
 
     @property
     def prompts(self) -> CudaKernels:
@@ -143,6 +111,7 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
     # ---- rows ------------------------------------------------------------------------------------------
 
     looks_up_packed = False
+    runs_ahead = True
 
     def embed(self, table: Tensor, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None:
         self._dense("table", table, (-1, -1), tuple(DTYPE_CODES))
@@ -204,14 +173,16 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
     # ---- cache -----------------------------------------------------------------------------------------
 
     def rope_write_kv(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
-                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int,
+                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor | None, num_heads: int,
                       num_kv_heads: int, interleaved: bool = False,
                       query_scale: Tensor | None = None) -> None:
         self._dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), CACHE_DTYPES)
-        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        if v_cache is not None:
+            self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, _, page_size, _ = k_cache.shape
-        head_dim = qkv.shape[-1] // (num_heads + 2 * num_kv_heads)
-        qkv_stride = self._rows("qkv", qkv, (-1, (num_heads + 2 * num_kv_heads) * head_dim))
+        num_all = num_heads + (1 if v_cache is None else 2) * num_kv_heads
+        head_dim = qkv.shape[-1] // num_all
+        qkv_stride = self._rows("qkv", qkv, (-1, num_all * head_dim))
         tables = [table for table in (cos, query_scale) if table is not None]
         num_positions = len(tables[0]) if tables else ANY_POSITION
         if cos is not None:
@@ -226,12 +197,34 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
                   len(qkv), num_heads, num_kv_heads, head_dim, 0 if cos is None else 2 * cos.shape[1],
                   int(interleaved), self.stream)
 
-    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+    def fuses_heads(self, weight: LinearWeight, k_cache: Tensor, rotary_dim: int) -> bool:
+        return (weight.kind in QUANTIZED_KINDS.values() and k_cache.dtype == torch.float16
+                and k_cache.shape[-1] in FUSED_HEAD_DIMS and rotary_dim == k_cache.shape[-1])
+
+    def linear_rope_write_kv(self, x: Tensor, weight: LinearWeight, qkv: Tensor, norm: Tensor | None,
+                             eps: float, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
+                             k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int,
+                             interleaved: bool = False) -> None:
+        """The same as linear and rope_write_kv to the bit, but keys and values do not come to qkv."""
+        check_linear(x, weight.n, weight.k, qkv, norm, "store")
+        self._dense("k_cache", k_cache, (-1, num_kv_heads, -1, -1), (torch.float16,))
+        self._dense("v_cache", v_cache, k_cache.shape, (torch.float16,))
+        num_pages, _, page_size, head_dim = k_cache.shape
+        self._dense("cos", cos, (-1, head_dim // 2))
+        self._dense("sin", sin, cos.shape)
+        self._dense("positions", positions, (len(x),), (torch.int32,))
+        self._dense("slot_mapping", slot_mapping, (len(x),), (torch.int64,))
+        self.call("linear_rope_write_kv", x, x.stride(0), len(x), norm, eps, ctypes.byref(weight.struct), qkv,
+                  qkv.stride(0), cos, sin, len(cos), positions, slot_mapping, k_cache, v_cache, num_pages,
+                  page_size, num_heads, num_kv_heads, head_dim, int(interleaved), self.stream)
+
+    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor | None, block_table: Tensor,
                         cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
                         window: int | None = None, softcap: float | None = None,
                         sinks: Tensor | None = None) -> None:
         self._dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
-        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        if v_cache is not None:
+            self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         num_pages, num_kv_heads, page_size, _ = k_cache.shape
         head_dim = q.shape[-1] // num_heads
         q_stride = self._rows("q", q, (-1, num_heads * head_dim))
@@ -246,69 +239,31 @@ class CudaKernels(CudaExpertOperations, StateOperations, LoraOperations):
                   len(seq_lens), len(q), num_heads, num_kv_heads, head_dim, scale, window or 0,
                   softcap or 0.0, sinks, self.stream)
 
-    def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
+    def copy_pages(self, k_cache: Tensor, v_cache: Tensor | None, src: Tensor, dst: Tensor) -> None:
         self._dense("k_cache", k_cache, k_cache.shape, (k_cache.dtype,))
-        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
+        if v_cache is not None:
+            self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
         self._dense("src", src, (-1,), (torch.int32,))
         self._dense("dst", dst, src.shape, (torch.int32,))
         self.call("copy_pages", k_cache, v_cache, len(k_cache), k_cache[0].nbytes, src, dst, len(src),
                   self.stream)
 
-    # ---- attention of prompts --------------------------------------------------------------------------
-
-    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                         out: Tensor, num_heads: int, scale: float, window: int | None = None,
-                         softcap: float | None = None, sinks: Tensor | None = None) -> None:
-        """As paged_attention for many query rows of one sequence, by torch's matrix products in float16.
-
-        q      float32 [T, num_heads * head_dim], the last T of the sequence's `num_keys` tokens
-        pages  int32 [>= ceil(num_keys / page_size)]: the sequence's row of the block table
-        out    float32 [T, num_heads * head_dim]
-        """
-        head_dim = q.shape[-1] // num_heads
-        keys, values = self.gather_pages(k_cache, v_cache, pages, num_keys, head_dim)
-        queries = q.view(len(q), num_heads, head_dim).transpose(0, 1).half()
-        if window is not None:  # keys that the first row does not see, nobody does
-            past = num_keys - len(q)
-            first = past // -window * -window if window < 0 else max(0, past + 1 - window)
-            keys, values, num_keys = keys[:, first:], values[:, first:], num_keys - first
-        if softcap is not None or sinks is not None:
-            mixed = weighted_in_parts(queries, keys, values, scale, window, softcap, sinks)
-        else:
-            # brings torch's compiler, which takes as long as torch
-            from torch.nn.attention.bias import causal_lower_right
-            mask = causal_lower_right(len(q), num_keys) if window is None else \
-                ~hidden_keys(len(q), num_keys, window, q.device)
-            mixed = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=scale,
-                                                 attn_mask=mask, enable_gqa=num_heads != len(keys))[0]
-        out.view(len(q), num_heads, head_dim).copy_(mixed.transpose(0, 1))
-
-    def gather_pages(self, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                     head_dim: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one sequence, float16 [num_kv_heads, num_keys, head_dim]; see cuda_kernels.h."""
-        self._dense("k_cache", k_cache, (-1, -1, -1, -1), CACHE_DTYPES)
-        self._dense("v_cache", v_cache, k_cache.shape, (k_cache.dtype,))
-        num_pages, num_kv_heads, page_size, _ = k_cache.shape
-        self._dense("pages", pages, (-1,), (torch.int32,))
-        if len(pages) * page_size < num_keys:
-            raise ValueError(f"{len(pages)} pages of {page_size} tokens do not hold {num_keys} keys")
-        keys, values = torch.empty(2, num_kv_heads, num_keys, head_dim, dtype=torch.float16,
-                                   device=self.device)
-        self.call("gather_pages", k_cache, v_cache, cache_code(k_cache, head_dim), num_pages, page_size,
-                  num_kv_heads, head_dim, pages, num_keys, keys, values, self.stream)
-        return keys, values
-
     # ---- sampling --------------------------------------------------------------------------------------
 
-    def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
-               probabilities: Tensor | None = None, surprises: Tensor | None = None) -> Tensor:
-        """int32 [S] on the GPU: the next token of each sequence, -1 where none is possible."""
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow], probabilities: Tensor | None = None,
+               surprises: Tensor | None = None, previous: Tensor | None = None) -> Tensor:
+        """int32 [S] on the GPU: the next token of each sequence, -1 where none is possible.
+
+        previous  int32 [S]: the last entry of each row's history, which the host does not know yet
+        """
         stride = self._rows("logits", logits, (len(rows), -1))
         if probabilities is not None:
             self._dense("probabilities", probabilities, logits.shape)
         if surprises is not None:
             self._dense("surprises", surprises, (len(rows),), (torch.float64,))
+        if previous is not None:
+            self._dense("previous", previous, (len(rows),), (torch.int32,))
         chosen = torch.empty(len(rows), dtype=torch.int32, device=self.device)
-        self.call("sample", logits, stride, rows_on_device(rows, self.device), chosen, probabilities,
-                  surprises, *logits.shape, self.stream)
+        self.call("sample_after", logits, stride, rows_on_device(rows, self.device), previous, chosen,
+                  probabilities, surprises, *logits.shape, self.stream)
         return chosen

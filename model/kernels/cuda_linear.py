@@ -37,6 +37,10 @@ class CudaLinearOperations(LinearOperations):
 
     device: str
     crossovers: Crossovers
+    _kept: dict[int, Tensor]
+    """By address of the packed weight, its copy in float16: see keep_in_float16."""
+    _bounds: dict[int, Tensor]
+    """By the same, float32 [1] on the GPU: the largest 2-norm of what one output is multiplied by."""
 
     def pack_linear(self, codes: Tensor, scales: Tensor, zeros: Tensor, group_size: int, bits: int = 4,
                     perm: Tensor | None = None, bias: Tensor | None = None,
@@ -84,7 +88,7 @@ class CudaLinearOperations(LinearOperations):
                       eps: float = 0.0, epilogue: str = "store", precise: int = 0) -> None:
         """As linear, but from the weight's crossover on by torch; weights that are exact or float32 never.
         Factors are float16: all outputs are `precise`."""
-        if len(x) < self.crossovers.rows(weight):
+        if len(x) < self.crossovers.rows(weight, self._is_kept(weight)):
             self.linear(x, weight, out, norm, eps, epilogue)
         else:
             self.multiply_dequantized(x, weight, out, norm, eps, epilogue)
@@ -94,9 +98,29 @@ class CudaLinearOperations(LinearOperations):
         self.prompt_linear(x, gate_up, inner, norm, eps, "silu_mul")
         self.prompt_linear(inner, down, out, epilogue=epilogue)
 
+    def keep_in_float16(self, weights: Sequence[LinearWeight], nbytes: int) -> None:
+        """Keep as many of these in float16 as well as `nbytes` have room for: prompts need not dequantize
+        them then."""
+        for weight in weights:
+            size = 2 * weight.n * self._columns(weight)
+            if weight.kind not in ("f16", "f32") and not weight.struct.exact and size <= nbytes:
+                self._kept[weight.struct.codes] = self._dequantized(weight, 0, weight.n)
+                nbytes -= size
+
+    def _is_kept(self, weight: LinearWeight) -> bool:
+        return weight.struct.codes in self._kept
+
+    def _bound(self, weight: LinearWeight) -> Tensor:
+        """Found when it is first needed."""
+        if weight.struct.codes not in self._bounds:
+            norms = [torch.linalg.vector_norm(self._dequantized(weight, *piece), dim=1, dtype=torch.float32)
+                     for piece in self._pieces(weight)]
+            self._bounds[weight.struct.codes] = torch.cat(norms).max()[None]
+        return self._bounds[weight.struct.codes]
+
     def measure_crossovers(self, weights: Sequence[LinearWeight]) -> None:
         """Find out how prompts are best multiplied by a model's weights, where that is not known yet."""
-        unknown = self.crossovers.unknown(weights)
+        unknown = self.crossovers.unknown(weights, self._is_kept)
         self.crossovers.keep({name: find_crossover(*self.both_ways(same)) for name, same in unknown.items()})
 
     def both_ways(self, weights: Sequence[LinearWeight]) -> tuple[list[float], list[float]]:
@@ -124,21 +148,37 @@ class CudaLinearOperations(LinearOperations):
         staged = torch.empty(m, weight.struct.padded_k, dtype=torch.float16, device=self.device)
         factors = torch.empty(m, device=self.device)
         self.call("linear_stage", x, x.stride(0), m, norm, eps, struct, staged, factors, self.stream)
-        at_once = max(TILE, SCRATCH_BYTES // (2 * weight.struct.padded_k) // TILE * TILE)
-        if at_once >= weight.n:
-            part = self._dequantized(weight, 0, weight.n)
-            product = self._product(staged[:, :part.shape[1]], part)
-        else:
-            product = torch.empty(m, weight.n, device=self.device)
-            for first in range(0, weight.n, at_once):
-                count = min(at_once, weight.n - first)
-                part = self._dequantized(weight, first, count)
-                product[:, first:first + count] = self._product(staged[:, :part.shape[1]], part)
+        product = self._multiplied(staged, weight, torch.float32)
         self.call("linear_finish", product, factors, m, struct, out, out.stride(0),
                   EPILOGUES.index(epilogue), self.stream)
 
+    def _multiplied(self, staged: Tensor, weight: LinearWeight, dtype: torch.dtype) -> Tensor:
+        """staged @ weight^T of float16, summed in float32; the weight a piece at a time."""
+        pieces = self._pieces(weight)
+        if len(pieces) == 1:
+            part = self._dequantized(weight, 0, weight.n)
+            return self._product(staged[:, :part.shape[1]], part, dtype)
+        product = torch.empty(len(staged), weight.n, dtype=dtype, device=self.device)
+        for first, count in pieces:
+            part = self._dequantized(weight, first, count)
+            product[:, first:first + count] = self._product(staged[:, :part.shape[1]], part, dtype)
+        return product
+
+    def _pieces(self, weight: LinearWeight) -> list[tuple[int, int]]:
+        """(first output, number of outputs) that SCRATCH_BYTES have room for in float16, or all."""
+        if weight.kind == "f16" or self._is_kept(weight):
+            return [(0, weight.n)]
+        at_once = max(TILE, SCRATCH_BYTES // (2 * weight.struct.padded_k) // TILE * TILE)
+        return [(first, min(at_once, weight.n - first)) for first in range(0, weight.n, at_once)]
+
+    def _columns(self, weight: LinearWeight) -> int:
+        """Of the weight in float16, in linear_stage's order."""
+        return weight.k if weight.kind in _DENSE_DTYPES else weight.struct.padded_k
+
     def _dequantized(self, weight: LinearWeight, first: int, count: int) -> Tensor:
-        """float16 [count, columns]: outputs first .. first + count - 1, columns in linear_stage's order."""
+        """float16 [count, columns]: outputs first .. first + count - 1."""
+        if (kept := self._kept.get(weight.struct.codes)) is not None:
+            return kept[first:first + count]
         if dtype := _DENSE_DTYPES.get(weight.kind):
             values = weight.buffer.view(dtype)[first * weight.k:(first + count) * weight.k]
             return values.view(count, weight.k).half()
@@ -146,11 +186,13 @@ class CudaLinearOperations(LinearOperations):
         self.call("linear_dequantize", ctypes.byref(weight.struct), first, count, part, self.stream)
         return part
 
-    def _product(self, staged: Tensor, weight: Tensor) -> Tensor:
-        """float32 staged @ weight^T of float16 matrices, summed in float32."""
+    def _product(self, staged: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """staged @ weight^T of float16 matrices, summed in float32."""
         if self.device == "cpu":
-            return staged.float() @ weight.float().T
-        return torch.mm(staged, weight.T, out_dtype=torch.float32)
+            return (staged.float() @ weight.float().T).to(dtype)
+        if dtype == staged.dtype:
+            return torch.mm(staged, weight.T)
+        return torch.mm(staged, weight.T, out_dtype=dtype)
 
     def _moved(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(self.device)

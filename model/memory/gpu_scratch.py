@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from model.families.cache_groups import cache_groups
 from model.families.spec import Moe
-from model.kernels.cuda_kernels import SCORE_BYTES
 from model.kernels.cuda_linear import SCRATCH_BYTES
+from model.kernels.cuda_prompts import SCORE_BYTES
 from model.model_config import ModelConfig
 from model.network.cuda_graph import SIZES
 from model.network.modules import layer_modules

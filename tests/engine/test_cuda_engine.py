@@ -80,9 +80,19 @@ def is_near_greedy(engine: Engine, token_ids: list[int], made: list[int]) -> boo
     return bool((best - logits[range(len(made)), made] <= TOLERANCE * logits.abs().max()).all())
 
 
-def test_logits_are_those_of_the_cpu(engine: Engine, plain: Engine):
+def test_logits_are_those_of_the_cpu(engine: Engine, plain: Engine, monkeypatch: pytest.MonkeyPatch):
+    """Of 90 tokens 64 are a chunk, whose layers are computed together in float16."""
+    ops, rows = engine._runner._transformer.stages[0].place.ops, []
+    in_float16 = ops.prompt_layers
+
+    def noted(x: torch.Tensor, layers: list[object], *arguments: object) -> None:
+        rows.append((len(x), len(layers)))
+        in_float16(x, layers, *arguments)
+
+    monkeypatch.setattr(ops, "prompt_layers", noted)
     for length in (1, 33, 90):
         assert error(engine.logits(prompt(length)), plain.logits(prompt(length))) < TOLERANCE
+    assert rows == [(64, 2)]
 
 
 def test_greedy_tokens_are_those_of_the_cpu(engine: Engine, plain: Engine):

@@ -312,7 +312,8 @@ void poison_shared(size_t dynamic_bytes) {
 std::string check_end(const Thread& t, bool is_dependent) {
     if (is_dependent && !t.has_waited)
         return name_of(t) + " of a dependent launch never waited for the previous kernel";
-    if (!t.copies.empty() || !t.groups.empty()) return name_of(t) + " ended before its asynchronous copies";
+    const bool has_copies = std::any_of(t.groups.begin(), t.groups.end(), [](const auto& group) { return !group.empty(); });
+    if (!t.copies.empty() || has_copies) return name_of(t) + " ended before its asynchronous copies";
     return {};
 }
 

@@ -22,6 +22,10 @@ from tests.helpers.state_batch import MIXED
 from tests.host_cuda.build import HostDevice, cuda_on_host
 from tests.kernels.test_linear import quantized_parts
 from tests.kernels.test_lora import test_rows_get_what_their_adapters_add
+from tests.kernels.test_prompt_layers import (
+    test_an_mlp_in_float16_is_that_of_float64,
+    test_layers_in_float16_are_those_of_float64,
+)
 from tests.kernels.test_rows import test_cut_matched_and_mixed_rows_over_sizes
 from tests.kernels.test_states import SHAPES
 
@@ -46,11 +50,17 @@ def run_all(ops: CudaKernels) -> None:
                           many.long() - 1, *empty_caches(kind, 9, 2, 8, 40), 2, 2)
         pages = torch.tensor([[0], [1]], dtype=torch.int32)
         ops.copy_pages(*caches, pages[0], pages[1])
+    for heads, options in ((3, {"head_dim": 64, "page_size": 32}), (5, {"head_dim": 64, "page_size": 32}),
+                           (3, {"head_dim": 40, "page_size": 8, "keys_only": True})):
+        batch = Batch([(1, 33), (3, 9), (0, 0)], heads=heads, kv_heads=1, **options)
+        assert batch.run(ops).isfinite().all()
     for options in ((33, 96, 32, 4, "bytes"), (20, 88, 44, 8, "halves", True)):
         weight = ops.pack_linear(**quantized_parts(*options))
         for m in (1, 9, 65):
             ops.prompt_linear(torch.randn(m, weight.k), weight, torch.empty(m, weight.n),
                               norm=torch.ones(weight.k))
+    test_an_mlp_in_float16_is_that_of_float64(ops, 88, 44, {"group_size": 44, "bias": True}, "add")
+    test_layers_in_float16_are_those_of_float64(ops, {"interleaved": True})
     for kind, shape in SHAPES:
         layer = kind(MIXED.num_rows, **shape)
         layer.run(ops, MIXED, row_slots=torch.arange(-MIXED.num_rows, 0, dtype=torch.int32))

@@ -44,6 +44,13 @@ KERNELS = {
         wait_for_copies<0>();""",
     "copy_left_behind": "SHARED_ARRAY(float, values, 4); copy_async_16(values, out + 8);",
     "dependent": "if (threadIdx.x < 60) wait_for_previous_kernel();",
+    "turned": """
+        SHARED_ARRAY(unsigned short, rows, 256);
+        for (int i = 0; i < 8; ++i) rows[8 * threadIdx.x + i] = 8 * threadIdx.x + i;
+        __syncthreads();
+        uint32_t matrices[4];
+        load_matrices_turned(matrices, rows + 8 * threadIdx.x);
+        out[blockIdx.x * 32 + threadIdx.x] = blockIdx.x == 0 ? matrices[1] & 0xffff : matrices[2] >> 16;""",
     "dynamic": "DYNAMIC_SHARED(float, values); values[threadIdx.x] = 1; out[0] = values[0];",
 }
 SOURCE = """#include "launch.cuh"
@@ -98,6 +105,15 @@ def test_behind_a_missing_barrier_there_is_poison(machine, device):
     """Half of the threads read what others have not written yet: NaN, not the last block's values."""
     _, _, out = machine.run("missing_barrier", device=device)
     assert sum(math.isnan(value) for value in out) == 64
+
+
+@pytest.mark.parametrize("device", [AMPERE, REVERSED], ids=["forward", "reversed"])
+def test_matrices_come_turned_from_shared_memory(machine, device):
+    """Lane 4 g + t has of each the rows 2 t and 2 t + 1 of column g; the lanes 8 i and following point at the
+    rows of matrix i."""
+    _, _, out = machine.run("turned", 32, device=device)
+    lanes = [(g, t) for g in range(8) for t in range(4)]
+    assert out == [8 * (8 + 2 * t) + g for g, t in lanes] + [8 * (16 + 2 * t + 1) + g for g, t in lanes]
 
 
 def test_threads_at_different_barriers_are_named(machine):

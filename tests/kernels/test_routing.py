@@ -71,6 +71,9 @@ ROUTERS: dict[str, tuple[tuple[str, str, str], dict[str, Any], Routing]] = {
     "lfm 2": (("lfm2_moe", "Lfm2Moe", "TopKRouter"),
               {"num_experts": EXPERTS, "norm_topk_prob": True, "use_expert_bias": True},
               Routing(3, "sigmoid", True, 1e-6)),
+    "phi moe": (("phimoe", "Phimoe", "TopKRouter"),
+                {"num_local_experts": EXPERTS, "router_jitter_noise": 0.2},
+                Routing(2, "softmax of near", margin=0.4)),
     "ernie 4.5": (("ernie4_5_moe", "Ernie4_5_Moe", "TopKRouter"),
                   {"moe_num_experts": EXPERTS, "moe_k": 3}, Routing(3, renormalized=True)),
     "gemma 4": (("gemma4", "Gemma4Text", "Router"), {"num_experts": EXPERTS, "top_k_experts": 3},
@@ -83,7 +86,7 @@ def test_experts_and_shares_are_those_of_transformers(ops: Any, name: str):
     """The scores are theirs, too: what is compared is what becomes of these."""
     place, settings, routing = ROUTERS[name]
     torch.manual_seed(3)
-    router = router_of(*place)(small(place[1], **settings))
+    router = router_of(*place)(small(place[1], **settings)).eval()
     for part in (*router.parameters(), *router.buffers()):
         part.data.normal_()
     x = torch.randn(ROWS, HIDDEN)
@@ -121,6 +124,16 @@ def test_of_equal_experts_the_first_is_chosen(ops: Any):
         chosen, shares = routed(ops, scores, Routing(4, scoring))
         assert chosen.tolist() == [[1, 2, 3, 0]]
         assert torch.equal(shares[0, 0], shares[0, 1])
+
+
+def test_near_scores_have_a_share_and_those_chosen_before_have_none(ops: Any):
+    """Of 4 only 3.5 is within a quarter; of 3.5 nothing that is left; of -4, -5 is a quarter of 4 away, but a
+    fifth of its own size."""
+    scores = torch.tensor([[1.0, 3.5, 4.0], [-9.0, -4.0, -5.0]])
+    chosen, shares = routed(ops, scores, Routing(2, "softmax of near", margin=0.25))
+    assert chosen.tolist() == [[2, 1], [1, 2]]
+    halves = [1 / (1 + 2.718281828 ** -0.5), 1 / (1 + 2.718281828 ** -1)]
+    torch.testing.assert_close(shares, torch.tensor([[halves[0], 1.0], [halves[1], 1.0]]))
 
 
 def test_a_correction_changes_who_is_chosen_but_no_share(ops: Any):

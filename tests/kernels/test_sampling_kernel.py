@@ -520,3 +520,17 @@ def test_values_outside_their_range_are_refused(ops):
             continue
         with pytest.raises(KernelError, match="sample: an argument lies"):
             ops.sample(torch.zeros(1, 4), [one])
+
+
+def test_the_last_token_of_a_history_may_be_one_that_only_the_device_knows(ops):
+    """Two rows with all penalties: as if the host had known it, and the host's own histories stay."""
+    if not ops.runs_ahead:
+        pytest.skip("what it calls is done when it returns")
+    params = replace(OFF, repetition_penalty=1.7, presence_penalty=0.9, frequency_penalty=0.5,
+                     temperature=0.7)
+    logits, known, unknown = torch.randn(2, 40), torch.zeros(2, 40), torch.zeros(2, 40)
+    expected = ops.sample(logits, [row(params, [1, 2, last], seed=last) for last in (3, 9)], known)
+    rows = [row(params, [1, 2, 0], seed=last) for last in (3, 9)]
+    chosen = ops.sample(logits, rows, unknown, previous=torch.tensor([3, 9], dtype=torch.int32))
+    assert torch.equal(chosen, expected) and torch.equal(known, unknown)
+    assert [one.history.tolist() for one in rows] == [[1, 2, 0]] * 2

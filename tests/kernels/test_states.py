@@ -260,6 +260,28 @@ def test_layers_match_float64(any_ops, kind, shape):
     assert (states.as_strided((NUM_SLOTS - 1, 7), (states.stride(0), 1), states[0].numel()) == GUARD).all()
 
 
+@pytest.mark.parametrize("kind", [Delta, ChannelDelta, Mamba])
+@pytest.mark.parametrize("decay", ["nothing stays", "little stays", "nearly all stays", "all stays"])
+def test_states_that_forget_at_once_or_never_match_float64(any_ops, kind, decay):
+    """Logarithms of decays from -inf to zero; where all stays, errors of all rows add up."""
+    step = StateStep.of([(90, 400, 0)])
+    layer = kind(step.num_rows, key_heads=1, heads=2) if kind is not Mamba else Mamba(step.num_rows, heads=2)
+    factor = {"nothing stays": 2000.0, "little stays": 20.0, "nearly all stays": 1e-4,
+              "all stays": 0.0}[decay]
+    if kind is Mamba:
+        layer.weights["a"] = torch.full((2,), -factor)
+    else:
+        decays = layer.inputs["log_decay"]
+        decays.copy_(-torch.rand(decays.shape) * factor)
+        if decay == "nothing stays":
+            decays[::2] = -torch.inf
+    out, states = layer.run(any_ops, step)
+    wanted, wanted_states = layer.as_double().run(reference, step)
+    scale = wanted_states[0].abs().max().item()
+    torch.testing.assert_close(out.double(), wanted.double(), rtol=1e-4, atol=3e-6 * max(scale, 10))
+    torch.testing.assert_close(states[0].double(), wanted_states[0], rtol=1e-4, atol=1e-6 * max(scale, 10))
+
+
 KINDS = pytest.mark.parametrize("kind", [Conv, Delta, ChannelDelta, Mamba])
 
 

@@ -31,7 +31,7 @@ _GRACE_SECONDS = 3
 """Between being asked to end and being ended."""
 TOOK_TOO_LONG, NOT_REACHED, MISSING = 124, 125, 127
 KERNEL_TESTS = ("tests/kernels/test_self_check.py", "tests/kernels/test_linear.py",
-                "tests/kernels/test_attention.py")
+                "tests/kernels/test_prompt_layers.py", "tests/kernels/test_attention.py")
 TESTS = (*KERNEL_TESTS, "tests/kernels/test_kernels.py", "tests/kernels/test_rows.py",
          "tests/kernels/test_groups.py", "tests/kernels/test_float8.py", "tests/kernels/test_routing.py",
          "tests/kernels/test_experts.py", "tests/kernels/test_states.py", "tests/kernels/test_lora.py",

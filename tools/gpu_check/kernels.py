@@ -56,7 +56,7 @@ def measure_kernels(spec: Spec, limits: Rates, context: int = 2048) -> list[dict
     ops = load_kernels("cuda")
     found = [_attention(ops, spec, limits, kind, batch, context)
              for kind in ("fp16", "q8", "q4") for batch in (1, 8)]
-    return [*found, _rotation(ops, spec, limits), _prompt(ops, spec, limits, context),
+    return [*found, *_rotation(ops, spec, limits), _prompt(ops, spec, limits, context),
             *_sampling(ops, spec, limits)]
 
 
@@ -97,20 +97,28 @@ def _attention(ops: Any, spec: Spec, limits: Rates, kind: str, batch: int, conte
                milliseconds(graphed(run)) * 1000 / num_layers, num_bytes)
 
 
-def _rotation(ops: Any, spec: Spec, limits: Rates) -> dict[str, Any]:
-    of = spec.layers[0].attention
+def _rotation(ops: Any, spec: Spec, limits: Rates) -> list[dict[str, Any]]:
+    """Of a token, in a kernel of its own and in that of the product, which alone is a linear layer."""
+    of = spec.attentions[0]
     caches = _caches(of, "fp16", 4)
-    heads = of.num_heads + 2 * of.num_kv_heads
-    qkv = torch.randn(1, heads * of.head_dim, device="cuda")
+    n, k = (of.num_heads + 2 * of.num_kv_heads) * of.head_dim, spec.hidden_size
+    x, qkv = torch.randn(1, k, device="cuda"), torch.randn(1, n, device="cuda")
     table = torch.ones(8, of.head_dim // 2, device="cuda")
     position, slot = (torch.zeros(1, dtype=dtype, device="cuda") for dtype in (torch.int32, torch.int64))
+    place, heads = (table, table, position, slot, *caches), (of.num_heads, of.num_kv_heads)
+    weights = [random_weight(ops, n, k, GROUP_SIZE) for _ in range(max(1, _CACHE_BYTES // (n * k // 2)))]
 
-    def run() -> None:
-        for _ in range(32):
-            ops.rope_write_kv(qkv, table, table, position, slot, *caches, of.num_heads,
-                              of.num_kv_heads)
+    def rotate() -> None:
+        for _ in weights:
+            ops.rope_write_kv(qkv, *place, *heads)
 
-    return row("rotation and writing, 1 row", limits, milliseconds(graphed(run)) * 1000 / 32, 4 * qkv.nbytes)
+    def project() -> None:
+        for weight in weights:
+            ops.linear_rope_write_kv(x, weight, qkv, None, 0.0, *place, *heads)
+
+    return [row(what, limits, milliseconds(graphed(run)) * 1000 / len(weights), num_bytes)
+            for what, run, num_bytes in (("rotation and writing, 1 row", rotate, 4 * qkv.nbytes),
+                                         ("the same with the product", project, weights[0].nbytes))]
 
 
 def _prompt(ops: Any, spec: Spec, limits: Rates, context: int) -> dict[str, Any]:

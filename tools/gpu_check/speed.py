@@ -33,7 +33,7 @@ from tools.gpu_check.kernels import graphed, measure_kernels, random_weight
 CASES = (Case(prompt=2048), Case(steps=128), Case(context=2048, steps=128), Case(batch=8, steps=64),
          Case(batch=32, steps=32))
 DECODING = (Case(steps=128), Case(context=2048, steps=128))
-ROWS = (1, 4, 8, 16, 64)
+ROWS = (1, 4, 8, 16, 32, 64)
 KINDS = (("one zero point", 128), ("byte zero points", GROUP_SIZE), ("act-order", GROUP_SIZE))
 """Of weights beside those that models are made of here, and their group sizes."""
 REPEATS = 3
@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     measure_engine(options.shape, limits, cases, config, options.kernels_wait, note)
     if options.kernels:
         config = synthetic_config(options.shape)
-        note({"kernels": measure_kernels(config, limits)})
+        note({"kernels": measure_kernels(config.spec, limits)})
         note({"linear": measure_linear(config, limits)})
     return 0
 

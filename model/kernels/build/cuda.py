@@ -31,8 +31,8 @@ from model.kernels.errors import KernelBuildError, Progress
 ARCHITECTURES = (75, 80, 86, 89, 90, 120)
 """Compute capabilities that the sources are compiled for in the tests; others in between work as well."""
 SOURCES = ("library.cu", "launch.cu", "rows.cu", "linear.cu", "linear_dense.cu", "linear_pack.cu",
-           "experts.cu", "routing.cu", "rope.cu", "lora.cu", "state.cu", "attention.cu", "gather.cu",
-           "sampling.cu")
+           "experts.cu", "routing.cu", "rope.cu", "lora.cu", "state.cu", "attention.cu",
+           "attention_groups.cu", "gather.cu", "sampling.cu", "prompts.cu", "prompt_heads.cu")
 HEADERS = tuple(REPOSITORY / "model" / "kernels" / name for name in ("kernels.h", "cuda_kernels.h"))
 WARNINGS = ("-Xcompiler", "-Wall,-Wextra")
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-lineinfo", *WARNINGS)  # lines of the source, for profilers

@@ -9,6 +9,7 @@
 #define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(host_cuda::dynamic_shared())
 
 #define mma_m16n8k16(d, a, b0, b1) host_cuda::mma(d, a, {b0, b1}, HOST_CUDA_SITE)
+#define load_matrices_turned(m, row) host_cuda::load_turned(m, row, HOST_CUDA_SITE)
 
 namespace host_cuda {
 
@@ -34,6 +35,18 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], S
         double sum = d[i];
         for (int k = 0; k < 16; ++k) sum += double(of_a[i >> 1][k]) * of_b[i & 1][k];
         d[i] = static_cast<float>(sum);
+    }
+}
+
+// Each lane shows the row that it points at.
+inline void load_turned(uint32_t (&m)[4], const void* row, Site site) {
+    publish(kAllLanes, row, 16, site);
+    const int group = lane() >> 2, thread = lane() & 3;
+    for (int i = 0; i < 4; ++i) {
+        uint32_t pair[2];
+        for (int j = 0; j < 2; ++j)
+            pair[j] = static_cast<const uint16_t*>(published(8 * i + 2 * thread + j))[group];
+        m[i] = pair[0] | pair[1] << 16;
     }
 }
 
