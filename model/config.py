@@ -59,12 +59,17 @@ def _in_range(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} is {value!r}; expected a whole number from {low:,} to {high:,}")
 
 
+def check_adapter_name(name: str) -> None:
+    """Raises ValueError."""
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise ValueError(f"an adapter is called {name!r}; expected 1 to 100 characters that can be read")
+
+
 def _check_adapters(names: list[str]) -> None:
     if len(names) > MAX_ADAPTERS:
         raise ValueError(f"{len(names)} adapters were given; at most {MAX_ADAPTERS} are possible")
     for name in names:
-        if not 1 <= len(name) <= 100 or not name.isprintable():
-            raise ValueError(f"an adapter is called {name!r}; expected 1 to 100 characters that can be read")
+        check_adapter_name(name)
         if names.count(name) > 1:
             raise ValueError(f"two adapters are called {name}; give one another name: --lora NAME=PATH")
 

@@ -14,10 +14,14 @@ from typing import Any
 from model.families.fields import Fields
 from model.families.gguf_keys import Numbers, config_of, plain
 from model.families.names import Names
+from model.families.other_models import VECTORS, check_config, check_gguf
 from model.families.registry import family_of_config, family_of_gguf
 from model.families.spec import Rope, Spec
 from model.files import ModelLoadError, is_there, read_json
 from model.model_path import model_name
+
+_OF_VECTORS = "modules.json"
+"""What folders of embedding models have besides a model, whose config.json may be that of one that chats."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class ModelConfig:
             raise ModelLoadError(f"{folder} {what}; expected a folder with config.json, the tokenizer and "
                                  "*.safetensors")
         raw = read_json(folder / "config.json")
+        if is_there(folder / _OF_VECTORS):
+            raise ModelLoadError(f"{model_name(folder.resolve())} {VECTORS}")
         generation_path = folder / "generation_config.json"
         generation = read_json(generation_path) if is_there(generation_path) else {}
         return cls.from_dict(raw, generation, model_name(folder.resolve()))
@@ -50,17 +56,19 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, raw: dict[str, Any], generation: dict[str, Any], name: str) -> ModelConfig:
         """Check the contents of the two files. Raises ModelLoadError."""
+        check_config(raw)
         family = family_of_config(raw)
         text = _text_part(Fields(raw))
         spec = family.from_config(text)
         quantization = raw.get("quantization_config")
         if quantization is not None and not isinstance(quantization, dict):
             raise text.error("quantization_config", quantization, "an object")
+        sees = any(raw.get(key) is not None for key in ("text_config", "vision_config"))
         return cls(name, family.name, spec, family.names,
                    bos_token_id=min(_token_ids(text, "bos_token_id", spec.vocab_size), default=None),
                    eos_token_ids=_token_ids(text, "eos_token_id", spec.vocab_size)
                    | _token_ids(Fields(generation), "eos_token_id", spec.vocab_size),
-                   quantization=quantization, is_text_part=raw.get("text_config") is not None)
+                   quantization=quantization, is_text_part=sees)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], numbers: Numbers, file: Path) -> ModelConfig:
@@ -71,6 +79,7 @@ class ModelConfig:
         Raises ModelLoadError.
         """
         name = file.name
+        check_gguf(metadata, name)
         family, gguf = family_of_gguf(metadata.get("general.architecture"), name)
         fields = Fields(config_of(metadata, gguf, numbers, name), name)
         spec = family.from_config(fields)

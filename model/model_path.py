@@ -80,6 +80,11 @@ def _snapshot(root: Path) -> Path:
 
 def _what_it_has(folder: Path) -> str:
     """Of a folder without config.json: what is there instead, and what to do."""
+    if is_there(folder / "adapter_config.json"):
+        return ("is a LoRA adapter; load the model that it was made for, and this beside it: "
+                f"--lora NAME={folder}")
+    if is_there(folder / "model_index.json"):
+        return "makes images (diffusers); expected a model that writes texts"
     entries = sorted(folder.iterdir())[:_MAX_SEEN]
     nested = [sub for sub in entries if sub.is_dir() and _has_model(sub)]
     caches = [sub for sub in entries if sub.name.startswith("models--") and (sub / "snapshots").is_dir()]

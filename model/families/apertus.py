@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.families.family import Family
+from model.families.family import Family, Gguf
 from model.families.fields import Fields, attention, num_layers, rms_norm, rope, spec
-from model.families.names import HUGGING_FACE
+from model.families.names import GGUF, HUGGING_FACE
 from model.families.spec import Dense, HeadNorm, Layer, Spec
 
 _ROPE = {"rope_type": "llama3", "rope_theta": 12e6, "factor": 8.0, "original_max_position_embeddings": 8192,
@@ -33,4 +33,5 @@ def from_config(fields: Fields) -> Spec:
 
 FAMILIES = (Family("apertus", ("ApertusForCausalLM",), from_config, replace(
     HUGGING_FACE, attention_norm="attention_layernorm", mlp_norm="feedforward_layernorm",
-    gate_up=("mlp.up_proj",))),)
+    gate_up=("mlp.up_proj",)), Gguf(("apertus",), replace(
+        GGUF, gate_up=("ffn_up",), slopes=("xielu.alpha_p", "xielu.alpha_n")))),)

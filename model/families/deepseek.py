@@ -1,5 +1,6 @@
-"""DeepSeek V2 and V3 (R1), and GLM-4.7-Flash: attention to latents, and after some dense layers experts with
-a shared one. V2 takes the softmax of all scores; the others sigmoids, corrected for the choice.
+"""DeepSeek's mixtures of experts with a shared one, after some dense layers, and GLM-4.7-Flash: all but the
+first attend to latents. It and V2 take the softmax of all scores; V3 (R1) and GLM sigmoids, corrected for the
+choice.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any
 
 from model.families.family import Family, Gguf
 from model.families.fields import Fields, dense, grouped_routing, moe, num_layers, rms_norm, rope, spec
+from model.families.llama import uniform
 from model.families.names import GGUF, HUGGING_FACE
 from model.families.rope import yarn_magnitude
 from model.families.spec import LatentAttention, Layer, Moe, Norm, Rope, Spec
@@ -21,21 +23,45 @@ def from_config(fields: Fields) -> Spec:
     fields = fields.with_defaults(
         kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, rms_norm_eps=1e-6,
         n_shared_experts=1, num_experts_per_tok=8, moe_layer_freq=1, norm_topk_prob=True)
-    norm, attends = rms_norm(fields), _attention(fields)
-    own, experts = dense(fields), mixture(fields)
-    return spec(fields, [Layer(attends, experts if is_mixture else own, norm)
-                         for is_mixture in are_mixtures(fields)], norm)
+    norm, attends, kinds = rms_norm(fields), attention(fields), are_mixtures(fields)
+    own, experts = dense(fields), mixture(fields) if any(kinds) else None
+    return spec(fields, [Layer(attends, experts if is_mixture else own, norm) for is_mixture in kinds], norm)
+
+
+def youtu_from_config(fields: Fields) -> Spec:
+    """Youtu-LLM: no experts."""
+    return from_config(fields.with_defaults(tie_word_embeddings=True))
 
 
 def second_from_config(fields: Fields) -> Spec:
     return from_config(fields.with_defaults(topk_method="greedy", n_shared_experts=2))
 
 
-def _attention(fields: Fields) -> LatentAttention:
-    shared = fields.integer("qk_rope_head_dim", 8, 512)
-    of_shared = replace(fields, raw={**fields.raw, "head_dim": shared, "partial_rotary_factor": 1.0})
-    latent = latent_attention(fields, rope(of_shared, interleaved=fields.boolean("rope_interleave", True)))
+def first_from_config(fields: Fields) -> Spec:
+    """Llama's attention; shares of chosen experts as the softmax of all gives them."""
+    fields = fields.with_defaults(n_shared_experts=2, num_experts_per_tok=6, moe_layer_freq=1,
+                                  first_k_dense_replace=1, topk_method="greedy")
+    bias = fields.boolean("attention_bias")
+    found, experts = uniform(fields, qkv_bias=bias, o_bias=bias), mixture(fields)
+    return replace(found, layers=tuple(
+        replace(layer, mlp=experts) if is_mixture else layer
+        for layer, is_mixture in zip(found.layers, are_mixtures(fields), strict=True)))
+
+
+def attention(fields: Fields) -> LatentAttention:
+    """With the key that all heads share rotated, and YaRN's factor of scores."""
+    latent = latent_attention(fields, shared_rope(fields, fields.boolean("rope_interleave", True)))
     return replace(latent, scale=latent.scale * _yarn_scale(fields))
+
+
+def shared_rope(fields: Fields, interleaved: bool) -> Rope:
+    """Of the key that all heads share: all of it is rotated."""
+    whole: dict[str, Any] = {"partial_rotary_factor": 1.0}
+    blocks = {key: {**block.raw, **whole} for key in ("rope_parameters", "rope_scaling")
+              if (block := fields.object(key)) is not None}
+    shared = fields.integer("qk_rope_head_dim", 8, 512)
+    return rope(replace(fields, raw={**fields.raw, **blocks, **whole, "head_dim": shared}),
+                interleaved=interleaved)
 
 
 def latent_attention(fields: Fields, turned: Rope | None) -> LatentAttention:
@@ -64,6 +90,8 @@ def _yarn_scale(fields: Fields) -> float:
 def are_mixtures(fields: Fields) -> list[bool]:
     """Which layers have experts."""
     count = num_layers(fields)
+    if fields.raw.get("n_routed_experts") is None:
+        return [False] * count
     if fields.raw.get("mlp_layer_types") is not None:
         return [kind == "sparse" for kind in fields.choices("mlp_layer_types", count, ("dense", "sparse"))]
     first = fields.integer("first_k_dense_replace", 0, 512, 0 if _is_softmax(fields) else 1)
@@ -94,14 +122,16 @@ def mixture(fields: Fields) -> Moe:
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
     """What GGUF says in other words. MLA's keys are those of one head before it meets the latent; in files of
-    before April 2025 the others are."""
+    before April 2025 the others are. Not all that choose by sigmoids say so, but they have corrections."""
     rotated, whole = config.get("rotated_dim"), config.get("query_dim", config.get("kept_dim"))
     found: dict[str, Any] = {"qk_rope_head_dim": rotated}
     if "v_head_dim" not in config:
         found["v_head_dim"] = config.get("kept_value_dim")
     if isinstance(whole, int) and isinstance(rotated, int):
         found["qk_nope_head_dim"] = whole - rotated
-    found["topk_method"] = "noaux_tc" if config.get("gating") == 2 else "group_limited_greedy"
+    has_correction = config.get("has_correction") or config.get("has_later_correction")
+    is_sigmoid = config.get("gating") == 2 or has_correction
+    found["topk_method"] = "noaux_tc" if is_sigmoid else "group_limited_greedy"
     scaling = config.get("rope_scaling")
     if isinstance(scaling, dict):
         of_all = scaling.get("mscale_all_dim")
@@ -110,21 +140,26 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-_NAMES = replace(HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
-                 shared_down="mlp.shared_experts.down_proj")
-GGUF_KEYS = {
-    "attention.key_length": "kept_dim", "attention.key_length_mla": "query_dim",
-    "attention.value_length": "kept_value_dim", "attention.value_length_mla": "v_head_dim",
-    "attention.q_lora_rank": "q_lora_rank", "attention.kv_lora_rank": "kv_lora_rank",
-    "rope.dimension_count": "rotated_dim",
+NAMES = replace(HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
+                shared_down="mlp.shared_experts.down_proj")
+MIXTURE_KEYS = {
     "leading_dense_block_count": "first_k_dense_replace", "expert_count": "n_routed_experts",
     "expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",
     "expert_weights_norm": "norm_topk_prob", "expert_group_count": "n_group",
-    "expert_group_used_count": "topk_group", "expert_gating_func": "gating"}
-_GGUF = Gguf(("deepseek2",), GGUF, keys=GGUF_KEYS, complete=completed)
+    "expert_group_used_count": "topk_group"}
+GGUF_KEYS = {
+    "attention.key_length": "kept_dim", "attention.key_length_mla": "query_dim",
+    "attention.value_length": "kept_value_dim", "attention.value_length_mla": "v_head_dim",
+    "attention.q_lora_rank": "q_lora_rank", "attention.kv_lora_rank": "kv_lora_rank",
+    "rope.dimension_count": "rotated_dim", "expert_gating_func": "gating", **MIXTURE_KEYS}
+_GGUF = Gguf(("deepseek2",), GGUF, keys=GGUF_KEYS, complete=completed, present={
+    "has_correction": "blk.1.exp_probs_b.bias", "has_later_correction": "blk.3.exp_probs_b.bias"})
 
 FAMILIES = (
-    Family("deepseek_v2", ("DeepseekV2ForCausalLM",), second_from_config, _NAMES),
-    Family("deepseek_v3", ("DeepseekV3ForCausalLM",), from_config, _NAMES, _GGUF),
-    Family("glm4_moe_lite", ("Glm4MoeLiteForCausalLM",), from_config, _NAMES))
+    Family("deepseek", ("DeepseekForCausalLM",), first_from_config, NAMES, Gguf(
+        ("deepseek",), interleaved=True, keys=MIXTURE_KEYS)),
+    Family("deepseek_v2", ("DeepseekV2ForCausalLM",), second_from_config, NAMES),
+    Family("deepseek_v3", ("DeepseekV3ForCausalLM",), from_config, NAMES, _GGUF),
+    Family("youtu", ("YoutuForCausalLM",), youtu_from_config, NAMES),
+    Family("glm4_moe_lite", ("Glm4MoeLiteForCausalLM",), from_config, NAMES))

@@ -19,6 +19,8 @@ _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu2": "relu2"}
 _MAX_POSITIONS = 1 << 24
+_STILL = 1e30
+"""What a frequency is divided by so that its pair does not turn; GGUF files have the same."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,14 @@ def rope(fields: Fields, kind: str | None = None, theta: float = 10000.0, interl
     return replace(_scaled(fields, block, theta, dim), interleaved=interleaved)
 
 
+def proportional_rope(fields: Fields, block: Fields) -> Rope:
+    """The first share of a head's pairs turns, with the frequencies of the whole head."""
+    head_dim, factor = head_sizes(fields)[2], block.number("factor", 1.0, 4096.0, 1.0)
+    turned = int(block.number("partial_rotary_factor", 0.0, 1.0, 1.0) * head_dim // 2)
+    return Rope(block.number("rope_theta", 1.0, 1e12, 1e6), head_dim,
+                (factor,) * turned + (_STILL,) * (head_dim // 2 - turned))
+
+
 def plain_rope(fields: Fields, key: str, default: float) -> Rope:
     """All of a head, unscaled, with the base at `key`."""
     return Rope(fields.number(key, 1.0, 1e12, default), head_sizes(fields)[2])
@@ -202,7 +212,7 @@ def plain_rope(fields: Fields, key: str, default: float) -> Rope:
 
 def _scaled(fields: Fields, block: Fields, theta: float, dim: int) -> Rope:
     kind = block.raw.get("rope_type", block.raw.get("type")) or "default"
-    if kind == "default":
+    if kind in ("default", "mrope"):  # positions in images, which are one number in a text
         return Rope(theta, dim)
     if kind == "divisors":  # of a GGUF file, which holds what the other kinds come down to
         return Rope(theta, dim, block.numbers("divisors", dim // 2, 1e-6, 1e31))

@@ -49,6 +49,12 @@ def from_config(fields: Fields) -> Spec:
                 logit_softcap=fields.number("final_logit_softcapping", 1e-3, 1e6))
 
 
+def vault_from_config(fields: Fields) -> Spec:
+    """VaultGemma: no norms after the branches."""
+    found = from_config(fields)
+    return replace(found, layers=tuple(replace(layer, norm_after=False) for layer in found.layers))
+
+
 def _mlp(fields: Fields) -> Dense:
     key = "hidden_activation" if fields.raw.get("hidden_activation") else "hidden_act"
     return dense(fields, key, _GELU)
@@ -77,4 +83,5 @@ def embedding_scale(fields: Fields) -> float:
 FAMILIES = (
     Family("gemma", ("GemmaForCausalLM",), first_from_config, replace(HUGGING_FACE, norm_offset=1.0),
            Gguf(("gemma",), complete=completed)),
-    Family("gemma2", ("Gemma2ForCausalLM",), from_config, NAMES, Gguf(("gemma2",), complete=completed)))
+    Family("gemma2", ("Gemma2ForCausalLM",), from_config, NAMES, Gguf(("gemma2",), complete=completed)),
+    Family("vaultgemma", ("VaultGemmaForCausalLM",), vault_from_config, NAMES))

@@ -15,7 +15,7 @@ from model.families.fields import (
     are_windows,
     attention,
     dense,
-    head_sizes,
+    proportional_rope,
     rms_norm,
     rope,
     spec,
@@ -26,8 +26,6 @@ from model.families.names import GGUF, HUGGING_FACE
 from model.families.spec import Attention, Dense, HeadNorm, Layer, LayerInputs, Moe, Norm, Rope, Spec
 from model.kernels.routing import Routing
 
-_STILL = 1e30
-"""What a frequency is divided by so that its pair does not turn; GGUF files have the same."""
 _ACTIVATION = "hidden_activation"
 _GELU = "gelu_pytorch_tanh"
 
@@ -91,18 +89,13 @@ def _far_heads(fields: Fields, k_is_v: bool) -> dict[str, Any]:
 
 
 def _far_rope(fields: Fields) -> Rope:
-    """The first share of a head's pairs turns, with the frequencies of the whole head."""
     block = fields.object("rope_parameters")
     block = None if block is None else block.object("full_attention")
     if block is None:
         block = replace(fields, raw={"rope_type": "proportional"})
     if block.raw.get("rope_type") != "proportional":
         return rope(fields, "full_attention", 1e6)
-    head_dim = head_sizes(fields)[2]
-    factor = block.number("factor", 1.0, 4096.0, 1.0)
-    turned = int(block.number("partial_rotary_factor", 0.0, 1.0, 0.25) * head_dim // 2)
-    return Rope(block.number("rope_theta", 1.0, 1e12, 1e6), head_dim,
-                (factor,) * turned + (_STILL,) * (head_dim // 2 - turned))
+    return proportional_rope(fields, block.with_defaults(partial_rotary_factor=0.25))
 
 
 def _mlps(fields: Fields, norm: Norm, count: int, first_shared: int) -> list[Dense | Moe]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model.families.family import Gguf
+from model.families.other_models import GUESSES
 from model.files import ModelLoadError
 
 _KEYS = {
@@ -26,6 +27,9 @@ _SCALING = {
     "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "attn_factor": "attention_factor",
     "yarn_log_multiplier": "mscale_all_dim"}
 
+_FURTHER = "nextn_predict_layers"
+"""Layers at the end that predict a further token; they are not run here."""
+_FIRST_NORM = "blk.0.attn_norm.weight"
 _QUERY_NORM = "blk.0.attn_q_norm.weight"
 
 Numbers = Callable[[str], Sequence[float] | None]
@@ -40,7 +44,9 @@ def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source:
     keys = {**_KEYS, **gguf.keys}
     found = {ours: plain(metadata[prefix + theirs]) for theirs, ours in keys.items()
              if prefix + theirs in metadata}
-    config = dict(found)
+    if plain(metadata.get(prefix + _FURTHER)) and not _is_there(_FIRST_NORM, numbers):
+        raise ModelLoadError(f"{source} {GUESSES}")
+    config = _without_further(found, plain(metadata.get(prefix + _FURTHER)))
     config["vocab_size"] = _vocab_size(metadata, source)
     heads, hidden, dim = (config.get(key) for key in ("num_attention_heads", "hidden_size", "head_dim"))
     if dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
@@ -51,10 +57,20 @@ def config_of(metadata: Mapping[str, Any], gguf: Gguf, numbers: Numbers, source:
     scaling = {ours: plain(metadata[f"{prefix}rope.scaling.{theirs}"]) for theirs, ours in _SCALING.items()
                if f"{prefix}rope.scaling.{theirs}" in metadata}
     config["rope_scaling"] = _scaling(scaling, numbers)
-    if numbers(_QUERY_NORM) is not None:
+    if _is_there(_QUERY_NORM, numbers):
         config["use_qk_norm"] = True  # no key says so
     config |= {key: _is_there(name, numbers) for key, name in gguf.present.items()}
     return gguf.complete(config) | config
+
+
+def _without_further(found: dict[str, Any], further: Any) -> dict[str, Any]:
+    """Without the last `further` layers, which block_count and lists of layers count, too."""
+    count = found.get("num_hidden_layers")
+    if not isinstance(count, int) or not isinstance(further, int) or not 0 < further < count:
+        return dict(found)
+    kept = {key: value[:count - further] if isinstance(value, list) and len(value) == count else value
+            for key, value in found.items()}
+    return kept | {"num_hidden_layers": count - further}
 
 
 def _is_there(name: str, numbers: Numbers) -> bool:

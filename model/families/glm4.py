@@ -1,8 +1,11 @@
-"""GLM-4: half of each head rotated in neighbouring pairs, norms before and after both branches."""
+"""GLM-4, and the text models of GLM-4V: half of each head rotated in neighbouring pairs, norms before and
+after both branches; the first of them, and GLM-Edge, have none after.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from model.families.family import Family, Gguf
 from model.families.fields import Fields, attention, dense, num_layers, rms_norm, rope, spec
@@ -18,6 +21,22 @@ def from_config(fields: Fields) -> Spec:
     return spec(fields, [layer] * num_layers(fields), norm)
 
 
-FAMILIES = (Family("glm4", ("Glm4ForCausalLM",), from_config, replace(
-    HUGGING_FACE, gate_up=("mlp.gate_up_proj",), attention_out_norm="post_self_attn_layernorm",
-    mlp_out_norm="post_mlp_layernorm"), Gguf(("glm4",), replace(GGUF, gate_up=("ffn_up",)))),)
+def first_from_config(fields: Fields) -> Spec:
+    found = from_config(fields.with_defaults(attention_bias=True))
+    return replace(found, layers=tuple(replace(layer, norm_after=False) for layer in found.layers))
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """Biases are told by their tensors, whether or not those of queries, keys and values are one."""
+    return {"attention_bias": bool(config.get("has_bias") or config.get("has_joined_bias"))}
+
+
+_GGUF_NAMES = replace(GGUF, gate_up=("ffn_up",))
+FAMILIES = (
+    Family("glm", ("GlmForCausalLM",), first_from_config, replace(
+        HUGGING_FACE, gate_up=("mlp.gate_up_proj",)), Gguf(
+            ("chatglm",), _GGUF_NAMES, complete=_completed, present={
+                "has_bias": "blk.0.attn_q.bias", "has_joined_bias": "blk.0.attn_qkv.bias"})),
+    Family("glm4", ("Glm4ForCausalLM", "Glm4vForConditionalGeneration"), from_config, replace(
+        HUGGING_FACE, gate_up=("mlp.gate_up_proj",), attention_out_norm="post_self_attn_layernorm",
+        mlp_out_norm="post_mlp_layernorm"), Gguf(("glm4",), _GGUF_NAMES)))

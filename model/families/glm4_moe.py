@@ -1,11 +1,11 @@
-"""GLM-4.5, 4.6 and 4.5-Air: half of each head rotated, some dense layers, then experts with a shared one,
-chosen by sigmoids that a number of each expert corrects. The layer that guesses ahead is left alone.
+"""GLM-4.5, 4.6 and 4.5-Air, and Solar Open: half of each head rotated, some dense layers, then experts with a
+shared one, chosen by sigmoids that a number of each expert corrects. The layer that guesses ahead is left
+alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from model.families.family import Family, Gguf
 from model.families.fields import (
@@ -38,22 +38,21 @@ def from_config(fields: Fields) -> Spec:
                          for index in range(num_layers(fields))], norm)
 
 
-def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """Layers of GGUF count those that guess; biases are always there."""
-    layers, guessing = config.get("all_layers"), config.get("guessing_layers") or 0
-    found: dict[str, Any] = {"attention_bias": True}
-    if isinstance(layers, int) and isinstance(guessing, int):
-        found["num_hidden_layers"] = layers - guessing
-    return found
+def solar_from_config(fields: Fields) -> Spec:
+    """Solar Open: whole heads rotated, experts in every layer."""
+    return from_config(fields.with_defaults(partial_rotary_factor=1.0, first_k_dense_replace=0,
+                                            intermediate_size=8, rope_theta=1e6))
 
 
-FAMILIES = (Family("glm4_moe", ("Glm4MoeForCausalLM",), from_config, replace(
-    HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
-    shared_down="mlp.shared_experts.down_proj"), Gguf(
+_NAMES = replace(HUGGING_FACE, shared_gate_up=("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"),
+                 shared_down="mlp.shared_experts.down_proj")
+FAMILIES = (
+    Family("glm4_moe", ("Glm4MoeForCausalLM",), from_config, _NAMES, Gguf(
         ("glm4moe",), replace(GGUF, mlp_norm="post_attention_norm"), keys={
-            "block_count": "all_layers", "nextn_predict_layers": "guessing_layers",
             "leading_dense_block_count": "first_k_dense_replace", "expert_count": "n_routed_experts",
             "expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size",
             "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",
             "expert_weights_norm": "norm_topk_prob", "expert_group_count": "n_group",
-            "expert_group_used_count": "topk_group"}, complete=completed)),)
+            "expert_group_used_count": "topk_group"}, present={"attention_bias": "blk.0.attn_q.bias"},
+        complete=lambda config: {"partial_rotary_factor": 1.0})),  # of a head, where no less is said
+    Family("solar_open", ("SolarOpenForCausalLM",), solar_from_config, _NAMES))

@@ -34,9 +34,15 @@ def from_config(fields: Fields) -> Spec:
     return spec(fields, layers, norm)
 
 
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The ends of YaRN's ramp are not rounded in these models, which GGUF does not say."""
+    scaling = config.get("rope_scaling")
+    return {"rope_parameters": {**scaling, "truncate": False}} if isinstance(scaling, dict) else {}
+
+
 NAMES = replace(HUGGING_FACE, router="mlp.router", expert_gate_up=("mlp.experts.gate_up_proj~#{}",),
                 expert_down="mlp.experts.down_proj~#{}", alternates_gate_up=True)
 FAMILIES = (Family("gpt_oss", ("GptOssForCausalLM",), from_config, NAMES, Gguf(
     ("gpt-oss",), replace(GGUF, mlp_norm="post_attention_norm"), keys={
         "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
-        "expert_feed_forward_length": "moe_intermediate_size"})),)
+        "expert_feed_forward_length": "moe_intermediate_size"}, complete=_completed)),)

@@ -1,5 +1,5 @@
-"""Granite 3: Llama's layers with multipliers of four kinds. Granite 4: the same with Mamba 2 on most layers,
-experts beside the mlp in some, and mostly no RoPE.
+"""Granite 3: Llama's layers with multipliers of four kinds, in some with experts. Granite 4: the same with
+Mamba 2 on most layers, experts beside the mlp in some, and mostly no RoPE.
 """
 
 from __future__ import annotations
@@ -41,6 +41,17 @@ def hybrid_from_config(fields: Fields) -> Spec:
         for layer, is_mamba in zip(spec.layers, has_state, strict=True)))
 
 
+def mixture_from_config(fields: Fields) -> Spec:
+    """Granite 3's: experts in every layer, in some beside one of every token."""
+    shared = None
+    if fields.raw.get("shared_intermediate_size"):
+        shared = Dense(fields.integer("shared_intermediate_size", 8, 1 << 20))
+    experts = moe(fields, Dense(fields.integer("intermediate_size", 8, 1 << 20)), "num_local_experts",
+                  {"scoring": "softmax of chosen"}, shared=shared)
+    spec = from_config(fields)
+    return replace(spec, layers=tuple(replace(layer, mlp=experts) for layer in spec.layers))
+
+
 def _mlp(fields: Fields) -> Dense | Moe:
     """One of every token, and beside it experts where there are some."""
     shared = Dense(fields.integer("shared_intermediate_size", 8, 1 << 20, 1024))
@@ -63,18 +74,27 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     return completed
 
 
-_HYBRID_NAMES = replace(
+MIXTURE_NAMES = replace(
     HUGGING_FACE, gate_up=("shared_mlp.input_linear",), down_proj="shared_mlp.output_linear",
     shared_gate_up=("shared_mlp.input_linear",), shared_down="shared_mlp.output_linear",
     router="block_sparse_moe.router.layer", expert_gate_up=("block_sparse_moe.input_linear#{}",),
     expert_down="block_sparse_moe.output_linear#{}")
-_HYBRID_KEYS = {
-    "logit_scale": "logits_scaling", "rope.scaling.finetuned": "rope_finetuned",
-    "expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok",
-    "expert_shared_feed_forward_length": "shared_intermediate_size", **MAMBA_KEYS}
+MIXTURE_KEYS = {
+    "logit_scale": "logits_scaling", "expert_count": "num_local_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_shared_feed_forward_length": "shared_intermediate_size"}
+_HYBRID_KEYS = {"rope.scaling.finetuned": "rope_finetuned", **MIXTURE_KEYS, **MAMBA_KEYS}
+
+def _uniform(config: dict[str, Any]) -> dict[str, Any]:
+    """Granite 4 without layers of Mamba 2, whose heads are told of each layer."""
+    layers_with_heads(config)
+    return {}
+
 
 FAMILIES = (
-    Family("granite", ("GraniteForCausalLM",), from_config,
-           gguf=Gguf(("granite",), interleaved=True, keys={"logit_scale": "logits_scaling"})),
-    Family("granitemoehybrid", ("GraniteMoeHybridForCausalLM",), hybrid_from_config, _HYBRID_NAMES,
+    Family("granite", ("GraniteForCausalLM",), from_config, gguf=Gguf(
+        ("granite",), interleaved=True, keys={"logit_scale": "logits_scaling"}, complete=_uniform)),
+    Family("granitemoe", ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"), mixture_from_config,
+           MIXTURE_NAMES, Gguf(("granitemoe",), interleaved=True, keys=MIXTURE_KEYS, complete=_uniform)),
+    Family("granitemoehybrid", ("GraniteMoeHybridForCausalLM",), hybrid_from_config, MIXTURE_NAMES,
            Gguf(("granitehybrid",), interleaved=True, keys=_HYBRID_KEYS, complete=_completed)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.families.family import Family
+from model.families.family import Family, Gguf
 from model.families.fields import Fields, dense, moe, rms_norm
 from model.families.llama import uniform
 from model.families.names import HUGGING_FACE
@@ -33,7 +33,9 @@ def mixture_from_config(fields: Fields) -> Spec:
 
 _NAMES = replace(HUGGING_FACE, query_norm="self_attn.query_layernorm", key_norm="self_attn.key_layernorm")
 FAMILIES = (
-    Family("hunyuan_v1_dense", ("HunYuanDenseV1ForCausalLM",), from_config, _NAMES),
+    Family("hunyuan_v1_dense", ("HunYuanDenseV1ForCausalLM",), from_config, _NAMES,
+           Gguf(("hunyuan-dense",))),
     Family("hunyuan_v1_moe", ("HunYuanMoEV1ForCausalLM",), mixture_from_config, replace(
         _NAMES, router="mlp.gate.wg", shared_gate_up=("mlp.shared_mlp.gate_proj", "mlp.shared_mlp.up_proj"),
-        shared_down="mlp.shared_mlp.down_proj")))
+        shared_down="mlp.shared_mlp.down_proj"), Gguf(("hunyuan-moe",), keys={
+            "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"})))

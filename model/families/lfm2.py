@@ -11,7 +11,7 @@ from model.families.mamba import layers_with_heads
 from model.families.names import GGUF, HUGGING_FACE
 from model.families.spec import Dense, HeadNorm, Layer, ShortConv, Spec
 
-_NAMES = replace(
+NAMES = replace(
     HUGGING_FACE, norm="model.embedding_norm", attention_norm="operator_norm", mlp_norm="ffn_norm",
     o_proj="self_attn.out_proj", query_norm="self_attn.q_layernorm", key_norm="self_attn.k_layernorm",
     state_in=("conv.in_proj",), state_conv=("conv.conv",), state_out="conv.out_proj",
@@ -23,7 +23,7 @@ _GGUF_NAMES = replace(GGUF, norm="token_embd_norm", state_in=("shortconv.in_proj
 
 
 _MIXTURE_NAMES = replace(
-    _NAMES, router="feed_forward.gate", router_correction="feed_forward.expert_bias",
+    NAMES, router="feed_forward.gate", router_correction="feed_forward.expert_bias",
     expert_gate_up=("feed_forward.experts.{}.w1", "feed_forward.experts.{}.w3"),
     expert_down="feed_forward.experts.{}.w2")
 
@@ -94,7 +94,7 @@ _MIXTURE_KEYS = {"expert_count": "num_experts", "expert_used_count": "num_expert
                  "leading_dense_block_count": "num_dense_layers"}
 
 FAMILIES = (
-    Family("lfm2", ("Lfm2ForCausalLM",), from_config, _NAMES,
+    Family("lfm2", ("Lfm2ForCausalLM", "Lfm2VlForConditionalGeneration"), from_config, NAMES,
            Gguf(("lfm2",), _GGUF_NAMES, complete=_completed, keys=_GGUF_KEYS)),
     Family("lfm2_moe", ("Lfm2MoeForCausalLM",), mixture_from_config, _MIXTURE_NAMES, Gguf(
         ("lfm2moe",), _GGUF_NAMES, complete=_completed, keys={**_GGUF_KEYS, **_MIXTURE_KEYS})))

@@ -1,4 +1,5 @@
-"""Llama 1 to 3, and those who publish their models in its form. InternLM3 names its biases differently.
+"""Llama 1 to 3, and those who publish their models in its form: SmolVLM's text models, too. InternLM3
+names its biases differently.
 
 GGUF files call Mixtral a Llama, too, with experts.
 """
@@ -33,6 +34,7 @@ def with_experts(fields: Fields, found: Spec) -> Spec:
     return replace(found, layers=tuple(replace(layer, mlp=experts) for layer in found.layers))
 
 
-FAMILIES = (Family("llama", ("LlamaForCausalLM", "InternLM3ForCausalLM"), from_config, gguf=Gguf(
+_SEEING = ("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration")
+FAMILIES = (Family("llama", ("LlamaForCausalLM", "InternLM3ForCausalLM", *_SEEING), from_config, gguf=Gguf(
     ("llama",), interleaved=True, keys={"expert_count": "num_local_experts",
                                         "expert_used_count": "num_experts_per_tok"})),)

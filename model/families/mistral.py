@@ -9,10 +9,10 @@ from model.families.spec import QueryScale, Spec
 
 
 def from_config(fields: Fields) -> Spec:
-    return uniform(fields, window=window_of(fields), query_scale=_query_scale(fields))
+    return uniform(fields, window=window_of(fields), query_scale=query_scale(fields))
 
 
-def _query_scale(fields: Fields) -> QueryScale | None:
+def query_scale(fields: Fields) -> QueryScale | None:
     block, key = fields.object("rope_parameters") or fields.object("rope_scaling"), "llama_4_scaling_beta"
     if block is None or (block.raw.get(key) is None and fields.raw.get(key) is None):
         return None

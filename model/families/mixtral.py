@@ -17,6 +17,6 @@ def from_config(fields: Fields) -> Spec:
 
 
 _EXPERT = "block_sparse_moe.experts.{}."
-FAMILIES = (Family("mixtral", ("MixtralForCausalLM",), from_config, replace(
-    HUGGING_FACE, router="block_sparse_moe.gate", expert_gate_up=(_EXPERT + "w1", _EXPERT + "w3"),
-    expert_down=_EXPERT + "w2")),)
+NAMES = replace(HUGGING_FACE, router="block_sparse_moe.gate", expert_down=_EXPERT + "w2",
+                expert_gate_up=(_EXPERT + "w1", _EXPERT + "w3"))
+FAMILIES = (Family("mixtral", ("MixtralForCausalLM",), from_config, NAMES),)

@@ -84,7 +84,7 @@ class Names:
     alternates_gate_up: bool = False
     """Outputs of an expert's gate and up come in turn."""
     fuses_heads: bool = False
-    """Each head's query, key and value lie together."""
+    """The queries that share a key, it and its value lie together."""
     decay_is_log: bool = True
     """The decays of heads are -exp of what is stored."""
     norm_offset: float = 0.0
@@ -120,7 +120,7 @@ GGUF = Names(
     beside=("laurel_l", "laurel_r"), beside_norm="laurel_post_norm")
 
 _PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model."),
-             ("model.", "language_model."))
+             ("model.", "language_model."), ("model.", "model.text_model."))
 """What stands before the names of a text model, and what does when it is a part of a larger one."""
 
 
@@ -138,14 +138,14 @@ def variants(names: Names) -> Iterator[Names]:
 
 def located(names: Names, has: Callable[[str], bool]) -> Names:
     """The names with the prefix that the file has; unchanged if it has none of those that are known. Those of
-    older GGUF files, where it is one.
+    older GGUF files, or of what lies in one tensor there, where it is so.
 
     has  whether the file has a tensor of this name
     """
     for moved in variants(names):
         if has(moved.embeddings + ".weight"):
             head = moved.head if has(moved.head + ".weight") else names.head
-            return _of_transformers(_of_older_gguf(replace(moved, head=head), has), has)
+            return _of_transformers(_of_other_gguf(replace(moved, head=head), has), has)
     return names
 
 
@@ -157,11 +157,23 @@ def _of_transformers(names: Names, has: Callable[[str], bool]) -> Names:
     return names
 
 
-def _of_older_gguf(names: Names, has: Callable[[str], bool]) -> Names:
-    """Experts had a tensor each until April 2024; what heads make of latents was one until April 2025."""
+def _of_other_gguf(names: Names, has: Callable[[str], bool]) -> Names:
+    """Experts had a tensor each until April 2024; what heads make of latents was one until April 2025. The
+    converter joins queries, keys and values, and gate and up of experts, where it is asked to."""
     first = names.layer.format(0)
     if has(first + "ffn_gate.0.weight"):
         names = replace(names, expert_gate_up=("ffn_gate.{}", "ffn_up.{}"), expert_down="ffn_down.{}")
     if has(first + "attn_kv_b.weight"):
         names = replace(names, heads_up=("attn_kv_b",))
+    if names.qkv == GGUF.qkv and "attn_qkv" not in names.state_in and _has_in_any_layer(
+            names, has, "attn_qkv.weight"):
+        names = replace(names, qkv=("attn_qkv",))
+    if names.expert_gate_up == GGUF.expert_gate_up and _has_in_any_layer(
+            names, has, "ffn_gate_up_exps.weight"):
+        names = replace(names, expert_gate_up=("ffn_gate_up_exps#{}",))
     return names
+
+
+def _has_in_any_layer(names: Names, has: Callable[[str], bool], name: str) -> bool:
+    """The first ones may be of another kind than those behind them."""
+    return any(has(names.layer.format(index) + name) for index in range(16))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.families.family import Family
+from model.families.family import Family, Gguf
 from model.families.fields import Fields, attention, dense, num_layers, rope, spec
-from model.families.names import HUGGING_FACE
+from model.families.names import GGUF, HUGGING_FACE
 from model.families.spec import Layer, Norm, Spec
 
 
@@ -20,4 +20,6 @@ def from_config(fields: Fields) -> Spec:
 
 
 FAMILIES = (Family("nemotron", ("NemotronForCausalLM",), from_config, replace(
-    HUGGING_FACE, gate_up=("mlp.up_proj",), norm_offset=1.0)),)
+    HUGGING_FACE, gate_up=("mlp.up_proj",), norm_offset=1.0), Gguf(
+        ("nemotron",), replace(GGUF, gate_up=("ffn_up",)),
+        keys={"attention.layer_norm_epsilon": "norm_eps"})),)

@@ -84,12 +84,8 @@ def _layer_kinds(fields: Fields) -> list[str]:
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """GGUF tells layers by their heads and by the width of their mlp, each 0 where there is none; and counts
-    the layers that predict a further token, too, which are not run here."""
+    """GGUF tells layers by their heads and by the width of their mlp, each 0 where there is none."""
     attends, widths = layers_with_heads(config), config.get("intermediate_size")
-    count, further = config.get("num_hidden_layers"), config.pop("nextn_predict_layers", 0)
-    if isinstance(count, int) and isinstance(further, int):
-        count = config["num_hidden_layers"] = count - further
     kind = "moe" if config.get("n_routed_experts") else "mlp"
     heads, inner = config.get("mamba_num_heads"), config.get("mamba_inner_size")
     completed: dict[str, Any] = {"time_step_min": 0.001}
@@ -98,14 +94,15 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     if attends is not None and isinstance(widths, list) and len(widths) == len(attends):
         config["intermediate_size"] = max((width for width in widths if isinstance(width, int)), default=0)
         completed["layers_block_type"] = ["attention" if is_so else kind if width else "mamba"
-                                          for is_so, width in zip(attends, widths, strict=True)][:count]
+                                          for is_so, width in zip(attends, widths, strict=True)]
     return completed
 
 
-_GGUF_KEYS = {"attention.layer_norm_rms_epsilon": "layer_norm_epsilon", "ssm.conv_kernel": "conv_kernel",
+_GGUF_KEYS = {"attention.layer_norm_epsilon": "layer_norm_epsilon",
+              "attention.layer_norm_rms_epsilon": "layer_norm_epsilon", "ssm.conv_kernel": "conv_kernel",
               "ssm.state_size": "ssm_state_size", "ssm.group_count": "n_groups",
               "ssm.inner_size": "mamba_inner_size", "ssm.time_step_rank": "mamba_num_heads",
-              "nextn_predict_layers": "nextn_predict_layers", "expert_count": "n_routed_experts",
+              "expert_count": "n_routed_experts",
               "expert_used_count": "num_experts_per_tok", "moe_latent_size": "moe_latent_size",
               "expert_feed_forward_length": "moe_intermediate_size", "expert_group_count": "n_group",
               "expert_shared_feed_forward_length": "moe_shared_expert_intermediate_size",

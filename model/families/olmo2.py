@@ -1,8 +1,10 @@
 """OLMo 2 and 3: norms only after attention and mlp, and one over all heads of queries, of keys; the third
-with windows on three layers of four, and scaled RoPE on the others.
+with windows on three layers of four, and scaled RoPE on the others; FlexOlmo is the second with experts.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from model.families.family import Family, Gguf
 from model.families.fields import (
@@ -10,6 +12,7 @@ from model.families.fields import (
     are_windows,
     attention,
     dense,
+    moe,
     rms_norm,
     rope,
     spec,
@@ -28,6 +31,13 @@ def from_config(fields: Fields) -> Spec:
     return spec(fields, layers, norm)
 
 
+def mixture_from_config(fields: Fields) -> Spec:
+    fields = fields.with_defaults(rms_norm_eps=1e-6, rope_theta=5e5, num_experts_per_tok=5)
+    found = from_config(fields)
+    experts = moe(fields, dense(fields), "num_experts", {"renormalized": fields.boolean("norm_topk_prob")})
+    return replace(found, layers=tuple(replace(layer, mlp=experts) for layer in found.layers))
+
+
 def _near_rope(fields: Fields) -> Rope:
     """Of the layers with a window: the same base, unscaled."""
     block = fields.object("rope_parameters")
@@ -38,4 +48,5 @@ def _near_rope(fields: Fields) -> Rope:
 
 
 FAMILIES = (Family("olmo2", ("Olmo2ForCausalLM",), from_config, gguf=Gguf(("olmo2",))),
-            Family("olmo3", ("Olmo3ForCausalLM",), from_config))
+            Family("olmo3", ("Olmo3ForCausalLM",), from_config),
+            Family("flex_olmo", ("FlexOlmoForCausalLM",), mixture_from_config))

@@ -1,4 +1,6 @@
-"""Qwen 2 and 2.5: biases of queries, keys and values; windows, where they are on, in the upper layers."""
+"""Qwen 2 and 2.5, VL's text models among them: biases of queries, keys and values; windows, where they are
+on, in the upper layers.
+"""
 
 from __future__ import annotations
 
@@ -27,5 +29,6 @@ def layered(fields: Fields, **parts: Any) -> Spec:
     return spec(fields, layers, norm)
 
 
-FAMILIES = (Family("qwen2", ("Qwen2ForCausalLM",), from_config,
-                   gguf=Gguf(("qwen2",))),)
+FAMILIES = (Family("qwen2", ("Qwen2ForCausalLM", "Qwen2VLForConditionalGeneration",
+                             "Qwen2_5_VLForConditionalGeneration"), from_config,
+                   gguf=Gguf(("qwen2", "qwen2vl"))),)

@@ -1,4 +1,4 @@
-"""Qwen 3: as Qwen 2, with a norm for each head of queries and keys."""
+"""Qwen 3, VL's text models among them: as Qwen 2, with a norm for each head of queries and keys."""
 
 from __future__ import annotations
 
@@ -13,4 +13,5 @@ def from_config(fields: Fields) -> Spec:
     return layered(fields, qk_norm=HeadNorm(rms_norm(fields)), qkv_bias=bias, o_bias=bias)
 
 
-FAMILIES = (Family("qwen3", ("Qwen3ForCausalLM",), from_config, gguf=Gguf(("qwen3",))),)
+FAMILIES = (Family("qwen3", ("Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"), from_config,
+                   gguf=Gguf(("qwen3", "qwen3vl"))),)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from model.families import qwen2, qwen3
 from model.families.family import Family, Gguf
 from model.families.fields import Fields, moe
+from model.families.names import HUGGING_FACE
 from model.families.spec import Dense, Moe, Spec
 
 
@@ -16,6 +17,11 @@ def from_config(fields: Fields) -> Spec:
     experts = moe(fields, Dense(fields.integer("moe_intermediate_size", 8, 1 << 20, 768)), key,
                   {"renormalized": fields.boolean("norm_topk_prob")})
     return with_experts(fields, qwen3.from_config(fields), experts)
+
+
+def vision_from_config(fields: Fields) -> Spec:
+    """The text model of Qwen 3 VL, whose shares always add up to 1."""
+    return from_config(fields.with_defaults(norm_topk_prob=True))
 
 
 def second_from_config(fields: Fields) -> Spec:
@@ -40,10 +46,13 @@ def with_experts(fields: Fields, spec: Spec, experts: Moe) -> Spec:
 
 
 FAMILIES = (
-    Family("qwen3_moe", ("Qwen3MoeForCausalLM",), from_config, gguf=Gguf(("qwen3moe",), keys={
+    Family("qwen3_moe", ("Qwen3MoeForCausalLM",), from_config, gguf=Gguf(("qwen3moe", "qwen3vlmoe"), keys={
         "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
         "expert_feed_forward_length": "moe_intermediate_size"},
         complete=lambda config: {"norm_topk_prob": True})),
+    Family("qwen3_vl_moe", ("Qwen3VLMoeForConditionalGeneration",), vision_from_config, replace(
+        HUGGING_FACE, expert_gate_up=("mlp.experts.gate_up_proj~#{}",),
+        expert_down="mlp.experts.down_proj~#{}")),
     Family("qwen2_moe", ("Qwen2MoeForCausalLM",), second_from_config, gguf=Gguf(("qwen2moe",), keys={
         "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
         "expert_feed_forward_length": "moe_intermediate_size",

@@ -21,7 +21,7 @@ NAMES = replace(
 GGUF_NAMES = replace(GGUF, state_in=("attn_qkv", "attn_gate"), state_heads=("ssm_ba",),
                      mlp_norm="post_attention_norm")
 GGUF_KEYS = {
-    "nextn_predict_layers": "nextn_predict_layers", "ssm.conv_kernel": "linear_conv_kernel_dim",
+    "ssm.conv_kernel": "linear_conv_kernel_dim",
     "ssm.state_size": "linear_key_head_dim", "ssm.group_count": "linear_num_key_heads",
     "ssm.time_step_rank": "linear_num_value_heads", "ssm.inner_size": "linear_inner_size",
     "attention.recurrent_layers": "recurrent_layers", "full_attention_interval": "full_attention_interval"}
@@ -52,7 +52,7 @@ def hybrid(fields: Fields, mlp: Dense | Moe) -> Spec:
     fields = fields.with_defaults(partial_rotary_factor=0.25, head_dim=256)
     norm, bias = rms_norm(fields), fields.boolean("attention_bias")
     attends = attention(fields, rope(fields), qk_norm=HeadNorm(norm), qkv_bias=bias, o_bias=bias,
-                        output_gate=True)
+                        output_gate="number")
     delta = _delta(fields)
     return spec(fields, [Layer(attends if is_full else delta, mlp, norm) for is_full in _are_full(fields)],
                 norm)
@@ -80,10 +80,7 @@ def _are_full(fields: Fields) -> list[bool]:
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """GGUF counts the layers that predict a further token, too, which are not run here."""
-    count, further = config.get("num_hidden_layers"), config.pop("nextn_predict_layers", 0)
-    if isinstance(count, int) and isinstance(further, int):
-        config["num_hidden_layers"] = count - further
+    """GGUF has the size of all value heads together."""
     heads, inner = config.get("linear_num_value_heads"), config.get("linear_inner_size")
     found: dict[str, Any] = {}
     if isinstance(heads, int) and isinstance(inner, int) and heads > 0:
@@ -91,7 +88,7 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     recurrent = config.get("recurrent_layers")
     if isinstance(recurrent, list):
         found["layer_types"] = ["linear_attention" if is_so else "full_attention"
-                                for is_so in recurrent[:config.get("num_hidden_layers")]]
+                                for is_so in recurrent]
     return found
 
 

@@ -12,6 +12,11 @@ from model.config import shown
 from model.families.family import Family, Gguf
 from model.files import ModelLoadError
 
+AROUND_TEXT = tuple(f"{name}ForConditionalGeneration" for name in (
+    "AyaVision", "Cohere2Vision", "Exaone4_5_", "FastVlm", "InternVL", "LightOnOcr", "Llava", "LlavaNext",
+    "LlavaOnevision", "Mistral3", "Qwen2Audio", "VideoLlama3", "VipLlava", "Voxtral"))
+"""See or hear beside a text model of any family, which `text_config` tells."""
+
 
 @functools.cache
 def families() -> tuple[Family, ...]:
@@ -29,16 +34,20 @@ def family_named(name: str) -> Family:
 
 def family_of_config(raw: dict[str, Any]) -> Family:
     """By `architectures`, or by model_type where there is none. Raises ModelLoadError."""
-    names = raw.get("architectures")
+    names, by_name = raw.get("architectures"), {family.name: family for family in families()}
+    text = raw.get("text_config")
     if isinstance(names, list) and names:
-        found, known = names[0], {name: family for family in families() for name in family.architectures}
+        known = {name: family for family in families() for name in family.architectures}
+        found, key = names[0], "architectures"
+        if found in AROUND_TEXT and isinstance(text, dict) and (text.get("model_type") in by_name
+                                                                or found not in known):
+            found, known, key = text.get("model_type"), by_name, "text_config.model_type"
     else:
-        found, known = raw.get("model_type"), {family.name: family for family in families()}
+        found, known, key = raw.get("model_type"), by_name, "architectures"
     if isinstance(found, str) and found in known:
         return known[found]
-    supported = ", ".join(family.name for family in families())
-    raise ModelLoadError(f"config.json: architectures is {shown(found)}; expected one of these families: "
-                         f"{supported}")
+    raise ModelLoadError(f"config.json: {key} is {shown(found)}; expected one of these families: "
+                         f"{', '.join(by_name)}")
 
 
 def family_of_gguf(architecture: Any, source: str) -> tuple[Family, Gguf]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from model.families.family import Family
+from dataclasses import replace
+
+from model.families.family import Family, Gguf
 from model.families.fields import Fields
 from model.families.llama import uniform
+from model.families.names import GGUF, HUGGING_FACE
 from model.families.spec import Spec
 
 
@@ -13,4 +16,5 @@ def from_config(fields: Fields) -> Spec:
                    o_bias=fields.boolean("attention_out_bias"))
 
 
-FAMILIES = (Family("seed_oss", ("SeedOssForCausalLM",), from_config),)
+FAMILIES = (Family("seed_oss", ("SeedOssForCausalLM",), from_config, HUGGING_FACE, Gguf(
+    ("seed_oss",), replace(GGUF, mlp_norm="post_attention_norm"))),)

@@ -87,9 +87,12 @@ class Attention:
     qkv_bias: bool = False
     o_bias: bool = False
     keys_as_values: bool = False          # values are the keys as they are before norm and rotation
+    keeps_keys_only: bool = False         # values are the keys as they are kept
     value_norm: Norm | None = None        # of a head's values, without weights
     reads_cache_of: int | None = None     # the earlier layer whose keys and values are attended to
-    output_gate: bool = False             # what is attended to, times the sigmoid of as many numbers
+    output_gate: Literal["number", "head"] | None = None  # what is attended to is multiplied by the sigmoid
+                                          # of as many gates, or of one for each head
+    gate_function: Literal["sigmoid", "softplus"] = "sigmoid"  # instead of the sigmoid
     out_scale: float = 1.0                # the result is multiplied by it
 
     @property
@@ -103,7 +106,16 @@ class Attention:
     @property
     def qkv_size(self) -> int:
         """Queries, keys and values."""
-        return self.query_size + 2 * self.key_size
+        return self.query_size + self.kept_size
+
+    @property
+    def kept_size(self) -> int:
+        """Numbers that are kept of a token."""
+        return self.kept_heads * self.head_dim
+
+    @property
+    def kept_heads(self) -> int:
+        return self.num_kv_heads * (1 if self.keeps_keys_only else 2)
 
     @property
     def projected(self) -> tuple[int, ...]:
@@ -146,12 +158,14 @@ class LatentAttention:
     norm: Norm                            # of latents
     query_rank: int | None = None
     has_bias: bool = False                # products that make latents, and the last one
+    query_scale: QueryScale | None = None
     out_scale: float = 1.0
 
     @property
     def kept(self) -> Attention:
         """The same as attention over what is kept."""
-        return Attention(self.num_heads, 1, self.shared_dim + self.rank, self.rope, self.scale)
+        return Attention(self.num_heads, 1, self.shared_dim + self.rank, self.rope, self.scale,
+                         query_scale=self.query_scale, keeps_keys_only=True)
 
     @property
     def query_dim(self) -> int:
@@ -374,6 +388,7 @@ class Moe:
     latent_size: int | None = None        # of what the others read and give, between products of their own
     apart: bool = False                   # the shared expert and the sum of the others are normed each before
                                           # they are added; the others read a norm of their own
+    out_scale: float = 1.0                # what all give together is multiplied by it
 
     @property
     def top_k(self) -> int:

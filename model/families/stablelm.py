@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from model.families.family import Family
+from model.families.family import Family, Gguf
 from model.families.fields import Fields, attention, dense, num_layers, rope, spec
 from model.families.names import HUGGING_FACE
 from model.families.spec import HeadNorm, Layer, Norm, Spec
@@ -21,5 +22,13 @@ def from_config(fields: Fields) -> Spec:
     return spec(fields, [layer] * num_layers(fields), norm)
 
 
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """What GGUF tells by its tensors; older files call all of them parallel."""
+    return {"use_parallel_residual": not config.get("has_mlp_norm"),
+            "qk_layernorm": config.get("use_qk_norm", False)}
+
+
 FAMILIES = (Family("stablelm", ("StableLmForCausalLM",), from_config, replace(
-    HUGGING_FACE, query_norm="self_attn.q_layernorm", key_norm="self_attn.k_layernorm")),)
+    HUGGING_FACE, query_norm="self_attn.q_layernorm", key_norm="self_attn.k_layernorm"), Gguf(
+        ("stablelm",), present={"has_mlp_norm": "blk.0.ffn_norm.weight",
+                                "use_qkv_bias": "blk.0.attn_q.bias"}, complete=_completed)),)

@@ -22,4 +22,5 @@ def from_config(fields: Fields) -> Spec:
 FAMILIES = (Family("starcoder2", ("Starcoder2ForCausalLM",), from_config, replace(
     HUGGING_FACE, gate_up=("mlp.c_fc",), down_proj="mlp.c_proj"),
     Gguf(("starcoder2",), replace(GGUF, gate_up=("ffn_up",)), keys={
-        "attention.layer_norm_epsilon": "norm_epsilon"})),)
+        "attention.layer_norm_epsilon": "norm_epsilon"},
+        complete=lambda config: {"sliding_window": 4096})),)  # of all of them, which GGUF does not say

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +40,7 @@ class GgufReader:
         return sum(tensor.nbytes for tensor in self.gguf.tensors.values())
 
     def has_tensor(self, name: str) -> bool:
-        return _whole(name) in self.gguf
+        return self._stored(name) in self.gguf
 
     def numbers(self, name: str) -> list[float] | None:
         """Of a small tensor; None if there is none of this name. Raises ModelLoadError unless it is F32."""
@@ -53,7 +54,7 @@ class GgufReader:
 
     def is_quantized(self, name: str) -> bool:
         weight = name + ".weight"
-        return self.has_tensor(weight) and self.gguf.tensor(_whole(weight)).type.unpack is not None
+        return self.has_tensor(weight) and self.gguf.tensor(self._stored(weight)).type.unpack is not None
 
     def matrix_info(self, name: str, n: int, k: int) -> MatrixInfo:
         tensor = self._checked(name + ".weight", (n, k))
@@ -88,6 +89,8 @@ class GgufReader:
         return GroupRows(tensor.rows, unpacked(torch.zeros(1, tensor.row_bytes, dtype=torch.uint8)), read)
 
     def vector(self, name: str, n: int, device: torch.device = CPU) -> Tensor:
+        if n == 1 and (number := self._of_metadata(name)) is not None:
+            return torch.tensor([number], device=device)
         tensor = self._checked(name, (n,))
         return check_finite(tensor, tensor.type.dequantize(tensor.read()).view(n)).to(device)
 
@@ -119,7 +122,7 @@ class GgufReader:
         return table
 
     def _checked(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
-        tensor = _part(self.gguf.tensor(_whole(name)), name)
+        tensor = _part(self.gguf.tensor(self._stored(name)), name)
         where = f"{tensor.path.name}: tensor {tensor.name}"
         if not tensor.type.is_supported:
             raise ModelLoadError(f"{where} has type {tensor.type.name}; supported: {', '.join(SUPPORTED)}")
@@ -128,6 +131,20 @@ class GgufReader:
         if tensor.shape != shape:
             raise ModelLoadError(f"{where} is {list(tensor.shape)}; expected {list(shape)}")
         return tensor
+
+    def _stored(self, name: str) -> str:
+        """The tensor that `name` means, or is a part of. Falcon-H1's norms do not end in .weight."""
+        whole = _whole(name)
+        bare = whole.removesuffix(".weight")
+        return bare if whole not in self.gguf and bare in self.gguf else whole
+
+    def _of_metadata(self, name: str) -> float | None:
+        """Number 3 of the list "xielu.alpha_p" for "blk.3.xielu.alpha_p"; None where there is none."""
+        _, _, rest = name.partition("blk.")
+        layer, _, key = rest.partition(".")
+        values = self.gguf.metadata.get(key)
+        has_it = layer.isdigit() and isinstance(values, np.ndarray) and int(layer) < len(values)
+        return float(values[int(layer)]) if has_it else None
 
     def _factor(self, name: str) -> float:
         """What all weights of a matrix are multiplied by, beside the scales of NVFP4."""

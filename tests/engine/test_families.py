@@ -11,15 +11,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.engine.engine import Engine
+from model.formats.checkpoint import open_model
+from model.network.modules import layer_modules
+from model.network.weights import bytes_by_layer, weight_infos
 from tests.helpers.chosen_experts import held_to, noted_choices
 from tests.helpers.family_models import MIXTURES, VARIANTS, write_family
 from tests.helpers.gguf_files import write_gguf
+from tests.helpers.renamed_models import RENAMED, write_renamed
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink, tokens
 
 EXACT = {"exact": True, "cache": "fp32"}
 KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2", "hunyuan",
          "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 3n", "gemma 4", "gemma 4 small",
-         "deepseek 3", "llama 4", "lfm 2", "qwen 3.5", "kimi linear", "nemotron h",
+         "deepseek 3", "llama 4", "lfm 2", "lfm 3", "qwen 3.5", "kimi linear", "nemotron h",
          "nemotron 3 latent", "falcon h1")
 """Variants that have every kind of layer among them."""
 FLIPPING = ("gpt-oss", "deepseek 3", "llama 4")
@@ -146,6 +150,28 @@ def test_a_rounded_cache_changes_logits_a_little(folder: Path, request: pytest.F
         rounded.close()
 
 
+@pytest.mark.parametrize("name", RENAMED)
+def test_families_without_a_class_have_the_logits_of_one_with_the_same_layers(tmp_path: Path, name: str):
+    model = write_renamed(tmp_path, name)
+    engine = load(tmp_path, prefill_chunk=32, **EXACT)
+    try:
+        with torch.no_grad():
+            want = model(random_ids(100), use_cache=False).logits[0]
+        assert relative_error(engine.logits(random_ids(100)[0].tolist()), want) < 1e-4
+    finally:
+        engine.close()
+
+
+def test_a_gate_of_a_head_is_kept_for_each_of_its_numbers_and_planned_so(tmp_path: Path):
+    """Layer 1 of LFM3: 4 heads of 16 numbers, 2 of keys, an mlp of 80; float32."""
+    write_family(tmp_path, "lfm 3")
+    config, reader = open_model(tmp_path, exact=True)
+    attends = layer_modules(config.spec, config.names, 1)[0]
+    assert [attends.times(name) for name in attends.modules] == [1, 1, 1, 16] and attends.n == 64 + 64 + 64
+    of_layers = bytes_by_layer(weight_infos(reader, config, exact=True), config)[1]
+    assert of_layers[1] == 4 * 64 * (attends.n + 64 + 3 * 80)
+
+
 def test_kimi_linear_has_its_dense_mlp_where_it_was_published(tmp_path: Path):
     """transformers saves it where the experts of other layers are; both are read."""
     model = write_family(tmp_path, "kimi linear")
@@ -169,7 +195,7 @@ def test_gpt_oss_of_a_gguf_file_has_the_logits_of_transformers(tmp_path: Path):
     import transformers
 
     rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32,
-            "beta_fast": 32.0, "beta_slow": 1.0}
+            "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
     config = transformers.GptOssConfig(
         vocab_size=96, hidden_size=64, intermediate_size=24, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, num_local_experts=5, num_experts_per_tok=2, sliding_window=20,

@@ -136,12 +136,14 @@ def of_experts(tensors: Tensors) -> Tensors:
 
 
 def of_multipliers(tensors: Tensors) -> Tensors:
-    """Falcon-H1's are in the weights."""
+    """Falcon-H1's are in the weights; one of its norms does not end in .weight."""
     factors = {"down_proj": 0.6, "gate_proj": 0.8, "k_proj": 0.7 * 1.1, "q_proj": 1.1, "v_proj": 1.1,
                "o_proj": 0.9, "mamba.out_proj": 0.8, "lm_head": 0.5, "embed_tokens": 3.0}
     parts = torch.tensor((0.7, 0.5, 0.8, 0.6, 0.9)).repeat_interleave(torch.tensor((96, 96, 32, 32, 6)))
     made: Tensors = {}
     for name, tensor in of_states(tensors).items():
+        if name.endswith("pre_ff_layernorm.weight"):
+            name = f"blk.{name.split('.')[2]}.ffn_norm"
         factor = next((factor for part, factor in factors.items() if name.endswith(part + ".weight")), 1.0)
         made[name] = tensor * (1.3 * parts[:, None] if name.endswith("mamba.in_proj.weight") else factor)
     return made

@@ -13,6 +13,7 @@ import torch
 
 from model.config import EngineConfig
 from model.engine.engine import Engine
+from model.engine.loaded_adapters import NO_ADAPTER, AdapterKey
 from model.engine.loading import load_engine
 from model.engine.page_pool import BLANK, PagePool
 from model.engine.prefix_cache import PrefixCache
@@ -147,7 +148,7 @@ def test_random_traffic_finds_every_window_and_loses_no_page(num_windows: int):
         shared = list(range(rng.choice([0, 40, 200, 330])))
         one = sequence(str(index), [*shared, *[1000 * index + i for i in range(rng.randrange(1, 150))]])
         one.turns = (40,) if rng.random() < 0.5 else ()
-        one.adapter = rng.choice([-1, -1, 0, 1])
+        one.adapter = rng.choice([NO_ADAPTER, NO_ADAPTER, AdapterKey(0, 0), AdapterKey(1, 1)])
         if rng.random() < 0.3:
             own = [2000 * index + i for i in range(rng.randrange(1, 150))]
             guide = sequence(f"guide {index}", [*shared[:100], *own])

@@ -135,8 +135,8 @@ def test_every_family_is_found_by_its_names_and_no_two_have_the_same():
 
 
 def test_what_is_not_supported_is_named_with_what_is():
-    with pytest.raises(ModelLoadError, match=r"architectures is 'MambaForCausalLM'; expected .*gemma3"):
-        of_config(architectures=["MambaForCausalLM"])
+    with pytest.raises(ModelLoadError, match=r"architectures is 'KlingonForCausalLM'; expected .*gemma3"):
+        of_config(architectures=["KlingonForCausalLM"])
     with pytest.raises(ModelLoadError, match=r"x\.gguf: general\.architecture is 'rwkv'; expected .*qwen3"):
         family_of_gguf("rwkv", "x.gguf")
     with pytest.raises(ModelLoadError, match="rope_type is 'sinc'; expected 'default', 'linear'"):

@@ -123,6 +123,8 @@ def test_every_named_split_is_an_expression_that_keeps_all_text(name):
     ("smollm", ["I", "'", "LL", " see", " ", *"12345", "\n"]),
     ("tekken", ["I", "'LL", " see", " ", *"12345", "\n"]),
     ("gpt-4o", ["I'LL", " see", " ", "123", "45", "\n"]),
+    ("youtu", ["I'LL", " see", " ", *"12345", "\n"]),
+    ("jais-2", ["I", "'LL", " see", " ", "123", "45", "\n"]),
     ("deepseek-llm", ["I", "'", "LL", " see", " ", "12345", "\n"]),
     ("deepseek-v3", ["I", "'LL", " see", " ", "123", "45", "\n"])])
 def test_texts_are_cut_as_the_name_says(name, pieces):
@@ -130,6 +132,12 @@ def test_texts_are_cut_as_the_name_says(name, pieces):
              for expression in split_named(name).expressions]
     found = tokenizers.pre_tokenizers.Sequence(steps).pre_tokenize_str("I'LL see 12345\n")
     assert [piece for piece, _ in found] == pieces
+
+
+def test_jais_2_cuts_spaces_into_powers_of_two():
+    (expression,) = split_named("jais-2").expressions
+    step = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    assert [piece for piece, _ in step.pre_tokenize_str("a" + 6 * " " + "b")] == ["a", 4 * " ", " ", " b"]
 
 
 def test_kimi_keeps_chinese_apart_from_letters_of_other_scripts():

@@ -163,8 +163,9 @@ def test_what_cannot_be_loaded_is_told_by_tensor_and_key(tmp_path):
     weights = random_tensors(TINY)
     write_llama(path, TINY, weights)
     good = GgufFile(path)
-    with pytest.raises(ModelLoadError, match=r"m\.gguf: general\.architecture is 'mamba'; expected .*llama"):
-        open_model(write_gguf(tmp_path / "other.gguf", {"general.architecture": "mamba"}, {}).rename(path))
+    said = r"m\.gguf: general\.architecture is 'nobodys'; expected .*llama"
+    with pytest.raises(ModelLoadError, match=said):
+        open_model(write_gguf(tmp_path / "other.gguf", {"general.architecture": "nobodys"}, {}).rename(path))
     grid = {"m.weight": (16, np.zeros((4, 66), np.uint8))}
     reader = GgufReader(GgufFile(write_gguf(path, {}, grid)))
     with pytest.raises(ModelLoadError, match=r"tensor m\.weight has type IQ2_XXS; supported: F32, F16"):

@@ -71,6 +71,8 @@ def test_a_folder_around_models_names_them(tmp_path):
     ([], "is empty; expected config.json"),
     (["model.safetensors"], r"has weights \(model.safetensors\) and no config.json; copy it"),
     (["pytorch_model.bin", "notes.txt"], r"only pickled weights \(pytorch_model.bin\).* run code"),
+    (["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter; load the model that"),
+    (["model_index.json"], r"makes images \(diffusers\); expected a model that writes texts"),
     (["readme.txt"], r"no config.json and no .gguf file \(readme.txt\)")])
 def test_a_folder_without_a_model_is_told_for_what_it_has(tmp_path, files, said):
     for name in files:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 _SMALL = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4,
           "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
@@ -31,10 +32,29 @@ _DELTA = {"head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4
               "linear_attention", "full_attention", "linear_attention", "linear_attention"]}
 _MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 4,
           "mamba_expand": 2, "mamba_chunk_size": 32, "mamba_conv_bias": True, "mamba_proj_bias": False}
-_VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
-           "layer_types": ["full_attention"], "pos_emb_height": 4, "pos_emb_width": 4}
+_SEES = {"hidden_size": 32, "intermediate_size": 48}
+_VISIONS = {
+    "MuseGlimmer": {**_SEES, "num_hidden_layers": 1, "num_attention_heads": 2,
+                    "layer_types": ["full_attention"], "pos_emb_height": 4, "pos_emb_width": 4},
+    "Qwen2_5_VL": {**_SEES, "depth": 1, "num_heads": 2, "out_hidden_size": 64, "fullatt_block_indexes": [0]},
+    "Qwen3VL": {**_SEES, "depth": 1, "num_heads": 2, "out_hidden_size": 64, "deepstack_visual_indexes": [0],
+                "num_position_embeddings": 16}}
+_VISIONS["Qwen3VLMoe"] = _VISIONS["Qwen3VL"]
+_VISIONS["Glm4v"] = {**_SEES, "depth": 1, "num_heads": 2, "out_hidden_size": 64}
+_VISIONS["SmolVLM"] = {**_SEES, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
+                       "patch_size": 16}
+_VISIONS["Lfm2Vl"] = {**_SEES, "num_hidden_layers": 1, "num_attention_heads": 2,
+                      "model_type": "siglip2_vision_model"}
+_SMALL_VISION = {**_SEES, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
+                 "patch_size": 16}
+_VISIONS["Llava"] = {**_SMALL_VISION, "model_type": "clip_vision_model"}
+_VISIONS["InternVL"] = {**_SMALL_VISION, "model_type": "internvl_vision", "image_size": [32, 32],
+                        "patch_size": [16, 16]}
+_VISIONS["Mistral3"] = {**_SMALL_VISION, "model_type": "pixtral", "head_dim": 16}
+"""Of families that have no class of the text model alone, and of models around any text model."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn": ("Llama", {"rope_parameters": _YARN}),
+    "llama 3": ("Llama", {"rope_parameters": _LLAMA3}),
     "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
     "ministral 3": ("Ministral3", {"rope_parameters": {
         **_YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}, "sliding_window": None}),
@@ -44,6 +64,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma 2": ("Gemma2", {**_WINDOWS, "head_dim": 16, "query_pre_attn_scalar": 24,
                            "tie_word_embeddings": True, "attn_logit_softcapping": 4.0,
                            "final_logit_softcapping": 3.0}),
+    "vaultgemma": ("VaultGemma", {
+        **_WINDOWS, "head_dim": 16, "query_pre_attn_scalar": 24, "tie_word_embeddings": True,
+        "attn_logit_softcapping": 4.0, "final_logit_softcapping": 3.0}),
     "gemma 3": ("Gemma3Text", {**_WINDOWS, "head_dim": 24, "query_pre_attn_scalar": 24,
                                "num_hidden_layers": 6, "tie_word_embeddings": True}),
     "gemma 4": ("Gemma4Text", {**_GEMMA4, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
@@ -72,6 +95,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo 2": ("Olmo2", {"num_key_value_heads": 4}),
     "olmo 3": ("Olmo3", {**_WINDOWS, "num_key_value_heads": 4, "rope_parameters": {
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": _YARN}}),
+    "glm": ("Glm", {"head_dim": 16, "attention_bias": True}),
     "glm 4": ("Glm4", {"head_dim": 16, "attention_bias": True}),
     "cohere": ("Cohere", {"logit_scale": 0.25, "use_qk_norm": True, "tie_word_embeddings": True}),
     "cohere 2": ("Cohere2", {**_WINDOWS, "logit_scale": 0.25, "tie_word_embeddings": True}),
@@ -90,6 +114,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "num_key_value_heads": 4, "use_parallel_residual": False}),
     "lfm 2": ("Lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"],
                        "block_auto_adjust_ff_dim": False, "conv_bias": True, "tie_word_embeddings": True}),
+    "lfm 3": ("Lfm3", {
+        **_WINDOWS, "head_dim": 16, "conv_L_cache": 5, "conv_bias": True, "tie_word_embeddings": True,
+        "layer_types": ["conv", "full_attention", "sliding_attention", "conv"]}),
     "qwen 3.5": ("Qwen3_5Text", {**_DELTA}),
     "qwen 3 next": ("Qwen3Next", {**_DELTA, "num_experts": 4, "num_experts_per_tok": 2,
                                   "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40}),
@@ -117,11 +144,41 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "num_local_experts": 5, "intermediate_size_mlp": 40, "interleave_moe_layer_step": 2,
         "num_experts_per_tok": 1}),
     "apertus": ("Apertus", {"rope_parameters": _LLAMA3}),
+    "arcee": ("Arcee", {"rope_parameters": _YARN}),
+    "jais 2": ("Jais2", {}),
+    "helium": ("Helium", {"head_dim": 16, "num_key_value_heads": 4}),
+    "cwm": ("Cwm", {**_WINDOWS, "head_dim": 16, "rope_parameters": _LLAMA3}),
+    "hyperclova x": ("HyperCLOVAX", {
+        "embedding_multiplier": 3.0, "attention_multiplier": 0.12, "logits_scaling": 0.5,
+        "residual_multiplier": 0.6}),
+    "granite swash": ("GraniteSWA", {
+        **_WINDOWS, "embedding_multiplier": 3.0, "attention_multiplier": 0.12, "logits_scaling": 0.5,
+        "residual_multiplier": 0.6, "layer_rope_theta": [0, 1e4, 5e3, 1e4]}),
+    "phi": ("Phi", {"num_key_value_heads": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4,
+                                        "partial_rotary_factor": 0.5}}),
+    "glm 4v": ("Glm4v", {"head_dim": 16, "attention_bias": True, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 2, 1],
+        "partial_rotary_factor": 0.5}}),
+    "llava": ("Llava", {"model_type": "qwen2"}),
+    "intern vl": ("InternVL", {"model_type": "qwen3", "head_dim": 16}),
+    "smolvlm": ("SmolVLM", {"model_type": "llama"}),
+    "lfm 2 vl": ("Lfm2Vl", {
+        "model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+        "block_auto_adjust_ff_dim": False, "conv_bias": False, "tie_word_embeddings": True}),
+    "qwen 2.5 vl": ("Qwen2_5_VL", {"rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}),
+    "qwen 3 vl": ("Qwen3VL", {"head_dim": 16, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}),
     "muse glimmer": ("MuseGlimmer", {
         **_WINDOWS, "layer_types": ["sliding_attention", "full_attention"] * 2, "head_dim": 16,
         "layer_rope_theta": [1e4, 0, 1e4, 0], "output_multiplier": 0.5, "final_logit_softcapping": 4.0,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "phi moe": ("Phimoe", {
+        "num_local_experts": 5, "router_jitter_noise": 0.3, "attention_bias": True, "lm_head_bias": True,
+        "rms_norm_eps": 1e-5, "rope_parameters": {
+            **_LONGROPE, "original_max_position_embeddings": 256, "short_mscale": 1.243163121016122,
+            "long_mscale": 1.243163121016122}}),
     "qwen 2 moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
                                 "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]}),
     "qwen 3 moe": ("Qwen3Moe", {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
@@ -136,6 +193,59 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ernie 4.5 moe": ("Ernie4_5_Moe", {
         "head_dim": 16, "moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 24,
         "moe_num_shared_experts": 2}),
+    "qwen 3 vl moe": ("Qwen3VLMoe", {
+        "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}),
+    "granite moe": ("GraniteMoe", {
+        "embedding_multiplier": 3.0, "attention_multiplier": 0.12, "logits_scaling": 0.5,
+        "residual_multiplier": 0.6, "num_local_experts": 5, "num_experts_per_tok": 2}),
+    "olmoe": ("Olmoe", {"num_key_value_heads": 4, "num_experts": 5, "num_experts_per_tok": 2}),
+    "minimax m2": ("MiniMaxM2", {
+        "head_dim": 16, "intermediate_size": 24, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "rotary_dim": 8}),
+    "dots 1": ("Dots1", {
+        "head_dim": 16, "n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 2, "n_group": 4,
+        "topk_group": 2, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
+        "routed_scaling_factor": 2.5, "norm_topk_prob": True}),
+    "exaone moe": ("ExaoneMoe", {
+        **_WINDOWS, "head_dim": 16, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}),
+    "afmoe": ("Afmoe", {
+        **_WINDOWS, "head_dim": 16, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "route_scale": 1.5, "mup_enabled": True}),
+    "solar open": ("SolarOpen", {
+        "head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "routed_scaling_factor": 1.5}),
+    "granite swash moe": ("GraniteMoeSWA", {
+        **_WINDOWS, "embedding_multiplier": 3.0, "attention_multiplier": 0.12, "logits_scaling": 0.5,
+        "residual_multiplier": 0.6, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "shared_intermediate_size": 40}),
+    "mellum": ("Mellum", {
+        **_WINDOWS, "head_dim": 16, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24, "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": _YARN}}),
+    "cohere 2 moe": ("Cohere2Moe", {
+        **_WINDOWS, "head_dim": 16, "logit_scale": 0.25, "tie_word_embeddings": True, "num_experts": 5,
+        "num_experts_per_tok": 2, "num_shared_experts": 1, "expert_selection_fn": "sigmoid",
+        "prefix_dense_intermediate_size": 72, "rms_norm_eps": 1e-5, "layer_types": [
+            "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}),
+    "cohere 2 moe, by a softmax": ("Cohere2Moe", {
+        **_WINDOWS, "head_dim": 16, "tie_word_embeddings": True, "num_experts": 5, "num_experts_per_tok": 2,
+        "num_shared_experts": 2, "shared_expert_combination_strategy": "sum"}),
+    "flex olmo": ("FlexOlmo", {"num_key_value_heads": 4, "num_experts": 5, "num_experts_per_tok": 2}),
+    "flint": ("Flint", {
+        **_WINDOWS, "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 40, "mlp_only_layers": [0], "layer_types": [
+            "full_attention", "sliding_attention", "sliding_attention", "full_attention"]}),
+    "laguna": ("Laguna", {
+        **_WINDOWS, "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 40, "moe_routed_scaling_factor": 1.5,
+        "num_attention_heads_per_layer": [4, 6, 4, 2], "layer_types": [
+            "full_attention", "sliding_attention", "sliding_attention", "full_attention"]}),
+    "hy 3": ("HYV3", {
+        "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+        "router_scaling_factor": 1.5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "hunyuan moe": ("HunYuanMoEV1", {"head_dim": 16, "num_experts": 5, "moe_topk": 2}),
     "deepseek 2": ("DeepseekV2", {
         **_LATENT, "n_routed_experts": 5, "n_shared_experts": 2, "q_lora_rank": None,
@@ -144,18 +254,31 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         **_LATENT, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
         "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0}, "routed_scaling_factor": 2.5}),
     "glm 4.7 flash": ("Glm4MoeLite", {**_LATENT, "n_routed_experts": 5}),
+    "youtu": ("Youtu", {key: value for key, value in _LATENT.items() if "moe" not in key and "exp" not in key
+                        and not key.startswith("first")} | {"tie_word_embeddings": True}),
+    "minicpm 3": ("MiniCPM3", {
+        "num_key_value_heads": 4, "kv_lora_rank": 40, "q_lora_rank": 24, "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16, "v_head_dim": 16, "scale_emb": 3, "scale_depth": 1.4, "dim_model_base": 32,
+        "tie_word_embeddings": True, "rope_parameters": _LONGROPE}),
+    "mistral 4": ("Mistral4", {
+        **_LATENT, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5,
+        "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
     "kimi linear": ("KimiLinear", {
         **_LATENT, "q_lora_rank": None, "num_experts": 8, "num_expert_group": 4, "topk_group": 2,
         "num_shared_experts": 1, "routed_scaling_factor": 2.5, "linear_attn_config": {
             "head_dim": 24, "num_heads": 3, "short_conv_kernel_size": 4, "kda_layers": [1, 3, 4],
             "full_attn_layers": [2]}}),
 }
+VARIANTS["mistral 4 with eyes"] = ("Mistral3", {"model_type": "mistral4", **VARIANTS["mistral 4"][1]})
 VARIANTS["nemotron 3 latent"] = ("NemotronH", {
     **VARIANTS["nemotron 3"][1], "moe_latent_size": 32, "n_group": 2, "topk_group": 1})
 
-MIXTURES = ("mixtral", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
+MIXTURES = ("mixtral", "phi moe", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture", "deepseek 2", "deepseek 3",
             "glm 4.7 flash", "gpt-oss", "glm 4 moe", "ernie 4.5 moe", "hunyuan moe", "qwen 3 next", "llama 4",
-            "nemotron 3", "nemotron 3 latent", "kimi linear")
+            "nemotron 3", "nemotron 3 latent", "kimi linear", "qwen 3 vl moe", "granite moe", "olmoe",
+            "minimax m2", "dots 1", "exaone moe", "afmoe", "solar open", "granite swash moe", "mellum",
+            "cohere 2 moe", "cohere 2 moe, by a softmax", "flex olmo", "flint", "hy 3", "laguna",
+            "mistral 4", "mistral 4 with eyes")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
@@ -164,8 +287,10 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
 
     name, settings = VARIANTS[variant]
     settings = {**_SMALL, **settings, **changes}
-    if name == "MuseGlimmer":  # there is no class of its text model alone
-        settings = {"text_config": settings, "vision_config": _VISION}
+    if name in _VISIONS:
+        settings = {"text_config": settings, "vision_config": _VISIONS[name],
+                    "image_token_id": 1000,  # in no text
+                    "tie_word_embeddings": settings["tie_word_embeddings"]}
     config = getattr(transformers, name + "Config")(**settings)
     model_class = getattr(transformers, f"{name.removesuffix('Text')}For"
                           f"{'ConditionalGeneration' if 'text_config' in settings else 'CausalLM'}")
@@ -184,4 +309,9 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
         if buffer_name.endswith("correction_bias"):
             buffer.data += torch.randn_like(buffer) * 0.3
     model.save_pretrained(folder, max_shard_size="60KB")
+    if name == "Qwen3VLMoe":
+        for file in folder.glob("model*.safetensors"):  # published with the inputs of experts first
+            tensors = {key: tensor.transpose(1, 2).contiguous() if ".experts." in key else tensor
+                       for key, tensor in load_file(file).items()}
+            save_file(tensors, file, metadata={"format": "pt"})
     return model

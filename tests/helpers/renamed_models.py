@@ -1,0 +1,194 @@
+"""Models of families that transformers has no class of: those of another family of the same layers, under the
+names and with the config.json that such models are published with.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tests.helpers.family_models import write_family
+
+_LATER = {"num_experts": 8, "num_shared_experts": 1, "n_group": 2, "topk_group": 1, "norm_topk_prob": True}
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """variant, changes: of family_models; config: what else config.json says, None: what it does not;
+    names: patterns of what they have instead."""
+
+    architecture: str
+    variant: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+RENAMED = {
+    "exaone": Renamed(
+        "ExaoneForCausalLM", "llama 3", {}, {
+            "num_hidden_layers": None, "rms_norm_eps": None, "hidden_act": None, "num_layers": 4,
+            "layer_norm_epsilon": 1e-6, "activation_function": "silu"},
+        {r"^model\.embed_tokens": "transformer.wte", r"^model\.layers": "transformer.h",
+         r"^model\.norm": "transformer.ln_f", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
+         r"self_attn\.o_proj": "attn.attention.out_proj", "self_attn": "attn.attention",
+         "gate_proj": "c_fc_0", "up_proj": "c_fc_1", "down_proj": "c_proj"}),
+    "internlm 2": Renamed(
+        "InternLM2ForCausalLM", "llama 3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        {"bias": False}, {
+            "embed_tokens": "tok_embeddings", "^lm_head": "output", "input_layernorm": "attention_norm",
+            "post_attention_layernorm": "ffn_norm", r"self_attn\.o_proj": "attention.wo",
+            r"self_attn\.qkv": "attention.wqkv", r"mlp\.gate_proj": "feed_forward.w1",
+            r"mlp\.up_proj": "feed_forward.w3", r"mlp\.down_proj": "feed_forward.w2"}),
+    "minicpm": Renamed(
+        "MiniCPMForCausalLM", "granite", {"attention_multiplier": 0.25, "tie_word_embeddings": True}, {
+            "scale_emb": 3.0, "scale_depth": 1.2, "dim_model_base": 128, "embedding_multiplier": None,
+            "residual_multiplier": None, "logits_scaling": None, "attention_multiplier": None}),
+    "ling 2": Renamed(
+        "BailingMoeV2ForCausalLM", "glm 4 moe", {"attention_bias": False, "n_routed_experts": 8,
+                                                 "n_shared_experts": 1, "n_group": 2}, {
+            **_LATER, "score_function": "sigmoid", "use_qk_norm": True, "use_bias": False,
+            "use_qkv_bias": False, "moe_router_enable_expert_bias": True, "partial_rotary_factor": 0.5,
+            "num_nextn_predict_layers": 0},
+        {"embed_tokens": "word_embeddings", r"self_attn\.qkv": "attention.query_key_value",
+         r"self_attn\.o_proj": "attention.dense", r"self_attn\.q_norm": "attention.query_layernorm",
+         r"self_attn\.k_norm": "attention.key_layernorm", "e_score_correction_bias": "expert_bias"}),
+    "ling": Renamed(
+        "BailingMoeForCausalLM", "llama 3",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, {
+            "num_experts": 5, "num_shared_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+            "first_k_dense_replace": 0, "norm_topk_prob": True, "norm_head": False, "use_bias": False,
+            "use_qkv_bias": False},
+        {"embed_tokens": "word_embeddings", r"self_attn\.qkv": "attention.query_key_value",
+         r"self_attn\.o_proj": "attention.dense"}),
+    "deci": Renamed("DeciLMForCausalLM", "llama 3", {"intermediate_size": 256}, {
+        "num_key_value_heads": None, "intermediate_size": None, "block_configs": [
+            {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 6.0}},
+            {"attention": {"n_heads_in_group": None, "no_op": True}, "ffn": {"ffn_mult": 1.0}},
+            {"attention": {"n_heads_in_group": 4}, "ffn": {"ffn_mult": 6.0, "no_op": False}},
+            {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": None, "no_op": True}}]}),
+    "deepseek": Renamed(
+        "DeepseekForCausalLM", "llama 3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, {
+            "n_routed_experts": 5, "n_shared_experts": 2, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+            "norm_topk_prob": False, "scoring_func": "softmax"}),
+}
+
+
+class Mixture(nn.Module):
+    """DeepSeek's first: the shares of chosen experts are those of a softmax over all. Ling's add up to 1."""
+
+    def __init__(self, hidden: int, inner: int, count: int, shared: int, top_k: int, is_whole: bool) -> None:
+        super().__init__()
+        self.top_k, self.is_whole = top_k, is_whole
+        self.gate = nn.Linear(hidden, count, bias=False)
+        self.experts = nn.ModuleList(_Gated(hidden, inner) for _ in range(count))
+        self.shared_experts = _Gated(hidden, shared * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares, chosen = self.gate(x).softmax(-1).topk(self.top_k, dim=-1)
+        if self.is_whole:
+            shares = shares / shares.sum(-1, keepdim=True)
+        every = torch.stack([expert(x) for expert in self.experts], dim=-2)
+        picked = every.gather(-2, chosen[..., None].expand(*chosen.shape, x.shape[-1]))
+        return self.shared_experts(x) + (shares[..., None] * picked).sum(-2)
+
+
+class _Gated(nn.Module):
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (nn.Linear(hidden, inner, bias=False) for _ in range(2))
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def write_renamed(folder: Path, name: str) -> nn.Module:
+    """Save the model of RENAMED[name]; returns what it is under the other family's names, in float32."""
+    found = RENAMED[name]
+    model = write_family(folder, found.variant, **found.changes)
+    if name in ("deepseek", "ling"):
+        torch.manual_seed(3)
+        for layer in model.model.layers[1 if name == "deepseek" else 0:]:
+            layer.mlp = Mixture(64, 24, 5, 2, 2, is_whole=name == "ling").requires_grad_(False)
+    if name == "deci":
+        _cut(model)
+    config = json.loads((folder / "config.json").read_text()) | found.config
+    config = {key: value for key, value in config.items() if value is not None}
+    for file in folder.glob("model*"):
+        file.unlink()
+    config |= {"architectures": [found.architecture], "model_type": found.architecture.lower()}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({key: value.contiguous() for key, value in renamed(found, published(model)).items()},
+              folder / "model.safetensors", metadata={"format": "pt"})
+    return model
+
+
+_CUT = ("layers.1.self_attn.", "layers.1.input_layernorm.", "layers.3.mlp.",
+        "layers.3.post_attention_layernorm.")
+
+
+def _cut(model: nn.Module) -> None:
+    """Layer 1 without attention, layer 2 with one head of keys, layer 3 without an mlp."""
+    layers = model.model.layers
+    layers[1].self_attn.o_proj.weight.data.zero_()
+    layers[3].mlp.down_proj.weight.data.zero_()
+    for part in (layers[2].self_attn.k_proj, layers[2].self_attn.v_proj):
+        part.weight.data[16:] = part.weight.data[:16]
+
+
+def _without_cut(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor[:16] if re.search(r"layers\.2\.self_attn\.[kv]_proj", name) else tensor
+            for name, tensor in tensors.items() if not any(part in name for part in _CUT)}
+
+
+def renamed(found: Renamed, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of a published model, as it has them."""
+    if found.architecture == "DeciLMForCausalLM":
+        tensors = _without_cut(tensors)
+    if found.architecture in ("InternLM2ForCausalLM", "BailingMoeV2ForCausalLM", "BailingMoeForCausalLM"):
+        tensors = _with_one_qkv(tensors, by_key=found.architecture.startswith("Intern"))
+    made = {}
+    for name, tensor in tensors.items():
+        for pattern, new in found.names.items():
+            name = re.sub(pattern, new, name)
+        made[name] = tensor
+    return made
+
+
+def published(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with a tensor for each expert, and no head that is the embeddings."""
+    made: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        experts = name.rpartition(".")[0]
+        if name.endswith("experts.gate_up_proj"):
+            for index, one in enumerate(tensor):
+                gate, up = one.chunk(2)
+                made |= {f"{experts}.{index}.gate_proj.weight": gate, f"{experts}.{index}.up_proj.weight": up}
+        elif name.endswith("experts.down_proj"):
+            made |= {f"{experts}.{index}.down_proj.weight": one for index, one in enumerate(tensor)}
+        elif name != "lm_head.weight" or not model.config.tie_word_embeddings:
+            made[name] = tensor
+    return made
+
+
+def _with_one_qkv(tensors: Mapping[str, Tensor], by_key: bool) -> dict[str, Tensor]:
+    """Queries, keys, values in one tensor; `by_key`: of each of 2 heads of keys together."""
+    made = {name: tensor for name, tensor in tensors.items()
+            if not re.search(r"self_attn\.[qkv]_proj\.weight", name)}
+    for name, query in tensors.items():
+        if name.endswith("q_proj.weight"):
+            parts = [query, *(tensors[name.replace("q_proj", f"{kind}_proj")] for kind in "kv")]
+            if by_key:
+                parts = [torch.cat([part.unflatten(0, (2, -1)) for part in parts], dim=1).flatten(0, 1)]
+            made[name.replace("q_proj", "qkv")] = torch.cat(parts)
+    return made
