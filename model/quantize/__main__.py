@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from model.machine import return_large_blocks
 from model.options import path_option
 from model.quantize import QuantizeOptions, quantize_folder
 from model.quantize.gptq import GridOptions
@@ -60,6 +61,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    return_large_blocks()
     try:
         grid = GridOptions(
             bits=arguments.bits, group_size=arguments.group_size, symmetric=arguments.symmetric,

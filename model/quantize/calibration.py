@@ -17,7 +17,7 @@ from model.text.tokenizer import Tokenizer
 SHORTEST_TEXT = 16
 """Tokens; with less there is nothing to calibrate on."""
 
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 512
 """How many tokens go through a layer at a time; bounds the scratch memory."""
 
 

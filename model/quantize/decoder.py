@@ -3,7 +3,7 @@
 Only for following calibration text; the engine has its own network, which caches and batches. What is
 computed is the Spec's to say, as there, and modules and their names come from network/modules.py: no family
 is named here. A branch is two products, `first` and `last`, with what lies before, between and behind them.
-Knows nothing of quantization.
+Knows nothing of how weights are quantized.
 """
 
 from __future__ import annotations
@@ -24,26 +24,39 @@ from model.network.modules import Group, mixer_modules, mlp_modules
 from model.network.norm_weights import NO_WEIGHTS, NormWeights, load_head_norm, load_norm
 from model.network.rope_tables import query_scales, rope_tables
 from model.network.weights import load_slopes
+from model.quantize.packing import Matrix
 
-Weights = Mapping[str, Tensor]
-"""Of modules by name, [out, in]; of any float type."""
+_OUTPUTS_AT_ONCE = 1024
+"""Of a product, whose weights are made float32 together."""
+_ROWS_AT_ONCE = 256
+"""Of an activation, which makes two more of its size on the way."""
+
+
+Weights = Mapping[str, Matrix]
+"""Of modules by name."""
+
+
+MIXTURE = "a mixture of experts"
 
 
 def what_is_missing(spec: Spec) -> str | None:
-    """What a model has that this module cannot compute; None: nothing."""
+    """What a model has that this module cannot compute; None: nothing. MIXTURE: only the experts."""
+    found = None
     if spec.layer_inputs is not None:
         return "inputs of layers"
     for layer in spec.layers:
         attention = layer.mixer
         if not isinstance(attention, Attention) or layer.beside is not None:
             return "layers that are not attention and an mlp"
+        if layer.mlp is None:
+            return "layers without an mlp"
         if not isinstance(layer.mlp, Dense):
-            return "a mixture of experts" if layer.mlp is not None else "layers without an mlp"
+            found = MIXTURE
         if attention.reads_cache_of is not None:
             return "layers that read the keys of others"
         if attention.sinks or attention.chunk is not None:
             return "sinks or chunks of attention"
-    return None
+    return found
 
 
 def longest_piece(spec: Spec) -> int:
@@ -56,15 +69,22 @@ class Linears:
     """Modules of one input."""
 
     group: Group
-    weights: dict[str, Tensor]        # as the file has them
+    weights: dict[str, Matrix]        # as the file has them, or scaled
     biases: dict[str, Tensor]         # float32; of those that have one
 
     def __call__(self, x: Tensor, weights: Weights) -> Tensor:
         """x float32 [..., k] times `weights`, in the order that the Spec has: float32 [..., n]."""
-        outputs = {name: F.linear(x, weights[name].float(), self.biases.get(name))
-                   for name in self.group.modules}
+        sizes = list(self.group.modules.values())
+        whole = x.new_empty(*x.shape[:-1], sum(sizes))
+        outputs = dict(zip(self.group.modules, whole.split(sizes, dim=-1), strict=True))
+        for name, size in self.group.modules.items():
+            bias = self.biases.get(name)
+            for first in range(0, size, _OUTPUTS_AT_ONCE):
+                own = slice(first, first + _OUTPUTS_AT_ONCE)
+                outputs[name][..., own] = F.linear(x, weights[name][own].float(),
+                                                   None if bias is None else bias[own])
         if not self.group.pieces:
-            return torch.cat(list(outputs.values()), dim=-1)
+            return whole
         return torch.cat([outputs[piece.module][..., list(piece.rows)] for piece in self.group.pieces], -1)
 
 
@@ -151,10 +171,11 @@ def _activation_of(mlp: Dense, slopes: tuple[float, float] | None) -> Callable[[
         if mlp.gate_scale != 1:
             rows[:, :mlp.intermediate_size] *= mlp.gate_scale
         out = torch.empty(len(rows), mlp.intermediate_size)
-        if slopes is not None:
-            xielu_rows(rows, out, *slopes)
-        else:
-            activate(rows, out, mlp.activation, mlp.gated)
+        for own, inner in zip(rows.split(_ROWS_AT_ONCE), out.split(_ROWS_AT_ONCE), strict=True):
+            if slopes is not None:
+                xielu_rows(own, inner, *slopes)
+            else:
+                activate(own, inner, mlp.activation, mlp.gated)
         return out.view(*x.shape[:2], -1)
 
     return between

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.quantize.packing import SUPPORTED_BITS, CodedMatrix
+from model.quantize.packing import SUPPORTED_BITS, CodedMatrix, Matrix
+from model.quantize.stored_matrix import Rows, StoredMatrix
 
 BLOCK = 128
 """Columns whose errors are collected before they are passed on to the rest: the paper's B."""
@@ -64,11 +66,16 @@ def quantize_gptq(weight: Tensor, hessian: Tensor, options: GridOptions) -> Code
 class Inputs:
     """What is known of the inputs of some matrices: in which order they are visited, and the factor."""
 
-    def __init__(self, hessian: Tensor, options: GridOptions) -> None:
-        """hessian  float32 [in, in]"""
+    def __init__(self, hessian: Tensor, options: GridOptions, file: Path | None = None) -> None:
+        """
+        hessian  float32 [in, in]
+        file     where it goes, so that its memory becomes the factor's: of 14,336 inputs each takes 0.8 GB
+        """
         self.options = options
         self.order, self.groups = visiting_order(hessian.diagonal(), options)
-        self.factor = inverse_factor(hessian, self.order, options.damping)
+        self.hessian: Rows = hessian if file is None else StoredMatrix(file, hessian)
+        memory = torch.empty_like(hessian) if file is None else hessian
+        self.factor = inverse_factor(self.hessian, self.order, options.damping, memory)
 
     def quantize(self, weight: Tensor, bits: int) -> CodedMatrix:
         """weight float32 [out, in]"""
@@ -85,10 +92,14 @@ class Inputs:
         return result.matrix()
 
     def solve(self, products: Tensor) -> Tensor:
-        """The W that comes nearest to W H = products^T, damped. float32 [in, out] -> [out, in]"""
-        solution = torch.empty_like(products)
-        solution[self.order] = self.factor.t() @ (self.factor @ products[self.order])
-        return solution.t()
+        """The W that comes nearest to W H = products^T, damped, in their memory.
+
+        float32 [in, out] -> [out, in]
+        """
+        for outputs in row_blocks(products.shape[1]):
+            own = products[:, outputs]
+            own[self.order] = self.factor.t() @ (self.factor @ own[self.order])
+        return products.t()
 
 
 def visiting_order(importance: Tensor, options: GridOptions) -> tuple[Tensor, list[tuple[int, int, int]]]:
@@ -171,11 +182,12 @@ def group_bounds(in_features: int, group_size: int) -> list[tuple[int, int]]:
     return [(first, min(first + step, in_features)) for first in range(0, in_features, step)]
 
 
-def inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> Tensor:
+def inverse_factor(hessian: Rows, order: Tensor, damping: float, memory: Tensor | None = None) -> Tensor:
     """The upper triangular U of the damped inverse, rows and columns in `order`: inverse(H) = U^T U.
 
     U is the inverse of the R in H = R R^T, which is Cholesky's factor with rows and columns in reverse. So
-    nothing is squared on the way and float32 is enough, and there is no other matrix than H and U.
+    nothing is squared on the way and float32 is enough, and there is no other matrix than H and U, which is
+    in `memory` ([in, in], contiguous) if that is given.
     An input that never was anything but zero gets a diagonal of one: it is rounded, and moves nothing.
     More damping is tried when rounding errors have made the matrix indefinite.
     """
@@ -183,12 +195,15 @@ def inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> Tensor:
     diagonal[diagonal <= 0] = 1.0
     step = damping * float(diagonal.double().mean())
     failed = torch.empty((), dtype=torch.int32)
-    work = torch.empty_like(hessian)
+    backwards = order.flip(0)
+    places = torch.argsort(backwards)
+    memory = torch.empty(len(order), len(order)) if memory is None else memory
+    work = memory.t()  # columns one after another, as LAPACK wants them: else torch makes a copy
     for _ in range(8):
         diagonal += step
-        for rows in _row_blocks(len(work)):
-            work[rows] = hessian[order.flip(0)[rows]][:, order.flip(0)]
-        work.diagonal().copy_(diagonal)
+        for rows in row_blocks(len(memory)):
+            memory[places[rows]] = hessian[rows][:, backwards]
+        memory.diagonal().copy_(diagonal)
         torch.linalg.cholesky_ex(work, out=(work, failed))
         if not failed and bool(torch.isfinite(work.diagonal()).all()):
             return _inverted(_reversed(work))
@@ -271,19 +286,21 @@ def round_to_grid(rows: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tenso
     return torch.div(rows, scale).round_().add_(zero).clamp_(0, (1 << bits) - 1)
 
 
-def output_error(weight: Tensor, quantized: Tensor, hessian: Tensor) -> float:
+def output_error(weight: Matrix, quantized: Matrix, hessian: Rows) -> float:
     """Relative error of the outputs: |X (W - Q)^T| / |X W^T|. Both weights [out, in]."""
-    return math.sqrt(energy(weight - quantized, hessian) / max(energy(weight, hessian), 1e-30))
+    return math.sqrt(energy(weight, hessian, quantized) / max(energy(weight, hessian), 1e-30))
 
 
-def energy(matrix: Tensor, hessian: Tensor) -> float:
-    """|X M^T|^2, float32 [out, in] and [in, in]; some rows at a time."""
+def energy(matrix: Matrix, hessian: Rows, other: Matrix | None = None) -> float:
+    """|X M^T|^2, or |X (M - other)^T|^2, float32 [out, in] and [in, in]; some rows of each at a time."""
     total = 0.0
-    for rows in _row_blocks(len(matrix)):
-        part = matrix[rows].float()
-        total += max(0.0, float(((part @ hessian) * part).sum(dtype=torch.float64)))
-    return total
+    for rows in row_blocks(len(matrix)):
+        part = matrix[rows].float() if other is None else matrix[rows] - other[rows]
+        for inputs in row_blocks(len(hessian)):
+            total += float(((part[:, inputs] @ hessian[inputs]) * part).sum(dtype=torch.float64))
+    return max(0.0, total)
 
 
-def _row_blocks(rows: int) -> list[slice]:
+def row_blocks(rows: int) -> list[slice]:
+    """Of a matrix, so that what is made of one block takes little memory."""
     return [slice(first, first + _ROWS_AT_ONCE) for first in range(0, rows, _ROWS_AT_ONCE)]

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from model.machine import return_freed_memory
 from model.model_config import ModelConfig
 from model.network.modules import Group, layer_modules
 from model.quantize.calibration import Batch
-from model.quantize.decoder import Branch, Linears, layer_scale, load_branches
-from model.quantize.gptq import GridOptions, Inputs, output_error, quantize_round
+from model.quantize.decoder import Branch, Linears, Weights, layer_scale, load_branches
+from model.quantize.gptq import GridOptions, Inputs, output_error, quantize_round, row_blocks
 from model.quantize.packing import CodedMatrix, check_packable
-from model.quantize.scaling import Fold, find_scales, fold_before, fold_between
+from model.quantize.scaling import Fold, ScaledMatrix, find_scales, fold_before, fold_between
 from model.quantize.source import Source
 from model.quantize.states import States
 from model.quantize.sums import Sums
@@ -109,6 +110,7 @@ class Walk:
             result = self._layer(index, tick)
             result.seconds = time.monotonic() - started
             yield result
+            del result  # the next layer's is made without this one beside it
             for path in self.folder.iterdir():  # only now somebody else may have kept the result
                 if path.name.partition(".")[0] != str(index + 1):
                     path.unlink()
@@ -136,6 +138,7 @@ class Walk:
             step.quantize(branch.first)
             step.quantize(branch.last)
             now = step.finish(self._streams(place), factor)
+            del step, branch  # before the next one's weights are read
             tick()
         return result
 
@@ -151,13 +154,10 @@ class _BranchPass:
         self.walk, self.branch = walk, branch
         self.reads, self.adds_to, self.result = reads, adds_to, result
 
-    def _weights(self, kind: str) -> Mapping[str, Tensor]:
-        """Those of the float model, or those that have been found."""
+    def _weights(self, kind: str) -> Weights:
+        """Those of the float model, or those that have been found, which stay codes."""
         original = {**self.branch.first.weights, **self.branch.last.weights}
-        if kind == ORIGINAL:
-            return original
-        return {name: self.result.matrices[name].dequantize() for name in original
-                if name in self.result.matrices}
+        return original if kind == ORIGINAL else self.result.matrices
 
     def scale(self, linears: Linears, fold: Fold | None) -> None:
         """Have the inputs divided by scales and the weights multiplied, where that helps."""
@@ -167,28 +167,33 @@ class _BranchPass:
         bits = {name: self.walk.bits.get(name, options.bits) for name in linears.weights}
         scales, changed = fold.apply(find_scales(linears, fold, sums.sizes, sums.hessian, options, bits))
         for name, weight in linears.weights.items():
-            linears.weights[name] = weight.float() * fold.expand(scales)
+            linears.weights[name] = ScaledMatrix.of(weight, inputs=fold.expand(scales))
         self.result.changed |= changed
 
     def quantize(self, linears: Linears) -> None:
         options, way = self.walk.options, self.walk.way
         sums = self._sums(linears, QUANTIZED, has_missing=bool(way.correction))
-        inputs = Inputs(sums.hessian, options) if way.makes_good else None
+        inputs = Inputs(sums.hessian, options, self.walk.folder / "inputs") if way.makes_good else None
         for name, weight in linears.weights.items():
             bits = self.walk.bits.get(name, options.bits)
             if inputs is None:
-                matrix = quantize_round(weight.float(), options.with_bits(bits))
-            else:
-                wanted = weight.float()
-                if way.correction:
-                    wanted = wanted + way.correction * inputs.solve(sums.missing.pop(name))
+                matrix = quantize_round(weight[:].float(), options.with_bits(bits))
+            elif way.correction:
+                wanted = inputs.solve(sums.missing.pop(name)).mul_(way.correction)
+                for rows in row_blocks(len(weight)):
+                    wanted[rows] += weight[rows]
                 matrix = inputs.quantize(wanted, bits)
+                del wanted
+            else:
+                matrix = inputs.quantize(weight[:].float(), bits)
             self.result.matrices[name] = matrix
-            self.result.errors[name] = output_error(weight, matrix.dequantize(), sums.hessian)
+            self.result.errors[name] = output_error(weight, matrix,
+                                                    sums.hessian if inputs is None else inputs.hessian)
 
     def _sums(self, linears: Linears, of: str, has_missing: bool) -> Sums:
         """Over the calibration text, of the hidden states that the quantized model has; within the branch
         with the weights of one of the two."""
+        return_freed_memory()  # of the matrices before: with the sums the run takes most
         branch, sums = self.branch, Sums(linears, has_missing)
         is_last = linears is branch.last
         weights = {QUANTIZED: self._weights(of)}

@@ -83,7 +83,7 @@ class Measurement:
                     continue
                 matrix = quantize_round(weight.float(), self.options.with_bits(bits)) if inputs is None else \
                     inputs.quantize(weight.float(), bits)
-                changed = {**weights, name: matrix.dequantize()}
+                changed = {**weights, name: matrix}
                 errors = [((branch.adds(reads.read(i), changed) - y).square().sum(-1) / size)[
                     self.batches[i].is_text] for i, y, size in zip(self._probes, exact, sizes, strict=True)]
                 found[name].append(Choice(bits, packed_bytes(k, n, bits, len(matrix.scales)),
@@ -97,4 +97,4 @@ class Measurement:
             x = branch.reads(x) if linears is branch.first else branch.inner(x, weights)
             sums.add(x[batch.is_text])
         sums.average()
-        return Inputs(sums.hessian, self.options)
+        return Inputs(sums.hessian, self.options, self.folder / "inputs")

@@ -13,12 +13,23 @@ Knows nothing of models or of how the codes were found.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 WORD_BITS = 32
 SUPPORTED_BITS = (2, 3, 4, 8)
+_INPUTS_AT_ONCE = 512
+"""Whose zero points and scales are looked up together."""
+
+
+class Matrix(Protocol):
+    """[out, in] of any float type, some outputs at a time: a Tensor, or what makes one of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, outputs: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -33,14 +44,20 @@ class CodedMatrix:
 
     def dequantize(self) -> Tensor:
         """float32 [out, in], as a linear layer's weight."""
-        group = self.g_idx.long()
-        weight = (self.codes.float() - self.zeros.float()[group]) * self.scales.float()[group]
-        return weight.t().contiguous()
+        return self[:]
 
-    def columns(self, first: int, last: int) -> CodedMatrix:
-        """Only the outputs first .. last - 1: several layers of one input are quantized as one matrix."""
-        return CodedMatrix(self.bits, self.codes[:, first:last], self.scales[:, first:last],
-                               self.zeros[:, first:last], self.g_idx)
+    def __len__(self) -> int:
+        return self.codes.shape[1]
+
+    def __getitem__(self, outputs: slice) -> Tensor:
+        """The rows of `dequantize` for these outputs, without the others."""
+        group = self.g_idx.long()
+        zeros, scales = self.zeros[:, outputs].float(), self.scales[:, outputs].float()
+        weight = self.codes[:, outputs].float()
+        for first in range(0, len(weight), _INPUTS_AT_ONCE):
+            rows = slice(first, first + _INPUTS_AT_ONCE)
+            weight[rows].sub_(zeros[group[rows]]).mul_(scales[group[rows]])
+        return weight.t().contiguous()
 
     def packed(self) -> dict[str, Tensor]:
         """The four tensors of the file, by their names."""

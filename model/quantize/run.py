@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from model.machine import return_freed_memory
 from model.model_config import ModelConfig
 from model.quantize.bits import Choice, choose_bits
 from model.quantize.calibration import Batch
@@ -48,12 +49,13 @@ def quantize_folder(folder: Path, target: Path, options: QuantizeOptions,
     folder, target = Path(folder), Path(target)
     if folder.resolve() == target.resolve():
         raise ValueError(f"source and target are both {folder}; choose another target")
-    source = open_source(folder)
+    source = open_source(folder, rounds=not options.needs_text)
     if not options.has_mixed_bits:
         check_sizes(source.config, options.grid.bits)
     check_target(target, options.overwrite)
     progress(_title(source.config, options))
     batches = read_batches(source, options, progress) if options.needs_text else []
+    return_freed_memory()  # of the tokenizer's offsets and words, hundreds of megabytes for a long text
     work = Work(target, _settings(source, options, batches))
     try:
         bits = _choose_bits(source, batches, options, work.walk("measured"), progress) \
@@ -135,6 +137,7 @@ def _quantize_layers(source: Source, batches: list[Batch], options: QuantizeOpti
             bar.clear()
             errors = "".join(f"  {_short(name)} {error:.2%}" for name, error in layer.errors.items())
             progress(f"layer {layer.index + 1}/{total}{errors}  {layer.seconds:.1f} s")
+            del layer, tensors  # before the next one is made
 
 
 def _write(folder: Path, source: Source, options: QuantizeOptions, bits: Mapping[str, int],

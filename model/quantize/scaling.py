@@ -21,13 +21,39 @@ from model.families.spec import Attention, Layer
 from model.formats.plain import PlainReader
 from model.network.norm_weights import NormWeights
 from model.quantize.decoder import Branch, Linears
-from model.quantize.gptq import GridOptions, energy, quantize_round
+from model.quantize.gptq import GridOptions, energy, quantize_round, row_blocks
+from model.quantize.packing import Matrix
 
 STEPS = 10
 """Shares of the inputs' sizes that are tried."""
 
 LARGEST = 64.0
 """A channel is made at most so many times larger, or smaller, than it was."""
+
+
+@dataclass(frozen=True)
+class ScaledMatrix:
+    """A weight times factors of its outputs and of its inputs, which is never there as a whole."""
+
+    weight: Tensor   # [out, in] as the file has it
+    outputs: Tensor  # float32 [out]
+    inputs: Tensor   # float32 [in]
+
+    @classmethod
+    def of(cls, matrix: Matrix, outputs: Tensor | float = 1.0, inputs: Tensor | float = 1.0) -> ScaledMatrix:
+        """matrix: a Tensor, or one that is scaled already"""
+        if isinstance(matrix, ScaledMatrix):
+            return cls(matrix.weight, matrix.outputs * outputs, matrix.inputs * inputs)
+        assert isinstance(matrix, Tensor)
+        n, k = matrix.shape
+        return cls(matrix, torch.ones(n) * outputs, torch.ones(k) * inputs)
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def __getitem__(self, outputs: slice) -> Tensor:
+        """float32 [outputs, in]"""
+        return self.weight[outputs].float() * self.outputs[outputs, None] * self.inputs
 
 
 @dataclass(frozen=True)
@@ -108,7 +134,7 @@ def scale_rows(linears: Linears, factors: Tensor) -> dict[str, Tensor]:
     changed = {}
     for name, own in of_modules.items():
         if bool((own != 1).any()):
-            linears.weights[name] = linears.weights[name].float() * own[:, None]
+            linears.weights[name] = ScaledMatrix.of(linears.weights[name], outputs=own)
             if name in linears.biases:
                 linears.biases[name] = changed[name + ".bias"] = linears.biases[name] * own
     return changed
@@ -123,8 +149,9 @@ def find_scales(linears: Linears, fold: Fold, sizes: Tensor, hessian: Tensor, op
     bits     of each module
     """
     best, best_error = torch.ones(fold.num_scales), None
+    whole = {name: max(energy(weight, hessian), 1e-30) for name, weight in linears.weights.items()}
     for scales in candidates(linears, fold, sizes):
-        error = sum(_relative_error(weight, fold.expand(scales), hessian, options.with_bits(bits[name]))
+        error = sum(_lost(weight, fold.expand(scales), hessian, options.with_bits(bits[name])) / whole[name]
                     for name, weight in linears.weights.items())
         if best_error is None or error < best_error:
             best, best_error = scales, error
@@ -134,7 +161,7 @@ def find_scales(linears: Linears, fold: Fold, sizes: Tensor, hessian: Tensor, op
 def candidates(linears: Linears, fold: Fold, sizes: Tensor) -> Iterator[Tensor]:
     """Ones; then powers of the inputs' sizes, alone and over what is left of the weights' own."""
     yield torch.ones(fold.num_scales)
-    weights = torch.stack([weight.float().abs().mean(0) for weight in linears.weights.values()]).mean(0)
+    weights = torch.stack([_mean_magnitudes(weight) for weight in linears.weights.values()]).mean(0)
     of_inputs, of_weights = (_shared(fold, numbers) for numbers in (sizes, weights))
     for step in range(1, STEPS + 1):
         share = step / STEPS
@@ -151,7 +178,16 @@ def _shared(fold: Fold, numbers: Tensor) -> Tensor:
     return (total / count).clamp(min=1e-4)
 
 
-def _relative_error(weight: Tensor, scales: Tensor, hessian: Tensor, options: GridOptions) -> float:
-    weight = weight.float()
-    rounded = quantize_round(weight * scales, options).dequantize() / scales
-    return energy(weight - rounded, hessian) / max(energy(weight, hessian), 1e-30)
+def _mean_magnitudes(weight: Matrix) -> Tensor:
+    """float32 [in]"""
+    parts = [weight[rows].float().abs().sum(0) for rows in row_blocks(len(weight))]
+    return torch.stack(parts).sum(0) / len(weight)
+
+
+def _lost(weight: Matrix, scales: Tensor, hessian: Tensor, options: GridOptions) -> float:
+    """|X (W - Q)^T|^2 of the scaled weight's nearest codes, some outputs at a time."""
+    total = 0.0
+    for rows in row_blocks(len(weight)):
+        own = weight[rows].float()
+        total += energy(own - quantize_round(own * scales, options).dequantize().div_(scales), hessian)
+    return total

@@ -18,14 +18,15 @@ from model.formats.checkpoint import open_checkpoint
 from model.formats.plain import PlainReader
 from model.formats.safetensors_reader import read_tensor
 from model.model_config import ModelConfig
+from model.network.modules import layer_modules
 from model.network.norm_weights import NO_WEIGHTS
 from model.network.weights import table_module, weight_infos
-from model.quantize.decoder import normed, what_is_missing
+from model.quantize.decoder import MIXTURE, normed, what_is_missing
 
 
 @dataclass(frozen=True)
 class Source:
-    """A float model whose layers are attention and mlps."""
+    """A float model whose layers are attention and mlps, or experts if their weights are only rounded."""
 
     folder: Path
     config: ModelConfig
@@ -47,13 +48,17 @@ class Source:
         return hidden if spec.embedding_norm is None else normed(hidden, spec.embedding_norm, NO_WEIGHTS)
 
 
-def open_source(folder: Path) -> Source:
-    """Read config.json and headers, and check every matrix. Raises ModelLoadError if the model is none, is
-    quantized already, or has layers of other kinds."""
+def open_source(folder: Path, rounds: bool = False) -> Source:
+    """Read config.json and headers, and check every matrix. `rounds`: no text goes through the layers.
+
+    Raises ModelLoadError if the model is none, is quantized already, or has layers of other kinds.
+    """
     config = ModelConfig.from_folder(folder)
-    if (part := what_is_missing(config.spec)) is not None:
+    part = what_is_missing(config.spec)
+    if part is not None and not (rounds and part == MIXTURE):
+        but = " but by --method round" if part == MIXTURE else ""
         raise ModelLoadError(f"{config.name} is of the family {config.architecture} and has {part}, which "
-                             "cannot be quantized yet; expected layers of attention and an mlp each")
+                             f"cannot be quantized yet{but}; expected layers of attention and an mlp each")
     method = None if config.quantization is None else config.quantization.get("quant_method", "unknown")
     reader = open_checkpoint(folder, config) if method is None else None
     if type(reader) is not PlainReader:  # quantize_config.json alone also makes it a quantized one
@@ -61,4 +66,10 @@ def open_source(folder: Path) -> Source:
                              "quantize its original bf16, fp16 or fp32 version")
     config = replace(config, names=located(config.names, reader.has_tensor))
     weight_infos(reader, config, exact=True)
+    stacked = next((name for index in range(config.spec.num_layers)
+                    for group in layer_modules(config.spec, config.names, index) for name in group.modules
+                    if "#" in name), None)
+    if stacked is not None:
+        raise ModelLoadError(f"{folder}: {stacked.partition('#')[0]} holds all experts of a layer; GPTQ "
+                             "files have them one by one. --quantize 4 rounds them whenever it is loaded")
     return Source(folder, config, read_json(folder / "config.json"), reader)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from model.quantize.decoder import Linears
+from model.quantize.gptq import row_blocks
 
 
 class Sums:
@@ -27,9 +28,12 @@ class Sums:
 
     def add_missing(self, x: Tensor, wanted: Tensor, lacking: Tensor | None) -> None:
         """x and wanted (the float model's input) [tokens, in]; lacking: further output [tokens, out]"""
+        difference = wanted - x
         for name, weight in self.linears.weights.items():
-            more = (wanted - x) @ weight.float().t()
-            self.missing[name].addmm_(x.t(), more if lacking is None else more + lacking)
+            for outputs in row_blocks(len(weight)):
+                more = difference @ weight[outputs].float().t()
+                self.missing[name][:, outputs].addmm_(x.t(), more if lacking is None else
+                                                      more.add_(lacking[:, outputs]))
 
     def average(self) -> None:
         for total in (self.hessian, self.sizes, *self.missing.values()):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model.files import ModelLoadError
 from model.formats.weights import CPU
 from model.network.norm_weights import load_norm
 from model.quantize import QuantizeOptions, quantize_folder
@@ -24,7 +25,7 @@ DENSE = ("llama yarn", "mistral window", "ministral 3", "qwen 2 windows", "qwen 
          "gemma 3", "gemma 4", "phi 3", "phi 4 mini", "smollm 3", "granite", "olmo 2", "olmo 3", "glm 4",
          "cohere", "cohere 2", "exaone 4", "seed-oss", "hunyuan", "ernie 4.5", "starcoder 2", "stablelm",
          "stablelm, parallel", "nemotron", "gpt-neox", "gpt-neox, one after the other", "apertus",
-         "muse glimmer")
+         "muse glimmer", "arcee", "phi", "qwen 3 vl")
 """Variants whose layers are attention and an mlp."""
 
 
@@ -111,6 +112,41 @@ def test_a_quantized_model_computes_what_its_file_holds(tmp_path, variant, text_
     assert float((got - want).abs().max() / want.abs().max()) < 1e-4
     rounded = engine_logits(tmp_path / "round", ids)
     assert float((got - original).norm()) < float((rounded - original).norm())
+
+
+@torch.no_grad()
+def test_the_experts_of_a_mixture_can_be_rounded(tmp_path, text_file):
+    """Router and whatever else is exact stay as they are."""
+    folder = tmp_path / "in"
+    model = write_family(folder, "qwen 2 moe", vocab_size=300)
+    (folder / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
+    tensors, before = quantized(folder, tmp_path / "out", text_file, method="round"), tensors_of(folder)
+    experts = sum(".experts." in name and name.endswith(".qweight") for name in tensors)
+    config = model.config
+    assert experts == 3 * config.num_experts * (config.num_hidden_layers - len(config.mlp_only_layers))
+    for name in before.keys() & tensors.keys():
+        assert torch.equal(tensors[name], before[name])
+    ids = torch.arange(3, 103)[None]
+    state = dict(model.state_dict())
+    for name, parameter in state.items():
+        module = name.removesuffix(".weight")
+        if module + ".qweight" in tensors:
+            parameter.copy_(dequantize_by_description(tensors, module, 4))
+        elif name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            parts = ("gate_proj", "up_proj") if "gate_up" in name else ("down_proj",)
+            for index in range(config.num_experts):
+                own = [dequantize_by_description(tensors, f"{name.rpartition('.')[0]}.{index}.{part}", 4)
+                       for part in parts]
+                parameter[index].copy_(torch.cat(own))
+    want = model(input_ids=ids, use_cache=False).logits[0]
+    got = engine_logits(tmp_path / "out", ids)
+    assert float((got - want).abs().max() / want.abs().max()) < 1e-4
+
+
+def test_experts_that_lie_in_one_tensor_are_refused(tmp_path):
+    write_family(tmp_path, "qwen 3 vl moe")
+    with pytest.raises(ModelLoadError, match=r"experts\.gate_up_proj.* holds all experts of a layer"):
+        open_source(tmp_path, rounds=True)
 
 
 @torch.no_grad()

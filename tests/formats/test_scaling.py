@@ -5,7 +5,7 @@ import torch
 
 from model.quantize.decoder import load_branches
 from model.quantize.gptq import GridOptions, energy, quantize_round
-from model.quantize.scaling import candidates, find_scales, fold_before, fold_between
+from model.quantize.scaling import ScaledMatrix, candidates, find_scales, fold_before, fold_between
 from model.quantize.source import open_source
 from tests.helpers.family_models import write_family
 
@@ -48,6 +48,16 @@ def test_what_is_folded_changes_nothing(tmp_path, variant):
         after = branch.adds(x, {**branch.first.weights, **branch.last.weights})
         assert torch.allclose(after, before, atol=1e-4 * float(before.abs().max()))
     assert tuple(found) == FOLDED[variant]
+
+
+def test_a_scaled_matrix_by_hand():
+    """Two outputs of three inputs, scaled twice."""
+    weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.bfloat16)
+    scaled = ScaledMatrix.of(weight, inputs=torch.tensor([1.0, 10.0, 100.0]))
+    scaled = ScaledMatrix.of(scaled, outputs=torch.tensor([2.0, 0.5]))
+    assert len(scaled) == 2 and scaled.weight is weight
+    assert scaled[:].tolist() == [[2.0, 40.0, 600.0], [2.0, 25.0, 300.0]]
+    assert scaled[1:].tolist() == [[2.0, 25.0, 300.0]] and scaled[1:].dtype == torch.float32
 
 
 @torch.inference_mode()
