@@ -13,6 +13,7 @@ import importlib
 from typing import Any
 
 _NAMES = {
+    "model.catalogue.adapters": "FoundAdapter",
     "model.catalogue.listing": "Catalogue Entry",
     "model.catalogue.places": "Found found_at known_places",
     "model.chat_model": "ChatModel",
@@ -34,6 +35,7 @@ _NAMES = {
     "model.text.context": "ContextFit",
     "model.text.errors": "PromptTooLongError TemplateError",
     "model.text.messages": "ChatMessage",
+    "model.text.patterns": "pattern_occurs",
     "model.text.pdf_text": "pdf_text",
     "model.text.prompt_parts": "PromptPart PromptView",
     "model.text.thinking": "thinking_variables",

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.engine.request import SamplingParams
@@ -203,12 +204,14 @@ class ChatModel:
         return len(self._fitting.token_ids(prompt))
 
     def fit(self, messages: Iterable[Message], max_new_tokens: int, reply_name: str = "",
-            reply_prefix: str = "", shorten: bool = False) -> ContextFit:
+            reply_prefix: str = "", shorten: bool = False,
+            variables: Mapping[str, Any] | None = None) -> ContextFit:
         """Which messages the model would see. What `start` would refuse (a prompt that is too long, messages
         that the chat template refuses) is no error here; then the number of tokens may be an estimate."""
         turns = as_messages(messages)
         try:
-            fitted = self._fitting.fitted(turns, max_new_tokens, reply_name, reply_prefix, "", shorten)
+            fitted = self._fitting.fitted(turns, max_new_tokens, reply_name, reply_prefix, "", shorten,
+                                          variables)
             return ContextFit(fitted.first_index, len(fitted.token_ids), self._engine.max_seq_len,
                               fitted.is_shortened)
         except TemplateError:
@@ -330,6 +333,20 @@ class ChatModel:
             "max_positions": self._engine.model_config.spec.max_positions,
             "chat_template": self._format.is_template, "thinks": self._format.thinks,
             "efforts": self._format.efforts, "advice": self._advice, "host": "", "cannot": {}}
+
+    def check_adapter(self, path: str | Path) -> None:
+        """Raise ModelLoadError, with the reason, unless this LoRA adapter fits the model."""
+        self._engine.check_adapter(Path(path))
+
+    def load_adapter(self, name: str, path: str | Path) -> None:
+        """Load a LoRA adapter beside the model; replies that are being written go on. Raises ModelLoadError
+        (what is wrong with it, or it does not fit), ValueError for its name, EngineClosed."""
+        self._engine.load_adapter(name, Path(path))
+
+    def unload_adapter(self, name: str) -> None:
+        """Nothing may ask for it from now on; replies that have it are written to their end. Raises
+        ValueError if there is none of this name."""
+        self._engine.unload_adapter(name)
 
     def status(self) -> dict[str, Any]:
         """What the engine is doing now."""

@@ -7,6 +7,7 @@ either is imported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class LanguageModel(Protocol):
                       tools: Toolbox | None = None) -> int: ...
 
     def fit(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
-            reply_prefix: str = "", shorten: bool = False) -> ContextFit: ...
+            reply_prefix: str = "", shorten: bool = False,
+            variables: Mapping[str, Any] | None = None) -> ContextFit: ...
 
     def inspect(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
                 adapter: str | None = None, variables: Mapping[str, Any] | None = None) -> PromptView: ...
@@ -86,6 +88,12 @@ class LanguageModel(Protocol):
         loaded here `adapters`, by name, `thinks` (whether its template knows thoughts) and `efforts` (of
         none, low, medium and high, what the template can tell it), and what decides which tokens come, see
         Origin: `fingerprint`, `adapter_fingerprints`, `numerics`."""
+
+    def check_adapter(self, path: Path) -> None: ...
+
+    def load_adapter(self, name: str, path: Path) -> None: ...
+
+    def unload_adapter(self, name: str) -> None: ...
 
     def status(self) -> dict[str, Any]: ...
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+_HALVED_SPACES = "".join(rf"|\s{{{count}}}(?!\S)" for count in (
+    512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"|\s{1}"
 _SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -51,6 +53,9 @@ _DEEPSEEK_LETTERS = (  # letters that have a case
 _DEEPSEEK_SIGNS = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
 _CHINESE = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _CHINESE_AND_KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+_HANGUL_AND_WIDE_SIGNS = (
+    "[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f"
+    "\ufe30-\ufe4f]+|[\u3105-\u312f]+")
 _NO_SIGNS = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 _DEEPSEEK3_WORDS = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
@@ -90,6 +95,8 @@ _BY_NAME = {
     "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CHINESE, r"\p{N}")),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
                     Split((r"\p{N}{1,3}", _CHINESE_AND_KANA, _DEEPSEEK3_WORDS))),
+    "youtu": Split((rf"{_HANGUL_AND_WIDE_SIGNS}|{_CHINESE_AND_KANA}", _cased(f"{_SUFFIX}?", r"\p{N}")), True),
+    "jais-2": Split((rf"{_SUFFIX}|{_WORDS}|\p{{N}}{{1,3}}{_SIGNS}|\s*[\r\n]+{_HALVED_SPACES}",)),
     "falcon": Split((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]")),
     **dict.fromkeys(("bailingmoe", "bailingmoe2", "llada-moe"), Split((
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"

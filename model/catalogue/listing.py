@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.catalogue.adapters import FoundAdapter, adapters_in
 from model.catalogue.places import Found, Place, models_in
 from model.config import EngineConfig
 from model.files import ModelLoadError, is_there, readable
@@ -74,7 +75,7 @@ class Catalogue:
 
     def entries(self) -> list[Entry]:
         """What is known; a new look begins beside, unless one has just ended."""
-        self._begin()
+        self.begin_look()
         with self._lock:
             return list(self._entries.values())
 
@@ -104,9 +105,13 @@ class Catalogue:
     def look(self) -> list[Entry]:
         """Look through everything now, and wait for it."""
         self._looked = -REST_SECONDS
-        self._begin()
+        self.begin_look()
         self._idle.wait()
         return self.entries()
+
+    def adapters(self) -> list[FoundAdapter]:
+        """LoRA adapters, as they lie there now."""
+        return adapters_in(self._places)
 
     def free_bytes(self) -> int:
         """Memory for models that nothing uses now."""
@@ -114,7 +119,8 @@ class Catalogue:
 
     # -- the thread that looks
 
-    def _begin(self) -> None:
+    def begin_look(self) -> None:
+        """Look at the places beside, unless that has just been done."""
         with self._lock:
             if not self._idle.is_set() or time.monotonic() - self._looked < REST_SECONDS:
                 return

@@ -25,6 +25,10 @@ MAX_ENTRIES = 20_000
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_MANIFEST = 1 << 20
+_PEFT = "adapter_config.json"
+_ADAPTER_KEY = b"general.type" + (8).to_bytes(4, "little") + (7).to_bytes(8, "little") + b"adapter"
+"""A key of GGUF with a text for its value."""
+_FIRST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ def _in_folders(place: Place) -> Iterator[Found]:
 def _below(walk: _Walk, place: Place, folder: Path, depth: int) -> Iterator[Found]:
     entries = walk.entries(folder)
     names = {path.name for path in entries}
-    files = [path for path in entries if is_gguf(path) and not path.name.startswith("mmproj")]
+    files = [path for path in entries if is_gguf(path) and not path.name.startswith("mmproj")
+             and not _is_adapter(path)]
     for path in _first_parts(files):
         yield Found(stem(path), place.label, path, _where(path, place))
     if "config.json" in names and not files:
@@ -131,6 +136,35 @@ def _below(walk: _Walk, place: Place, folder: Path, depth: int) -> Iterator[Foun
         for path in entries:
             if not path.name.startswith(".") and _is_folder(path):
                 yield from _below(walk, place, path, depth - 1)
+
+
+def adapters_below(place: Place) -> list[Path]:
+    """LoRA adapters: PEFT's folders and GGUF files."""
+    walk, found = _Walk(), []
+
+    def look(folder: Path, depth: int) -> None:
+        entries = walk.entries(folder)
+        if any(path.name == _PEFT for path in entries):
+            found.append(folder)
+            return
+        found.extend(path for path in entries if is_gguf(path) and _is_adapter(path))
+        for path in entries if depth > 0 else ():
+            if not path.name.startswith(".") and _is_folder(path):
+                look(path, depth - 1)
+
+    look(place.path, MAX_DEPTH)
+    return found
+
+
+def _is_adapter(path: Path) -> bool:
+    """Whether a GGUF file says so among its first keys. Whoever opens a pipe waits for ever."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _ADAPTER_KEY in file.read(_FIRST_BYTES)
+    except OSError:
+        return False
 
 
 def _first_parts(files: list[Path]) -> list[Path]:

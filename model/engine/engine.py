@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,7 +26,10 @@ from model.devices import (
     let_go,
     memory_in_use,
 )
+from model.engine.adapter_changes import AdapterChange, AdapterChanges
+from model.engine.ahead import Steps
 from model.engine.job import Job, prompt_tokens, sampled_sequence, scored_sequence
+from model.engine.loaded_adapters import NO_ADAPTER, AdapterKey, LoadedAdapters
 from model.engine.logprobs import LogitScores, PromptLogprobs, Scores
 from model.engine.origin import Origin
 from model.engine.page_pool import PagePool
@@ -66,8 +70,9 @@ class Engine:
     def __init__(self, transformer: Transformer, prefill_chunk: int, plan: MemoryPlan, quantization: str,
                  drafter: Drafter | None, adapters: Sequence[str] = (),
                  origin: Origin | None = None) -> None:
-        self._adapters = list(adapters)
+        self._adapters = LoadedAdapters(adapters)
         self._origin = origin or Origin()
+        self._adapter_changes = AdapterChanges(self._adapters, transformer.adapters, self._origin)
         self.model_config = transformer.config
         self.max_seq_len = plan.max_seq_len
         self.plan = plan
@@ -80,8 +85,9 @@ class Engine:
         self._scheduler: Scheduler[Job] = Scheduler(
             self._cache, prefill_chunk, long_beyond=transformer.config.spec.long_beyond, states=states)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
+        self._steps = Steps(self._runner, self._scheduler, lambda: not self._inbox.empty())
         self._speculator = Speculator(drafter) if drafter is not None else None
-        self._inbox: queue.SimpleQueue[TokenSequence[Job] | _CacheQuestion | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
         self._closing = False
         self._problem: str | None = None
         self._tally = Tally()
@@ -116,11 +122,11 @@ class Engine:
             raise ValueError(f"guidance_scale is {params.guidance_scale}, but there is no guide; expected "
                              "its prompt")
         limit = self.max_seq_len if guide is None else self._limit_of_pair(token_ids, guide)
-        number = self._adapter_number(adapter)
+        key = self._adapter_key(adapter)
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
         request.guide = list(guide or ())
-        self._put(sampled_sequence(request, limit, logprobs, constraint, number, breaks))
+        self._put(sampled_sequence(request, limit, logprobs, constraint, key, breaks))
         return request
 
     def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:
@@ -141,7 +147,7 @@ class Engine:
         if not 0 <= first < len(token_ids):
             raise ValueError(f"first is {first}; expected 0 to {len(token_ids) - 1}")
         scores = LogitScores(len(token_ids), first, self.model_config.spec.vocab_size)
-        return self._begin(token_ids, scores, self._adapter_number(adapter)), scores
+        return self._begin(token_ids, scores, self._adapter_key(adapter)), scores
 
     def score(self, token_ids: list[int], num_top: int = 0) -> list[TokenLogprob]:
         """How likely each token but the first is after those before it, and `num_top` alternatives there.
@@ -160,9 +166,9 @@ class Engine:
         self._check_tokens(token_ids, self.max_seq_len)
         _check_logprobs(num_top)
         scores = PromptLogprobs(token_ids, num_top, first)
-        return self._begin(token_ids, scores, self._adapter_number(adapter)), scores
+        return self._begin(token_ids, scores, self._adapter_key(adapter)), scores
 
-    def _begin(self, token_ids: list[int], scores: Scores, adapter: int) -> Request:
+    def _begin(self, token_ids: list[int], scores: Scores, adapter: AdapterKey) -> Request:
         request = Request(list(token_ids), SamplingParams(), frozenset(), 0, self._wake)
         self._put(scored_sequence(request, scores, adapter))
         return request
@@ -183,7 +189,7 @@ class Engine:
         where a step takes so long that nobody should wait for the answer. Raises as `submit` does for an
         adapter that is not there, and EngineClosed."""
         sequence = TokenSequence(None, token_ids, len(token_ids), reuse_limit=len(token_ids) - 1,
-                                 adapter=self._adapter_number(adapter))
+                                 adapter=self._adapter_key(adapter))
         question = _CacheQuestion(sequence)
         self._put(question)
         try:
@@ -197,7 +203,7 @@ class Engine:
                 "fingerprint": self._origin.fingerprint, "adapter_fingerprints": self._origin.adapters,
                 "numerics": self._origin.numerics,
                 "quantization": self._quantization,
-                "adapters": list(self._adapters), "num_parameters": self.model_config.spec.num_parameters,
+                "adapters": self._adapters.names, "num_parameters": self.model_config.spec.num_parameters,
                 "weight_bytes": self._weight_bytes, "step_bytes": self._step_bytes,
                 "cache_bytes": self.plan.cache_bytes, "cache_tokens": self.plan.cache_tokens,
                 "cache_by_layers": self.plan.cache_by_layers,
@@ -255,17 +261,27 @@ class Engine:
         """Tokens of a prompt with its reply, if its guide is as long; 0 where there can be none."""
         return self._scheduler.longest_pair((1, 1), self.max_seq_len)
 
-    def _adapter_number(self, name: str | None) -> int:
-        """-1: none."""
-        if name is None:
-            return -1
-        if name not in self._adapters:
-            there = f"loaded are {', '.join(self._adapters)}" if self._adapters else "none is loaded"
-            raise ValueError(f"There is no adapter {name!r} beside {self.model_config.name}; {there}. Start "
-                             "Parlor with --lora NAME=PATH.")
-        return self._adapters.index(name)
+    def check_adapter(self, path: Path) -> None:
+        """Raise ModelLoadError unless it fits the model, or EngineClosed. Reads headers only."""
+        self._adapter_changes.check(path)
 
-    def _put(self, sequence: TokenSequence[Job] | _CacheQuestion) -> None:
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load a LoRA adapter beside the model, for requests from now on; waits for it. What runs goes on.
+
+        Raises ModelLoadError (what is wrong with it, or it does not fit), ValueError if the name cannot be
+        one, is there already, or there are as many as can be; EngineClosed.
+        """
+        self._adapter_changes.load(name, path, self._put)
+
+    def unload_adapter(self, name: str) -> None:
+        """No request may name it from now on; those that have it keep it to their end. Raises ValueError if
+        there is none of this name."""
+        self._adapter_changes.unload(name, self.model_config.name, self._put)
+
+    def _adapter_key(self, name: str | None) -> AdapterKey:
+        return NO_ADAPTER if name is None else self._adapters.key(name, self.model_config.name)
+
+    def _put(self, sequence: _Message) -> None:
         with self._lock:
             if self._closing:
                 raise EngineClosed(self._problem or _CLOSED)
@@ -286,6 +302,8 @@ class Engine:
                 self._drop_cancelled()
                 if self._scheduler.has_work:
                     self._step()
+                else:
+                    self._steps.forget()
         except BaseException:  # not of a request: the books of the engine itself are in disorder
             log.exception("the engine ends")
             self._problem = _GONE
@@ -297,17 +315,23 @@ class Engine:
                 message = self._problem or "The model was closed before the reply was complete."
                 sequence.owner.request.put(FailedEvent(message))
             self._scheduler.clear()
-            del self._runner, self._speculator  # weights and caches
+            self._adapter_changes.close()
+            del self._runner, self._steps, self._speculator  # weights and caches
             let_go(self._places)
 
     def _receive(self) -> None:
         """Take what has come in; sleep only when there is nothing else to do."""
+        self._adapter_changes.let_go(self._scheduler.requests, self._runner)
         sleeps = not self._scheduler.has_work
         if sleeps:
             self._turn_began = None
         for sequence in self._arrived(wait=sleeps):
+            if not self._adapters.is_there(sequence.adapter):
+                self._fail(sequence, "The adapter that this was to be written with has just been unloaded.")
+                continue
             with self._answering(sequence):
                 self._scheduler.add(sequence)
+        self._adapter_changes.let_go(self._scheduler.requests, self._runner)
 
     def _arrived(self, wait: bool = False) -> Iterator[TokenSequence[Job]]:
         """What is in the inbox; with `wait` from the first wake-up on."""
@@ -319,6 +343,8 @@ class Engine:
             wait = False
             if isinstance(sequence, _CacheQuestion):
                 sequence.answer(self._scheduler)
+            elif isinstance(sequence, AdapterChange):
+                self._adapter_changes.make(sequence, self._runner)
             elif sequence is not None:
                 yield sequence
 
@@ -340,15 +366,13 @@ class Engine:
     def _step(self) -> None:
         batch: Batch[Job] | None = None
         try:
-            batch = self._scheduler.next_batch()
-            if self._speculator is not None:
-                self._speculator.add_drafts(batch, self._scheduler)
+            batch = self._steps.plan(self._speculator)
             now = monotonic()
             for chunk in batch.chunks:
                 chunk.sequence.owner.started = chunk.sequence.owner.started or now
-            found = self._runner.run(batch)
-            if self._speculator is not None and all(chunk.count == 1 for chunk in batch.chunks):
-                self._speculator.costs.note(batch.num_rows, monotonic() - now)
+            found = self._steps.run(batch)
+            if self._speculator is not None:
+                self._speculator.computed(batch, self._steps.seconds)
             self._scheduler.computed(batch)
             self._tally.step_tokens.add(batch.num_rows)
             for sequence in dict.fromkeys(chunk.sequence.pair[0] for chunk in batch.chunks):
@@ -378,7 +402,7 @@ class Engine:
         if sampled.error:
             self._fail(sequence, sampled.error)
             return
-        if self._speculator is not None:
+        if self._speculator is not None and sampled.chunk.draft:
             self._speculator.checked(sampled.chunk, sampled.tokens)
         before = len(sequence.token_ids)
         end = error = ""
@@ -430,7 +454,7 @@ class Engine:
 
     def _forget(self, sequence: TokenSequence[Job]) -> None:
         if self._speculator is not None:
-            self._speculator.drafter.forget(sequence.owner)
+            self._speculator.forget(sequence.owner)
 
 
 @dataclass(eq=False)
@@ -446,6 +470,9 @@ class _CacheQuestion:
         except Exception:  # in the thread that everybody's replies wait for
             log.exception("what is in the cache cannot be told")
             self.answers.put(None)
+
+
+_Message = TokenSequence[Any] | _CacheQuestion | AdapterChange
 
 
 def _check_logprobs(count: int | None) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.engine.draft_record import DraftRecord
+from model.engine.loaded_adapters import NO_ADAPTER, AdapterKey
 from model.engine.logprobs import Scores
 from model.engine.request import (
     FinishedEvent,
@@ -68,7 +69,7 @@ class Job:
         """
         assert self.row is not None
         if draft:
-            self.row.history[num_tokens:num_tokens + len(draft)] = torch.tensor(draft, dtype=torch.int32)
+            self.row.write(num_tokens, draft)
             self.find_breaks(num_tokens, num_tokens + len(draft))
         self.row.allowed = None  # that of the token before
         rows = [self.row, *(self.row.at(num_tokens + i + 1) for i in range(len(draft)))]
@@ -76,6 +77,13 @@ class Job:
             for row, mask in zip(rows, self._fill_masks(self.constraint, draft, vocab_size), strict=True):
                 row.allowed = mask
         return rows
+
+    def row_after(self, num_tokens: int) -> SamplingRow:
+        """How the token after so many is chosen where no mask is needed; of these the last may still be to
+        come."""
+        assert self.row is not None
+        self.row.allowed = None
+        return self.row.at(num_tokens)
 
     def _fill_masks(self, constraint: TokenConstraint, draft: list[int], vocab_size: int) -> Tensor:
         if self._masks is None or len(self._masks) <= len(draft):
@@ -102,7 +110,7 @@ class Job:
         assert self.row is not None
         if self.constraint is not None:
             self.constraint.accept([token_id])
-        self.row.history[len(sequence.token_ids)] = token_id
+        self.row.write(len(sequence.token_ids), [token_id])
         for one in sequence.pair:
             one.token_ids.append(token_id)
         self.find_breaks(len(sequence.token_ids) - 1, len(sequence.token_ids))
@@ -135,7 +143,7 @@ def prompt_tokens(sequence: TokenSequence[Job]) -> tuple[int, int]:
 
 
 def sampled_sequence(request: Request, limit: int, num_logprobs: int | None = None,
-                     constraint: TokenConstraint | None = None, adapter: int = -1,
+                     constraint: TokenConstraint | None = None, adapter: AdapterKey = NO_ADAPTER,
                      breaks: SequenceBreaks | None = None) -> TokenSequence[Job]:
     """A sequence that will be continued as `request.params` say, up to `limit` tokens, and its guide. Raises
     ValueError for impossible tokens."""
@@ -157,13 +165,13 @@ def sampled_sequence(request: Request, limit: int, num_logprobs: int | None = No
     return sequence
 
 
-def _prompt_sequence(job: Job, prompt: list[int], adapter: int) -> TokenSequence[Job]:
+def _prompt_sequence(job: Job, prompt: list[int], adapter: AdapterKey) -> TokenSequence[Job]:
     turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in job.request.eos_token_ids]
     return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1,
                          turns=tuple(turns[-_MAX_TURNS:]), adapter=adapter)
 
 
-def scored_sequence(request: Request, scores: Scores, adapter: int = -1) -> TokenSequence[Job]:
+def scored_sequence(request: Request, scores: Scores, adapter: AdapterKey = NO_ADAPTER) -> TokenSequence[Job]:
     """A sequence of which the logits after each token from `scores.first` on are wanted, and nothing else."""
     prompt = request.prompt
     return TokenSequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),

@@ -25,7 +25,7 @@ from model.formats.rounded import RoundingReader
 from model.formats.synthetic import SyntheticReader, synthetic_config
 from model.formats.weights import WeightReader
 from model.machine import physical_cores, readable_size, return_freed_memory
-from model.memory.packed_copy import CopyPlace, packed_copy
+from model.memory.packed_copy import CopyPlace, packed_copy, remove_useless_copies
 from model.memory.plan import MemoryPlan
 from model.memory.spread import spread
 from model.model_config import ModelConfig
@@ -73,6 +73,7 @@ def load_engine(path: Path, config: EngineConfig | None = None, progress: Progre
     Raises ModelLoadError (what is wrong with the folder or does not fit), KernelBuildError.
     """
     config = config or EngineConfig()
+    remove_useless_copies()
     model, reader = open_for(path, config)
     model = replace(model, name=name or model.name)
     return _assembled(reader, model, config, progress, places, report, path)
@@ -115,7 +116,8 @@ def _assembled(reader: WeightReader, model: ModelConfig, config: EngineConfig,
     for line in lines if report else ():
         report(line)
     sizes = Sizes(plan.max_seq_len, step_tokens(chunk), tuple(part.num_pages for part in plan.caches),
-                  PAGE_SIZE, config.cache, plan.num_slots, bool(adapters.names))
+                  PAGE_SIZE, config.cache, plan.num_slots, bool(adapters.names),
+                  plan.copy_bytes // len(places))
     with told_as_load_errors(places), \
             torch_threads(_loading_threads(reader, plan.weight_bytes)):
         homes = places

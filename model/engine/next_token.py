@@ -3,7 +3,7 @@
 The likeliest tokens stand one by one, and so do those that a stage treats in a way of its own: what has
 occurred (penalties, DRY), ends of a reply, and what is biased. All others are counted in groups of nearly the
 same logit: no stage asks which of them is which. What each stage does is written at `sample` of
-kernels/reference/sampling.py; the page does it in webui/static/panels/sampler-chain.js.
+kernels/reference/sampling.py; the page does it in webui/static/sampling/sampler-chain.js.
 """
 
 from __future__ import annotations

@@ -33,5 +33,8 @@ class Origin:
         if config.exact:
             numerics["exact"] = "yes"
         return cls("" if path is None else fingerprint(files_of(path), f"quantize {config.quantize}"),
-                   {name: fingerprint([where] if where.is_file() else files_of(where))
-                    for name, where in config.adapters}, numerics)
+                   {name: adapter_fingerprint(where) for name, where in config.adapters}, numerics)
+
+
+def adapter_fingerprint(path: Path) -> str:
+    return fingerprint([path] if path.is_file() else files_of(path))

@@ -11,7 +11,7 @@ Every tensor is allocated once. Knows sequences and tensors, not requests' event
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +24,7 @@ from model.engine.logprobs import Scores, token_logprobs
 from model.engine.request import TokenLogprob
 from model.engine.sequences import Batch, Chunk, TokenSequence
 from model.engine.step_tensors import recorded_steps
+from model.kernels.lora import LoraSegment
 from model.kernels.sampling import SamplingRow
 from model.network.place import Place
 from model.network.transformer import Transformer
@@ -53,6 +54,25 @@ class Sampler:
                 if row.is_learning:
                     row.learn(surprise)
         return chosen
+
+
+class TokensToCome:
+    """The tokens of a step that the device computes: to be read, or handed on to the step behind it."""
+
+    def __init__(self, chosen: Tensor) -> None:
+        self.chosen = chosen  # int32 [rows], on the device
+        self._host, self._event = chosen, None
+        if chosen.device.type == "cuda":
+            # Read on its own: what is launched meanwhile on this stream need not be done.
+            self._host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
+            self._host.copy_(chosen, non_blocking=True)
+            self._event = torch.cuda.current_stream(chosen.device).record_event()
+
+    def read(self) -> list[int]:
+        """Wait for them."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.tolist()
 
 
 @dataclass
@@ -97,12 +117,41 @@ class Runner:
 
     def __init__(self, transformer: Transformer, max_sequences: int, max_seq_len: int) -> None:
         self._transformer = transformer
-        self._sampler = Sampler(transformer.stages[-1].place)
+        self._place = transformer.stages[-1].place
+        self._sampler = Sampler(self._place)
         spec, self._device = transformer.config.spec, transformer.devices[-1]
         self._selected = torch.empty(LOGIT_ROWS, spec.hidden_size, device=self._device)
         self._logits = torch.empty(LOGIT_ROWS, spec.vocab_size, device=self._device)
         self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits,
                                     transformer.least_prompt_rows)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a step can begin behind one whose tokens are not known: with one device, which hands them
+        on, and without states, which a step for nothing would change."""
+        return (self._place.ops.runs_ahead and len(self._transformer.stages) == 1
+                and not self._transformer.config.spec.has_states)
+
+    def begin(self, chunks: list[Chunk[Job]], previous: TokensToCome | None = None) -> TokensToCome:
+        """Have the device compute a step of one row for each chunk, at most LOGIT_ROWS, and choose their
+        tokens.
+
+        previous  of the same sequences: the tokens that go in, where the host does not know them
+        """
+        steps = self._step.fill(chunks)
+        with self._place.active():
+            if previous is not None:
+                steps[0].token_ids[:len(chunks)].copy_(previous.chosen)
+            hidden = self._transformer.forward(steps)
+            logits = self._logits[:len(hidden)]
+            self._transformer.logits(hidden, logits)
+            rows = [chunk.sequence.owner.row_after(chunk.start + 1) for chunk in chunks]
+            ahead = {} if previous is None else {"previous": previous.chosen}
+            return TokensToCome(self._place.ops.sample(logits[:len(chunks)], rows, **ahead))
+
+    def put_adapter(self, number: int, added: Mapping[str, list[LoraSegment]]) -> None:
+        """See Adapters.put."""
+        self._transformer.put_adapter(number, added)
 
     def run(self, batch: Batch[Job]) -> list[Sampled]:
         """Compute a step; what follows every sequence that has come to its end.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from model.engine.loaded_adapters import NO_ADAPTER, AdapterKey
 from model.engine.page_pool import Table
 from model.engine.prefix_cache import ROOT, root_of
 
@@ -28,7 +29,7 @@ class TokenSequence(Generic[Owner]):
     marks: list[int] = field(default_factory=list)  # tokens of the prompt after which it may be of use again
     saves: dict[int, int] = field(default_factory=dict)  # tokens -> slot for the state after them, this step
     is_long: bool = False                 # its keys are rotated as those of long sequences
-    adapter: int = -1                     # number of the one that it is computed with; negative: none
+    adapter: AdapterKey = NO_ADAPTER      # the one that it is computed with
     arrival: int = -1
     was_admitted: bool = False
     partner: TokenSequence[Owner] | None = None  # of one request as well: both are there, or neither is
@@ -44,7 +45,7 @@ class TokenSequence(Generic[Owner]):
     @property
     def root(self) -> int:
         """The chain before its first page."""
-        return root_of(self.is_long, self.adapter)
+        return root_of(self.is_long, self.adapter.serial)
 
     @property
     def num_known(self) -> int:

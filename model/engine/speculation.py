@@ -20,6 +20,8 @@ _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Tokens of all drafts of a step together: few sizes, since each has to be tried, recorded and measured."""
 _LEAST_GAIN = 1.15  # in tokens a second as measured, below which no guess is worth its trouble
 _LEAST_CHANCE = 0.05  # of a token to be right, below which its row costs more
+_Wanted = tuple[Chunk[Job], int, list[int] | None]
+"""A chunk, how many tokens of a guess for it, and the guess; None: it is to be made."""
 
 
 class Drafter(Protocol):
@@ -43,32 +45,58 @@ class Speculator:
     def __init__(self, drafter: Drafter) -> None:
         self.drafter = drafter
         self.costs = StepCosts()
+        self._rest = 0        # steps of as many sequences as now in which nobody is looked at
+        self._num_chunks = 0
 
     def add_drafts(self, batch: Batch[Job], scheduler: Scheduler[Job]) -> None:
         """Put guesses into the chunks that decode."""
-        found = {}
+        wanted = self._wanted(batch, scheduler)
+        if not wanted:
+            return
+        wanted = [(chunk, scheduler.room_for_draft(chunk, count), guess) for chunk, count, guess in wanted]
+        made = self.drafter.make([(chunk, count) for chunk, count, guess in wanted if guess is None])
+        for chunk, count, guess in wanted:
+            chunk.draft = _possible(chunk.sequence.owner, made.pop(0) if guess is None else guess[:count])
+
+    def would_guess(self, batch: Batch[Job], scheduler: Scheduler[Job]) -> bool:
+        """Whether `add_drafts` would put any there: for a step that is on its way without."""
+        return bool(self._wanted(batch, scheduler))
+
+    def _wanted(self, batch: Batch[Job], scheduler: Scheduler[Job]) -> list[_Wanted]:
+        """The guesses that are worth computing. While none was for long, most steps go without a look: what
+        that takes in Python is 3 to 6% of a small model's step."""
+        if self._rest and self._num_chunks == len(batch.chunks):
+            self._rest -= 1
+            return []
+        wanted = self._looked_for(batch, scheduler)
+        self._num_chunks = len(batch.chunks)
+        self._rest = 0 if wanted else max(0, min(chunk.sequence.owner.drafts.next_look - chunk.start - 2
+                                                 for chunk in batch.chunks))
+        return wanted
+
+    def _looked_for(self, batch: Batch[Job], scheduler: Scheduler[Job]) -> list[_Wanted]:
+        found: list[tuple[Chunk[Job], list[int] | None, int]] = []
         for chunk in batch.chunks:
             job = chunk.sequence.owner
-            job.drafts.guess = -1
-            is_decoding = chunk.count == 1 and chunk.is_last
-            limit = self._limit(chunk) if is_decoding and not job.drafts.is_resting(chunk.start) else 0
-            if not limit:
+            if chunk.start + 1 < job.drafts.next_look or chunk.count != 1 or not chunk.is_last \
+                    or not (limit := self._limit(chunk)):
                 continue
-            guess = self.drafter.find(job, chunk.sequence.token_ids, limit)
-            job.drafts.guess = guess[0] if guess else -1
-            if guess != []:
-                found[chunk] = guess, limit if guess is None else len(guess)
+            token_ids = chunk.sequence.token_ids
+            job.drafts.look(token_ids)
+            guess = self.drafter.find(job, token_ids, limit)
+            if guess == []:
+                job.drafts.leave(guess)
+            else:
+                found.append((chunk, guess, limit if guess is None else len(guess)))
         if not found:
-            return
-        room = scheduler.max_tokens - batch.num_rows
-        counts = self.choose([(chunk.sequence.owner.drafts.rate, length)
-                              for chunk, (_, length) in found.items()], batch.num_rows, room)
-        wanted = [(chunk, scheduler.room_for_draft(chunk, count))
-                  for chunk, count in zip(found, counts, strict=True) if count]
-        made = self.drafter.make([item for item in wanted if found[item[0]][0] is None])
-        for chunk, count in wanted:
-            guess = found[chunk][0]
-            chunk.draft = _possible(chunk.sequence.owner, made.pop(0) if guess is None else guess[:count])
+            return []
+        counts = self.choose([(chunk.sequence.owner.drafts.rate, length) for chunk, _, length in found],
+                             batch.num_rows, scheduler.max_tokens - batch.num_rows)
+        for (chunk, guess, _), count in zip(found, counts, strict=True):
+            if not count:
+                chunk.sequence.owner.drafts.leave(guess or [])
+        return [(chunk, count, guess) for (chunk, guess, _), count in zip(found, counts, strict=True)
+                if count]
 
     def choose(self, candidates: list[tuple[float, int]], rows: int, room: int) -> list[int]:
         """How many tokens of each guess to compute so that most tokens a second come out.
@@ -76,9 +104,12 @@ class Speculator:
         candidates  (how likely a token of it is right, its length) of each guess
         rows, room  of the step without guesses, and how many more there may be
         """
-        steps = [(chance, index) for index, (rate, length) in enumerate(candidates)
-                 for i in range(length) if (chance := rate ** (i + 1)) > _LEAST_CHANCE]
-        counts = [0] * len(candidates)
+        steps, counts = [], [0] * len(candidates)
+        for index, (rate, length) in enumerate(candidates):
+            chance = rate
+            while chance > _LEAST_CHANCE and length > 0:
+                steps.append((chance, index))
+                chance, length = chance * rate, length - 1
         if rows + sum(chance for chance, _ in steps) < _LEAST_GAIN * rows:
             return counts
         steps = sorted(steps, key=lambda step: -step[0])[:max(0, min(room, _SIZES[-1]))]
@@ -94,16 +125,21 @@ class Speculator:
             counts[index] += 1
         return counts
 
+    def computed(self, batch: Batch[Job], seconds: float) -> None:
+        """A step that took so long."""
+        if not self._rest and all(chunk.count == 1 for chunk in batch.chunks):
+            self.costs.note(batch.num_rows, seconds)
+
     def checked(self, chunk: Chunk[Job], tokens: list[int]) -> None:
-        """What came out after a chunk: the right tokens of its draft, and one more."""
-        job, draft = chunk.sequence.owner, chunk.draft
-        if draft:
-            job.num_drafted += len(draft)
-            job.drafts.note(len(tokens) - 1, min(len(tokens), len(draft)))
-        elif job.drafts.guess >= 0:
-            job.drafts.note(int(job.drafts.guess == tokens[0]), 1)
-        else:
-            job.drafts.fade()
+        """What came out after a chunk with a draft: the right tokens of that, and one more."""
+        job, num_tokens = chunk.sequence.owner, len(chunk.sequence.token_ids) + len(tokens)
+        job.num_drafted += len(chunk.draft)
+        job.drafts.checked(len(tokens) - 1, min(len(tokens), len(chunk.draft)), num_tokens)
+
+    def forget(self, job: Job) -> None:
+        """This job has ended."""
+        self._rest = 0
+        self.drafter.forget(job)
 
     def _limit(self, chunk: Chunk[Job]) -> int:
         """The draft must leave room for one more token in the reply and in the context; none for a prompt,

@@ -108,7 +108,7 @@ class StepTensors:
         else:
             self._pad(buffer, row, size)
             steps = self._sent(buffer, size, size)
-        if any(chunk.sequence.adapter >= 0 for chunk in chunks):
+        if any(chunk.sequence.adapter.number >= 0 for chunk in chunks):
             return [replace(step, has_adapters=True) for step in steps]
         return steps
 
@@ -141,15 +141,18 @@ class StepTensors:
         sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
         offset = self._long_offset if sequence.is_long else 0
         buffer.row_slots[row:row + chunk.num_rows] = -1
-        buffer.row_adapters[row:row + chunk.num_rows] = sequence.adapter
+        buffer.row_adapters[row:row + chunk.num_rows] = sequence.adapter.number
         for position, slot in sequence.saves.items():
             if start < position <= end:
                 buffer.row_slots[row + position - start - 1] = slot
-        if chunk.num_rows == 1:
-            buffer.token_ids[row] = sequence.token_ids[start]
-            buffer.positions[row] = start + offset
-            for slots, table in zip(buffer.slots, sequence.tables, strict=True):
-                slots[row] = table.pages[start // PAGE_SIZE] * PAGE_SIZE + start % PAGE_SIZE
+        if chunk.num_rows <= _FEW_ROWS:  # one by one in less time than arrays take to be made
+            tokens = [*sequence.token_ids[start:start + chunk.count], *chunk.draft]
+            for place, token_id in enumerate(tokens):
+                position = start + place
+                buffer.token_ids[row + place] = token_id
+                buffer.positions[row + place] = position + offset
+                for slots, table in zip(buffer.slots, sequence.tables, strict=True):
+                    slots[row + place] = table.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
             return
         rows, positions = slice(row, row + chunk.num_rows), self._offsets[start:end]
         first_page = start // PAGE_SIZE

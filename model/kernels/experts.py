@@ -25,7 +25,7 @@ class RoutingStruct(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("num_experts", "top_k", "num_groups", "top_groups",
                                                "best_of_group")),
         *((name, ctypes.c_int32) for name in ("scoring", "is_renormalized")),
-        *((name, ctypes.c_float) for name in ("share_eps", "scale")),
+        *((name, ctypes.c_float) for name in ("share_eps", "scale", "margin")),
         *((name, ctypes.c_void_p) for name in ("correction", "expert_scale")),
     ]
 
@@ -101,7 +101,8 @@ class ExpertOperations:
                              "dense rows")
         rules = RoutingStruct(count, routing.top_k, routing.num_groups, routing.top_groups,
                               routing.best_of_group, SCORINGS.index(routing.scoring), routing.renormalized,
-                              routing.share_eps, routing.scale, _address(correction), _address(expert_scale))
+                              routing.share_eps, routing.scale, routing.margin, _address(correction),
+                              _address(expert_scale))
         self.call("route", scores, scores.stride(0) if rows > 1 else count, ctypes.byref(rules), chosen,
                   shares, rows, self.stream)
 

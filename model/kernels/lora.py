@@ -80,11 +80,11 @@ class LoraWeight:
     num_adapters: int
     n: int
     k: int
-    numbers: tuple[Tensor, ...]
+    numbers: dict[int, tuple[Tensor, Tensor]]  # of each adapter that adds something
 
     @property
     def nbytes(self) -> int:
-        return self.table.nbytes + sum(part.nbytes for part in self.numbers)
+        return self.table.nbytes + sum(part.nbytes for parts in self.numbers.values() for part in parts)
 
 
 class LoraOperations:
@@ -96,15 +96,30 @@ class LoraOperations:
         """The device that every tensor lies on, and the stream."""
         raise NotImplementedError
 
-    def pack_lora(self, adapters: Sequence[Sequence[LoraSegment]], n: int, k: int) -> LoraWeight:
-        """What each adapter adds to a weight [n, k]; no segments: nothing. Raises ValueError."""
+    def pack_lora(self, adapters: Sequence[Sequence[LoraSegment]], n: int, k: int,
+                  room: int = 0) -> LoraWeight:
+        """What each adapter adds to a weight [n, k]; no segments: nothing. `room`: adapters that there may be
+        with those that `put_lora` brings. Raises ValueError."""
         check_segments(adapters, n, k)
-        device, structs, kept = self._place()[0], (AdapterStruct * len(adapters))(), []
-        for struct, segments in zip(structs, adapters, strict=True):
+        count = max(len(adapters), room)
+        table = torch.zeros(count * ctypes.sizeof(AdapterStruct), dtype=torch.uint8, device=self._place()[0])
+        weight = LoraWeight(table, count, n, k, {})
+        for number, segments in enumerate(adapters):
             if segments:
-                kept += _fill(struct, segments, device)
-        table = torch.frombuffer(bytearray(structs), dtype=torch.uint8).to(device)
-        return LoraWeight(table, len(adapters), n, k, tuple(kept))
+                self.put_lora(weight, number, segments)
+        return weight
+
+    def put_lora(self, weight: LoraWeight, number: int, segments: Sequence[LoraSegment]) -> None:
+        """What the adapter of this number adds from now on; its place in memory stays. Raises ValueError."""
+        check_segments([segments], weight.n, weight.k)
+        struct, size = AdapterStruct(), ctypes.sizeof(AdapterStruct)
+        parts = _fill(struct, segments, self._place()[0]) if segments else None
+        weight.table[number * size:(number + 1) * size] = torch.frombuffer(
+            bytearray(struct), dtype=torch.uint8).to(weight.table.device)
+        if parts is None:
+            weight.numbers.pop(number, None)
+        else:
+            weight.numbers[number] = parts
 
     def lora(self, x: Tensor, row_adapters: Tensor, weight: LoraWeight, out: Tensor,
              norm: Tensor | None = None, eps: float = 0.0) -> None:

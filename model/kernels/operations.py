@@ -14,6 +14,7 @@ from torch import Tensor
 from model.kernels.float8 import Float8
 from model.kernels.groups import GroupRows, Groups
 from model.kernels.lora import LoraSegment
+from model.kernels.prompt_layers import PromptLayer, PromptPart
 from model.kernels.routing import Routing
 from model.kernels.sampling import SamplingRow
 
@@ -76,9 +77,27 @@ class PromptOperations(Protocol):
     def prompt_experts(self, x: Tensor, experts: Any, chosen: Tensor, shares: Tensor, out: Tensor,
                        add: bool = False, gate: Tensor | None = None) -> None: ...
 
-    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, pages: Tensor, num_keys: int,
-                         out: Tensor, num_heads: int, scale: float, window: int | None = None,
+    def prompt_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor | None, pages: Tensor,
+                         num_keys: int, out: Tensor, num_heads: int, scale: float, window: int | None = None,
                          softcap: float | None = None, sinks: Tensor | None = None) -> None: ...
+
+    def takes_layer(self, layer: PromptLayer) -> bool:
+        """Whether prompt_layers does."""
+
+    def fewest_rows(self, layers: Sequence[PromptLayer]) -> int:
+        """That are worth prompt_layers; it does not change once crossovers are measured."""
+
+    def prompt_layers(self, x: Tensor, layers: Sequence[PromptLayer], positions: Tensor,
+                      slot_mappings: Sequence[Tensor], prompts: Sequence[PromptPart]) -> None:
+        """These layers that follow each other, for all rows of some prompts, whose keys and values come into
+        the cache.
+
+        x              float32 [T, hidden_size], changed;  positions int32 [T]
+        slot_mappings  of each cache group int64 [T]
+        """
+
+    def keep_in_float16(self, weights: Sequence[Any], nbytes: int) -> None:
+        """Prompts may be multiplied by copies of these weights for which there are so many bytes."""
 
     def measure_crossovers(self, weights: Sequence[Any]) -> None:
         """Find out how prompts are best multiplied by these weights."""
@@ -108,6 +127,10 @@ class Operations(Protocol):
     def looks_up_packed(self) -> bool:
         """`embed` takes what pack_groups returns, too."""
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Calls return before they are done, and `sample` takes tokens that are still being chosen."""
+
     def embed(self, table: Any, token_ids: Tensor, out: Tensor, scale: float = 1.0) -> None: ...
 
     def norm_rows(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, kind: str,
@@ -134,16 +157,24 @@ class Operations(Protocol):
                      interleaved: bool = False) -> None: ...
 
     def rope_write_kv(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
-                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int,
+                      slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor | None, num_heads: int,
                       num_kv_heads: int, interleaved: bool = False,
                       query_scale: Tensor | None = None) -> None: ...
 
-    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor,
+    def fuses_heads(self, weight: PackedWeight, k_cache: Tensor, rotary_dim: int) -> bool:
+        """Whether linear_rope_write_kv, linear and rope_write_kv in one, takes these."""
+
+    def linear_rope_write_kv(self, x: Tensor, weight: PackedWeight, qkv: Tensor, norm: Tensor | None,
+                             eps: float, cos: Tensor, sin: Tensor, positions: Tensor, slot_mapping: Tensor,
+                             k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int,
+                             interleaved: bool = False) -> None: ...
+
+    def paged_attention(self, q: Tensor, k_cache: Tensor, v_cache: Tensor | None, block_table: Tensor,
                         cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
                         window: int | None = None, softcap: float | None = None,
                         sinks: Tensor | None = None) -> None: ...
 
-    def copy_pages(self, k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None: ...
+    def copy_pages(self, k_cache: Tensor, v_cache: Tensor | None, src: Tensor, dst: Tensor) -> None: ...
 
     def short_conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, states: Tensor, slots: Tensor,
                    cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, activation: str = "none",
@@ -157,8 +188,8 @@ class Operations(Protocol):
                slots: Tensor, cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor,
                row_slots: Tensor | None = None) -> None: ...
 
-    def sample(self, logits: Tensor, rows: Sequence[SamplingRow],
-               probabilities: Tensor | None = None, surprises: Tensor | None = None) -> Tensor: ...
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow], probabilities: Tensor | None = None,
+               surprises: Tensor | None = None) -> Tensor: ...  # and `previous`, with runs_ahead
 
     def pack_linear(self, codes: Tensor, scales: Tensor, zeros: Tensor, group_size: int, bits: int = 4,
                     perm: Tensor | None = None, bias: Tensor | None = None,
@@ -182,7 +213,9 @@ class Operations(Protocol):
     def linear(self, x: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None, eps: float = 0.0,
                epilogue: str = "store") -> None: ...
 
-    def pack_lora(self, adapters: Sequence[Sequence[LoraSegment]], n: int, k: int) -> Any: ...
+    def pack_lora(self, adapters: Sequence[Sequence[LoraSegment]], n: int, k: int, room: int = 0) -> Any: ...
+
+    def put_lora(self, weight: Any, number: int, segments: Sequence[LoraSegment]) -> None: ...
 
     def lora(self, x: Tensor, row_adapters: Tensor, weight: Any, out: Tensor, norm: Tensor | None = None,
              eps: float = 0.0) -> None: ...

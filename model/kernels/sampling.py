@@ -6,7 +6,6 @@ the engine schedules. What each parameter does exactly is written at `sample` of
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -132,6 +131,7 @@ class SamplingRow:
             raise ValueError(f"prompt_length {prompt_length} and num_tokens {num_tokens} do not fit a "
                              f"history of {history.numel()}")
         self.settings, self.history = settings, history
+        self._numbers = history.numpy()  # the same memory, and written sooner
         self.stages = active_stages(settings)
         self._allowed: Tensor | None = None
         self._breaks: Tensor | None = None
@@ -217,10 +217,16 @@ class SamplingRow:
 
     def at(self, num_tokens: int) -> SamplingRow:
         """A row over the same history of which `num_tokens` entries count."""
-        row = copy.copy(self)
+        row = object.__new__(SamplingRow)
+        row.__dict__.update(self.__dict__)  # copy.copy takes five times as long
         row.struct = SamplingStruct.from_buffer_copy(self.struct)
         row.num_tokens = num_tokens
         return row
+
+    def write(self, first: int, token_ids: Sequence[int]) -> None:
+        """Put tokens into the history, from entry `first` on; they do not count yet."""
+        for index, token_id in enumerate(token_ids, first):
+            self._numbers[index] = token_id
 
     def up_to(self, num_stages: int) -> SamplingRow:
         """A row that does only the first stages: the distribution that these leave."""

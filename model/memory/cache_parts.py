@@ -65,7 +65,7 @@ def cache_parts(spec: Spec, cache: str, layers: range | None = None) -> tuple[Ca
     for group in cache_groups(spec):
         own = [attention for index in group.layers if index in layers
                and (attention := spec.layers[index].attention) is not None]
-        parts.append(CachePart(group.reach, len(own), sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim)
+        parts.append(CachePart(group.reach, len(own), sum(a.kept_heads * kind.row_bytes(a.head_dim)
                                                           for a in own)))
     return tuple(parts)
 

@@ -1,25 +1,22 @@
 """Weights that do not fit into memory: packed once into a file, and mapped from there.
 
 The system reads of a mapped file what a step needs, and takes the memory back when somebody else wants it.
-The file: packed weights and tables, each at a multiple of 64 bytes; an index in JSON; a footer with its
-length and checksum. It is written beside its place and renamed when it is whole, and every part has a
-checksum, which is compared before any is used: that takes as long as one token. Knows bytes and packed
-weights, no layers.
+The file: packed weights and tables, each at a multiple of 64 bytes, and an index (packed_index.py). It is
+written beside its place and renamed when it is whole, and every part has a checksum, which is compared before
+any is used: that takes as long as one token. Which copies may go again is old_copies.py's. Knows bytes and
+packed weights, no layers.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import mmap
 import os
-import shutil
-import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,24 +27,16 @@ from model.files import ModelLoadError
 from model.kernels.build.library import REPOSITORY, user_cache
 from model.kernels.errors import Progress
 from model.kernels.linear import ALIGNMENT, LinearWeight
-from model.machine import readable_size
+from model.memory.old_copies import PARTIAL, Source, hold, let_go, make_room, note_use, remove_useless
+from model.memory.packed_index import UnusableError, read_index, write_index
 from model.model_path import model_name
 from model.network.place import WeightStore
 
 log = logging.getLogger(__name__)
 
-_FOOTER = struct.Struct("<16sQ32s")
-"""Magic, bytes of the index before it, SHA-256 of the index."""
-_MAGIC = b"parlor's packed\n"
-_MARGIN = 64 << 20
-"""Bytes of disk beside the weights: for the index, and for what a file system wants itself."""
 _READ_BYTES = 16 << 20
 _PACKERS = ("cpu/linear", "model/formats", "model/kernels", "model/network")
 """The code that decides what packed weights look like: after a change copies are written anew."""
-
-
-class _Unusable(Exception):
-    """What is there is no copy of this model; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +45,31 @@ class CopyPlace:
 
     path: Path
     fingerprint: str
+    sources: tuple[Source, ...]
 
     @classmethod
     def of(cls, model: Path, files: Sequence[Path], recipe: str) -> CopyPlace:
         """model: its folder or file; files: that it is read from; recipe: what they are made into."""
         digest = hashlib.sha256(recipe.encode())
-        for file in files:
-            status = file.stat()
-            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode(errors="replace"))
+        sources = tuple(Source.of(file) for file in files)
+        for file, source in zip(files, sources, strict=True):
+            digest.update(f"{file.name} {source.nbytes} {source.modified_ns}\n".encode(errors="replace"))
         for folder in _PACKERS:
             for source in sorted((REPOSITORY / folder).rglob("*")):
                 if source.suffix in (".py", ".cpp", ".h"):
                     digest.update(source.read_bytes())
         where = hashlib.sha256(os.fsencode(model.absolute()) + recipe.encode()).hexdigest()
         plain = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in model_name(model))
-        return cls(user_cache() / "packed" / f"{plain[:80]}-{where[:12]}", digest.hexdigest())
+        return cls(_folder() / f"{plain[:80]}-{where[:12]}", digest.hexdigest(), sources)
+
+
+def remove_useless_copies() -> None:
+    """Of models that are gone or have changed; see old_copies.py."""
+    remove_useless(_folder())
+
+
+def _folder() -> Path:
+    return user_cache() / "packed"
 
 
 def packed_copy(place: CopyPlace, nbytes: int, kept_bytes: int, write: Callable[[WeightStore], None],
@@ -86,12 +85,12 @@ def packed_copy(place: CopyPlace, nbytes: int, kept_bytes: int, write: Callable[
     try:
         try:
             return _PackedCopy(place, kept_bytes, progress)
-        except (_Unusable, FileNotFoundError) as error:
-            if isinstance(error, _Unusable):
+        except (UnusableError, FileNotFoundError) as error:
+            if isinstance(error, UnusableError):
                 log.warning("The packed copy %s is written anew: %s.", place.path, error)
             _write(place, nbytes, write)
             return _PackedCopy(place, kept_bytes, progress)
-    except _Unusable as error:
+    except UnusableError as error:
         raise ModelLoadError(f"{place.path} cannot be used although it has just been written: {error}. Is "
                              "the disk in order?") from None
     except OSError as error:
@@ -103,20 +102,15 @@ def _write(place: CopyPlace, nbytes: int, write: Callable[[WeightStore], None]) 
     folder = place.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     place.path.unlink(missing_ok=True)
-    for left in folder.glob(f"{place.path.name}.*.partial"):  # of one that was stopped
-        left.unlink(missing_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < nbytes + _MARGIN:
-        raise ModelLoadError(f"The weights do not fit into memory, and a packed copy of them on disk needs "
-                             f"{readable_size(nbytes + _MARGIN)}; {readable_size(free)} are free in "
-                             f"{folder}. Free some there, let XDG_CACHE_HOME name a folder on another disk, "
-                             "or use a smaller model.")
-    unfinished = folder / f"{place.path.name}.{os.getpid()}.partial"
+    make_room(folder, nbytes)
+    unfinished = folder / f"{place.path.name}.{os.getpid()}{PARTIAL}"
     try:
         with unfinished.open("w+b") as file:
+            hold(file, to_write=True)
             writer = _Writer(file)
             write(writer)
-            writer.finish(place.fingerprint)
+            writer.finish(place)
+            let_go(file)  # what tables are looked up in may still be mapped
         os.replace(unfinished, place.path)  # noqa: PTH105 - the one call that is atomic everywhere
     finally:
         unfinished.unlink(missing_ok=True)
@@ -143,10 +137,9 @@ class _Writer:
         self._file.flush()
         return _tensor(_mapped(self._file), entry)
 
-    def finish(self, fingerprint: str) -> None:
-        index = json.dumps({"fingerprint": fingerprint, **self._index}).encode()
-        self._file.write(index)
-        self._file.write(_FOOTER.pack(_MAGIC, len(index), hashlib.sha256(index).digest()))
+    def finish(self, place: CopyPlace) -> None:
+        write_index(self._file, {"fingerprint": place.fingerprint, "sources": [
+            astuple(source) for source in place.sources], **self._index})
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -163,14 +156,18 @@ class _Writer:
 
 
 class _PackedCopy:
-    """A WeightStore that has everything already. Raises _Unusable, OSError."""
+    """A WeightStore that has everything already. Raises UnusableError, OSError."""
 
     def __init__(self, place: CopyPlace, kept_bytes: int, progress: Progress) -> None:
         self._left = kept_bytes
         with place.path.open("rb") as file:
-            self._index = _read_index(file, place.fingerprint)
+            hold(file)
+            self._index = read_index(file)
+            if self._index["fingerprint"] != place.fingerprint:
+                raise UnusableError("it is of other files or of another version")
             self._check(file, progress, f"Checking {place.path.name}")
             self._memory = _mapped(file)
+        note_use(place.path)
 
     def weights(self, name: str, pack: Callable[[], list[Any]]) -> list[Any]:
         return [LinearWeight.rebuilt(bytes.fromhex(entry["struct"]), *(
@@ -198,9 +195,9 @@ class _PackedCopy:
                 data = file.read(min(left, _READ_BYTES))
                 crc, left = zlib.crc32(data, crc), left - len(data)
                 if not data:
-                    raise _Unusable("it is too short")
+                    raise UnusableError("it is too short")
             if crc != part["crc"]:
-                raise _Unusable(f"{part['nbytes']:,} bytes at {part['offset']:,} have changed")
+                raise UnusableError(f"{part['nbytes']:,} bytes at {part['offset']:,} have changed")
             done += part["nbytes"]
             progress(what, done / total)
 
@@ -209,25 +206,6 @@ class _PackedCopy:
             for entry in weights:
                 yield from (entry[part] for part in ("buffer", "bias", "perm") if entry[part] is not None)
         yield from self._index["tables"].values()
-
-
-def _read_index(file: BinaryIO, fingerprint: str) -> dict[str, Any]:
-    """Raises _Unusable if the file is not whole, or a copy of something else."""
-    end = file.seek(0, os.SEEK_END) - _FOOTER.size
-    if end < 0:
-        raise _Unusable("it is too short")
-    file.seek(end)
-    magic, length, digest = _FOOTER.unpack(file.read(_FOOTER.size))
-    if magic != _MAGIC or length > end:
-        raise _Unusable("it does not end as one")
-    file.seek(end - length)
-    data = file.read(length)
-    if hashlib.sha256(data).digest() != digest:
-        raise _Unusable("its index has changed")
-    index: dict[str, Any] = json.loads(data)
-    if index["fingerprint"] != fingerprint:
-        raise _Unusable("it is of other files or of another version")
-    return index
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:

@@ -27,6 +27,8 @@ _CONVERSATIONS = 8
 """Of full length, that the cache holds where there is memory; of shorter ones it holds more."""
 _SHARED_CACHE = 0.25
 """Of what is free after the weights, for more than one conversation of full length."""
+_SHARED_COPIES = 0.5
+"""Of what is free after all else, for copies of weights: another model may be loaded later."""
 _LEAST_SLOTS, _MOST_SLOTS = 4, 320
 """Of states: one that runs with a guess, and snapshots; and for all that run with as many again for a few."""
 _GGUF_BITS = (("Q8_0", 8.5), ("Q6_K", 6.6), ("Q5_K_M", 5.8), ("Q4_K_M", 5.0), ("Q3_K_M", 4.1), ("Q2_K", 3.5))
@@ -59,6 +61,7 @@ class MemoryPlan:
     state_bytes: int = 0
     num_slots: int = 0      # states of conversations that run, and snapshots of others
     disk_bytes: int = 0     # of the weights, that stay on disk and are read from there for each token
+    copy_bytes: int = 0     # of weights that are kept in float16 as well, for prompts on a GPU
 
     @property
     def cache_tokens(self) -> int:
@@ -71,7 +74,8 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        return self.kept_bytes + self.cache_bytes + self.state_bytes + self.scratch_bytes
+        return (self.kept_bytes + self.cache_bytes + self.state_bytes + self.scratch_bytes
+                + self.copy_bytes)
 
     @property
     def kept_bytes(self) -> int:
@@ -110,6 +114,8 @@ class MemoryPlan:
                 *(("", part.nbytes, part.description) for part in self._told_parts),
                 *([("states", self.state_bytes, f"fp32, {self.num_slots:,} of conversations and snapshots")]
                   if self.num_slots else []),
+                *([("copies", self.copy_bytes, "of weights in float16, for prompts")]
+                  if self.copy_bytes else []),
                 ("scratch", self.scratch_bytes, "buffers of a step, logits, rope tables"),
                 ("together", self.total_bytes, f"of {readable_size(self.free_bytes)} that are free"))
         return [f"{name:<9}{readable_size(size):>10}  {note}".rstrip() for name, size, note in rows]
@@ -118,7 +124,7 @@ class MemoryPlan:
 def cache_bytes_per_token(spec: Spec, cache: str) -> int:
     """Keys and values of one token in all layers, the scales of quantized kinds included."""
     kind = CACHE_KINDS[cache]
-    return sum(2 * a.num_kv_heads * kind.row_bytes(a.head_dim) for a in own_caches(spec.layers))
+    return sum(a.kept_heads * kind.row_bytes(a.head_dim) for a in own_caches(spec.layers))
 
 
 def state_bytes(spec: Spec, layers: range | None = None) -> int:
@@ -153,13 +159,15 @@ def _split_bytes(spec: Spec) -> int:
 
 
 def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int, scratch_bytes: int,
-                free_bytes: int, layers: range | None = None, has_disk: bool = False) -> MemoryPlan:
+                free_bytes: int, layers: range | None = None, has_disk: bool = False,
+                float16_bytes: int = 0) -> MemoryPlan:
     """Choose max_seq_len and the cache's size. Raises ModelLoadError if it cannot fit.
 
     scratch_bytes  buffers that do not grow with the context
     layers         of the model that lie there; None: all
     has_disk       weights that do not fit may stay on disk; the cache then holds one conversation, in a share
                    of the memory unless a longer one is asked for
+    float16_bytes  of copies of the weights that prompts can use; they get a share of what is left at last
     """
     layers = range(config.spec.num_layers) if layers is None else layers
     left = free_bytes - _RESERVE - weight_bytes - scratch_bytes
@@ -187,8 +195,10 @@ def plan_memory(config: ModelConfig, engine: EngineConfig, *, weight_bytes: int,
     kept = max(0, room - states - sum(part.nbytes for part in caches) - further)
     disk_bytes = max(0, weight_bytes - kept) if is_on_disk else 0
     scratch_bytes += further
+    unused = max(0, left - sum(part.nbytes for part in caches) - further)
+    copy_bytes = min(float16_bytes, int(unused * _SHARED_COPIES))
     return MemoryPlan(weight_bytes, caches, scratch_bytes, free_bytes, max_seq_len, engine.cache,
-                      config.spec.max_positions, states, num_slots, disk_bytes)
+                      config.spec.max_positions, states, num_slots, disk_bytes, copy_bytes)
 
 
 def _fitting_weights(config: ModelConfig, weight_bytes: int, left: int) -> str:
@@ -227,6 +237,7 @@ class Share:
     weight_bytes: int
     scratch_bytes: int
     free_bytes: int
+    float16_bytes: int = 0
 
 
 def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Share],
@@ -239,7 +250,7 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
         try:
             plans.append(plan_memory(config, engine, weight_bytes=share.weight_bytes, layers=layers,
                                      scratch_bytes=share.scratch_bytes, free_bytes=share.free_bytes,
-                                     has_disk=has_disk))
+                                     has_disk=has_disk, float16_bytes=share.float16_bytes))
         except ModelLoadError as error:
             if len(shares) == 1:
                 raise
@@ -253,7 +264,8 @@ def plan_shares(config: ModelConfig, engine: EngineConfig, shares: Sequence[Shar
     return MemoryPlan(sum(plan.weight_bytes for plan in plans), caches, scratch,
                       sum(plan.free_bytes for plan in plans), max_seq_len, engine.cache,
                       config.spec.max_positions, num_slots * state_bytes(config.spec), num_slots,
-                      sum(plan.disk_bytes for plan in plans))
+                      sum(plan.disk_bytes for plan in plans),
+                      len(plans) * min(plan.copy_bytes for plan in plans))
 
 
 def _max_seq_len(config: ModelConfig, engine: EngineConfig, layers: range, fitting: int,

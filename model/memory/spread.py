@@ -15,7 +15,7 @@ from model.model_config import ModelConfig
 from model.network.modules import layer_modules
 from model.network.place import Place
 from model.network.stage import buffer_bytes
-from model.network.weights import bytes_by_layer
+from model.network.weights import bytes_by_layer, copies_by_layer
 from model.sizes import LOGIT_ROWS, step_tokens
 
 
@@ -44,7 +44,10 @@ def spread(config: ModelConfig, engine: EngineConfig, infos: list[MatrixInfo], p
             weights += first
         if index == len(places) - 1:
             weights, scratch = weights + last, scratch + further_bytes
-        shares.append(Share(str(place.device), count, weights, scratch, place.free_bytes))
+        copies = 0
+        if place.device.type == "cuda" and not engine.exact:
+            copies = sum(copies_by_layer(infos, config)[start:start + count])
+        shares.append(Share(str(place.device), count, weights, scratch, place.free_bytes, copies))
         start += count
     has_disk = has_disk and len(places) == 1 and places[0].device.type == "cpu"
     return plan_shares(config, engine, shares, has_disk), counts

@@ -7,7 +7,7 @@ in the same order, so that any adapter fits any file of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from model.families.spec import Attention, Dense, LatentAttention, StateMixer
 from model.files import ModelLoadError
 from model.formats.adapter import AdapterFile, AdapterModule
 from model.formats.adapter_files import open_adapter
-from model.kernels.lora import LoraSegment
+from model.kernels.lora import LoraSegment, check_segments
 from model.model_config import ModelConfig
 from model.network.modules import Group, Piece, mixer_modules, mlp_modules
+from model.network.place import Place
 
+SetAdapter = Callable[[int, Sequence[LoraSegment], int], bool]
+"""Linear.set_adapter."""
 _MAX_RANK = 256
 _BYTES = 4
 """A number at most: matrices of different types beside one weight become float32."""
@@ -45,10 +48,12 @@ class Adapters:
     @classmethod
     def open(cls, chosen: Sequence[tuple[str, Path]], model: ModelConfig) -> Adapters:
         """(name, path) each. Reads headers only. Raises ModelLoadError, naming tensor and expectation."""
-        return cls([name for name, _ in chosen], [_placed(open_adapter(path), model) for _, path in chosen])
+        return cls([name for name, _ in chosen], [_placed(open_adapter(path), model) for _, path in chosen],
+                   model)
 
-    def __init__(self, names: list[str], placed: list[dict[str, list[_Part]]]) -> None:
-        self.names, self._placed = names, placed
+    def __init__(self, names: list[str], placed: list[dict[str, list[_Part]]], model: ModelConfig) -> None:
+        self.names, self._placed, self._model = names, placed, model
+        self._linears: dict[str, _Noted] = {}
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +68,34 @@ class Adapters:
         found = [self._read(parts.get(_key(group), [])) for parts in self._placed]
         return found if any(found) else []
 
+    def note(self, group: Group, place: Place, set_adapter: SetAdapter) -> None:
+        """There is this Linear, at that place; an adapter may be added to it later."""
+        self._linears[_key(group)] = _Noted(place, group.n, group.k, set_adapter)
+
+    def check(self, path: Path) -> None:
+        """Raise ModelLoadError unless this is an adapter of the model. Reads headers only."""
+        _placed(open_adapter(path), self._model)
+
+    def read(self, path: Path) -> dict[str, list[LoraSegment]]:
+        """What a further adapter adds to each Linear, for `put`. Raises ModelLoadError."""
+        file = open_adapter(path)
+        found = {key: self._read(parts) for key, parts in _placed(file, self._model).items()}
+        for key, segments in found.items():
+            try:
+                check_segments([segments], self._linears[key].n, self._linears[key].k)
+            except ValueError as error:
+                raise ModelLoadError(f"{file.source}: beside {shown(key)} {error}") from None
+        return found
+
+    def put(self, number: int, added: Mapping[str, list[LoraSegment]]) -> bool:
+        """The adapter of this number adds this from now on, and nothing where there is nothing. Whether what
+        is recorded of steps with adapters is out of date. Between two steps."""
+        is_new = False
+        for key, linear in self._linears.items():
+            with linear.place.active():
+                is_new |= linear.set_adapter(number, added.get(key, ()), linear.k)
+        return is_new
+
     def _read(self, parts: list[_Part]) -> list[LoraSegment]:
         read: dict[int, tuple[Tensor, Tensor]] = {}
         for part in parts:
@@ -73,7 +106,12 @@ class Adapters:
                 for part in parts]
 
 
-NO_ADAPTERS = Adapters([], [])
+@dataclass(frozen=True)
+class _Noted:
+    place: Place
+    n: int
+    k: int
+    set_adapter: SetAdapter
 
 
 def _key(group: Group) -> str:

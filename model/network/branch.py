@@ -37,28 +37,36 @@ class Branch:
         self._ops, self._layer = ops, layer
         self._before, self._after = before, after
         self._norm_is_fused = norm_is_fused(layer)
+        self.eps = layer.norm.eps
 
     def multiply(self, linear: Linear, v: Rows, out: Tensor, epilogue: str = "store", *,
                  of_prompts: bool, precise: int = 0) -> None:
         """A product that reads the hidden state through the norm before. With one norm for both branches it
         is in place already where there is none."""
-        x, norm = self._input(v)
-        linear(x, out, norm, self._layer.norm.eps, epilogue, of_prompts=of_prompts, precise=precise,
+        x, norm = self.input(v)
+        linear(x, out, norm, self.eps, epilogue, of_prompts=of_prompts, precise=precise,
                row_adapters=v.adapters)
 
     def run_mlp(self, gate_up: Linear, down: Linear, v: Rows, inner: Tensor, mlp: Dense, *,
                 of_prompts: bool) -> None:
         """The hidden state through the norm, gate and up, silu and the last product, joined as by `add`. No
         adapter may add to gate and up."""
-        x, norm = self._input(v)
+        x, norm = self.input(v)
         is_direct = adds_directly(self._layer, mlp)
         out, epilogue = (v.hidden, "add") if is_direct else (v.branch, "store")
-        run_mlp(gate_up, down, x, inner, out, norm, self._layer.norm.eps, epilogue, of_prompts=of_prompts,
+        run_mlp(gate_up, down, x, inner, out, norm, self.eps, epilogue, of_prompts=of_prompts,
                 row_adapters=v.adapters)
         if not is_direct:
             self.add_rows(v, mlp.out_scale)
 
-    def _input(self, v: Rows) -> tuple[Tensor, Tensor | None]:
+    def of_prompts(self) -> tuple[Tensor | None, float] | None:
+        """The norm before, as a product applies it, with its eps; None where there is more to this branch.
+        Whether it adds directly is not looked at."""
+        if not self._norm_is_fused or self._layer.norm_after or self._layer.parallel:
+            return None
+        return self._before.weight if self._before is not None else None, self.eps
+
+    def input(self, v: Rows) -> tuple[Tensor, Tensor | None]:
         """What a product reads, and the norm that it is still to apply."""
         if self._norm_is_fused:
             return v.hidden, self._before.weight if self._before is not None else None

@@ -34,6 +34,9 @@ class Recorder(Protocol):
     def seal(self) -> None:
         """Loading is over: what has not run under its key yet will not be recorded."""
 
+    def forget(self, is_old: Callable[[Any], bool]) -> None:
+        """Steps of these keys are other ones now."""
+
 
 class CallLists:
     """Recorded calls by key; the least lately recorded are forgotten when there are too many."""
@@ -64,6 +67,9 @@ class CallLists:
 
     def seal(self) -> None:
         """Nothing to do: a recording costs as much as a step, whenever it is made."""
+
+    def forget(self, is_old: Callable[[Any], bool]) -> None:
+        self._lists = {key: calls for key, calls in self._lists.items() if not is_old(key)}
 
     def _record(self, key: Any, step: Callable[[], None]) -> None:
         ops, original = self._ops, self._ops.call

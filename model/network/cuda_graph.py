@@ -47,6 +47,10 @@ class CudaGraphs:
     def seal(self) -> None:
         self._is_sealed = True
 
+    def forget(self, is_old: Callable[[Any], bool]) -> None:
+        """They run as they are from now on."""
+        self._replays = {key: replay for key, replay in self._replays.items() if not is_old(key)}
+
 
 class Launching(Protocol):
     """What launches kernels, see CudaKernels."""

@@ -23,7 +23,7 @@ class LatentMixer:
         self._ops, self._latent, self._weights, self._branch = place.ops, latent, weights, branch
         self._attends = attends
 
-    def project(self, v: Rows, of_prompts: bool) -> None:
+    def project(self, step: StepInput, v: Rows, of_prompts: bool) -> None:
         """Hidden states to what is attended with and what is kept."""
         a, weights = self._latent, self._weights
         heads, latents = v.of("latent_queries", a.num_heads * a.query_dim), v.of("latents", a.latents_size)
@@ -38,13 +38,12 @@ class LatentMixer:
         self._meet(heads, v, of_prompts)
 
     def _keep(self, latents: Tensor, v: Rows) -> None:
-        """(latent, shared key) as (key, normed latent), which is key and value."""
+        """(latent, shared key) as (shared key, normed latent), which is key and value."""
         a, kept, ops = self._latent, self._latent.kept, self._ops
-        _, keys, values = v.of("qkv", kept.qkv_size).split((kept.query_size, kept.key_size, kept.key_size), 1)
+        keys = v.of("qkv", kept.qkv_size)[:, kept.query_size:]
         norm = self._weights.latent_norm.weight
         ops.norm_rows(latents[:, :a.rank], norm, None, a.norm.eps, a.norm.kind, keys[:, a.shared_dim:])
         self._copy(latents[:, a.rank:], keys[:, :a.shared_dim])
-        self._copy(keys, values)
 
     def _meet(self, heads: Tensor, v: Rows, of_prompts: bool) -> None:
         """Each head's query (plain, of the shared key) as (that, its product with the key's weights)."""

@@ -6,13 +6,14 @@ agree. Knows packed weights and kernels, not files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
 
+from model.config import MAX_ADAPTERS
 from model.formats.weights import (
     DenseMatrix,
     Float8Matrix,
@@ -23,6 +24,7 @@ from model.formats.weights import (
     join,
     select_rows,
 )
+from model.kernels.lora import LoraSegment
 from model.kernels.operations import Operations, PackedWeight
 from model.network.adapters import Adapters
 from model.network.modules import Group
@@ -42,12 +44,22 @@ class Linear:
     """x @ weight^T + bias and an epilogue, in as few kernel calls as the checkpoint allows."""
 
     def __init__(self, ops: Operations, parts: list[Part]) -> None:
-        self._linear = ops.linear
+        self._ops, self._linear = ops, ops.linear
         self.prompts = ops.prompts
         self._lora = ops.lora
         self.parts = parts
         self.adapters: Any = None
         """What `pack_lora` returned for the model's adapters; None where no adapter adds anything."""
+
+    def set_adapter(self, number: int, segments: Sequence[LoraSegment], k: int) -> bool:
+        """What the adapter of this number adds from now on. Whether steps now make a call that they did not:
+        what is recorded of them is out of date."""
+        is_new = self.adapters is None and bool(segments)
+        if is_new:
+            self.adapters = self._ops.pack_lora([], self.n, k, MAX_ADAPTERS)
+        if self.adapters is not None:
+            self._ops.put_lora(self.adapters, number, segments)
+        return is_new
 
     @property
     def n(self) -> int:
@@ -112,8 +124,10 @@ def load_linear(place: Place, reader: WeightReader, group: Group, exact: bool,
         return parts or list(matrices.values())
 
     linear = packed(place, " ".join(group.modules), read, exact or group.is_exact)
-    if adapters is not None and (added := adapters.of(group)):
-        linear.adapters = place.ops.pack_lora(added, linear.n, group.k)
+    if adapters is not None:
+        if added := adapters.of(group):
+            linear.adapters = place.ops.pack_lora(added, linear.n, group.k, MAX_ADAPTERS)
+        adapters.note(group, place, linear.set_adapter)
     return linear
 
 

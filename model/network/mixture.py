@@ -30,7 +30,7 @@ def mixture_widths(moe: Moe, layer: Layer, hidden_size: int) -> dict[str, int]:
 
 def _adds_directly(moe: Moe, layer: Layer) -> bool:
     """What the experts give is added to the hidden state as it is."""
-    return not (layer.norm_after or layer.residual_scale != 1 or moe.shared_gate or moe.apart)
+    return not (layer.norm_after or layer.residual_scale * moe.out_scale != 1 or moe.shared_gate or moe.apart)
 
 
 class Mixture:
@@ -59,7 +59,7 @@ class Mixture:
         else:
             gate = self._share(x, v.branch, v, of_prompts)
             self._compute(x, chosen, shares, v.branch, v, of_prompts, add=moe.shared is not None, gate=gate)
-            branch.add_rows(v)
+            branch.add_rows(v, moe.out_scale)
 
     def _add_apart(self, x: Tensor, chosen: Tensor, shares: Tensor, v: Rows, of_prompts: bool) -> None:
         """The shared expert and the others have norms of their own."""
@@ -70,7 +70,7 @@ class Mixture:
         normalize(self._ops, norm, weights.experts_norm, v.hidden, x)
         self._compute(x, chosen, shares, routed, v, of_prompts)
         normalize(self._ops, norm, weights.experts_out_norm, routed, v.branch, add=True)
-        self._branch.add_rows(v)
+        self._branch.add_rows(v, self._moe.out_scale)
 
     def _route(self, x: Tensor, v: Rows) -> tuple[Tensor, Tensor]:
         """(chosen, shares)."""

@@ -42,7 +42,13 @@ class Group:
 
     @property
     def n(self) -> int:
-        return sum(self.modules.values())
+        """Outputs of the Linear."""
+        return sum(len(piece.rows) for piece in self.pieces) or sum(self.modules.values())
+
+    def times(self, module: str) -> int:
+        """How often the Linear has the outputs of a module."""
+        rows = sum(len(piece.rows) for piece in self.pieces if piece.module == module)
+        return max(1, rows // self.modules[module])
 
 
 def layer_modules(spec: Spec, names: Names, index: int) -> list[Group]:
@@ -76,18 +82,30 @@ def mixer_modules(mixer: Mixer, names: Names, prefix: str, hidden: int) -> list[
     sizes = (queries + (mixer.gate_size if names.output_gate is None else 0), *others)
     modules = _modules(prefix, names.qkv if len(names.qkv) == 1 else names.qkv[:len(sizes)], sizes)
     if mixer.output_gate and names.output_gate is not None:
-        return [Group({**modules, prefix + names.output_gate: mixer.gate_size}, hidden),
+        return [_with_gate(mixer, modules, prefix + names.output_gate, hidden),
                 Group(out, mixer.query_size, mixer.o_bias)]
     pieces = _by_kind(mixer, modules) if names.fuses_heads else _gate_last(mixer, modules)
     return [Group(modules, hidden, mixer.qkv_bias, pieces=pieces),
             Group(out, mixer.query_size, mixer.o_bias)]
 
 
+def _with_gate(attention: Attention, modules: dict[str, int], gate: str, hidden: int) -> Group:
+    """The gate behind what `modules` give; that of a head once for each of its numbers, as it is applied."""
+    if attention.output_gate == "number":
+        return Group({**modules, gate: attention.gate_size}, hidden)
+    heads = tuple(head for head in range(attention.num_heads) for _ in range(attention.head_dim))
+    return Group({**modules, gate: attention.num_heads}, hidden, pieces=(
+        *(Piece(name, range(size)) for name, size in modules.items()), Piece(gate, heads)))
+
+
 def _by_kind(attention: Attention, modules: dict[str, int]) -> tuple[Piece, ...]:
-    """All queries, all keys, all values, where the file has them head by head."""
+    """All queries, all keys, all values, where the file has together what belongs to a head of keys."""
     (name,), dim = modules, attention.head_dim
-    return (Piece(name, tuple(3 * dim * head + first + i for first in (0, dim, 2 * dim)
-                              for head in range(attention.num_heads) for i in range(dim))),)
+    share = attention.num_heads // attention.num_kv_heads
+    parts = (range(share), (share,), (share + 1,))  # of a head of keys: its queries, the key, the value
+    return (Piece(name, tuple(dim * ((share + 2) * head + part) + i for kind in parts
+                              for head in range(attention.num_kv_heads) for part in kind
+                              for i in range(dim))),)
 
 
 def _gate_last(attention: Attention, modules: dict[str, int]) -> tuple[Piece, ...]:

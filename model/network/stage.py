@@ -6,9 +6,7 @@ Spec's to say, how is the kernels'; every buffer is allocated once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -26,45 +24,19 @@ from model.families.spec import (
 )
 from model.network.attention import AttentionMixer, KVCache, Tables
 from model.network.branch import Branch, adds_directly, norm_is_fused, normalize
+from model.network.built_layer import BuiltLayer, Mixer
 from model.network.latent_attention import LatentMixer, latent_widths
 from model.network.latent_weights import LatentWeights
-from model.network.layer_inputs import InputWeights, LayerInputsRows, input_widths
+from model.network.layer_inputs import LayerInputsRows, input_widths
 from model.network.mixer_weights import AttentionWeights
 from model.network.mixture import Mixture, mixture_widths
 from model.network.norm_weights import NO_WEIGHTS
 from model.network.place import Place
+from model.network.prompt_layers import prompt_runs
 from model.network.states import StateCache, state_mixer
 from model.network.step import Rows, Sizes, StepInput
-from model.network.streams import StreamRows, StreamWeights, stream_widths
+from model.network.streams import StreamRows, stream_widths
 from model.network.weights import DenseWeights, LayerWeights, ModelWeights, MoeWeights
-
-
-class Mixer(Protocol):
-    """How tokens see those before them, in one layer: three things that are done to the rows of a step."""
-
-    def project(self, v: Rows, of_prompts: bool) -> None:
-        """Hidden states to what is mixed, in buffers of its own; rows that decode apart from prompts."""
-
-    def mix(self, step: StepInput, v: Rows) -> None:
-        """Each token with those before it, which are kept for the next step; all rows of a step."""
-
-    def add(self, v: Rows, of_prompts: bool) -> None:
-        """The result to the hidden state."""
-
-
-@dataclass(frozen=True)
-class BuiltLayer:
-    """A layer of the Spec, ready to run."""
-
-    layer: Layer
-    mixers: list[Mixer]
-    mlp: DenseWeights | Mixture | None
-    of_mixers: Branch
-    branch: Branch  # of the mlp
-    index: int      # of the whole model's layers
-    input: InputWeights | None
-    streams: StreamWeights | None
-    scale: float
 
 
 def buffer_widths(spec: Spec, has_adapters: bool) -> dict[str, int]:
@@ -112,10 +84,11 @@ class Stage:
         self.states = StateCache.allocate([mixer for layer in own for mixer in layer.mixers
                                            if isinstance(mixer, StateMixer)], sizes, place.device)
         tables = Tables(place, spec, sizes)
-        self._caches: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of each layer, or another's
+        self._caches: dict[int, tuple[Tensor, Tensor | None]] = {}  # of each layer, or another's
         made = iter(zip(self.cache.keys, self.cache.values, strict=True)), iter(self.states.of_mixers)
         self._layers = [self._built(index, layer, of, tables, *made)
                         for index, layer, of in zip(layers, own, self._own_weights, strict=True)]
+        self._runs = prompt_runs(place.ops.prompts, self._layers)
         self._inputs = None
         if spec.layer_inputs is not None and weights.inputs is not None:
             self._inputs = LayerInputsRows(place.ops, spec, spec.layer_inputs, weights.inputs)
@@ -124,10 +97,12 @@ class Stage:
             self._streams = StreamRows(place.ops, spec.streams, spec.hidden_size, weights.streams)
         self._buffers = {name: place.buffer(sizes.max_tokens * width)
                          for name, width in buffer_widths(spec, sizes.has_adapters).items()}
+        self._max_tokens = sizes.max_tokens
+        self._outgrown: list[Tensor | None] = []
         self._recorder = place.new_recorder()
 
     def _built(self, index: int, layer: Layer, weights: LayerWeights, tables: Tables,
-               caches: Iterator[tuple[Tensor, Tensor]], states: Iterator[list[Tensor]]) -> BuiltLayer:
+               caches: Iterator[tuple[Tensor, Tensor | None]], states: Iterator[list[Tensor]]) -> BuiltLayer:
         ops, mixers = self.place.ops, []
         branch = Branch(ops, layer, weights.mixer_norm, weights.mixer_out_norm)
         for mixer, of in zip(layer.mixers, weights.mixers, strict=True):
@@ -145,7 +120,7 @@ class Stage:
                           of_mlp, index, weights.input, weights.streams, weights.scale)
 
     def _attention(self, mixer: Attention | LatentAttention, weights: AttentionWeights | LatentWeights,
-                   branch: Branch, cache: tuple[Tensor, Tensor, int], tables: Tables) -> Mixer:
+                   branch: Branch, cache: tuple[Tensor, Tensor | None, int], tables: Tables) -> Mixer:
         if isinstance(mixer, Attention):
             return AttentionMixer(self.place, mixer, weights, branch, *cache, tables)
         own = AttentionWeights(weights.latents, weights.out_proj, None, None, None)
@@ -159,6 +134,16 @@ class Stage:
 
     def seal(self) -> None:
         self._recorder.seal()
+
+    def forget_steps_with_adapters(self) -> None:
+        """Some Linear has an adapter that had none: such steps make other calls now, and want buffers that
+        may not be there yet. Those that recorded steps use stay where they are."""
+        for name, width in buffer_widths(self.spec, has_adapters=True).items():
+            old = self._buffers.get(name)
+            if old is None or old.numel() < self._max_tokens * width:
+                self._outgrown.append(old)
+                self._buffers[name] = self.place.buffer(self._max_tokens * width)
+        self._recorder.forget(lambda key: key[-1] is True)
 
     def hidden(self, num_tokens: int) -> Tensor:
         """float32 [T, hidden_size]: what goes in, unless this is the first stage, and what comes out."""
@@ -195,13 +180,15 @@ class Stage:
         with self.place.active():
             self.states.memory[target.to(device)] = self.states.memory[source.to(device)]
 
-    def measure(self) -> None:
-        """Have the device find out what it must measure with the weights that are here."""
-        if self.place.ops.prompts is not None:
+    def prepare(self, copy_bytes: int) -> None:
+        """Have the device find out what it must measure with the weights that are here, and keep as much of
+        them as `copy_bytes` have room for as prompts want it."""
+        if (prompts := self.place.ops.prompts) is not None:
+            weights = [part.weight for layer in self._own_weights for linear in layer.linears
+                       for part in linear.parts]
             with self.place.active():
-                self.place.ops.prompts.measure_crossovers(
-                    [part.weight for layer in self._own_weights for linear in layer.linears
-                     for part in linear.parts])
+                prompts.keep_in_float16(weights, copy_bytes)
+                prompts.measure_crossovers(weights)
 
     def _run(self, step: StepInput) -> None:
         ops, num_tokens = self.place.ops, len(step.token_ids)
@@ -222,19 +209,32 @@ class Stage:
             if self._streams is not None:
                 for v, of_prompts in parts:
                     self._streams.open(v, of_prompts)
-        for built in self._layers:
-            for v, of_prompts in parts:
-                if self._streams is not None and built.streams is not None:
-                    self._streams.enter(built.streams, built.of_mixers, v, of_prompts)
-                for mixer in built.mixers:
-                    mixer.project(v, of_prompts)
-            for mixer in built.mixers:
-                mixer.mix(step, all_rows)
-            for v, of_prompts in parts:
-                self._finish(built, v, of_prompts)
+        for layers, run in self._runs:
+            if run is None or not run.takes(step):
+                for built in layers:
+                    self._run_layer(built, step, parts, all_rows)
+                continue
+            if first:
+                decoding = step.without_prompts()
+                for built in layers:
+                    self._run_layer(built, decoding, parts[:1], parts[0][0])
+            run.run(step, parts[-1][0].hidden)
         if self._streams is not None:
             for v, of_prompts in parts:
                 self._streams.close(v, of_prompts)
+
+    def _run_layer(self, built: BuiltLayer, step: StepInput, parts: Sequence[tuple[Rows, bool]],
+                   all_rows: Rows) -> None:
+        """parts: rows that decode, and those of prompts; whether they are these."""
+        for v, of_prompts in parts:
+            if self._streams is not None and built.streams is not None:
+                self._streams.enter(built.streams, built.of_mixers, v, of_prompts)
+            for mixer in built.mixers:
+                mixer.project(step, v, of_prompts)
+        for mixer in built.mixers:
+            mixer.mix(step, all_rows)
+        for v, of_prompts in parts:
+            self._finish(built, v, of_prompts)
 
     def _finish(self, built: BuiltLayer, v: Rows, of_prompts: bool) -> None:
         """What was mixed, and the mlp, into the hidden states."""

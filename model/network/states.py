@@ -48,7 +48,7 @@ class StateLayer:
         self._ops, self._mixer, self._weights, self._branch = place.ops, mixer, weights, branch
         self._states = states
 
-    def project(self, v: Rows, of_prompts: bool) -> None:
+    def project(self, step: StepInput, v: Rows, of_prompts: bool) -> None:
         self._branch.multiply(self._weights.in_proj, v, self._inputs(v), of_prompts=of_prompts)
 
     def add(self, v: Rows, of_prompts: bool) -> None:
@@ -81,8 +81,8 @@ class ShortConvLayer(StateLayer):
 class DeltaLayer(StateLayer):
     """out(norm(delta(q, k, v)) * silu(z))."""
 
-    def project(self, v: Rows, of_prompts: bool) -> None:
-        super().project(v, of_prompts)
+    def project(self, step: StepInput, v: Rows, of_prompts: bool) -> None:
+        super().project(step, v, of_prompts)
         self._branch.multiply(self._weights.heads, v, self._heads(v), of_prompts=False)
 
     def mix(self, step: StepInput, v: Rows) -> None:
@@ -114,8 +114,8 @@ class DeltaLayer(StateLayer):
 class ChannelDeltaLayer(DeltaLayer):
     """out(norm(delta(q, k, v)) * sigmoid(z)), with a decay for each channel of a key."""
 
-    def project(self, v: Rows, of_prompts: bool) -> None:
-        super().project(v, of_prompts)
+    def project(self, step: StepInput, v: Rows, of_prompts: bool) -> None:
+        super().project(step, v, of_prompts)
         mixer, weights = self._mixer, self._weights
         of_decays, of_gates = self._heads(v)[:, :mixer.rank], self._inputs(v)[:, mixer.conv_size:]
         weights.decay_up(of_decays, self._decays(v), row_adapters=v.adapters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -38,6 +38,17 @@ class StepInput:
     prompts: tuple[PromptRows, ...] = ()  # the last sequences, if they have many rows: known on the host
     has_adapters: bool = False  # some row has one: only then row_adapters is looked at
 
+    def without_prompts(self) -> StepInput:
+        """The sequences in front of the prompts."""
+        rows, sequences = self.prompts[0].first, self.prompts[0].index
+        return replace(
+            self, token_ids=self.token_ids[:rows], positions=self.positions[:rows],
+            slot_mappings=tuple(slots[:rows] for slots in self.slot_mappings),
+            block_tables=tuple(table[:sequences] for table in self.block_tables),
+            cu_seqlens=self.cu_seqlens[:sequences + 1], seq_lens=self.seq_lens[:sequences],
+            state_slots=self.state_slots[:sequences], row_slots=self.row_slots[:rows],
+            row_adapters=self.row_adapters[:rows], prompts=())
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -50,6 +61,7 @@ class Sizes:
     cache: str         # a key of CACHE_KINDS
     num_slots: int = 0  # states, of layers that keep one
     has_adapters: bool = False
+    copy_bytes: int = 0  # at each place, for weights that prompts are multiplied by in float16
 
 
 @dataclass(frozen=True)

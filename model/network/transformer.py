@@ -5,13 +5,14 @@ Its layers are one stage on one device, or several on several. Knows nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from model.formats.weights import WeightReader
+from model.kernels.lora import LoraSegment
 from model.model_config import ModelConfig
 from model.network.adapters import Adapters
 from model.network.link import Copy, verified_copy
@@ -36,12 +37,12 @@ class Transformer:
         stages = [Stage(place, config.spec, weights, part, sizes)
                   for place, part in zip(places, layers, strict=True)]
         for stage in stages:
-            stage.measure()
-        return cls(config, weights, stages, sizes)
+            stage.prepare(sizes.copy_bytes)
+        return cls(config, weights, stages, sizes, adapters)
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, stages: list[Stage],
-                 sizes: Sizes) -> None:
-        self.config, self.weights, self.stages = config, weights, stages
+                 sizes: Sizes, adapters: Adapters | None = None) -> None:
+        self.config, self.weights, self.stages, self.adapters = config, weights, stages, adapters
         self.max_tokens, self.has_adapters = sizes.max_tokens, sizes.has_adapters
         shape = (sizes.max_tokens, config.spec.hidden_size)
         self._copies: list[Copy] = [verified_copy(a.place.device, b.place.device, shape)
@@ -67,6 +68,13 @@ class Transformer:
         """Loading is over: nothing more is recorded ahead."""
         for stage in self.stages:
             stage.seal()
+
+    def put_adapter(self, number: int, added: Mapping[str, list[LoraSegment]]) -> None:
+        """See Adapters.put."""
+        assert self.adapters is not None
+        if self.adapters.put(number, added):
+            for stage in self.stages:
+                stage.forget_steps_with_adapters()
 
     def forward(self, steps: Sequence[StepInput]) -> Tensor:
         """Compute the new tokens and put their keys and values into the cache.

@@ -146,7 +146,7 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
         infos += [reader.matrix_info(name, n, group.k) for group in ends for name, n in group.modules.items()]
     for index in range(spec.num_layers):
         for group in layer_modules(spec, names, index):
-            infos += [_kept(group, n, reader.matrix_info(name, n, group.k))
+            infos += [_kept(group, name, reader.matrix_info(name, n, group.k))
                       for name, n in group.modules.items()]
             for name in group.modules if group.has_bias else ():
                 if not reader.has_tensor(name + ".bias"):
@@ -162,18 +162,40 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     return infos if keeps_groups else [info.widened or info for info in infos]
 
 
-def _kept(group: Group, n: int, info: MatrixInfo) -> MatrixInfo:
-    """What of a matrix is kept: numbers, where it is quantized and taken apart."""
+def _kept(group: Group, name: str, info: MatrixInfo) -> MatrixInfo:
+    """What of a matrix is kept: all that a Linear repeats of it; numbers, where it is quantized and taken
+    apart."""
+    times = group.times(name)
+    if times > 1:
+        return replace(info, nbytes=times * info.nbytes, widened=None if info.widened is None else replace(
+            info.widened, nbytes=times * info.widened.nbytes))
     if not group.is_of_heads or len(group.modules) > 1 or info.kind in ("f16", "bf16", "f32"):
         return info
-    return MatrixInfo("f16", 2 * n * group.k)
+    return MatrixInfo("f16", 2 * group.modules[name] * group.k)
+
+
+def _num_tables(config: ModelConfig) -> int:
+    """What weight_infos() has before the layers."""
+    num_tables = 1 if config.spec.layer_inputs is None else 3
+    return num_tables + sum(map(len, stream_ends(config.spec, config.names)))
+
+
+def copies_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> list[int]:
+    """Bytes in float16 of what each layer has in another form."""
+    rest, sizes = iter(infos[_num_tables(config):]), []
+    for index in range(config.spec.num_layers):
+        numbers = [n * group.k for group in layer_modules(config.spec, config.names, index)
+                   for n in group.modules.values()]
+        kinds = [next(rest).kind for _ in numbers]
+        sizes.append(sum(2 * count for count, kind in zip(numbers, kinds, strict=True)
+                         if kind not in ("f16", "f32")))
+    return sizes
 
 
 def bytes_by_layer(infos: list[MatrixInfo], config: ModelConfig) -> tuple[int, list[int], int]:
     """What weight_infos() found, in bytes: the embeddings, inputs of layers and ends of streams, each layer,
     the head."""
-    num_tables = 1 if config.spec.layer_inputs is None else 3
-    num_tables += sum(map(len, stream_ends(config.spec, config.names)))
+    num_tables = _num_tables(config)
     sizes, layers, start = [info.nbytes for info in infos], [], num_tables
     for index in range(config.spec.num_layers):
         count = sum(len(group.modules) for group in layer_modules(config.spec, config.names, index))

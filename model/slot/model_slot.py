@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from model.catalogue.listing import Catalogue, Entry
 from model.catalogue.places import Found
@@ -65,6 +66,8 @@ class ModelSlot:
         self._state = SlotState()
         self._model: LanguageModel | None = None
         self._choice: Choice | None = None  # what is loaded, or asleep
+        self._adapters: dict[str, Path] = {}  # that were loaded beside it, by name
+        self._adapters_of = ""                # the id of the model that they are beside
         self._users = 0
         self._done: dict[str, Tally] = {}  # by models that were let go
         self._gate_open = False           # whether a lease may begin
@@ -129,11 +132,10 @@ class ModelSlot:
                 raise SlotBusy(f"Another model cannot be taken now: {what}. Cancel that first, or wait.")
 
     def has(self, model_id: str) -> bool:
-        """Whether it can be asked for. The present one can: it is listed at once if nobody has looked yet."""
+        """Whether it can be asked for. The present one can, also if nobody has looked at the list yet."""
         present = self._choice
-        if isinstance(present, LocalChoice) and present.id == model_id:
-            self.catalogue.add(present.found)
-        return self.catalogue.entry(model_id) is not None or self.engines.offer(model_id) is not None
+        return ((isinstance(present, LocalChoice) and present.id == model_id)
+                or self.catalogue.entry(model_id) is not None or self.engines.offer(model_id) is not None)
 
     @property
     def will_answer(self) -> bool:
@@ -158,6 +160,26 @@ class ModelSlot:
         finally:
             self._leave(is_use=False)
 
+    # -- adapters beside the model
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load a LoRA adapter beside the present model, and again whenever that is loaded again, until it is
+        unloaded. Raises NoModel, and what the model's own function raises."""
+        with self.glance() as model:
+            model.load_adapter(name, path)
+            self._note_adapters({**self._adapters, name: path})
+
+    def unload_adapter(self, name: str) -> None:
+        """Raises NoModel, and what the model's own function raises."""
+        with self.glance() as model:
+            model.unload_adapter(name)
+            self._note_adapters({other: path for other, path in self._adapters.items() if other != name})
+
+    def _note_adapters(self, adapters: dict[str, Path]) -> None:
+        with self._changed:
+            self._adapters = adapters
+            self._tell(version=self._state.version + 1)
+
     # -- changing
 
     def load(self, model_id: str, max_seq_len: int | None = None) -> None:
@@ -166,6 +188,9 @@ class ModelSlot:
 
         Raises ModelLoadError if there is no such model, SlotBusy while another one is on its way.
         """
+        present = self._choice
+        if isinstance(present, LocalChoice) and present.id == model_id:
+            self.catalogue.add(present.found)  # nobody may have looked at the list yet
         choice = self._local.choice(model_id, max_seq_len) or self.engines.offer(model_id)
         if choice is None:
             raise ModelLoadError("this model is not there any more")
@@ -361,7 +386,20 @@ class ModelSlot:
             close(model)
             del model
             raise _Cancelled
+        self._give_adapters(model, choice.id)
         self._take(model, choice)
+
+    def _give_adapters(self, model: LanguageModel, model_id: str) -> None:
+        """Those that were beside this very model before. One that cannot be had any more is left out: bots
+        that want it say so."""
+        if model_id != self._adapters_of:
+            self._adapters, self._adapters_of = {}, model_id
+        for name, path in list(self._adapters.items()):
+            try:
+                model.load_adapter(name, path)
+            except (ModelLoadError, ValueError) as error:
+                log.warning("The adapter %s is not loaded again: %s", name, error)
+                del self._adapters[name]
 
     def _take(self, model: LanguageModel, choice: Choice | None) -> None:
         with self._changed:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.engine.engine import Engine
+from model.engine.loaded_adapters import AdapterKey
 from model.engine.speculation import Speculator
 from model.files import ModelLoadError
 from tests.engine.test_speculation import Prophet, always
@@ -247,3 +248,78 @@ def test_a_gguf_adapter_of_another_architecture_is_refused(tmp_path: Path, produ
                                  **{"general.architecture": "qwen3"})
     with pytest.raises(ModelLoadError, match=r"general\.architecture is 'qwen3'; model is llama: expected l"):
         load(model, adapters=[("a", adapter)])
+
+
+# ---- while the model is loaded -------------------------------------------------------------------------
+
+
+def test_an_adapter_that_is_loaded_later_writes_what_it_would_from_the_start(
+        folders: tuple[Path, list[tuple[str, Path]]], engine: Engine):
+    """Beside replies that are being written, which do not change, in steps that are recorded already; the
+    second adds to Linears that the first leaves alone."""
+    (one, path_of_one), (two, path_of_two) = folders[1]
+    later = load(folders[0], prefill_chunk=32)
+    try:
+        running = later.submit(prompt(9), params(max_new_tokens=60), NO_EOS)
+        later.load_adapter(two, path_of_two)
+        asked = [(prompt(9), two), (prompt(40), two), (prompt(9), None), (prompt(9), two)]
+        want = [written(engine, ids, name, max_new_tokens=60) for ids, name in asked]
+        assert [written(later, ids, name, max_new_tokens=60) for ids, name in asked] == want
+        assert outcome(running)[0] == want[2]
+        running = later.submit(prompt(9), params(max_new_tokens=60), NO_EOS, adapter=two)
+        later.load_adapter(one, path_of_one)
+        assert later.describe()["adapters"] == ["two", "one"]
+        assert later.describe()["adapter_fingerprints"] == engine.describe()["adapter_fingerprints"]
+        for _ in range(3):
+            assert written(later, prompt(9), one, max_new_tokens=60) == written(
+                engine, prompt(9), one, max_new_tokens=60)
+        assert outcome(running)[0] == want[0]
+        assert [written(later, ids, name, max_new_tokens=60) for ids, name in asked] == want
+    finally:
+        later.close()
+
+
+def test_an_adapter_that_is_unloaded_is_there_until_its_replies_are_written(
+        folders: tuple[Path, list[tuple[str, Path]]], engine: Engine):
+    """Then its number is the next one's, which takes nothing of what the cache has of it."""
+    (one, _), (two, path_of_two) = folders[1]
+    later, ids = load(folders[0], adapters=folders[1], prefill_chunk=32), prompt(70)
+    want, of_two = (written(engine, ids, name, max_new_tokens=80) for name in (one, two))
+    try:
+        running = later.submit(ids, params(max_new_tokens=80), NO_EOS, adapter=one)
+        later.unload_adapter(one)
+        with pytest.raises(ValueError, match="no adapter 'one' beside model; loaded are two"):
+            later.submit(ids, params(), NO_EOS, adapter=one)
+        later.load_adapter("three", path_of_two)
+        assert outcome(running)[0] == want
+        assert written(later, ids, "three", max_new_tokens=80) == of_two
+        later.load_adapter("four", path_of_two)
+        key = later._adapters.key("four", "")
+        assert (key.number, key.serial) == (0, 3)
+        got, end = outcome(later.submit(ids, params(max_new_tokens=80), NO_EOS, adapter="four"))
+        assert got == of_two and end.stats.cached_tokens == 0
+        for name in ("two", "three", "four"):
+            later.unload_adapter(name)
+        assert written(later, ids, None) == written(engine, ids, None)
+        first = next(iter(later._adapter_changes._network._linears.values())).set_adapter.__self__
+        assert not first.adapters.numbers, "nothing is held of those that have gone"
+    finally:
+        later.close()
+
+
+def test_what_cannot_be_loaded_beside_a_model_changes_nothing(folders: tuple[Path, list[tuple[str, Path]]],
+                                                              engine: Engine, tmp_path: Path):
+    before = written(engine, prompt(9), "one")
+    other = write_peft(tmp_path / "other", random_products({"model.layers.0.self_attn.q_proj": (64, 32)}))
+    with pytest.raises(ModelLoadError, match=r"is \[4, 32\]; expected \[rank, 64\] beside model"):
+        engine.load_adapter("other", other)
+    with pytest.raises(ModelLoadError, match=r"adapter_config\.json"):
+        engine.load_adapter("none", tmp_path)
+    with pytest.raises(ValueError, match="an adapter one is loaded already"):
+        engine.load_adapter("one", folders[1][0][1])
+    with pytest.raises(ValueError, match="an adapter is called ''"):
+        engine.load_adapter("", folders[1][0][1])
+    with pytest.raises(ValueError, match="There is no adapter 'other' beside model; loaded are one, two"):
+        engine.unload_adapter("other")
+    assert engine.describe()["adapters"] == ["one", "two"] and written(engine, prompt(9), "one") == before
+    assert not engine._adapters.is_there(AdapterKey(2, 2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +35,10 @@ from tests.helpers.tiny_engine import (
     outcome,
     params,
     prompt,
-    quantized_model,
     shrink,
     tokens,
 )
 from tests.helpers.tiny_models import TINY, write_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def engine(folder: Path) -> Iterator[Engine]:
-    engine = load(folder)
-    yield engine
-    status = engine.status()
-    engine.close()
-    assert (status["running"], status["waiting"], status["pages_used"]) == (0, 0, 0), "a page leaked"
 
 
 def wait_until(condition: Any, seconds: float = 20.0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tests.engine.test_speculation import drafting
 from tests.engine.test_stages import captured_places
 from tests.helpers.adapters import random_products, write_peft
 from tests.helpers.family_models import write_family
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, shrink, tokens
+from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink, tokens
 from tests.helpers.tiny_models import TINY, linear_sizes, write_model
 
 EXACT = {"exact": True, "cache": "fp32"}
@@ -42,20 +41,6 @@ def transformers_guided(logits: torch.Tensor, others: torch.Tensor, scale: float
     ids = torch.tensor([[1]])
     processor = UnbatchedClassifierFreeGuidanceLogitsProcessor(scale, model, ids, use_cache=False)
     return processor(ids, logits[None])[0]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def engine(folder: Path) -> Iterator[Engine]:
-    engine = load(folder)
-    yield engine
-    status = engine.status()
-    engine.close()
-    assert (status["running"], status["waiting"], status["pages_used"]) == (0, 0, 0), "a page leaked"
 
 
 def reply(engine: Engine, token_ids: list[int], guide: list[int], settings: SamplingParams,

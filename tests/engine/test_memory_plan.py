@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from model.memory.gpu_scratch import gpu_scratch, product_bytes
 from model.memory.plan import MemoryPlan, cache_bytes_per_token, plan_memory, state_bytes
 from model.memory.spread import spread
 from model.model_config import ModelConfig
+from model.network.modules import layer_modules
 from model.network.place import Place
 from tests.helpers.tiny_models import TINY, write_model
 from tests.host_cuda.build import GPUS, cuda_on_host
@@ -53,12 +55,12 @@ def test_layers_that_read_what_others_keep_take_no_cache():
 
 
 def test_latent_attention_keeps_latents_for_all_heads_together():
-    """Twice: as the key, and as the value."""
+    """Once: the key is the value as well."""
     config = {**TINY, "architectures": ["DeepseekV3ForCausalLM"], "num_hidden_layers": 3, "kv_lora_rank": 512,
               "qk_rope_head_dim": 64, "n_routed_experts": 8, "moe_intermediate_size": 32,
               "num_attention_heads": 128}
     spec = ModelConfig.from_dict(config, {}, "latent").spec
-    assert cache_bytes_per_token(spec, "fp16") == 3 * 2 * (512 + 64) * 2
+    assert cache_bytes_per_token(spec, "fp16") == 3 * (512 + 64) * 2
 
 
 GEMMA_3_27B = ModelConfig.from_dict({
@@ -260,6 +262,25 @@ def test_the_plan_of_a_gpu_has_its_scratch_and_that_of_the_cpu_has_not():
         place = Place(None, torch.device(device), list, 128_000 * MB)
         scratch[device] = spread(MODEL, EngineConfig(), infos, [place], 2048, 0)[0].scratch_bytes
     assert scratch["cuda"] - scratch["cpu"] == gpu_scratch(MODEL, 32, 2048, 4096).total - 4 * 2048 * 11008
+
+
+def test_weights_in_float16_for_prompts_get_half_of_what_is_left_on_a_gpu():
+    """Of all layers, or as far as that goes; not where they are float16, exact or on the CPU."""
+    numbers = sum(group.n * group.k for index in range(32)
+                  for group in layer_modules(MODEL.spec, MODEL.names, index))
+
+    def copies(free: int, kind: str = "q4", device: str = "cuda", **settings: Any) -> int:
+        infos = [MatrixInfo(kind, MB)] * (2 + 32 * 7)
+        place = Place(None, torch.device(device), list, free)
+        plan, _ = spread(MODEL, EngineConfig(**settings), infos, [place], 2048, 0)
+        assert plan.total_bytes + 256 * MB <= free
+        assert plan.copy_bytes == 0 or any("copies" in line for line in plan.lines())
+        return plan.copy_bytes
+
+    assert copies(128_000 * MB) == 2 * numbers
+    assert 0 < copies(12_000 * MB) < copies(16_000 * MB) < 2 * numbers
+    assert copies(128_000 * MB, "f16") == copies(128_000 * MB, device="cpu") == 0
+    assert copies(128_000 * MB, exact=True) == 0
 
 
 def test_a_product_on_a_gpu_allocates_what_is_planned(host_cuda_library, monkeypatch):

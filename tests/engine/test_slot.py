@@ -231,6 +231,7 @@ def test_a_model_is_loaded_again_with_another_context_or_stays_as_it_is(tmp_path
     named = ModelSlot(loads, Catalogue([], ENGINE), ENGINE)  # nobody has looked for it: it was named
     named.load_first(entry.found, lambda what, share: None, print)
     assert named.wait().phase == READY and named.has(entry.found.id) and not named.has("f" * 16)
+    assert named.catalogue.entry(entry.found.id) is None, "asking changes nothing"
     named.load(entry.found.id, 64)
     assert named.wait().phase == READY and loads.configs[-1].max_seq_len == 64
     named.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from model.config import EngineConfig
 from model.engine.engine import Engine
 from model.engine.loading import load_engine
 from model.engine.request import FinishedEvent
-from model.files import ModelLoadError
 from model.kernels import load_kernels
 from model.network.place import Place
+from tests.engine.test_speculation import drafting
 from tests.engine.test_stages import captured_places
 from tests.helpers.family_models import write_family
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, tokens
+from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink, tokens
 
 
 @pytest.fixture(scope="module", params=["lfm 2", "qwen 3.5", "falcon h1"])
@@ -126,9 +127,54 @@ def test_few_states_take_nothing_from_a_reply(folder: Path, engine: Engine):
         tight.close()
 
 
-def test_a_draft_model_with_states_is_refused(folder: Path):
-    with pytest.raises(ModelLoadError, match="layers with a state, which cannot take guesses back"):
-        load(folder, draft=folder)
+def test_a_draft_model_with_states_goes_back_to_what_was_right(folder: Path, engine: Engine):
+    """The model as its own draft, of whose guesses each fifth is spoiled: all before the first spoiled one
+    are right, which they would not be had the state kept anything of what was not."""
+    drafted = drafting(folder, draft=folder)
+    drafter = drafted._speculator.drafter
+    choose, make, spoiled, right = drafter._sampler.choose, drafter.make, [], []
+
+    def choose_badly(logits: torch.Tensor, rows: list[Any]) -> list[int]:
+        chosen = choose(logits, rows)
+        spoiled.append(len(spoiled) % 5 == 4)
+        return [(token_id + spoiled[-1]) % 96 for token_id in chosen]
+
+    def noted(wanted: list[Any]) -> list[list[int]]:
+        first = len(spoiled)
+        made = make(wanted)
+        right.append([*spoiled[first:], True].index(True) if made[0] else 0)
+        return made
+
+    drafter._sampler.choose, drafter.make = choose_badly, noted
+    settings = params(temperature=0.9, max_new_tokens=60)
+    try:
+        for length in (50, 500):
+            right.clear()
+            made, end = outcome(drafted.submit(prompt(length), settings, NO_EOS))
+            assert made == tokens(engine, prompt(length), settings)
+            assert end.stats.accepted_tokens == sum(right) > 30
+            assert end.stats.drafted_tokens > end.stats.accepted_tokens
+        assert len(drafter._free_slots) == 16 and drafter._pools[0].num_used == 0
+    finally:
+        drafted.close()
+
+
+def test_drafts_with_few_slots_for_states_take_nothing_from_a_reply(folder: Path, engine: Engine):
+    """Of six at once one gets guesses at a time; some are thrown out and come to their tokens again."""
+    drafted = drafting(folder, draft=folder)
+    drafter = drafted._speculator.drafter
+    drafter._free_slots = drafter._free_slots[:3]
+    prompts = [prompt(30 + i, seed=i) for i in range(6)]
+    settings = params(max_new_tokens=30, temperature=0.0)
+    try:
+        shrink(drafted, 9)
+        requests = [drafted.submit(token_ids, settings, NO_EOS) for token_ids in prompts]
+        found = [outcome(request) for request in requests]
+        assert [made for made, _ in found] == [tokens(engine, token_ids, settings) for token_ids in prompts]
+        assert sum(end.stats.drafted_tokens for _, end in found) > 20
+        assert len(drafter._free_slots) == 3
+    finally:
+        drafted.close()
 
 
 def test_plain_weights_beside_states_are_rounded_while_they_are_loaded(folder: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -362,13 +363,52 @@ def test_one_measurement_in_a_bad_moment_is_not_enough_to_find_rows_dear():
     assert made.of(4) == pytest.approx(1.5)
 
 
-def test_where_guesses_are_never_right_few_are_looked_for():
+def test_the_longer_no_guess_pays_the_fewer_are_looked_for():
+    record, looks = DraftRecord(), []
+    for count in range(1, 100):
+        if count >= record.next_look:
+            record.look([0] * count)
+            record.leave([])
+            looks.append(count)
+    gaps = [after - before for before, after in pairwise(looks)]
+    assert gaps == [1] * 3 + [4] * 4 + [8] * 4 + [16] * (len(gaps) - 11) and len(gaps) > 12
+    record.checked(1, 1, 101)
+    record.look([0] * 101)
+    record.leave([])
+    assert record.next_look < 102, "a guess has paid"
+
+
+def test_what_comes_tells_how_good_a_guess_was_that_was_not_computed():
     record = DraftRecord()
-    for _ in range(20):
-        record.note(0, 1)
-    assert [record.is_resting(position) for position in range(8)] == [False, True, True, True] * 2
-    record.note(1, 4)
-    assert not any(map(record.is_resting, range(8)))
+    record.look([1, 2, 3])
+    record.leave([4, 5, 6, 7])
+    record.look([1, 2, 3, 4, 5, 9])
+    assert (record.right, record.tried) == (2, 3)
+    record.leave([8])
+    record.look([1, 2, 3, 4, 5, 9, 8, 0])
+    assert (record.right, record.tried) == (pytest.approx(2.8), pytest.approx(3.7))
+
+
+class Nothing(NgramDrafter):
+    """Finds nothing, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[int] = Counter()
+
+    def find(self, job: Job, token_ids: list[int], limit: int) -> list[int]:
+        self.asked[len(job.request.prompt)] += 1
+        return []
+
+
+def test_a_reply_without_guesses_is_looked_at_less_and_less_and_the_next_one_at_once(folder: Path):
+    drafter = Nothing()
+    engine = drafting(folder, drafter)
+    for length in (30, 31):
+        made, _ = outcome(engine.submit(prompt(length), params(max_new_tokens=100), NO_EOS))
+        assert len(made) == 100
+    engine.close()
+    assert drafter.asked == {30: 14, 31: 14}
 
 
 def test_a_guess_is_as_long_as_it_is_likely_to_be_right(speculator: Speculator):

@@ -249,6 +249,12 @@ class PromptOps:
     def measure_crossovers(self, weights: list[Any]) -> None:
         pass
 
+    def keep_in_float16(self, weights: list[Any], nbytes: int) -> None:
+        pass
+
+    def takes_layer(self, layer: Any) -> bool:
+        return False
+
     def prompt_attention(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor,
                          pages: torch.Tensor, num_keys: int, out: torch.Tensor, num_heads: int,
                          scale: float, *rules: Any) -> None:
@@ -336,9 +342,11 @@ def test_every_tensor_of_a_model_lies_on_its_device(tmp_path: Path):
     hidden = model.forward(steps.fill(chunks))
     model.logits(hidden, torch.empty(10, config.spec.vocab_size, device=meta))
     model.copy_pages(*torch.zeros(2, 1, dtype=torch.int32))
-    assert ops.seen.keys() == {"pack_linear", "measure_crossovers", "embed", "linear", "prompt_linear",
-                               "prompt_mlp", "rope_write_kv", "paged_attention", "prompt_attention",
-                               "copy_pages"}
+    assert ops.seen.keys() == {"pack_linear", "measure_crossovers", "keep_in_float16", "takes_layer",
+                               "embed", "linear", "prompt_linear",
+                               "prompt_mlp", "fuses_heads", "rope_write_kv", "paged_attention",
+                               "prompt_attention", "copy_pages"}
+    ops.seen.pop("takes_layer")  # is given no tensors, but what holds them
     assert all(where == {"meta"} for where in ops.seen.values()), ops.seen
     assert hidden.device == meta
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model.catalogue.listing import Catalogue
-from model.catalogue.places import MAX_DEPTH, Place, found_at, known_places, models_in
+from model.catalogue.places import MAX_DEPTH, Place, adapters_below, found_at, known_places, models_in
 from model.config import EngineConfig
 from model.files import ModelLoadError
 from model.loading import load_model
@@ -173,6 +173,8 @@ def test_hostile_places_are_looked_through_and_told(tmp_path):
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
     (tmp_path / "text.gguf").write_text("<html>not found</html>")
     (tmp_path / "folder.gguf").mkdir()
+    (tmp_path / "adapter").mkdir()
+    os.mkfifo(tmp_path / "adapter" / "adapter_config.json")
     deep = tmp_path
     for _ in range(MAX_DEPTH + 1):
         deep = deep / "deeper"
@@ -184,6 +186,7 @@ def test_hostile_places_are_looked_through_and_told(tmp_path):
         assert (entry.problem == "") == (name == "Good"), entry.problem
         assert "\n" not in entry.problem and "Traceback" not in entry.problem
     assert not catalogue.is_looking
+    assert adapters_below(Place("x", tmp_path)) == [tmp_path / "adapter"]  # loading tells what is wrong
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where names may hold any bytes")

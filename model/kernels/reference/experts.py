@@ -36,7 +36,7 @@ def route(scores: Tensor, routing: Routing, correction: Tensor | None, expert_sc
     shares        float32 [T, top_k]
     """
     values = scores
-    if routing.scoring != "softmax of chosen":
+    if routing.scoring in ("softmax", "sigmoid"):
         values = scores.softmax(-1) if routing.scoring == "softmax" else scores.sigmoid()
     ranks = scores if correction is None and routing.num_groups == 1 else \
         values if correction is None else values + correction
@@ -50,11 +50,23 @@ def route(scores: Tensor, routing: Routing, correction: Tensor | None, expert_sc
     of_chosen = values.gather(-1, experts)
     if routing.scoring == "softmax of chosen":
         of_chosen = of_chosen.softmax(-1)
+    if routing.scoring == "softmax of near":
+        of_chosen = _shares_of_near(scores, experts, routing.margin)
     if routing.renormalized:
         of_chosen = of_chosen / (of_chosen.sum(-1, keepdim=True) + routing.share_eps)
     of_chosen = of_chosen * routing.scale
     chosen.copy_(experts)
     shares.copy_(of_chosen if expert_scale is None else of_chosen * expert_scale[experts])
+
+
+def _shares_of_near(scores: Tensor, experts: Tensor, margin: float) -> Tensor:
+    left, shares = scores, []
+    for chosen in experts.unbind(-1):
+        own = scores.gather(-1, chosen[..., None])
+        is_far = (own - scores) / torch.maximum(scores.abs(), own) > margin
+        shares.append(left.masked_fill(is_far, -torch.inf).softmax(-1).gather(-1, chosen[..., None]))
+        left = left.scatter(-1, chosen[..., None], -torch.inf)
+    return torch.cat(shares, -1)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

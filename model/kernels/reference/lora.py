@@ -10,10 +10,17 @@ from torch import Tensor
 from model.kernels.lora import LoraSegment, check_segments
 
 
-def pack_lora(adapters: Sequence[Sequence[LoraSegment]], n: int, k: int) -> list[Sequence[LoraSegment]]:
-    """For `lora`: what each adapter adds to what a weight [n, k] gives. Raises ValueError."""
+def pack_lora(adapters: Sequence[Sequence[LoraSegment]], n: int, k: int,
+              room: int = 0) -> list[Sequence[LoraSegment]]:
+    """For `lora`: what each adapter adds to what a weight [n, k] gives. `room`: how many there may be with
+    those that `put_lora` brings. Raises ValueError."""
     check_segments(adapters, n, k)
-    return list(adapters)
+    return [*adapters, *([] for _ in range(room - len(adapters)))]
+
+
+def put_lora(weight: list[Sequence[LoraSegment]], number: int, segments: Sequence[LoraSegment]) -> None:
+    """What the adapter of this number adds from now on."""
+    weight[number] = segments
 
 
 def lora(x: Tensor, row_adapters: Tensor, weight: list[Sequence[LoraSegment]], out: Tensor,

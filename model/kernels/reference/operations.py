@@ -25,7 +25,7 @@ from model.kernels.reference.linear import (
     pack_groups,
     pack_linear,
 )
-from model.kernels.reference.lora import lora, pack_lora
+from model.kernels.reference.lora import lora, pack_lora, put_lora
 from model.kernels.reference.sampling import sample
 from model.kernels.reference.states import gated_delta, mamba2, short_conv
 from model.kernels.rounding import round_groups
@@ -150,16 +150,17 @@ def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, num_hea
 
 
 def rope_write_kv(qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions: Tensor,
-                  slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, num_heads: int, num_kv_heads: int,
-                  interleaved: bool = False, query_scale: Tensor | None = None) -> None:
+                  slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor | None, num_heads: int,
+                  num_kv_heads: int, interleaved: bool = False, query_scale: Tensor | None = None) -> None:
     """Rotate the queries in place; rotate the keys and write them and the values into the cache.
 
     qkv           float32 [T, (num_heads + 2 * num_kv_heads) * head_dim], rows may be strided: queries, keys,
-                  values. Only the queries change
+                  values (these not where v_cache is None). Only the queries change
     cos, sin      float32 [max_positions, rotary_dim / 2]; None: nothing is rotated
     positions     int32 [T]
     slot_mapping  int64 [T]: page * page_size + offset of each token; a negative one is not written
-    k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py
+    k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py;
+                      without v_cache the values are the keys as they are kept
     interleaved   pairs are neighbours instead of halves
     query_scale   float32 [max_positions] or None: rotated queries are multiplied by their position's
 
@@ -169,7 +170,7 @@ def rope_write_kv(qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions
     no product of query and key.
     """
     page_size = k_cache.shape[2]
-    num_all = num_heads + 2 * num_kv_heads
+    num_all = num_heads + (1 if v_cache is None else 2) * num_kv_heads
     heads = qkv.unflatten(1, (num_all, -1))
     turned = heads[:, :num_heads + num_kv_heads]
     if cos is not None and sin is not None:
@@ -181,17 +182,20 @@ def rope_write_kv(qkv: Tensor, cos: Tensor | None, sin: Tensor | None, positions
     kept = slot_mapping >= 0
     page, offset = slot_mapping[kept] // page_size, slot_mapping[kept] % page_size
     write(k_cache, page, offset, keys[kept], are_keys=True)
-    write(v_cache, page, offset, heads[:, num_heads + num_kv_heads:][kept], are_keys=False)
+    if v_cache is not None:
+        write(v_cache, page, offset, heads[:, num_heads + num_kv_heads:][kept], are_keys=False)
     heads[:, :num_heads] = hadamard(queries) if is_quantized else queries
 
 
-def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor, cu_seqlens: Tensor,
-                    seq_lens: Tensor, out: Tensor, num_heads: int, scale: float, window: int | None = None,
-                    softcap: float | None = None, sinks: Tensor | None = None) -> None:
+def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor | None, block_table: Tensor,
+                    cu_seqlens: Tensor, seq_lens: Tensor, out: Tensor, num_heads: int, scale: float,
+                    window: int | None = None, softcap: float | None = None,
+                    sinks: Tensor | None = None) -> None:
     """Causal attention of a ragged batch of prompts and decode steps over the paged cache.
 
     q            float32 [T, num_heads * head_dim], rows may be strided (a view into qkv)
-    k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py
+    k_cache, v_cache  [num_pages, num_kv_heads, page_size, head_dim, or bytes] of a kind of cache_kinds.py;
+                      without v_cache the values are the keys
     block_table  int32 [S, max_pages]: the pages of each sequence, in order
     cu_seqlens   int32 [S + 1]: query rows of sequence s are cu_seqlens[s] .. cu_seqlens[s + 1]
     seq_lens     int32 [S]: keys of each sequence, this step's included
@@ -207,7 +211,8 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
     """
     num_kv_heads, page_size = k_cache.shape[1:3]
     head_dim = q.shape[1] // num_heads
-    all_keys, all_values = read_keys(k_cache, head_dim), read_values(v_cache, head_dim)
+    all_keys = read_keys(k_cache, head_dim)
+    all_values = all_keys if v_cache is None else read_values(v_cache, head_dim)
     is_quantized = cache_kind(k_cache, head_dim).is_quantized
     group = num_heads // num_kv_heads
     bounds = cu_seqlens.tolist()
@@ -239,13 +244,14 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Te
         out[first:last] = mixed.reshape(last - first, num_heads * head_dim)
 
 
-def copy_pages(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor) -> None:
+def copy_pages(k_cache: Tensor, v_cache: Tensor | None, src: Tensor, dst: Tensor) -> None:
     """Copy whole pages inside the cache: page src[i] to page dst[i].
 
     src, dst  int32 [n]; no page of dst is in src or twice in dst
     """
     k_cache[dst.long()] = k_cache[src.long()]
-    v_cache[dst.long()] = v_cache[src.long()]
+    if v_cache is not None:
+        v_cache[dst.long()] = v_cache[src.long()]
 
 
 # ---- sampling ------------------------------------------------------------------------------------------
@@ -281,8 +287,11 @@ class ReferenceOperations:
     pack_group_rows = staticmethod(pack_group_rows)
     pack_float8 = staticmethod(pack_float8)
     looks_up_packed = True
+    runs_ahead = False
+    fuses_heads = staticmethod(lambda weight, k_cache, rotary_dim: False)
     linear = staticmethod(linear)
     pack_lora = staticmethod(pack_lora)
+    put_lora = staticmethod(put_lora)
     lora = staticmethod(lora)
     route = staticmethod(route)
     pack_experts = staticmethod(pack_experts)
