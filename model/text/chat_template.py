@@ -22,6 +22,7 @@ from model.text.calls.rendering import (
     in_plain_words,
     is_plain,
     told_of,
+    written,
 )
 from model.text.calls.styles import HERMES, CallStyle, call_style
 from model.text.calls.toolbox import Tool, Toolbox, ToolCall, as_text
@@ -83,6 +84,7 @@ class ChatTemplate:
         self.thinks, self.efforts = thinks(source), efforts(source)
         self._takes_texts = self._short_ids = self._bare = False  # of calls; _native_style finds out
         self._shows_tools = True
+        self._writes: CallStyle | None = None  # in which calls are written into what was said
         try:
             self.takes_system, self.takes_later_system, self.takes_any_order = self._try_out()
         except TemplateError as error:
@@ -172,7 +174,9 @@ class ChatTemplate:
         thought = dict.fromkeys(self._thought_keys, turn.thinking) if turn.thinking else {}
         content = None if self._bare and turn.calls and not turn.content else turn.content
         message = {"role": turn.role, "content": content} | thought
-        if turn.calls:
+        if turn.calls and self._writes:
+            message["content"] = turn.content + written(turn.calls, self._writes)
+        elif turn.calls:
             message |= call_fields(turn.calls, as_texts=self._takes_texts, short_ids=self._short_ids)
         if turn.role == "tool":
             message |= {"tool_call_id": call_id(turn.call_id, self._short_ids), "name": turn.name}
@@ -189,7 +193,9 @@ class ChatTemplate:
         call = ToolCall("probe_tool", {"probe_key": "probe-value"}, "probecall")
         turns = [Turn("user", "probe-user"), Turn("assistant", "", calls=(call,)),
                  Turn("tool", "probe-result", call_id=call.id, name=call.name)]
-        for self._takes_texts in (False, True):
+        in_text = style.in_text and "tool_calls" not in self._source
+        attempts = [(False, style)] if in_text else [(False, None), (True, None)]
+        for self._takes_texts, self._writes in attempts:
             try:
                 text = self._render_as_is(turns, variables={"tools": tools.as_json()})
             except TemplateError:

@@ -127,8 +127,9 @@ class Fitting:
         limit = self._max_seq_len
         if num_tokens >= limit:
             parts = "" if whole else " even without the messages that can be left out"
-            way = "Shorten it" if whole else "Shorten the last message or the system prompt"
-            way += ", unpin messages" if has_pins else ""
+            way = ("Shorten it, unpin messages" if has_pins else "Shorten it") if whole else \
+                ("Shorten the last message or the system prompt, unpin messages" if has_pins else
+                 "Shorten the last message or the system prompt")
             raise PromptTooLongError(
                 f"The prompt needs {num_tokens:,} tokens{parts}; the context holds {limit:,}, the reply "
                 f"included. {way}, or load the model with a larger --max-seq-len.")

@@ -69,6 +69,68 @@ DEEPSEEK = _DEEPSEEK.replace(
     "CALLS", "m.tool_calls and (m.content is none or m.content is not defined)").replace(
     "CALL", "+ c.type + '<｜tool▁sep｜>' + c.function.name + '\\n```json\\n' + "
                                      "c.function.arguments + '\\n```'")
+SEED = TAGS.replace("\\n<tool_call>\\n", "\\n<seed:tool_call>\\n").replace(
+    "</tool_call>", "</seed:tool_call>").replace("+ '>\\n' +\n", "+ '>' +\n").replace(
+    "'\\n</parameter>", "'</parameter>")
+MINIMAX = _CHATML.replace("{%- for c in m.tool_calls or [] %}{{- 'CALL' }}{%- endfor %}", """
+    {%- if m.tool_calls %}{{- '\\n<minimax:tool_call>\\n' }}
+        {%- for c in m.tool_calls %}{{- '<invoke name="' + c.function.name + '">\\n' }}
+            {%- for key, value in c.function.arguments.items() %}{{- '<parameter name="' + key + '">' +
+            (value if value is string else value | tojson) + '</parameter>\\n' }}{%- endfor %}
+        {{- '</invoke>\\n' }}{%- endfor %}
+    {{- '</minimax:tool_call>' }}{%- endif %}""")
+_LISTED = """{%- if m.tool_calls %}{{- '@OPEN@[' }}{%- for c in m.tool_calls %}
+    {{- @CALL@ + c.function.arguments | tojson + '}' }}
+    {%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ']@CLOSE@' }}{%- endif %}"""
+
+
+def _listed(opening: str, call: str, closing: str) -> str:
+    """All calls in one list; `call`: what stands before the arguments, as an expression."""
+    return _CHATML.replace("{%- for c in m.tool_calls or [] %}{{- 'CALL' }}{%- endfor %}", _LISTED.replace(
+        "@OPEN@", opening).replace("@CLOSE@", closing).replace("@CALL@", call))
+
+
+NEMOTRON = _listed("<TOOLCALL>", """'{"name": "' + c.function.name + '", "arguments": '""", "</TOOLCALL>")
+COHERE = _listed("<|START_ACTION|>", """'{"tool_call_id": "' + loop.index0 | string + '", "tool_name": "' +
+    c.function.name + '", "parameters": '""", "<|END_ACTION|>")
+APERTUS = _listed("<|tools_prefix|>", """'{"' + c.function.name + '": '""", "<|tools_suffix|>")
+_TOLD = """{{- bos_token }}{%- for m in messages %}{%- if loop.first and tools %}{{- 'TOLD' }}{%- endif %}
+    {{- 'OPEN' + m.role + 'ROLE' + m.content + 'END\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- 'OPENassistantROLE' }}{%- endif %}"""
+
+
+def _told(**marks: str) -> str:
+    """Tools are shown, and calls stand in what was said."""
+    text = _TOLD
+    for name, mark in marks.items():
+        text = text.replace(name, mark)
+    return text
+
+
+GRANITE = _told(TOLD="""OPENsystemROLERespond with <|tool_call|> followed by a JSON list of tools used.END' +
+    'OPENavailable_toolsROLE' + tools | tojson(indent=4) + 'END\\n""", OPEN="<|start_of_role|>",
+                ROLE="<|end_of_role|>", END="<|end_of_text|>")
+LFM2 = _told(TOLD="""OPENsystem\\nList of tools: <|tool_list_start|>[' + tools | map('tojson') | join(', ') +
+    ']<|tool_list_end|>END\\n""", OPEN="<|im_start|>", ROLE="\\n", END="<|im_end|>")
+_NATIVE = """{%- if m.tool_calls %}{{- '<|tool_call_start|>[' }}{%- for c in m.tool_calls %}
+    {{- c.function.name + '(' }}{%- for key, value in c.function.arguments.items() %}
+    {{- key + '=' + ("'" + value + "'" if value is string else value | string) }}
+    {%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ')' }}
+    {%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ']<|tool_call_end|>' }}{%- endif %}"""
+LFM25 = _CHATML.replace("tool | tojson + '\\n' }}{%- endfor %}", "'List of tools: [' + tool | tojson + ']' }}"
+                        "{%- endfor %}").replace(
+    "{%- for c in m.tool_calls or [] %}{{- 'CALL' }}{%- endfor %}", _NATIVE)
+KIMI = """{%- if tools %}{{- '<|im_system|>tool_declare<|im_middle|>' + tools | tojson + '<|im_end|>' }}
+{%- endif %}
+{%- for m in messages %}{{- '<|im_' + ('system' if m.role == 'tool' else m.role) + '|>' + m.role +
+    '<|im_middle|>' }}
+    {%- if m.role == 'tool' %}{{- '## Return of ' + m.tool_call_id + '\\n' }}{%- endif %}{{- m.content }}
+    {%- if m.tool_calls %}{{- '<|tool_calls_section_begin|>' }}{%- for c in m.tool_calls %}
+        {{- '<|tool_call_begin|>functions.' + c.function.name + ':' + loop.index0 | string +
+            '<|tool_call_argument_begin|>' + c.function.arguments | tojson + '<|tool_call_end|>' }}
+    {%- endfor %}{{- '<|tool_calls_section_end|>' }}{%- endif %}{{- '<|im_end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_assistant|>assistant<|im_middle|>' }}{%- endif %}"""
 _MISTRAL = """{{- bos_token }}{%- if tools %}{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]'
 }}{%- endif %} {%- for m in messages %}
     {%- if m.role == 'user' %}{{- '[INST]' + m.content + '[/INST]' }}
@@ -146,6 +208,7 @@ class Caller:
     says: bool = True
     calls_twice: bool = True
     shows_tools: bool = True
+    shows_calls: bool = True
 
 
 _LOOK = '{"place": "Rome", "days": 3, "tags": ["a", "b"]}'
@@ -156,6 +219,8 @@ _INST = ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_
 _SEEK = ("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁calls▁begin｜>",
          "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>",
          "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>")
+_MOON = ("<|tool_calls_section_begin|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>",
+         "<|tool_call_end|>", "<|tool_calls_section_end|>")
 _FIRST, _SECOND = (f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
                    for name, arguments in (("look", _LOOK), ("again", _AGAIN)))
 CALLERS = {
@@ -167,6 +232,43 @@ CALLERS = {
         "<parameter=days>\n3\n</parameter>\n<parameter=tags>\n[\"a\", \"b\"]\n</parameter>\n</function>\n"
         "</tool_call>\n<tool_call>\n<function=again>\n<parameter=deep>\n{\"x\": true}\n</parameter>\n"
         "</function>\n</tool_call>", "<|im_end|>"),
+    "seed": Caller(
+        SEED, (*_IM, "<seed:tool_call>", "</seed:tool_call>"),
+        "Let me look.\n<seed:tool_call>\n<function=look>\n<parameter=place>Rome</parameter>\n"
+        "<parameter=days>3</parameter>\n<parameter=tags>[\"a\", \"b\"]</parameter>\n</function>\n"
+        "</seed:tool_call>\n<seed:tool_call>\n<function=again>\n<parameter=deep>{\"x\": true}</parameter>\n"
+        "</function>\n</seed:tool_call>", "<|im_end|>"),
+    "minimax": Caller(
+        MINIMAX, (*_IM, "<minimax:tool_call>", "</minimax:tool_call>"),
+        'Let me look.\n<minimax:tool_call>\n<invoke name="look">\n<parameter name="place">Rome</parameter>\n'
+        '<parameter name="days">3</parameter>\n<parameter name="tags">["a", "b"]</parameter>\n</invoke>\n'
+        '<invoke name="again">\n<parameter name="deep">{"x": true}</parameter>\n</invoke>\n'
+        "</minimax:tool_call>", "<|im_end|>"),
+    "nemotron": Caller(
+        NEMOTRON, (*_IM, "<TOOLCALL>", "</TOOLCALL>"),
+        f'Let me look.\n<TOOLCALL>[{{"name": "look", "arguments": {_LOOK}}}, '
+        f'{{"name": "again", "arguments": {_AGAIN}}}]</TOOLCALL>', "<|im_end|>"),
+    "cohere": Caller(
+        COHERE, (*_IM, "<|START_ACTION|>", "<|END_ACTION|>"),
+        f'Let me look.<|START_ACTION|>[{{"tool_call_id": "0", "tool_name": "look", "parameters": {_LOOK}}}, '
+        f'{{"tool_call_id": "1", "tool_name": "again", "parameters": {_AGAIN}}}]<|END_ACTION|>',
+        "<|im_end|>"),
+    "apertus": Caller(
+        APERTUS, (*_IM, "<|tools_prefix|>", "<|tools_suffix|>"),
+        f'Let me look.<|tools_prefix|>[{{"look": {_LOOK}}}, {{"again": {_AGAIN}}}]<|tools_suffix|>',
+        "<|im_end|>"),
+    "granite": Caller(
+        GRANITE, ("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>", "<|tool_call|>"),
+        f'Let me look.<|tool_call|>[{{"name": "look", "arguments": {_LOOK}}}, '
+        f'{{"name": "again", "arguments": {_AGAIN}}}]', "<|end_of_text|>", shows_calls=False),
+    "lfm2": Caller(
+        LFM2, (*_IM, "<|tool_list_start|>", "<|tool_list_end|>", "<|tool_call_start|>", "<|tool_call_end|>"),
+        'Let me look.<|tool_call_start|>[look(place="Rome", days=3, tags=["a", "b"]), '
+        'again(deep={"x": true})]<|tool_call_end|>', "<|im_end|>", shows_calls=False),
+    "kimi": Caller(
+        KIMI, ("<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|im_end|>", *_MOON),
+        f"Let me look.{_MOON[0]}{_MOON[1]}functions.look:0{_MOON[2]}{_LOOK}{_MOON[3]}"
+        f"{_MOON[1]}functions.again:1{_MOON[2]}{_AGAIN}{_MOON[3]}{_MOON[4]}", "<|im_end|>"),
     "glm": Caller(
         GLM, ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<tool_call>", "</tool_call>",
               "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),

@@ -13,16 +13,17 @@ from transformers import AutoTokenizer
 from model.text.calls.matching import CallCompiler
 from model.text.calls.reading import CallReader
 from model.text.calls.rendering import call_id, told_of
+from model.text.calls.rendering import written as written_calls
 from model.text.calls.styles import HERMES, call_style
 from model.text.calls.toolbox import Tool, Toolbox, ToolCall
-from model.text.calls.values import from_keys, from_pairs, from_tags
+from model.text.calls.values import from_keys, from_pairs, from_python, from_tags
 from model.text.chat_template import ChatTemplate, PlainFormat
 from model.text.constraint import ConstraintCompiler
 from model.text.forms import Forms
 from model.text.messages import ChatMessage
 from model.text.reply_text import ReplyText
 from model.text.tokenizer import Tokenizer
-from tests.helpers.call_templates import CALLERS, caller_folder
+from tests.helpers.call_templates import CALLERS, LFM25, caller_folder
 from tests.helpers.family_templates import FAMILIES
 from tests.helpers.text_samples import TEMPLATES, starter_folder
 
@@ -125,6 +126,12 @@ def test_a_template_without_tools_has_no_style(template):
     assert call_style(template) is None
 
 
+def test_marks_of_hermes_around_something_else_are_not_its_style():
+    """As MiniMax M3 writes calls."""
+    template = "{% for tool in tools %}{% endfor %}<tool_call><invoke name=\"{{ arguments }}\"></tool_call>"
+    assert call_style(template.replace("<invoke name=", "")) is HERMES and call_style(template) is None
+
+
 @pytest.mark.parametrize("name", CALLERS)
 def test_tools_calls_and_results_are_rendered_as_transformers_does(callers, name):
     caller, _tokenizer, chat, folder = callers[name]
@@ -136,6 +143,8 @@ def test_tools_calls_and_results_are_rendered_as_transformers_does(callers, name
                  {"id": "call12345", "type": "function",
                   "function": {"name": "look", "arguments": arguments}}]},
              {"role": "tool", "content": RESULT.content, "tool_call_id": "call12345", "name": "look"}]
+    if not caller.shows_calls:
+        shown[1] = {"role": "assistant", "content": written_calls(CALLED.calls, style)}
     for count in (1, 3):
         prompt = chat.prompt([USER, CALLED, RESULT][:count], tools=TOOLS)
         assert prompt.text == reference.apply_chat_template(
@@ -279,6 +288,47 @@ def test_pairs_become_values(text, value):
 def test_pairs_that_make_no_sense_are_an_error(text):
     with pytest.raises(ValueError):
         from_pairs(text, '<|"|>')
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("()", {}), ("(a=1, b='it\\'s (a, [b', c=\"x\\n\")", {"a": 1, "b": "it's (a, [b", "c": "x\n"}),
+    ("(a=[True, False, None, true, -1.5], b={'x': {\"y\": []}})",
+     {"a": [True, False, None, True, -1.5], "b": {"x": {"y": []}}})])
+def test_arguments_in_python_become_values(text, value):
+    assert from_python(text) == value
+
+
+@pytest.mark.parametrize("text", ["(a)", "(a=)", "(a='x)", "(a=[1] b=2)", "(1, 2)", "(a=[1)"])
+def test_arguments_in_python_that_make_no_sense_are_an_error(text):
+    with pytest.raises(ValueError):
+        from_python(text)
+
+
+def test_calls_are_a_part_of_what_was_said_where_a_template_has_no_place_for_them(callers):
+    """With marks that are tokens, and texts that are none: what was said before stays before them."""
+    said = ChatMessage("assistant", "Well.", calls=(
+        ToolCall("look", {"place": 'the "<|tool_call_start|>"', "days": 3, "tags": ["a"]}),
+        ToolCall("again", {"deep": {"x": True, "y": None}})))
+    expected = {
+        "granite": 'Well.<|tool_call|>[{"name": "look", "arguments": {"place": "the '
+                   '\\"<|tool_call_start|>\\"", "days": 3, "tags": ["a"]}}, '
+                   '{"name": "again", "arguments": {"deep": {"x": true, "y": null}}}]',
+        "lfm2": 'Well.<|tool_call_start|>[look(place="the \\"<|tool_call_start|>\\"", days=3, tags=["a"]), '
+                'again(deep={"x": True, "y": None})]<|tool_call_end|>'}
+    for name, text in expected.items():
+        _caller, tokenizer, chat, _ = callers[name]
+        prompt = chat.prompt([USER, said, RESULT], tools=TOOLS)
+        assert text in prompt.text.translate(str.maketrans(prompt.hidden))
+        opening = tokenizer.token_id(call_style(CALLERS[name].template).openings[0])
+        written_ids = tokenizer.encode_masked(prompt.text, prompt.hidden)
+        assert written_ids.count(opening) == 1 + (name == "granite"), "the call, and where tools are told of"
+
+
+def test_a_template_that_writes_calls_in_python_itself_does_so(callers, process):
+    tokenizer = callers["lfm2"][1]
+    prompt = ChatTemplate(LFM25, "here", tokenizer, process).prompt([USER, CALLED, RESULT], tools=TOOLS)
+    assert prompt.calls.name == "lfm2"
+    assert "<|tool_call_start|>[look(place='Rome', days=3, tags=['a', 'b'])]<|tool_call_end|>" in prompt.text
 
 
 def test_a_deepseek_model_is_told_of_tools_in_words_with_marks_that_are_tokens(callers):

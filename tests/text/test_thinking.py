@@ -9,12 +9,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from model import SamplingParams, TextDelta, load_model
-from model.text.chat_template import ChatTemplate
 from model.text.constraint import AfterThought, Constraint, ConstraintCompiler
 from model.text.messages import ChatMessage, as_messages
 from model.text.reply_text import ReplyText
 from model.text.thinking import THINK, think_format
-from model.text.tokenizer import Tokenizer
 from tests.helpers.family_templates import FAMILIES, family_folder
 from tests.helpers.text_samples import TEMPLATES
 from tests.helpers.tiny_models import write_model
@@ -23,17 +21,6 @@ USER = ChatMessage("user", "What is 2 + 2?")
 OLD = ChatMessage("assistant", "It is 4.", thinking="Let me see.")
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "The <weather> é.",
           "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory, process):
-    """name -> (the family, its tokenizer, its ChatTemplate, its folder)."""
-    found = {}
-    for name, family in FAMILIES.items():
-        folder = family_folder(tmp_path_factory.mktemp(name), name)
-        tokenizer = Tokenizer.load(folder)
-        found[name] = (family, tokenizer, ChatTemplate(family.template, name, tokenizer, process), folder)
-    return found
 
 
 def read(tokenizer, prompt, token_ids, continues=False):

@@ -8,28 +8,16 @@ import numpy as np
 import pytest
 
 from model import ReplyDone, SamplingParams, ScoredToken, TextDelta, load_model
-from model.text.chat_template import ChatTemplate
 from model.text.constraint import Constraint
 from model.text.messages import ChatMessage, Prompt
 from model.text.reply_text import ReplyText
-from model.text.thinking import efforts, thinks
+from model.text.thinking import efforts, thinking_variables, thinks
 from model.text.thought_end import ThoughtEnd
-from model.text.tokenizer import Tokenizer
 from tests.helpers.family_templates import FAMILIES, family_folder
 from tests.helpers.text_samples import TEMPLATES
 from tests.helpers.tiny_models import write_model
 
 USER = ChatMessage("user", "What is 2 + 2?")
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory, process):
-    found = {}
-    for name, family in FAMILIES.items():
-        folder = family_folder(tmp_path_factory.mktemp(name), name)
-        tokenizer = Tokenizer.load(folder)
-        found[name] = (family, tokenizer, ChatTemplate(family.template, name, tokenizer, process))
-    return found
 
 
 def allowed(end, vocab_size):
@@ -55,7 +43,7 @@ def closing(end, tokenizer):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_thought_that_is_closed_is_a_thought_and_what_follows_is_the_answer(families, name):
-    family, tokenizer, chat = families[name]
+    family, tokenizer, chat, _folder = families[name]
     prompt = chat.prompt([USER])
     end = ThoughtEnd(prompt, tokenizer, None)
     *thought, last = thought_of(family, tokenizer)
@@ -75,7 +63,7 @@ def test_a_thought_that_is_closed_is_a_thought_and_what_follows_is_the_answer(fa
 
 
 def test_qwen_closes_a_thought_on_a_line_of_its_own(families):
-    _family, tokenizer, chat = families["qwen3"]
+    _family, tokenizer, chat, _folder = families["qwen3"]
     end = ThoughtEnd(chat.prompt([USER]), tokenizer, 3)
     end.accept(tokenizer.encode("<think>\nA cat sat on the mat.", add_bos=False)[:2])
     while end.is_free:
@@ -85,7 +73,7 @@ def test_qwen_closes_a_thought_on_a_line_of_its_own(families):
 
 @pytest.mark.parametrize("budget", [0, 1, 4])
 def test_a_budget_is_counted_in_tokens_of_the_thought_alone(families, budget):
-    _family, tokenizer, chat = families["qwen3"]
+    _family, tokenizer, chat, _folder = families["qwen3"]
     end = ThoughtEnd(chat.prompt([USER]), tokenizer, budget)
     opening = tokenizer.encode("<think>", add_bos=False)
     assert end.is_free
@@ -102,7 +90,7 @@ def test_a_budget_is_counted_in_tokens_of_the_thought_alone(families, budget):
 
 
 def test_a_thought_is_not_closed_within_a_character(families):
-    _family, tokenizer, chat = families["qwen3"]
+    _family, tokenizer, chat, _folder = families["qwen3"]
     end = ThoughtEnd(chat.prompt([USER]), tokenizer, 1)
     end.accept(tokenizer.encode("<think>", add_bos=False))
     parts = tokenizer.encode_within("🙂")
@@ -115,7 +103,7 @@ def test_a_thought_is_not_closed_within_a_character(families):
 
 def test_guesses_are_taken_back_on_both_sides_of_the_end(families):
     """As a draft is checked: whatever is guessed, the state after the true tokens is the same."""
-    _family, tokenizer, chat = families["deepseek_r1"]
+    _family, tokenizer, chat, _folder = families["deepseek_r1"]
     rng = random.Random(1)
     true = tokenizer.encode_within("I think that this is a long thought indeed.")
     plain, guessed = (ThoughtEnd(chat.prompt([USER]), tokenizer, 5) for _ in range(2))
@@ -133,7 +121,7 @@ def test_guesses_are_taken_back_on_both_sides_of_the_end(families):
 
 
 def test_no_answer_that_a_model_began_is_closed(families):
-    for name, (family, tokenizer, chat) in families.items():
+    for name, (family, tokenizer, chat, _folder) in families.items():
         end = ThoughtEnd(chat.prompt([USER]), tokenizer, 40)
         end.accept(tokenizer.encode(family.reply, add_bos=False))
         assert end.is_free, name
@@ -223,6 +211,25 @@ def test_a_form_holds_the_answer_that_was_asked_for(thinker):
     reply = thinker.start([USER], never_closing(thinker, max_new_tokens=60, thinking_budget=5),
                           constraint=Constraint.choice(["yes", "no"]))
     assert run(reply)[0]["text"][1] in ("yes", "no")
+
+
+def test_what_the_template_says_of_the_effort_is_counted_where_the_prompt_is_fitted(tmp_path):
+    """Where memory begins, and how full the context is, hang on it: such a template may write a page."""
+    folder = family_folder(tmp_path, "qwen3")
+    template = FAMILIES["qwen3"].template
+    (folder / "chat_template.jinja").write_text(
+        "{%- if reasoning_effort is defined %}{{ 'Think ' + 'hard ' * 150 }}{% endif %}" + template, "utf-8")
+    write_model(folder, vocab_size=512, max_position_embeddings=2_048)
+    messages = [ChatMessage("user" if at % 2 == 0 else "assistant", "What is 2 + 2? " * 8) for at in range(9)]
+    with load_model(folder, device="cpu", threads=1, max_seq_len=1_024) as llm:
+        variables = thinking_variables("high")
+        plain, told = llm.fit(messages, 64), llm.fit(messages, 64, variables=variables)
+        assert told.first_index > plain.first_index or told.prompt_tokens > plain.prompt_tokens + 100
+        view = llm.inspect(messages, 64, variables=variables)
+        assert (view.fit.first_index, view.fit.prompt_tokens) == (told.first_index, told.prompt_tokens)
+        reply = llm.start(messages, SamplingParams(max_new_tokens=64, reasoning_effort="high"))
+        reply.cancel()
+        assert (reply.first_index, reply.prompt_tokens) == (told.first_index, told.prompt_tokens)
 
 
 def test_a_budget_that_is_no_number_of_tokens_is_refused():

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from model.text.calls.styles import CallStyle
+from model.text.calls.styles import KIMI, CallStyle
 from model.text.calls.toolbox import Tool, Toolbox
 from model.text.calls.values import is_text
 
@@ -21,6 +21,11 @@ _SPECIAL = re.compile('\0("(?:[^"\\\\]|\\\\.)*")')
 _SAID_ONLY = ("description", "title", "examples", "default", "$schema", "$id", "$comment", "deprecated",
               "readOnly")
 _HARMONY_HEADER = '( {channel} "commentary" )? ( " "? {constrain} "json" | " json" )? {message}'
+_TAGS = {"tags": ("<parameter={}>\n", "\n</parameter>\n"), "seed": ("<parameter={}>", "</parameter>\n"),
+         "minimax": ('<parameter name="{}">', "</parameter>\n")}
+_KIMI_ARGUMENTS, _KIMI_END = KIMI.marks[2:4]
+_DEFINITIONS = ("$defs", "definitions")
+_JSON_ID = '"tool_call_id":'
 ANY: dict[str, Any] = {"type": "object"}
 
 
@@ -49,13 +54,7 @@ def calls_grammar(style: CallStyle, toolbox: Toolbox, *, opened: bool,
     rules = _Rules(style)
     names = [rules.add("call", rules.call(tool, ANY if tool.name in loose else tool.schema, tool.strict))
              for tool in toolbox.callable_tools]
-    one = rules.add("one", " | ".join(names))
-    if style.name.startswith("deepseek"):
-        more = f'( {literal(chr(10))}? {special(style.between)} {one} )*' if toolbox.parallel else ""
-        one = f"{one} {more} {special(style.closing)}"
-    elif style.closing:  # all calls stand in one list
-        more = f'( "," " "? {one} )*' if toolbox.parallel else ""
-        one = f'"[" " "? {one} {more} {literal(style.closing)}'
+    one = rules.together(rules.add("one", " | ".join(names)), toolbox.parallel)
     start = one
     if not opened:
         opening = rules.opening()
@@ -76,7 +75,7 @@ class _Rules:
     """The rules of one grammar."""
 
     def __init__(self, style: CallStyle) -> None:
-        self.lines: list[str] = ["TEXT: /(.|\\n)*/"]
+        self.lines: list[str] = ["TEXT: /(.|\\n)*/", r"SINGLE: /'([^'\\\n]|\\.)*'/"]
         self._style = style
         self._any_value = ""
 
@@ -85,6 +84,21 @@ class _Rules:
         name = f"{name}_{len(self.lines)}"
         self.lines.append(f"{name}{f'[suffix={json.dumps(suffix)}]' if suffix else ''}: {body}")
         return name
+
+    def together(self, one: str, is_several: bool) -> str:
+        """`one`, or with what stands round all calls where they have such."""
+        style = self._style
+        if style.sections:
+            more = f'( {literal(chr(10))}? {special(style.between)} {one} )*' if is_several else ""
+            return f"{one} {more} {special(style.closing)}"
+        if style.closing.startswith("]"):  # all calls stand in one list
+            more = f'( "," " "? {one} )*' if is_several else ""
+            end = special(style.closing[1:]) if style.closing != "]" else ""
+            return f'" "? "[" " "? {one} {more} "]" {end}'
+        if style.closing:
+            more = f"{one}*" if is_several else ""
+            return f"{literal(chr(10))} {one} {more} {special(style.closing)}"
+        return one
 
     def opening(self) -> str:
         """What a reply begins with that must call."""
@@ -96,30 +110,38 @@ class _Rules:
             thought = self.add("thought", f'{channel} "analysis" {message} TEXT {special("<|end|>")} {start} '
                                           '"assistant"')
             return f'{thought}? {channel} "commentary to=functions."'
-        if name.startswith("deepseek"):
+        if self._style.sections:
             return f"{special(self._style.marks[0])} {special(self._style.marks[1])}"
         return special(self._style.openings[0])
 
     def further(self, one: str, opening: str) -> str:
         name = self._style.name
-        if name in ("llama", "harmony", "mistral list") or name.startswith("deepseek"):
+        if name in ("llama", "harmony") or self._style.closing:
             return ""
         return f"( {literal(chr(10)) if self._style.body != 'pairs' else ''} {opening} {one} )*"
 
     def call(self, tool: Tool, schema: Mapping[str, Any], strict: bool) -> str:
         """A call of this tool, from behind its opening."""
         name, space = self._style.name, '" "?'
-        if name == "tags":
+        if name == "minimax":
+            return (f"{literal(f'<invoke name={json.dumps(tool.name, ensure_ascii=False)}>{chr(10)}')} "
+                    f"{self._tags(schema)} {literal(f'</invoke>{chr(10)}')}")
+        if self._style.body == "tags":
             return (f"{literal(f'{chr(10)}<function={tool.name}>{chr(10)}')} {self._tags(schema)} "
-                    f"{literal(f'</function>{chr(10)}')} {special('</tool_call>')}")
+                    f"{literal(f'</function>{chr(10)}')} {special(self._style.marks[1])}")
         if self._style.body == "keys":
             return f'{literal(tool.name)} "\\n"? {self._keys(schema)} {special("</tool_call>")}'
         if self._style.body == "pairs":
             end = special(self._style.marks[1])
             return f"{literal(f'call:{tool.name}')} {self._object(schema)} {end}"
+        if self._style.body == "python":
+            return f'{literal(f"{tool.name}(")} {self._keywords(schema)}'
         value = _json(schema, strict)
         quoted = json.dumps(tool.name, ensure_ascii=False)
-        if name.startswith("deepseek"):
+        if name == "kimi":
+            return (f'{literal(f"functions.{tool.name}:")} /[0-9]{{1,3}}/ {special(_KIMI_ARGUMENTS)} {value} '
+                    f"{special(_KIMI_END)}")
+        if self._style.sections:
             separator, end = special("<｜tool▁sep｜>"), special("<｜tool▁call▁end｜>")
             if name == "deepseek 3.1":
                 return f"{literal(tool.name)} {separator} {value} {end}"
@@ -131,8 +153,15 @@ class _Rules:
             header = _HARMONY_HEADER.format(channel=special("<|channel|>"), message=special("<|message|>"),
                                             constrain=special("<|constrain|>"))
             return f"{literal(tool.name)} {header} {value}"
-        key = '"parameters":' if name == "llama" else '"arguments":'
-        head = (f"{literal('{' + chr(34) + 'name' + chr(34) + ':')} {space} {literal(quoted + ',')} {space} "
+        if name == "apertus":
+            return f"{literal('{' + quoted + ':')} {space} {value} \"}}\""
+        key = '"parameters":' if name in ("llama", "cohere") else '"arguments":'
+        says = "name"
+        before = '"{"'
+        if name == "cohere":
+            says = "tool_name"
+            before = f'"{{" {literal(_JSON_ID)} {space} /"[0-9]{{1,3}}"/ "," {space}'
+        head = (f"{before} {literal(f'{json.dumps(says)}:')} {space} {literal(quoted + ',')} {space} "
                 f"{literal(key)} {space}")
         if name == "hermes":
             return f'"\\n"? {head} {value} "}}" "\\n"? {special("</tool_call>")}'
@@ -142,15 +171,15 @@ class _Rules:
     def _tags(self, schema: Mapping[str, Any]) -> str:
         """The parameters in the schema's order; those that are not required may be left out."""
         required, parts = schema.get("required") or [], []
+        begin, end = _TAGS[self._style.name]
         for key, inner in (schema.get("properties") or {}).items():
-            end = "\n</parameter>\n"
             if is_text(inner) and "enum" not in (inner or {}):
                 value = self.add("text", "/(.|\\n)*/", suffix=end)
             elif is_text(inner):
                 value = f"( {' | '.join(map(literal, inner['enum']))} ) {literal(end)}"
             else:
                 value = f"{_json(_with_definitions(inner, schema), False)} {literal(end)}"
-            rule = self.add("parameter", f"{literal(f'<parameter={key}>{chr(10)}')} {value}")
+            rule = self.add("parameter", f"{literal(begin.format(key))} {value}")
             parts.append(rule if key in required else f"{rule}?")
         return " ".join(parts)
 
@@ -203,6 +232,36 @@ class _Rules:
             return _json({key: value for key, value in schema.items() if key not in _SAID_ONLY}, False)
         return self._anything()[1]
 
+    def _keywords(self, schema: Mapping[str, Any]) -> str:
+        """`key=value, ...)`, keys in the schema's order."""
+        properties, required = schema.get("properties") or {}, schema.get("required") or []
+        if "properties" not in schema:
+            pair = self.add("pair", f'/[A-Za-z_][A-Za-z0-9_]*/ "=" {self._python({})}')
+            return f'( {pair} ( "," " "? {pair} )* )? ")"'
+        rest = rest_first = '")"'
+        for key, inner in reversed(properties.items()):
+            pair = f"{literal(f'{key}=')} {self._python(_with_definitions(inner, schema))}"
+            first = self.add("first", f"{pair} {rest}" + ("" if key in required else f" | {rest_first}"))
+            later = self.add("later", f'"," " "? {pair} {rest}' + ("" if key in required else f" | {rest}"))
+            rest_first, rest = first, later
+        return rest_first
+
+    def _python(self, schema: Mapping[str, Any]) -> str:
+        """A value as JSON, or as Python has it where no more than its type is asked for."""
+        kind, others = schema.get("type"), schema.keys() - {"type", "items", *_SAID_ONLY, *_DEFINITIONS}
+        value = _json(schema, False)
+        if others or not isinstance(schema.get("items", {}), Mapping):
+            return value
+        if kind == "string":
+            return f"( {value} | SINGLE )"
+        if kind in ("boolean", "null"):
+            words = '"True" | "False"' if kind == "boolean" else '"None"'
+            return f"( {value} | {words} )"
+        if kind == "array" and "items" in schema:
+            own = self._python(_with_definitions(schema["items"], schema))
+            return self.add("list", f'"[" ( {own} ( "," " "? {own} )* )? "]"')
+        return value
+
     def _constant(self, value: Any) -> str:
         quote = special(self._style.quote)
         return f"{quote} {literal(value)} {quote}" if isinstance(value, str) else literal(json.dumps(value))
@@ -242,5 +301,5 @@ def _without_words(schema: Any, is_names: bool = False) -> Any:
 
 def _with_definitions(inner: Any, outer: Mapping[str, Any]) -> dict[str, Any]:
     """A part of a schema that may refer to the whole one's definitions."""
-    shared = {key: outer[key] for key in ("$defs", "definitions") if key in outer}
+    shared = {key: outer[key] for key in _DEFINITIONS if key in outer}
     return {**shared, **inner} if isinstance(inner, Mapping) else dict(shared)

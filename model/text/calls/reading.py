@@ -11,35 +11,35 @@ import re
 
 from model.text.calls.styles import CallStyle
 from model.text.calls.toolbox import Toolbox
-from model.text.calls.values import from_keys, from_pairs, from_tags
+from model.text.calls.values import from_keys, from_pairs, from_python, from_tags
 from model.text.reply_text import held
 
 _LONGEST_HEAD = 1024  # characters
 Pieces = list[tuple[str, str]]
 
 
-class JsonEnd:
-    """Finds where a JSON object ends, in a stream."""
+class BodyEnd:
+    """Finds where arguments end that begin with a bracket, in a stream. `quotes`: what texts stand in."""
 
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_text = self._escaped = False
+    def __init__(self, quotes: str = '"') -> None:
+        self._depth, self._quotes = 0, quotes
+        self._in_text, self._escaped = "", False
 
     def find(self, text: str) -> int:
-        """How much of `text` belongs to the object; -1 if all of it does and more must come."""
+        """How much of `text` belongs to them; -1 if all of it does and more must come."""
         for index, char in enumerate(text):
             if self._in_text:
                 if self._escaped:
                     self._escaped = False
                 elif char == "\\":
                     self._escaped = True
-                elif char == '"':
-                    self._in_text = False
-            elif char == '"':
-                self._in_text = True
-            elif char in "{[":
+                elif char == self._in_text:
+                    self._in_text = ""
+            elif char in self._quotes:
+                self._in_text = char
+            elif char in "{[(":
                 self._depth += 1
-            elif char in "}]":
+            elif char in "}])":
                 self._depth -= 1
                 if self._depth <= 0:
                     return index + 1
@@ -57,7 +57,7 @@ class CallReader:
         self._opened = ""     # an opening without its head: it may yet be text
         self._read = self._read_text
         self._name = ""
-        self._end = JsonEnd()
+        self._end = BodyEnd()
         self._searched = 0    # how much of the buffer has no tail
         self._written = False  # whether the answer has begun
         self.stopped = False
@@ -117,7 +117,8 @@ class CallReader:
         if found:
             self._name = found["name"].strip()
             pieces.append(("call", self._name))
-            self._buffer, self._opened, self._end = self._buffer[found.end():], "", JsonEnd()
+            self._buffer, self._opened = self._buffer[found.end():], ""
+            self._end = BodyEnd("\"'" if self._style.body == "python" else '"')
             self._searched, self._written, self._read = 0, False, self._read_arguments
             return True
         if len(self._buffer) <= _LONGEST_HEAD:
@@ -139,6 +140,14 @@ class CallReader:
             if end >= 0:
                 self._read = self._read_tail
             return end >= 0
+        if self._style.body == "python":
+            end = self._end.find(self._buffer[self._searched:])
+            if end < 0:
+                self._searched = len(self._buffer)
+                return False
+            end += self._searched
+            pieces.append(("arguments", self._converted(self._buffer[:end])))
+            return self._call_over(end)
         found = self._tail.search(self._buffer, self._searched)
         if found is None:
             self._searched = max(0, len(self._buffer) - _LONGEST_HEAD)
@@ -188,6 +197,7 @@ class CallReader:
             read = from_tags if self._style.body == "tags" else from_keys
             return json.dumps(read(text, tool.schema if tool else {}), ensure_ascii=False)
         try:
-            return json.dumps(from_pairs(text, self._style.quote), ensure_ascii=False)
+            value = from_python(text) if self._style.body == "python" else from_pairs(text, self._style.quote)
+            return json.dumps(value, ensure_ascii=False)
         except ValueError:
             return text

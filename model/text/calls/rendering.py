@@ -7,7 +7,7 @@ Knows nothing of templates but what their messages look like.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,26 @@ def call_fields(calls: tuple[ToolCall, ...], *, as_texts: bool, short_ids: bool)
         "id": call_id(call.id, short_ids), "type": "function",
         "function": {"name": call.name, "arguments": as_text(call.arguments) if as_texts else call.arguments}}
         for call in calls]}
+
+
+def written(calls: tuple[ToolCall, ...], style: CallStyle) -> str:
+    """Calls as the model writes them, for a template that shows tools and no calls: those of the styles that
+    have such templates. Such a template's model has its calls in what it has said."""
+    if style.body == "python":
+        listed = [f"{call.name}({', '.join(f'{key}={_literal(it)}' for key, it in call.arguments.items())})"
+                  for call in calls]
+    else:
+        listed = [as_text({"name": call.name, "arguments": dict(call.arguments)}) for call in calls]
+    return f"{style.openings[0]}[{', '.join(listed)}{style.closing}"
+
+
+def _literal(value: Any) -> str:
+    """As Python writes it, texts in double quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{as_text(key)}: {_literal(entry)}' for key, entry in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return as_text(value) if isinstance(value, str) else repr(value)
 
 
 def call_id(given: str, short: bool) -> str:

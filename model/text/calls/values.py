@@ -7,14 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_PARAMETER = re.compile(r"<parameter=([^>]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_PARAMETER = re.compile(r'<parameter(?:=| name=")([^>"]+)"?>\n?(.*?)\n?</parameter>', re.DOTALL)
 _KEY_AND_VALUE = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 _PLAIN = re.compile(r"[^,:{}\[\]]+")
+_WORDS = {"None": None, "True": True, "False": False}
+_SINGLE_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL)
+_ESCAPED, _ESCAPES = re.compile(r"\\(.)", re.DOTALL), {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def from_tags(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`<parameter=key>value</parameter>` one after the other. A value is text unless its schema says
-    otherwise."""
+    """`<parameter=key>value</parameter>`, or `name="key"`, one after the other. A value is text unless its
+    schema says otherwise."""
     return _typed(_PARAMETER.findall(text), schema)
 
 
@@ -54,8 +57,25 @@ def from_pairs(text: str, quote: str) -> Any:
     return value
 
 
+def from_python(text: str) -> dict[str, Any]:
+    """`(key=value, ...)`, values as Python or JSON has them. Raises ValueError."""
+    rest, found = text.strip()[1:-1].strip(), {}
+    while rest:
+        key, equals, rest = rest.partition("=")
+        if not equals:
+            raise ValueError(f"no value for {key[:40]!r}")
+        found[key.strip()], rest = _read(rest.lstrip(), "'")
+        rest = rest.lstrip()
+        if rest and not rest.startswith(","):
+            raise ValueError(f"neither a comma nor an end at {rest[:40]!r}")
+        rest = rest[1:].lstrip()
+    return found
+
+
 def _read(text: str, quote: str) -> tuple[Any, str]:
     """(the value at the start of `text`, what follows it)."""
+    if quote == "'" and (single := _SINGLE_QUOTED.match(text)):
+        return _ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), single[1]), text[single.end():]
     if text.startswith(quote):
         inner, closed, rest = text[len(quote):].partition(quote)
         if not closed:
@@ -72,7 +92,8 @@ def _read(text: str, quote: str) -> tuple[Any, str]:
     try:
         return json.loads(plain[0]), text[plain.end():]
     except ValueError:
-        return None if plain[0].strip() == "None" else plain[0].strip(), text[plain.end():]
+        word = plain[0].strip()
+        return _WORDS.get(word, word), text[plain.end():]
 
 
 def _read_many(text: str, quote: str) -> tuple[Any, str]:
