@@ -13,6 +13,7 @@ import argparse
 import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ from model.machine import physical_cores
 from model.options import add_engine_options, engine_config, path_option
 from model.sizes import MAX_RUNNING
 from serve.conversations import ConversationRouter, conversation_of
+from serve.metrics import of_all
 from serve.wsgi import Call, Head, answer
 from webui import create_api
 from webui.api.errors import broken_off, protocol_error
@@ -45,6 +47,7 @@ NAME = "parlor"
 REPLICA_HEADER = "X-Parlor-Replica"
 MAX_OPEN = 1 << 14     # requests that the front passes on at once
 MAX_QUEUED = 1_000     # requests that wait until a replica has a row left; more are refused
+METRICS, METRICS_SECONDS = "/metrics", 10
 PARTING_SECONDS = 600  # for replies that a replica still writes when it is to go
 
 
@@ -72,6 +75,13 @@ class Replica:
                 status, headers = piece
                 piece = status, [*headers, (REPLICA_HEADER, self._id)]
             yield piece
+
+    async def metrics(self, call: Call) -> tuple[str, Head, bytes]:
+        """(which replica this is, status and headers, the body) of what it answers to GET /metrics."""
+        plain = [(name, value) for name, value in call.headers if name.lower() != "accept-encoding"]
+        pieces = answer(self._app, replace(call, headers=tuple(plain)), self._threads)
+        head = await anext(pieces)
+        return self._id, head, b"".join([piece async for piece in pieces])
 
     def status(self) -> dict[str, Any]:
         """What this replica does now and has done, for all of them at once: handle.broadcast("status")."""
@@ -104,25 +114,45 @@ class Front:
     """Passes requests on and answers back, as they come."""
 
     def __init__(self, replicas: DeploymentHandle) -> None:
-        self._replicas = replicas.options(stream=True)
+        self._all, self._replicas = replicas, replicas.options(stream=True)
 
     async def pass_on(self, request: Request) -> Response:
         """What a replica answers, or why none does."""
         path, body = request.scope["path"], await _body(request)
         call = Call(request.method, path, request.url.query, tuple(request.headers.items()), body)
         handle = self._replicas.options(session_id=conversation_of(request.headers, body))
-        pieces = handle.answer.remote(call)
         try:
+            if (call.method, path) == ("GET", METRICS):
+                return await self._metrics(call)
+            pieces = handle.answer.remote(call)
             status, headers = await anext(pieces)
         except BackPressureError:
             return _refused(path, TooMany("Too many requests wait for an answer.", retry_after=2))
-        except (RayError, DeploymentUnavailableError):
+        except (RayError, DeploymentUnavailableError, TimeoutError):
             return _refused(path, ReplicaGone("The engine that was to write this has stopped; another one "
                                               "answers the next request.", retry_after=1))
         response = StreamingResponse(_rest(pieces, path), status)
-        response.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1"))
-                                for name, value in headers]
+        response.raw_headers = _raw(headers)
         return response
+
+    async def _metrics(self, call: Call) -> Response:
+        """Those of every replica that answers; a refusal, as of a key that is missing, is the same of all."""
+        told = await self._all.broadcast("metrics", call).results_async(
+            timeout_s=METRICS_SECONDS, return_exceptions=True)
+        answers = [one for one in told if not isinstance(one, Exception)]
+        if not answers:
+            return _refused(METRICS, ReplicaGone("No replica tells its metrics.", retry_after=1))
+        _, (status, headers), body = answers[0]
+        if status == 200:
+            body = of_all({replica: text.decode() for replica, _, text in answers})
+        response = Response(body, status)
+        response.raw_headers = [*(one for one in _raw(headers) if one[0] != b"content-length"),
+                                (b"content-length", b"%d" % len(body))]
+        return response
+
+
+def _raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 async def _body(request: Request) -> bytes:

@@ -3,9 +3,9 @@
     python -m tools.check_clients [--url http://127.0.0.1:5005] [--node FOLDER] [--json FILE]
 
 Without --url it starts app.py with the small model that ships. Libraries that are not installed are said to
-be missing; --node names a folder with node_modules of `ai`, `@ai-sdk/openai-compatible` and `zod`. The model
-need not be able to do anything: what is checked is that answers, streams, calls, forms and errors arrive as
-such.
+be missing; --node names a folder with node_modules of any of `openai`, `@anthropic-ai/sdk`, `ollama`, and of
+`ai` and `zod` with `@ai-sdk/openai-compatible`, `@ai-sdk/openai`, `@ai-sdk/anthropic`. The model need not be
+able to do anything: what is checked is that answers, streams, calls, forms and errors arrive as such.
 """
 
 from __future__ import annotations
@@ -227,6 +227,15 @@ def langchain_calls_tools(url: str) -> None:
     assert is_choice(bound.invoke(SAY).tool_calls[0]["args"])
 
 
+@check("langchain-openai", "responses")
+def langchain_gets_responses(url: str) -> None:
+    from langchain_openai import ChatOpenAI
+
+    chain = ChatOpenAI(model="any", base_url=f"{url}/v1", api_key=KEY, max_retries=0, max_tokens=99,
+                       use_responses_api=True)
+    assert chain.invoke(SAY).text and "".join(chunk.text for chunk in chain.stream(SAY))
+
+
 @check("langchain-openai", "structured output")
 def langchain_keeps_forms(url: str) -> None:
     shaped = _chain(url).with_structured_output({"title": "choice", **SCHEMA}, method="json_schema")
@@ -256,7 +265,7 @@ def run_node(folder: Path, url: str) -> dict[str, dict[str, Any]]:
     checks = json.loads(said.stdout.splitlines()[-1])  # behind the SDK's warnings
     versions = {name: json.loads((folder / "node_modules" / name / "package.json").read_text())["version"]
                 for name in checks}
-    return {name: {"version": versions[name], "checks": found} for name, found in checks.items()}
+    return {f"{name} (npm)": {"version": versions[name], "checks": found} for name, found in checks.items()}
 
 
 def version(library: str) -> str:

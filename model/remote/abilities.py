@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from model.engine.request import SamplingParams
 from model.language_model import CONTEXT, CONTINUE, LOGPROBS, RANK
 from model.remote.connection import ANSWER_SECONDS, Connection
-from model.remote.fields import ALL, DIALECTS, sampling_fields
+from model.remote.fields import ALL, DIALECTS, NARROW, sampling_fields
 from model.remote.problems import EngineProblem, named
 
 GO_ON_FIELDS = {"continue_final_message": True, "add_generation_prompt": False}
@@ -79,7 +80,7 @@ async def _first_answer(connection: Connection, model: str) -> tuple[str, dict[s
             return dialect, await _streamed(connection, _request(model, dialect))
         except EngineProblem as error:
             problem = problem or error
-            if error.status not in (400, 422):
+            if error.status not in (400, 422) and not error.hung_up:  # as mlx-lm does where others refuse
                 break
     assert problem is not None
     raise problem
@@ -99,7 +100,7 @@ async def _ways_to_go_on(connection: Connection, model: str, dialect: str,
     marks around it and the beginning of another, by more."""
     if not tokens:
         return None
-    for extra in ((GO_ON_FIELDS, {}) if dialect == ALL else ({},)):
+    for extra in ((GO_ON_FIELDS, {}) if dialect in (ALL, NARROW) else ({},)):
         messages = [*_SAID, {"role": "assistant", "content": "A"}]
         try:
             reply = await _streamed(connection, {**_request(model, dialect), "messages": messages, **extra})
@@ -133,7 +134,7 @@ def scores_after(reply: Mapping[str, Any], texts: list[str], start: int) -> list
     for place, choice in enumerate(choices):
         index = choice.get("index", place)
         logprobs = choice.get("logprobs") or {}
-        offsets, values = logprobs.get("text_offset") or [], logprobs.get("token_logprobs") or []
+        offsets, values = _offsets(logprobs, choice.get("text")), logprobs.get("token_logprobs") or []
         ends = [*offsets[1:], None]
         counted = [value for offset, end, value in zip(offsets, ends, values, strict=True)
                    if offset < len(texts[index]) and (end is None or end > start)]
@@ -144,15 +145,29 @@ def scores_after(reply: Mapping[str, Any], texts: list[str], start: int) -> list
     return scores
 
 
+def _offsets(logprobs: Mapping[str, Any], text: Any) -> list[int]:
+    """Where each token begins. SGLang says -1 of all: there it follows from the tokens, if they make up the
+    text. Raises as scores_after() does."""
+    offsets = logprobs.get("text_offset") or []
+    if any(offset < 0 for offset in offsets):
+        tokens = logprobs["tokens"]
+        if "".join(tokens) != text:
+            raise ValueError("there are no log-probabilities of the text")
+        return [0, *accumulate(map(len, tokens[:-1]))]
+    return offsets
+
+
 async def _context_length(connection: Connection, model: str, listed: Mapping[str, Any]) -> int | None:
     """Tokens of its context, from its list of models or where engines tell it otherwise."""
     found = [_at(listed, "max_model_len"), _at(listed, "context_length"), _at(listed, "meta", "n_ctx"),
              _at(listed, "context_window")]
     if not any(map(_is_length, found)):
-        props, info, running, loaded, lm_studio = await asyncio.gather(*(connection.fact(path) for path in (
-            "/props", "/info", "/api/ps", "/v1/model", "/api/v0/models")))
+        props, info, running, loaded, lm_studio, kobold = await asyncio.gather(*map(connection.fact, (
+            "/props", "/info", "/api/ps", "/v1/model", "/api/v0/models",
+            "/api/extra/true_max_context_length")))
         found = [_at(props, "default_generation_settings", "n_ctx"),             # llama.cpp
                  _at(info, "max_total_tokens"),                                  # TGI
+                 _at(kobold, "value"),                                           # KoboldCpp
                  _at(loaded, "parameters", "max_seq_len"),                       # tabbyAPI
                  *(_at(one, "context_length") for one in _list_at(running, "models")
                    if model in (_at(one, "name"), _at(one, "model"))),           # Ollama
@@ -162,7 +177,7 @@ async def _context_length(connection: Connection, model: str, listed: Mapping[st
 
 
 def _request(model: str, dialect: str) -> dict[str, Any]:
-    params = SamplingParams(max_new_tokens=1, temperature=0.0)
+    params = SamplingParams(max_new_tokens=1, temperature=0.0, top_p=1.0, top_k=0)
     return {"model": model, "messages": _SAID, **sampling_fields(params, dialect, 1)}
 
 

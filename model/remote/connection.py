@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from model.remote.address import EngineAddress
-from model.remote.problems import EngineProblem, named, problem_of, said_by
+from model.remote.problems import EngineProblem, named, problem_of, said_by, tells_overflow
 from model.remote.server_events import BadStream, read_events
 
 CONNECT_SECONDS = 10.0
@@ -53,6 +53,8 @@ class Connection:
         client = self._client.with_options(max_retries=0)
         answer = await self._whole(client.models.with_streaming_response.list(), ANSWER_SECONDS)
         listed = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+        if listed is None and answer == {"object": "list", "data": None}:  # Ollama's, where none was pulled
+            listed = []
         if not isinstance(listed, list):
             raise self._wrong("lists no models")
         return [one for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)]
@@ -97,6 +99,12 @@ class Connection:
         except Exception:  # whatever a stranger answers to a route that it does not know
             return None
 
+    async def use(self, address: EngineAddress) -> None:
+        """From now on this address, key and headers; what is written just now ends."""
+        before, self._known, self.address = self._known, None, address
+        if before is not None:
+            await before[0].close()
+
     async def close(self) -> None:
         if self._known is not None:
             await self._known[0].close()
@@ -140,8 +148,9 @@ class Connection:
             try:
                 async for event in read_events(response.iter_bytes()):
                     if event.get("error"):
-                        raise EngineProblem(f"{named(self.address)} broke off: "
-                                            f"{said_by(event, self.address)}")
+                        said = said_by(event, self.address)
+                        raise EngineProblem(f"{named(self.address)} broke off: {said}",
+                                            overflow=tells_overflow(said))
                     yield event
             except BadStream as error:
                 raise EngineProblem(f"{named(self.address)} cannot be understood: {error}.") from None

@@ -118,16 +118,14 @@ class Engines:
         with self._lock:
             return list(self._states.values())
 
-    def listed(self, anew: bool = False) -> list[EngineState]:
-        """What is known; a new look at their lists begins beside, unless one has just ended. `anew`: even
-        then."""
+    def begin_look(self, anew: bool = False) -> None:
+        """Read their lists beside, unless that has just been done. `anew`: even then."""
         with self._lock:
             rests = not anew and time.monotonic() - self._looked < REST_SECONDS and all(
                 state.is_read for state in self._states.values())
             if self._states and self._looking is None and not rests and not self._closed:
                 self._looking = threading.Thread(target=self._look, name="engines' lists", daemon=True)
                 self._looking.start()
-        return self.known()
 
     @property
     def is_looking(self) -> bool:
@@ -135,7 +133,7 @@ class Engines:
 
     def look(self) -> list[EngineState]:
         """Read all lists now, and wait for it."""
-        self.listed(anew=True)
+        self.begin_look(anew=True)
         thread = self._looking
         if thread is not None:
             thread.join()
@@ -144,13 +142,21 @@ class Engines:
     def add(self, address: EngineAddress) -> None:
         """One more, or another key or name for one that was added. Raises BadAddress."""
         with self._lock:
-            known = self._states.get(address.id)
-            if known is not None and known.is_fixed:
-                raise BadAddress(f"{address.host} was named when Parlor was started; it is changed there.")
-            if known is None and len(self._states) >= MAX_ENGINES:
+            if address.id in self._states:
+                self._change(address.id, address)
+                return
+            if len(self._states) >= MAX_ENGINES:
                 raise BadAddress(f"There are {MAX_ENGINES} engines already. Remove one first.")
             self._states[address.id] = EngineState(address)
             self._forget(address.id)
+
+    def change(self, engine_id: str, address: EngineAddress) -> None:
+        """Have an engine at another address, or by another key or name; a model of it that is loaded goes on
+        there. Raises BadAddress, KeyError for none."""
+        with self._lock:
+            if address.id != engine_id and address.id in self._states:
+                raise BadAddress(f"{address.url} is an engine already.")
+            self._change(engine_id, address)
 
     def remove(self, engine_id: str) -> None:
         """What it writes just now ends. Raises BadAddress for one of the start, KeyError for none."""
@@ -259,6 +265,20 @@ class Engines:
         if engine_id not in self._connections:
             self._connections[engine_id] = Connection(self._states[engine_id].address)
         return self._connections[engine_id]
+
+    def _change(self, engine_id: str, address: EngineAddress) -> None:
+        """Called with the lock. It keeps its place in the list."""
+        if self._states[engine_id].is_fixed:
+            raise BadAddress(f"{address.host} was named when Parlor was started; it is changed there.")
+        fresh = {engine_id: (address.id, EngineState(address))}
+        self._states = dict(fresh.get(known, (known, state)) for known, state in self._states.items())
+        connection = self._connections.pop(engine_id, None)
+        if connection is not None:
+            self._connections[address.id] = connection
+            assert self._background is not None  # who made the connection
+            self._background.begin(connection.use(address), lambda is_broken: None)
+        self._models.clear()
+        self.version += 1
 
     def _forget(self, engine_id: str) -> None:
         """Called with the lock."""

@@ -17,9 +17,11 @@ _SAMPLERS = [name for name, spec in PARAMETER_SPECS.items() if spec["group"] == 
 MAX_STOPS = 4
 """More are not taken everywhere; all are looked for here, too."""
 
-ALL, STANDARD, LEAST = "all", "standard", "least"
-DIALECTS = (ALL, STANDARD, LEAST)
-"""Of engines that refuse what they do not know: every field, OpenAI's alone, and hardly any."""
+ALL, NARROW, STANDARD, LEAST = "all", "narrow", "standard", "least"
+DIALECTS = (ALL, NARROW, STANDARD, LEAST)
+"""Of engines that refuse what they do not know: every field; the same where values that mean "off" are none
+(mlx-lm wants top_k from 0 on, TGI top_p below 1); OpenAI's alone; and hardly any."""
+_BELOW_ONE = 0.9999
 
 
 def sampling_fields(params: SamplingParams, dialect: str, seed: int) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def sampling_fields(params: SamplingParams, dialect: str, seed: int) -> dict[str
     bias |= {str(token): -100.0 for token in params.banned_tokens}
     if bias:
         fields["logit_bias"] = bias
-    if dialect == ALL:  # the same by the names that vLLM, llama.cpp and others have for it
+    if dialect in (ALL, NARROW):  # the same by the names that vLLM, llama.cpp and others have for it
         fields |= {"top_k": params.top_k or -1, "min_p": params.min_p, "typical_p": params.typical_p,
                    "repetition_penalty": params.repetition_penalty,
                    "repeat_penalty": params.repetition_penalty,
@@ -45,6 +47,8 @@ def sampling_fields(params: SamplingParams, dialect: str, seed: int) -> dict[str
                    if (value := getattr(params, name)) != PARAMETER_SPECS[name]["default"]}
         if params.min_new_tokens:
             fields["min_tokens"] = params.min_new_tokens
+    if dialect == NARROW:
+        fields |= {"top_k": params.top_k, "top_p": min(params.top_p, _BELOW_ONE)}
     return fields
 
 

@@ -14,7 +14,9 @@ from model.remote.address import EngineAddress
 
 MAX_SAID = 300
 _OVERFLOW = ("context length", "context_length", "maximum context", "context size", "exceeds the available",
-             "too long", "max_total_tokens", "max_input_tokens", "maximum model length", "max_seq_len")
+             "too long", "max_total_tokens", "max_input_tokens", "maximum model length", "max_seq_len",
+             "max_num_tokens",                                                  # TensorRT-LLM
+             "`max_new_tokens` must be <=", "`inputs` must have less than")     # TGI
 
 
 class EngineProblem(ValueError):
@@ -22,18 +24,20 @@ class EngineProblem(ValueError):
 
     status    of its answer; 0 where there was none
     overflow  the prompt is too long for it
+    hung_up   it closed the connection instead of answering, or took none
     """
 
-    def __init__(self, message: str, status: int = 0, overflow: bool = False) -> None:
+    def __init__(self, message: str, status: int = 0, overflow: bool = False, hung_up: bool = False) -> None:
         super().__init__(message)
-        self.status, self.overflow = status, overflow
+        self.status, self.overflow, self.hung_up = status, overflow, hung_up
 
 
 def problem_of(error: Exception, address: EngineAddress) -> EngineProblem:
     """Of what the client library raised."""
     response = getattr(error, "response", None)
     if response is None:
-        return EngineProblem(f"{named(address)} cannot be reached: {_cause(error, address)}. Is it running?")
+        return EngineProblem(f"{named(address)} cannot be reached: {_cause(error, address)}. Is it running?",
+                             hung_up=True)
     status = response.status_code
     said = said_by(getattr(error, "body", None), address)
     told = f": {said}" if said else ""
@@ -47,9 +51,14 @@ def problem_of(error: Exception, address: EngineAddress) -> EngineProblem:
         wait = readable(response.headers.get("retry-after", ""))[:20]
         later = f" It asks for {wait} seconds." if wait.isdecimal() else ""
         return EngineProblem(f"{named(address)} takes no more requests now{told}.{later}", status)
-    overflow = status in (400, 413, 422) and any(words in said.lower() for words in _OVERFLOW)
+    overflow = status in (400, 413, 422) and tells_overflow(said)
     return EngineProblem(f"{named(address)} refused the request ({status}){told}" if status < 500 else
                          f"{named(address)} failed ({status}){told}", status, overflow)
+
+
+def tells_overflow(said: str) -> bool:
+    """Whether an engine's words are those of a prompt that is too long."""
+    return any(words in said.lower() for words in _OVERFLOW)
 
 
 def said_by(body: Any, address: EngineAddress) -> str:

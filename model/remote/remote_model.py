@@ -9,6 +9,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from model.engine.request import SamplingParams
@@ -34,6 +36,7 @@ MESSAGE_TOKENS = 6     # around each message
 _MIN_COUNTED = 200     # bytes of a prompt whose count tells something
 _SHARES = (1.0, 0.7, 0.4)
 """Of what should fit: what is sent in turn while the engine says that it does not."""
+_SPARE = 32            # this part of a context is left to templates
 _MAX_RANKED = 4_000    # characters of a transcript that are read to tell who speaks next
 
 
@@ -74,16 +77,19 @@ class RemoteModel:
                 raise CannotDo(f"{self._engine} goes on with texts, not with thoughts: regenerate this one.")
             go_on = self._abilities.go_on_fields
         seed = secrets.randbelow(1 << 31) if params.seed is None else params.seed
-        fields = {"model": self._model, **sampling_fields(params, self._abilities.dialect, seed), **go_on,
-                  **tool_fields(tools), **variable_fields(variables), **form_fields(constraint)}
+        fields = {"model": self._model, **go_on, **tool_fields(tools), **variable_fields(variables),
+                  **form_fields(constraint)}
         if logprobs is not None:
             fields |= {"logprobs": True, "top_logprobs": logprobs}
-        fits = [self._fitted(turns, params.max_new_tokens, reply_prefix, shorten, share)
-                for share in ((1.0,) if whole else _SHARES)]
+        shares = (1.0,) if whole else _SHARES
+        fits = [self._fitted(turns, params.max_new_tokens, reply_prefix, shorten, share) for share in shares]
         if whole:
             fits = [(dict(enumerate(turns)), ContextFit(0, fits[0][1].prompt_tokens, 0))]
-        requests = [({**fields, "messages": message_fields(joined(kept.values()), reply_prefix)},
-                     fit.first_index) for kept, fit in fits]
+        asked = [replace(params, max_new_tokens=self._room(params.max_new_tokens, fit.prompt_tokens, share))
+                 for (_, fit), share in zip(fits, shares, strict=True)]
+        requests = [({**fields, **sampling_fields(one, self._abilities.dialect, seed),
+                      "messages": message_fields(joined(kept.values()), reply_prefix)}, fit.first_index)
+                    for (kept, fit), one in zip(fits, asked, strict=True)]
         sent = sum(map(_bytes, fits[0][0].values()))
         with self._lock:
             self._running += 1
@@ -121,7 +127,8 @@ class RemoteModel:
         raise CannotDo(f"{self._engine} is not asked to count the tokens of a prompt.")
 
     def fit(self, messages: Iterable[ChatMessage], max_new_tokens: int, reply_name: str = "",
-            reply_prefix: str = "", shorten: bool = False) -> ContextFit:
+            reply_prefix: str = "", shorten: bool = False,
+            variables: Mapping[str, Any] | None = None) -> ContextFit:
         """Which messages the model would see, about; nothing is sent for it."""
         return self._fitted(as_messages(messages), max_new_tokens, reply_prefix, shorten, 1.0)[1]
 
@@ -159,6 +166,15 @@ class RemoteModel:
                 "max_seq_len": self._abilities.max_seq_len,
                 "cannot": dict(self._abilities.cannot)}
 
+    def check_adapter(self, path: Path) -> None:
+        raise CannotDo(f"Adapters lie beside models of this machine, and {self._engine} is another.")
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        self.check_adapter(path)
+
+    def unload_adapter(self, name: str) -> None:
+        self.check_adapter(Path(name))
+
     def status(self) -> dict[str, Any]:
         """What it is doing for us now, and why the last reply failed, if it did."""
         return {"running": self._running, "waiting": 0, "problem": self._problem or None}
@@ -183,6 +199,14 @@ class RemoteModel:
         if problem:
             self._broken()
 
+    def _room(self, max_new_tokens: int, prompt_tokens: int, share: float) -> int:
+        """How long a reply is asked for. Engines refuse one that does not fit behind its prompt, about which
+        is only known here; half of the context is kept free anyhow."""
+        limit = self._abilities.max_seq_len
+        if limit is None or max_new_tokens <= limit // 2:
+            return max_new_tokens
+        return max(1, min(max_new_tokens, int(limit * share) - prompt_tokens - limit // _SPARE))
+
     def _fitted(self, messages: list[ChatMessage], max_new_tokens: int, reply_prefix: str, shorten: bool,
                 share: float) -> tuple[dict[int, ChatMessage], ContextFit]:
         """What is sent, by the messages' numbers, and how that fits into `share` of what should."""
@@ -195,7 +219,9 @@ class RemoteModel:
         sizes = [0 if turn.pinned else self._size(turn) for turn in turns]
         if limit is None and share == 1.0:
             return dict(enumerate(messages)), ContextFit(0, fixed + sum(sizes), 0, is_exact=False)
-        whole = token_budget(limit, max_new_tokens) if limit is not None else fixed + sum(sizes)
+        whole = fixed + sum(sizes)
+        if limit is not None:  # less than all, where the engine found that even what seemed to fit does not
+            whole = min(token_budget(limit, max_new_tokens), whole if share < 1 else limit)
         room = int(whole * share) - fixed
         step = max(1, int((limit or whole) / 4 / self._tokens_per_byte))
         first = first_kept(sizes.__getitem__, [_bytes(turn) for turn in turns],

@@ -20,7 +20,9 @@ from model.reply import CallDelta, ReplyDone, ReplyEvent, ReplyFailed, ScoredTok
 from model.text.reply_text import ReplyText
 
 _STOPPED = "stop_sequence"
-"""TGI's word for the end by a stop string; vLLM tells the string beside the reason."""
+"""TGI's word for the end by a stop string."""
+_STOP_STRINGS = ("stop_reason", "matched_stop")
+"""Where vLLM and SGLang tell the string beside the reason; if a token ended it, a number is there."""
 _ABANDONED = ("content_filter", "abort", "error")
 _BURST_SECONDS = 0.05
 """What comes within these came in one go, however it was written."""
@@ -120,7 +122,8 @@ class RemoteReply:
         if reason in _ABANDONED:
             raise EngineProblem(f"{named(self._connection.address)} ended the reply: {reason}.")
         if isinstance(reason, str) and reason:
-            self._reason = _STOPPED if isinstance(choice.get("stop_reason"), str) else reason
+            stopped = any(isinstance(choice.get(name), str) for name in _STOP_STRINGS)
+            self._reason = _STOPPED if stopped else reason
 
     def _take_delta(self, delta: dict[str, Any], logprobs: Any) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")

@@ -27,9 +27,12 @@ def test_what_there_is_to_choose_from(client, starter):
     shown = client.show("starter")
     assert shown.modelinfo["llama.context_length"] == 2048
     assert {"completion", "tools"} <= set(shown.capabilities)
-    assert [running.model for running in client.ps().models] == ["starter"]
+    assert "thinking" not in shown.capabilities  # nothing in its template is about thoughts
+    running, = client.ps().models
+    assert running.model == "starter" and running.expires_at.year > 2200 and running.size_vram == 0
+    assert len(model.digest) == len(running.digest) == 64  # of which its own command shows the first twelve
     major, minor, _ = starter.client().get("/api/version").json["version"].split(".")
-    assert (int(major), int(minor)) >= (0, 6)
+    assert (int(major), int(minor)) >= (0, 14)  # Codex asks for 0.13.4
     with pytest.raises(ollama.ResponseError, match="model 'other' not found") as unknown:
         client.show("other")
     assert unknown.value.status_code == 404
@@ -55,6 +58,19 @@ def test_options_are_taken(client):
     texts = [client.chat("starter", WHO, options={"seed": 5, "repeat_penalty": 1.1}).message.content
              for _ in range(2)]
     assert texts[0] == texts[1]
+
+
+def test_log_probabilities_stand_beside_the_text(client):
+    options = {"temperature": 0, "num_predict": 6}
+    plain = client.chat("starter", WHO, options=options)
+    assert plain.logprobs is None
+    whole = client.chat("starter", WHO, options=options, logprobs=True, top_logprobs=2)
+    assert "".join(token.token for token in whole.logprobs) == whole.message.content == plain.message.content
+    assert all(token.logprob == token.top_logprobs[0].logprob <= 0 and len(token.top_logprobs) == 2
+               for token in whole.logprobs)
+    parts = client.generate("starter", WHO[0]["content"], options=options, logprobs=True, stream=True)
+    streamed = [token for part in parts for token in part.logprobs or []]
+    assert [token.token for token in streamed] == [token.token for token in whole.logprobs]
 
 
 def test_a_form_is_kept(client):
@@ -109,9 +125,11 @@ def test_thoughts_stand_beside_the_text(app, model):
              in http.post("/api/chat", json=body).get_data(as_text=True).splitlines()]
     assert "".join(line["message"].get("thinking", "") for line in lines) == whole["thinking"]
     http.post("/api/chat", json={**body, "think": False})
+    http.post("/api/chat", json={**body, "think": "max"})
     assert [started["variables"] for started in model.started] == [
         {"enable_thinking": True, "thinking": True, "reasoning_effort": "medium"}, {},
-        {"enable_thinking": False, "thinking": False}]
+        {"enable_thinking": False, "thinking": False},
+        {"enable_thinking": True, "thinking": True, "reasoning_effort": "max"}]
 
 
 def test_old_messages_may_be_left_out_unless_that_is_not_wanted(client):
@@ -135,6 +153,13 @@ def test_what_goes_wrong_is_told_in_its_words(client, app):
     lines = app.test_client().post("/api/chat", json=fail).get_data(as_text=True).splitlines()
     assert json.loads(lines[-1]) == {"error": "The engine ran out of pages."}
     assert app.test_client().post("/api/chat", json={**fail, "stream": False}).status_code == 500
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "pull"), ("POST", "push"), ("POST", "create"),
+                                              ("POST", "copy"), ("DELETE", "delete")])
+def test_models_are_neither_fetched_nor_made_nor_deleted(app, method, path):
+    refused = app.test_client().open(f"/api/{path}", method=method, json={"model": "other"})
+    assert refused.status_code == 400 and "the model that is loaded answers" in refused.json["error"]
 
 
 def test_a_body_need_not_say_that_it_is_json(app):

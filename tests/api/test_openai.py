@@ -13,6 +13,7 @@ import pytest
 from model import Catalogue, ModelSlot, SamplingParams, ScoredToken
 from model.catalogue.places import Place
 from model.config import EngineConfig
+from tests.helpers.api import wait_until
 from tests.helpers.cancelling import wait_for_running
 from tests.helpers.text_samples import write_chat_model
 from webui import create_app
@@ -457,8 +458,12 @@ def test_errors_have_one_form(starter, client):
         client.embeddings.create(model="any", input="text")
     with pytest.raises(openai.NotFoundError) as unknown:
         client.get("/nothing/here", cast_to=object)
-    assert unknown.value.body == {"message": "Not Found.", "type": "invalid_request_error", "param": None,
+    said = unknown.value.body["message"]
+    assert unknown.value.body == {"message": said, "type": "invalid_request_error", "param": None,
                                   "code": "not_found"}
+    assert "an address that ends in /v1" in said
+    with pytest.raises(openai.NotFoundError, match="an address that ends in /v1"):
+        chat(client.with_options(base_url=starter.url))
     with pytest.raises(openai.BadRequestError) as long:
         chat(client, [{"role": "user", "content": "word " * 3000}])
     assert long.value.code == "context_length_exceeded" and "the context holds 2,048" in str(long.value)
@@ -507,4 +512,5 @@ def test_a_server_that_ends_says_so_in_the_stream(app, model):
     closing.start()
     rest = b"".join(chunks)
     closing.join()
-    assert answering.STOPPED.encode() in rest and rest.endswith(b"data: [DONE]\n\n") and model.running == 0
+    assert answering.STOPPED.encode() in rest and rest.endswith(b"data: [DONE]\n\n")
+    wait_until(lambda: model.running == 0)

@@ -78,6 +78,43 @@ def test_a_function_is_called_and_its_output_taken(client):
     assert ask(client, back, tools=[CHOOSE]).output_text
 
 
+def test_functions_in_a_namespace_are_called_by_their_names_in_it(client):
+    space = {"type": "namespace", "name": "box", "description": "A box.", "tools": [CHOOSE]}
+    options = {"tools": [space, {"type": "web_search"}], "tool_choice": "required",
+               "parallel_tool_calls": False}
+    whole = ask(client, **options)
+    call, = whole.output
+    assert (call.type, call.name, call.namespace) == ("function_call", "choose", "box")
+    assert [tool.type for tool in whole.tools] == ["namespace"]
+    found = list(ask(client, stream=True, **options))
+    item, = found[-1].response.output
+    assert (item.name, item.namespace, item.arguments) == ("choose", "box", call.arguments)
+    done = next(event for event in found if event.type == "response.function_call_arguments.done")
+    assert done.name == "choose"
+
+
+def test_calls_in_a_namespace_are_taken_back(app, model):
+    posted(app, input=[{"role": "user", "content": "Which?"},
+                       {"type": "function_call", "call_id": "c", "namespace": "box", "name": "choose",
+                        "arguments": "{}"},
+                       {"type": "function_call_output", "call_id": "c", "output": "Done."}])
+    call, = model.started[0]["messages"][1].calls
+    assert (call.name, call.id) == ("box__choose", "c")
+
+
+def test_tools_of_openais_servers_are_left_out_and_the_answer_says_so(app, model):
+    for kind in ("web_search", "web_search_preview", "file_search", "code_interpreter", "mcp"):
+        answer = posted(app, tools=[{"type": kind}, CHOOSE])
+        assert answer.status_code == 200 and [tool["name"] for tool in answer.json["tools"]] == ["choose"]
+        assert [tool.name for tool in model.started[-1]["tools"].tools] == ["choose"]
+
+
+def test_old_messages_are_left_out_where_that_is_wanted(app, model):
+    for truncation, whole in (("auto", False), ("disabled", True), (None, True)):
+        answer = posted(app, truncation=truncation)
+        assert model.started[-1]["whole"] is whole and answer.json["truncation"] == (truncation or "disabled")
+
+
 def test_the_form_of_a_class_is_kept(client):
     parsed = client.responses.parse(model="any", input="Is it?", text_format=Choice, max_output_tokens=200)
     assert parsed.output_parsed.it in (True, False)
@@ -94,11 +131,14 @@ def test_thoughts_are_items_and_are_taken_back(app, model):
 
 
 @pytest.mark.parametrize(("body", "said"), [
-    ({"previous_response_id": "resp_1"}, "not kept here"), ({"input": []}, "0 items"), ({"input": 5},
-                                                                                        "not a list"),
+    ({"previous_response_id": "resp_1"}, "not kept here"), ({"conversation": "conv_1"}, "not kept here"),
+    ({"input": []}, "0 items"), ({"input": 5}, "not a list"),
     ({"input": [{"type": "item_reference", "id": "x"}]}, "expected message"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "reads text only"),
-    ({"tools": [{"type": "web_search"}]}, "only functions"), ({"max_output_tokens": 0}, "expected 1")])
+    ({"tools": [{"type": "custom", "name": "x"}]}, "only functions"),
+    ({"max_output_tokens": 0}, "expected 1"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "there are no tools"),
+    ({"tools": [{"type": "namespace", "tools": []}]}, "name is missing")])
 def test_what_makes_no_sense_is_refused(app, body, said):
     refused = posted(app, **body)
     assert refused.status_code == 400 and said in refused.json["error"]["message"]

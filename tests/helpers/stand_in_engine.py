@@ -10,12 +10,12 @@ import re
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-STALL, CLOSE = "stall", "close"
+STALL, CLOSE, HANG_UP = "stall", "close", "hang up"
 FIELDS = {"model", "messages", "prompt", "stream", "max_tokens", "temperature", "top_p", "seed", "stop",
           "presence_penalty", "frequency_penalty", "stream_options"}
 
@@ -38,6 +38,8 @@ class StandInEngine:
 
     script        what a reply is made of: chunks (dict), raw bytes, STALL until the connection is closed, or
                   CLOSE in the middle; by default "You said: " and the last message's words
+    scripts       those of the next replies, before `script`
+    refuses       of a body: (status, answer), HANG_UP, or None
     statuses      (status, body, headers) answered to the next requests for a reply, one after the other
     closed        set when a reader closed the connection during STALL
     """
@@ -51,7 +53,10 @@ class StandInEngine:
         self.answers_as: str | None = None
         self.content_type = "text/event-stream"
         self.key = ""
+        self.scripts: list[list[Any]] = []
+        self.refuses: Callable[[dict[str, Any]], Any] = lambda body: None
         self.continues = self.echoes = self.has_usage = True
+        self.tells_offsets = self.tells_spaces = True  # of echoed tokens
         self.knows: set[str] | None = None  # fields; None: any
         self.closed, self.ended = threading.Event(), threading.Event()
         self.port = 0
@@ -77,7 +82,8 @@ class StandInEngine:
     def pieces(self, body: dict[str, Any]) -> list[Any]:
         said = body["messages"][-1]["content"]
         is_probe = body["messages"][0]["content"] == "Say the alphabet."
-        script = self.script if self.script is not None and not is_probe else [
+        script = self.scripts.pop(0) if self.scripts and not is_probe else self.script
+        script = script if script is not None and not is_probe else [
             *(text(word) for word in re.findall(r"\S+\s*", f"You said: {said}")), end()]
         if not self.has_usage:
             return script
@@ -125,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.engine.requests.append((self.path, self._given(), None))
         if self.path == "/v1/models":
             if self._has_key():
-                self._answer(200, {"object": "list", "data": self.engine.models})
+                self._answer(200, {"object": "list", "data": self.engine.models or None})  # as Ollama's
         elif self.path in self.engine.facts:
             self._answer(200, self.engine.facts[self.path])
         else:
@@ -142,6 +148,12 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if body["model"] not in [one["id"] for one in engine.models]:
             return self._answer(404, {"error": {"message": f"The model {body['model']} does not exist."}})
+        refused = engine.refuses(body)
+        if refused == HANG_UP:
+            self.close_connection = True
+            return None
+        if refused:
+            return self._answer(*refused)
         unknown = sorted(body.keys() - engine.knows) if engine.knows is not None else []
         if unknown:
             return self._answer(400, {"error": {"message": f"Unrecognized request argument: {unknown[0]}"}})
@@ -166,8 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
             words = re.findall(r"\S+\s*", prompt)
             offsets = [sum(map(len, words[:at])) for at in range(len(words))]
             values = [None, *(-10.0 + len(word) for word in words[1:])]
-            logprobs = {"tokens": [*words, "x"], "token_logprobs": [*values, -1.0],
-                        "text_offset": [*offsets, len(prompt)]}
+            tokens = [*words, "x"] if self.engine.tells_spaces else [word.strip() for word in [*words, "x"]]
+            logprobs = {"tokens": tokens, "token_logprobs": [*values, -1.0], "text_offset":
+                        [*offsets, len(prompt)] if self.engine.tells_offsets else [-1] * len(tokens)}
             choices.append({"index": index, "text": f"{prompt}x",
                             "logprobs": logprobs if self.engine.echoes else None})
         self._answer(200, {"choices": choices})

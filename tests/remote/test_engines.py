@@ -227,7 +227,7 @@ def test_asking_an_engine_can_be_cancelled_like_any_loading(engines, engine):
 
 
 def test_without_an_engine_neither_the_library_nor_its_loop_is_imported():
-    script = ("import sys, model; engines = model.Engines(); engines.listed(); engines.close(); "
+    script = ("import sys, model; engines = model.Engines(); engines.begin_look(); engines.close(); "
               "print(sorted({name.partition('.')[0] for name in sys.modules} "
               "& {'openai', 'httpx', 'httpx2', 'asyncio'}))")
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

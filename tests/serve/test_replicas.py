@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from model import EngineAddress, Engines, ModelSlot
 from tests.helpers.api import MARLOW, Page, read_some, wait_until
@@ -38,8 +40,10 @@ def test_two_replicas_answer_as_one_and_outlive_one_of_them(cluster, store):
     a_second_turn_finds_the_first_one_in_the_cache(cluster)
     what_is_wrong_is_told_as_by_one_engine(cluster)
     many_at_once_spread_over_both(cluster)
+    metrics_are_those_of_all(cluster)
     a_closed_connection_ends_its_reply(cluster)
     a_replica_that_is_killed_leaves_what_it_wrote_and_the_other_goes_on(cluster, store)
+    replicas_come_and_go_with_the_load(cluster)
 
 
 def the_same_seed_gives_the_same_text_on_either(cluster):
@@ -77,14 +81,24 @@ def many_at_once_spread_over_both(cluster):
     assert [answer.replica for answer in again] == [answer.replica for answer in answers[:6]]
 
 
+def metrics_are_those_of_all(cluster):
+    """What Prometheus reads of the front, against what each replica says of itself."""
+    status, headers, body = cluster.get("/metrics", **{"accept-encoding": "gzip"})
+    assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
+    told = {sample.labels["replica"]: sample.value for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples if sample.name == "vllm:prompt_tokens_total"}
+    assert told == {one["replica"]: one["prompt_tokens"] for one in cluster.status()} and len(told) == 2
+    assert body.count(b"# TYPE vllm:prompt_tokens_total") == 1
+
+
 def a_closed_connection_ends_its_reply(cluster):
     """Its end is noted as that of a reply that nobody reads."""
     before = finished(cluster, "cancelled")
     connection, response = cluster.open({
         "messages": [{"role": "user", "content": "Tell me everything."}], "max_tokens": MAX_SEQ_LEN,
         "temperature": 1.5, "logit_bias": {EOS: -100}, "stream": True})
-    while b'"delta":{"content":"' not in response.readline():
-        pass
+    while b'"delta":{"content":"' not in (line := response.readline()):
+        assert line, "it ended before its first text"
     response.close()
     connection.close()
     wait_until(lambda: not any(one["running"] for one in cluster.status()), SECONDS)
@@ -115,6 +129,35 @@ def a_replica_that_is_killed_leaves_what_it_wrote_and_the_other_goes_on(cluster,
     finally:
         parlor(app).close("the test is over", 1.0)
         slot.close()
+
+
+def replicas_come_and_go_with_the_load(cluster):
+    """Nobody hears of it: replies go on, and a conversation stays where it began."""
+    cluster.scale(1, 2, queue=2)
+    wait_until(lambda: cluster.count() == 1, SECONDS)
+    first = cluster.ask("My name is Ada.", max_tokens=4)
+    is_over = threading.Event()
+
+    def talk(number):
+        lengths = []
+        while not is_over.is_set():
+            reply = cluster.ask(f"I am number {number}.", max_tokens=300, logit_bias={EOS: -100})
+            lengths.append(reply.usage["completion_tokens"])
+        return lengths
+
+    with ThreadPoolExecutor(8) as threads:
+        talks = [threads.submit(talk, number) for number in range(8)]
+        try:
+            wait_until(lambda: cluster.count() == 2, SECONDS)
+            again = cluster.ask("My name is Ada.", first.text, "Who am I?", max_tokens=4)
+            assert again.replica == first.replica
+            newcomers = {cluster.ask(f"Hello from {n}.", max_tokens=1).replica for n in range(8)}
+            assert newcomers - {first.replica}
+        finally:
+            is_over.set()
+        assert all(length == 300 for talk in talks for length in talk.result())
+    wait_until(lambda: cluster.count() == 1, SECONDS)
+    assert cluster.ask("Are you still there?", max_tokens=4).text
 
 
 def finished(cluster, reason):

@@ -204,6 +204,15 @@ def _unless_gone(pieces: Iterable[bytes]) -> Iterator[bytes]:
         return
 
 
+def shown_token(token: ScoredToken) -> dict[str, Any]:
+    """As OpenAI's chat and Ollama's protocol have it; `top_logprobs` is there even where it is empty."""
+    return _plain(token) | {"top_logprobs": list(map(_plain, token.top))}
+
+
+def _plain(token: ScoredToken) -> dict[str, Any]:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.data)}
+
+
 def _tokens_of(text: str, tokens: list[ScoredToken]) -> list[ScoredToken]:
     """The last of `tokens`, those that make up `text`: marks and white space before it are not shown."""
     size, first = len(text.encode()), len(tokens)

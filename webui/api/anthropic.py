@@ -100,16 +100,14 @@ def _turn(role: str, entry: Fields) -> list[ChatMessage]:
     texts, thoughts, calls, results = [], [], [], []
     for block in entry.objects("content"):
         kind = block.text("type")
-        if kind == "text":
-            texts.append(block.text("text"))
-        elif kind == "thinking":
+        if kind == "thinking":
             thoughts.append(block.text("thinking", ""))
         elif kind == "tool_use":
             calls.append(ToolCall(block.text("name"), arguments(block, "input"), block.text("id")))
         elif kind == "tool_result":
             results.append(ChatMessage("tool", _texts(block, "content"), call_id=block.text("tool_use_id")))
         elif kind != "redacted_thinking":
-            raise BadField(f"{block.path('type')} is {kind[:40]!r}; the model here reads text only.")
+            texts.append(_block_text(block))
     has_more = texts or thoughts or calls or not results
     rest = ChatMessage(role, "\n\n".join(texts), thinking="\n\n".join(thoughts), calls=tuple(calls))
     return [*results, *([rest] if has_more else [])]
@@ -118,15 +116,20 @@ def _turn(role: str, entry: Fields) -> list[ChatMessage]:
 def _texts(fields: Fields, name: str) -> str:
     """A text, or blocks of text, without the header that changes."""
     value = fields.value(name, "")
-    blocks = [] if isinstance(value, str) else fields.objects(name)
-    for block in blocks:
-        if block.text("type", "text") != "text":
-            raise BadField(f"{block.path('type')} is {block.text('type')[:40]!r}; the model here reads text "
-                           "only.")
-    texts = [value] if isinstance(value, str) else [block.text("text") for block in blocks]
+    texts = [value] if isinstance(value, str) else list(map(_block_text, fields.objects(name)))
     kept = ["\n".join(line for line in text.split("\n") if not line.startswith(CHANGING_HEADER)) for text
             in texts]
     return "\n\n".join(text for text in kept if text.strip())
+
+
+def _block_text(block: Fields) -> str:
+    """Of a text, or of a document that is one, with its title."""
+    kind = block.text("type", "text")
+    if kind == "document" and (source := block.object("source")).text("type", "") == "text":
+        return f"{block.text('title', '')}\n\n{source.text('data')}".strip()
+    if kind != "text":
+        raise BadField(f"{block.path('type')} is {kind[:40]!r}; the model here reads text only.")
+    return block.text("text")
 
 
 def _tools(fields: Fields) -> Toolbox | None:

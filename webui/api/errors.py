@@ -12,6 +12,9 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rat
 _ANTHROPIC_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error",
                     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
 
+NO_ROUTE = ("There is no such route here. OpenAI's clients are given an address that ends in /v1, "
+            "Anthropic's and Ollama's one that ends before it.")
+
 Answer = tuple[dict[str, Any], int, dict[str, str]]
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from hashlib import sha256
 from typing import Any
 
+from flask import request
 from flask.typing import ResponseReturnValue
 
-from model import CallDelta, ChatMessage, Constraint, ReplyDone, SamplingParams, ToolCall, thinking_variables
+from model import (
+    CallDelta,
+    ChatMessage,
+    Constraint,
+    ReplyDone,
+    SamplingParams,
+    ScoredToken,
+    ToolCall,
+    thinking_variables,
+)
 
 from ..errors import BadRequest, NotFound, Problem
-from .answering import Answer, Written, answered, streamed
+from .answering import Answer, Written, answered, shown_token, streamed
 from .asking import (
     MOST_MESSAGES,
     Ask,
@@ -28,11 +39,14 @@ from .errors import ollama_error
 from .fields import BadField, Fields, Json, as_json, read_fields
 from .tools import arguments, openai_tools
 
-SPOKEN_VERSION = "0.13.0"
-"""Of Ollama, whose protocol this is: clients ask for it to know what they may send."""
+SPOKEN_VERSION = "0.14.0"
+"""Of Ollama, whose protocol this is: clients ask for it to know what they may send. Codex wants 0.13.4."""
 ROLES = ("system", "user", "assistant", "tool")
+EFFORTS = ("low", "medium", "high", "max")
 OPTIONS = {"repetition_penalty": "repeat_penalty", "repetition_range": "repeat_last_n"}
 NANOSECONDS = 1_000_000_000
+NEVER = "2318-01-01T00:00:00Z"
+"""When the model is unloaded; Ollama's clients call what is more than 20 years away "Forever"."""
 
 
 def version() -> ResponseReturnValue:
@@ -46,7 +60,7 @@ def list_models() -> ResponseReturnValue:
 
 def list_running() -> ResponseReturnValue:
     model = loaded()
-    more = {"expires_at": "0001-01-01T00:00:00Z", "size_vram": 0}
+    more = {"expires_at": NEVER, "size_vram": 0}
     return {"models": [_model(model) | more | {"context_length": model["max_seq_len"] or 0}] if model else []}
 
 
@@ -61,7 +75,7 @@ def show() -> ResponseReturnValue:
             "model_info": {"general.architecture": kind, "general.basename": model["name"],
                            "general.parameter_count": model["num_parameters"],
                            f"{kind}.context_length": model["max_seq_len"] or 0},
-            "capabilities": ["completion", "tools", "thinking"]}
+            "capabilities": ["completion", "tools", *(["thinking"] if model.get("thinks") else [])]}
 
 
 def chat() -> ResponseReturnValue:
@@ -81,11 +95,18 @@ def generate() -> ResponseReturnValue:
     prompt, system = fields.text("prompt", ""), fields.text("system", "")
     if fields.flag("raw") and prompt:
         return _answer(fields, Ask(text=prompt, params=_sampling(fields), constraint=_form(fields),
-                                   adapter=adapter_of(fields)),
+                                   logprobs=_logprobs(fields), adapter=adapter_of(fields)),
                        "response")
     messages = [ChatMessage("system", system)] if system and prompt else []
     messages += [ChatMessage("user", prompt)] if prompt else []
     return _answer(fields, _ask(fields, tuple(messages)), "response")
+
+
+def refuse() -> ResponseReturnValue:
+    """What would fetch, make or delete models."""
+    request.get_data()  # one that is too large is refused for that
+    raise BadRequest("Models are not fetched, made or deleted by this protocol here: whatever name a request "
+                     "has, the model that is loaded answers.")
 
 
 def embed() -> ResponseReturnValue:
@@ -98,29 +119,33 @@ def _answer(fields: Fields, ask: Ask, name: str) -> ResponseReturnValue:
     fields.text("model")  # must be there; which it is matters where adapters are loaded
     streams = fields.flag("stream", True)
     if not ask.messages and not ask.text:
-        return _line(str((loaded() or {}).get("name", "")), name, "", done=True) | {"done_reason": "load"}
+        line = _line(str((loaded() or {}).get("name", "")), name, "")
+        return line | {"done": True, "done_reason": "load"}
     started = time.monotonic()
     begun = begin(ask)
     if streams:
         return streamed(begun, _Stream(begun, name, started).write, "application/x-ndjson")
     written, = answered(begun)
-    return _line(begun.model_name, name, written.text, written.thinking, _calls(written)) | _end(written,
-                                                                                                 started)
+    return (_line(begun.model_name, name, written.text, written.thinking, _calls(written), written.tokens)
+            | _end(written, started))
 
 
 def _ask(fields: Fields, messages: tuple[ChatMessage, ...]) -> Ask:
     think = fields.value("think")
-    if think is not None and not isinstance(think, bool) and think not in ("low", "medium", "high"):
-        raise BadField("think is neither true or false nor low, medium or high.", "think")
-    effort = {True: "medium", False: "none", None: None}.get(think, think) if not isinstance(think,
-                                                                                             str) else think
+    if not (think is None or isinstance(think, bool) or think in EFFORTS):
+        raise BadField(f"think is neither true or false nor one of {', '.join(EFFORTS)}.", "think")
+    effort = think if isinstance(think, str) else {True: "medium", False: "none", None: None}[think]
     return Ask(messages=messages, params=_sampling(fields), constraint=_form(fields),
-               variables=thinking_variables(effort), tools=openai_tools(fields),
+               variables=thinking_variables(effort), tools=openai_tools(fields), logprobs=_logprobs(fields),
                cut=fields.flag("truncate", True), adapter=adapter_of(fields))
 
 
+def _logprobs(fields: Fields) -> int | None:
+    return fields.whole("top_logprobs", 0, most=20) if fields.flag("logprobs") else None
+
+
 def _message(fields: Fields) -> ChatMessage:
-    role = fields.text("role")
+    role = fields.text("role").lower()
     if role not in ROLES:
         raise BadField(f"{fields.path('role')} is {role[:40]!r}; expected one of {', '.join(ROLES)}.")
     if fields.value("images"):
@@ -160,10 +185,11 @@ class _Stream:
         written = answer.written[0]
         try:
             for told in answer.events():
-                event = told[1] if told is not None else None
-                if event is None:
+                if told is None:
                     yield self._line("")
-                elif isinstance(event, CallDelta):
+                    continue
+                _, event, tokens = told
+                if isinstance(event, CallDelta):
                     if event.name:
                         yield from self._whole_calls(written, event.index)
                 elif isinstance(event, ReplyDone):
@@ -172,7 +198,7 @@ class _Stream:
                 elif event.channel == "think":
                     yield self._line("", event.text)
                 else:
-                    yield self._line(event.text)
+                    yield self._line(event.text, tokens=tokens)
         except Problem as problem:
             yield _encoded(ollama_error(problem)[0])
 
@@ -181,13 +207,16 @@ class _Stream:
         if calls:
             yield self._line("", calls=calls)
 
-    def _line(self, text: str, thinking: str = "", calls: list[Json] | None = None) -> bytes:
-        return _encoded(_line(self._model, self._name, text, thinking, calls))
+    def _line(self, text: str, thinking: str = "", calls: list[Json] | None = None,
+              tokens: list[ScoredToken] | None = None) -> bytes:
+        return _encoded(_line(self._model, self._name, text, thinking, calls, tokens))
 
 
 def _line(model: str, name: str, text: str, thinking: str = "", calls: list[Json] | None = None,
-          done: bool = False) -> Json:
-    line: Json = {"model": model, "created_at": _now(), "done": done}
+          tokens: list[ScoredToken] | None = None) -> Json:
+    line: Json = {"model": model, "created_at": _now(), "done": False}
+    if tokens:
+        line["logprobs"] = list(map(shown_token, tokens))
     more: Json = ({"thinking": thinking} if thinking else {}) | ({"tool_calls": calls} if calls else {})
     if name == "message":
         return line | {"message": {"role": "assistant", "content": text, **more}}
@@ -211,7 +240,8 @@ def _end(written: Written, started: float) -> Json:
 
 def _model(model: Json) -> Json:
     return {"name": model["name"], "model": model["name"], "modified_at": "1970-01-01T00:00:00Z",
-            "size": model.get("weight_bytes", 0), "digest": "", "details": _details(model)}
+            "size": model.get("weight_bytes", 0), "details": _details(model),
+            "digest": sha256(model["name"].encode()).hexdigest()}  # Ollama's own client shows a part of it
 
 
 def _details(model: Json) -> Json:

@@ -16,7 +16,7 @@ from model import CallDelta, ChatMessage, Constraint, ReplyDone, RequestStats, S
 from ..errors import BadRequest, NotFound, Problem
 from ..ids import new_id
 from ..version import VERSION
-from .answering import Answer, Written, answered, streamed
+from .answering import Answer, Written, answered, shown_token, streamed
 from .asking import (
     MOST_MESSAGES,
     MOST_REPLIES,
@@ -219,11 +219,7 @@ class _ChatStream:
 
 
 def _chat_logprobs(tokens: list[ScoredToken]) -> Json:
-    def shown(token: ScoredToken) -> Json:
-        return {"token": token.text, "logprob": token.logprob, "bytes": list(token.data)}
-
-    return {"content": [shown(token) | {"top_logprobs": [shown(other) for other in token.top]}
-                        for token in tokens], "refusal": None}
+    return {"content": list(map(shown_token, tokens)), "refusal": None}
 
 
 def _model(model: Json) -> Json:

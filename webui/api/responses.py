@@ -18,35 +18,38 @@ from .asking import MOST_MESSAGES, Ask, adapter_of, begin, sampling
 from .errors import openai_error
 from .fields import BadField, Fields, Json, as_json, content_text, read_fields
 from .openai import BEAT, ROLES, response_form
-from .tools import arguments, openai_tools
+from .tools import arguments, in_namespace, is_servers, response_tools
 
 _TOLD_BACK: Json = {"instructions": None, "max_output_tokens": None, "parallel_tool_calls": True,
-                    "tool_choice": "auto", "tools": [], "metadata": {}}
+                    "tool_choice": "auto", "metadata": {}, "truncation": "disabled"}
 """Fields of the request that the answer repeats, and what they are without."""
+Spaces = dict[str, tuple[str, str]]
+"""Functions in namespaces: as the model calls one -> (namespace, name in it)."""
 
 
 def create_response() -> ResponseReturnValue:
     """A reply to a conversation, whole or as a stream of events."""
     fields = read_fields()
-    ask, streams = _read(fields), fields.flag("stream")
+    (ask, spaces), streams = _read(fields), fields.flag("stream")
     begun = begin(ask)
     response = _response(fields, ask, begun.model_name)
     if streams:
-        return streamed(begun, _Stream(response).write, "text/event-stream")
+        return streamed(begun, _Stream(response, spaces).write, "text/event-stream")
     written, = answered(begun)
-    return response | _ended(written, _items(written))
+    return response | _ended(written, _items(written, spaces))
 
 
-def _read(fields: Fields) -> Ask:
-    if fields.has("previous_response_id"):
-        raise BadField("previous_response_id: responses are not kept here; send the whole conversation.",
-                       "previous_response_id")
+def _read(fields: Fields) -> tuple[Ask, Spaces]:
+    for name in ("previous_response_id", "conversation"):
+        if fields.has(name):
+            raise BadField(f"{name}: responses are not kept here; send the whole conversation.", name)
+    tools, spaces = response_tools(fields)
     length = fields.whole("max_output_tokens", least=1) if fields.has("max_output_tokens") else None
     effort = fields.object("reasoning").text("effort", "")
     return Ask(messages=_messages(fields), params=sampling(fields, length, ()),
                constraint=response_form(fields.object("text").object("format")),
-               variables=thinking_variables(effort or None), tools=openai_tools(fields),
-               adapter=adapter_of(fields))
+               variables=thinking_variables(effort or None), tools=tools,
+               cut=fields.text("truncation", "disabled") == "auto", adapter=adapter_of(fields)), spaces
 
 
 def _messages(fields: Fields) -> tuple[ChatMessage, ...]:
@@ -72,7 +75,8 @@ def _messages(fields: Fields) -> tuple[ChatMessage, ...]:
             found.append(ChatMessage(ROLES[role], content_text(item), thinking=thinking if is_reply else ""))
             thinking = ""
         elif kind == "function_call":
-            call = ToolCall(item.text("name"), arguments(item, "arguments"), item.text("call_id"))
+            name = in_namespace(item.text("namespace", ""), item.text("name"))
+            call = ToolCall(name, arguments(item, "arguments"), item.text("call_id"))
             if not found or found[-1].role != "assistant":
                 found.append(ChatMessage("assistant", "", thinking=thinking))
             found[-1], thinking = replace(found[-1], calls=(*found[-1].calls, call)), ""
@@ -92,7 +96,8 @@ def _response(fields: Fields, ask: Ask, model_name: str) -> Json:
             "model": model_name, "output": [], "previous_response_id": None, "store": False,
             "reasoning": {"effort": None, "summary": None}, "temperature": ask.params.temperature,
             "text": {"format": form or {"type": "text"}}, "top_p": ask.params.top_p,
-            "truncation": "disabled", "usage": None, "user": None, **asked}
+            "usage": None, "user": None, **asked,
+            "tools": [tool for tool in fields.value("tools", []) if not is_servers(tool)]}
 
 
 def _ended(written: Written, items: list[Json]) -> Json:
@@ -108,10 +113,10 @@ def _ended(written: Written, items: list[Json]) -> Json:
                       "total_tokens": stats.prompt_tokens + stats.new_tokens}}
 
 
-def _items(written: Written) -> list[Json]:
+def _items(written: Written, spaces: Spaces) -> list[Json]:
     thought = [_reasoning(f"rs_{new_id()}", written.thinking)] if written.thoughts else []
     text = [_message(f"msg_{new_id()}", written.text)] if written.text.strip() or not written.calls else []
-    return [*thought, *text, *(_call(f"fc_{new_id()}", call) for call in written.calls)]
+    return [*thought, *text, *(_call(f"fc_{new_id()}", call, spaces) for call in written.calls)]
 
 
 def _reasoning(item_id: str, text: str | None, status: str = "completed") -> Json:
@@ -128,16 +133,18 @@ def _text(text: str) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _call(item_id: str, call: WrittenCall, status: str = "completed") -> Json:
-    return {"id": item_id, "type": "function_call", "status": status, "call_id": call.id, "name": call.name,
-            "arguments": call.arguments if status == "completed" else ""}
+def _call(item_id: str, call: WrittenCall, spaces: Spaces, status: str = "completed") -> Json:
+    space, name = spaces.get(call.name, ("", call.name))
+    return {"id": item_id, "type": "function_call", "status": status, "call_id": call.id, "name": name,
+            "arguments": call.arguments if status == "completed" else "",
+            **({"namespace": space} if space else {})}
 
 
 class _Stream:
     """The events of one response: items that open, grow and close, one at a time."""
 
-    def __init__(self, response: Json) -> None:
-        self._response = response
+    def __init__(self, response: Json, spaces: Spaces) -> None:
+        self._response, self._spaces = response, spaces
         self._items: list[Json] = []
         self._number = 0
         self._kind = ""     # of the open item
@@ -209,7 +216,8 @@ class _Stream:
         elif self._kind == "reasoning":
             yield self._grown("response.reasoning_text.done", content_index=0, text=text)
         else:
-            yield self._grown("response.function_call_arguments.done", name=self._call.name,
+            name = self._spaces.get(self._call.name, ("", self._call.name))[1]
+            yield self._grown("response.function_call_arguments.done", name=name,
                               arguments=self._call.arguments)
         item = self._item(text, "completed")
         yield self._event("response.output_item.done", output_index=len(self._items), item=item)
@@ -218,7 +226,7 @@ class _Stream:
 
     def _item(self, text: str | None, status: str) -> Json:
         if self._kind == "function_call":
-            return _call(self._item_id, self._call, status)
+            return _call(self._item_id, self._call, self._spaces, status)
         return (_message if self._kind == "message" else _reasoning)(self._item_id, text, status)
 
     def _done(self, written: Written) -> Iterator[bytes]:

@@ -29,6 +29,11 @@ ROUTES = (
     ("POST", "/api/generate", "ollama.generate"),
     ("POST", "/api/embed", "ollama.embed"),
     ("POST", "/api/embeddings", "ollama.embed"),
+    ("POST", "/api/pull", "ollama.refuse"),
+    ("POST", "/api/push", "ollama.refuse"),
+    ("POST", "/api/create", "ollama.refuse"),
+    ("POST", "/api/copy", "ollama.refuse"),
+    ("DELETE", "/api/delete", "ollama.refuse"),
 )
 """(method, path, module and function)"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from model import AUTO, REQUIRED, Tool, Toolbox, ToolCall
@@ -10,6 +11,9 @@ from model import AUTO, REQUIRED, Tool, Toolbox, ToolCall
 from .fields import BadField, Fields, Json
 
 NO_TOOLS = "none"
+SERVERS_TOOLS = ("web_search", "file_search", "code_interpreter", "image_generation", "mcp",
+                 "computer_use_preview", "tool_search")
+"""What begins with one of these in a responses request is run by OpenAI's servers."""
 
 
 def read_tool(fields: Fields, schema: str = "parameters") -> Tool:
@@ -36,14 +40,44 @@ def toolbox(tools: list[Tool], choice: str, parallel: bool) -> Toolbox | None:
 def openai_tools(fields: Fields) -> Toolbox | None:
     """`tools`, `tool_choice` and `parallel_tool_calls` of OpenAI's protocols: a function stands in
     "function", or, in the newer ones, beside its type."""
-    tools = []
-    for entry in fields.objects("tools"):
-        kind = entry.text("type", "function")
-        if kind != "function":
-            raise BadField(f"{entry.path('type')} is {kind[:40]!r}; only functions can be called here.",
-                           entry.path("type"))
-        tools.append(read_tool(entry.object("function") if entry.has("function") else entry))
+    tools = [_function(entry) for entry in fields.objects("tools")]
     return toolbox(tools, _choice(fields), fields.flag("parallel_tool_calls", True))
+
+
+def response_tools(fields: Fields) -> tuple[Toolbox | None, dict[str, tuple[str, str]]]:
+    """Those of a responses request, where functions may lie in namespaces: the model calls NAMESPACE__NAME.
+
+    The second value is name -> (namespace, name in it). Tools that OpenAI's servers would run are left out,
+    as if the model never chose them; the answer repeats the others.
+    """
+    tools, spaces = [], {}
+    for entry in fields.objects("tools"):
+        if entry.text("type", "function") == "namespace":
+            space = entry.text("name")
+            for tool in map(_function, entry.objects("tools")):
+                tools.append(replace(tool, name=in_namespace(space, tool.name)))
+                spaces[tools[-1].name] = space, tool.name
+        elif not is_servers(entry.all()):
+            tools.append(_function(entry))
+    return toolbox(tools, _choice(fields), fields.flag("parallel_tool_calls", True)), spaces
+
+
+def is_servers(tool: Json) -> bool:
+    """Whether it is one of those that OpenAI's servers run."""
+    return str(tool.get("type")).startswith(SERVERS_TOOLS)
+
+
+def in_namespace(space: str, name: str) -> str:
+    """As the model knows it."""
+    return f"{space}__{name}" if space else name
+
+
+def _function(entry: Fields) -> Tool:
+    kind = entry.text("type", "function")
+    if kind != "function":
+        raise BadField(f"{entry.path('type')} is {kind[:40]!r}; only functions can be called here.",
+                       entry.path("type"))
+    return read_tool(entry.object("function") if entry.has("function") else entry)
 
 
 def openai_functions(fields: Fields) -> Toolbox | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from model import BadAddress, EngineAddress, Engines, EngineState
 
-from ..errors import BadRequest, NotFound
-from ..storage.schema import ENGINE, Document
+from ..errors import BadRequest, NotFound, Problem
+from ..storage.schema import ENGINE, Bot, Document
 from ..storage.store import Store
 
 log = logging.getLogger("parlor.engines")
@@ -30,17 +31,14 @@ class OtherEngines:
             except BadAddress as error:  # it was named at the start, too, or edited by hand
                 log.warning("an engine that is kept is not used: %s", error)
 
-    @property
-    def is_looking(self) -> bool:
+    def begin_look(self, anew: bool) -> bool:
+        """Read their lists of models beside, `anew` even if that has just been done; whether that goes on."""
+        self._engines.begin_look(anew)
         return self._engines.is_looking
 
     def known(self) -> list[Document]:
         """Each as the page gets it: never with its key or what its headers say."""
         return [_shown(state) for state in self._engines.known()]
-
-    def listed(self, anew: bool) -> list[Document]:
-        """The same; their lists of models are read beside, `anew` even if that has just been done."""
-        return [_shown(state) for state in self._engines.listed(anew)]
 
     def models(self) -> list[Document]:
         """Their models, in the shape of those of this machine."""
@@ -55,8 +53,6 @@ class OtherEngines:
             address = EngineAddress(url, name, key, headers)
         except BadAddress as error:
             raise BadRequest(str(error)) from None
-        fields = {"url": address.url, "name": address.name, "key": address.key,
-                  "headers": dict(address.headers)}
         with self._lock:
             before = next((state for state in self._engines.known() if state.address.id == address.id), None)
             try:
@@ -64,25 +60,72 @@ class OtherEngines:
             except BadAddress as error:
                 raise BadRequest(str(error)) from None
             try:
-                self._keep(address.id, fields)
+                self._keep(address)
             except BaseException:
                 self._put_back(address.id, before)
                 raise
-        return next(shown for shown in self.known() if shown["id"] == address.id)
+        return self._named(address.id)
+
+    def change(self, engine_id: str, changes: Mapping[str, Any]) -> Document:
+        """Another `url`, `name`, `key` or `headers`; what is not among `changes` stays, and so does the value
+        of a header that is None there. Bots that speak by it do so at its new address. Raises NotFound,
+        BadRequest, NotSaved."""
+        with self._lock:
+            before = self._own(engine_id).address
+            try:
+                address = _changed(before, changes)
+                self._engines.change(engine_id, address)
+            except BadAddress as error:
+                raise BadRequest(str(error)) from None
+            try:
+                self._keep(address)
+            except BaseException:
+                self._engines.change(address.id, before)
+                raise
+            if address.id != engine_id:
+                self._move_bots(engine_id, address.id)
+                if self._store.engines.exists(engine_id):
+                    self._store.engines.erase(engine_id)
+        return self._named(address.id)
 
     def remove(self, engine_id: str) -> None:
         """With its key. Raises NotFound, BadRequest, NotSaved."""
         with self._lock:
-            state = next((one for one in self._engines.known() if one.address.id == engine_id), None)
-            if state is None:
-                raise NotFound("This engine is not known here any more.")
-            if state.is_fixed:
-                raise BadRequest("This engine was named when Parlor was started.", hint="Leave it out there.")
+            self._own(engine_id)
             if self._store.engines.exists(engine_id):
                 self._store.engines.erase(engine_id)
             self._engines.remove(engine_id)
 
-    def _keep(self, engine_id: str, fields: dict[str, Any]) -> None:
+    def _named(self, engine_id: str) -> Document:
+        return next(shown for shown in self.known() if shown["id"] == engine_id)
+
+    def _own(self, engine_id: str) -> EngineState:
+        """One that was not named at the start. Raises NotFound, BadRequest."""
+        state = next((one for one in self._engines.known() if one.address.id == engine_id), None)
+        if state is None:
+            raise NotFound("This engine is not known here any more.")
+        if state.is_fixed:
+            raise BadRequest("This engine was named when Parlor was started.",
+                             hint="Change it or leave it out there.")
+        return state
+
+    def _move_bots(self, before: str, after: str) -> None:
+        """Each of its own: one that cannot be saved says with its next message that its engine is gone."""
+        def moved(bot: Bot) -> Bot:
+            engine = bot.get("engine") or {}
+            return {**bot, "engine": {**engine, "id": after}} if engine.get("id") == before else bot
+
+        for bot in self._store.known_bots():
+            try:
+                self._store.bots.change(bot["id"], None, moved)
+            except Problem as error:
+                log.warning("the bot %s stays with its engine's old address: %s", bot["id"], error)
+        self._store.changes.touch_bots()
+
+    def _keep(self, address: EngineAddress) -> None:
+        engine_id = address.id
+        fields = {"url": address.url, "name": address.name, "key": address.key,
+                  "headers": dict(address.headers)}
         if self._store.engines.exists(engine_id):
             self._store.engines.change(engine_id, None, lambda old: {**old, **fields})
         else:
@@ -93,6 +136,26 @@ class OtherEngines:
         self._engines.remove(engine_id)
         if before is not None:
             self._engines.add(before.address)
+
+
+def _changed(before: EngineAddress, changes: Mapping[str, Any]) -> EngineAddress:
+    """Raises BadAddress, also where what is secret would go to a host for which it was not given."""
+    headers = dict(changes.get("headers", dict.fromkeys(before.headers)))
+    kept = {name for name, value in headers.items() if value is None}
+    if unknown := kept - before.headers.keys():
+        raise BadAddress(f"The header {min(unknown)} has no value.")
+    headers |= {name: before.headers[name] for name in kept}
+    name = changes.get("name", "" if before.name == before.host else before.name)
+    address = EngineAddress(changes.get("url", before.url), name, changes.get("key", before.key), headers)
+    keeps_key = bool(before.key) and "key" not in changes
+    if (keeps_key or kept) and _origin(address) != _origin(before):
+        raise BadAddress(f"Its key and headers were given for {before.host}; give them again for "
+                         f"{address.host}, or leave them out.")
+    return address
+
+
+def _origin(address: EngineAddress) -> tuple[str, str]:
+    return address.url.partition(":")[0], address.host
 
 
 def _address(kept: Document) -> EngineAddress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
@@ -25,6 +27,18 @@ def add_engine() -> ResponseReturnValue:
     return {"engine": parlor().engines.add(url, name, key, headers)}, 201
 
 
+@bp.patch("/<engine_id>")
+def change_engine(engine_id: str) -> ResponseReturnValue:
+    """What is not given stays; of `headers` those of which the value is null."""
+    sizes = {"url": MAX_URL, "name": MAX_NAME, "key": MAX_SECRET}
+    with read_body() as body:
+        changes: dict[str, Any] = {
+            name: body.text(name, most=most) for name, most in sizes.items() if body.has(name)}
+        if body.has("headers"):
+            changes["headers"] = _headers(body, str | None)
+    return {"engine": parlor().engines.change(check_id(engine_id, "engine"), changes)}
+
+
 @bp.delete("/<engine_id>")
 def remove_engine(engine_id: str) -> ResponseReturnValue:
     """Forget it and its key; what it writes just now ends."""
@@ -34,8 +48,8 @@ def remove_engine(engine_id: str) -> ResponseReturnValue:
     return {"removed": engine_id}
 
 
-def _headers(body: Body) -> dict[str, str]:
+def _headers(body: Body, kind: Any = str) -> dict[str, Any]:
     headers = body.value("headers") if body.has("headers") else {}
-    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+    if not isinstance(headers, dict) or not all(isinstance(value, kind) for value in headers.values()):
         raise BadRequest("headers is not an object of texts.")
     return headers
