@@ -1,9 +1,10 @@
-"""Bring the files of the page's languages in line with its sources.
+"""Bring the files of the page's languages in line with the sources of the page and of the server.
 
     python -m tools.languages
 
 Adds each sentence that a file lacks, with an empty translation to be filled in (for a plural a list of one
-form a place), takes out those that no source has any more, and sorts. Says what is left to translate.
+form a place), takes out those that no source has any more, and sorts; a translation stays where only the name
+of a place is another one. Says what is left to translate.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from webui.languages import ENGLISH, FOLDER, LANGUAGES, ONE_FORM, Catalogue, catalogue_of, sentences
+from tools.server_sentences import server_sentences
+from webui.languages import ENGLISH, FOLDER, LANGUAGES, ONE_FORM, Catalogue, sentences
 from webui.routes.settings import settings_sentences
+from webui.sentences import PLACE, SERVER
 
 WEBUI = Path(__file__).resolve().parent.parent / "webui"
 
@@ -48,6 +51,17 @@ def brought_in_line(catalogue: Catalogue, wanted: dict[str, bool], language: str
     return {key: kept.get(key) or ([""] * forms if wanted[key] else "") for key in sorted(wanted)}
 
 
+def renamed(catalogue: Catalogue, wanted: dict[str, bool]) -> Catalogue:
+    """With sentences that are gone under keys that are new, where only the names of their places differ."""
+    gone = {PLACE.sub("{}", key): key for key in catalogue.keys() - wanted.keys()}
+    kept = dict(catalogue)
+    for key in wanted.keys() - catalogue.keys():
+        if (old := gone.get(PLACE.sub("{}", key))) and isinstance(said := catalogue[old], str):
+            names = dict(zip(PLACE.findall(old), PLACE.findall(key), strict=True))
+            kept[key] = PLACE.sub(lambda place, names=names: f"{{{names[place[1]]}}}", said)
+    return kept
+
+
 def as_text(catalogue: Catalogue) -> str:
     """As the file has it: a sentence a line."""
     lines = (f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(said, ensure_ascii=False)}"
@@ -57,18 +71,20 @@ def as_text(catalogue: Catalogue) -> str:
 
 def main() -> int:
     """1 if something is left to translate."""
-    wanted, left = all_sentences(), 0
-    for language in LANGUAGES:
-        if language == ENGLISH:
-            continue
-        path = FOLDER / f"{language}.json"
-        before = catalogue_of(language) if path.exists() else {}
-        catalogue = brought_in_line(before, wanted, language)
-        path.write_text(as_text(catalogue), "utf-8")
-        for key in missing(catalogue, wanted):
-            print(f"{path.name}: {key}")
-            left += 1
-    print(f"{len(wanted)} sentences; {left} translations to be written.")
+    left = 0
+    for folder, wanted in ((FOLDER, all_sentences()), (SERVER, dict.fromkeys(server_sentences(), False))):
+        for language in LANGUAGES:
+            if language == ENGLISH:
+                continue
+            path = folder / f"{language}.json"
+            before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+            catalogue = brought_in_line(renamed(before, wanted), wanted, language)
+            path.write_text(as_text(catalogue), "utf-8")
+            for key in missing(catalogue, wanted):
+                print(f"{path.relative_to(FOLDER)}: {key}")
+                left += 1
+        print(f"{folder.name}: {len(wanted)} sentences.")
+    print(f"{left} translations to be written.")
     return 1 if left else 0
 
 

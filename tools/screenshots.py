@@ -1,4 +1,4 @@
-"""Make the README's pictures: a real conversation with the model, in Chromium, into docs/.
+"""Make the pictures of README and docs/page.md: a real conversation with the model, in Chromium, into docs/.
 
     python -m tools.screenshots                     starts app.py with the starter model and talks with it
     python -m tools.screenshots --url http://127.0.0.1:5005/      uses a Parlor that runs already
@@ -9,6 +9,7 @@ Needs requirements-dev.txt (playwright) and a Chromium on the PATH.
 from __future__ import annotations
 
 import argparse
+import base64
 import re
 import shutil
 import subprocess
@@ -34,7 +35,9 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 TALK = ["Hello! My name is Mina. What is the capital of France?", "Tell me a joke.", "What is my name?"]
+QUALITY = 88  # of WebP: a picture is below 150 kB, and no letter is blurred
 WIDE = {"width": 1440, "height": 900}
+WINDOW = {"width": 1280, "height": 760}  # for one dialog
 TELEPHONE = {"width": 390, "height": 844}
 REPLY_MS = 120_000
 
@@ -101,12 +104,15 @@ def picture(
     page.goto(address)
     page.locator(".message, .bot-card").first.wait_for()
     page.locator("#right .slider").first.wait_for(state="attached")  # the settings come after the chat
+    page.locator("#model-line").wait_for(state="hidden", timeout=REPLY_MS)  # the model is loaded
     if act:
         act(page)
     page.wait_for_timeout(400)
-    page.screenshot(path=target)
+    how = {"format": "webp", "quality": QUALITY}
+    taken = context.new_cdp_session(page).send("Page.captureScreenshot", how)
+    target.write_bytes(base64.b64decode(taken["data"]))
     context.close()
-    print(target, flush=True)
+    print(f"{target} {target.stat().st_size / 1000:.0f} kB", flush=True)
 
 
 def streaming(page: Page) -> None:
@@ -126,6 +132,66 @@ def looking_at_tokens(page: Page) -> None:
     level = next(level for level in (4, 3, 2, 1, 0) if page.locator(f".lens-token.level-{level}").count())
     page.locator(f".lens-token.level-{level}").last.hover()
     page.locator(".lens-others").wait_for()
+
+
+def entry(page: Page, text: str) -> None:
+    page.locator(".menu-item", has_text=text).first.click()
+
+
+def regenerate(page: Page) -> None:
+    page.locator(".is-last").hover()
+    page.locator(".is-last .actions >> text=Regenerate").click()
+    page.locator(".versions").wait_for()
+    wait_until_quiet(page)
+
+
+def side_by_side(page: Page) -> None:
+    """A blind vote between two bots, after it."""
+    page.click("#brand-buttons [aria-label=Menu]")
+    entry(page, "Side by side")
+    dialog = page.locator("dialog")
+    dialog.locator("textarea").fill("Tell me a story about the sea.")
+    dialog.get_by_text("Ask them", exact=True).click()
+    dialog.locator(".compare-vote:enabled").first.wait_for(timeout=REPLY_MS)
+    page.keyboard.press("1")
+    dialog.locator(".is-winner").wait_for()
+
+
+def inspecting(page: Page) -> None:
+    page.click("#status-line .used")
+    page.locator(".prompt-parts").wait_for()
+
+
+def xray(page: Page) -> None:
+    page.click("#tab-sampling")
+    page.click(".xray-open")
+    page.locator(".xray-stage").first.wait_for(timeout=REPLY_MS)
+
+
+def timeline(page: Page) -> None:
+    page.keyboard.press("Control+.")
+    page.locator(".map-line").first.wait_for()
+
+
+def knowing(page: Page) -> None:
+    page.locator(".chip-main").last.click()
+    entry(page, "What it knows")
+    page.locator("dialog [value=nothing]").check()
+    page.fill("dialog textarea", "I know where the key is, and tell nobody.")
+
+
+PICTURES: list[tuple[str, str, dict[str, int], Any]] = [
+    ("lens", "light", WIDE, looking_at_tokens),
+    ("desktop-dark", "dark", WIDE, None),
+    ("phone-light", "light", TELEPHONE, None),
+    ("phone-dark", "dark", TELEPHONE, None),
+    ("inspector", "light", WINDOW, inspecting),
+    ("xray", "light", WINDOW, xray),
+    ("timeline", "light", WINDOW, timeline),
+    ("knowledge", "light", WINDOW, knowing),
+    ("side-by-side", "light", WINDOW, side_by_side),
+]
+"""Of the conversation, in this order: the last ones change it."""
 
 
 def main() -> None:
@@ -152,14 +218,13 @@ def main() -> None:
 
 def take_all(browser: Browser, url: str, out: Path) -> None:
     page = browser.new_page(viewport=WIDE)
-    picture(browser, url, out / "welcome.png", "light", WIDE)
+    picture(browser, url, out / "welcome.webp", "light", WIDE)
     address = converse(page, url)
-    picture(browser, address, out / "desktop-light.png", "light", WIDE, streaming)
+    picture(browser, address, out / "desktop-light.webp", "light", WIDE, streaming)
     wait_until_quiet(page)
-    picture(browser, address, out / "lens.png", "light", WIDE, looking_at_tokens)
-    picture(browser, address, out / "desktop-dark.png", "dark", WIDE)
-    picture(browser, address, out / "phone-light.png", "light", TELEPHONE)
-    picture(browser, address, out / "phone-dark.png", "dark", TELEPHONE)
+    regenerate(page)
+    for name, theme, size, act in PICTURES:
+        picture(browser, address, out / f"{name}.webp", theme, size, act)
 
 
 if __name__ == "__main__":

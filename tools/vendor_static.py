@@ -27,9 +27,9 @@ ICONS = (
     "armchair", "arrow-down", "arrow-left", "arrow-right", "arrow-up", "bot", "check", "chevron-down",
     "chevron-left", "chevron-right", "copy", "download", "ellipsis", "file-code", "file-json", "file-text",
     "info", "keyboard", "lock", "log-out", "menu", "message-circle", "mic", "mic-off", "monitor", "moon",
-    "panel-left", "panel-right", "paperclip", "pencil", "play", "plus", "printer", "refresh-cw",
-    "rotate-ccw", "save", "search", "send", "settings", "sliders-horizontal", "square", "sun", "trash-2",
-    "triangle-alert", "undo-2", "upload", "user-plus", "users", "x")
+    "panel-left", "panel-right", "paperclip", "pencil", "pin", "pin-off", "play", "plus", "printer",
+    "refresh-cw", "rotate-ccw", "save", "search", "send", "settings", "sliders-horizontal", "square", "sun",
+    "trash-2", "triangle-alert", "undo-2", "upload", "user-plus", "users", "x")
 
 # package -> (version, licence, {file in the package: file in vendor/})
 PACKAGES: dict[str, tuple[str, str, dict[str, str]]] = {

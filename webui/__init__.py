@@ -12,7 +12,7 @@ from json import JSONEncoder
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, render_template, request
+from flask import Flask, Response, render_template, request
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
@@ -28,7 +28,7 @@ from .chat.other_engines import OtherEngines
 from .chat.showing import Showing
 from .errors import Problem
 from .ids import new_id
-from .languages import ENGLISH
+from .languages import ENGLISH, language_for
 from .routes import (
     arranging,
     bots,
@@ -48,6 +48,7 @@ from .routes import (
     transfer,
 )
 from .routes.parlor import KEY, Api, Parlor
+from .sentences import told
 from .server.compressing import compress
 from .server.guard import MAX_BODY, Guard
 from .server.programs import protocol_of
@@ -134,6 +135,15 @@ class _App(Flask):
         except BaseException as panic:
             raise RuntimeError("a library gave up") from panic
 
+    def make_response(self, rv: ResponseReturnValue) -> Response:
+        """What the page asked for says its sentences in the page's language."""
+        if request.path.startswith("/api/"):
+            if isinstance(rv, dict):
+                rv = told(rv, language_for(request))
+            elif isinstance(rv, tuple) and isinstance(rv[0], dict):
+                rv = (told(rv[0], language_for(request)), *rv[1:])
+        return super().make_response(rv)
+
 
 def _answer_problem(problem: Problem) -> ResponseReturnValue:
     if protocol_of(request.path):
@@ -152,6 +162,8 @@ def _answer_http(error: HTTPException) -> ResponseReturnValue:
     code = (error.name or "error").lower().replace(" ", "_")
     most = (request.max_content_length or MAX_BODY) >> 20
     message = f"The body is larger than {most} MiB." if error.code == 413 else f"{error.name}."
+    if error.code == 404 and (protocol_of(request.path) or request.method == "POST"):
+        from .api.errors import NO_ROUTE as message
     problem = Problem(message, code=code)
     problem.status = error.code or 500
     return _answer_problem(problem)

@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.failing_disk import FastDisk
 from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import BOTS, write_bots
 from tests.helpers.served import served
@@ -38,6 +41,11 @@ MARLOW, OTTO, LIN = (bot[0] for bot in BOTS)
 SETTINGS_OPEN = """
     try { localStorage.getItem("parlor.panel.right") ?? localStorage.setItem("parlor.panel.right", "open"); }
     catch {}"""
+NOTES_STAY = """
+    const wait = window.setTimeout;
+    window.setTimeout = (call, ms, ...more) =>
+      wait(call, [6_000, 10_000].includes(ms) ? 1e9 : ms, ...more);"""
+"""A script for a page whose notes are looked at: on a busy machine they would be gone meanwhile."""
 PATIENCE_MS = 90_000  # a busy machine is slow; a test that passes never waits this long
 HOLD_SECONDS = 120
 
@@ -145,20 +153,26 @@ class Site:
         return self.api("POST", "/api/sessions/import", {"data": data})["session"]["id"]
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory):
+@contextmanager
+def site_in(folder: Path) -> Iterator[Site]:
+    """A server whose sessions are kept in `folder`."""
     from model import ModelSlot
     from webui import create_app
     from webui.storage.store import Store
 
-    folder = tmp_path_factory.mktemp("browser")
     write_bots(folder / "bots")
     model = HeldModel(delay=0.002, prompt_steps=3, prompt_delay=0.002)
-    store = Store(folder)
+    store = Store(folder, disk=FastDisk())
     app = create_app(ModelSlot.holding(model), store)
     with served(app, threads=48, outbuf_high_watermark=1 << 18) as address:
         yield Site(address, model)
     store.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    with site_in(tmp_path_factory.mktemp("browser")) as site:
+        yield site
 
 
 @pytest.fixture(autouse=True)
@@ -176,9 +190,11 @@ def usual_model(request):
 def chromium():
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        pytest.fail("There is no Chromium on the PATH. On Debian: sudo apt install chromium", pytrace=False)
+        pytest.fail("There is no Chromium on the PATH. On Debian: sudo apt install chromium-headless-shell",
+                    pytrace=False)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
         yield browser
@@ -297,6 +313,14 @@ def wait_until_quiet(page: Any) -> None:
     expect(page.locator(".md.writing")).to_have_count(0)
 
 
+def wait_for_held(page: Any, held: list[Any]) -> None:
+    """Until a route has put a request into `held`."""
+    deadline = time.monotonic() + 60
+    while not held:
+        assert time.monotonic() < deadline, "the page has not asked for it"
+        page.wait_for_timeout(20)
+
+
 @contextmanager
 def stopping(page: Any) -> Iterator[None]:
     """What is done within stops the reply; the server has been told by the end."""
@@ -314,3 +338,21 @@ def texts(page: Any) -> list[str]:
     """What each message says. One that is not laid out (content-visibility) has no innerText."""
     return page.eval_on_selector_all(
         ".message .md", "all => all.map(one => (one.innerText || one.textContent).trim())")
+
+
+@pytest.fixture
+def call(page):
+    """Call a function of a module in the page."""
+    go_to(page)
+
+    def call_(module, code, argument=None):
+        body = (
+            'const src = document.querySelector("script[type=module]").src;'
+            'const bundles = await Promise.all(["page", "later", "asked"].map('
+            "  (name) => import(new URL(`./${name}.js`, src))));"
+            "const m = bundles.map(({ modules }) => modules[`${module}.js`]).find(Boolean);"
+            "return (" + code + ")(m, argument);"
+        )
+        return page.evaluate("async ([module, argument]) => {" + body + "}", [module, argument])
+
+    return call_

@@ -25,6 +25,7 @@ ANOTHER_TAB = """
     }
     constructor(title, { body }) {
       super();
+      if (window.refuses) throw new TypeError("Illegal constructor");
       window.told.push(`${title}: ${body}`);
     }
   };
@@ -39,7 +40,11 @@ def test_a_reply_that_comes_meanwhile_marks_the_tab_and_notifies_who_wants_it(pa
     page.click("dialog >> text=Notifies me, too")
     expect(page.locator("dialog [role=alert]")).to_contain_text("does not allow")
     expect(page.get_by_role("radio", name="Marks the tab's title")).to_be_checked()
-    page.evaluate("window.answer = 'granted'")
+    page.evaluate("[window.answer, window.refuses] = ['granted', true]")
+    page.click("dialog >> text=Notifies me, too")
+    expect(page.locator("dialog [role=alert]")).to_have_text("This browser lets no page notify you.")
+    expect(page.get_by_role("radio", name="Marks the tab's title")).to_be_checked()
+    page.evaluate("window.refuses = false")
     page.click("dialog >> text=Notifies me, too")
     expect(page.locator("dialog [role=alert]")).to_be_hidden()
     page.keyboard.press("Escape")
@@ -50,7 +55,8 @@ def test_a_reply_that_comes_meanwhile_marks_the_tab_and_notifies_who_wants_it(pa
     assert page.title() == "Lamps · Parlor"
     site.model.release()
     expect(page).to_have_title("● Lamps · Parlor")
-    assert page.evaluate("told") == ["Lamps: There is a new reply."]
+    assert page.evaluate("told") == ["Parlor: You are told of a reply like this.",
+                                     "Lamps: There is a new reply."]
     page.evaluate("look(false)")
     expect(page).to_have_title(re.compile("^Lamps"))
     wait_until_quiet(page)

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import LIN, MARLOW, OTTO, go_to, say, wait_until_quiet
+from .conftest import LIN, MARLOW, NOTES_STAY, OTTO, go_to, say, wait_until_quiet
 
 pytestmark = pytest.mark.browser
 CODE = "```python\n" + "\n".join(f"value_{number} = {number}" for number in range(80)) + "\n```"
@@ -107,6 +107,7 @@ def test_a_full_context_is_red_and_offers_a_way_out(page, open_session):
 
 def test_notes_cover_neither_the_conversation_nor_the_composer(page, site):
     session = site.import_path([f"message {number} " + "word " * 60 for number in range(12)])
+    page.add_init_script(NOTES_STAY)
     go_to(page, session)
     page.set_input_files("input[accept]", {"name": "x.json", "mimeType": "application/json", "buffer": b"no"})
     expect(page.locator(".toast")).to_have_count(1)
@@ -118,3 +119,29 @@ def test_notes_cover_neither_the_conversation_nor_the_composer(page, site):
     assert note["y"] + note["height"] <= composer["y"]
     page.click(".toast [aria-label=Dismiss]")
     page.wait_for_function("() => document.querySelector('#bottom').style.paddingTop === '0px'")
+
+
+def test_notes_stand_in_an_open_dialog_and_outlive_it(page, open_session):
+    """What is outside of a modal dialog can neither be clicked nor heard."""
+    def refuse(name):
+        page.set_input_files("input[accept]", {"name": name, "mimeType": "application/json", "buffer": b"no"})
+
+    page.add_init_script(NOTES_STAY)
+    open_session()
+    refuse("before.json")
+    expect(page.locator("#toasts .toast")).to_have_count(1)
+    page.keyboard.press("Control+/")
+    expect(page.locator("dialog .toast")).to_contain_text("before.json")
+    expect(page.locator("dialog #announcer")).to_have_count(1)
+    expect(page.locator("dialog [role=status]")).to_have_count(0)  # which is what dialogs say themselves
+    refuse("meanwhile.json")
+    expect(page.locator("dialog .toast")).to_have_count(2)
+    page.locator(".toast", has_text="before.json").get_by_label("Dismiss").click()
+    expect(page.locator("dialog .toast")).to_have_count(1)
+    note, body = box(page, ".toast"), box(page, ".dialog-body")
+    assert body["y"] + body["height"] <= note["y"]
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(page.locator("body > #toasts > .toast")).to_contain_text("meanwhile.json")
+    page.click(".toast [aria-label=Dismiss]")
+    expect(page.locator(".toast")).to_have_count(0)

@@ -40,15 +40,15 @@ def test_bots_answer_side_by_side_and_the_chosen_one_goes_on(page, site):
     expect(dialog.locator(".compare-column .md").nth(0)).to_contain_text("You")
     expect(dialog.locator(".compare-column .md").nth(1)).to_contain_text("You")
     expect(vote_buttons(dialog)).to_have_count(0)
-    expect(dialog.locator(".dialog-foot button:visible")).to_have_text(["Stop"])
+    expect(dialog.locator(".dialog-foot button:visible")).to_have_text(["Stop all"])
     assert page.input_value("#text") == ""
     site.model.release()
     expect(vote_buttons(dialog)).to_have_count(2)
     expect(dialog.locator("h3").first).to_have_text("Marlow · fake-1M")
     vote_buttons(dialog).nth(1).click()
     expect(dialog.locator(".compare-column.is-winner h3")).to_have_text("Otto · Greedy · fake-1M")
-    expect(dialog.locator(".compare-tally dd")).to_have_text(["1 of one", "0 of one"])
-    dialog.locator("text=Go on").click()
+    expect(dialog.locator(".compare-tally dd")).to_have_text(["1 of 1", "0 of 1"])
+    dialog.get_by_role("button", name="Go on").click()
     expect(page.locator(".is-last .name")).to_have_text("Otto")
     expect(page.locator(".is-last .note")).to_have_text("chosen")
     page.locator(".is-last .versions button:enabled").click()
@@ -80,7 +80,7 @@ def test_a_blind_vote_by_key_tells_nothing_before_it(new_context, site):
     expect(dialog.locator(".compare-column >> nth=2")).to_be_in_viewport()
     names = dialog.locator("h3.compare-name").all_inner_texts()
     assert sorted(name.split(" · ")[0] for name in names) == ["Lin", "Marlow", "Otto"]
-    expect(dialog.locator("text=Go on")).to_be_focused()
+    expect(dialog.get_by_role("button", name="Go on")).to_be_focused()
     assert_accessible(page, "columns after the vote")
 
 
@@ -119,7 +119,7 @@ def test_stopping_ends_all_columns_and_an_error_stays_in_its_own(page, site):
     site.model.hold(after=3, each=True)
     dialog.locator("text=Ask them").click()
     expect(dialog.locator(".compare-column .md").first).to_contain_text("word0")
-    dialog.locator("text=Stop").click()
+    dialog.locator("text=Stop all").click()
     site.model.release()
     expect(vote_buttons(dialog)).to_have_count(2)
     page.keyboard.press("1")
@@ -128,6 +128,55 @@ def test_stopping_ends_all_columns_and_an_error_stays_in_its_own(page, site):
     dialog.locator("text=Ask them").click()
     expect(dialog.locator(".compare-column .wrong")).to_have_text(["The engine ran out of pages."] * 2)
     expect(vote_buttons(dialog)).to_have_count(2)
+
+
+def test_a_column_is_stopped_alone_by_its_own_button(page, site):
+    go_to(page, site.session())
+    dialog = open_setup(page)
+    dialog.locator("textarea").fill("something long")
+    site.model.scripts += ["word " * 40] * 2
+    site.model.hold(after=3, each=True)
+    dialog.locator("text=Ask them").click()
+    for column in (0, 1):
+        expect(dialog.locator(".compare-column .md").nth(column)).to_contain_text("word")
+    with page.expect_response("**/api/replies/*/stop"):
+        dialog.get_by_role("button", name="Stop 2").click()
+    expect(dialog.get_by_role("button", name="Stop 2")).to_be_hidden()
+    expect(dialog.locator(".compare-column").nth(1)).to_be_focused()
+    site.model.release()
+    expect(vote_buttons(dialog)).to_have_count(2)
+    words = [len(text.split()) for text in dialog.locator(".compare-column .md").all_inner_texts()]
+    assert words[0] == 40 and words[1] < 40
+
+
+def test_columns_come_by_one_connection_and_leave_room_for_other_tabs(page, context, site):
+    """Chromium has six a server, for all tabs: three that show four columns each can still ask."""
+    session = site.session()
+    go_to(page, session)
+    tabs = [page, context.new_page(), context.new_page()]
+    for tab in tabs[1:]:
+        go_to(tab, session)
+    streams = {tab: [] for tab in tabs}
+    for tab in tabs:
+        tab.on("request", lambda sent, tab=tab: "/events?" in sent.url and streams[tab].append(sent.url))
+    dialog = open_setup(page)
+    dialog.locator("textarea").fill("something long")
+    for _ in range(2):
+        dialog.locator("text=Add a column").click()
+    site.model.hold(after=3, each=True)
+    dialog.locator("text=Ask them").click()
+    for column in range(4):
+        expect(dialog.locator(".compare-column .md").nth(column)).to_contain_text("word0")
+    for tab in tabs[1:]:
+        expect(tab.locator(".md.writing")).to_contain_text("word0")
+        assert tab.evaluate("fetch('/api/status').then((answer) => answer.ok)")
+    assert [len(urls) for urls in streams.values()] == [1, 1, 1]
+    tabs[1].reload()
+    expect(tabs[1].locator(".md.writing")).to_contain_text("word0")
+    site.model.release()
+    expect(vote_buttons(dialog)).to_have_count(4)
+    for tab in tabs:
+        expect(tab.locator(".md.writing")).to_have_count(0)
 
 
 def test_what_is_refused_is_said_in_the_window_and_what_was_typed_stays(page, site, watch):

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.pdf_files import pdf
 
-from .conftest import MARLOW, OTTO, go_to, say, texts, wait_until_quiet
+from .conftest import MARLOW, OTTO, go_to, say, texts, wait_for_held, wait_until_quiet
 
 pytestmark = pytest.mark.browser
 
@@ -122,8 +122,7 @@ def hold_requests(page, url):
     page.route(url, lambda route: held.append(route))
 
     def let_go():
-        while not held:
-            page.wait_for_timeout(20)
+        wait_for_held(page, held)
         held[0].continue_()
 
     return let_go
@@ -202,6 +201,20 @@ def test_the_text_of_a_pdf_is_attached_and_sending_waits_for_it(page, site, open
     wait_until_quiet(page)
     assert [one["text"] for one in site.read(session_id)["messages"] if one["author"] == "user"] == [
         "Look:\n\nTide.PDF:\n```\n[Page 1]\nHigh water\n\n[Page 2]\nLow water\n```"]
+
+
+def test_a_file_that_is_being_read_while_the_page_is_reloaded_is_read_again(page, open_session):
+    open_session()
+    hold_requests(page, "**/api/pdf-text")
+    choose(page, ("Tide.PDF", pdf("High water")), ("note.txt", b"A note."))
+    expect(page.locator("#composer .attached-file")).to_have_text(["Reading Tide.PDF…", "Reading note.txt…"])
+    page.wait_for_function("() => (sessionStorage.getItem('parlor.unread') || '[]') !== '[]'")
+    page.unroute("**/api/pdf-text")
+    page.reload()
+    expect(page.locator("#composer .attached-name")).to_have_text(["Tide.PDF", "note.txt"])
+    page.wait_for_function("() => sessionStorage.getItem('parlor.unread') === '[]'")
+    page.reload()
+    expect(page.locator("#composer .attached-name")).to_have_text(["Tide.PDF", "note.txt"])
 
 
 def test_a_pdf_without_text_changes_nothing_and_a_message_that_waits_for_it_stays(page, open_session, watch):

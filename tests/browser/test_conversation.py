@@ -355,7 +355,7 @@ def test_what_is_said_and_read_again_costs_no_whole_session(page, open_session, 
     answers = []
 
     def note(response):
-        if re.search(r"/api/sessions/[0-9a-f]{16}(/messages)?$", response.url):
+        if re.search(r"/api/sessions/[0-9a-f]{16}(/messages|\?texts=near)?$", response.url):
             answers.append(response)
 
     page.on("response", note)

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 from waitress.server import create_server
 
+from tests.helpers.failing_disk import FastDisk
 from tests.helpers.fake_server import write_bots
 from tests.helpers.shelf import Shelf
 from tests.helpers.stand_in_engine import CLOSE, STALL, StandInEngine, end, text
@@ -42,7 +43,7 @@ def site(tmp_path):
     shelf.slot.load(shelf.ids["one"])
     assert shelf.slot.wait().name == "one"
     write_bots(tmp_path / "sessions" / "bots")
-    store = Store(tmp_path / "sessions")
+    store = Store(tmp_path / "sessions", disk=FastDisk())
     app = create_app(shelf.slot, store)
     server = create_server(app, host="127.0.0.1", port=0, threads=24, channel_request_lookahead=1)
     threading.Thread(target=server.run, daemon=True).start()
@@ -126,6 +127,39 @@ def test_an_engine_that_does_not_answer_is_told_asked_again_and_removed(page, si
     page.get_by_role("dialog", name="Remove Late?").get_by_text("Remove", exact=True).click()
     expect(row(page, "late (Late)")).to_have_count(0)
     expect(page.get_by_text("Add an engine")).to_be_focused()
+
+
+def test_an_engine_is_edited_and_its_key_goes_to_no_other_host(page, site, engine, second, watch):
+    watch.expected = ("400",)  # the old key for a new host
+    body = {"url": engine.url, "name": "Box", "key": SECRET, "headers": {"X-Team": "red"}}
+    site.api("POST", "/api/engines", body)
+    go_to(page)
+    page.click(".machine-button")
+    page.get_by_label("Edit Box").click()
+    dialog = page.get_by_role("dialog", name="Edit Box")
+    expect(dialog.get_by_label("Address")).to_have_value(engine.url)
+    expect(dialog.get_by_label("Key", exact=True)).to_have_value("")
+    expect(dialog.get_by_label("Further headers")).to_have_value("X-Team: ••••••")
+    assert_accessible(page, "engines")
+    dialog.get_by_label("Name").fill("Cellar")
+    dialog.get_by_label("Further headers").fill("X-Team: ••••••\nX-More: blue")
+    dialog.get_by_text("Save", exact=True).click()
+    engines = page.get_by_role("list", name="Other engines")
+    expect(engines).to_contain_text("Cellar")
+    expect(engines).to_contain_text("2 models")
+    sent = engine.requests[-1][1]
+    assert (sent["authorization"], sent["x-team"], sent["x-more"]) == (f"Bearer {SECRET}", "red", "blue")
+    page.get_by_label("Edit Cellar").click()
+    dialog = page.get_by_role("dialog", name="Edit Cellar")
+    dialog.get_by_label("Address").fill(second.url)
+    dialog.get_by_text("Save", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text(f"give them again for {second.host}")
+    dialog.get_by_label("Delete the key").check()
+    dialog.get_by_label("Further headers").fill("")
+    dialog.get_by_text("Save", exact=True).click()
+    expect(engines).to_contain_text(second.host)
+    expect(engines).to_contain_text("1 model")
+    assert SECRET not in str(second.requests) + page.content()
 
 
 def test_two_bots_speak_by_two_engines_and_the_line_says_where_text_goes(page, site, engine, second):

@@ -8,7 +8,7 @@ from .conftest import go_to
 pytestmark = pytest.mark.browser
 
 MAX_KILOBYTES = 100  # and one at most for an empty list of sessions
-MAX_FILES = 7
+MAX_FILES = 5
 
 
 def test_the_first_visit_takes_few_requests_and_few_bytes(context, site):

@@ -68,3 +68,19 @@ def test_a_long_prompt_is_put_on_a_small_page_in_steps_from_where_memory_begins(
         expect(page.locator(".prompt-part").nth(before)).to_be_attached()
     finally:
         site.model.max_seq_len = 2_048
+
+
+def test_with_guidance_the_negative_prompt_is_shown_and_counted(page, open_session, site):
+    session_id = open_session(MARLOW)
+    site.api("POST", f"/api/sessions/{session_id}/messages",
+             {"revision": site.read(session_id)["revision"], "text": "Hello", "reply": False})
+    sampling = {"guidance_scale": 1.5, "negative_prompt": "{{char}} is rude."}
+    site.api("PATCH", f"/api/sessions/{session_id}",
+             {"revision": site.read(session_id)["revision"], "sampling": sampling})
+    page.reload()
+    expect(page.locator("#status-line .used")).to_contain_text("for guidance")
+    page.click("#status-line .used")
+    guide = page.locator(".prompt-guide")
+    guide.locator("summary").click()
+    expect(guide).to_contain_text("Marlow is rude.")
+    expect(guide).to_contain_text("the conversation is read twice")

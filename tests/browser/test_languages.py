@@ -1,5 +1,7 @@
 """The page in other languages than English."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -42,6 +44,16 @@ def test_places_and_plurals_are_filled_in(new_context):
               tn("one", "{count}", 1), said.map((one) => one.nodeName || one)];
     }""")
     assert found == ["{b} and 1,5 and {c}", "1.234 of x", "one", ["Open ", "B", " or ", "x", "."]]
+
+
+@pytest.mark.parametrize(("locale", "gap"), [("en-GB", " "), ("fr-FR", " "), ("ja-JP", ""), ("zh-CN", "")])
+def test_sentences_follow_each_other_as_their_language_sets_them(new_context, locale, gap):
+    """After a full-width stop no space stands."""
+    page = new_context(locale=locale).new_page()
+    go_to(page)
+    stop = "." if gap else "。"
+    two = re.compile(rf"[^{stop}]+[{stop}]{gap}[^ {stop}][^{stop}]*[{stop}]")
+    expect(page.locator("#welcome > p").first).to_have_text(two)
 
 
 FROM_RIGHT = """

@@ -4,7 +4,9 @@ import pytest
 from playwright.sync_api import expect
 
 from model import Downloads
+from tests.helpers.adapters import random_products, write_peft
 from tests.helpers.api import wait_until
+from tests.helpers.failing_disk import FastDisk
 from tests.helpers.fake_server import write_bots
 from tests.helpers.gguf_models import write_llama
 from tests.helpers.served import served
@@ -44,7 +46,7 @@ def site(shelf, hub, tmp_path):
     from webui.storage.store import Store
 
     write_bots(tmp_path / "sessions" / "bots")
-    store = Store(tmp_path / "sessions")
+    store = Store(tmp_path / "sessions", disk=FastDisk())
     downloads = Downloads(tmp_path / "models", lambda: 1 << 40, hub.address, done=shelf.slot.catalogue.add)
     app = create_app(shelf.slot, store, downloads=downloads)
     with served(app, threads=24) as address:
@@ -63,7 +65,7 @@ def open_menu(page):
 
 def open_menu_of(page, number):
     page.click(".machine-button")
-    expect(page.locator("dialog [role=status]")).to_have_text(f"{number} models")
+    expect(page.locator("dialog p[role=status]")).to_have_text(f"{number} models")
 
 
 def row(page, name):
@@ -75,10 +77,10 @@ def test_without_a_model_one_is_chosen_by_keys_alone(page, shelf, site):
     expect(page.locator("#model-line")).to_contain_text("No model is loaded.")
     page.locator("#model-line button").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.locator("dialog p[role=status]")).to_have_text("2 models")
     expect(page.get_by_label("Search models")).to_be_focused()
     page.keyboard.type("TWO llama")
-    expect(page.locator("dialog [role=status]")).to_have_text("1 model")
+    expect(page.locator("dialog p[role=status]")).to_have_text("1 model")
     shelf.go_on.clear()
     page.keyboard.press("ArrowDown")
     expect(page.get_by_label("Load two")).to_be_focused()
@@ -253,10 +255,11 @@ def test_what_a_hub_does_not_give_is_told_and_a_download_can_be_cancelled(page, 
     hub.go_on.clear()
     page.get_by_role("button", name="Download").click()
     running = page.locator(".models-now", has_text="Downloading Tiny-Q8_0.gguf")
-    running.get_by_role("button", name="Cancel").click()
+    with page.expect_response("**/api/models/downloads/cancel"):  # before the file can be whole
+        running.get_by_role("button", name="Cancel").click()
     hub.go_on.set()
     expect(running).to_be_hidden()
-    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.locator("dialog p[role=status]")).to_have_text("2 models")
 
 
 @pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (360, 640))])
@@ -266,7 +269,7 @@ def test_nothing_in_it_hinders_anybody(new_context, shelf, site, theme, size):
     go_to(page)
     assert_accessible(page, "no model")
     page.locator("#model-line button").click()
-    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.locator("dialog p[role=status]")).to_have_text("2 models")
     page.locator("dialog summary").click()
     page.get_by_label("Get a model from Hugging Face's hub").fill("owner/Tiny-GGUF")
     page.get_by_role("button", name="Look", exact=True).click()
@@ -295,5 +298,26 @@ def test_why_the_model_of_the_start_is_not_there_stands_above_the_composer(page,
     expect(page.locator("#model-line")).to_contain_text(
         "No model is loaded. one was not loaded: the file is cut off")
     page.locator("#model-line button").click()
-    expect(page.locator("dialog [role=status]")).to_have_text("2 models")
+    expect(page.locator("dialog p[role=status]")).to_have_text("2 models")
     expect(page.get_by_role("alert")).to_contain_text("the file is cut off")
+
+
+def test_adapters_that_fit_are_loaded_and_unloaded_in_the_menu(page, shelf, site, tmp_path):
+    """Those of other models are not listed. The page knows at once what is loaded, and the focus stays."""
+    products = random_products({"model.layers.0.self_attn.q_proj": (64, 64)})
+    for name in ("tales", "of-other"):
+        write_peft(tmp_path / "models" / name, products)
+    load(shelf)
+    go_to(page)
+    open_menu(page)
+    part = page.locator("dialog section", has_text="LoRA adapters")
+    expect(part.locator(".model-name")).to_have_text(["tales"])
+    assert_accessible(page, "the adapters")
+    part.get_by_role("button", name="Load tales").click()
+    unload = part.get_by_role("button", name="Unload tales")
+    expect(unload).to_be_visible()
+    expect(unload).to_be_focused()
+    assert shelf.models[0].adapters == ["tales"]
+    unload.press("Enter")
+    expect(part.get_by_role("button", name="Load tales")).to_be_focused()
+    assert shelf.models[0].adapters == []

@@ -9,31 +9,11 @@ import pytest
 from model.kernels.stages import STAGES
 from tests.helpers.sampler_cases import random_case
 
-from .conftest import go_to
-
 pytestmark = pytest.mark.browser
 
 CHAIN = """(m, cases) => JSON.stringify(JSON.parse(cases).map(([next, settings]) =>
   m.chain(next, settings).map(({ name, p, tokens }) => [name, [...p.slice(0, next.tokens.length)], tokens])
 ))"""
-
-
-@pytest.fixture
-def call(page):
-    """Call a function of a module in the page."""
-    go_to(page)
-
-    def call_(module, code, argument=None):
-        body = (
-            'const src = document.querySelector("script[type=module]").src;'
-            'const bundles = await Promise.all(["page", "later", "asked"].map('
-            "  (name) => import(new URL(`./${name}.js`, src))));"
-            "const m = bundles.map(({ modules }) => modules[`${module}.js`]).find(Boolean);"
-            "return (" + code + ")(m, argument);"
-        )
-        return page.evaluate("async ([module, argument]) => {" + body + "}", [module, argument])
-
-    return call_
 
 
 @pytest.mark.parametrize(
@@ -60,12 +40,12 @@ def test_events_are_the_same_wherever_the_stream_is_cut(call):
     stream = (
         ': beat\n\nid: 0\nevent: start\ndata: {"name":"Lin"}\n\n'
         'id: 3\nevent: text\ndata: {"text":"a: b\\n\\nc 👩‍👩‍👧‍👦"}\n\n'
-        'id: 4\r\nevent: done\r\ndata: {}\r\n\r\n'
+        'id: 00ff:4\r\nevent: done\r\ndata: {}\r\n\r\n'
     )
     expected = [
-        {"index": 0, "type": "start", "data": {"name": "Lin"}},
-        {"index": 3, "type": "text", "data": {"text": "a: b\n\nc 👩‍👩‍👧‍👦"}},
-        {"index": 4, "type": "done", "data": {}},
+        {"reply": "", "index": 0, "type": "start", "data": {"name": "Lin"}},
+        {"reply": "", "index": 3, "type": "text", "data": {"text": "a: b\n\nc 👩‍👩‍👧‍👦"}},
+        {"reply": "00ff", "index": 4, "type": "done", "data": {}},
     ]
     wrong = call(
         "server/stream",
@@ -114,7 +94,7 @@ def test_the_shown_path_and_the_versions_of_a_message(call):
 
 def test_a_slider_is_bent_so_that_the_usual_value_stands_near_the_middle(call):
     found = call(
-        "panels/field",
+        "sampling/field",
         """(m) => [[0, 1, 0.95], [0, 5, 0.8], [1, 2048, 512], [0, 1000, 0]].map((range) => {
           const [low, high, usual] = range;
           const scale = m.scale(low, high, usual);
@@ -130,7 +110,7 @@ def test_a_slider_is_bent_so_that_the_usual_value_stands_near_the_middle(call):
 def test_numbers_are_read_as_people_write_them(call):
     texts = ["0,7", "0.7", ",5", "-1,5", "1,024", "12,345,678", "7", " 7 ", "1,2,3", "x", "", "1e5"]
     code = "(m, texts) => texts.map((text) => [m.readNumber(text, false), m.readNumber(text, true)])"
-    found = call("panels/field", code, texts)
+    found = call("sampling/field", code, texts)
     assert found == [
         [0.7, 0.7], [0.7, 0.7], [0.5, 0.5], [-1.5, -1.5], [1.024, 1024], [None, 12345678], [7, 7], [7, 7],
         [None, None], [None, None], [None, None], [None, None],
@@ -251,7 +231,7 @@ def test_the_page_computes_each_stage_of_sampling_as_the_server_does(call, vocab
     rng = random.Random(vocab_size)
     cases = [random_case(rng, vocab_size, whole) for _ in range(150 if whole else 12)]
     asked = json.dumps([[case.next_token, case.settings] for case in cases])
-    found = call("panels/sampler-chain", CHAIN, asked)  # as text: objects take Playwright many seconds
+    found = call("sampling/sampler-chain", CHAIN, asked)  # as text: objects take Playwright many seconds
     compared = set()
     for case, steps in zip(cases, json.loads(found), strict=True):
         told = {name: (shares, tokens) for name, shares, tokens in steps}

@@ -14,6 +14,7 @@ from .conftest import (
     context_at,
     go_to,
     say,
+    wait_for_held,
     wait_until_quiet,
     wait_until_saved,
 )
@@ -216,7 +217,7 @@ def test_what_is_typed_stays_when_a_new_session_begins_with_a_bots_words(page):
     page.fill("#text", "Not yet sent")
     page.click("text=Let them talk")
     page.click(".menu >> text=2 turns")
-    page.wait_for_function("location.hash.length > 1")  # it is a session of the server's
+    page.wait_for_function("() => location.hash.length > 1")  # it is a session of the server's
     wait_until_quiet(page)
     expect(page.locator("#text")).to_have_value("Not yet sent")
     page.reload()
@@ -288,8 +289,7 @@ def held_route(page, pattern):
 
 
 def wait_for_one(page, waiting):
-    while not waiting:
-        page.wait_for_timeout(20)
+    wait_for_held(page, waiting)
     return waiting.pop()
 
 
@@ -328,8 +328,7 @@ def test_enter_while_a_message_is_on_its_way_sends_what_was_typed_after_it(page,
     page.fill("#text", "second")
     page.press("#text", "Enter")
     page.press("#text", "Enter")
-    while not waiting:
-        page.wait_for_timeout(20)
+    wait_for_held(page, waiting)
     waiting[0].continue_()
     expect(page.locator("#text")).to_have_value("")
     expect(page.locator(".from-user .md")).to_have_text(["first", "second"])

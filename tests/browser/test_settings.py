@@ -3,6 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.png_cards import as_base64, png
+
 from .conftest import MARLOW, OTTO, go_to, say, texts, wait_until_quiet, wait_until_saved
 
 pytestmark = pytest.mark.browser
@@ -192,6 +194,15 @@ def test_presets_are_chosen_saved_and_deleted(page, open_session, site):
     saved = next(preset for preset in site.api("GET", "/api/settings")["presets"] if preset["name"] == "Mine")
     assert saved["sampling"] == {"temperature": 0.0, "top_k": 7}
     assert site.read(session_id)["preset"] == saved["id"]
+    set_number(page, "top_k", 9)
+    page.click("text=Save as preset")
+    page.click(".menu >> text=Save into “Mine”")
+    expect(page.locator("#preset-changes")).to_have_text("")
+    page.locator(".toast", has_text="Saved “Mine”").get_by_text("Undo").click()
+    expect(page.locator("#preset-changes")).not_to_have_text("")
+    expect(field(page, "top_k").locator(".number")).to_have_value("9")
+    assert site.api("GET", "/api/settings")["presets"][-1]["sampling"] == {"temperature": 0.0, "top_k": 7}
+    field(page, "top_k").locator(".reset").click()
     page.click("text=Save as preset")
     page.click(".menu >> text=Delete “Mine”")
     page.click("dialog >> .primary")
@@ -288,13 +299,44 @@ def test_a_bot_is_made_changed_and_deleted_with_undo(page, open_session, site):
     page.fill("dialog input[type=text]", "Captain")
     page.click("dialog >> text=Save")
     expect(page.locator(".chip-main")).to_have_text(["MMarlow", "CCaptain"])
+    page.locator(".toast", has_text="Saved “Captain”").get_by_text("Undo").click()
+    expect(page.locator(".chip-main")).to_have_text(["MMarlow", "NNemo"])
+    page.click("[aria-label='Actions for Nemo']")
+    page.click(".menu >> text=Edit")
+    page.fill("dialog input[type=text]", "Captain")
+    page.click("dialog >> text=Save")
+    expect(page.locator(".chip-main")).to_have_text(["MMarlow", "CCaptain"])
     page.click("[aria-label='Actions for Captain']")
     page.click(".menu >> text=Edit")
     page.click("dialog >> text=Delete")
-    page.click(".toast >> text=Undo")
+    page.locator(".toast", has_text="Deleted Captain").get_by_text("Undo").click()
     expect(page.locator(".chip-main")).to_have_text(["MMarlow", "CCaptain"])
     assert any(one["name"] == "Captain" for one in site.api("GET", "/api/bots")["bots"])
     site.api("DELETE", f"/api/bots/{bot['id']}")
+
+
+def test_undoing_an_edit_of_a_bot_puts_back_that_alone_and_its_picture(page, open_session, site, watch):
+    watch.expected = ("409 (CONFLICT)",)
+    made = site.api("POST", "/api/bots", {"name": "Nina", "persona": "You sing.", "greeting": "La.",
+                                          "picture": as_base64(png())})["bot"]
+    open_session(made["id"])
+    page.click("#tab-bot")
+    page.click("[aria-label='Edit Nina']")
+    page.locator("dialog textarea").first.fill("You hum.")
+    page.get_by_label("Nickname").fill("Ni")
+    page.click("dialog >> text=Remove the picture")
+    page.click("dialog >> text=Save")
+    expect(page.locator(".toast")).to_contain_text("Saved “Nina”")
+    page.hover(".toast")  # it stays as long
+    saved = site.api("GET", f"/api/bots/{made['id']}")["bot"]
+    assert (saved["persona"], saved["picture"]) == ("You hum.", "")
+    site.api("PATCH", f"/api/bots/{made['id']}", {"revision": saved["revision"], "greeting": "Hm."})
+    page.click(".toast >> text=Undo")
+    expect(page.locator("#panel-bot .monogram img")).to_have_count(1)
+    undone = site.api("GET", f"/api/bots/{made['id']}")["bot"]
+    assert (undone["persona"], undone["greeting"]) == ("You sing.", "Hm.") and undone["picture"]
+    assert "nickname" not in undone.get("card", {})
+    site.api("DELETE", f"/api/bots/{made['id']}", {})
 
 
 def test_a_bot_chooses_among_the_adapters_that_are_loaded(page, open_session, site):

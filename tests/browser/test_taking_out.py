@@ -63,8 +63,10 @@ def test_a_chat_goes_out_as_plain_text_on_paper_and_as_a_page(context, page, sit
     expect(page.locator("#print article")).to_have_count(80)
     expect(page.locator("#print article").first).to_contain_text("Message 0 with")
     expect(page.locator("#print article").last).to_be_visible()
-    for hidden in ("#left", "#right", "#main", "#print .code-head"):
+    for hidden in ("#left", "#right", "#main", "#print .code-head", "#print .link-target"):
         expect(page.locator(hidden)).to_be_hidden()
+    after = page.locator("#print a").evaluate("one => getComputedStyle(one, '::after').content")
+    assert "attr(href)" in after or "https://example.org/a" in after  # where a link goes, in whole
     colors = "all => [...new Set(all.map(one => getComputedStyle(one).color))]"
     assert page.eval_on_selector_all("#print *", colors) == ["rgb(0, 0, 0)"]
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"

@@ -5,7 +5,6 @@ from playwright.sync_api import expect
 
 from .conftest import MARLOW, go_to
 from .test_accessibility import assert_accessible
-from .test_modules import call  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
@@ -43,7 +42,7 @@ def active(page):
     ("", {}, "a1 b1 c1 c22 d1"),  # what was written last goes straight down
     (("a", "b", "c2", "e", "f2"), {}, "a1 b1 c21 c2 e1 f21 f2"),
 ])
-def test_the_lines_of_a_map_by_hand(call, shown, opened, lines):  # noqa: F811
+def test_the_lines_of_a_map_by_hand(call, shown, opened, lines):
     messages = [{"id": name, "parent": parent, "text": name} for name, parent in TREE]
     found = call("session/branches", """(m, [messages, shown, opened]) =>
         m.mapLines(m.treeOf(messages), new Set(shown), (id, usually) => opened[id] ?? usually)
@@ -59,7 +58,7 @@ def test_the_lines_of_a_map_by_hand(call, shown, opened, lines):  # noqa: F811
       }""", messages) == [["c", "c2", "f"], [], "abc2ef", "abcd", 2, 2, 4]
 
 
-def test_a_tree_of_thousands_of_levels_is_walked_without_a_deep_stack(call):  # noqa: F811
+def test_a_tree_of_thousands_of_levels_is_walked_without_a_deep_stack(call):
     assert call("session/branches", """(m) => {
         const messages = [];
         for (let n = 0; n < 20000; n += 1)

@@ -8,13 +8,15 @@ from .conftest import LIN, MARLOW, OTTO, go_to, wait_until_quiet
 pytestmark = pytest.mark.browser
 
 TOUCHED = "button, a[href], input, textarea, select, summary, [role=tab]"
+TOUCHED_IN_DIALOGS = f"{TOUCHED}, [role=button], [role=treeitem], [role=option], [role=checkbox]"
 SMALL = """(selector) => [...document.querySelectorAll(selector)].flatMap((one) => {
   const target = one.closest("label") || one;
   const { width, height, left, right, top, bottom } = target.getBoundingClientRect();
+  const inView = right > 0 && left < innerWidth && bottom > 0 && top < innerHeight;
   const seen = one.checkVisibility({ opacityProperty: true, visibilityProperty: true })
-    && right > 0 && left < innerWidth && bottom > 0 && top < innerHeight && !one.closest("[inert]");
-  const small = width < 44 || height < 44;
-  const inText = one.matches(".md a, .skip, .visually-hidden:not(label *)");
+    && (inView || one.closest("dialog, .menu")) && !one.closest("[inert]");
+  const small = width < 43.99 || height < 43.99;
+  const inText = one.matches(".md a, .lens-token, .replay-token, .skip, .visually-hidden:not(label *)");
   return seen && small && !inText
     ? [`${one.className || one.id || one.tagName} ${one.textContent.slice(0, 20)}: ${width}x${height}`] : [];
 })"""
@@ -92,3 +94,56 @@ def test_a_file_can_be_attached_on_a_telephone(phone, site):
     row = phone.locator("#composer-row")
     assert row.evaluate("one => one.scrollWidth <= one.clientWidth")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def in_menu(page, entry):
+    page.tap("#open-left")
+    page.tap("#brand-buttons [aria-label=Menu]")
+    page.tap(f".menu-item >> text={entry}")
+
+
+def test_what_the_menu_finds_in_the_chat_does_not_stay_under_the_drawer(phone, site):
+    """The drawer in which the menu is covers the chat and makes it inert."""
+    go_to(phone, site.import_path([f"Word {number}" for number in range(100)]))
+    in_menu(phone, "To the beginning of the chat")
+    expect(phone.locator("#backdrop")).to_be_hidden()
+    expect(phone.locator(".message").first).to_be_in_viewport()
+    in_menu(phone, "Find in this chat")
+    expect(phone.locator(".find input")).to_be_focused()
+    phone.keyboard.type("Word 97")
+    expect(phone.locator(".message", has_text="Word 97")).to_be_in_viewport()
+
+
+def test_what_the_menu_undoes_is_seen_and_its_lists_bring_up_no_keyboard(phone, site):
+    session_id = site.session(title="Before")
+    revision = site.read(session_id)["revision"]
+    site.api("PATCH", f"/api/sessions/{session_id}", {"revision": revision, "title": "After"})
+    go_to(phone, session_id)
+    for entry, title in (("Undo: title", "Before"), ("Redo: title", "After")):
+        in_menu(phone, entry)
+        expect(phone.locator("#backdrop")).to_be_hidden()
+        expect(phone.locator("#title")).to_have_text(title)
+    in_menu(phone, "Models")
+    dialog = phone.locator("dialog")
+    expect(dialog.get_by_label("Search models")).to_be_visible()
+    expect(dialog.get_by_label("Close")).to_be_focused()
+
+
+def test_what_the_line_of_the_model_says_and_its_button_stand_in_one_row(phone, site):
+    session_id = site.import_path(["Hello", "Good evening."])
+    phone.route("**/api/changes**", lambda route: None)  # they would say that nothing is downloaded
+    download = {"phase": "fetching", "id": "", "name": "", "problem": "", "source": "owner/name",
+                "file": "A-rather-long-name-of-a-model-Q4_K_M.gguf", "done_bytes": 8e8, "total_bytes": 2e9}
+
+    def downloading(route):
+        status = site.api("GET", "/api/status")
+        route.fulfill(json={**status, "slot": {**status["slot"], "download": download}})
+
+    phone.route("**/api/status", downloading)
+    go_to(phone, session_id)
+    expect(phone.locator("#model-line")).to_contain_text("800 MB of 2.0 GB")
+    line, meter, text, button = (phone.locator(f"#model-line{part}").bounding_box() for part in (
+        "", " .meter", " .model-line-text", " button"))
+    assert meter["width"] >= line["width"] - 4 and meter["y"] + meter["height"] <= text["y"]
+    assert text["x"] + text["width"] <= button["x"] and button["x"] + button["width"] <= 360
+    assert button["height"] >= 44 and line["height"] <= 80

@@ -31,7 +31,9 @@ def test_a_name_behind_an_at_is_chosen_by_keys_and_answers(page, open_session):
     expect(page.locator("#text")).not_to_have_attribute("aria-activedescendant", "mention-2")
     page.keyboard.type("hello")
     page.keyboard.press("Enter")
-    expect(page.locator(".from-bot .name")).to_have_text(["Lin"])
+    expect(page.locator(".from-user")).to_have_count(1)
+    wait_until_quiet(page)
+    expect(page.locator(".message .name")).to_have_text(["Lin", "You", "Lin"])  # she has greeted, too
 
 
 def test_what_is_typed_narrows_the_names_and_escape_leaves_the_at(page, open_session):

@@ -162,7 +162,7 @@ def test_text_that_comes_fast_is_sent_together_and_the_first_at_once(monkeypatch
     monkeypatch.setattr("webui.routes.replies.time.sleep", sleep)
     log.append("start", {})
     log.append("text", {"text": "a"})
-    chunks = [parse_events(chunk) for chunk in event_chunks(log, 0)]
+    chunks = [parse_events(chunk) for chunk in event_chunks({"": log}, {"": 0})]
     assert [[(e.name, e.data.get("text")) for e in chunk] for chunk in chunks] == [
         [("start", None), ("text", "a")], [("text", "bcd")], [("text", "bcd"), ("done", None)]]
     assert slept == [COALESCE_SECONDS] * 2

@@ -136,10 +136,10 @@ def test_a_deleted_message_comes_back_with_undo(page, client):
     before = page.session
     undo = page.send("DELETE", f"/messages/{before['messages'][1]['id']}")["undo"]
     other = Page(client)
-    other.send("POST", "/messages/restore", 404, undo=undo)
-    page.send("POST", "/messages/restore", undo=undo)
+    other.send("POST", "/undo", 404, step=undo)
+    page.send("POST", "/undo", step=undo)
     assert page.session["messages"] == before["messages"] and page.session["leaf"] == before["leaf"]
-    page.send("POST", "/messages/restore", 404, undo=undo)
+    page.send("POST", "/undo", 404, step=undo)
 
 
 @pytest.mark.parametrize("text", ["", "   \n"])
@@ -198,7 +198,7 @@ def test_the_context_shows_where_the_memory_begins(store):
     page = Page(client)
     page.set(sampling={"max_new_tokens": 20})
     assert page.load()["context"] == {"first_message": None, "prompt_tokens": 14, "max_seq_len": 200,
-                                      "about": False}
+                                      "about": False, "left_out": 0, "guide_tokens": None}
     for number in range(12):
         page.send("POST", "/messages", text=f"{number} " + "word " * 30, reply=False)
     context = page.load()["context"]
@@ -430,3 +430,23 @@ def test_damaged_files_are_told_in_the_list(client, store, model):
     assert client.get("/api/sessions/00000000deadbeef").status_code == 404
     (problem,) = client.get("/api/sessions").json["problems"]
     assert problem["file"] == "chats/00000000deadbeef.json"
+
+
+@pytest.mark.parametrize("fields", [
+    {"note": {"text": "It rains and rains.", "depth": 1}},
+    {"lore": [{"keys": ["one"], "text": "It is wet."}]},
+    {"system_prompt": "Be as brief as can be."}, {"user_persona": "A nurse."}])
+def test_what_bots_are_told_is_counted_in_the_answer_that_sets_it(page, fields):
+    page.say("one")
+    before = page.load()["context"]["prompt_tokens"]
+    assert page.send("PATCH", "", **fields)["context"]["prompt_tokens"] > before
+    assert page.load()["context"]["prompt_tokens"] > before
+
+
+def test_an_edited_and_a_deleted_message_are_counted_in_the_answer(page):
+    page.say("one")
+    first, second = page.session["messages"]
+    before = page.load()["context"]["prompt_tokens"]
+    longer = page.send("PATCH", f"/messages/{first['id']}", text="one " * 20)["context"]["prompt_tokens"]
+    assert longer > before
+    assert page.send("DELETE", f"/messages/{second['id']}")["context"]["prompt_tokens"] < longer

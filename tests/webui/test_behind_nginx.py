@@ -19,7 +19,8 @@ from tests.helpers.metrics import values
 from tests.helpers.server_process import ROOT, Server
 
 NAME, WORD, KEY = "chat.example.org", "correct horse", "0123456789abcdef"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
+NGINX = shutil.which("nginx", path=f"/usr/sbin:/usr/bin:/usr/local/bin:{ROOT / 'build/nginx/usr/sbin'}")
+"""Of this machine, or as test.sh has unpacked it."""
 
 
 def free_port():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from model import ChatMessage
 from model.text.messages import joined
 from webui.chat.bot_view import bot_view, transcript
+from webui.chat.lore import brought_in_by_bot
 from webui.storage import tree
 from webui.storage.schema import USER, new_message, new_session
 from webui.storage.summaries import with_summary
@@ -161,8 +162,106 @@ def test_the_lore_book_of_a_card_is_used_as_far_as_it_can_be_trusted():
     both = {**lamp, "selective": True, "secondary_keys": ["oil"]}
     assert told("lamp", both) == [] and told("lamp oil", both) == ["Old Marlow."]
     assert told("Lamp", {**lamp, "case_sensitive": True}) == []
-    assert told("lamp", {**lamp, "use_regex": True}) == [], "a stranger's pattern may not end"
+    pattern = entry("Found.", r"/(la)+mp\b/i", use_regex=True, constant=True, selective=True,
+                    secondary_keys=["oil"])
+    assert told("LALAMP", pattern) == ["Found."] and told("oil", pattern) == []
+    assert told("lamp", {**pattern, "keys": ["(", "["]}) == [], "wrong ones are found nowhere"
     assert told("a", entry("x" * 15_000, "a"), entry("y" * 15_000, "a")) == ["x" * 15_000]
+
+
+def booked(texts, *entries, replies=0, **book):
+    """What of a book is brought in, the latest text last."""
+    entries = [{"keys": [], "content": "", **entry} for entry in entries]
+    return brought_in_by_bot({"entries": entries, **book}, texts, replies)
+
+
+def contents(*given, **more):
+    return [one.text for one in booked(*given, **more)]
+
+
+def test_a_book_says_how_far_back_it_looks_and_an_entry_may_say_otherwise():
+    lamp, far = {"keys": ["lamp"], "content": "Old."}, {"keys": ["lamp"], "content": "@@scan_depth 3\n\nFar."}
+    assert contents(["lamp", "so", "so"], lamp, far, scan_depth=2) == ["Far."]
+    assert contents(["lamp", *["so"] * 20], lamp, scan_depth=21) == ["Old."]
+    for depth in (None, True, "x", -1, 1e308, [], float("nan")):
+        assert isinstance(contents(["lamp"], lamp, scan_depth=depth), list)
+
+
+def test_entries_bring_in_entries_where_the_book_says_so_and_each_once():
+    lamp = {"keys": ["lamp"], "content": "It burns oil."}
+    oil = {"keys": ["oil"], "content": "Oil is of whales. {{// lamp}}"}
+    whale = {"keys": ["whales"], "content": "The lamp of whales. {{hidden_key:sea}}"}
+    sea = {"keys": ["sea"], "content": "Deep."}
+    assert contents(["lamp"], lamp, oil, whale, sea) == ["It burns oil."]
+    assert contents(["lamp"], lamp, oil, whale, sea, recursive_scanning=True) == [
+        lamp["content"], oil["content"], whale["content"], "Deep."]
+    ring = [{"keys": [f"key{n}"], "content": f"key{n + 1}"} for n in range(50)]
+    assert len(contents(["key0"], *ring, recursive_scanning=True)) == 9
+
+
+def test_what_is_over_the_books_budget_is_left_out_the_least_important_first():
+    entries = [{"keys": ["a"], "content": f"{n}" * 40, "insertion_order": n, "priority": 10 - n}
+               for n in range(4)]
+    assert contents(["a"], *entries, token_budget=20) == ["0" * 40, "1" * 40]
+    for entry in entries:
+        del entry["priority"]
+    assert contents(["a"], *entries, token_budget=20) == ["2" * 40, "3" * 40]
+    assert [len(contents(["a"], *entries, token_budget=budget)) for budget in (0, "x", None)] == [4, 4, 4]
+
+
+def test_decorators_are_carried_out_and_are_in_no_prompt():
+    def entry(*lines, keys=("lamp",)):
+        return {"keys": [*keys], "content": "\n".join(lines)}
+
+    assert contents(["lamp"], entry("@@unknown 1", "", "Old.")) == ["Old."]
+    assert contents(["so"], entry("@@activate", "Old.")) == ["Old."]
+    assert contents(["lamp"], entry("@@dont_activate", "Old.")) == []
+    assert contents(["lamp"], entry("@@activate_only_after 2", "Old."), replies=1) == []
+    assert contents(["lamp"], entry("@@activate_only_every 2", "Old."), replies=4) == ["Old."]
+    assert contents(["lamp"], entry("@@additional_keys oil, sea", "Old.")) == []
+    assert contents(["lamp oil"], entry("@@additional_keys oil, sea", "Old.")) == ["Old."]
+    assert contents(["lamp oil"], entry("@@exclude_keys oil", "Old.")) == []
+    assert contents(["so"], entry("@@unknown", "@@@activate", "@@@dont_activate", "Old.")) == ["Old."]
+    assert contents(["so"], entry("@@activate", "@@@dont_activate", "Old.")) == ["Old."]
+    (deep,) = booked(["lamp"], entry("@@depth 2", "Old."))
+    assert (deep.depth, deep.text) == (2, "Old.")
+    (before,) = booked(["lamp"], entry("@@position before_desc", "@@depth 2", "Old."))
+    assert (before.depth, before.is_before) == (None, True)
+
+
+def test_entries_stand_before_the_persona_or_at_their_depth_as_they_say():
+    def lore(content, **fields):
+        return {"keys": ["lamp"], "content": content, **fields}
+
+    marlow = {**MARLOW, "lore_book": {"entries": [
+        lore("Behind."), lore("Before <BOT>.", position="before_char"), lore("@@depth 1\nDeep."),
+        lore("@@depth 9\nFar.")]}}
+    _, seen = view([marlow], marlow, (USER, "lamp"), (MARLOW["id"], "Ahoy"), (USER, "Hi"))
+    assert [(one.kind, one.message.content) for one in seen.shown] == [
+        ("book", "Before Marlow."), ("persona", "You are Marlow. User visits you."), ("book", "Behind."),
+        ("book", "[Far.]"), ("turn", "lamp"), ("turn", "Ahoy"), ("book", "[Deep.]"), ("turn", "Hi")]
+    assert shape(seen)[-1] == ("user", "[Deep.]\nHi")
+
+
+def test_a_cards_instructions_for_the_end_stand_behind_all_that_was_said():
+    marlow = {**MARLOW, "card": {"post_history_instructions": "{{original}} Be brief, <BOT>. {{roll:d1000}}",
+                                 "nickname": " Cap\ntain "}}
+    session, seen = view([marlow], marlow, (USER, "Hi"), (MARLOW["id"], "Ahoy"), (USER, "Well?"))
+    assert shape(seen)[0] == ("system", "You are Captain. User visits you.".replace("Captain", "Cap tain"))
+    after = seen.shown[-1]
+    assert (after.kind, after.message.role, after.message.follows) == ("after", "user", True)
+    assert after.message.content.startswith("[Be brief, Cap tain. ")
+    path = tree.path(session, session["leaf"])
+    bots = {marlow["id"]: marlow}
+    assert bot_view(session, bots, marlow, path).shown == seen.shown, "the same for the same message"
+    assert bot_view(session, bots, marlow, path[:1]).shown[-1] != after
+    twice = bot_view(session, bots, marlow, path[:2])
+    assert [one.kind for one in twice.shown[-2:]] == ["go_on", "after"]
+    assert shape(twice)[-1][1].startswith("(go on)\n[Be brief")
+    for wrong in (5, None, [], "x" * 60_000, " "):
+        odd = {**marlow, "card": {"post_history_instructions": wrong, "nickname": wrong}}
+        _, seen = view([odd], odd, (USER, "Hi"))
+        assert seen.shown[-1].kind == "turn" and "You are " in shape(seen)[0][1]
 
 
 def test_a_bot_that_left_keeps_its_words_under_its_name():

@@ -53,10 +53,8 @@ def test_a_card_becomes_a_bot_and_what_it_has_no_field_for_is_kept(client):
     answer = imported(client, data=V2)
     assert answer["session"] is None and answer["left"] == []
     assert answer["taken"] == ["who it is", "greeting", "1 other greeting", "example dialogue",
-                               "lore book with 1 entry"]
-    assert answer["kept"] == [
-        "instructions for the end of the prompt", "notes of its author", "tags",
-        "settings of other programs", "2 other fields"]
+                               "lore book with 1 entry", "instructions for the end of the prompt"]
+    assert answer["kept"] == ["notes of its author", "tags", "settings of other programs", "2 other fields"]
     assert not {"card", "lore_book"} & set(answer["bot"])  # they may be large, and are on no page
     bot = client.get(f"/api/bots/{answer['bot']['id']}").json["bot"]
     assert (bot["name"], bot["persona"], bot["greeting"]) == ("Sera", PERSONA, "Who goes there, {{user}}?")
@@ -72,14 +70,14 @@ def test_older_and_newer_cards_say_the_same(card, persona):
     read = read_card(card, [])
     assert (read.bot["name"], read.bot["persona"]) == ("Sera", persona)
     assert read.bot["greeting"] == "Who goes there, {{user}}?" and read.bot["example_dialogue"]
-    assert read.left == (["1 picture or sound in it"] if card is V3 else [])
+    assert read.left == []
 
 
 @pytest.mark.parametrize("card", [V2, V3, FLAT])
 def test_what_comes_out_again_is_the_same_card(card):
     bot = read_card(card, []).bot
     out = card_of(bot)
-    changed = {"first_mes", "alternate_greetings", "assets"}  # spelled our way, or left out
+    changed = {"first_mes", "alternate_greetings"}  # spelled our way
     for name, value in card.get("data", card).items():
         assert name in changed or out["data"][name] == value, name
     assert out["spec"] == card.get("spec", "chara_card_v2")
@@ -87,6 +85,64 @@ def test_what_comes_out_again_is_the_same_card(card):
     again = read_card(json.loads(card_json(bot)), []).bot
     for name in set(bot) - {"id", "created"}:
         assert again[name] == bot[name], name
+
+
+def test_pictures_in_a_card_are_kept_as_long_as_there_is_room_and_those_beside_it_are_told():
+    def asset(uri):
+        return {"type": "x", "uri": uri, "name": "a", "ext": "png"}
+
+    small, large = asset("data:image/png;base64,AA"), asset("data:image/png;base64," + "A" * (1 << 20))
+    others = [asset("https://a.example/x.png"), asset("ccdefault:"), 5, asset(None)]
+    beside = [asset("embeded://a/b.png"), asset("__asset:0")]
+    read = read_card({**V3, "data": {**DATA, "assets": [small, large, *beside, *others]}}, [])
+    assert read.bot["card"]["assets"] == card_of(read.bot)["data"]["assets"] == [small, *others]
+    assert read.left == ["3 pictures and sounds in it"] and "pictures and sounds" in read.kept
+    assert read_card({**V3, "data": {**DATA, "assets": [small, small]}}, []).left == []
+
+
+def test_the_words_of_a_card_that_are_used_as_they_stand_can_be_changed_and_come_out_again(client):
+    bot = imported(client, data=V3)["bot"]
+    assert (bot["nickname"], bot["post_history_instructions"]) == ("S", "Be brief.")
+    changed = client.patch(f"/api/bots/{bot['id']}", json={
+        "revision": bot["revision"], "nickname": "", "post_history_instructions": "Be long."}).json["bot"]
+    assert "nickname" not in changed and changed["post_history_instructions"] == "Be long."
+    data = client.get(f"/api/bots/{bot['id']}/export").json["data"]
+    assert data["post_history_instructions"] == "Be long." and "nickname" not in data
+    assert data["group_only_greetings"] == ["Hello all."] and data["creator_notes"] == "By me."
+    new = client.post("/api/bots", json={"name": "New", "nickname": "N"}).json["bot"]
+    assert new["nickname"] == "N"
+    for wrong in (5, None, "x" * 61):
+        refused = client.patch(f"/api/bots/{new['id']}", json={"revision": 1, "nickname": wrong})
+        assert refused.status_code == 400, wrong
+
+
+@pytest.mark.parametrize("text", [
+    "{{" * 400, "\u202e<b>{{user}}</b>", "\x00", "(a+)+$", "{{random:", "%s {0}", "]]>"])
+def test_hostile_texts_in_each_field_of_a_card_do_no_harm(client, text):
+    entry = {"keys": [text], "secondary_keys": [text], "content": text, "enabled": True, "insertion_order": 1,
+             "use_regex": True, "constant": False, "position": text, "extensions": {}}
+    constant = {**entry, "use_regex": False, "constant": True}
+    book = {"entries": [entry, constant], "extensions": {}, "recursive_scanning": True, "scan_depth": text}
+    texts = {name: text for name, value in V3["data"].items() if isinstance(value, str)}
+    card = {**V3, "data": V3["data"] | texts
+            | {"name": "Sera", "character_book": book, "group_only_greetings": [text, 5], "tags": [text],
+               "assets": [{"uri": text}, text]}}
+    bot = imported(client, data=card)["bot"]
+    session = client.post("/api/sessions", json={"bots": [bot["id"], MARLOW]}).json["session"]
+    prompt = client.get(f"/api/sessions/{session['id']}/prompt?bot={bot['id']}")
+    assert prompt.status_code == 200 and not prompt.json["problem"]
+    data = client.get(f"/api/bots/{bot['id']}/export").json["data"]
+    assert data["character_book"] == book and data["tags"] == [text]
+
+
+def test_greetings_for_groups_are_there_in_groups(client):
+    bot = imported(client, data=V3)["bot"]
+    def greetings(*bots):
+        messages = client.post("/api/sessions", json={"bots": [*bots]}).json["session"]["messages"]
+        return [message["text"] for message in messages if message["author"] == bot["id"]]
+    alone = ["Who goes there, User?", "Hush.\nFollow me."]
+    assert greetings(bot["id"]) == alone
+    assert greetings(bot["id"], MARLOW) == [*alone, "Hello all."]
 
 
 def test_what_somebody_changed_since_comes_out_as_it_is_now():
@@ -253,6 +309,24 @@ def test_a_session_begins_with_the_chosen_greeting_and_the_others_are_its_versio
         assert session["leaf"] == last["id"] and last["parent"] == said[shown]["id"]
     for wrong in ([], {"x": -1}, {"x": "1"}, {"x": True}, {"x": 101}):
         assert client.post("/api/sessions", json={"greetings": wrong}).status_code == 400
+
+
+def test_a_session_begins_with_the_greetings_that_were_shown_before_it(client):
+    """With the same seed, and the name of the user, which both were told."""
+    dice = {"first_mes": "{{user}} {{roll:1d1000000}}",
+            "alternate_greetings": ["{{random:a,b,c,d,e,f}} {{roll:9}}"]}
+    bot = imported(client, data={**V3, "data": {**V3["data"], **dice}})["bot"]
+    body = {"bots": [bot["id"], MARLOW], "user_name": "Ann", "seed": "0123456789abcdef"}
+    shown = client.post("/api/sessions/greetings", json=body).json["greetings"]
+    session = client.post("/api/sessions", json=body).json["session"]
+    assert shown == {bot["id"]: [message["text"] for message in session["messages"]], MARLOW: []}
+    assert shown[bot["id"]][0].startswith("Ann ") and len(shown[bot["id"]]) == 3
+    assert session["user_name"] == "Ann"
+    assert client.post("/api/sessions/greetings", json=body).json["greetings"] == shown
+    other = client.post("/api/sessions/greetings", json={**body, "seed": "0" * 16}).json["greetings"]
+    assert other[bot["id"]][0] != shown[bot["id"]][0]
+    for wrong in ({"seed": "x"}, {"user_name": "a: b"}, {"user_name": "x" * 61}):
+        assert client.post("/api/sessions", json={**body, **wrong}).status_code == 400
 
 
 def test_the_examples_stand_after_the_persona_in_the_prompt(client, model):

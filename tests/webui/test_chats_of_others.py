@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 
 import pytest
@@ -92,12 +93,79 @@ def test_a_tree_of_open_webui_stays_a_tree(client):
     assert imported(client, WEBUI)["session"]["created"] == 1_714_557_600
 
 
+def test_messages_of_open_webui_stand_in_the_order_of_their_times_whatever_that_of_the_file(client):
+    """Who comes in later knows nothing of what stands above. A wrong clock moves none above its parent."""
+    def entry(key, parent, timestamp):
+        return {"id": key, "parentId": parent, "role": "user", "content": key, "timestamp": timestamp}
+
+    entries = [entry("d", "b", 40), entry("b", "a", 20), entry("e", "a", 30), entry("a", None, 10),
+               entry("c", "d", 5)]
+    chat = {"history": {"currentId": "c", "messages": {one["id"]: one for one in entries}}}
+    session = imported(client, {"chat": chat})["session"]
+    assert [message["text"] for message in session["messages"]] == list("abedc")
+    assert shown(session) == list("abdc")
+
+
+def test_versions_of_sillytavern_stand_in_the_order_of_their_times_too(client):
+    """Whoever came in between two versions of an answer knows the later one alone."""
+    lines = [{"name": "Ann", "is_user": True, "mes": "a", "send_date": 10},
+             {"name": "Sera", "mes": "late", "send_date": 12, "swipe_id": 0, "swipes": ["late", "early"],
+              "swipe_info": [{"send_date": 12}, {"send_date": 11}]},
+             {"name": "Ann", "is_user": True, "mes": "b", "send_date": 5}]
+    session = imported(client, lines)["session"]
+    assert [message["text"] for message in session["messages"]] == ["a", "early", "late", "b"]
+    assert shown(session) == ["a", "late", "b"]
+
+
 def test_messages_with_roles_become_a_chat(client):
     for data in (ROLES, {"messages": ROLES}, [{"messages": ROLES}]):
         session = imported(client, data, file="x.jsonl")["session"]
         assert session["title"] == "x" and session["system_prompt"] == "Be kind."
         assert tree_of(session) == [(None, "User", "Hi", ""), ("Hi", "Assistant", "Hello", "Hm."),
                                     ("Hello", "Marlow", "Ahoy\nyou", "")]
+
+
+def told(session):
+    return [(name, text, thinking) for _, name, text, thinking in tree_of(session)]
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [
+    ("sillytavern", "jsonl"), ("openwebui", "json"), ("messages", "jsonl")])
+def test_what_goes_out_for_another_program_comes_in_again(client, kind, suffix):
+    first = imported(client, WEBUI)["session"]
+    answer = client.get(f"/api/sessions/{first['id']}/export?format={kind}")
+    assert f'.{suffix}"' in answer.headers["Content-Disposition"]
+    values = [json.loads(line) for line in answer.text.splitlines()]
+    again = imported(client, values if kind == "sillytavern" else values[0])["session"]
+    if kind == "openwebui":
+        assert tree_of(again) == tree_of(first) and again["title"] == first["title"]
+        assert again["system_prompt"] == "Be brief."
+    else:
+        assert told(again) == [("User", "Ask", ""), ("Marlow", "Two", "So & so\nit is"),
+                               ("User", "And", "")]
+    assert shown(again) == ["Ask", "Two", "And"]
+
+
+def test_a_chat_for_sillytavern_by_hand(client):
+    session = imported(client, TAVERN)["session"]
+    answer = client.get(f"/api/sessions/{session['id']}/export?format=sillytavern")
+    about, first, said, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert about["user_name"] == "Ann" and about["character_name"] == "Sera" and about["chat_metadata"] == {}
+    assert {name: first[name] for name in ("name", "is_user", "mes", "extra", "swipe_id", "swipes")} == {
+        "name": "Sera", "is_user": False, "mes": "Who goes there?", "extra": {}, "swipe_id": 1,
+        "swipes": ["Hush.", "Who goes there?"]}
+    assert first["swipe_info"][0] == {"send_date": "2024-05-01T09:59:00.000Z",
+                                      "extra": {"reasoning": "quiet", "model": "m-7b"}}
+    assert said == {"name": "Ann", "is_user": True, "is_system": False, "mes": "A friend.", "extra": {},
+                    "send_date": "2024-05-01T10:01:00.000Z"}
+    assert (last["swipes"], last["swipe_id"]) == (["Ahoy, edited.", "Hm."], 0)
+
+
+def test_an_empty_session_goes_out_too(client):
+    session = client.post("/api/sessions", json={}).json["session"]
+    for kind in ("sillytavern", "openwebui", "messages"):
+        assert client.get(f"/api/sessions/{session['id']}/export?format={kind}").status_code == 200
+    assert client.get(f"/api/sessions/{session['id']}/export?format=x").status_code == 400
 
 
 def test_a_file_of_many_chats_brings_all_of_them_or_none(client):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.helpers.api import LIN, MARLOW, OTTO, Page, wait_until
+from tests.helpers.api import LIN, MARLOW, OTTO, Page, read_some, wait_until
 from webui.chat.comparing import Column, in_order
 from webui.storage.store import Store
 
@@ -172,3 +174,64 @@ def test_what_a_session_keeps_of_comparisons_is_checked_and_outlives_export_and_
     reopened = Store(store.folder)
     assert reopened.session(page.session["id"])["comparisons"] == page.session["comparisons"]
     reopened.close()
+
+
+# Several in one stream
+
+
+def several(client, replies, start=0):
+    of = ",".join(f"{reply['reply_id']}:{start}" for reply in replies)
+    response = client.get(f"/api/replies/events?of={of}")
+    assert response.status_code == 200, response.json
+    found = {}
+    for block in response.data.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            reply, index = fields["id"].split(":")
+            found.setdefault(reply, []).append((int(index), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def said_in(events):
+    return "".join(data["text"] for _, name, data in events if name == "text")
+
+
+def test_one_stream_carries_all_replies_as_streams_of_their_own_do(page, model):
+    model.scripts += ["The first says this.", "The second says that, and a little more."]
+    replies = compare(page, {"bot": MARLOW}, {"bot": OTTO})["replies"]
+    together = several(page.client, replies)
+    for reply in replies:
+        alone = page.events(reply)
+        events = together[reply["reply_id"]]
+        assert said_in(events) == "".join(event.data["text"] for event in alone if event.name == "text")
+        assert events[-1] == (alone[-1].index, "done", alone[-1].data)
+        assert [index for index, _, _ in events] == sorted({index for index, _, _ in events})
+        last = alone[-1].index
+        again = several(page.client, [reply], last)
+        assert again == {reply["reply_id"]: [events[-1]]}, "from its number on"
+
+
+def test_a_reply_that_is_not_known_is_told_in_the_stream_and_the_others_go_on(page):
+    replies = compare(page, {"bot": MARLOW}, {"bot": OTTO})["replies"]
+    found = several(page.client, [{"reply_id": "f" * 16}, replies[0]])
+    assert found["f" * 16] == [(0, "gone", {})]
+    assert found[replies[0]["reply_id"]][-1][1] == "done"
+
+
+@pytest.mark.parametrize("of", ["", "x", "f" * 16, "f" * 16 + ":-1", "f" * 16 + ":x", ",",
+                                ",".join(f"{number:016x}:0" for number in range(17))])
+def test_a_stream_of_several_says_what_it_expects(client, of):
+    error = client.get(f"/api/replies/events?of={of}")
+    assert error.status_code in (400, 404) and error.json["error"]["message"]
+
+
+def test_one_column_is_stopped_alone_and_the_other_is_written_to_its_end(page, model):
+    model.scripts += ["word " * 200] * 2
+    model.delay = 0.005
+    stopped, other = compare(page, {"bot": MARLOW}, {"bot": OTTO})["replies"]
+    read_some(page.client, stopped)
+    answer = page.client.post(f"/api/replies/{stopped['reply_id']}/stop", json={"alone": True})
+    assert answer.json == {"stopped": True}
+    ends = {reply["message_id"]: page.events(reply)[-1].data["message"]["finish_reason"]
+            for reply in (stopped, other)}
+    assert ends[stopped["message_id"]] == "cancelled" and ends[other["message_id"]] != "cancelled"

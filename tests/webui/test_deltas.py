@@ -23,6 +23,8 @@ class Follower:
     def ask(self, method="GET", path="", **body):
         known = {"Known-Revision": self.session["revision"]}
         answer = self.client.open(self.page.url + path, method=method, json=body or None, headers=known).json
+        if "session" not in answer:
+            return answer
         session = answer["session"]
         if "delta" not in answer:
             self.whole_answers += 1
@@ -51,7 +53,7 @@ def test_whatever_is_done_by_this_tab_and_others_the_session_put_together_is_the
         tab = rng.choice((mine, other))
         tab.ask()  # its revision is the current one now
         messages = tab.session["messages"]
-        kind = rng.choice(("say", "edit", "erase", "undo", "title", "leaf", "nothing"))
+        kind = rng.choice(("say", "edit", "erase", "undo", "title", "leaf", "nothing", "back", "forth"))
         revision = tab.session["revision"]
         if kind == "say" or not messages:
             tab.ask("POST", "/messages", revision=revision, text="more", reply=False)
@@ -62,7 +64,11 @@ def test_whatever_is_done_by_this_tab_and_others_the_session_put_together_is_the
             answer = tab.ask("DELETE", f"/messages/{rng.choice(messages)['id']}", revision=revision)
             undone.append(answer["undo"])
         elif kind == "undo" and undone:
-            tab.ask("POST", "/messages/restore", revision=revision, undo=undone.pop())
+            tab.ask("POST", "/undo", revision=revision, step=undone.pop())
+        elif kind == "back" and tab.session["history"]["undo"]:
+            tab.ask("POST", "/undo", revision=revision)
+        elif kind == "forth" and tab.session["history"]["redo"]:
+            tab.ask("POST", "/redo", revision=revision)
         elif kind == "title":
             tab.ask("PATCH", "", revision=revision, title=f"Title {rng.random()}")
         elif kind == "leaf":

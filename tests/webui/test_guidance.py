@@ -41,3 +41,16 @@ def test_what_cannot_be_is_refused_with_a_sentence(page):
             ({"negative_prompt": "x" * 8001}, "expected a text of at most 8,000 characters")):
         response = page.client.patch(page.url, json={"revision": revision, "sampling": sampling})
         assert response.status_code == 400 and said in response.json["error"]["message"]
+
+
+def test_the_memory_in_use_and_the_prompt_show_what_guidance_leads_away_from(page):
+    page.set(system_prompt="Be kind.")
+    page.say("Hello")
+    plain = page.load()["context"]
+    assert plain["guide_tokens"] is None and page.client.get(f"{page.url}/prompt").json["guide"] is None
+    context = page.send("PATCH", "", sampling=RUDE)["context"]
+    prompt = page.client.get(f"{page.url}/prompt").json
+    texts = [part["text"] for part in prompt["guide"]["parts"]]
+    assert "Marlow is rude to User." in texts and "Hello" in texts and "Be kind." not in texts
+    assert prompt["guide"]["prompt_tokens"] == sum(part["tokens"] for part in prompt["guide"]["parts"])
+    assert context["guide_tokens"] and context["prompt_tokens"] == plain["prompt_tokens"]

@@ -6,6 +6,7 @@ import pytest
 
 from model import Downloads, ModelLoadError
 from model.memory.plan import MemoryPlan
+from tests.helpers.adapters import random_products, write_gguf_adapter, write_peft
 from tests.helpers.api import MARLOW, Page, parse_events, wait_until
 from tests.helpers.gguf_models import write_llama
 from tests.helpers.shelf import Shelf
@@ -315,3 +316,55 @@ def test_without_a_folder_for_them_nothing_is_downloaded(client):
     for path in ("downloads", "downloads/look"):
         assert client.post(f"/api/models/{path}", json={"source": "owner/Tiny"}).status_code == 400
     assert client.post("/api/models/downloads/cancel", json={}).status_code == 202
+
+
+# ---- adapters beside the model --------------------------------------------------------------------------
+
+
+def add_adapters(tmp_path):
+    """Three of PEFT's folders, of which one is another model's, and a GGUF file, two of them called tales."""
+    folder, products = tmp_path / SECRET, random_products({"model.layers.0.self_attn.q_proj": (64, 64)})
+    for name in ("tales", "of-other", "more/tales"):
+        write_peft(folder / name, products)
+    write_gguf_adapter(folder / "verse.gguf", products, TINY, 4.0)
+
+
+def shown_adapters(client):
+    return {one["name"]: one for one in client.get("/api/models").json["adapters"]}
+
+
+def test_adapters_of_the_models_folder_that_fit_are_loaded_and_unloaded(client, shelf, tmp_path):
+    add_adapters(tmp_path)
+    assert shown_adapters(client) == {}, "no model is loaded"
+    load(client, shelf)
+    shelf.models[0].adapters.append("given")  # with --lora
+    assert {one["name"] for one in client.get("/api/models").json["models"]} == {"one", "two", "broken"}
+    found = shown_adapters(client)
+    assert list(found) == ["given", "more/tales", "tales", "verse"]
+    assert found["verse"]["where"] == "verse.gguf" and found["verse"]["size_bytes"] > 0
+    assert [name for name, one in found.items() if one["is_loaded"]] == ["given"]
+    version = now(client)["version"]
+    answer = client.post(f"/api/models/adapters/{found['verse']['id']}/load", json={})
+    assert answer.status_code == 200 and answer.json["model"]["version"] > version
+    assert SECRET not in answer.text
+    assert shelf.models[0].adapters == ["given", "verse"] and shown_adapters(client)["verse"]["is_loaded"]
+    answer = client.post("/api/models/adapters/unload", json={"name": "given"})
+    assert answer.status_code == 200 and set(shown_adapters(client)) == {"tales", "more/tales", "verse"}
+    answer = client.post("/api/models/adapters/unload", json={"name": "given"})
+    assert answer.status_code == 400 and "no adapter 'given'" in answer.json["error"]["message"]
+    assert client.post(f"/api/models/adapters/{'0' * 16}/load", json={}).status_code == 404
+
+
+def test_adapters_come_back_with_their_model_and_with_no_other(client, shelf, tmp_path):
+    add_adapters(tmp_path)
+    load(client, shelf)
+    client.post(f"/api/models/adapters/{shown_adapters(client)['verse']['id']}/load", json={})
+    shelf.slot.unload(sleep=True)
+    shelf.slot.wait()
+    assert client.post("/api/models/adapters/unload", json={"name": "verse"}).status_code == 409
+    load(client, shelf)
+    assert shelf.models[-1].adapters == ["verse"]
+    load(client, shelf, "two")
+    assert shelf.models[-1].adapters == []
+    load(client, shelf)
+    assert shelf.models[-1].adapters == []

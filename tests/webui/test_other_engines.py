@@ -16,6 +16,7 @@ from tests.helpers.fake_model import FakeModel
 from tests.helpers.fake_server import write_bots
 from tests.helpers.stand_in_engine import CLOSE, STALL, StandInEngine, end, text
 from webui import create_app
+from webui.chat.models import Models
 from webui.chat.other_engines import OtherEngines
 from webui.routes.parlor import parlor
 from webui.storage.store import Store
@@ -69,6 +70,18 @@ def load(client, engine):
     return model
 
 
+def test_a_look_that_ends_while_its_answer_is_made_is_asked_for_again(app, client, engine, monkeypatch):
+    name(client, engine)
+    engines = parlor(app).slot.engines
+
+    def late(_models):
+        wait_until(lambda: not engines.is_looking)
+        return []
+
+    monkeypatch.setattr(Models, "adapters", late)
+    assert client.get("/api/models").json["looking"]
+
+
 def test_an_engine_is_named_listed_and_forgotten(client, engine):
     made = name(client, engine, key=SECRET, headers={"X-Team": SECRET})
     assert made.status_code == 201
@@ -86,6 +99,70 @@ def test_an_engine_is_named_listed_and_forgotten(client, engine):
     assert client.delete(f"/api/engines/{made.json['engine']['id']}", json={}).status_code == 200
     assert listed(client)["engines"] == []
     assert client.delete(f"/api/engines/{made.json['engine']['id']}", json={}).status_code == 404
+
+
+def test_an_engine_is_changed_and_keeps_what_is_not_given(client, engine, store):
+    made = name(client, engine, key=SECRET, headers={"X-Team": SECRET, "X-More": "a"}).json["engine"]
+    where = f"/api/engines/{made['id']}"
+    changed = client.patch(where, json={"name": "Cellar", "headers": {"X-Team": None, "X-New": "b"}})
+    assert changed.json["engine"] == {**made, "name": "Cellar", "headers": ["X-Team", "X-New"]}
+    kept = store.engines.get(made["id"])
+    assert (kept["key"], kept["headers"]) == (SECRET, {"X-Team": SECRET, "X-New": "b"})
+    assert client.patch(where, json={"key": ""}).json["engine"]["has_key"] is False
+    assert client.patch(where, json={"name": ""}).json["engine"]["name"] == engine.host
+    refused = client.patch(where, json={"headers": {"X-Other": None}})
+    assert refused.status_code == 400 and "X-Other has no value" in refused.text
+    assert store.engines.get(made["id"])["headers"] == {"X-Team": SECRET, "X-New": "b"}
+    assert client.patch(f"/api/engines/{'0' * 16}", json={"name": "x"}).status_code == 404
+
+
+def test_what_is_secret_goes_to_no_other_host_than_that_for_which_it_was_given(client, engine, second, store):
+    made = name(client, engine, key=SECRET, headers={"X-Team": SECRET}).json["engine"]
+    where = f"/api/engines/{made['id']}"
+    headers = {"X-Team": "red"}
+    for body in ({}, {"key": "new"}, {"headers": headers}, {"key": "new", "headers": {"X-Team": None}}):
+        refused = client.patch(where, json={"url": second.url, **body})
+        assert refused.status_code == 400 and "give them again" in refused.text and SECRET not in refused.text
+    assert client.patch(where, json={"url": engine.url.replace("http:", "https:")}).status_code == 400
+    assert listed(client)["engines"][0]["url"] == engine.url and second.requests == []
+    moved = client.patch(where, json={"url": second.url, "key": "new", "headers": headers}).json["engine"]
+    assert moved["url"] == second.url
+    file, = (store.folder / "engines").glob("*.json")
+    assert SECRET not in file.read_text(encoding="utf-8")
+
+
+def test_bots_and_the_loaded_model_go_on_at_the_new_address(client, engine, second):
+    load(client, engine), give(client, OTTO, engine, "small")
+    second.models[0]["id"] = "small"
+    page = Page(client, MARLOW, OTTO)
+    assert page.say("Marlow, hello")[0]["text"].startswith("You said")
+    before = len(engine.requests)
+    where = f"/api/engines/{EngineAddress(engine.url).id}"
+    moved = client.patch(where, json={"url": second.url}).json["engine"]
+    assert (moved["id"], moved["name"]) == (EngineAddress(second.url).id, "Box")
+    assert [one["id"] for one in client.get("/api/settings").json["engines"]] == [moved["id"]]
+    assert client.get(f"/api/bots/{OTTO}").json["bot"]["engine"] == {"id": moved["id"], "model": "small"}
+    for bot in ("Marlow", "Otto"):
+        assert page.say(f"{bot}, again")[0]["text"].startswith("You said")
+    assert len(second.chats) == 2 and len(engine.requests) == before
+
+
+def test_a_loaded_model_shows_the_key_that_was_given_last(client, engine):
+    load(client, engine)
+    page = Page(client, MARLOW)
+    page.say("hello")
+    engine.key = SECRET
+    assert "refuses the key" in page.say("hello")[0]["error"]
+    client.patch(f"/api/engines/{EngineAddress(engine.url).id}", json={"key": SECRET})
+    assert page.say("hello")[0]["text"] == "You said: hello"
+
+
+def test_an_engine_is_not_given_the_address_of_another(client, engine, second):
+    made = name(client, engine).json["engine"]
+    name(client, second, "Second")
+    refused = client.patch(f"/api/engines/{made['id']}", json={"url": second.url})
+    assert refused.status_code == 400 and "is an engine already" in refused.text
+    assert [one["name"] for one in listed(client)["engines"]] == ["Box", "Second"]
 
 
 @pytest.mark.parametrize("body", [
@@ -148,6 +225,10 @@ def test_a_disk_that_refuses_leaves_no_engine(tmp_path, engine):
     assert client.get("/api/settings").json["engines"] == []
     disk.fails_always = ""
     assert name(client, engine).status_code == 201
+    disk.fails_always = "replace"
+    where = f"/api/engines/{EngineAddress(engine.url).id}"
+    assert client.patch(where, json={"url": "http://elsewhere"}).status_code == 507
+    assert [one["url"] for one in client.get("/api/settings").json["engines"]] == [engine.url]
     disk.fails_always = "unlink"
     assert client.delete(f"/api/engines/{EngineAddress(engine.url).id}", json={}).status_code == 507
     assert len(client.get("/api/settings").json["engines"]) == 1

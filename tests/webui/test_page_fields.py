@@ -32,7 +32,7 @@ def declared() -> dict[str, dict[str, bool]]:
     return types
 
 
-def answers(client, store, models) -> dict[str, list[dict]]:
+def answers(client, model, models) -> dict[str, list[dict]]:
     """What the server says of each type."""
     page = Page(client, MARLOW, OTTO)
     page.say("Hello to both of you")
@@ -45,6 +45,13 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     body = page.load()
     running = page.send("POST", "/replies", kind="next", bot=OTTO)["reply"]
     page.finish(running)
+    changes = [page.session["history"]["undo"]]
+    bots = page.session["bots"]
+    for fields in ({"title": "Another"}, {"sampling": {"temperature": 0.5}}, {"bots": bots[::-1]},
+                   {"bots": bots[:1]}):
+        page.set(**fields)
+        changes.append(page.session["history"]["undo"])
+    page.send("POST", "/undo")
     client.patch("/api/sessions", json={"sessions": [page.session["id"]], "pinned": True, "folder": "Talk",
                                         "add_tags": ["both"]})
     thrown = client.post("/api/sessions", json={}).json["session"]["id"]
@@ -67,8 +74,11 @@ def answers(client, store, models) -> dict[str, list[dict]]:
     prompt = client.get(f"{page.url}/prompt").json
     within = client.get(f"{page.url}/messages/{reply['id']}/tokens/0").json
     replayed = parse_events(client.get(f"{page.url}/messages/{reply['id']}/replay").data)[-1].data
+    model.adapters.append("tales")
+    adapters = client.get("/api/models").json["adapters"]
     return {
         "NextToken": [within], "Candidate": within["tokens"], "Piece": [*within["tokens"], within["chosen"]],
+        "Change": changes, "Adapter": adapters,
         "Deleted": deleted, "Delta": [delta], "Prompt": [prompt], "PromptPart": prompt["parts"],
         "Passage": body["session"]["summaries"], "Comparison": body["session"]["comparisons"],
         "Entry": body["session"]["bots"],
@@ -95,18 +105,21 @@ def models(tmp_path, store):
     shelf.close()
 
 
-def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, store, models):
-    types, sent = declared(), answers(client, store, models)
-    not_in_each = (*REPLY_NUMBERS, *THOUGHT_NUMBERS, "error", "shortened", "pinned", "label")
+def test_every_field_that_the_page_reads_is_one_that_the_server_sends(client, model, models):
+    types, sent = declared(), answers(client, model, models)
+    not_in_each = (*REPLY_NUMBERS, *THOUGHT_NUMBERS, "error", "shortened", "pinned", "label", "far")
     sent["Message"].append(dict.fromkeys(not_in_each, 0))
     types["Context"].pop("problem", None)  # only where there is one
-    for name in ("adapter", "alternate_greetings", "example_dialogue", "picture_version"):
+    for name in ("nickname", "post_history_instructions", "adapter", "alternate_greetings",
+                 "example_dialogue", "picture_version"):
         types["Bot"].pop(name)  # only where somebody gave one
     types["Message"].pop("for", None)  # only where it is not for all
     types["Passage"].pop("for", None)
     for name in ("since", "notes"):
         types["Entry"].pop(name)  # only where there are some
-    types["Session"].pop("greetings")  # the page's own, until there is a session
+    types["Change"].pop("undone")  # only where it was the undoing of that
+    for name in ("greetings", "seed"):
+        types["Session"].pop(name)  # the page's own, until there is a session
     for name in ("Token", "OtherToken", "Piece", "Candidate"):
         types[name].pop("bytes")  # only where they are no characters
     assert set(types) - PAGES_OWN - {"FileProblem"} == set(sent)

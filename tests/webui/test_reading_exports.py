@@ -110,4 +110,5 @@ def test_the_html_export_is_a_file_to_save(client, page):
     assert response.mimetype == "text/html" and "```" not in response.text and "<pre><code" in response.text
     assert response.headers["Content-Disposition"].startswith('attachment; filename="_Con.txt _ _Meer_.html"')
     error = client.get(f"{page.url}/export?format=pdf")
-    assert error.status_code == 400 and "expected json, markdown or html" in error.json["error"]["message"]
+    assert error.status_code == 400
+    assert "expected json, markdown, html, sillytavern" in error.json["error"]["message"]

@@ -177,7 +177,7 @@ def test_a_reply_that_was_stopped_is_compared_as_far_as_it_went(seeded, model):
     model.delay = 0.005
     body = seeded.send("POST", "/messages", text="tell me something long")
     log = seeded.client.application.extensions["parlor"].chat.chains.job(body["reply"]["reply_id"]).log
-    wait_until(lambda: any(event.name == "text" for event in log.read(0, 0.0)[0]))
+    wait_until(lambda: any(event.name == "text" for event in log.read(0)[0]))
     seeded.client.post(f"/api/replies/{body['reply']['reply_id']}/stop", json={})
     (reply,) = seeded.finish(body["reply"])
     model.delay = 0.0

@@ -143,27 +143,34 @@ def test_readers_at_any_cursor_see_the_same_text():
     log.append("progress", {"done": 1})
     log.append("progress", {"done": 2})
     log.end("done", {})
-    events, ended = log.read(0, 0)
+    events, ended = log.read(0)
     assert [(event.index, event.name, event.data) for event in events] == [
         (2, "text", {"text": "abc"}), (4, "progress", {"done": 2}), (5, "done", {})] and ended
-    assert log.read(1, 0)[0][0].data == {"text": "bc"}
-    assert log.read(6, 0) == ([], True) and log.read(99, 0) == ([], True)
+    assert log.read(1)[0][0].data == {"text": "bc"}
+    assert log.read(6) == ([], True) and log.read(99) == ([], True)
     log.append("text", {"text": "too late"})
-    assert log.read(6, 0) == ([], True)
+    assert log.read(6) == ([], True)
 
 
-def test_a_reader_waits_for_the_next_event_and_no_longer():
-    log = EventLog()
-    assert log.read(0, 0.01) == ([], False)
-    threading.Timer(0.05, lambda: log.append("text", {"text": "x"})).start()
-    assert log.read(0, 1e6)[0][0].data == {"text": "x"}
+def test_a_reader_is_woken_by_each_event_until_it_wants_no_more():
+    log, news = EventLog(), threading.Event()
+    assert log.read(0) == ([], False)
+    log.wake(news)
+    for add in (log.append, log.end):
+        news.clear()
+        add("text", {"text": "x"})
+        assert news.is_set()
+    log.let_sleep(news)
+    news.clear()
+    log.end("done", {})
+    assert not news.is_set() and log.read(0)[0][0].data == {"text": "xx"}
 
 
 def test_texts_of_different_channels_are_not_mixed():
     log = EventLog()
     for name, text in (("think", "a"), ("text", "b"), ("text", "c"), ("think", "d")):
         log.append(name, {"text": text})
-    events, ended = log.read(0, 0)
+    events, ended = log.read(0)
     assert [(event.name, event.data["text"]) for event in events] == [
         ("think", "a"), ("text", "bc"), ("think", "d")]
     assert [event.index for event in events] == [0, 2, 3] and not ended
@@ -189,7 +196,7 @@ def test_a_reader_from_anywhere_gets_what_plain_merging_gives(said):
         entries.append((name, {"text": text}))
         (log.end if name == "done" else log.append)(*entries[-1])
         for cursor in range(len(entries) + 1):
-            events, ended = log.read(cursor, 0)
+            events, ended = log.read(cursor)
             assert [(e.index, e.name, e.data) for e in events] == merged_slowly(entries, cursor)
             assert ended == (name == "done")
 
@@ -199,11 +206,11 @@ def test_a_late_reader_of_a_long_reply_gets_one_text():
     log = EventLog()
     for number in range(64_000):
         log.append("text", {"text": f"{number:>9} "})
-    (event,), _ended = log.read(0, 0)
+    (event,), _ended = log.read(0)
     assert event.index == 63_999 and len(event.data["text"]) == 640_000
     log.append("stats", {})
     for cursor in (0, 1, 63_999):
-        assert log.read(cursor, 0)[0][0].data["text"] == event.data["text"][10 * cursor:]
+        assert log.read(cursor)[0][0].data["text"] == event.data["text"][10 * cursor:]
 
 
 def test_the_session_beats_the_preset_beats_the_bot_beats_the_default():

@@ -1,5 +1,6 @@
 """The page's files: libraries unchanged, nothing inline, nothing remote, few and compressed when served."""
 
+import base64
 import gzip
 import hashlib
 import posixpath
@@ -37,10 +38,15 @@ def test_vendored_files_are_those_of_the_list():
     assert lying == listed
 
 
-def test_the_page_has_nothing_inline_and_nothing_remote():
+def test_the_page_has_nothing_remote_and_nothing_inline_but_what_its_policy_names(app):
     html = PAGE.read_text()
-    assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:", html)
-    assert not re.search(r"<script(?![^>]*\ssrc=)", html)
+    assert not re.search(r"\sstyle=|\son\w+=|javascript:", html)
+    answer = app.test_client().get("/")
+    policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
+    for tag in ("script", "style"):
+        [inside] = [text for text in re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", answer.text, re.S) if text]
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert policy[f"{tag}-src"] == f"'self' 'sha256-{digest}'"
     assert not re.findall(r"""(?:src|href)=["'](?!\{\{ static \}\}/|#)""", html)
 
 
@@ -48,17 +54,25 @@ def test_the_critical_path_is_at_most_100_kb_gzipped(app):
     client = app.test_client()
     page = client.get("/").get_data(as_text=True)
     named = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
-    assert {Path(path).name for path in named} == {"early.js", "page.css", "page.js", "icon.svg",
-                                                   "parlor.webmanifest"}
+    assert {Path(path).name for path in named} == {"page.js", "icon.svg", "parlor.webmanifest"}
     size = sum(len(client.get(path, headers=ZIPPED).data) for path in ["/", *named]) / 1000
     assert size <= CRITICAL_KILOBYTES, f"{size:.1f} kB"
+
+
+def test_the_first_paint_waits_for_no_answer_but_the_page(app):
+    page = app.test_client().get("/").get_data(as_text=True)
+    assert 0 < page.index("<style>") < page.index("<script>") < page.index("<body")
+    head = page[:page.index("<body")]
+    assert not re.search(r"<script[^>]*src|stylesheet", head)
+    static = re.search(r'src="(/static/[^/]+)/', page)[1]
+    assert f'url("{static}/vendor/noto-sans-math/' in head  # as seen from the page, not from a sheet
 
 
 def test_the_pages_files_are_compressed_for_those_who_can_read_it(app):
     client = app.test_client()
     static = re.search(r'src="(/static/[^/]+)/', client.get("/").get_data(as_text=True))[1]
-    for path in ("/", f"{static}/page.js", f"{static}/later.js", f"{static}/asked.js", f"{static}/page.css",
-                 f"{static}/asked.css", f"{static}/icon.svg", f"{static}/vendor/katex/katex.min.js"):
+    for path in ("/", *(f"{static}/{name}" for name in (
+            "page.js", "later.js", "asked.js", "asked.css", "icon.svg", "vendor/katex/katex.min.js"))):
         plain, zipped = client.get(path), client.get(path, headers=ZIPPED)
         refused = client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
         assert plain.status_code == zipped.status_code == 200, path
@@ -68,15 +82,15 @@ def test_the_pages_files_are_compressed_for_those_who_can_read_it(app):
         assert plain.headers["Vary"] == zipped.headers["Vary"] == f"Accept-Encoding{by_language}"
         assert plain.mimetype == zipped.mimetype
     assert "Content-Encoding" not in client.get("/api/status", headers=ZIPPED).headers
-    for path in ("page.html", "app.js", "base/dom.js", "css/base.css"):  # only in bundles
+    for path in ("page.html", "app.js", "base/dom.js", "css/base.css", "early.js"):
         assert client.get(f"{static}/{path}").status_code == 404, path
 
 
 def test_what_is_asked_for_brings_its_own_styles_and_the_first_visit_has_none_of_them(app):
     client = app.test_client()
     static = re.search(r'src="(/static/[^/]+)/', client.get("/").get_data(as_text=True))[1]
-    first, asked = (client.get(f"{static}/{name}.css").get_data(as_text=True) for name in ("page", "asked"))
-    assert ".lens-token {" in asked and ".lens-token" not in first
+    first, asked = (client.get(path).get_data(as_text=True) for path in ("/", f"{static}/asked.css"))
+    assert ".lens-token {" in asked and ".lens-token" not in first and "#transcript" in first
     assert "./asked.css" in client.get(f"{static}/asked.js").get_data(as_text=True)
     sheets = {path.stem for path in (STATIC / "css").glob("*.css")}
     assert sheets == {*STYLES, "asked"}  # none is left out
@@ -96,7 +110,7 @@ def test_every_module_of_ours_is_in_one_bundle():
             needed = posixpath.normpath(posixpath.join(posixpath.dirname(name), other))
             assert needed in before, (name, needed)
         before.append(name)
-    assert "panels/right-panel.js" in there[1] and "chat/lens.js" in there[2]
+    assert "panels/right-panel.js" in there[1] and "tokens/lens.js" in there[2]
 
 
 def test_a_bundle_by_hand():

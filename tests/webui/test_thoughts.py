@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model import thinking_variables
 from tests.helpers.api import MARLOW, wait_until
 from webui.routes.parlor import parlor
 
@@ -60,3 +61,17 @@ def test_whether_the_model_thinks_and_what_it_can_be_told_is_known(client, model
     model.thinks, model.efforts = True, ("none",)
     told = client.get("/api/status").json["model"]
     assert told["thinks"] is True and told["efforts"] == ["none"]
+
+
+def test_what_counts_the_context_is_told_the_effort_as_a_reply_is(model, page, monkeypatch):
+    told, fit = [], model.fit
+
+    def counted(*args, **more):
+        told.append(more["variables"])
+        return fit(*args, **more)
+
+    monkeypatch.setattr(model, "fit", counted)
+    for effort in ("low", "none", ""):
+        page.set(sampling={"reasoning_effort": effort} if effort else {})
+        page.load()
+        assert told[-1] == thinking_variables(effort)

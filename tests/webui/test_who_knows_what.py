@@ -276,12 +276,12 @@ def test_when_a_bot_came_in_outlives_deleted_messages_and_their_undoing(room):
     for gone in (ids[3], ids[1], ids[4]):
         undo = room.send("DELETE", f"/messages/{gone}")["undo"]
         assert known() == [one for one in ids[4:] if one != gone]
-        room.send("POST", "/messages/restore", undo=undo)
+        room.send("POST", "/undo", step=undo)
         assert known() == ids[4:] and room.session["bots"][2]["since"] == ids[3]
     undone = [room.send("DELETE", f"/messages/{gone}")["undo"] for gone in ids[3::-1]]
     assert known() == ids[4:] and not room.session["bots"][2]["since"], "nothing of before is left"
     for undo in undone:
-        room.send("POST", "/messages/restore", undo=undo)
+        room.send("POST", "/undo", step=undo)
         assert known() == ids[4:]
 
 
@@ -328,3 +328,15 @@ def test_who_knows_what_by_hand():
     assert [knowing(session, [two, three])(message) for message in path] == [False, False, True, True]
     assert passed_on(session, path, one) is None and passed_on(session, path[:3], one) == [one]
     assert passed_on(session, path[:3], three) == [three] and passed_on(session, path[:2], three) is None
+
+
+def test_where_the_memory_begins_whispers_to_others_are_not_among_what_is_left_out(room, model):
+    model.max_seq_len = 400
+    for number in range(4):
+        room.send("POST", "/messages", text=f"a whisper {number}", reply=False, **{"for": [LIN]})
+    for number in range(12):
+        room.send("POST", "/messages", text=f"{number} " + "word " * 30, reply=False)
+    context, told = room.load()["context"], prompt(room, OTTO)
+    ids = [message["id"] for message in room.session["messages"]]
+    above = ids.index(context["first_message"])
+    assert context["left_out"] == told["left_out"] == above - 4 > 0

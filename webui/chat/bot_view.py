@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import dropwhile
 from typing import NamedTuple
 
-from model import ChatMessage
+from model import ChatMessage, SamplingParams
 
 from ..storage.audience import before_arrival, entry_of, knowing
-from ..storage.schema import DEFAULT_USER_NAME, USER, Bot, Document, Message, Session
+from ..storage.schema import DEFAULT_USER_NAME, MAX_NAME, MAX_PROMPT, USER, Bot, Document, Message, Session
 from ..storage.summaries import stands_for, told_to
-from .lore import REACH, brought_in, brought_in_by_bot
+from .lore import MAX_REACH, REACH, Brought, brought_in, brought_in_by_bot
+from .macros import Macros, without_angles
 
 GO_ON = "(go on)"
 EXAMPLES = "Examples of how {{char}} talks:"
@@ -35,7 +37,8 @@ class Shown(NamedTuple):
     kind  persona, examples (of how it talks), you (who the user is), system (the session's prompt), room
           (who is there), notes (the bot's own), book and lore (entries of the bot's and of the session's lore
           book that were brought in) and summary (of messages that are not in): together the system message;
-          turn: something that was said; note: the author's; go_on: what a bot is asked that speaks twice
+          turn: something that was said; note: the author's; book, too, where an entry names its depth;
+          go_on: what a bot is asked that speaks twice; after: what the bot's card has for the prompt's end
     id    of the session's message that it shows, or up to which a summary goes; None for what was made up
     name  who said it; the keys of an entry
     """
@@ -60,7 +63,7 @@ class BotView:
     covered: int = 0
     before: int = 0
     others: int = 0
-    user: str = DEFAULT_USER_NAME
+    macros: Macros = field(default_factory=lambda: Macros("", DEFAULT_USER_NAME))
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -69,10 +72,19 @@ class BotView:
     def against(self, negative_prompt: str) -> list[ChatMessage]:
         """The system messages that guidance leads away from: these with the negative prompt in the place of
         the bot's persona, of how it talks, and of the session's prompt."""
-        text = fill_in(negative_prompt.strip(), self.speaker, self.user)
+        text = self.macros.fill(negative_prompt.strip())
         others = [one.message for one in self.shown if one.message.role == "system" and one.kind not in _OWN]
         parts = [ChatMessage("system", text), *others] if text else others
         return [replace(part, follows=index > 0) for index, part in enumerate(parts)]
+
+    def guide(self, params: SamplingParams, first_index: int) -> list[Shown] | None:
+        """What is read once more for guidance to lead away from, as `start` makes it: against(), and what was
+        said as far as the model sees it from `first_index` on; None without guidance."""
+        if params.guidance_scale == 1:
+            return None
+        turns = dropwhile(lambda one: one[1].message.role == "system", enumerate(self.shown))
+        return [*(Shown(message, "system") for message in self.against(params.negative_prompt)),
+                *(one for index, one in turns if index >= first_index or one.message.pinned)]
 
     @property
     def message_ids(self) -> list[str | None]:
@@ -98,9 +110,22 @@ def about_user(session: Session) -> str:
     return f"About {user_name(session)}: {persona}" if persona else ""
 
 
-def fill_in(text: str, char: str, user: str) -> str:
-    """Replace {{char}} and {{user}}."""
-    return text.replace("{{char}}", char).replace("{{user}}", user)
+def called(bot: Bot) -> str:
+    """What {{char}} stands for: the nickname of its card, or its name."""
+    return " ".join(of_card(bot, "nickname").split())[:MAX_NAME] or bot["name"]
+
+
+def of_card(bot: Bot, name: str) -> str:
+    """A text of its card; "" where there is none of a length that a bot's own may have."""
+    text = bot.get("card", {}).get(name)
+    return without_angles(text) if isinstance(text, str) and len(text) <= MAX_PROMPT else ""
+
+
+def macros_of(session: Session, char: str, path: list[Message]) -> Macros:
+    """For what stands before the conversation: chance and hour are those of its beginning."""
+    first = path[0] if path else None
+    return Macros(char, user_name(session), first["id"] if first else session["id"],
+                  moment=first["created"] if first else session["created"])
 
 
 def is_pinned(message: Message) -> bool:
@@ -110,6 +135,7 @@ def is_pinned(message: Message) -> bool:
 
 def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list[Message]) -> BotView:
     """What `speaker` sees after `path`; `bots` are those that exist, by id."""
+    macros = macros_of(session, called(speaker), path)
     summary, num_covered = told_to(session, path, speaker["id"])
     knows, late = knowing(session, [speaker["id"]]), before_arrival(session, speaker["id"])
     said = [message for message in path if message["text"].strip()]
@@ -121,28 +147,37 @@ def bot_view(session: Session, bots: Mapping[str, Bot], speaker: Bot, path: list
     people = _people(session, bots, speaker, path)
     in_room = len(people) > 2
     turns = _room_turns(session, bots, speaker, seen) if in_room else _plain_turns(session, speaker, seen)
-    _insert_note(session, speaker, turns)
+    book = brought_in_by_bot(speaker.get("lore_book"), [message["text"] for message in path[-MAX_REACH:]],
+                             sum(message["author"] != USER for message in path), macros)
+    passing = macros.at(path[-1]["id"], path[-1]["created"]) if path else macros
+    _insert_notes(session, passing, book, turns)
     if (seen and seen[-1]["author"] == speaker["id"]) or (said and not seen):
         turns.append(Shown(ChatMessage("user", GO_ON), "go_on"))
+    if after := passing.fill(of_card(speaker, "post_history_instructions")).strip():
+        _insert(turns, len(turns), "after", after)
     stop = tuple(f"\n{name}:" for name in people if name != speaker["name"]) if in_room else ()
-    shown = [*_system(session, speaker, people if in_room else [], path, summary), *turns]
+    shown = [*_system(session, speaker, people if in_room else [], path, summary, macros, book), *turns]
     first = rest[0]["id"] if rest else None
     begins = next((index for index, one in enumerate(shown) if one.kind == "turn" and one.id == first), 0)
     return BotView(shown, speaker["name"], stop, begins, said[0]["id"] if said else None,
-                   len(covered) - len(kept), num_before, len(said) - num_before - len(path),
-                   user_name(session))
+                   len(covered) - len(kept), num_before, len(said) - num_before - len(path), macros)
 
 
-def _insert_note(session: Session, speaker: Bot, turns: list[Shown]) -> None:
-    """The author's note at its depth: as the user's, since every template takes that there, and in brackets,
-    since nobody said it."""
-    note = session.get("note")
-    if not note or not note["text"].strip():
-        return
-    at = max(0, len(turns) - note["depth"])
-    text = fill_in(note["text"].strip(), speaker["name"], user_name(session))
+def _insert_notes(session: Session, macros: Macros, book: list[Brought], turns: list[Shown]) -> None:
+    """The author's note, and entries of the bot's lore book that name one, at their depth."""
+    end = len(turns)
+    note = session.get("note") or {"text": "", "depth": 1}
+    notes = [(note["depth"], "note", note["text"], "")]
+    notes += [(one.depth, "book", one.text, ", ".join(one.keys)) for one in book if one.depth is not None]
+    for depth, kind, text, name in sorted(notes, key=lambda each: each[0]):
+        if text := macros.fill(text).strip():
+            _insert(turns, max(0, end - depth), kind, text, name)
+
+
+def _insert(turns: list[Shown], at: int, kind: str, text: str, name: str = "") -> None:
+    """As the user's, since every template takes that there, and in brackets, since nobody said it."""
     follows = at > 0 and turns[at - 1].message.role == "user"
-    shown = Shown(ChatMessage("user", f"[{text}]", follows=follows, pinned=True), "note")
+    shown = Shown(ChatMessage("user", f"[{text}]", follows=follows, pinned=True), kind, name=name)
     if at < len(turns) and turns[at].message.role == "user":
         turns[at] = turns[at]._replace(message=replace(turns[at].message, follows=True))
     turns.insert(at, shown)
@@ -172,24 +207,24 @@ def _name_of(session: Session, bots: Mapping[str, Bot], message: Message) -> str
 
 
 def _system(session: Session, speaker: Bot, people: list[str], path: list[Message],
-            summary: Document | None) -> list[Shown]:
+            summary: Document | None, macros: Macros, book: list[Brought]) -> list[Shown]:
     """The parts of the system message."""
     def shown(kind: str, text: str, **more: str) -> Shown:
-        filled = text if kind == "summary" else fill_in(text, speaker["name"], user_name(session))
+        filled = text if kind == "summary" else macros.fill(text).strip()
         return Shown(ChatMessage("system", filled), kind, **more)
 
-    parts = [shown("persona", speaker["persona"].strip()), shown("examples", _examples(speaker)),
+    before, behind = ([shown("book", one.text, name=", ".join(one.keys)) for one in book
+                       if one.depth is None and one.is_before is is_before] for is_before in (True, False))
+    parts = [*before, shown("persona", speaker["persona"].strip()), shown("examples", _examples(speaker)),
              shown("you", about_user(session)), shown("system", session["system_prompt"].strip())]
     if people:
         parts.append(shown("room", f"People in the room: {', '.join(people)}. You are {speaker['name']}. "
                                    f"Write only what {speaker['name']} says."))
     notes = entry_of(session, speaker["id"]).get("notes", "").strip()
     parts.append(shown("notes", f"{OWN_NOTES} {notes}" if notes else ""))
-    texts = [message["text"] for message in path[-REACH:]]
-    lore = {"book": brought_in_by_bot(speaker.get("lore_book"), texts),
-            "lore": brought_in(session.get("lore", []), texts)}
-    parts += [shown(kind, entry["text"].strip(), name=", ".join(entry["keys"]))
-              for kind, entries in lore.items() for entry in entries]
+    lore = brought_in(session.get("lore", []), [message["text"] for message in path[-REACH:]])
+    parts += behind
+    parts += [shown("lore", entry["text"].strip(), name=", ".join(entry["keys"])) for entry in lore]
     if summary is not None:
         parts.append(shown("summary", f"{BEFORE} {summary['text'].strip()}", id=summary["until"]))
     there = [part for part in parts if part.message.content]

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from model import CONTINUE, RANK, ModelSlot
 
 from ..errors import BadRequest, Busy, NoModelLoaded, NotFound, NotSaved
-from ..ids import check_id, new_id
+from ..ids import check_id
 from ..storage import tree
 from ..storage.audience import passed_on, with_audience
+from ..storage.history import redone, shown_history, undone
 from ..storage.recovery import fold_in_all
 from ..storage.schema import (
+    UNTITLED,
     USER,
     Bot,
+    Document,
     Message,
     Session,
     longest_text,
@@ -35,7 +37,7 @@ from .bot_view import user_name
 from .chains import Chain, Chains
 from .commits import Commits
 from .comparing import Column, in_order, new_comparison, with_comparison, with_vote
-from .greetings import greeted
+from .greetings import Beginning, greeted
 from .lens import Lens, forked
 from .planning import Planner
 from .reply_job import ReplyJob, ReplyPlan, Undecided
@@ -44,7 +46,6 @@ from .room import Room
 from .title import title_from
 from .voices import Voices
 
-KNOWN_REMOVED = 100
 HERE = "here"
 
 
@@ -78,7 +79,6 @@ class Chat:
         self.chains = Chains(store.changes.touch)
         self.commits = Commits(store)
         self._locks: dict[str, threading.RLock] = {}
-        self._removed: OrderedDict[str, tuple[str, tree.Removed]] = OrderedDict()
         self.voices = Voices(slot)
         self.lens = Lens(store, self.voices)
         self.planner = Planner(store)
@@ -92,20 +92,18 @@ class Chat:
         return self.store.session(session_id)
 
     def create(self, bot_ids: list[str] | None, title: str = "",
-               greetings: Mapping[str, int] | None = None) -> Session:
-        """A new session with these bots (None: the first there is); it begins with their greetings.
-
-        greetings  which one of a bot is shown, by its id, where it has several; the others are its versions
-        """
+               beginning: Beginning | None = None) -> Session:
+        """A new session with these bots (None: the first there is); it begins with their greetings."""
         known = {bot["id"]: bot for bot in self.store.known_bots()}
         if bot_ids is None:
             bot_ids = list(known)[:1]
         if any(bot_id not in known for bot_id in bot_ids):
             raise NotFound("One of these bots does not exist any more.")
         bots = [known[bot_id] for bot_id in bot_ids]
-        session = new_session(bots, title)
+        beginning = beginning or Beginning()
+        session = {**new_session(bots, title), "user_name": beginning.user_name}
         for bot in bots:
-            session = greeted(session, bot, (greetings or {}).get(bot["id"], 0))
+            session = greeted(session, bot, beginning)
         return self.store.add_session(session)
 
     def delete(self, session_id: str) -> str:
@@ -283,43 +281,42 @@ class Chat:
             return self.store.change_session(session_id, revision, changed, touch=False)
 
     def delete_message(self, session_id: str, revision: int, message_id: str) -> tuple[Session, str]:
-        """The session without it, and the token that brings it back as long as this server runs."""
-        removed: list[tree.Removed] = []
-
-        def without(old: Session) -> Session:
-            changed, gone = tree.without_message(old, message_id)
-            removed.append(gone)
-            return changed
-
+        """The session without it, and the id of the step that undo() takes."""
         with self._deciding(session_id):
             self._session_to_change(session_id, revision)
             self.check_not_written(session_id, message_id)
-            session = self.store.change_session(session_id, revision, without)
-            self.lens.forget(session_id, message_id)
-            token = new_id()
-            self._removed[token] = (session_id, removed[-1])
-            if len(self._removed) > KNOWN_REMOVED:
-                self._removed.popitem(last=False)
-            return session, token
-
-    def restore_message(self, session_id: str, revision: int, token: str) -> Session:
-        """Undo a deletion. Raises NotFound if it is too long ago."""
-        with self._deciding(session_id):
-            owner, removed = self._removed.get(token, ("", None))
-            if removed is None or owner != session_id:
-                raise NotFound("This message can no longer be brought back.")
-            self._session_to_change(session_id, revision)
             session = self.store.change_session(
-                session_id, revision, lambda old: tree.with_restored(old, removed))
-            self._removed.pop(token, None)
-            return session
+                session_id, revision, lambda old: tree.without_message(old, message_id)[0])
+            self.lens.forget(session_id, message_id)
+            return session, shown_history(session)["undo"]["id"]
+
+    def undo(self, session_id: str, revision: int, step: str | None = None) -> tuple[Session, Document]:
+        """The session before its latest change, or without the change `step`; and what was undone, as
+        shown_history() says it. Raises NotFound; Busy while a reply is written."""
+        return self._step(session_id, revision, "redo", lambda old: undone(old, step))
+
+    def redo(self, session_id: str, revision: int) -> tuple[Session, Document]:
+        """Do again what was undone last; as undo()."""
+        return self._step(session_id, revision, "undo", redone)
+
+    def _step(self, session_id: str, revision: int, goes_to: str,
+              edit: Callable[[Session], Session]) -> tuple[Session, Document]:
+        with self._deciding(session_id):
+            session = self._session_to_change(session_id, revision)
+            if self.chains.of(session_id):
+                raise self._busy(session, "Stop the reply first, or wait until it is done.")
+            session = self.store.change_session(session_id, revision, edit, touch=False)
+            return session, shown_history(session)[goes_to]
 
     def hold(self, session_id: str, seconds: float) -> bool:
         """Somebody is typing: for so long no further reply of a chain begins (0: go on). Whether one may."""
         return self.chains.hold(check_id(session_id, "session"), seconds)
 
-    def stop(self, reply_id: str) -> None:
-        """Stop the reply, and whatever would have followed it."""
+    def stop(self, reply_id: str, *, alone: bool = False) -> None:
+        """Stop the reply, and whatever would have followed it, or is written beside it unless `alone`."""
+        if alone:
+            self.chains.job(reply_id).stop()
+            return
         self.chains.end(self.chains.job(reply_id).plan.session_id, now=True)
 
     def answer_now(self, reply_id: str) -> None:
@@ -466,8 +463,8 @@ def _new_reply(session: Session, speaker: Bot, parent: str | None, instead: Mess
 def _with_said(session: Session, message: Message) -> Session:
     """The session with the user's message; the first one for all also names a session that has no name."""
     changed: dict[str, Any] = tree.with_message(session, message, leaf=message["id"])
-    first = message.get("for") is None and not any(
-        other["author"] == USER and other.get("for") is None for other in session["messages"])
+    first = message.get("for") is None and (session["title"] == UNTITLED or not any(
+        other["author"] == USER and other.get("for") is None for other in session["messages"]))
     if session["title_is_auto"] and first:
         changed["title"] = title_from(message["text"]) or session["title"]
     return changed

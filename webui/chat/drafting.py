@@ -15,7 +15,7 @@ from ..sampling import ADVISED, effective
 from ..storage.audience import is_for
 from ..storage.schema import USER, Message, Session
 from ..storage.store import Store
-from .bot_view import GO_ON, about_user, fill_in, transcript, user_name
+from .bot_view import GO_ON, about_user, macros_of, transcript, user_name
 from .own_name import OwnNameFilter
 from .reading import borrowed, events_of
 from .room import Room
@@ -67,7 +67,7 @@ def draft(store: Store, slot: ModelSlot, voices: Voices, session: Session, begun
 
 def _messages(session: Session, room: Room, audience: Collection[str] | None) -> list[ChatMessage]:
     name = user_name(session)
-    system = [about_user(session), fill_in(session["system_prompt"].strip(), name, name),
+    system = [about_user(session), macros_of(session, name, room.path).fill(session["system_prompt"].strip()),
               f"You are {name}. Write the next message of {name} in this conversation, in its language, as "
               f"{name} would write it. Write only what {name} says."]
     messages = [ChatMessage("system", "\n".join(filter(None, system)))]

@@ -74,30 +74,39 @@ class EventLog:
         self._runs: list[_Run] = []
         self._firsts: list[int] = []  # of the runs
         self._count = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._wakes: set[threading.Event] = set()
         self.ended_at: float | None = None
 
     def append(self, name: str, data: dict[str, Any]) -> None:
         """After the end nothing is taken: a model that was given up may still talk."""
-        with self._changed:
+        with self._lock:
             if self.ended_at is None:
                 self._add(name, data)
 
     def end(self, name: str, data: dict[str, Any]) -> None:
         """The last event; nothing comes after it."""
-        with self._changed:
+        with self._lock:
             self.ended_at = time.monotonic()
             self._add(name, data)
 
-    def read(self, cursor: int, timeout: float) -> tuple[list[LoggedEvent], bool]:
-        """Events from `cursor` on, merged, waiting if there is none yet; and whether they are the last."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._count > cursor or self.ended_at is not None, timeout)
+    def read(self, cursor: int) -> tuple[list[LoggedEvent], bool]:
+        """Events from `cursor` on, merged, and whether they are the last."""
+        with self._lock:
             ended = self.ended_at is not None
             if cursor >= self._count:
                 return [], ended
             at = bisect_right(self._firsts, cursor) - 1
             return [run.event(cursor) for run in self._runs[at:]], ended
+
+    def wake(self, event: threading.Event) -> None:
+        """Set the event with each entry from now on."""
+        with self._lock:
+            self._wakes.add(event)
+
+    def let_sleep(self, event: threading.Event) -> None:
+        with self._lock:
+            self._wakes.discard(event)
 
     def _add(self, name: str, data: dict[str, Any]) -> None:
         if not self._runs or not self._runs[-1].takes(name):
@@ -107,4 +116,5 @@ class EventLog:
             self._firsts.append(self._count)
         self._runs[-1].append(data)
         self._count += 1
-        self._changed.notify_all()
+        for event in self._wakes:
+            event.set()

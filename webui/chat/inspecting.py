@@ -61,8 +61,13 @@ class Inspector:
                 found = model.inspect(view.messages, params.max_new_tokens, reply_name=view.speaker,
                                       adapter=speaker.get("adapter") or None,
                                       variables=thinking_variables(params.reasoning_effort))
-            known |= {"model": info["name"], "host": info["host"]}
-            return known | _shown(view, found) | {"max_new_tokens": params.max_new_tokens}
+                guide = view.guide(params, found.fit.first_index)
+                against = guide and model.inspect(
+                    [one.message for one in guide], params.max_new_tokens, reply_name=view.speaker,
+                    adapter=speaker.get("adapter") or None,
+                    variables=thinking_variables(params.reasoning_effort))
+            known |= {"model": info["name"], "host": info["host"], "max_new_tokens": params.max_new_tokens}
+            return known | _shown(view, found) | {"guide": _guide(against) if against else None}
         except NoModel as error:
             return known | {"problem": f"What {speaker['name']} would be sent cannot be told now: {error}"}
         except (ValueError, EngineClosed) as error:
@@ -72,6 +77,13 @@ class Inspector:
             return known | {"problem": "The prompt cannot be shown; Parlor's log says more."}
         finally:
             self._free.release()
+
+
+def _guide(found: PromptView) -> Document:
+    """What guidance leads away from."""
+    parts = [{"kind": "template" if part.index is None else "turn", "text": part.text,
+              "tokens": part.num_tokens} for part in found.parts]
+    return {"parts": parts, "prompt_tokens": found.fit.prompt_tokens}
 
 
 def _shown(view: BotView, found: PromptView) -> Document:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from model import (
+    CannotDo,
     DownloadBusy,
     Downloads,
     Entry,
+    FoundAdapter,
     HubError,
+    LanguageModel,
     ModelLoadError,
     ModelSlot,
+    NoModel,
     SlotBusy,
     parse_source,
 )
@@ -42,6 +48,13 @@ class Models:
                 "problem": state.problem, "download": self._download(),
                 "version": state.version + self._slot.engines.version}
 
+    def begin_look(self, anew: bool) -> bool:
+        """Look for models beside, at other engines `anew` even if that has just been done. Whether what is
+        listed after this may still be without some; asked after it, an end in between would go unseen."""
+        self._slot.catalogue.begin_look()
+        here = self._slot.catalogue.is_looking
+        return self._others.begin_look(anew) or here
+
     def listed(self) -> list[dict[str, Any]]:
         """All models that are known, with what each would take if it took the present one's place; those of
         other engines take nothing here."""
@@ -49,10 +62,6 @@ class Models:
         entries = catalogue.entries()
         free = catalogue.free_bytes() + self._slot.held_bytes if any(one.headers for one in entries) else 0
         return [*(self._shown(entry, free) for entry in entries), *self._others.models()]
-
-    @property
-    def is_looking(self) -> bool:
-        return self._slot.catalogue.is_looking or self._others.is_looking
 
     def load(self, model_id: str, running: str, max_seq_len: int | None = None) -> None:
         """Begin to load it, with this context if one is named; `running` says what becomes of replies that
@@ -71,6 +80,38 @@ class Models:
             raise Busy(str(error)) from None
         except ModelLoadError as error:
             raise NotFound(str(error)) from None
+
+    def adapters(self) -> list[dict[str, Any]]:
+        """LoRA adapters that are loaded beside the present model, and those of the models folder that fit it;
+        two of one name are told apart by where they lie."""
+        try:
+            with self._slot.glance() as model:
+                loaded = list(model.info().get("adapters", ()))
+                found = [one for one in self._slot.catalogue.adapters() if _fits(model, one)] \
+                    if not model.info()["host"] else []
+        except NoModel:
+            return []
+        names = _names_of(found)
+        shown = [{"id": one.id, "name": names[one], "where": one.where, "size_bytes": one.size_bytes,
+                  "is_loaded": names[one] in loaded} for one in found]
+        given = [{"id": "", "name": name, "where": "", "size_bytes": 0, "is_loaded": True}
+                 for name in loaded if name not in names.values()]
+        return [*given, *shown]
+
+    def load_adapter(self, adapter_id: str) -> None:
+        """Load it beside the present model; returns when it is there. Raises NotFound, BadRequest, Busy."""
+        found = self._slot.catalogue.adapters()
+        adapter = next((one for one in found if one.id == adapter_id), None)
+        if adapter is None:
+            raise NotFound("This adapter is not there any more.", hint="Look at the list again.")
+        with _told_to_people(), self._slot.glance() as model:
+            names = _names_of([one for one in found if one == adapter or _fits(model, one)])
+            self._slot.load_adapter(names[adapter], adapter.path)
+
+    def unload_adapter(self, name: str) -> None:
+        """Replies that have it are written to their end. Raises BadRequest, Busy."""
+        with _told_to_people():
+            self._slot.unload_adapter(name)
 
     def unload(self, running: str) -> None:
         """Begin to let the present model go. Raises Busy."""
@@ -127,9 +168,8 @@ class Models:
             raise Busy(str(error)) from None
         number = self._chains.number
         if number and running not in (STOP, WAIT):
-            what = "A reply is" if number == 1 else f"{number} replies are"
-            raise Busy(f"{what} being written.", code="writing", replies=number,
-                       hint="Say whether to stop or to wait.")
+            what = "A reply is being written." if number == 1 else f"{number} replies are being written."
+            raise Busy(what, code="writing", replies=number, hint="Say whether to stop or to wait.")
         if number:
             self._chains.end_all(now=running == STOP)
 
@@ -149,3 +189,26 @@ class Models:
             return shown | {"fits": False, "advice": str(error)}
         return shown | {"fits": True, "advice": plan.warning, "memory_bytes": plan.total_bytes,
                         "max_seq_len": plan.max_seq_len, "cache_by_layers": plan.cache_by_layers}
+
+
+def _fits(model: LanguageModel, adapter: FoundAdapter) -> bool:
+    try:
+        model.check_adapter(adapter.path)
+    except (ModelLoadError, ValueError):
+        return False
+    return True
+
+
+def _names_of(adapters: list[FoundAdapter]) -> dict[FoundAdapter, str]:
+    names = [one.name for one in adapters]
+    return {one: one.name if names.count(one.name) == 1 else one.where[-100:] for one in adapters}
+
+
+@contextmanager
+def _told_to_people() -> Iterator[None]:
+    try:
+        yield
+    except NoModel as error:
+        raise Busy(str(error)) from None
+    except (ModelLoadError, CannotDo, ValueError) as error:
+        raise BadRequest(str(error)) from None

@@ -20,7 +20,7 @@ from .. import strict_json
 from ..ids import new_id
 from ..storage.lore_book import check_lore_book
 from ..storage.names import clean_name, free_name
-from ..storage.schema import BOT, Bot
+from ..storage.schema import BOT, MAX_CARD, Bot
 from .png_texts import text_of, with_texts
 
 V2, V3 = "chara_card_v2", "chara_card_v3"
@@ -33,9 +33,11 @@ _OWN = ("name", "first_mes", "mes_example", "alternate_greetings", "character_bo
 """What a bot has fields for; of _PERSONA it has one text."""
 _ONLY_V3 = ("assets", "nickname", "creator_notes_multilingual", "source", "group_only_greetings",
             "creation_date", "modification_date")
-_KEPT = {"post_history_instructions": "instructions for the end of the prompt",
-         "creator_notes": "notes of its author", "group_only_greetings": "greetings for groups",
-         "nickname": "nickname", "tags": "tags", "extensions": "settings of other programs"}
+_USED = {"post_history_instructions": "instructions for the end of the prompt",
+         "group_only_greetings": "greetings for groups", "nickname": "nickname"}
+"""What is used as it stands in the card: see chat/bot_view.py and chat/greetings.py."""
+_KEPT = {"creator_notes": "notes of its author", "tags": "tags", "extensions": "settings of other programs",
+         "assets": "pictures and sounds"}
 _CHAR = re.compile(r"\{\{\s*char\s*\}\}|<(?:char|bot)>", re.IGNORECASE)
 _USER = re.compile(r"\{\{\s*user\s*\}\}|<user>", re.IGNORECASE)
 _ORIGINAL = re.compile(r"\{\{\s*original\s*\}\}\s*", re.IGNORECASE)
@@ -181,20 +183,23 @@ def _is_empty(value: Any) -> bool:
 
 
 def _without_files(rest: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Without pictures and sounds inside the card: they could be of any size, and nobody would see them."""
+    """Without pictures and sounds for which there is no room, and those beside the card in its file."""
     assets = rest.get("assets")
     if not isinstance(assets, list):
         return rest, []
-    outside = [asset for asset in assets if not (isinstance(asset, dict) and _is_inside(asset.get("uri")))]
+    room = MAX_CARD - len(strict_json.dumps({**rest, "assets": []}))
+    outside = []
+    for asset in assets:
+        uri = str(asset.get("uri")).lower() if isinstance(asset, dict) else ""
+        size = len(strict_json.dumps(asset)) + 1
+        if not uri.startswith(("__asset:", "embeded://")) and (size <= room or not uri.startswith("data:")):
+            room -= size
+            outside.append(asset)
     number = len(assets) - len(outside)
     if not number:
         return rest, []
     rest = {key: value for key, value in {**rest, "assets": outside}.items() if key != "assets" or outside}
-    return rest, [f"{number} {'picture or sound' if number == 1 else 'pictures and sounds'} in it"]
-
-
-def _is_inside(uri: object) -> bool:
-    return isinstance(uri, str) and uri.lower().startswith(("data:", "__asset:", "embeded://"))
+    return rest, ["1 picture or sound in it" if number == 1 else f"{number} pictures and sounds in it"]
 
 
 def _taken(bot: Bot) -> list[str]:
@@ -203,12 +208,13 @@ def _taken(bot: Bot) -> list[str]:
     said = {"who it is": bot["persona"], "greeting": bot["greeting"],
             "1 other greeting" if others == 1 else f"{others} other greetings": others,
             "example dialogue": bot["example_dialogue"],
-            f"lore book with {entries} {'entry' if entries == 1 else 'entries'}": entries}
-    return [what for what, value in said.items() if value]
+            "lore book with 1 entry" if entries == 1 else f"lore book with {entries} entries": entries}
+    return [*(what for what, value in said.items() if value),
+            *(what for name, what in _USED.items() if name in bot["card"])]
 
 
 def _kept(bot: Bot) -> list[str]:
     card = bot["card"]
     kept = [said for name, said in _KEPT.items() if name in card]
-    others = len([name for name in card if name not in _KEPT and name not in _PERSONA])
+    others = len([name for name in card if name not in {*_KEPT, *_USED, *_PERSONA}])
     return kept + ([f"{others} other fields" if others > 1 else "1 other field"] if others else [])

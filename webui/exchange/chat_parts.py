@@ -1,14 +1,16 @@
-"""What chats of other programs have in common: texts in parts, thoughts in texts, moments however spelled."""
+"""What chats of other programs have in common: texts in parts, thoughts in texts, moments however spelled,
+and the order in which messages came."""
 
 from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
-from html import unescape
+from datetime import datetime, timezone
+from heapq import heapify, heappop, heappush
+from html import escape, unescape
 from typing import Any
 
-from ..storage.schema import LAST_MOMENT
+from ..storage.schema import LAST_MOMENT, Message
 
 _MILLISECONDS = 1e11  # a larger number of seconds would be in the year 5138
 _HUMANIZED = re.compile(
@@ -46,12 +48,46 @@ def without_thoughts(text: str) -> tuple[str, str]:
     return text[found.end():], thought.strip()
 
 
+def with_thoughts(text: str, thinking: str) -> str:
+    """A text that begins with its thoughts, as Open WebUI keeps them."""
+    if not thinking:
+        return text
+    lines = "\n".join(f"> {line}" for line in thinking.split("\n"))
+    summary = "<summary>Thought</summary>"
+    return f'<details type="reasoning" done="true">\n{summary}\n{escape(lines)}\n</details>\n{text}'
+
+
+def as_iso(seconds: float) -> str:
+    """A moment as JavaScript writes it."""
+    at = datetime.fromtimestamp(seconds, timezone.utc)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def moment(value: Any, otherwise: float | None = None) -> float:
     """Seconds since 1970 of a time however it is written; `otherwise`, or now, where that cannot be told."""
     seconds = _seconds(value)
     if seconds is None or not 0 <= seconds <= LAST_MOMENT:
         return time.time() if otherwise is None else otherwise
     return seconds
+
+
+def as_they_came(messages: list[Message]) -> list[Message]:
+    """In the order of their times, and none before the one above it: what a bot knows that comes in later
+    goes by that. A file has them in any order."""
+    below: dict[str | None, list[int]] = {}
+    there = {message["id"] for message in messages}
+    for number, message in enumerate(messages):
+        below.setdefault(message["parent"] if message["parent"] in there else None, []).append(number)
+    ready = [(messages[number]["created"], number) for number in below.get(None, [])]
+    heapify(ready)
+    ordered: list[int] = []
+    while ready:
+        _, number = heappop(ready)
+        ordered.append(number)
+        for child in below.get(messages[number]["id"], []):
+            heappush(ready, (messages[child]["created"], child))
+    circles = sorted(set(range(len(messages))) - set(ordered))  # which the check of the session refuses
+    return [messages[number] for number in [*ordered, *circles]]
 
 
 def _seconds(value: Any) -> float | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import strict_json
 from ..ids import new_id
-from ..storage.schema import MAX_MODEL_NAME, MAX_TITLE, Message, Session
-from .chat_parts import moment, text_of, without_thoughts
+from ..storage import tree
+from ..storage.schema import MAX_MODEL_NAME, MAX_TITLE, USER, Document, Message, Session
+from .chat_parts import as_they_came, moment, text_of, with_thoughts, without_thoughts
 from .people import People
 
 
@@ -33,6 +35,7 @@ def read_open_webui(value: Any, people: People, title: str) -> Session:
         parent = entry.get("parentId")
         above = ids.get(parent) if isinstance(parent, str) else None
         messages.append({**message, "id": ids[key], "parent": above})
+    messages = as_they_came(messages)
     current = history.get("currentId", history.get("current_id"))
     leaf = ids.get(current) if isinstance(current, str) else None
     name = chat.get("title") or value.get("title")
@@ -44,6 +47,34 @@ def read_open_webui(value: Any, people: People, title: str) -> Session:
         session["system_prompt"] = prompt
     begun = moment(value.get("created_at", chat.get("timestamp")))
     return {**session, "created": begun, "updated": moment(value.get("updated_at"), begun)}
+
+
+def open_webui_chats(session: Session) -> bytes:
+    """The session as Open WebUI's export of one chat, with every branch."""
+    children: dict[str | None, list[str]] = {}
+    for message in session["messages"]:
+        children.setdefault(message["parent"], []).append(message["id"])
+    entries = {message["id"]: _entry(message, children.get(message["id"], []))
+               for message in session["messages"]}
+    shown = [entries[message["id"]] for message in tree.path(session, session["leaf"])]
+    models = list(dict.fromkeys(entry["model"] for entry in entries.values() if "model" in entry))
+    chat = {"title": session["title"], "models": models, "params": {"system": session["system_prompt"]},
+            "history": {"messages": entries, "currentId": session["leaf"]}, "messages": shown, "tags": [],
+            "timestamp": round(session["created"] * 1000), "files": []}
+    begun, updated = round(session["created"]), round(session["updated"])
+    return strict_json.dumps([{"id": session["id"], "title": session["title"], "chat": chat, "meta": {},
+                               "created_at": begun, "updated_at": updated, "pinned": False,
+                               "archived": False}])
+
+
+def _entry(message: Message, children: list[str]) -> Document:
+    """A bot is a model's name there; which model it spoke by stays where it can be told."""
+    entry = {"id": message["id"], "parentId": message["parent"], "childrenIds": children,
+             "timestamp": round(message["created"])}
+    if message["author"] == USER:
+        return {**entry, "role": "user", "content": message["text"]}
+    return {**entry, "role": "assistant", "content": with_thoughts(message["text"], message["thinking"]),
+            "model": message.get("model") or "parlor", "modelName": message["name"], "done": True}
 
 
 def _message(key: str, entry: dict[str, Any], people: People) -> Message:

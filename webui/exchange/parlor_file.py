@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import strict_json
 from ..ids import is_id, new_id
+from ..storage.history import without_history
 from ..storage.schema import BOT, MAX_REVISION, SESSION, Bot, Document, Session, check_whole
 
 EXPORT_VERSION = 1
@@ -15,7 +16,7 @@ EXPORT_VERSION = 1
 
 def bundle(session: Session, bots: list[Bot]) -> Document:
     """An export: everything there is of the session, and of these bots."""
-    return {"parlor_export": EXPORT_VERSION, "session": session, "bots": bots}
+    return {"parlor_export": EXPORT_VERSION, "session": without_history(session), "bots": bots}
 
 
 def parts_of_bundle(sessions: Iterable[Session], bots_of: Callable[[Session], list[Bot]]) -> Iterator[bytes]:
@@ -23,7 +24,7 @@ def parts_of_bundle(sessions: Iterable[Session], bots_of: Callable[[Session], li
     bots: dict[str, Bot] = {}
     before = b'{"parlor_export": %d,\n "sessions": [\n' % EXPORT_VERSION
     for session in sessions:
-        yield before + strict_json.dumps(session)
+        yield before + strict_json.dumps(without_history(session))
         bots |= {bot["id"]: bot for bot in bots_of(session)}
         before = b",\n"
     if before != b",\n":
@@ -48,7 +49,7 @@ def read_ours(data: dict[str, Any]) -> tuple[list[Session], list[Bot]]:
     taken = []
     for number, session in enumerate(sessions, start=1):
         try:
-            read = {**SESSION.read(session), "id": new_id(), "revision": 1}
+            read = {**without_history(SESSION.read(session)), "id": new_id(), "revision": 1}
         except ValueError as error:
             raise ValueError(f"session {number}: {error}" if several else str(error)) from None
         # Of several, each keeps its place in the list; one alone is at its top, where it is looked for.

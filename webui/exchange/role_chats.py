@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..storage.schema import Message, Session
+from .. import strict_json
+from ..storage import tree
+from ..storage.schema import USER, Document, Message, Session
 from .chat_parts import moment, text_of, without_thoughts
 from .people import People
 
@@ -36,6 +38,20 @@ def read_role_chat(value: Any, people: People, title: str) -> Session:
             messages.append(_message(entry, role, text, people, messages[-1]["id"] if messages else None))
     session = people.session(title, messages, messages[-1]["id"] if messages else None)
     return {**session, "system_prompt": "\n\n".join(system)}
+
+
+def role_line(session: Session) -> bytes:
+    """The branch that is shown, as one line of a .jsonl file."""
+    system = [{"role": "system", "content": session["system_prompt"]}] if session["system_prompt"] else []
+    said = [_entry(message) for message in tree.path(session, session["leaf"])]
+    return strict_json.dumps({"messages": [*system, *said]}) + b"\n"
+
+
+def _entry(message: Message) -> Document:
+    if message["author"] == USER:
+        return {"role": "user", "content": message["text"]}
+    thought = {"reasoning_content": message["thinking"]} if message["thinking"] else {}
+    return {"role": "assistant", "name": message["name"], "content": message["text"], **thought}
 
 
 def _message(entry: dict[str, Any], role: str, text: str, people: People, parent: str | None) -> Message:

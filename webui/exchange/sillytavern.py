@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import strict_json
+from ..storage import tree
 from ..storage.names import clean_name
-from ..storage.schema import MAX_MODEL_NAME, Message, Session
-from .chat_parts import moment
+from ..storage.schema import DEFAULT_USER_NAME, MAX_MODEL_NAME, USER, Bot, Document, Message, Session
+from .chat_parts import as_iso, as_they_came, moment
 from .people import People
 
 MAX_SWIPES = 200
@@ -39,8 +41,35 @@ def read_sillytavern(lines: list[Any], people: People, title: str) -> Session:
         messages += versions
         leaf = versions[shown]["id"]
     names = [clean_name(name) for name in users if isinstance(name, str)]
-    session = people.session(title, messages, leaf)
+    session = people.session(title, as_they_came(messages), leaf)
     return {**session, "user_name": next((name for name in names if name not in _NOBODY), "")}
+
+
+def sillytavern_lines(session: Session, bots: list[Bot]) -> bytes:
+    """The branch that is shown, as a file of SillyTavern's: a bot's other versions of a reply are swipes."""
+    user = session["user_name"] or DEFAULT_USER_NAME
+    about = {"user_name": user, "character_name": bots[0]["name"] if bots else "",
+             "create_date": as_iso(session["created"]), "chat_metadata": {}}
+    lines = [about, *(_line(session, message, user) for message in tree.path(session, session["leaf"]))]
+    return b"".join(strict_json.dumps(line) + b"\n" for line in lines)
+
+
+def _line(session: Session, message: Message, user: str) -> Document:
+    is_user = message["author"] == USER
+    line = {"name": user if is_user else message["name"], "is_user": is_user, "is_system": False,
+            "send_date": as_iso(message["created"]), "mes": message["text"], "extra": _extra(message)}
+    versions = [other for other in session["messages"]
+                if other["parent"] == message["parent"] and other["author"] == message["author"]]
+    if is_user or len(versions) == 1:
+        return line
+    return {**line, "swipe_id": versions.index(message), "swipes": [other["text"] for other in versions],
+            "swipe_info": [{"send_date": as_iso(other["created"]), "extra": _extra(other)}
+                           for other in versions]}
+
+
+def _extra(message: Message) -> dict[str, str]:
+    extra = {"reasoning": message["thinking"], "model": message.get("model", "")}
+    return {name: value for name, value in extra.items() if value}
 
 
 def _versions(line: dict[str, Any], name: str | None, people: People,

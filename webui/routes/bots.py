@@ -10,13 +10,14 @@ from typing import Any
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
+from ..chat.bot_view import of_card
 from ..errors import BadRequest, NotFound, Refused, TooMany
 from ..exchange.character_card import card_json, card_png
 from ..ids import check_id, new_id
 from ..sampling import BUILT_IN_PRESETS
 from ..storage.names import free_name
 from ..storage.picture import clean_picture, picture_bytes
-from ..storage.schema import BOT, PRESET, Bot, Document
+from ..storage.schema import BOT, MAX_NAME, MAX_PROMPT, PRESET, Bot, Document
 from .attachment import attachment
 from .body import Body, read_body
 from .parlor import parlor, vocab_size
@@ -27,6 +28,8 @@ _BOT_FIELDS = ("name", "color", "persona", "greeting", "alternate_greetings", "e
                "adapter")
 _UNSHOWN = ("card", "lore_book", "picture")
 """What of a bot may be large: only who asks for one bot gets it."""
+_OF_CARD = {"nickname": MAX_NAME, "post_history_instructions": MAX_PROMPT}
+"""What is kept as its card has it, and can be changed: the longest text."""
 
 bp = Blueprint("bots", __name__, url_prefix="/api")
 
@@ -41,7 +44,9 @@ def list_bots() -> ResponseReturnValue:
 def create_bot() -> ResponseReturnValue:
     with read_body() as body:
         fields = {"color": DEFAULT_COLOR, "persona": "", "greeting": "", "sampling": {}, **_given(body)}
+        card = _given_of_card(body)
     bot = {"schema_version": BOT.version, "id": new_id(), "revision": 1, "created": time.time(), **fields}
+    bot = _with_card(bot, card)
     parlor().store.add_bots([bot])
     return {"bot": shown_bot(bot)}, 201
 
@@ -55,8 +60,8 @@ def read_bot(bot_id: str) -> ResponseReturnValue:
 def change_bot(bot_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
-        fields = _given(body)
-    bot = parlor().store.bots.change(bot_id, revision, lambda old: {**old, **fields})
+        fields, card = _given(body), _given_of_card(body)
+    bot = parlor().store.bots.change(bot_id, revision, lambda old: _with_card({**old, **fields}, card))
     parlor().store.changes.touch_bots()
     return {"bot": shown_bot(bot)}
 
@@ -149,6 +154,7 @@ def delete_preset(preset_id: str) -> ResponseReturnValue:
 def shown_bot(bot: Bot) -> Document:
     """A bot as lists and answers have it; GET /api/bots/<id> has all of it."""
     shown = {name: value for name, value in bot.items() if name not in _UNSHOWN}
+    shown |= {name: text for name in _OF_CARD if (text := of_card(bot, name))}
     if bot.get("picture"):
         shown["picture_version"] = f"{zlib.crc32(bot['picture'].encode()):08x}"
     return shown
@@ -170,6 +176,17 @@ def _given(body: Body) -> dict[str, Any]:
     if body.has("picture"):
         given["picture"] = as_kept(body.value("picture"))
     return given | {"sampling": body.sampling("sampling", vocab_size())} if body.has("sampling") else given
+
+
+def _given_of_card(body: Body) -> dict[str, str]:
+    return {name: body.text(name, most=most) for name, most in _OF_CARD.items() if body.has(name)}
+
+
+def _with_card(bot: Bot, changes: dict[str, str]) -> Bot:
+    """With these texts in its card; one that is empty is none."""
+    card = {name: value for name, value in (bot.get("card", {}) | changes).items()
+            if value or name not in changes}
+    return {**bot, "card": card} if changes and (card or "card" in bot) else bot
 
 
 def _check_own(preset_id: str) -> None:

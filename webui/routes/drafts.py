@@ -10,6 +10,8 @@ from flask.typing import ResponseReturnValue
 from ..chat.drafting import draft
 from ..errors import Problem, ReaderGone
 from ..ids import check_id
+from ..languages import language_for
+from ..sentences import told
 from ..server.streams import StreamedBody, cut_connection, gone_test
 from ..storage.schema import MAX_TEXT
 from .body import read_body
@@ -31,14 +33,14 @@ def write_message(session_id: str) -> ResponseReturnValue:
     pieces = draft(here.store, here.slot, here.chat.voices, session, begun, audience,
                    lambda: is_gone() or here.streams.closing.is_set())
     stream = here.streams.open(lambda: cut_connection(environ))
-    response = Response(StreamedBody(here.streams, stream, _events(pieces), pieces.close),
-                        mimetype="text/event-stream")
+    body = StreamedBody(here.streams, stream, _events(pieces, language_for(request)), pieces.close)
+    response = Response(body, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-def _events(pieces: Iterator[str]) -> Iterator[bytes]:
+def _events(pieces: Iterator[str], language: str) -> Iterator[bytes]:
     try:
         for piece in pieces:
             yield _frame("text", {"text": piece}) if piece else b": beat\n\n"
@@ -46,7 +48,7 @@ def _events(pieces: Iterator[str]) -> Iterator[bytes]:
     except ReaderGone:
         return
     except Problem as error:
-        yield _frame("error", {"message": error.message, "hint": error.hint})
+        yield _frame("error", told({"message": error.message, "hint": error.hint}, language))
 
 
 def _frame(name: str, data: dict[str, str]) -> bytes:

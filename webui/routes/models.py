@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from ..chat.models import STOP, WAIT
 from ..errors import BadRequest
 from ..ids import check_id
+from ..storage.schema import MAX_ADAPTER
 from .body import Body, read_body
 from .parlor import parlor
 from .replies import whole_argument
@@ -22,9 +23,9 @@ bp = Blueprint("models", __name__, url_prefix="/api/models")
 def list_models() -> ResponseReturnValue:
     """What is known now; while `looking` there may be more in a moment."""
     here = parlor()
-    engines = here.engines.listed(anew=whole_argument("again", 1) == 1)
-    return {"models": here.models.listed(), "engines": engines, "looking": here.models.is_looking,
-            "model": here.models.state()}
+    looking = here.models.begin_look(anew=whole_argument("again", 1) == 1)
+    return {"models": here.models.listed(), "adapters": here.models.adapters(),
+            "engines": here.engines.known(), "looking": looking, "model": here.models.state()}
 
 
 @bp.post("/<model_id>/load")
@@ -35,6 +36,24 @@ def load(model_id: str) -> ResponseReturnValue:
         context = body.whole("max_seq_len", 32, MAX_CONTEXT) if body.has("max_seq_len") else None
     parlor().models.load(check_id(model_id, "model"), running, context)
     return _state()
+
+
+@bp.post("/adapters/<adapter_id>/load")
+def load_adapter(adapter_id: str) -> ResponseReturnValue:
+    """Load a LoRA adapter beside the present model; answered when it is there."""
+    with read_body():
+        pass
+    parlor().models.load_adapter(check_id(adapter_id, "adapter"))
+    return _adapters()
+
+
+@bp.post("/adapters/unload")
+def unload_adapter() -> ResponseReturnValue:
+    """Nothing may ask for this adapter from now on."""
+    with read_body() as body:
+        name = body.text("name", most=MAX_ADAPTER)
+    parlor().models.unload_adapter(name)
+    return _adapters()
 
 
 @bp.post("/unload")
@@ -79,6 +98,10 @@ def cancel_download() -> ResponseReturnValue:
         pass
     parlor().models.cancel_download()
     return _state()
+
+
+def _adapters() -> ResponseReturnValue:
+    return {"adapters": parlor().models.adapters(), "model": parlor().models.state()}
 
 
 def _state() -> ResponseReturnValue:

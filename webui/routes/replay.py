@@ -8,9 +8,10 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from ..ids import check_id
+from ..languages import language_for
 from ..server.streams import StreamedBody, cut_connection, gone_test
 from .parlor import parlor
-from .replies import event_chunks, event_stream
+from .replies import ONLY, event_chunks, event_stream
 
 bp = Blueprint("replay", __name__, url_prefix="/api/sessions")
 
@@ -28,4 +29,5 @@ def replay(session_id: str, message_id: str) -> ResponseReturnValue:
     except BaseException:
         streams.release(stream)
         raise
-    return event_stream(StreamedBody(streams, stream, event_chunks(log, 0), ended.set))
+    chunks = event_chunks({ONLY: log}, {ONLY: 0}, language_for(request))
+    return event_stream(StreamedBody(streams, stream, chunks, ended.set))

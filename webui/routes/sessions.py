@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from ..chat.chat import HERE, Said
+from ..chat.greetings import Beginning
 from ..errors import BadRequest
-from ..ids import check_id
+from ..ids import check_id, new_id
 from ..storage.arrangement import FIELDS, MAX_LABEL
 from ..storage.schema import (
     MAX_BOTS,
     MAX_GREETINGS,
+    MAX_NAME,
     MAX_PROMPT,
     MAX_REPLY,
     MAX_REVISION,
@@ -52,14 +56,37 @@ def create_session() -> ResponseReturnValue:
     with read_body() as body:
         bots = body.ids("bots", MAX_BOTS)
         title = body.text("title", most=MAX_TITLE, default="").strip()
-        greetings = _chosen(body.value("greetings")) if body.has("greetings") else {}
-    return answer_with(parlor().chat.create(bots, title, greetings)), 201
+        beginning = _beginning(body)
+    return answer_with(parlor().chat.create(bots, title, beginning)), 201
+
+
+@bp.post("/greetings")
+def read_greetings() -> ResponseReturnValue:
+    """With what a session of these bots would begin now, if it is made with the same `seed`: all greetings of
+    each bot, by its id."""
+    with read_body() as body:
+        ids = body.ids("bots", MAX_BOTS) or []
+        beginning = _beginning(body)
+    bots = [bot for bot in parlor().store.known_bots() if bot["id"] in ids]
+    now = time.time()
+    return {"greetings": {bot["id"]: beginning.spoken(bot, len(ids) > 1, now) for bot in bots}}
 
 
 @bp.get("/<session_id>")
 def read_session(session_id: str) -> ResponseReturnValue:
+    """With `texts=near`, of a long session, only the last texts of what is shown: see read_messages()."""
     session = parlor().chat.session(session_id)
-    return {**answer_with(session), "context": parlor().showing.context(session)}
+    near = request.args.get("texts") == "near"
+    answer = parlor().showing.answer(session, _known_revision(), near=near)
+    return {**answer, "context": parlor().showing.context(session)}
+
+
+@bp.get("/<session_id>/messages")
+def read_messages(session_id: str) -> ResponseReturnValue:
+    """Some of the messages of the revision in the header, whole: those before an index."""
+    known = whole(KNOWN_REVISION, request.headers.get(KNOWN_REVISION, ""), MAX_REVISION)
+    before = whole("before", request.args.get("before", ""), MAX_REVISION)
+    return parlor().showing.part(session_id, known, before)
 
 
 @bp.patch("/<session_id>")
@@ -84,7 +111,8 @@ def change_session(session_id: str) -> ResponseReturnValue:
             changed["leaf"] = newest_descendant(session, leaf)
         return changed
 
-    return answer_with(parlor().chat.change(session_id, revision, edit, touch=bool(changes)))
+    session = parlor().chat.change(session_id, revision, edit, touch=bool(changes))
+    return with_context(session) if changes or leaf is not ... else answer_with(session)
 
 
 @bp.delete("/<session_id>")
@@ -163,7 +191,7 @@ def edit_message(session_id: str, message_id: str) -> ResponseReturnValue:
         return with_context(chat.pin_message(session_id, revision, message_id, pinned))
     if whispers:
         return with_context(chat.whisper(session_id, revision, message_id, audience))
-    return answer_with(chat.edit_message(session_id, revision, message_id, text))
+    return with_context(chat.edit_message(session_id, revision, message_id, text))
 
 
 @bp.put("/<session_id>/messages/<message_id>/label")
@@ -183,16 +211,26 @@ def delete_message(session_id: str, message_id: str) -> ResponseReturnValue:
     with read_body() as body:
         revision = body.revision()
     session, undo = parlor().chat.delete_message(session_id, revision, check_id(message_id, "message"))
-    return {**answer_with(session), "undo": undo}
+    return {**with_context(session), "undo": undo}
 
 
-@bp.post("/<session_id>/messages/restore")
-def restore_message(session_id: str) -> ResponseReturnValue:
-    """Undo the deletion of a message."""
+@bp.post("/<session_id>/undo")
+def undo(session_id: str) -> ResponseReturnValue:
+    """Undo the latest change of the session, or the one of this id."""
     with read_body() as body:
         revision = body.revision()
-        token = check_id(body.value("undo"), "deleted message")
-    return answer_with(parlor().chat.restore_message(session_id, revision, token))
+        step = body.optional_id("step") if body.has("step") else None
+    session, undone = parlor().chat.undo(session_id, revision, step)
+    return {**with_context(session), "undone": undone}
+
+
+@bp.post("/<session_id>/redo")
+def redo(session_id: str) -> ResponseReturnValue:
+    """Do again what was undone last."""
+    with read_body() as body:
+        revision = body.revision()
+    session, done = parlor().chat.redo(session_id, revision)
+    return {**with_context(session), "done": done}
 
 
 @bp.post("/<session_id>/hold")
@@ -211,6 +249,13 @@ def answer_with(session: Session) -> Document:
 def with_context(session: Session) -> Document:
     """The answer after a change of what is in the bots' memory: with where that begins now."""
     return {**answer_with(session), "context": parlor().showing.context(session)}
+
+
+def _beginning(body: Body) -> Beginning:
+    user_name = body.text("user_name", most=MAX_NAME, default="")
+    chosen = _chosen(body.value("greetings")) if body.has("greetings") else {}
+    seed = body.optional_id("seed") if body.has("seed") else None
+    return Beginning(chosen, user_name, seed or new_id())
 
 
 def _chosen(greetings: object) -> dict[str, int]:

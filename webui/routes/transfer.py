@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from flask import Blueprint, request
@@ -14,9 +15,13 @@ from ..errors import BadRequest, NotFound
 from ..exchange.character_card import card_in_png
 from ..exchange.html_page import html_page
 from ..exchange.incoming import read_incoming
+from ..exchange.open_webui import open_webui_chats
 from ..exchange.parlor_file import bundle
+from ..exchange.role_chats import role_line
+from ..exchange.sillytavern import sillytavern_lines
 from ..exchange.transcript import markdown
 from ..ids import check_id, new_id
+from ..storage.history import without_history
 from ..storage.schema import MAX_TITLE, SESSION, Bot, Session
 from ..storage.store import Store
 from .attachment import attachment
@@ -26,12 +31,19 @@ from .parlor import parlor
 
 MAX_FILE_NAME = 1_000
 
+_FOR_OTHERS: dict[str, tuple[Callable[[Session, list[Bot]], bytes], str, str]] = {
+    "sillytavern": (sillytavern_lines, "application/jsonl", "jsonl"),
+    "openwebui": (lambda session, _bots: open_webui_chats(session), "application/json", "json"),
+    "messages": (lambda session, _bots: role_line(session), "application/jsonl", "jsonl")}
+"""How a session is written for other programs, as what, and how the file's name ends."""
+
 bp = Blueprint("transfer", __name__, url_prefix="/api/sessions")
 
 
 @bp.get("/<session_id>/export")
 def export_session(session_id: str) -> ResponseReturnValue:
-    """The session as a file: json has everything and its bots, markdown and html what is shown."""
+    """The session as a file: json has everything and its bots, markdown and html what is shown; sillytavern,
+    openwebui and messages are for other programs."""
     session = parlor().store.session(check_id(session_id, "session"))
     bots = bots_of(parlor().store, session)
     kind = request.args.get("format", "json")
@@ -44,8 +56,12 @@ def export_session(session_id: str) -> ResponseReturnValue:
     elif kind == "html":
         data, suffix = html_page(session, bots).encode("utf-8"), "html"
         mimetype = "text/html; charset=utf-8"
+    elif kind in _FOR_OTHERS:
+        write, mimetype, suffix = _FOR_OTHERS[kind]
+        data = write(session, bots)
     else:
-        raise BadRequest(f"format is {kind[:60]!r}; expected json, markdown or html.")
+        raise BadRequest(f"format is {kind[:60]!r}; expected json, markdown, html, "
+                         f"{', '.join(_FOR_OTHERS)}.")
     return attachment(data, mimetype, session["title"], suffix)
 
 
@@ -53,16 +69,16 @@ def export_session(session_id: str) -> ResponseReturnValue:
 def import_session() -> ResponseReturnValue:
     """A new session, or a new bot, from a file of ours or of another program: see exchange/incoming.py.
 
-    `data` is the file as JSON, `png` a picture with a character in it, in base64, and `picture` that picture
-    as small as a bot's may be (without it the bot has none). Everything is checked
-    before anything is saved: all of it is good, or none of it is taken. `unknown` says what becomes of bots
-    that are not here: they are made ("make"), or told and nothing is taken ("ask"), or only what they said
-    comes in ("keep").
+    `data` is the file as JSON, `png` a picture with a character in it, in base64, and `picture` that picture,
+    or the one that a character as JSON carries, as small as a bot's may be (without it the bot has none).
+    Everything is checked before anything is saved: all of it is good, or none of it is taken. `unknown` says
+    what becomes of bots that are not here: they are made ("make"), or told and nothing is taken ("ask"), or
+    only what they said comes in ("keep").
     """
     with read_body() as body:
         png = body.has("png")
         data = body.value("png" if png else "data")
-        picture = body.value("picture") if png and body.has("picture") else ""
+        picture = body.value("picture") if body.has("picture") else ""
         title = body.text("title", most=MAX_TITLE, default="").strip()
         file = body.text("file", most=MAX_FILE_NAME, default="")
         unknown = body.text("unknown", most=20, default="make")
@@ -93,7 +109,7 @@ def duplicate_session(session_id: str) -> ResponseReturnValue:
         pass
     session = parlor().store.session(check_id(session_id, "session"))
     title = f"{session['title'][:MAX_TITLE - 10]} (copy)"
-    copy = {**session, "id": new_id(), "revision": 1, "title": title, "title_is_auto": False,
+    copy = {**without_history(session), "id": new_id(), "revision": 1, "title": title, "title_is_auto": False,
             "created": time.time(), "updated": time.time(), "schema_version": SESSION.version}
     return {"session": parlor().showing.present(parlor().store.add_session(copy))}, 201
 

@@ -83,9 +83,9 @@ class Refusal(ErrorTask):
                                   *HEADERS.items()]
         self.set_close_on_finish()
         self.content_length = len(body)
-        self.write(body)
         method, path = (getattr(self.request, name, "") for name in ("command", "path"))  # as far as was read
         tell_request(method, path, status, self.request.began)
+        self.write(body)
 
 
 class Channel(HTTPChannel):

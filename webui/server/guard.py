@@ -31,11 +31,17 @@ OPEN_ENDPOINTS = frozenset({"page", "static", "settings.login", "service.healthz
 KEY_ENDPOINTS = frozenset({"service.metrics"})
 """What programs read with their keys, besides the protocols."""
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+
+def content_security_policy(script: str = "", style: str = "") -> str:
+    """What a browser may load for an answer: `script` and `style` name what may stand in it, by hashes."""
+    script, style = (f"'self' {hashes}".rstrip() for hashes in (script, style))
+    return (f"default-src 'none'; script-src {script}; style-src {style}; font-src 'self'; "
+            "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+            "frame-ancestors 'none'")
+
+
 HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": content_security_policy(),  # the page has its own
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -111,7 +117,10 @@ class Guard:
         return self.password is None or self.password.knows(cookies.get(login_cookie(port), ""))
 
     def add_headers(self, request: Request, response: Response) -> Response:
+        policy = response.headers.get("Content-Security-Policy")
         response.headers.update({**HEADERS, **self.programs.cors_headers(request)})
+        if policy:
+            response.headers["Content-Security-Policy"] = policy
         if "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"
         return response

@@ -14,7 +14,8 @@ from flask import Request
 LEAST_KEY = 16
 MAX_KEYS = 1_000
 OLLAMA_PATHS = frozenset(f"/api/{name}" for name in (
-    "chat", "embed", "embeddings", "generate", "ps", "show", "tags", "version"))
+    "chat", "copy", "create", "delete", "embed", "embeddings", "generate", "ps", "pull", "push", "show",
+    "tags", "version"))
 CORS_HEADERS = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "600"}
 
 

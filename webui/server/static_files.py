@@ -1,12 +1,14 @@
 """The page and its files, read once when the server starts: few, and compressed before anybody asks.
 
 Their address changes with any of them, so a browser that has one never asks for it again. The modules become
-three files (two are loaded later), the style sheets two. Page and modules are there in each language, made
-when somebody first asks for it. Knows nothing of what is in them.
+three files (two are loaded later). What the first paint waits for, the styles and early.js, stands in the
+page, so that it waits for no second answer; the page's policy names both by their hashes. Page and modules
+are there in each language, made when somebody first asks for it. Knows nothing of what is in them.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import re
@@ -19,6 +21,7 @@ from flask import Response, abort, request
 
 from ..languages import LANGUAGES, catalogue_of, direction, language_for, translated
 from .bundle import ASKED, LIBRARIES, bare, bundles
+from .guard import content_security_policy
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays", "print")  # in this order: later ones win
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
@@ -33,8 +36,9 @@ document.head.append(link);
 """
 """What ASKED begins with: what is loaded when somebody asks for it has a sheet of its own."""
 PAGE = "page.html"
-ALONE = ("early.js", "icon.svg", "parlor.webmanifest")
+ALONE = ("icon.svg", "parlor.webmanifest")
 """What index.html names besides the bundles; libraries are loaded by the modules that need them."""
+EARLY = "early.js"
 
 
 class StaticFiles:
@@ -47,11 +51,11 @@ class StaticFiles:
         paths = sorted(path for path in folder.rglob("*") if path.suffix in TYPES)
         read = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         self._modules = {name: text.decode() for name, text in read.items()
-                         if name.endswith(".js") and name not in ALONE}
+                         if name.endswith(".js") and name != EARLY}
         files = {name: content for name, content in read.items()
                  if name in ALONE or name.startswith(LIBRARIES)}
-        files["early.js"] = bare(read["early.js"].decode()).encode()
-        files["page.css"] = _bare_styles(b"\n".join(read[f"css/{name}.css"] for name in STYLES))
+        self._early = bare(read[EARLY].decode())
+        self._styles = _bare_styles(b"\n".join(read[f"css/{name}.css"] for name in STYLES)).decode()
         files["asked.css"] = _bare_styles(read["css/asked.css"])
         self._write_page = write_page
         sprite = read["vendor/lucide/sprite.svg"].decode()
@@ -73,13 +77,19 @@ class StaticFiles:
             for name, (content, _zipped) in [*self._files.items(), *files.items()]:
                 digest.update(f"{name} {len(content)} ".encode() + content)
             version = f"{digest.hexdigest()[:16]}-{language}"
-            page = self._write_page(static=f"/static/{version}", icons=self._icons, lang=language,
-                                    dir=direction(language), t=lambda text: catalogue.get(text, text))
+            static = f"/static/{version}"
+            styles = self._styles.replace(f'url("{LIBRARIES}', f'url("{static}/{LIBRARIES}')
+            page = self._write_page(static=static, styles=styles, early=self._early, icons=self._icons,
+                                    lang=language, dir=direction(language),
+                                    t=lambda text: catalogue.get(text, text))
             files[PAGE] = _both(page.encode())
-            return self._made.setdefault(language, _InLanguage(version, files))
+            policy = content_security_policy(script=_hash(self._early), style=_hash(styles))
+            return self._made.setdefault(language, _InLanguage(version, files, policy))
 
     def answer_page(self) -> Response:
-        response = _answer(PAGE, self.prepare(language_for(request)).files[PAGE])
+        made = self.prepare(language_for(request))
+        response = _answer(PAGE, made.files[PAGE])
+        response.headers["Content-Security-Policy"] = made.policy
         response.vary.update(("Accept-Language", "Cookie"))
         return response
 
@@ -100,6 +110,8 @@ class _InLanguage:
     version: str
     files: dict[str, tuple[bytes, bytes]]
     """As they are, and compressed."""
+    policy: str
+    """Of the page."""
 
 
 def _answer(name: str, content: tuple[bytes, bytes]) -> Response:
@@ -109,6 +121,11 @@ def _answer(name: str, content: tuple[bytes, bytes]) -> Response:
         response.content_encoding = "gzip"
     response.vary.add("Accept-Encoding")
     return response
+
+
+def _hash(text: str) -> str:
+    """As a policy names what may stand in a page. https://www.w3.org/TR/CSP3/#grammardef-hash-source"""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _bare_styles(sheet: bytes) -> bytes:

@@ -14,7 +14,7 @@ import { toastError } from "./overlays/toast.js";
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{openModels: () => void, importSession: () => void, find: () => void,
+ * @param {{openModels: () => void, importSession: () => void, find: () => void, closeDrawer: () => void,
  *   transcript: ReturnType<import("./chat/transcript.js").createTranscript>, openKeyList: () => void}} page
  */
 export function appMenuButton(store, room, page) {
@@ -36,7 +36,7 @@ export function appMenuButton(store, room, page) {
   }
 
   async function compare() {
-    (await import("./chat/side-by-side.js")).openCompare(store, room);
+    (await import("./branches/side-by-side.js")).openCompare(store, room);
   }
 
   async function openOtherDevices() {
@@ -44,12 +44,20 @@ export function appMenuButton(store, room, page) {
     open(store.state.settings?.address_for_others || "");
   }
 
-  function open() {
+  function toBeginning() {
+    page.closeDrawer();
+    page.transcript.toBeginning();
+  }
+
+  async function open() {
+    const { retraceItems } = await import("./chat/retrace.js");
     openMenu(button, "Parlor", [
+      ...retraceItems(store, room, page.closeDrawer),
+      "line",
       { label: t("Models"), icon: "armchair", onSelect: page.openModels },
       { label: t("Import"), icon: "upload", onSelect: page.importSession },
       { label: t("Find in this chat"), icon: "search", onSelect: () => page.find() },
-      { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: page.transcript.toBeginning },
+      { label: t("To the beginning of the chat"), icon: "arrow-up", onSelect: toBeginning },
       { label: t("Side by side"), icon: "message-circle", onSelect: compare },
       { label: t("Appearance"), icon: "sun", onSelect: openAppearance },
       { label: t("You"), icon: "users", onSelect: openYou },

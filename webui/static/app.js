@@ -20,16 +20,16 @@ import { hideAway, showAway } from "./overlays/away.js";
 import { toast, toastError } from "./overlays/toast.js";
 import { copyText } from "./text/code.js";
 import { createChips } from "./chat/chips.js";
-import { createComposer } from "./chat/composer.js";
+import { createComposer } from "./writing/composer.js";
 import { createStatusLine } from "./chat/status-line.js";
 import { createTranscript } from "./chat/transcript.js";
 import { createWelcome } from "./chat/welcome.js";
-import { createLibrary } from "./panels/library.js";
-import { createSessionList } from "./panels/session-list.js";
+import { createLibrary } from "./library/library.js";
+import { createSessionList } from "./library/session-list.js";
 import { appMenuButton } from "./app-menu.js";
 import { createFrame } from "./frame.js";
 import { listenToKeys } from "./keys.js";
-import { createLoadedModel } from "./loaded-model.js";
+import { createLoadedModel } from "./models/loaded-model.js";
 import { createTitle } from "./title.js";
 
 const store = new Store();
@@ -38,8 +38,8 @@ const room = createRoom(store, {
   conflict: () =>
     toast(t("This session was changed in another tab and has been loaded again. What you typed is still there.")),
   connection: (connected) => connected || changes.suspect(),
-  flush: (live) => {
-    transcript.flush(live);
+  flush: (replies) => {
+    replies.forEach(transcript.flush);
     statusLine.update();
   },
   announce,
@@ -58,11 +58,12 @@ const transcript = createTranscript(store, room, {
   again: (message) => room.reply("regenerate", { message: message.id }),
   tokens,
   menu: async (message, anchor) =>
-    (await import("./chat/details.js")).openMessageMenu(store, room, message, anchor, { tokens, inspect, summarize }),
+    (await import("./message-menu.js")).openMessageMenu(store, room, message, anchor, { tokens, inspect, summarize }),
   summary: summarize,
   knows: (bot) => chips.knows(bot),
 });
-const timeline = async () => (await import("./chat/timeline.js")).openTimeline(store, room, transcript);
+const timeline = async () => (await import("./branches/timeline.js")).openTimeline(store, room, transcript);
+const openKeyList = async () => (await import("./overlays/key-list.js")).openKeyList();
 const statusLine = createStatusLine(store, room, {
   create,
   openSession,
@@ -138,6 +139,7 @@ listenToKeys({
   create,
   proceed,
   copyLast,
+  retrace: async (way) => (await import("./chat/retrace.js")).retrace(store, room, way),
   version,
   list: openKeyList,
   timeline,
@@ -173,8 +175,9 @@ async function open(id, reading) {
 /** A session of the list: of a search's, at the words. @param {string} id */
 async function openListed(id) {
   const query = store.state.words.join(" ");
+  const found = store.state.sessions.find((one) => one.id === id);
   await open(id);
-  if (query && store.state.session?.id === id) await find(query);
+  if (query && store.state.session?.id === id) await find(query, found?.match || "");
 }
 
 /**
@@ -210,7 +213,7 @@ async function reloadBots() {
 
 /** @param {any} bot */
 async function openBotEditor(bot) {
-  const { editBot } = await import("./panels/bot-editor.js");
+  const { editBot } = await import("./bots/bot-editor.js");
   const existing = store.state.bots.find((one) => one.id === bot?.id) || null;
   editBot(store, existing, reloadBots, (saved) => {
     if (!existing && !(store.state.session?.bots || []).some((entry) => entry.id === saved.id))
@@ -220,20 +223,20 @@ async function openBotEditor(bot) {
 
 /** @param {Message} message @param {string} name */
 async function tokens(message, name) {
-  const { openLens } = await import("./chat/lens.js");
+  const { openLens } = await import("./tokens/lens.js");
   openLens(store, room, message, name);
 }
 
 /** @param {{bot?: string, message?: Message}} which */
 async function inspect(which) {
-  const { openInspector } = await import("./chat/inspector.js");
+  const { openInspector } = await import("./tokens/inspector.js");
   const edits = { editBot: openBotEditor, editMessage: leaveOrEnterEdit, openSession, summarize };
   openInspector(store, room, which, { ...edits, create, enlarge: model.enlarge });
 }
 
 /** @param {string} [until] the last message of it; else the older half @param {string[]} [readers] */
 async function summarize(until, readers) {
-  const { olderHalf, openSummary } = await import("./chat/summary.js");
+  const { olderHalf, openSummary } = await import("./memory/summary.js");
   openSummary(store, room, until || olderHalf(store, room), readers);
 }
 
@@ -274,7 +277,7 @@ function proceed() {
 
 function copyLast() {
   const last = lastReply();
-  if (last) copyText(last.text, document.createElement("span"));
+  if (last && !last.far) copyText(last.text, document.createElement("span"));
 }
 
 /** Another version of the focused message, or of the last one that has several. @param {number} by */
@@ -318,13 +321,9 @@ function isNews(summary) {
   return summary.revision !== session?.revision || (summary.writing && !known);
 }
 
-/** @param {string} [query] */
-async function find(query) {
-  (await import("./chat/find.js")).openFind(store, room, transcript, query);
-}
-
-async function openKeyList() {
-  (await import("./overlays/key-list.js")).openKeyList();
+async function find(query = "", match = "") {
+  frame.closeDrawer(false);
+  (await import("./chat/find.js")).openFind(store, room, transcript, query, match);
 }
 
 byId("brand-buttons").append(
@@ -333,6 +332,7 @@ byId("brand-buttons").append(
     importSession: library.import,
     find,
     transcript,
+    closeDrawer: () => frame.closeDrawer(),
     openKeyList,
   }),
   frame.closeButton("left"),
@@ -369,7 +369,7 @@ window.addEventListener("pagehide", () => {
 
 async function start() {
   const wanted = sessionInAddress() || recall("last");
-  const reading = wanted ? get(`/api/sessions/${wanted}`) : undefined;
+  const reading = wanted ? room.read(wanted) : undefined;
   reading?.catch(() => {}); // one that is gone is not in the list
   const bodies = await Promise.all([
     get("/api/bots"),

@@ -36,7 +36,7 @@
       // No storage: a new session.
     }
     Object.assign(window, { asked });
-    if (session) ask(`/api/sessions/${session}`);
+    if (session) ask(`/api/sessions/${session}?texts=near`);
     for (const name of ["bots", "settings", "status"]) ask(`/api/${name}`);
     // app.js has the list once the reply was asked for: else it would ask a second time.
     ask("/api/sessions", async (answer) => {

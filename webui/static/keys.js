@@ -4,10 +4,13 @@
 import { alongReading, isComposing, isTyping } from "./base/input.js";
 import { menuIsOpen } from "./overlays/menu.js";
 
+const UNDOES = ["ctrl+z", "ctrl+shift+z", "ctrl+y"];
+
 /**
  * @param {{escape: () => void, proceed: () => void, search: () => void, create: () => void,
  *   find: () => void, timeline: () => void, toBeginning: () => void, toEnd: () => void, left: () => void,
- *   right: () => void, copyLast: () => void, list: () => void, version: (by: number) => void}} page
+ *   right: () => void, copyLast: () => void, retrace: (way: "undo" | "redo") => void, list: () => void,
+ *   version: (by: number) => void}} page
  */
 export function listenToKeys(page) {
   const table = {
@@ -20,6 +23,9 @@ export function listenToKeys(page) {
     "ctrl+,": page.right,
     "ctrl+/": page.list,
     "ctrl+shift+c": page.copyLast,
+    "ctrl+z": () => page.retrace("undo"),
+    "ctrl+shift+z": () => page.retrace("redo"),
+    "ctrl+y": () => page.retrace("redo"),
   };
   document.addEventListener("keydown", (event) => {
     if (isComposing(event) || event.defaultPrevented || document.querySelector("dialog[open]") || menuIsOpen()) return;
@@ -31,6 +37,7 @@ export function listenToKeys(page) {
     ]
       .filter(Boolean)
       .join("+");
+    if (UNDOES.includes(name) && isTyping(event.target)) return; // of what is typed, by the browser
     if (name === "ctrl+f" && document.activeElement?.closest(".find")) return; // the browser's own
     if (name === "escape") page.escape();
     else if (name in table) {

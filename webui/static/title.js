@@ -7,6 +7,7 @@
 
 import { byId, h } from "./base/dom.js";
 import { t } from "./base/language.js";
+import { notify } from "./base/notice.js";
 import { recall } from "./base/storage.js";
 
 /** @param {Store} store @param {(session: any) => void} rename */
@@ -19,13 +20,10 @@ export function createTitle(store, rename) {
     document.title = `${isNew ? "● " : ""}${session?.id ? `${session.title} · ` : ""}Parlor`;
   }
 
-  function notify() {
+  function tell() {
     if (!recall("notices") || window.Notification?.permission !== "granted") return;
-    const notice = new Notification(store.state.session?.title || "Parlor", {
-      body: t("There is a new reply."),
-      tag: "parlor", // one at a time
-    });
-    notice.addEventListener("click", () => {
+    const notice = notify(store.state.session?.title || "Parlor", t("There is a new reply."));
+    notice?.addEventListener("click", () => {
       window.focus();
       notice.close();
     });
@@ -65,7 +63,7 @@ export function createTitle(store, rename) {
       if (!document.hidden || isNew) return;
       isNew = true;
       showInTab();
-      notify();
+      tell();
     },
   };
 }

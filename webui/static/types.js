@@ -3,10 +3,12 @@
  * The shapes that come over HTTP, for the type checker only; nothing here runs.
  *
  * @typedef {{id: string, name: string, color: string, persona: string, greeting: string,
- *   alternate_greetings?: string[], example_dialogue?: string, picture_version?: string,
+ *   alternate_greetings?: string[], example_dialogue?: string, nickname?: string,
+ *   post_history_instructions?: string, picture_version?: string,
  *   sampling: Record<string, any>, revision: number, adapter?: string,
  *   engine?: {id: string, model: string} | null}} Bot
  *
+ * `far`: of a long session, its text is yet to come (session/far-texts.js).
  * @typedef {{id: string, parent: string | null, author: string, name: string, text: string,
  *   thinking?: string,
  *   created: number, model?: string, sampling?: Record<string, any>, seed?: number, prompt_tokens?: number,
@@ -14,7 +16,7 @@
  *   decode_seconds?: number, tokens_per_second?: number, drafted_tokens?: number, accepted_tokens?: number,
  *   thinking_tokens?: number, thinking_seconds?: number,
  *   finish_reason?: string, error?: string, shortened?: string, pinned?: boolean, label?: string,
- *   for?: string[] | null, record?: {begun?: number}}} Message
+ *   for?: string[] | null, record?: {begun?: number}, far?: boolean}} Message
  *
  * @typedef {{id: string | null, revision: number, title: string, title_is_auto?: boolean, created: number,
  *   updated: number,
@@ -23,7 +25,12 @@
  *   comparisons?: Comparison[],
  *   lore?: {keys: string[], text: string}[],
  *   sampling: Record<string, any>, preset: string, leaf: string | null, messages: Message[],
- *   next?: string[], replies?: Running[], greetings?: Record<string, number>}} Session
+ *   next?: string[], replies?: Running[], greetings?: Record<string, number>, seed?: string,
+ *   history?: {undo: Change | null, redo: Change | null}}} Session
+ *
+ * A change of a session, which can be undone. `undone`: it was the undoing of that.
+ * @typedef {{id: string, kind: string, name?: string, bot?: string, fields?: string[],
+ *   parameters?: string[], undone?: boolean}} Change
  *
  * A bot of a session. `since`: the last message that was there before it came in; `notes`: its own.
  * @typedef {{id: string, muted: boolean, since?: string | null, notes?: string}} Entry
@@ -57,7 +64,9 @@
  *
  * @typedef {{since: number, changed: [number, Message][], removed: string[]}} Delta
  *
- * @typedef {{first_message: string | null, prompt_tokens: number | null, max_seq_len: number | null,
+ * `guide_tokens`: of what guidance leads away from, which is read once more.
+ * @typedef {{first_message: string | null, left_out: number, prompt_tokens: number | null,
+ *   guide_tokens: number | null, max_seq_len: number | null,
  *   about: boolean, problem?: string}} Context
  *
  * What a bot would be sent, as GET .../prompt answers.
@@ -65,7 +74,8 @@
  *   prompt_tokens: number, max_seq_len: number | null, max_new_tokens: number, about: boolean,
  *   is_template: boolean, first_message: string | null, left_out: number, shortened: boolean,
  *   before: number, others: number,
- *   cached_tokens: number | null, read_from: {part: number, chars: number} | null}} Prompt
+ *   cached_tokens: number | null, read_from: {part: number, chars: number} | null,
+ *   guide: {parts: PromptPart[], prompt_tokens: number} | null}} Prompt
  *
  * @typedef {{kind: string, text: string, tokens: number, message?: string | null, name?: string,
  *   pinned?: boolean}} PromptPart
@@ -85,7 +95,8 @@
  *
  * @typedef {{id: string, title: string, updated: number, bots: string[], num_messages: number,
  *   revision: number,
- *   writing: {reply_id: string, bot: string} | null, snippet?: string, pinned?: boolean, folder?: string,
+ *   writing: {reply_id: string, bot: string} | null, snippet?: string, match?: string | null,
+ *   pinned?: boolean, folder?: string,
  *   tags?: string[]}} Summary
  *
  * What lies in the trash, a session or a bot.
@@ -135,6 +146,9 @@
  *   engine?: {id: string, model: string}, family?: string, quantization?: string,
  *   num_parameters?: number, max_positions?: number, memory_bytes?: number, max_seq_len?: number,
  *   cache_by_layers?: string}} Model
+ *
+ * A LoRA adapter that fits the model which is loaded; `id` is empty for one outside of the models folder.
+ * @typedef {{id: string, name: string, where: string, size_bytes: number, is_loaded: boolean}} Adapter
  *
  * @typedef {{file: string, message: string}} FileProblem
  *

@@ -30,7 +30,9 @@ class Documents:
     """The documents of one kind. Thread-safe; a document that was handed out is never changed in place."""
 
     def __init__(self, folder: Path, kind: Kind, disk: Disk, quarantine: Path, trash: Path,
-                 problems: Problems, *, cached: int = CACHED_DOCUMENTS) -> None:
+                 problems: Problems, *, cached: int = CACHED_DOCUMENTS,
+                 record: Callable[[Document, Document], Document] | None = None) -> None:
+        """`record` makes, of a good document and a good one that is to follow it, what is saved then."""
         self.folder = folder
         self.kind = kind
         self._problems = problems
@@ -38,6 +40,7 @@ class Documents:
         self._quarantine = quarantine
         self._trash = trash
         self._cached = cached
+        self._record = record
         self._locks: dict[str, threading.RLock] = {}
         self._cache: OrderedDict[str, Document] = OrderedDict()
         self._cache_lock = threading.Lock()
@@ -214,6 +217,8 @@ class Documents:
                 self.kind.check(document)
         except ValueError as error:
             raise Invalid(f"This {self.kind.name} cannot be saved: {error}.") from None
+        if before is not None and self._record:
+            document = self._record(before, document)
         data = self._bytes.encode(key, document)
         if len(data) > self.kind.max_bytes:
             raise Invalid(f"This {self.kind.name} would have {len(data) >> 20:,} MiB; at most "

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from operator import is_
 
 from .schema import Message, Session
 
@@ -41,7 +40,7 @@ class Revisions:
             known = self._known.setdefault(session["id"], OrderedDict())
             self._known.move_to_end(session["id"])
             latest = next(reversed(known.values()), messages)
-            if len(messages) > FEW and not any(map(is_, latest, messages)):
+            if len(messages) > FEW and set(map(id, latest)).isdisjoint(map(id, messages)):
                 known.clear()  # it was read from disk again: the older objects would be kept for this alone
             known[session["revision"]] = messages
             while len(known) > KEPT_REVISIONS:
@@ -49,10 +48,14 @@ class Revisions:
             while len(self._known) > KEPT_SESSIONS:
                 self._known.popitem(last=False)
 
+    def messages(self, session_id: str, revision: int) -> list[Message] | None:
+        """Of that revision; None where it is not known any more."""
+        with self._lock:
+            return self._known.get(session_id, {}).get(revision)
+
     def delta(self, session: Session, since: int) -> Delta | None:
         """From revision `since` to `session`; None where that is not known any more."""
-        with self._lock:
-            old = self._known.get(session["id"], {}).get(since)
+        old = self.messages(session["id"], since)
         if old is None:
             return None
         before = {message["id"]: (index, message) for index, message in enumerate(old)}

@@ -19,7 +19,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import NotFound
 from .schema import Session
@@ -45,6 +45,14 @@ CREATE VIRTUAL TABLE words USING fts5 (folded, content='messages', content_rowid
                                        tokenize='trigram case_sensitive 1');
 CREATE VIRTUAL TABLE trigrams USING fts5vocab (words, 'row');
 """
+
+
+class Place(NamedTuple):
+    """Where a session holds what was searched for: a part of a message and that one's id; neither where it is
+    in the title alone."""
+
+    snippet: str = ""
+    message: str | None = None
 
 
 def fold(text: str) -> str:
@@ -235,7 +243,7 @@ def _write_messages(database: sqlite3.Connection, number: int, texts: dict[str, 
         database.execute("INSERT INTO words (rowid, folded) VALUES (?, ?)", (row, _indexed(text)))
 
 
-def _find(database: sqlite3.Connection, words: list[str]) -> dict[str, str]:
+def _find(database: sqlite3.Connection, words: list[str]) -> dict[str, Place]:
     sessions = {number: (session_id, title) for number, session_id, title in database.execute(
         "SELECT number, id, title FROM sessions")}
     firsts = [_first_rows(database, word) for word in words]
@@ -248,13 +256,14 @@ def _find(database: sqlite3.Connection, words: list[str]) -> dict[str, str]:
         if rows:
             row, at = min(rows)
             places[row] = number, words[at]
-    found = {sessions[number][0]: "" for number in candidates}
+    found = {sessions[number][0]: Place() for number in candidates}
     wanted = list(places)
     for part in _parts(wanted):
-        for row, text in database.execute(
-                f"SELECT row, text FROM texts WHERE row IN ({','.join('?' * len(part))})", part):
+        for row, text, message_id in database.execute(
+                "SELECT row, text, id FROM texts JOIN messages USING (row) "
+                f"WHERE row IN ({','.join('?' * len(part))})", part):
             number, word = places[row]
-            found[sessions[number][0]] = snippet(text, fold(text), word)
+            found[sessions[number][0]] = Place(snippet(text, fold(text), word), message_id)
     return found
 
 

@@ -27,10 +27,11 @@ from .changes import Changes
 from .disk import Disk
 from .documents import Documents
 from .folder_lock import FolderLock
+from .history import recorded
 from .problems import Problems
 from .revisions import Revisions
 from .schema import BOT, ENGINE, PRESET, SESSION, Bot, Document, Kind, Session
-from .search_index import SearchIndex, fold, snippet
+from .search_index import Place, SearchIndex, fold, snippet
 from .token_files import TokenFiles
 from .trash import TrashList, empty_old
 
@@ -57,7 +58,7 @@ class Store:
         self.revisions = Revisions()
         self._bots_lock = threading.Lock()  # their number is looked at before one is added
         self._bring_shipped(shipped_bots)
-        self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS)
+        self.sessions = self._documents("chats", SESSION, cached=CACHED_SESSIONS, record=recorded)
         self.bots = self._documents("bots", BOT)
         self.presets = self._documents("presets", PRESET)
         self.engines = self._documents("engines", ENGINE)
@@ -182,10 +183,10 @@ class Store:
             key = summary["id"]
             place = self._place(key, wanted) if unknown is None or key in unknown else indexed.get(key)
             if place is not None:
-                found.append({**summary, "snippet": place})
+                found.append({**summary, "snippet": place.snippet, "match": place.message})
         return found
 
-    def _place(self, session_id: str, wanted: list[str]) -> str | None:
+    def _place(self, session_id: str, wanted: list[str]) -> Place | None:
         """Where the session itself holds the words; None if it does not."""
         try:
             return _match(self.sessions.read(session_id), wanted)
@@ -261,7 +262,7 @@ class Store:
                 self.bots.delete(bot["id"])
         self.changes.touch_bots()
 
-    def _documents(self, name: str, kind: Kind, **options: int) -> Documents:
+    def _documents(self, name: str, kind: Kind, **options: Any) -> Documents:
         return Documents(self.folder / name, kind, self.disk, self.quarantine, self.trash,
                          self._problems, **options)
 
@@ -312,17 +313,17 @@ class Store:
                                     "The bots that come with Parlor may be missing.")
 
 
-def _match(session: Session, wanted: list[str]) -> str | None:
+def _match(session: Session, wanted: list[str]) -> Place | None:
     """The first place where a message holds one of the words, if every word occurs in the session."""
     title = fold(session["title"])
     missing = {word for word in wanted if word not in title}
-    place = ""
+    place = Place()
     for message in session["messages"]:
         folded = fold(message["text"])
         hits = [word for word in wanted if word in folded]
-        if hits and not place:
-            place = snippet(message["text"], folded, hits[0])
+        if hits and place.message is None:
+            place = Place(snippet(message["text"], folded, hits[0]), message["id"])
         missing.difference_update(hits)
-        if place and not missing:
+        if place.message is not None and not missing:
             break
     return None if missing else place

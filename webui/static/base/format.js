@@ -14,9 +14,15 @@ const dayAndClock = new Intl.DateTimeFormat(locale, {
 /** @param {number} value */
 export const count = (value) => whole.format(Math.round(value));
 
+/** By decimals; to make one takes a third of the time of a frame. @type {Intl.NumberFormat[]} */
+const decimal = [];
+
 /** With so many decimals. @param {number} value @param {number} decimals */
 export const fixed = (value, decimals) =>
-  value.toLocaleString(locale, { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  (decimal[decimals] ||= new Intl.NumberFormat(locale, {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+  })).format(value);
 
 /** A share. @param {number} share 0 to 1 @param {number} least decimals @param {number} [most] decimals */
 export const percent = (share, least, most = least) =>
@@ -98,15 +104,16 @@ export function shown(spec, value) {
   return Array.isArray(value) ? value.map((one) => JSON.stringify(one)).join(" ") : JSON.stringify(value);
 }
 
+/** Facts in a row, without those that are empty; a line breaks after a point. @param {...any} facts */
+export const inRow = (...facts) => facts.filter(Boolean).join("\u00a0· ");
+
 /** The numbers of a reply in one line. @param {import("../types.js").Message} message */
 export function numbers(message) {
-  return [
+  return inRow(
     message.tokens_per_second && speed(message.tokens_per_second),
     message.seconds_to_first_token && t("first token {time}", { time: duration(message.seconds_to_first_token) }),
     message.new_tokens && tokens(message.new_tokens),
-  ]
-    .filter(Boolean)
-    .join(" · ");
+  );
 }
 
 const list = new Intl.ListFormat(locale);

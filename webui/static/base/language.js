@@ -32,6 +32,17 @@ export const tn = (one, many, count, values = {}) =>
   t(rules.select(count) === "one" ? one : many, { count, ...values });
 
 /**
+ * Sentences after each other, without those that are empty; no space stands after a full-width stop.
+ * @param {...any} said
+ */
+export const together = (...said) =>
+  said
+    .filter(Boolean)
+    .map((one) => (/[。！？]$/.test(one) ? one : `${one} `))
+    .join("")
+    .trimEnd();
+
+/**
  * A sentence with elements in it, as children of another one.
  * @param {string} text @param {Record<string, Node | string>} values @returns {(Node | string)[]}
  */

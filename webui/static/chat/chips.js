@@ -39,7 +39,7 @@ export function createChips(store, room, page) {
         disabled: !bot,
         on: {
           click: async () => {
-            const { openBotMenu } = await import("./bot-menus.js");
+            const { openBotMenu } = await import("../bots/bot-menus.js");
             if (bot) openBotMenu(store, bot, main, changes, { ...page, knows });
           },
         },
@@ -86,35 +86,40 @@ export function createChips(store, room, page) {
     return element;
   }
 
-  /** One that has notes here, or came in late, can be brought back as it was. @param {string} id */
+  /** It can be brought back to its place, as it was. @param {string} id */
   function remove(id) {
     const session = store.state.session;
-    const entry = session?.bots.find((one) => one.id === id);
+    const at = session?.bots.findIndex((one) => one.id === id) ?? -1;
+    if (!session || at < 0) return;
+    const entry = session.bots[at];
     roomChanges(store, room).remove(id);
-    if (!entry?.notes && !entry?.since) return;
-    const name = botOf(store.state, id)?.name || "";
-    toast(t("{name} left, with its notes.", { name }), {
+    const name = botOf(store.state, id)?.name || t("Deleted bot");
+    toast(entry.notes ? t("{name} left, with its notes.", { name }) : t("{name} left.", { name }), {
       action: t("Undo"),
       onAction() {
         const now = store.state.session;
-        if (now && now.id === session?.id && !now.bots.some((one) => one.id === id))
-          room.change({ bots: [...now.bots, entry] });
+        if (now && now.id === session.id && !now.bots.some((one) => one.id === id))
+          room.change({ bots: [...now.bots.slice(0, at), entry, ...now.bots.slice(at)] });
       },
     });
   }
 
   /** @param {string} id */
   async function knows(id) {
-    (await import("./knowledge.js")).openKnowledge(store, room, id);
+    (await import("../memory/knowledge.js")).openKnowledge(store, room, id);
   }
 
   /** @type {any[]} */
   let built = [];
+  let fittedBeside = "";
 
   function update() {
     const { session, bots } = store.state;
     const from = [session?.id, bots, JSON.stringify(session?.bots)];
-    if (from.every((value, at) => value === built[at])) return;
+    if (from.every((value, at) => value === built[at])) {
+      if (session && session.title !== fittedBeside) fit();
+      return;
+    }
     built = from;
     if (!session) {
       place.replaceChildren();
@@ -126,7 +131,7 @@ export function createChips(store, room, page) {
       "aria-haspopup": "menu",
       text: t("+ Bot"),
       on: {
-        click: async () => (await import("./bot-menus.js")).openAddMenu(store, add, changes, page),
+        click: async () => (await import("../bots/bot-menus.js")).openAddMenu(store, add, changes, page),
       },
     });
     const stack = h(
@@ -149,11 +154,17 @@ export function createChips(store, room, page) {
     fit();
   }
 
-  /** Where there is no room for all their names, the chips show monograms alone. */
+  /** Where there is no room for all and the title, the chips have short names, then monograms alone. */
   function fit() {
-    place.classList.remove("is-tight");
     const row = place.firstElementChild;
-    if (row && row.scrollWidth > row.clientWidth + 1) place.classList.add("is-tight");
+    const title = byId("title");
+    fittedBeside = store.state.session?.title || "";
+    for (const how of ["", "is-close", "is-tight"]) {
+      place.className = how;
+      const cut = [row, title.firstElementChild].some((one) => one && one.scrollWidth > one.clientWidth + 1);
+      const isLong = title.clientWidth > 0.4 * byId("head").clientWidth; // enough of it can be read
+      if (row && (!cut || (isLong && row.scrollWidth <= row.clientWidth + 1))) break;
+    }
   }
 
   new ResizeObserver(fit).observe(byId("head"));

@@ -63,8 +63,9 @@ export function editor(current, handlers) {
   requestAnimationFrame(() => {
     grow();
     if (document.activeElement === area) return; // somebody is in it already, with a selection of their own
-    area.focus({ preventScroll: false });
+    area.focus({ preventScroll: true });
     area.setSelectionRange(area.value.length, area.value.length);
+    area.parentElement?.scrollIntoView({ block: "nearest" }); // with its buttons
   });
   const button = (text, kind, onClick) =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });

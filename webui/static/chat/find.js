@@ -14,17 +14,20 @@ import { t } from "../base/language.js";
 const MARKED = "found";
 const MARKED_NOW = "found-now";
 
-/** Made once. @type {{ask: (query: string) => void} | null} */
+/** Made once. @type {{ask: (query: string, match: string) => void} | null} */
 let bar = null;
 
 /**
  * @param {Store} store @param {Room} room
  * @param {{reveal: (id: string) => void, focus: (id: string) => void}} transcript
- * @param {string} [query] what to begin with
+ * @param {string} [query] what to begin with @param {string} [match] the message to begin at; else the latest
  */
-export function openFind(store, room, transcript, query = "") {
+export async function openFind(store, room, transcript, query = "", match = "") {
   bar ||= createBar(store, room, transcript);
-  bar.ask(query);
+  const { session } = store.state;
+  const reading = room.whole();
+  if (query && (!(await reading) || store.state.session?.id !== session?.id)) return;
+  bar.ask(query, match);
 }
 
 /** @param {Store} store @param {Room} room @param {Parameters<typeof openFind>[2]} transcript */
@@ -54,13 +57,15 @@ function createBar(store, room, transcript) {
   let shown = "";
   /** What a search of all sessions asked for: its words may stand in different messages. */
   let given = "";
+  /** The message to begin at. */
+  let wanted = "";
   let redraw = 0;
   /** @type {string | null | undefined} */
   let opened = "";
 
   /** What is said now, and where the words are in it. @param {boolean} goes to the match at hand */
   function look(goes) {
-    const current = hits[at]?.id;
+    const current = hits[at]?.id || wanted;
     ({ hits, words } = found(room.path(), input.value, input.value === given));
     const same = hits.findIndex((message) => message.id === current);
     at = same >= 0 ? same : Math.max(0, hits.length - 1); // the latest first
@@ -70,19 +75,35 @@ function createBar(store, room, transcript) {
       ? t("{number} of {all}", { number: at + 1, all: hits.length })
       : inVersions
         ? t("In another version.")
-        : words.length
-          ? t("Not found")
-          : "";
+        : !words.length
+          ? ""
+          : store.state.session?.messages.some(({ far }) => far)
+            ? t("Loading …")
+            : t("Not found");
     for (const button of [back, on]) button.disabled = hits.length < 2;
     if (goes && hits.length) {
       shown = hits[at].id;
-      transcript.reveal(shown);
+      transcript.reveal(shown, uncover);
     }
     mark();
   }
 
+  /** Of a long message only a part is in sight, and this bar lies over some of it. */
+  function uncover() {
+    const first = CSS.highlights?.get(MARKED_NOW)?.values().next().value;
+    if (!first?.startContainer.isConnected) return;
+    const scroller = byId("transcript");
+    const { top, bottom, height } = scroller.getBoundingClientRect();
+    const box = first.getBoundingClientRect();
+    if (box.top >= element.getBoundingClientRect().bottom && box.bottom <= bottom) return;
+    scroller.scrollTop += box.top - top - height / 2;
+  }
+
   /** The last message of another version of the chat that has the words. */
-  const inOthers = () => found(store.state.session?.messages || [], input.value, input.value === given).hits.at(-1);
+  function inOthers() {
+    const all = found(store.state.session?.messages || [], input.value, input.value === given).hits;
+    return all.find((message) => message.id === wanted) || all.at(-1);
+  }
 
   async function showVersion() {
     const message = inOthers();
@@ -119,6 +140,7 @@ function createBar(store, room, transcript) {
     if (store.state.session?.id !== opened) close();
     else look(false);
   });
+  store.on(["texts"], () => element.isConnected && look(!hits.length)); // more of them have come
 
   function close() {
     const hadFocus = element.contains(document.activeElement);
@@ -132,6 +154,7 @@ function createBar(store, room, transcript) {
 
   input.addEventListener("input", () => {
     hits = []; // the latest of the new ones first
+    wanted = "";
     look(true);
   });
   element.addEventListener("keydown", (event) => {
@@ -143,10 +166,11 @@ function createBar(store, room, transcript) {
     event.stopPropagation();
   });
   return {
-    /** @param {string} query */
-    ask(query) {
+    /** @param {string} query @param {string} match */
+    ask(query, match) {
       if (query && !found(store.state.session?.messages || [], query, true).hits.length) return; // in the title alone
       given = query;
+      wanted = match;
       opened = store.state.session?.id;
       byId("main").append(element);
       observer.observe(byId("messages"), { childList: true, subtree: true, characterData: true });

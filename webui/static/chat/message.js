@@ -80,6 +80,7 @@ export class MessageView {
       view.audience,
       view.vote,
       Boolean(live),
+      message.far,
     ]);
     if (live) this.showLive();
     else if (!editing) {
@@ -98,7 +99,7 @@ export class MessageView {
     this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
       const vote = { won: t("chosen"), lost: t("not chosen"), open: t("side by side") }[view.vote];
-      const note = view.isOutgoing ? t("sending") : message.pinned ? t("pinned") : "";
+      const note = view.isOutgoing ? t("sending") : message.far ? t("Loading …") : message.pinned ? t("pinned") : "";
       this.note.textContent = [note, vote].filter(Boolean).join(" · ");
       this.body.classList.remove("writing");
       this.#part("answer", null, this.main);
@@ -108,10 +109,11 @@ export class MessageView {
     const open = () => this.part_edit || editor(() => this.view, this.handlers);
     this.#part("edit", editing ? open() : null, this.main);
     this.#part("whisper", view.audience ? whisperLine(view.audience) : null, this.main);
-    this.#part("badge", live ? null : badge(message), this.main);
+    this.#part("badge", live || message.far ? null : badge(message), this.main);
     const several = view.versions.length > 1 && !view.isOutgoing;
     this.#part("versions", several ? versionArrows(message.id, view.versions, this.handlers) : null, this.head);
-    this.#part("actions", live || editing || view.isOutgoing ? null : actions(view, this.handlers), this.main);
+    const cannot = live || editing || view.isOutgoing || message.far;
+    this.#part("actions", cannot ? null : actions(view, this.handlers), this.main);
   }
 
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */
@@ -163,7 +165,7 @@ export class MessageView {
     if (old && element) old.replaceWith(element);
     else if (old) old.remove();
     else if (element && kind === "monogram") parent.prepend(element);
-    else if (element && kind === "badge") this.body.after(element);
+    else if (element && (kind === "badge" || kind === "edit")) this.body.after(element);
     else if (element && kind === "answer") this.body.before(element);
     else if (element && kind === "whisper") this.head.after(element);
     else if (element) parent.append(element);

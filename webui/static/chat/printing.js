@@ -33,6 +33,7 @@ export function preparePrinting(store, room) {
   let whole = null;
   window.addEventListener("beforeprint", () => {
     whole?.remove();
+    room.wholeNow();
     const title = h("h1", { dir: "auto", text: store.state.session?.title || "" });
     whole = h("div", { id: "print" }, title, ...room.path().map((message) => article(store, message)));
     document.body.append(/** @type {any} */ (whole));

@@ -12,7 +12,7 @@ import { announce } from "../base/announce.js";
 import { byId } from "../base/dom.js";
 import { listed } from "../base/format.js";
 import { isComposing } from "../base/input.js";
-import { t, tn } from "../base/language.js";
+import { t, tn, together } from "../base/language.js";
 import { recall } from "../base/storage.js";
 import { menuIsOpen } from "../overlays/menu.js";
 import { botOf, botsInRoom, nameOf } from "../session/store.js";
@@ -112,7 +112,7 @@ function listenToKeys(store, room, transcript) {
   }
 
   /** @param {Message[]} path @param {number} at */
-  function go(path, at) {
+  async function go(path, at) {
     const message = path[at];
     if (at >= path.length) {
       byId("text").focus();
@@ -122,6 +122,7 @@ function listenToKeys(store, room, transcript) {
       announce(t("This is the first message."));
       return;
     }
+    if (message.far && !(await room.whole())) return;
     visited = message.id;
     if (at === path.length - 1) transcript.toEnd();
     else transcript.reveal(message.id);
@@ -131,13 +132,11 @@ function listenToKeys(store, room, transcript) {
     const text = running ? running.base + running.text : message.text;
     const all = session ? versions(session, live, message) : [];
     announce(
-      [
+      together(
         finishedSentences(text, 0, true).said,
         t("Message {number} of {count}.", { number: at + 1, count: path.length }),
         all.length > 1 && t("Version {number} of {count}.", { number: all.indexOf(message.id) + 1, count: all.length }),
-      ]
-        .filter(Boolean)
-        .join(" "),
+      ),
     );
   }
 
@@ -185,7 +184,7 @@ function listenToKeys(store, room, transcript) {
     const writing = [...live.values()].map((one) => one.name).filter(Boolean);
     const at = place(path);
     announce(
-      [
+      together(
         names.length ? t("Here: {names}.", { names: listed(names) }) : t("Nobody is in the room."),
         muted.length > 0 && t("Muted: {names}.", { names: listed(muted) }),
         writing.length ? t("{name} is writing.", { name: listed(writing) }) : t("Nobody is writing."),
@@ -193,9 +192,7 @@ function listenToKeys(store, room, transcript) {
         path[at] && t("You are at number {number}, of {name}.", { number: at + 1, name: nameOf(store.state, path[at]) }),
         !byId("status-line").hidden && t("In memory: {used}.", { used: byId("status-line").querySelector(".used").textContent }),
         audience && `${audienceText(store.state, { author: "user", for: audience })}.`,
-      ]
-        .filter(Boolean)
-        .join(" "),
+      ),
     );
   }
 

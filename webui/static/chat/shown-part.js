@@ -23,17 +23,29 @@ export class ShownPart {
   /**
    * @param {HTMLElement} scroller @param {HTMLElement} list @param {Pin} pin
    * @param {() => void} draw brings the elements in line with first and end
+   * @param {(index: number) => boolean} isThere whether the text of a message has come; there is more when it
+   *   comes: extend() and fill()
    */
-  constructor(scroller, list, pin, draw) {
+  constructor(scroller, list, pin, draw, isThere) {
     this.scroller = scroller;
     this.list = list;
     this.pin = pin;
     this.draw = draw;
-    const extend = () => {
-      this.#extendUp();
-      this.#extendDown();
-    };
-    scroller.addEventListener("scroll", extend, { passive: true });
+    this.isThere = isThere;
+    scroller.addEventListener("scroll", () => this.extend(), { passive: true });
+  }
+
+  /** Bring in what the reader nears. */
+  extend() {
+    this.#extendUp();
+    this.#extendDown();
+  }
+
+  /** So many messages before one, or as many as are there: where they begin. @param {number} index */
+  #before(index) {
+    let first = index;
+    while (first > 0 && index - first < CHUNK && this.isThere(first - 1)) first -= 1;
+    return first;
   }
 
   get isAtEnd() {
@@ -64,7 +76,8 @@ export class ShownPart {
   fill(ahead = 0) {
     clearTimeout(this.#filling);
     const until = performance.now() + TURN_MS;
-    const lacks = (more) => this.first > 0 && this.list.scrollHeight < this.scroller.clientHeight + more;
+    const lacks = (more) =>
+      this.first > 0 && this.list.scrollHeight < this.scroller.clientHeight + more && this.isThere(this.first - 1);
     while (lacks(ahead) && performance.now() < until) {
       this.first -= 1;
       this.draw();
@@ -77,7 +90,7 @@ export class ShownPart {
   /** Have a message on the page, with those around it. @param {number} index */
   showAround(index) {
     if (index >= this.first && index < this.end) return;
-    this.first = Math.max(0, index - CHUNK);
+    this.first = this.#before(index);
     this.end = Math.min(this.#length, index + CHUNK);
     this.draw();
     while (!this.isAtEnd && this.list.scrollHeight < 2 * this.scroller.clientHeight) {
@@ -103,8 +116,10 @@ export class ShownPart {
    */
   #extendUp() {
     if (this.first === 0 || this.pin.pinned || this.scroller.scrollTop > AHEAD_PX / 2) return;
+    const first = this.#before(this.first);
+    if (first === this.first) return;
     this.#keepInPlace(this.list.querySelector(".message"), () => {
-      this.first = Math.max(0, this.first - CHUNK);
+      this.first = first;
       this.draw();
       while (this.#isTooLarge()) {
         this.end -= CHUNK;

@@ -65,7 +65,13 @@ export function createStatusLine(store, room, page) {
     const unknown = (!n.running && context?.problem) || "";
     const about = !n.running && context?.about;
     const shown = unknown ? "?" : about ? t("about {tokens}", { tokens }) : count(tokens);
-    setText(used, t("{used} of {all} tokens", { used: shown, all: most }));
+    const guide = !n.running && context?.guide_tokens;
+    setText(
+      used,
+      guide
+        ? t("{used} of {all} tokens, and {guide} for guidance", { used: shown, all: most, guide })
+        : t("{used} of {all} tokens", { used: shown, all: most }),
+    );
     used.title = unknown || (about && status?.model?.cannot?.context) || t("What the model is sent");
     const isFull = Boolean(most) && !unknown && (n.finish_reason === "context" || tokens >= FULL * most);
     line.classList.toggle("is-full", isFull);

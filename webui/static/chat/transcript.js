@@ -71,7 +71,7 @@ export function createTranscript(store, room, handlers) {
       isLast: index === path.length - 1,
       busy: state.live.size > 0,
       away: state.away,
-      editing: state.editing === message.id,
+      editing: state.editing === message.id && !message.far,
     };
   }
 
@@ -87,6 +87,7 @@ export function createTranscript(store, room, handlers) {
       }
     }
     let place = list.firstElementChild;
+    if (wanted.some(({ far }) => far)) room.moreTexts();
     wanted.forEach((message, at) => {
       const data = viewOf(message, first + at);
       let view = views.get(message.id);
@@ -119,11 +120,16 @@ export function createTranscript(store, room, handlers) {
           link(t("{name} came in here", { name: namesOf(store.state, [id]) }), () => handlers.knows(id)),
         );
     const at = path.findIndex((message) => message.id === context?.first_message);
-    const out = path.slice(0, Math.max(0, at)).filter((message) => !message.pinned).length;
-    if (out) views.get(path[at].id)?.element.before(line(h("span", { text: memoryText(out) })));
+    const out = context?.left_out || 0; // not all that stands above: some of it is for others
+    if (out && at > 0) views.get(path[at].id)?.element.before(line(h("span", { text: memoryText(out) })));
   }
 
-  const part = new ShownPart(scroller, list, pin, draw);
+  /** Whether a message can be put on the page; else it is asked for. @param {number} index */
+  const isThere = (index) => {
+    if (path[index].far) room.moreTexts();
+    return !path[index].far;
+  };
+  const part = new ShownPart(scroller, list, pin, draw, isThere);
 
   /** Bring the end of the chat on the page. */
   function toEnd() {
@@ -157,21 +163,11 @@ export function createTranscript(store, room, handlers) {
     pin.follow();
   }
 
-  /** @type {Set<string>} */
-  const dirty = new Set();
-  let flushing = false;
-
-  function flush() {
-    flushing = false;
-    for (const id of dirty) {
-      const view = views.get(id);
-      if (view?.view.live) view.showLive();
-    }
-    dirty.clear(); // the pin follows when the frame has been laid out
-  }
-
-  /** Have a message in the middle of what is seen. @param {string} id */
-  function reveal(id) {
+  /**
+   * Have a message, whose text is there, in the middle of what is seen.
+   * @param {string} id @param {() => void} [settled] called after it
+   */
+  function reveal(id, settled = () => {}) {
     const index = path.findIndex((message) => message.id === id);
     if (index < 0) return;
     part.showAround(index);
@@ -179,6 +175,7 @@ export function createTranscript(store, room, handlers) {
     const { element } = /** @type {MessageView} */ (views.get(id));
     const settle = (frames) => {
       element.scrollIntoView({ block: "center" });
+      settled();
       if (frames) requestAnimationFrame(() => settle(frames - 1));
     };
     settle(SETTLING_FRAMES);
@@ -186,19 +183,21 @@ export function createTranscript(store, room, handlers) {
 
   jump.addEventListener("click", toEnd);
   store.on(["session", "live", "viewLeaf", "context", "bots", "editing", "outgoing", "away"], update);
+  store.on(["texts"], () => {
+    update();
+    part.extend();
+  });
 
   return {
-    /** New text of a running reply: on the page with the next frame. @param {Live} live */
+    /** Show the new text of a running reply; the pin follows when it has been laid out. @param {Live} live */
     flush(live) {
-      dirty.add(live.messageId);
-      if (flushing) return;
-      flushing = true;
-      requestAnimationFrame(flush);
+      const view = views.get(live.messageId);
+      if (view?.view.live) view.showLive();
     },
     toEnd,
     reveal,
-    toBeginning() {
-      if (path.length) reveal(path[0].id);
+    async toBeginning() {
+      if ((await room.whole()) && path.length) reveal(path[0].id);
     },
     /** @param {string} id */
     focus(id) {

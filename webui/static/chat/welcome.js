@@ -8,8 +8,10 @@
 
 import { byId, h, icon, iconButton, monogram } from "../base/dom.js";
 import { listed } from "../base/format.js";
-import { t } from "../base/language.js";
+import { t, together } from "../base/language.js";
+import { post } from "../server/api.js";
 import { whereTextGoes } from "../session/hosts.js";
+import { beginning } from "../session/saving.js";
 import { inShort, pictureOf } from "../session/store.js";
 
 /**
@@ -53,11 +55,10 @@ export function createWelcome(store, room, page) {
    * @param {import("../types.js").Bot} bot @param {string} user
    */
   function greeting(bot, user) {
-    const texts = [bot.greeting, ...(bot.alternate_greetings || [])].filter((text) => text.trim());
+    const texts = told.texts[bot.id] || greetingsOf(bot, user);
     if (!texts.length) return null;
     const chosen = store.state.session?.greetings || {};
     const at = texts[chosen[bot.id]] ? chosen[bot.id] : 0;
-    const text = texts[at].replaceAll("{{char}}", bot.name).replaceAll("{{user}}", user);
     const arrow = (side, label, by) => {
       const to = (at + by + texts.length) % texts.length;
       const choose = () => room.change({ greetings: { ...chosen, [bot.id]: to } });
@@ -79,9 +80,31 @@ export function createWelcome(store, room, page) {
             h("span", { class: "tabular", text: t("{number} of {all}", { number: at + 1, all: texts.length }) }),
             arrow("right", t("Next greeting of {name}", bot), 1),
           ),
-        ` ${text}`,
+        ` ${texts[at]}`,
       ),
     );
+  }
+
+  /** What the server made of the greetings, and of which it did. */
+  let told = { key: "", texts: /** @type {Record<string, string[]>} */ ({}) };
+
+  /**
+   * Have the greetings as they will be said, where that cannot be told here: dice and hours stand in them, or
+   * there are some for groups. @param {import("../types.js").Session} session
+   * @param {import("../types.js").Bot[]} inside @param {string} user
+   */
+  async function ask(session, inside, user) {
+    const body = beginning(session);
+    const key = JSON.stringify([body.bots, user, body.seed, inside.map(({ revision }) => revision)]);
+    if (key === told.key) return;
+    told = { key, texts: {} };
+    const texts = inside.flatMap((bot) => greetingsOf(bot, user));
+    if (!texts.some((text) => text.includes("{{")) && (inside.length < 2 || !texts.length)) return;
+    const answer = await post("/api/sessions/greetings", body).catch(() => null); // else they stay as they are
+    if (!answer || told.key !== key) return;
+    told.texts = answer.greetings;
+    built = [];
+    update();
   }
 
   /** @type {any[]} */
@@ -89,14 +112,14 @@ export function createWelcome(store, room, page) {
 
   function update() {
     const { session, bots, live, loading, outgoing } = store.state;
-    const show = Boolean(session && !session.messages.length && !live.size && !loading && !outgoing);
+    const show = Boolean(session && !session.leaf && !live.size && !loading && !outgoing);
     place.hidden = !show;
     byId("main").classList.toggle("is-empty", show);
     if (!show) {
       built = [];
       return;
     }
-    const where = whereTextGoes(store.state) || t("Everything stays on this machine.");
+    const where = whereTextGoes(store.state) ? "" : t("Everything stays on this machine."); // else above the composer
     const from = [session?.id, bots, JSON.stringify([session?.bots, session?.greetings]), session?.user_name, where];
     if (from.every((value, at) => value === built[at])) return;
     built = from;
@@ -104,12 +127,15 @@ export function createWelcome(store, room, page) {
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset?.bot;
     const several = inside.size > 1;
     const user = session?.user_name || "User";
-    const chosen = bots.filter((bot) => inside.has(bot.id)).map((bot) => bot.name);
+    const present = bots.filter((bot) => inside.has(bot.id));
+    const chosen = present.map((bot) => bot.name);
+    const unsaid = session && !session.id ? present : []; // one that was made has said its greetings
+    if (session && unsaid.length) ask(session, unsaid, user);
     place.replaceChildren(
       h("h2", { text: t("Who would you like to talk with?") }),
       h("p", {
         class: "soft",
-        text: `${t("Choose one, or several for a room in which they also talk with each other.")} ${where}`,
+        text: together(t("Choose one, or several for a room in which they also talk with each other."), where),
       }),
       h(
         "div",
@@ -127,7 +153,7 @@ export function createWelcome(store, room, page) {
           ),
         ),
       ),
-      ...bots.filter((bot) => inside.has(bot.id)).map((bot) => greeting(bot, user)).filter(Boolean),
+      ...unsaid.map((bot) => greeting(bot, user)).filter(Boolean),
       chosen.length
         ? h(
             "div",
@@ -144,6 +170,15 @@ export function createWelcome(store, room, page) {
   store.on(["session", "bots", "live", "loading", "outgoing", "status", "settings"], update);
   update();
 }
+
+/**
+ * What a bot may begin with, with the names filled in.
+ * @param {import("../types.js").Bot} bot @param {string} user
+ */
+const greetingsOf = (bot, user) =>
+  [bot.greeting, ...(bot.alternate_greetings || [])]
+    .filter((text) => text.trim())
+    .map((text) => text.replaceAll("{{char}}", bot.nickname || bot.name).replaceAll("{{user}}", user));
 
 /** @param {boolean} several @param {string[]} names */
 function starters(several, names) {

@@ -9,6 +9,7 @@
 
 import { h } from "../base/dom.js";
 import { t } from "../base/language.js";
+import { notify } from "../base/notice.js";
 import { recall, remember } from "../base/storage.js";
 import { get, post } from "../server/api.js";
 import { openDialog } from "./dialogs.js";
@@ -67,7 +68,14 @@ const CHOICES = /** @type {const} */ ([
   ],
 ]);
 const REFUSED = t("The browser does not allow Parlor to notify you. Its settings for this page can.");
+const UNABLE = t("This browser lets no page notify you.");
 const UNSAFE = t("Browsers allow it for addresses with https and for this machine's own only.");
+
+/** What is in the way of notifications; "" if one could be shown, and was. */
+async function whyNoNotice() {
+  if ((await window.Notification?.requestPermission()) !== "granted") return window.isSecureContext ? REFUSED : UNSAFE;
+  return notify("Parlor", t("You are told of a reply like this.")) ? "" : UNABLE;
+}
 
 /**
  * @param {string} name @param {string} heading @param {readonly (readonly [string, string])[]} values
@@ -135,8 +143,7 @@ export async function openAppearance(readAloud) {
     remember(name, input.value);
     if (name === "reader") readAloud();
     else if (name === "notices") {
-      const permission = input.value ? await window.Notification?.requestPermission() : "granted";
-      refused.textContent = permission === "granted" ? "" : window.isSecureContext ? REFUSED : UNSAFE;
+      refused.textContent = input.value && (await whyNoNotice());
       refused.hidden = !refused.textContent;
       if (refused.hidden) return;
       remember(name, "");

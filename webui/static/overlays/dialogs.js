@@ -5,7 +5,9 @@
  */
 
 import { h, iconButton } from "../base/dom.js";
+import { isTouchOnly } from "../base/input.js";
 import { t } from "../base/language.js";
+import { raiseNotes } from "./toast.js";
 
 let serial = 0;
 
@@ -41,6 +43,7 @@ export function openDialog(title, content, options = {}) {
     if (!closable) event.preventDefault();
   });
   dialog.addEventListener("close", () => {
+    raiseNotes(); // they stay
     dialog.remove();
     onClose?.();
   });
@@ -53,11 +56,13 @@ export function openDialog(title, content, options = {}) {
   });
   document.body.append(dialog);
   dialog.showModal();
+  raiseNotes();
   if (body.scrollHeight > body.clientHeight) body.tabIndex = 0; // the arrow keys scroll it
   const first =
     dialog.querySelector("[data-autofocus]") ||
     dialog.querySelector(".dialog-body input, .dialog-body textarea, .dialog-foot .primary");
-  /** @type {any} */ (first)?.focus();
+  const bringsKeyboard = first?.matches("[type=search]") && isTouchOnly(); // over the list that it searches
+  if (!bringsKeyboard) /** @type {any} */ (first)?.focus();
   return dialog;
 }
 

@@ -16,6 +16,7 @@ const LIST = [
   ["Alt Enter", t("Continue the last reply")],
   ["← →", t("Outside a box: other versions of a message")],
   ["Ctrl Shift C", t("Copy the last reply")],
+  ["Ctrl Z", t("Outside a box: undo the last change of the session; with Shift redo it")],
   ["Ctrl K", t("Search sessions")],
   ["Ctrl F", t("Find in this chat; once more: the browser's own")],
   ["Ctrl .", t("Timeline: a map of the chat, with all of its versions")],

@@ -8,9 +8,9 @@
 
 import { t } from "../base/language.js";
 import { preparePrinting } from "../chat/printing.js";
-import { createBotTab } from "./bot-tab.js";
-import { createModelTab } from "./model-tab.js";
-import { createSampling } from "./sampling.js";
+import { createBotTab } from "../bots/bot-tab.js";
+import { createModelTab } from "../models/model-tab.js";
+import { createSampling } from "../sampling/sampling.js";
 import { createSessionTab } from "./session-tab.js";
 import { createTabs } from "./tabs.js";
 
@@ -19,7 +19,7 @@ import { createTabs } from "./tabs.js";
  * @param {Room} room
  * @param {import("../session/room-changes.js").RoomChanges} changes
  * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>,
- *   library: import("./library.js").Library,
+ *   library: import("../library/library.js").Library,
  *   speak: (id: string) => void, editBot: (bot: any) => void, openModels: () => void,
  *   timeline: () => void}} page
  */

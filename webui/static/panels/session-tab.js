@@ -7,7 +7,7 @@
 
 import { h, setText } from "../base/dom.js";
 import { t, tn } from "../base/language.js";
-import { createNote } from "./note.js";
+import { createNote } from "../memory/note.js";
 
 /** A name becomes "Name:" in prompts. */
 const NOT_IN_NAMES = /[:\p{Cc}\u2028\u2029]/gu;
@@ -31,7 +31,7 @@ export function createSessionTab(store, room, page) {
   const orders = h("div", { class: "choices", role: "radiogroup", "aria-labelledby": "turn-order-label" });
   const action = (text, onClick, kind = "") =>
     h("button", { type: "button", class: `button ${kind}`, text, on: { click: onClick } });
-  const lore = action(t("Lore book"), async () => (await import("./lore.js")).openLore(store, room));
+  const lore = action(t("Lore book"), async () => (await import("../memory/lore.js")).openLore(store, room));
   lore.setAttribute("aria-haspopup", "dialog");
   const saved = h(
     "section",

@@ -1,8 +1,10 @@
 // @ts-check
 /**
- * The events of one reply, read with fetch (EventSource can only GET from the start and cannot be aborted
- * cleanly). A lost connection is taken up again at the cursor, so each event arrives exactly once. Knows
- * nothing of what the events mean, but that "done" and "error" are the last.
+ * The events of replies, read with fetch (EventSource can only GET from the start and cannot be aborted
+ * cleanly). A lost connection is taken up again at the cursors, so each event arrives exactly once. Knows
+ * nothing of what the events mean, but which are the last.
+ *
+ * @typedef {{reply: string, index: number, type: string, data: any}} Event
  */
 
 import { ApiError, early } from "./api.js";
@@ -12,9 +14,10 @@ const SILENCE_MS = 20_000;
 const BACKOFF_MS = [100, 250, 500, 1000, 2000, 4000];
 
 /**
- * Split a stream of text into server-sent events; half a line waits for its rest.
+ * Split a stream of text into server-sent events; half a line waits for its rest. An event of one of several
+ * replies has that one's id before its number.
  * @param {string} buffer
- * @returns {{events: {index: number, type: string, data: any}[], rest: string}}
+ * @returns {{events: Event[], rest: string}}
  */
 export function parseEvents(buffer) {
   const blocks = buffer.replaceAll("\r\n", "\n").split("\n\n");
@@ -30,7 +33,8 @@ export function parseEvents(buffer) {
       if (name === "data") fields.data += (fields.data ? "\n" : "") + value;
       else if (name in fields) fields[name] = value;
     }
-    if (fields.data) events.push({ index: Number(fields.id), type: fields.event, data: JSON.parse(fields.data) });
+    const [index, reply = ""] = fields.id.split(":").reverse();
+    if (fields.data) events.push({ reply, index: Number(index), type: fields.event, data: JSON.parse(fields.data) });
   }
   return { events, rest };
 }
@@ -39,9 +43,11 @@ export function parseEvents(buffer) {
  * One connection: the events that come at `path`, in batches, until the server ends the answer.
  * @param {string} path
  * @param {AbortSignal} signal
+ * @param {any} [body] what is posted there; without one it is a GET
  */
-export async function* eventsAt(path, signal) {
-  const response = await (early(path) || fetch(path, { signal, cache: "no-store" }));
+export async function* eventsAt(path, signal, body) {
+  const post = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const response = await (early(path) || fetch(path, { signal, cache: "no-store", ...post }));
   if (!response.ok || !response.body) throw new ApiError(response.status, await response.json().catch(() => null));
   const decoder = new TextDecoder();
   const reader = response.body.getReader();
@@ -56,32 +62,50 @@ export async function* eventsAt(path, signal) {
   }
 }
 
+/** Close what early.js asked for, if it did. @param {string} path */
+const letGo = (path) => early(path)?.then((answer) => answer.body?.cancel()).catch(() => {});
+
+/** After which a reply has no more. @param {Event} event */
+const isLast = ({ type }) => type === "done" || type === "error" || type === "gone";
+
 /**
- * Yield the events of a reply from `cursor` on, in batches as they arrive, through any number of lost
- * connections. Throws ApiError when the server no longer knows the reply (404, 410) and AbortError when
- * `signal` aborts.
- * @param {string} replyId
- * @param {number} cursor
+ * Yield the events of some replies, each from its cursor on, in batches as they arrive, through any number of
+ * lost connections, all in one of the few that a browser has. Throws ApiError when the server no longer knows
+ * the reply (404, 410), and AbortError when `signal` aborts; where one of several is not known any more, it
+ * has an event "gone".
+ * @param {Map<string, number>} cursors by reply id
  * @param {AbortSignal} signal
  * @param {(connected: boolean) => void} [onConnection]
  */
-export async function* replyEvents(replyId, cursor, signal, onConnection = () => {}) {
+export async function* replyEvents(cursors, signal, onConnection = () => {}) {
+  const left = new Map(cursors);
   let failures = 0;
   while (!signal.aborted) {
     const silence = new AbortController();
     let heard = performance.now();
     const timer = setInterval(() => performance.now() - heard > SILENCE_MS && silence.abort(), SILENCE_MS / 4);
     try {
-      const path = `/api/replies/${replyId}/events?from=${cursor}`;
+      const [[only, cursor]] = left;
+      if (left.size > 1) for (const id of left.keys()) letGo(`/api/replies/${id}/events?from=0`);
+      const path =
+        left.size === 1
+          ? `/api/replies/${only}/events?from=${cursor}`
+          : `/api/replies/events?of=${[...left].map(([id, from]) => `${id}:${from}`)}`;
       for await (const events of eventsAt(path, AbortSignal.any([signal, silence.signal]))) {
         heard = performance.now();
         if (failures) onConnection(true);
         failures = 0;
-        const fresh = events.filter((event) => event.index >= cursor);
-        if (!fresh.length) continue;
-        cursor = fresh[fresh.length - 1].index + 1;
-        yield fresh;
-        if (fresh.some((event) => event.type === "done" || event.type === "error")) return;
+        const fresh = [];
+        for (const event of events) {
+          event.reply ||= only;
+          const from = left.get(event.reply);
+          if (from === undefined || event.index < from) continue;
+          fresh.push(event);
+          if (isLast(event)) left.delete(event.reply);
+          else left.set(event.reply, event.index + 1);
+        }
+        if (fresh.length) yield fresh;
+        if (!left.size) return;
       }
       failures = Math.max(failures, 1);
     } catch (error) {

@@ -22,15 +22,19 @@ export class Answers {
   /** @param {string} path @param {any} [body] */
   remove = (path, body) => this.#request("DELETE", path, body);
 
-  /** The page has this session whole, as the server said it. @param {Session} session */
+  /** The page has this session, as the server said it. @param {Session} session */
   take(session) {
     this.#known = session;
+  }
+
+  get known() {
+    return this.#known;
   }
 
   /** @param {string} method @param {string} path @param {any} [body] */
   async #request(method, path, body) {
     const known = this.#known;
-    const isAbout = known && `${path}/`.startsWith(`/api/sessions/${known.id}/`);
+    const isAbout = known && `${path.split("?")[0]}/`.startsWith(`/api/sessions/${known.id}/`);
     try {
       const answer = await request(method, path, body, isAbout ? { "Known-Revision": `${known.revision}` } : {});
       if (known && answer?.delta) answer.session = together(known, answer.session, answer.delta);

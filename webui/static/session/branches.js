@@ -40,13 +40,16 @@ export function pathTo({ byId }, id) {
   return path.reverse();
 }
 
+/** The message that was written last below this one. @param {Tree} tree @param {string} id */
+export function endOf({ children }, id) {
+  let last = id;
+  for (let below = children.get(id); below; below = children.get(last)) last = below[below.length - 1].id;
+  return last;
+}
+
 /** The path through a message down to what was written last below it. @param {Tree} tree
  * @param {string} id */
-export function branchOf(tree, id) {
-  let last = id;
-  for (let below = tree.children.get(id); below; below = tree.children.get(last)) last = below[below.length - 1].id;
-  return pathTo(tree, last);
-}
+export const branchOf = (tree, id) => pathTo(tree, endOf(tree, id));
 
 /** Which child goes straight down. @param {Tree} tree @param {Set<string>} shown
  * @param {string | null} parent */

@@ -1,13 +1,10 @@
 // @ts-check
 /**
- * What can be done to a message that is there: correct it in place, take it out, bring it back.
- * @import { Message } from "../types.js"
+ * What can be done to a message that is there, such as to correct it in place or to take it out; and undoing.
+ * @import { Change, Message } from "../types.js"
  * @import { Answers } from "./answers.js"
  * @import { Operation } from "./operations.js"
  */
-
-import { t } from "../base/language.js";
-import { ApiError } from "../server/api.js";
 
 /** @param {Operation} operation @param {Answers} answers */
 export const corrections = (operation, { patch, post, put, remove }) => ({
@@ -49,7 +46,7 @@ export const corrections = (operation, { patch, post, put, remove }) => ({
   dropSummary: (summary) =>
     operation(({ id, revision }) => remove(`/api/sessions/${id}/summaries/${summary}`, { revision })),
 
-  /** Take a message out. Answers the token that brings it back, or "". @param {Message} message */
+  /** Take a message out. Answers the id of this change, or "". @param {Message} message */
   async erase(message) {
     let undo = "";
     await operation(async (session) => {
@@ -62,11 +59,19 @@ export const corrections = (operation, { patch, post, put, remove }) => ({
     return undo;
   },
 
-  /** Undo erase(). @param {string} sessionId @param {string} undo */
-  bringBack: (sessionId, undo) =>
-    operation((session) =>
-      session.id === sessionId
-        ? post(`/api/sessions/${session.id}/messages/restore`, { revision: session.revision, undo })
-        : Promise.reject(new ApiError(404, { error: { message: t("Open the message's session first.") } })),
-    ),
+  /**
+   * Undo the latest change of the session, or the one of this id; or do again what was undone last. Answers
+   * what it was, or null.
+   * @param {"undo" | "redo"} way @param {string} [step]
+   * @returns {Promise<Change | null>}
+   */
+  async retrace(way, step) {
+    let what = null;
+    await operation(async ({ id, revision }) => {
+      const body = await post(`/api/sessions/${id}/${way}`, { revision, ...(step && { step }) });
+      what = body.undone || body.done;
+      return body;
+    });
+    return what;
+  },
 });

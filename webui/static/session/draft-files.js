@@ -27,5 +27,15 @@ export function recallFiles(id) {
   return { id, files, sending: [], reading: [] };
 }
 
+/** Whether this tab was loaded again while it read files of the session: see writing/unread.js.
+ * @param {string | null | undefined} id */
+export function hasUnread(id) {
+  try {
+    return Boolean(sessionStorage.getItem("parlor.unread")?.includes(`"id":${JSON.stringify(id)}`));
+  } catch {
+    return false; // no storage
+  }
+}
+
 /** @param {string | null} sessionId of a session that is gone */
 export const forgetFiles = (sessionId) => remember(key(sessionId), "");

@@ -18,8 +18,11 @@ import { replyEvents } from "../server/stream.js";
  *   connection: (connected: boolean) => void}} room
  */
 export function createReplies(store, room) {
-  /** @type {Map<string, {live: Live, cursor: number, abort: AbortController | null}>} by reply id */
+  /** @type {Map<string, {live: Live, cursor: number}>} by reply id */
   const watched = new Map();
+  /** @type {AbortController | null} */
+  let reading = null;
+  let isToBegin = false;
 
   /** @param {Running} running @param {string} sessionId @returns {Live} */
   function newLive(running, sessionId) {
@@ -69,31 +72,47 @@ export function createReplies(store, room) {
     else if (type === "text") live.text += data.text;
   }
 
-  /** @param {string} replyId */
-  async function read(replyId) {
-    const entry = watched.get(replyId);
-    if (!entry || entry.abort) return;
-    const { live } = entry;
-    entry.abort = new AbortController();
+  /** Read what is watched, all of it in one connection; what was read before goes on at its cursors. */
+  async function read() {
+    reading?.abort();
+    reading = null;
+    if (document.hidden || !watched.size) return;
+    const { signal } = (reading = new AbortController());
+    const cursors = new Map([...watched].map(([replyId, { cursor }]) => [replyId, cursor]));
     try {
-      for await (const events of replyEvents(replyId, entry.cursor, entry.abort.signal, room.connection)) {
+      for await (const events of replyEvents(cursors, signal, room.connection)) {
+        /** @type {Set<Live>} */
+        const grown = new Set();
         for (const event of events) {
+          const entry = watched.get(event.reply);
+          if (!entry || signal.aborted) continue;
+          const { live } = entry;
           entry.cursor = event.index + 1;
-          if (event.type === "done" || event.type === "error") {
+          if (["done", "error", "gone"].includes(event.type)) {
             forget(live);
-            (event.type === "done" ? room.finished : room.failed)(live, event.data);
-            return;
+            grown.delete(live);
+            end(live, event);
+          } else {
+            apply(live, event);
+            grown.add(live);
           }
-          apply(live, event);
         }
-        room.progress(live);
+        for (const live of grown) room.progress(live);
       }
     } catch (error) {
-      if (entry.abort?.signal.aborted) return;
-      forget(live);
+      if (signal.aborted) return;
+      const lives = [...watched.values()].filter(({ live }) => cursors.has(live.replyId));
+      for (const { live } of lives) forget(live);
       if (!(error instanceof ApiError)) throw error;
-      room.lost(live.sessionId);
+      for (const { live } of lives) room.lost(live.sessionId);
     }
+  }
+
+  /** @param {Live} live @param {{type: string, data: any}} event */
+  function end(live, { type, data }) {
+    if (type === "done") room.finished(live, data);
+    else if (type === "error") room.failed(live, data);
+    else room.lost(live.sessionId);
   }
 
   /** @param {Live} live */
@@ -103,12 +122,7 @@ export function createReplies(store, room) {
   }
 
   document.addEventListener("visibilitychange", () => {
-    for (const [replyId, entry] of watched) {
-      if (document.hidden) {
-        entry.abort?.abort();
-        entry.abort = null;
-      } else read(replyId);
-    }
+    read();
   });
 
   return {
@@ -116,18 +130,21 @@ export function createReplies(store, room) {
     watch(running, sessionId) {
       if (watched.has(running.reply_id)) return;
       const live = newLive(running, sessionId);
-      watched.set(running.reply_id, { live, cursor: 0, abort: null });
+      watched.set(running.reply_id, { live, cursor: 0 });
       store.state.live.set(live.messageId, live);
       store.touch("live");
-      if (!document.hidden) read(running.reply_id);
+      if (isToBegin) return;
+      isToBegin = true; // with all that are watched in this moment
+      queueMicrotask(() => {
+        isToBegin = false;
+        read();
+      });
     },
 
     /** Look away from every reply (another session is shown); they go on by themselves. */
     leave() {
-      for (const { live, abort } of watched.values()) {
-        abort?.abort();
-        store.state.live.delete(live.messageId);
-      }
+      reading?.abort();
+      for (const { live } of watched.values()) store.state.live.delete(live.messageId);
       watched.clear();
       store.touch("live");
     },
@@ -136,6 +153,15 @@ export function createReplies(store, room) {
     async answerNow(live) {
       await post(`/api/replies/${live.replyId}/answer`).catch((error) => {
         if (![400, 404, 410].includes(error.status)) throw error;
+      });
+    },
+
+    /** End one of the replies that are written side by side. @param {Live} live */
+    async stopOne(live) {
+      live.stopping = true;
+      store.touch("live");
+      await post(`/api/replies/${live.replyId}/stop`, { alone: true }).catch((error) => {
+        if (error.status !== 404 && error.status !== 410) throw error;
       });
     },
 

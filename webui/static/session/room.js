@@ -9,6 +9,7 @@ import { t } from "../base/language.js";
 import { ApiError } from "../server/api.js";
 import { Answers } from "./answers.js";
 import { corrections } from "./corrections.js";
+import { FarTexts, nearPath } from "./far-texts.js";
 import { createOperations } from "./operations.js";
 import { createSaving, unsavedSession } from "./saving.js";
 import { differsOnlyIn, shownPath, withOutgoing } from "./tree.js";
@@ -17,7 +18,7 @@ import { createWatching } from "./watching.js";
 /**
  * @param {Store} store
  * @param {{error: (error: any) => void, conflict: () => void, connection: (connected: boolean) => void,
- *   flush: (live: Live) => void, announce: (text: string) => void, note: (text: string) => void}} page
+ *   flush: (replies: Live[]) => void, announce: (text: string) => void, note: (text: string) => void}} page
  */
 export function createRoom(store, page) {
   const answers = new Answers();
@@ -25,6 +26,7 @@ export function createRoom(store, page) {
   /** How often another session was asked for. */
   let openings = 0;
   const replies = createWatching(store, page, () => room.refresh());
+  const texts = new FarTexts(store, answers, { refresh: () => room.refresh(), error: page.error });
 
   /** Take over what the server says about the session. @param {any} body */
   function adopt(body) {
@@ -38,6 +40,7 @@ export function createRoom(store, page) {
     // Before the session, so that the page is drawn once.
     for (const reply of running) replies.watch(reply, /** @type {string} */ (session.id));
     store.set(changes);
+    texts.begin();
   }
 
   const operation = createOperations(store, adopt, page);
@@ -67,6 +70,9 @@ export function createRoom(store, page) {
     });
 
   const room = {
+    /** Ask for a session that is to be opened. @param {string} id @returns {Promise<any>} */
+    read: (id) => get(nearPath(id)),
+
     /**
      * Show a session. Answers false if yet another one was asked for meanwhile.
      * @param {string} id @param {Promise<any>} [reading] it, if it was asked for already
@@ -74,7 +80,7 @@ export function createRoom(store, page) {
     async open(id, reading) {
       const number = (openings += 1);
       await saving.flush();
-      const body = await (reading || get(`/api/sessions/${id}`));
+      const body = await (reading || room.read(id));
       if (number !== openings) return false;
       replies.leave();
       store.set({ session: null, context: null, viewLeaf: null, editing: null, outgoing: null });
@@ -97,11 +103,16 @@ export function createRoom(store, page) {
     async refresh() {
       const id = store.state.session?.id;
       if (!id) return;
-      const body = await get(`/api/sessions/${id}`).catch(() => null);
+      const body = await room.read(id).catch(() => null);
       const now = store.state.session;
       if (!body || !now || now.id !== id || body.session.revision < now.revision) return;
       adopt(body);
     },
+
+    /** Have the texts of all messages. Answers whether they are there. */
+    whole: () => texts.whole(),
+    wholeNow: () => texts.wholeNow(),
+    moreTexts: () => texts.more(),
 
     change: saving.change,
     flushPatch: saving.flush,
@@ -180,6 +191,7 @@ export function createRoom(store, page) {
     },
 
     stop: replies.stop,
+    stopOne: replies.stopOne,
     answerNow: replies.answerNow,
     path() {
       const { session, live, viewLeaf, outgoing } = store.state;

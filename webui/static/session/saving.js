@@ -24,6 +24,10 @@ const DEFAULTS = "defaults";
 /** What was set for all new sessions. */
 const YOURS = "yours";
 
+/** As the server makes them. */
+const randomId = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 /** @param {string} key @returns {Record<string, any>} */
 function recallFields(key) {
   try {
@@ -59,6 +63,7 @@ export function unsavedSession(bots, { bots: known, settings }) {
     preset: "balanced",
     leaf: null,
     messages: [],
+    seed: randomId(),
     ...defaults(),
     ...recallFields(NEW_SESSION),
   };
@@ -66,6 +71,13 @@ export function unsavedSession(bots, { bots: known, settings }) {
   if (!settings?.presets.some((preset) => preset.id === session.preset)) session.preset = "balanced";
   return session;
 }
+
+/**
+ * With what the session begins that exists only here: as it is made, and as its greetings are shown.
+ * @param {Session} session
+ */
+export const beginning = ({ bots, greetings, user_name, seed }) =>
+  ({ bots: bots.map((bot) => bot.id), greetings, user_name, seed });
 
 /** Whether asking again later may help. @param {ApiError} error */
 const mayPass = ({ status }) => status === 0 || status >= 500 || [401, 408, 409, 429].includes(status);
@@ -155,8 +167,7 @@ export function createSaving(store, operation, page, { patch, post }) {
     async ensureSaved() {
       const { session } = store.state;
       if (!session || session.id) return session?.id || "";
-      const begun = { bots: session.bots.map((bot) => bot.id), greetings: session.greetings };
-      const made = await post("/api/sessions", begun).catch(page.error);
+      const made = await post("/api/sessions", beginning(session)).catch(page.error);
       if (!made || store.state.session?.id !== null) return ""; // another session is shown by now
       const { user_name, user_persona, system_prompt, turn_order, sampling, preset, bots, note, lore } = store.state.session;
       const more = { ...(note && { note }), ...(lore && { lore }), ...(user_persona && { user_persona }) };

@@ -72,12 +72,14 @@ export function shownPath(session, lives, viewLeaf) {
 }
 
 /**
- * Whether nothing but some messages differs between two states of a session: those were added or changed.
+ * Whether nothing but some messages differs between two states of a session: those were added or changed. A
+ * text that is yet to come has been seen by nobody here.
  * @param {Session} before @param {Session} now @param {(id: string) => boolean} isAmong
  */
 export function differsOnlyIn(before, now, isAmong) {
+  const unseen = new Set([...before.messages, ...now.messages].filter(({ far }) => far).map(({ id }) => id));
   const others = ({ messages }) =>
-    messages.filter(({ id }) => !isAmong(id)).map(({ id, parent, text }) => [id, parent, text]);
+    messages.filter(({ id }) => !isAmong(id)).map(({ id, parent, text }) => [id, parent, unseen.has(id) || text]);
   const sameLeaf = now.leaf === before.leaf || (now.leaf !== null && isAmong(now.leaf));
   return sameLeaf && JSON.stringify(others(before)) === JSON.stringify(others(now));
 }

@@ -12,7 +12,7 @@ import { messageOf, withMessage } from "./tree.js";
 /**
  * @param {Store} store
  * @param {{error: (error: any) => void, connection: (connected: boolean) => void,
- *   flush: (live: Live) => void,
+ *   flush: (replies: Live[]) => void,
  *   announce: (text: string) => void, note: (text: string) => void}} page
  * @param {() => void} refresh reads the session again
  */
@@ -22,9 +22,23 @@ export function createWatching(store, page, refresh) {
   /** What the replies that were watched here have become, or will. @type {Set<string>} */
   const written = new Set();
 
+  /** Replies with something new that the next frame shows. @type {Set<Live>} */
+  const fresh = new Set();
+
+  /** @param {Live} live */
+  function show(live) {
+    if (!fresh.size)
+      requestAnimationFrame(() => {
+        const replies = [...fresh];
+        fresh.clear();
+        page.flush(replies);
+      });
+    fresh.add(live);
+  }
+
   const replies = createReplies(store, {
     connection: page.connection,
-    progress: page.flush,
+    progress: show,
     started(live) {
       const { session } = store.state;
       if (!session || session.id !== live.sessionId) return;
@@ -83,6 +97,8 @@ export function createWatching(store, page, refresh) {
     hasWatched: (id) => written.has(id),
     leave: replies.leave,
     stop,
+    /** @param {Live} live */
+    stopOne: (live) => replies.stopOne(live).catch(page.error),
     /** @param {Live} live */
     answerNow: (live) => replies.answerNow(live).catch(page.error),
 
