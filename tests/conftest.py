@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
@@ -14,6 +15,22 @@ from tests.helpers.fake_server import write_bots
 
 settings.register_profile("parlor", deadline=None, max_examples=60)  # machines that test may be busy ones
 settings.load_profile("parlor")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bundled_once():
+    """The page's modules are bundled and compressed once a process: for each app of a test it would be most
+    of what making one takes."""
+    from webui.server import static_files
+
+    @functools.cache
+    def kept(sources, bundles=static_files.bundles):
+        return bundles(dict(sources))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(static_files, "bundles", lambda sources: dict(kept(tuple(sources.items()))))
+        patch.setattr(static_files, "_both", functools.cache(static_files._both))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -374,7 +374,7 @@ class Actions:
     def erase(self, url: str, message: str) -> None:
         undo = self.change("DELETE", f"{url}/messages/{message}").get("undo")
         if undo:
-            self.change("POST", f"{url}/messages/restore", undo=undo)
+            self.change("POST", f"{url}/undo", step=undo)
 
     def take_again(self, url: str) -> None:
         """What was exported comes in again, the same."""

@@ -23,6 +23,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from model import (
@@ -40,6 +41,7 @@ from model import (
     TextDelta,
 )
 from model.engine.tally import Tally
+from model.files import ModelLoadError
 from model.text.messages import joined
 from tests.helpers.fake_next_token import HISTORY, FakeReading, next_token
 
@@ -226,6 +228,19 @@ class FakeModel:
                 "adapter_fingerprints": {name: f"files of {name}" for name in self.adapters},
                 "cannot": self.cannot}
 
+    def check_adapter(self, path: Path) -> None:
+        if "other" in path.name:
+            raise ModelLoadError(f"{path.name} is another model's")
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        self.check_adapter(path)
+        self.adapters.append(name)
+
+    def unload_adapter(self, name: str) -> None:
+        if name not in self.adapters:
+            raise ValueError(f"There is no adapter {name!r}.")
+        self.adapters.remove(name)
+
     def status(self) -> dict[str, Any]:
         return {"running": self.running, "waiting": 0, "pages_used": 3, "pages_total": 256,
                 "memory_bytes": 123 << 20, "problem": self.problem,
@@ -235,7 +250,8 @@ class FakeModel:
         return len(text.split())
 
     def fit(self, messages: list[ChatMessage], max_new_tokens: int, reply_name: str = "",
-            reply_prefix: str = "", shorten: bool = False) -> ContextFit:
+            reply_prefix: str = "", shorten: bool = False,
+            variables: dict[str, Any] | None = None) -> ContextFit:
         """Like the real one: a leading system message stays, the oldest turns go in steps of a quarter."""
         sizes = [self.count_tokens(message.content) + 4 * (message.role != "system" or not message.follows)
                  for message in messages]

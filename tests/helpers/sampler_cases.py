@@ -1,6 +1,6 @@
 """Random logits and settings, and what the float64 reference leaves of them after each stage.
 
-For the page's arithmetic (webui/static/panels/sampler-chain.js), which is given what the server would send.
+For the page's arithmetic (webui/static/sampling/sampler-chain.js), which is given what the server would send.
 """
 
 from __future__ import annotations

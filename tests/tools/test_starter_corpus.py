@@ -86,7 +86,7 @@ def session_of(lines, bots, user, persona_texts):
     ids = {record["name"]: number for number, record in records.items()}
     path = [
         {"id": f"m{index}", "author": ids.get(line.by, "user"), "name": line.by, "text": line.text,
-         "thinking": ""}
+         "thinking": "", "created": 0.0}
         for index, line in enumerate(lines)
     ]
     session = {
