@@ -14,7 +14,8 @@ from model.hub.choice import Variant, choose, variants
 from model.hub.client import Hub
 from model.hub.source import HubError, Source, parse_source
 
-ASKING, FETCHING, DONE, FAILED, CANCELLED = "asking", "fetching", "done", "failed", "cancelled"
+ASKING, FETCHING, CANCELLING = "asking", "fetching", "cancelling"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 log = logging.getLogger(__name__)
 
 
@@ -90,8 +91,14 @@ class Downloads:
                 raise
 
     def cancel(self) -> None:
-        """What is there already is kept, so that the same download goes on from there."""
+        """What is there already is kept, so that the same download goes on from there.
+
+        It ends when the hub next sends something or is given up; until then its phase is CANCELLING.
+        """
         self._cancel.set()
+        with self._lock:
+            if self._worker is not None and self.state is not None:
+                self.state = replace(self.state, phase=CANCELLING)
 
     def wait(self) -> DownloadState | None:
         """Until nothing goes on."""
@@ -138,9 +145,10 @@ class Downloads:
             self._worker = None
 
     def _keep(self, state: DownloadState) -> None:
-        if self._cancel.is_set():
-            raise _Cancelled
-        self.state = state
+        with self._lock:
+            if self._cancel.is_set():
+                raise _Cancelled
+            self.state = state
 
     def _pause(self, seconds: float) -> None:
         if self._cancel.wait(seconds):

@@ -10,7 +10,7 @@ import { h, icon, setText } from "../base/dom.js";
 import { bytes } from "../base/format.js";
 import { t, tn, together } from "../base/language.js";
 import { post } from "../server/api.js";
-import { createProgress, downloadText, isDownloading } from "./model-line.js";
+import { createProgress, downloadText, isDownloading, showCancel } from "./model-line.js";
 
 /**
  * @param {Store} store
@@ -144,12 +144,14 @@ export function createGetModel(store, change) {
   function show() {
     const now = store.state.slot?.download || null;
     const goesOn = isDownloading(now);
-    if (!goesOn && running.contains(document.activeElement)) source.focus();
+    const stays = goesOn && now?.phase !== "cancelling";
+    if (!stays && running.contains(document.activeElement)) source.focus();
     running.hidden = !goesOn;
     downloadButton.disabled = goesOn;
     if (goesOn) {
       const { done_bytes, total_bytes } = /** @type {Download} */ (now);
       setText(text, downloadText(/** @type {Download} */ (now)));
+      showCancel(cancel, /** @type {Download} */ (now));
       progress.set(total_bytes ? done_bytes / total_bytes : 0);
     } else if (now?.phase === "failed") say(now.problem);
   }

@@ -25,7 +25,17 @@ export function comingText(slot) {
 }
 
 /** @param {Download | null | undefined} download */
-export const isDownloading = (download) => Boolean(download && ["asking", "fetching"].includes(download.phase));
+export const isDownloading = (download) =>
+  Boolean(download && ["asking", "fetching", "cancelling"].includes(download.phase));
+
+/**
+ * What stops a download; the hub may take its time until it has stopped.
+ * @param {HTMLButtonElement} button @param {Download} download
+ */
+export function showCancel(button, { phase }) {
+  button.disabled = phase === "cancelling";
+  setText(button, button.disabled ? t("Cancelling …") : t("Cancel"));
+}
 
 /** How far it is. @param {Download} download */
 export function downloadText({ file, source, done_bytes: done, total_bytes: total }) {
@@ -74,6 +84,7 @@ export function createModelLine(store, room, page) {
   function show(words, does, how, share) {
     setText(text, words);
     setText(action, does);
+    action.disabled = false;
     act = how;
     progress.element.hidden = share === undefined;
     progress.set(share || 0);
@@ -88,7 +99,8 @@ export function createModelLine(store, room, page) {
     else if (isDownloading(slot.download)) {
       const download = /** @type {Download} */ (slot.download);
       const share = download.total_bytes ? download.done_bytes / download.total_bytes : 0;
-      show(downloadText(download), t("Cancel"), page.cancelDownload, share);
+      show(downloadText(download), "", page.cancelDownload, share);
+      showCancel(action, download);
     } else if (slot.phase === "empty")
       show(together(t("No model is loaded."), slot.problem), t("Choose one"), page.openModels);
     else if (before && before !== slot.name)
