@@ -101,7 +101,7 @@ def test_find_says_that_it_waits_and_then_finds_what_came(page, parts, long):
     expect(page.locator(".find input")).to_be_focused()
     page.keyboard.type("pelican")
     count = page.locator(".find [role=status]")
-    expect(count).to_have_text("Loading …")
+    expect(count).to_have_text("Loading…")
     parts.let_go()
     expect(count).to_have_text("1 of 1")
     expect(page.locator(".message", has_text="A pelican was seen")).to_be_in_viewport()
@@ -208,7 +208,7 @@ def test_the_end_of_a_branch_that_is_far_shows_that_it_comes(page, parts, long, 
         "revision": site.read(long)["revision"], "leaf": f"{COUNT - 2:016x}"})
     last = page.locator(".message").last
     expect(last).to_have_attribute("data-id", f"{COUNT - 2:016x}")
-    expect(last.locator(".note")).to_have_text("Loading …")
+    expect(last.locator(".note")).to_have_text("Loading…")
     expect(last.locator(".actions")).to_have_count(0)
     parts.let_go()
     expect(last.locator(".md")).to_have_text(TEXTS[COUNT - 2])

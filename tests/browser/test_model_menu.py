@@ -257,7 +257,7 @@ def test_what_a_hub_does_not_give_is_told_and_a_download_can_be_cancelled(page, 
     running = page.locator(".models-now", has_text="Downloading Tiny-Q8_0.gguf")
     with page.expect_response("**/api/models/downloads/cancel"):  # before the file can be whole
         running.get_by_role("button", name="Cancel").click()
-    expect(running.get_by_role("button", name="Cancelling …")).to_be_disabled()  # the hub sends nothing now
+    expect(running.get_by_role("button", name="Cancelling…")).to_be_disabled()  # the hub sends nothing now
     expect(source).to_be_focused()
     hub.go_on.set()
     expect(running).to_be_hidden()

@@ -138,8 +138,9 @@
  *   name: string, coming_id: string, coming_name: string, what: string, share: number, problem: string,
  *   version: number, download: Download | null}} Slot
  *
- * @typedef {{source: string, phase: "asking" | "fetching" | "cancelling" | "done" | "failed" | "cancelled",
- *   file: string, done_bytes: number, total_bytes: number, problem: string, id: string, name: string}} Download
+ * @typedef {{source: string, file: string, done_bytes: number, total_bytes: number, problem: string,
+ *   phase: "asking" | "fetching" | "cancelling" | "done" | "failed" | "cancelled",
+ *   id: string, name: string}} Download
  *
  * @typedef {{id: string, name: string, place: string, where: string, size_bytes: number, is_read: boolean,
  *   problem: string, fits: boolean | null, advice: string, host: string,

@@ -78,7 +78,7 @@ function createBar(store, room, transcript) {
         : !words.length
           ? ""
           : store.state.session?.messages.some(({ far }) => far)
-            ? t("Loading …")
+            ? t("Loading…")
             : t("Not found");
     for (const button of [back, on]) button.disabled = hits.length < 2;
     if (goes && hits.length) {

@@ -99,7 +99,7 @@ export class MessageView {
     this.time.title = [fullTime(message.created), numbers(message)].filter(Boolean).join("\n");
     if (!live) {
       const vote = { won: t("chosen"), lost: t("not chosen"), open: t("side by side") }[view.vote];
-      const note = view.isOutgoing ? t("sending") : message.far ? t("Loading …") : message.pinned ? t("pinned") : "";
+      const note = view.isOutgoing ? t("sending") : message.far ? t("Loading…") : message.pinned ? t("pinned") : "";
       this.note.textContent = [note, vote].filter(Boolean).join(" · ");
       this.body.classList.remove("writing");
       this.#part("answer", null, this.main);

@@ -51,7 +51,7 @@ export function createAdaptersPart(menu) {
       h("button", {
         type: "button",
         class: "button small",
-        text: is_loaded ? t("Unload") : name === coming ? t("Loading …") : t("Load"),
+        text: is_loaded ? t("Unload") : name === coming ? t("Loading…") : t("Load"),
         "aria-label": is_loaded ? t("Unload {name}", { name }) : t("Load {name}", { name }),
         "aria-disabled": String(name === coming),
         data: { adapter: name },

@@ -89,7 +89,7 @@ export function createEngines(page) {
 function state(engine) {
   if (engine.problem)
     return h("p", { class: "help fits-not" }, icon("triangle-alert"), h("span", { text: engine.problem }));
-  if (!engine.is_read) return h("p", { class: "help", text: t("Being asked for its models …") });
+  if (!engine.is_read) return h("p", { class: "help", text: t("Being asked for its models…") });
   return h("p", { class: "help fits" }, icon("check"), tn("{count} model", "{count} models", engine.num_models));
 }
 

@@ -89,7 +89,7 @@ export function createGetModel(store, change) {
     offer(null);
     if (!source.value.trim()) return source.focus();
     lookButton.disabled = true;
-    setText(lookButton, t("Looking …"));
+    setText(lookButton, t("Looking…"));
     try {
       offer(await post("/api/models/downloads/look", { source: source.value }));
     } catch (error) {

@@ -34,7 +34,7 @@ export const isDownloading = (download) =>
  */
 export function showCancel(button, { phase }) {
   button.disabled = phase === "cancelling";
-  setText(button, button.disabled ? t("Cancelling …") : t("Cancel"));
+  setText(button, button.disabled ? t("Cancelling…") : t("Cancel"));
 }
 
 /** How far it is. @param {Download} download */

@@ -211,7 +211,7 @@ export function createModels(store, page) {
     setText(uselessTitle, t("Cannot be loaded ({count})", { count: bad.length }));
     const none = words.length ? t("No model is called that.") : t("There is no model yet.");
     const many = good.length ? tn("{count} model", "{count} models", good.length) : looking ? "" : none;
-    setText(found, [many, looking && t("Looking for models …")].filter(Boolean).join(" · "));
+    setText(found, [many, looking && t("Looking for models…")].filter(Boolean).join(" · "));
     if (!focused) return;
     const same = dialog.querySelector(`button:enabled[data-model="${focused}"]`);
     /** @type {any} */ (same || (cancelButton.hidden ? rest() : cancelButton)).focus();
@@ -324,7 +324,7 @@ export function createModels(store, page) {
 function fit(model) {
   const not = model.problem || (model.fits === false && together(t("Does not fit."), model.advice)) || model.advice;
   if (not) return h("p", { class: "help fits-not" }, icon("triangle-alert"), h("span", { text: not }));
-  if (!model.is_read) return h("p", { class: "help", text: t("Its file is being read …") });
+  if (!model.is_read) return h("p", { class: "help", text: t("Its file is being read…") });
   const cut = (model.max_seq_len || 0) < (model.max_positions || 0);
   const size = bytes(model.memory_bytes || 0);
   const takes = cut
