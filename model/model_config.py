@@ -16,7 +16,7 @@ from model.families.gguf_keys import Numbers, config_of, plain
 from model.families.names import Names
 from model.families.other_models import VECTORS, check_config, check_gguf
 from model.families.registry import family_of_config, family_of_gguf
-from model.families.spec import Rope, Spec
+from model.families.spec import DynamicRope, Rope, Spec
 from model.files import ModelLoadError, is_there, read_json
 from model.model_path import model_name
 
@@ -59,7 +59,7 @@ class ModelConfig:
         check_config(raw)
         family = family_of_config(raw)
         text = _text_part(Fields(raw))
-        spec = family.from_config(text)
+        spec = _stretched(family.from_config(text))
         quantization = raw.get("quantization_config")
         if quantization is not None and not isinstance(quantization, dict):
             raise text.error("quantization_config", quantization, "an object")
@@ -92,6 +92,13 @@ class ModelConfig:
                    bos_token_id=min(_token_ids(ids, "bos_token_id", spec.vocab_size), default=None),
                    eos_token_ids=frozenset().union(*(_token_ids(ids, key, spec.vocab_size) for key in tokens
                                                      if key != "bos_token_id")), is_gguf=True)
+
+
+def _stretched(spec: Spec) -> Spec:
+    """The context that a dynamic RoPE reaches."""
+    factors = [rope.long.factor for attention in spec.attentions
+               if (rope := attention.rope) is not None and isinstance(rope.long, DynamicRope)]
+    return replace(spec, max_positions=int(spec.max_positions * min(factors, default=1.0)))
 
 
 def _text_part(fields: Fields) -> Fields:

@@ -68,6 +68,7 @@ class Steps:
         """What follows every sequence of the planned batch that has come to its end."""
         begun, self._begun = self._begun, None
         if begun is None:
+            self._runner.rotate_for(batch.rotated_for)
             if not (self._runner.runs_ahead and len(batch.chunks) <= LOGIT_ROWS and not batch.copies
                     and all(map(_is_plain, batch.chunks))):
                 began = monotonic()

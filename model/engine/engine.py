@@ -44,6 +44,7 @@ from model.engine.request import (
     TokenConstraint,
     TokenLogprob,
 )
+from model.engine.rotation import Rotation
 from model.engine.runner import Runner, Sampled
 from model.engine.scheduler import Scheduler
 from model.engine.sequence_states import SequenceStates
@@ -83,7 +84,7 @@ class Engine:
         states: SequenceStates[Job] | None = SequenceStates(StatePool(plan.num_slots)) \
             if plan.num_slots else None
         self._scheduler: Scheduler[Job] = Scheduler(
-            self._cache, prefill_chunk, long_beyond=transformer.config.spec.long_beyond, states=states)
+            self._cache, prefill_chunk, rotation=Rotation.of(transformer.config.spec), states=states)
         self._runner = Runner(transformer, self._scheduler.max_running, plan.max_seq_len)
         self._steps = Steps(self._runner, self._scheduler, lambda: not self._inbox.empty())
         self._speculator = Speculator(drafter) if drafter is not None else None

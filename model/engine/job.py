@@ -175,4 +175,5 @@ def scored_sequence(request: Request, scores: Scores, adapter: AdapterKey = NO_A
     """A sequence of which the logits after each token from `scores.first` on are wanted, and nothing else."""
     prompt = request.prompt
     return TokenSequence(Job(request, monotonic(), None, scores), list(prompt), len(prompt),
-                         reuse_limit=scores.first, turns=(scores.first,), adapter=adapter)
+                         reuse_limit=scores.first, turns=(scores.first,), adapter=adapter,
+                         is_whole=scores.first == 0)

@@ -20,12 +20,13 @@ from model.sizes import PAGE_SIZE
 ROOT = 0
 """The chain before the first page."""
 _NONE = -1
+_LENGTHS = 1 << 32
 
 
-def root_of(is_long: bool, adapter: int) -> int:
-    """The chain before the first page of sequences whose keys are rotated as those of long ones, or computed
-    with an adapter (not negative): no other takes their pages for its own."""
-    return ROOT - 2 * (adapter + 1) - is_long
+def root_of(rotated_for: int, adapter: int) -> int:
+    """The chain before the first page of sequences whose keys are rotated for so many tokens (0: as those of
+    short ones), or computed with an adapter (not negative): no other takes their pages for its own."""
+    return ROOT - (adapter + 1) * _LENGTHS - rotated_for
 
 
 @dataclass(eq=False)

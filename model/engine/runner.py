@@ -122,6 +122,7 @@ class Runner:
         spec, self._device = transformer.config.spec, transformer.devices[-1]
         self._selected = torch.empty(LOGIT_ROWS, spec.hidden_size, device=self._device)
         self._logits = torch.empty(LOGIT_ROWS, spec.vocab_size, device=self._device)
+        self._rotated_for = 0
         self._step = recorded_steps(transformer, max_sequences, max_seq_len, self._logits,
                                     transformer.least_prompt_rows)
 
@@ -148,6 +149,12 @@ class Runner:
             rows = [chunk.sequence.owner.row_after(chunk.start + 1) for chunk in chunks]
             ahead = {} if previous is None else {"previous": previous.chosen}
             return TokensToCome(self._place.ops.sample(logits[:len(chunks)], rows, **ahead))
+
+    def rotate_for(self, length: int) -> None:
+        """The long sequences of the steps to come are rotated for so many tokens; 0: there are none."""
+        if length not in (0, self._rotated_for):
+            self._rotated_for = length
+            self._transformer.rotate_for(length)
 
     def put_adapter(self, number: int, added: Mapping[str, list[LoraSegment]]) -> None:
         """See Adapters.put."""

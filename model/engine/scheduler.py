@@ -20,6 +20,7 @@ from typing import Generic
 
 from model.engine.page_pool import PagePool, Table
 from model.engine.prefix_cache import ROOT, Match, PrefixCache
+from model.engine.rotation import SAME, Rotation
 from model.engine.sequence_states import SequenceStates
 from model.engine.sequences import Batch, Chunk, Owner, TokenSequence
 from model.sizes import MAX_RUNNING, PAGE_SIZE, step_tokens
@@ -41,10 +42,10 @@ class Scheduler(Generic[Owner]):
     """Waiting and running sequences over the pages of one cache."""
 
     def __init__(self, cache: PrefixCache, prefill_chunk: int, max_running: int = MAX_RUNNING,
-                 long_beyond: int | None = None, states: SequenceStates[Owner] | None = None) -> None:
-        """`long_beyond`: longer sequences are rotated differently from their first position on; one that
-        grows beyond it is computed again. `states`: for models that keep some."""
-        self.cache, self.states, self.long_beyond = cache, states, long_beyond
+                 rotation: Rotation = SAME, states: SequenceStates[Owner] | None = None) -> None:
+        """`rotation`: a sequence that grows out of its own is computed again. `states`: for models that keep
+        some."""
+        self.cache, self.states, self._rotation = cache, states, rotation
         self.prefill_chunk = prefill_chunk
         self.max_running = max_running
         self.max_tokens = step_tokens(prefill_chunk, max_running)
@@ -119,7 +120,7 @@ class Scheduler(Generic[Owner]):
         self._copies = {}
         if self.states is not None:
             self.states.copies = []
-        for sequence in [s for s in self.running if s.is_long != self._should_be_long(s)]:
+        for sequence in [s for s in self.running if s.rotated_for != self._rotation.length(s)]:
             if sequence in self.running:  # it went with its partner
                 self._preempt(sequence)
         self._admit()
@@ -134,10 +135,12 @@ class Scheduler(Generic[Owner]):
         chunks = [chunk for chunk in chunks if chunk.sequence in self.running]
         if not chunks:  # everything was preempted for want of pages: the first request gets them all
             return self.next_batch()
-        if self.states is None:
-            return Batch(chunks, list(self._copies.values()))
-        self.states.plan_snapshots(chunks)
-        return Batch(chunks, list(self._copies.values()), self.states.copies)
+        batch = Batch(chunks, list(self._copies.values()),
+                      rotated_for=max(s.rotated_for for s in self.running))
+        if self.states is not None:
+            self.states.plan_snapshots(chunks)
+            batch.state_copies = self.states.copies
+        return batch
 
     def computed(self, batch: Batch[Owner]) -> None:
         """The batch's keys and values are in the cache; full pages can be used by others from now on."""
@@ -169,8 +172,8 @@ class Scheduler(Generic[Owner]):
     def room_for_draft(self, chunk: Chunk[Owner], wanted: int) -> int:
         """How many tokens after `chunk`, at most `wanted`, have pages without throwing anyone out."""
         end = chunk.start + chunk.count + wanted
-        if self.long_beyond is not None and not chunk.sequence.is_long:
-            end = max(chunk.start + chunk.count, min(end, self.long_beyond))
+        if (limit := self._rotation.end(chunk.sequence)) is not None:
+            end = max(chunk.start + chunk.count, min(end, limit))
         room = min(end, self.cache.extend(chunk.sequence.tables, end)) - chunk.start - chunk.count
         return room if self.states is None else self.states.save_rows(chunk, room)
 
@@ -192,14 +195,15 @@ class Scheduler(Generic[Owner]):
             starts = [self._planned(one) for one in self.waiting[0].pair]
             if any(self._is_coming(start.sequence, start.match) for start in starts):
                 held.append(self.waiting.popleft())
-            elif self._start(starts):
+            elif (self._rotation.can_be_together([*self.running, *self.waiting[0].pair])
+                  and self._start(starts)):
                 self.running += self.waiting.popleft().pair
             else:
                 break
         self.waiting.extendleft(reversed(held))
 
     def _planned(self, sequence: TokenSequence[Owner]) -> _Start[Owner]:
-        sequence.is_long = self._should_be_long(sequence)
+        sequence.rotated_for = self._rotation.length(sequence)
         known = self.cache.match(sequence.token_ids, sequence.num_reusable, sequence.root)
         return _Start(sequence, self._usable(sequence, known), known)
 
@@ -221,9 +225,6 @@ class Scheduler(Generic[Owner]):
                         and other.token_ids[:end] == sequence.token_ids[:end]):
                     return True
         return False
-
-    def _should_be_long(self, sequence: TokenSequence[Owner]) -> bool:
-        return self.long_beyond is not None and len(sequence.token_ids) > self.long_beyond
 
     def _start(self, starts: list[_Start[Owner]]) -> bool:
         """Reserve the pages of all tokens of a request (of windows those that it will hold), and slots;

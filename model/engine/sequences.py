@@ -28,7 +28,8 @@ class TokenSequence(Generic[Owner]):
     slot: int = -1                        # of its state, if there is one
     marks: list[int] = field(default_factory=list)  # tokens of the prompt after which it may be of use again
     saves: dict[int, int] = field(default_factory=dict)  # tokens -> slot for the state after them, this step
-    is_long: bool = False                 # its keys are rotated as those of long sequences
+    is_whole: bool = False                # a text as it is: nothing will follow
+    rotated_for: int = 0                  # its keys are rotated as in sequences of so many tokens; 0: short
     adapter: AdapterKey = NO_ADAPTER      # the one that it is computed with
     arrival: int = -1
     was_admitted: bool = False
@@ -45,7 +46,7 @@ class TokenSequence(Generic[Owner]):
     @property
     def root(self) -> int:
         """The chain before its first page."""
-        return root_of(self.is_long, self.adapter.serial)
+        return root_of(self.rotated_for, self.adapter.serial)
 
     @property
     def num_known(self) -> int:
@@ -98,11 +99,12 @@ class Chunk(Generic[Owner]):
 @dataclass
 class Batch(Generic[Owner]):
     """One step. `copies` (source pages, target pages: one of each pool), and those of slots, come first, all
-    read before any is written."""
+    read before any is written. `rotated_for`: of its long sequences, if there are any."""
 
     chunks: list[Chunk[Owner]]
     copies: list[tuple[list[int], list[int]]]
     state_copies: list[tuple[int, int]] = field(default_factory=list)
+    rotated_for: int = 0
 
     @property
     def num_rows(self) -> int:

@@ -139,7 +139,7 @@ class StepTensors:
 
     def _write_tokens(self, buffer: HostBuffer, chunk: Chunk[Any], row: int) -> None:
         sequence, start, end = chunk.sequence, chunk.start, chunk.start + chunk.num_rows
-        offset = self._long_offset if sequence.is_long else 0
+        offset = self._long_offset if sequence.rotated_for else 0
         buffer.row_slots[row:row + chunk.num_rows] = -1
         buffer.row_adapters[row:row + chunk.num_rows] = sequence.adapter.number
         for position, slot in sequence.saves.items():

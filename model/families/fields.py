@@ -11,7 +11,18 @@ from typing import Any
 
 from model.config import shown
 from model.families import rope as scaling
-from model.families.spec import Activation, Attention, Dense, Layer, LongRope, Moe, Norm, Rope, Spec
+from model.families.spec import (
+    Activation,
+    Attention,
+    Dense,
+    DynamicRope,
+    Layer,
+    LongRope,
+    Moe,
+    Norm,
+    Rope,
+    Spec,
+)
 from model.files import ModelLoadError
 from model.kernels.routing import Routing
 
@@ -226,8 +237,8 @@ def _scaled(fields: Fields, block: Fields, theta: float, dim: int) -> Rope:
         return _longrope(fields, block, theta, dim)
     if kind == "dynamic" and block.raw.get("alpha") is not None and dim > 2:
         return Rope(scaling.ntk_theta(theta, dim, block.number("alpha", 1.0, 1e6)), dim)
-    if kind == "dynamic" and _original_positions(fields, block) >= max_positions(fields):
-        return Rope(theta, dim)  # only longer contexts than the model's own are scaled
+    if kind == "dynamic" and dim > 2:
+        return Rope(theta, dim, long=DynamicRope(max_positions(fields), block.number("factor", 1.0, 4096.0)))
     raise fields.error("rope_type", kind, "'default', 'linear', 'llama3', 'yarn', 'longrope' or 'dynamic'")
 
 

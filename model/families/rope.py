@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 
-from model.families.spec import Rope
+from model.families.spec import DynamicRope, Rope
 
 
-def frequencies(rope: Rope, of_long: bool = False) -> list[float]:
-    """Angle per position of each pair, dim / 2 numbers; `of_long`: for sequences beyond rope.long.beyond."""
-    divisors = rope.long.divisors if of_long and rope.long is not None else rope.divisors
+def frequencies(rope: Rope, length: int = 0) -> list[float]:
+    """Angle per position of each pair, dim / 2 numbers, in sequences of so many tokens."""
+    long = rope.long if rope.long is not None and length > rope.long.beyond else None
+    if isinstance(long, DynamicRope):
+        return plain_frequencies(dynamic_theta(rope.theta, rope.dim, long, length), rope.dim)
+    divisors = rope.divisors if long is None else long.divisors
     base = plain_frequencies(rope.theta, rope.dim)
     return base if divisors is None else [f / divisor for f, divisor in zip(base, divisors, strict=True)]
 
@@ -76,3 +79,8 @@ def longrope_magnitude(factor: float, original: int) -> float:
 def ntk_theta(theta: float, dim: int, alpha: float) -> float:
     """The base with which the slowest pair turns `alpha` times slower."""
     return theta * alpha ** (dim / (dim - 2))
+
+
+def dynamic_theta(theta: float, dim: int, long: DynamicRope, length: int) -> float:
+    """The base for a sequence of `length` tokens, more than long.beyond."""
+    return ntk_theta(theta, dim, long.factor * length / long.beyond - (long.factor - 1))

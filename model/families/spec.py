@@ -46,6 +46,15 @@ class LongRope:
 
 
 @dataclass(frozen=True)
+class DynamicRope:
+    """A larger base for sequences of more than `beyond` tokens, up to `factor` times as many: the longer they
+    are the larger, and all their positions are rotated with it."""
+
+    beyond: int
+    factor: float
+
+
+@dataclass(frozen=True)
 class Rope:
     """Rotation by position: pair i of a head turns by position * theta^(-2i / dim) / divisors[i].
 
@@ -57,7 +66,7 @@ class Rope:
     divisors: tuple[float, ...] | None = None  # dim / 2 numbers; None: all 1
     magnitude: float = 1.0                     # cosine and sine are multiplied by it
     interleaved: bool = False                  # pairs (2i, 2i + 1) instead of (i, i + dim / 2)
-    long: LongRope | None = None
+    long: LongRope | DynamicRope | None = None
 
 
 @dataclass(frozen=True)
@@ -500,6 +509,12 @@ class Spec:
         """Sequences of more tokens are rotated differently from their first position on; None: all alike."""
         ropes = [attention.rope for attention in self.attentions if attention.rope is not None]
         return min((rope.long.beyond for rope in ropes if rope.long is not None), default=None)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether it depends on their length how long sequences are rotated."""
+        return any(attention.rope is not None and isinstance(attention.rope.long, DynamicRope)
+                   for attention in self.attentions)
 
     @property
     def attentions(self) -> list[Attention]:

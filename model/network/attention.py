@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.families.spec import Attention, HeadNorm, QueryScale, Rope, Spec
+from model.families.spec import Attention, DynamicRope, HeadNorm, QueryScale, Rope, Spec
 from model.kernels.cache_kinds import CACHE_KINDS
 from model.kernels.prompt_layers import PromptAttention
 from model.network.branch import NO_NORM, Branch, normalize
 from model.network.mixer_weights import AttentionWeights
 from model.network.norm_weights import NO_WEIGHTS, NormWeights
 from model.network.place import Place
-from model.network.rope_tables import RopeTables, query_scales, rope_tables
+from model.network.rope_tables import RopeTables, query_scales, rope_tables, rotate_for
 from model.network.step import Rows, Sizes, StepInput
 
 
@@ -58,7 +58,7 @@ class Tables:
     """What rotates and scales by position: shared by the layers of a place that do it alike."""
 
     def __init__(self, place: Place, spec: Spec, sizes: Sizes) -> None:
-        self._place, self._has_long = place, spec.long_beyond is not None
+        self._place, self._long_length = place, 0 if spec.long_beyond is None else spec.long_beyond + 1
         self._max_seq_len = sizes.max_seq_len
         self.no_slots = torch.full((sizes.max_tokens,), -1, device=place.device)  # nothing is to be written
         self._ropes: dict[Rope, RopeTables] = {}
@@ -66,14 +66,20 @@ class Tables:
 
     def rope(self, rope: Rope | None) -> RopeTables | None:
         if rope is not None and rope not in self._ropes:
-            self._ropes[rope] = rope_tables(rope, self._max_seq_len, self._place.device, self._has_long)
+            self._ropes[rope] = rope_tables(rope, self._max_seq_len, self._place.device, self._long_length)
         return None if rope is None else self._ropes[rope]
 
     def query_scale(self, scale: QueryScale | None) -> Tensor | None:
         if scale is not None and scale not in self._query_scales:
             self._query_scales[scale] = query_scales(scale, self._max_seq_len, self._place.device,
-                                                     self._has_long)
+                                                     self._long_length > 0)
         return None if scale is None else self._query_scales[scale]
+
+    def rotate_for(self, length: int) -> None:
+        """Long sequences have so many tokens from the next step on."""
+        for rope, tables in self._ropes.items():
+            if isinstance(rope.long, DynamicRope):
+                rotate_for(length, rope, tables)
 
 
 def is_plain(a: Attention) -> bool:

@@ -19,16 +19,28 @@ class RopeTables(NamedTuple):
     interleaved: bool
 
 
-def rope_tables(rope: Rope, max_seq_len: int, device: torch.device, has_long: bool = False) -> RopeTables:
+def rope_tables(rope: Rope, max_seq_len: int, device: torch.device, long_length: int = 0) -> RopeTables:
     """float32 [max_seq_len, dim / 2] each; angles in float32, as transformers computes them.
 
-    has_long  another max_seq_len rows follow, for sequences that are rotated as long ones
+    long_length  not 0: another max_seq_len rows follow, for sequences of so many tokens
     """
-    positions = torch.arange(max_seq_len, dtype=torch.float32)
-    angles = torch.cat([torch.outer(positions, torch.tensor(frequencies(rope, of_long), dtype=torch.float32))
-                        for of_long in ((False, True) if has_long else (False,))])
-    cos, sin = ((table * rope.magnitude).to(device) for table in (angles.cos(), angles.sin()))
+    parts = [_cos_sin(rope, max_seq_len, length) for length in ((0, long_length) if long_length else (0,))]
+    cos, sin = (torch.cat(tables).to(device) for tables in zip(*parts, strict=True))
     return RopeTables(cos, sin, rope.interleaved)
+
+
+def rotate_for(length: int, rope: Rope, tables: RopeTables) -> None:
+    """Make the rows that follow those for sequences of `length` tokens, in place."""
+    max_seq_len = len(tables.cos) // 2
+    count = min(length, max_seq_len)
+    for table, part in zip((tables.cos, tables.sin), _cos_sin(rope, count, length), strict=True):
+        table[max_seq_len:max_seq_len + count].copy_(part)
+
+
+def _cos_sin(rope: Rope, num_positions: int, length: int) -> tuple[Tensor, Tensor]:
+    angles = torch.outer(torch.arange(num_positions, dtype=torch.float32),
+                         torch.tensor(frequencies(rope, length), dtype=torch.float32))
+    return angles.cos() * rope.magnitude, angles.sin() * rope.magnitude
 
 
 def query_scales(scale: QueryScale, max_seq_len: int, device: torch.device,

@@ -83,7 +83,7 @@ class Stage:
         self.cache = KVCache.allocate(kept, sizes, place.device)
         self.states = StateCache.allocate([mixer for layer in own for mixer in layer.mixers
                                            if isinstance(mixer, StateMixer)], sizes, place.device)
-        tables = Tables(place, spec, sizes)
+        self._tables = tables = Tables(place, spec, sizes)
         self._caches: dict[int, tuple[Tensor, Tensor | None]] = {}  # of each layer, or another's
         made = iter(zip(self.cache.keys, self.cache.values, strict=True)), iter(self.states.of_mixers)
         self._layers = [self._built(index, layer, of, tables, *made)
@@ -134,6 +134,10 @@ class Stage:
 
     def seal(self) -> None:
         self._recorder.seal()
+
+    def rotate_for(self, length: int) -> None:
+        """See Tables.rotate_for."""
+        self._tables.rotate_for(length)
 
     def forget_steps_with_adapters(self) -> None:
         """Some Linear has an adapter that had none: such steps make other calls now, and want buffers that

@@ -76,6 +76,11 @@ class Transformer:
             for stage in self.stages:
                 stage.forget_steps_with_adapters()
 
+    def rotate_for(self, length: int) -> None:
+        """See Tables.rotate_for."""
+        for stage in self.stages:
+            stage.rotate_for(length)
+
     def forward(self, steps: Sequence[StepInput]) -> Tensor:
         """Compute the new tokens and put their keys and values into the cache.
 

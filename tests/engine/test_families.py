@@ -21,9 +21,9 @@ from tests.helpers.renamed_models import RENAMED, write_renamed
 from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink, tokens
 
 EXACT = {"exact": True, "cache": "fp32"}
-KINDS = ("mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2", "hunyuan",
-         "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 3n", "gemma 4", "gemma 4 small",
-         "deepseek 3", "llama 4", "lfm 2", "lfm 3", "qwen 3.5", "kimi linear", "nemotron h",
+KINDS = ("llama dynamic", "mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2",
+         "hunyuan", "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 3n", "gemma 4",
+         "gemma 4 small", "deepseek 3", "llama 4", "lfm 2", "lfm 3", "qwen 3.5", "kimi linear", "nemotron h",
          "nemotron 3 latent", "falcon h1")
 """Variants that have every kind of layer among them."""
 FLIPPING = ("gpt-oss", "deepseek 3", "llama 4")

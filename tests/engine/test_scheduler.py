@@ -6,6 +6,7 @@ import random
 
 from model.engine.page_pool import PagePool
 from model.engine.prefix_cache import PrefixCache
+from model.engine.rotation import Rotation
 from model.engine.scheduler import Scheduler
 from model.engine.sequences import Batch, TokenSequence
 from model.sizes import PAGE_SIZE, pages_for
@@ -334,7 +335,7 @@ def test_random_traffic_ends_with_a_full_pool():
 
 
 def test_a_sequence_that_grows_beyond_a_length_is_computed_again_apart_from_short_ones():
-    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(20)]), 512, long_beyond=70)
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(20)]), 512, rotation=Rotation(70))
     grown = sequence("grown", 69)
     scheduler.add(grown)
     assert step(scheduler) == {"grown": 69}
@@ -342,8 +343,8 @@ def test_a_sequence_that_grows_beyond_a_length_is_computed_again_apart_from_shor
     assert scheduler.room_for_draft(batch.chunks[0], 5) == 0, "70 tokens: none of a guess would count"
     scheduler.computed(batch)
     grown.token_ids.append(7)
-    assert not grown.is_long
-    assert step(scheduler) == {"grown": 69} and grown.is_long, "the prompt; 71 tokens are a long sequence"
+    assert not grown.rotated_for
+    assert step(scheduler) == {"grown": 69} and grown.rotated_for, "the prompt; 71 tokens are a long sequence"
     while grown.num_remaining > 1:
         step(scheduler)
     for name, length, known in (("short", 69, 68), ("long", 72, 69)):
@@ -351,4 +352,36 @@ def test_a_sequence_that_grows_beyond_a_length_is_computed_again_apart_from_shor
         again.token_ids[69:] = [7] * (length - 69)
         scheduler.add(again)
         step(scheduler)
-        assert (again.num_cached, again.is_long) == (known, name == "long")
+        assert (again.num_cached, bool(again.rotated_for)) == (known, name == "long")
+
+
+def test_with_a_dynamic_rope_a_reply_is_rotated_for_steps_of_an_eighth_and_a_text_for_its_length():
+    rotation = Rotation(48, is_dynamic=True)
+    lengths = {}
+    for length in (48, 49, 54, 55, 96):
+        lengths[length] = rotation.length(sequence("reply", length)), rotation.length(whole(length))
+    assert lengths == {48: (0, 0), 49: (54, 49), 54: (54, 54), 55: (60, 55), 96: (96, 96)}
+
+
+def test_sequences_that_are_rotated_for_other_lengths_wait_for_each_other():
+    scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(40)]), 512, rotation=Rotation(48, True))
+    first, same = sequence("first", 50), sequence("same", 54, first=100)
+    longer, short = sequence("longer", 60, first=200), sequence("s", 9, first=300)
+    for one in (first, same, longer, short):
+        scheduler.add(one)
+    assert set(step(scheduler)) == {"first", "same"}, "those behind the one that waits do, too"
+    batch = scheduler.next_batch()
+    assert batch.rotated_for == 54
+    assert scheduler.room_for_draft(batch.chunks[0], 9) == 54 - len(first.token_ids)
+    scheduler.computed(batch)
+    scheduler.remove(first)
+    scheduler.remove(same)
+    batch = scheduler.next_batch()
+    assert {chunk.sequence.owner for chunk in batch.chunks} == {"longer", "s"} and batch.rotated_for == 60
+    assert short.rotated_for == 0
+
+
+def whole(length: int) -> TokenSequence[str]:
+    made = sequence("text", length)
+    made.is_whole = True
+    return made

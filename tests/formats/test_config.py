@@ -72,7 +72,7 @@ def test_number_of_parameters_by_hand():
     ("num_key_value_heads", 3), ("head_dim", 1024), ("head_dim", 33), ("rms_norm_eps", -1.0),
     ("rms_norm_eps", math.nan), ("rope_theta", math.inf), ("rope_theta", 0), ("hidden_act", "gelo"),
     ("max_position_embeddings", 1 << 60), pytest.param("max_position_embeddings", 10**5000, id="huge"),
-    ("rope_scaling", {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 64}),
+    ("rope_scaling", {"type": "dynamic", "factor": 0.5}),
     ("rope_scaling", {"type": "linear", "factor": 0}),
     ("rope_scaling", [1]), ("rope_parameters", {"rope_type": "llama3", "factor": 8.0}),
     ("rope_parameters", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4, "high_freq_factor": 1,

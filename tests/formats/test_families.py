@@ -184,21 +184,22 @@ ROPES = {
                      "mscale": 0.7, "mscale_all_dim": 1.1, "beta_fast": 20, "beta_slow": 2},
     "yarn, not rounded": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
                           "truncate": False, "attention_factor": 1.3},
+    "dynamic": {"rope_type": "dynamic", "factor": 6.0},
     "longrope": {"rope_type": "longrope", "original_max_position_embeddings": 64,
                  "short_factor": [1 + i / 8 for i in range(16)], "long_factor": [2.0 + i for i in range(16)]},
 }
 
 
 @pytest.mark.parametrize("name", ROPES)
-@pytest.mark.parametrize("is_long", [False, True])
-def test_scaled_frequencies_are_those_of_transformers(name: str, is_long: bool):
+@pytest.mark.parametrize("length", [10, 400, 1200])
+def test_scaled_frequencies_are_those_of_transformers(name: str, length: int):
     import transformers
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     block = {"rope_theta": 20000.0, **ROPES[name]}
     config = transformers.LlamaConfig(**{**SIZES, "rope_parameters": dict(block)})
     compute = ROPE_INIT_FUNCTIONS[block["rope_type"]]
-    want, magnitude = compute(config, torch.device("cpu"), seq_len=400 if is_long else 10)
+    want, magnitude = compute(config, torch.device("cpu"), seq_len=length)
     rope = of_config(architectures=["LlamaForCausalLM"], rope_parameters=block).layers[0].attention.rope
-    torch.testing.assert_close(torch.tensor(frequencies(rope, is_long)), want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.tensor(frequencies(rope, length)), want, rtol=1e-5, atol=0)
     assert rope.magnitude == pytest.approx(magnitude)

@@ -55,6 +55,8 @@ _VISIONS["Mistral3"] = {**_SMALL_VISION, "model_type": "pixtral", "head_dim": 16
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn": ("Llama", {"rope_parameters": _YARN}),
     "llama 3": ("Llama", {"rope_parameters": _LLAMA3}),
+    "llama dynamic": ("Llama", {"max_position_embeddings": 48, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 1e4, "factor": 6.0}}),
     "mistral window": ("Mistral", {**_WINDOWS, "head_dim": 24}),
     "ministral 3": ("Ministral3", {"rope_parameters": {
         **_YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}, "sliding_window": None}),
