@@ -57,6 +57,10 @@ _HANGUL_AND_WIDE_SIGNS = (
     "[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f"
     "\ufe30-\ufe4f]+|[\u3105-\u312f]+")
 _NO_SIGNS = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
+_ASIAN = (
+    "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf"
+    "\u0e40-\u0e7f\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af"
+    "\u1100-\u11ff]+")
 _DEEPSEEK3_WORDS = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*{_SPACES}")
@@ -95,6 +99,13 @@ _BY_NAME = {
     "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CHINESE, r"\p{N}")),
     **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
                     Split((r"\p{N}{1,3}", _CHINESE_AND_KANA, _DEEPSEEK3_WORDS))),
+    "afmoe": Split((r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", _ASIAN, _DEEPSEEK3_WORDS)),
+    "spark2_5": Split((r"\p{N}", _CHINESE_AND_KANA,
+                       _DEEPSEEK3_WORDS.replace(r"[\r\n]*|\s*[\r\n]+", r"|[\r\n]"))),
+    "laguna": Split((r"[^\n]+|[\n]+", _QWEN2)),
+    "exaone-moe": Split((  # words are not cut at single spaces
+        rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",)),
     "youtu": Split((rf"{_HANGUL_AND_WIDE_SIGNS}|{_CHINESE_AND_KANA}", _cased(f"{_SUFFIX}?", r"\p{N}")), True),
     "jais-2": Split((rf"{_SUFFIX}|{_WORDS}|\p{{N}}{{1,3}}{_SIGNS}|\s*[\r\n]+{_HALVED_SPACES}",)),
     "falcon": Split((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]")),

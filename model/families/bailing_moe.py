@@ -14,13 +14,11 @@ from model.families.spec import Moe, Spec
 
 
 def from_config(fields: Fields) -> Spec:
-    if fields.boolean("norm_head"):
-        raise fields.error("norm_head", True, "false")
     fields = fields.with_defaults(
         n_routed_experts=fields.raw.get("num_experts"), moe_layer_freq=1, first_k_dense_replace=0)
     found, experts = uniform(fields, qkv_bias=fields.boolean("use_qkv_bias"),
                              o_bias=fields.boolean("use_bias")), _experts(fields)
-    return replace(found, layers=tuple(
+    return replace(found, has_normed_head=fields.boolean("norm_head"), layers=tuple(
         replace(layer, mlp=experts) if is_mixture else layer
         for layer, is_mixture in zip(found.layers, deepseek.are_mixtures(fields), strict=True)))
 

@@ -145,7 +145,7 @@ def located(names: Names, has: Callable[[str], bool]) -> Names:
     for moved in variants(names):
         if has(moved.embeddings + ".weight"):
             head = moved.head if has(moved.head + ".weight") else names.head
-            return _of_transformers(_of_other_gguf(replace(moved, head=head), has), has)
+            return _of_two_norms(_of_transformers(_of_other_gguf(replace(moved, head=head), has), has), has)
     return names
 
 
@@ -154,6 +154,14 @@ def _of_transformers(names: Names, has: Callable[[str], bool]) -> Names:
     dense = ("block_sparse_moe.gate_proj", "block_sparse_moe.up_proj")
     if has(names.layer.format(0) + dense[0] + ".weight"):
         names = replace(names, gate_up=dense, down_proj="block_sparse_moe.down_proj")
+    return names
+
+
+def _of_two_norms(names: Names, has: Callable[[str], bool]) -> Names:
+    """Falcon 40B has a norm for each branch, under names that Falcon 7B has not."""
+    for attention, mlp in (("ln_attn", "ln_mlp"), ("attn_norm_2", "attn_norm")):
+        if has(names.layer.format(0) + attention + ".weight"):
+            names = replace(names, attention_norm=attention, mlp_norm=mlp)
     return names
 
 

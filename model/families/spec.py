@@ -497,6 +497,7 @@ class Spec:
     layers: tuple[Layer, ...]
     norm: Norm                            # before the head
     tied_head: bool | None                # the head is the embeddings; None: unless the file has another
+    has_normed_head: bool = False         # rows of the head are divided by their lengths
     embedding_scale: float = 1.0
     embedding_norm: Norm | None = None    # of embeddings, without weights
     logit_scale: float = 1.0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import normalize, softplus
 
 from model.families.names import Names
 from model.families.spec import Dense, LatentAttention, Layer
@@ -267,7 +267,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
 def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelConfig,
                exact: bool) -> tuple[Tensor | PackedWeight, Linear]:
     """Embeddings and head; one weight for both where it can be."""
-    hidden, vocab = config.spec.hidden_size, config.spec.vocab_size
+    hidden, vocab, names = config.spec.hidden_size, config.spec.vocab_size, config.names
     table, module = table_module(reader, config), _head_module(reader, config)
     embeddings: Tensor | PackedWeight
     if first.ops.looks_up_packed and reader.is_quantized(table):
@@ -284,6 +284,11 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
         else:
             assert isinstance(embeddings, Tensor)
             matrix = DenseMatrix(embeddings.to(last.device), None)
+        if config.spec.has_normed_head:
+            if not isinstance(matrix, DenseMatrix):
+                raise ModelLoadError(f"{names.head} is quantized; expected floats: this model's head is "
+                                     "to be normed")
+            matrix = replace(matrix, weight=normalize(matrix.weight.float()).to(matrix.weight.dtype))
         is_rounded = isinstance(matrix, DenseMatrix) and _rounds_head(reader, config, exact)
         return [rounded_to_8_bits(matrix) if is_rounded else matrix]
 

@@ -17,13 +17,14 @@ import torch
 from tests.engine.test_families_of_gguf import DEEPSEEK, SIZES, assert_same_logits, of_latents
 from tests.helpers.family_models import write_family
 from tests.helpers.gguf_families import Tensors, write_gguf_family
-from tests.helpers.renamed_models import RENAMED, renamed, write_renamed
+from tests.helpers.renamed_models import RENAMED, of_neighbours, renamed, write_renamed
 
 WIDE = {"attention.key_length": 16, "rope.freq_base": 1e4}
 EXPERTS = {"expert_used_count": 2, "expert_feed_forward_length": 24}
 EPS = {"attention.layer_norm_rms_epsilon": 1e-5}
 GRANITE = {"attention.scale": 0.12, "embedding_scale": 3.0, "residual_scale": 0.6, "logit_scale": 0.5,
            "rope.dimension_count": 16, "rope.freq_base": 1e4}
+FALCON = {"attention.layer_norm_epsilon": 1e-5}
 CORRECTED = EXPERTS | {"expert_gating_func": 2, "expert_weights_norm": True, "leading_dense_block_count": 1}
 LATENT = {key: value for key, value in DEEPSEEK.items() if not key.startswith(("expert", "rope.scaling"))}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 512,
@@ -160,6 +161,16 @@ FILES = {
         "expert_count": 5, "expert_used_count": 2, "expert_gating_func": 2, "expert_weights_norm": True}),
     "exaone": File("exaone", {"attention.key_length": 16, "rope.freq_base": 5e5, "rope.dimension_count": 16,
                               "attention.layer_norm_rms_epsilon": 1e-6}),
+    "baichuan": File("baichuan", WIDE | {"attention.head_count_kv": 4}, turns_heads=True),
+    "internlm": File("llama", WIDE | {"attention.head_count_kv": 4}, turns_heads=True),
+    "pangu": File("pangu-embedded", WIDE),
+    "maincoder": File("maincoder", WIDE, turns_heads=True),
+    "xverse": File("xverse", WIDE | {"attention.head_count_kv": 4}, turns_heads=True),
+    "orion": File("orion", {"attention.layer_norm_epsilon": 1e-5, "attention.layer_norm_rms_epsilon": None}),
+    "qwen": File("qwen", {"attention.head_count_kv": None, "feed_forward_length": 160, "rope.freq_base": 1e4,
+                          "rope.dimension_count": 16}, joins=True),
+    "falcon": File("falcon", FALCON | {"attention.head_count_kv": 1}),
+    "falcon 40b": File("falcon", FALCON),
     "internlm 2": File("internlm2", WIDE | {"rope.freq_base": 1e6}, turns_heads=True),
     "minicpm": File("minicpm", GRANITE | {"attention.scale": None}, turns_heads=True),
     "ling 2": File("bailingmoe2", WIDE | EPS | CORRECTED | {
@@ -202,12 +213,6 @@ def converted(tensors: Tensors, file: File) -> Tensors:
     return made
 
 
-def turned(tensors: Tensors) -> Tensors:
-    return {name: tensor.view(-1, 2, 8, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
-            if name.endswith(("q_proj.weight", "k_proj.weight")) else tensor
-            for name, tensor in tensors.items()}
-
-
 def joined(tensors: Tensors) -> Tensors:
     made = {name: tensor for name, tensor in tensors.items() if not re.search(r"\.[qkv]_proj\.", name)}
     for name in tensors:
@@ -225,6 +230,11 @@ def of_family(tensors: Tensors, variant: str) -> Tensors:
                    for name, tensor in tensors.items()}
     if variant == "nemotron":
         return {name: tensor + 1 if name.endswith("norm.weight") else tensor
+                for name, tensor in tensors.items()}
+    if variant.startswith("falcon"):
+        kv_heads = 2 if variant.endswith("b") else 1
+        return {name: torch.cat([part.flatten(0, 2) for part in tensor.unflatten(0, (kv_heads, -1, 16)).split(
+            (4 // kv_heads, 1, 1), dim=1)]) if "query_key_value" in name else tensor
                 for name, tensor in tensors.items()}
     if variant == "apertus":  # numbers of the mlps are in the metadata
         return {name: tensor for name, tensor in tensors.items() if "act_fn" not in name}
@@ -308,7 +318,7 @@ def test_a_file_of_each_family_has_the_logits_of_transformers(tmp_path: Path, va
         if variant in ("deepseek", "ling"):
             tensors = stacked(tensors)
         made = of_family(converted(tensors, file), variant)
-        made = turned(made) if file.turns_heads else made
+        made = of_neighbours(made) if file.turns_heads else made
         return joined(made) if file.joins else made
 
     path = write_gguf_family(tmp_path / "m.gguf", model, file.architecture, keys, prepared,

@@ -126,12 +126,23 @@ def test_every_named_split_is_an_expression_that_keeps_all_text(name):
     ("youtu", ["I'LL", " see", " ", *"12345", "\n"]),
     ("jais-2", ["I", "'LL", " see", " ", "123", "45", "\n"]),
     ("deepseek-llm", ["I", "'", "LL", " see", " ", "12345", "\n"]),
-    ("deepseek-v3", ["I", "'LL", " see", " ", "123", "45", "\n"])])
+    ("deepseek-v3", ["I", "'LL", " see", " ", "123", "45", "\n"]),
+    ("afmoe", ["I", "'LL", " see", " ", "12", "345", "\n"]),
+    ("spark2_5", ["I", "'LL", " see", " ", *"12345", "\n"]),
+    ("laguna", ["I", "'LL", " see", " ", *"12345", "\n"]),
+    ("exaone-moe", ["I", "'LL", " see", " ", *"12345", "\n"])])
 def test_texts_are_cut_as_the_name_says(name, pieces):
     steps = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
              for expression in split_named(name).expressions]
     found = tokenizers.pre_tokenizers.Sequence(steps).pre_tokenize_str("I'LL see 12345\n")
     assert [piece for piece, _ in found] == pieces
+
+
+def test_k_exaone_keeps_words_with_single_spaces_between_them_together():
+    (expression,) = split_named("exaone-moe").expressions
+    step = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    assert [piece for piece, _ in step.pre_tokenize_str("is it so?/ Yes  no")] == [
+        "is it so", "?/", " Yes", " ", " no"]
 
 
 def test_jais_2_cuts_spaces_into_powers_of_two():

@@ -112,6 +112,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "nemotron": ("Nemotron", {}),
     "gpt-neox": ("GPTNeoX", {"num_key_value_heads": 4, "rope_parameters": {
         "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    "falcon": ("Falcon", {"num_key_value_heads": 1, "multi_query": True, "ffn_hidden_size": 80}),
+    "falcon 40b": ("Falcon", {"num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 80}),
+    "falcon 11b": ("Falcon", {"num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 80,
+                              "num_ln_in_parallel_attn": 1}),
     "gpt-neox, one after the other": ("GPTNeoX", {
         "num_key_value_heads": 4, "use_parallel_residual": False}),
     "lfm 2": ("Lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"],
@@ -300,7 +304,7 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
     config._attn_implementation = "eager"
     model = model_class(config).eval()
     for parameter_name, parameter in model.named_parameters():
-        if "norm" in parameter_name or parameter_name.endswith(
+        if "norm" in parameter_name or ".ln_" in parameter_name or parameter_name.endswith(
                 ("bias", "scale", "alpha_p", "alpha_n", ".D", "A_log")):
             parameter.data += torch.randn_like(parameter) * 0.3
         if name.startswith(("Gemma3n", "Gemma4")) and "q_norm" in parameter_name:

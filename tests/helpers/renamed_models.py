@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tests.helpers.family_models import write_family
 
+_PLAIN = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 _LATER = {"num_experts": 8, "num_shared_experts": 1, "n_group": 2, "topk_group": 1, "norm_topk_prob": True}
 
 
@@ -41,6 +42,30 @@ RENAMED = {
          r"^model\.norm": "transformer.ln_f", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
          r"self_attn\.o_proj": "attn.attention.out_proj", "self_attn": "attn.attention",
          "gate_proj": "c_fc_0", "up_proj": "c_fc_1", "down_proj": "c_proj"}),
+    "baichuan": Renamed("BaichuanForCausalLM", "llama 3", _PLAIN | {"num_key_value_heads": 4}, {
+        "num_key_value_heads": None}, {r"self_attn\.qkv": "self_attn.W_pack"}),
+    "internlm": Renamed("InternLMForCausalLM", "llama 3", _PLAIN | {
+        "num_key_value_heads": 4, "attention_bias": True}, {"attention_bias": None, "bias": True}),
+    "pangu": Renamed("PanguEmbeddedForCausalLM", "llama 3", _PLAIN | {"attention_bias": True}, {
+        "attention_bias": None, "bias": True}),
+    "xverse": Renamed("XverseForCausalLM", "llama 3", _PLAIN | {"num_key_value_heads": 4}, {
+        "num_key_value_heads": None}),
+    "orion": Renamed("OrionForCausalLM", "stablelm", {
+        "use_qkv_bias": False, "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}},
+        {"rms_norm_eps": 1e-5, "layer_norm_eps": None, "partial_rotary_factor": None}),
+        "maincoder": Renamed("MaincoderForCausalLM", "hunyuan", {"rms_norm_eps": 1e-6}, {}, {
+        "query_layernorm": "q_norm", "key_layernorm": "k_norm"}),
+    "qwen": Renamed(
+        "QWenLMHeadModel", "qwen 2 windows", {
+            **_PLAIN, "num_key_value_heads": 4, "use_sliding_window": False, "sliding_window": None}, {
+                "num_key_value_heads": None, "rms_norm_eps": None, "rope_parameters": None,
+                "intermediate_size": 160, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 1e4,
+                "seq_length": 512, "max_position_embeddings": 2048, "kv_channels": 16},
+        {r"^model\.embed_tokens": "transformer.wte", r"^model\.layers": "transformer.h",
+         r"^model\.norm": "transformer.ln_f", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
+         r"self_attn\.o_proj": "attn.c_proj", r"self_attn\.qkv": "attn.c_attn", r"mlp\.gate_proj": "mlp.w2",
+         r"mlp\.up_proj": "mlp.w1", r"mlp\.down_proj": "mlp.c_proj"}),
     "internlm 2": Renamed(
         "InternLM2ForCausalLM", "llama 3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
         {"bias": False}, {
@@ -65,7 +90,7 @@ RENAMED = {
         "BailingMoeForCausalLM", "llama 3",
         {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, {
             "num_experts": 5, "num_shared_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
-            "first_k_dense_replace": 0, "norm_topk_prob": True, "norm_head": False, "use_bias": False,
+            "first_k_dense_replace": 0, "norm_topk_prob": True, "norm_head": True, "use_bias": False,
             "use_qkv_bias": False},
         {"embed_tokens": "word_embeddings", r"self_attn\.qkv": "attention.query_key_value",
          r"self_attn\.o_proj": "attention.dense"}),
@@ -130,6 +155,8 @@ def write_renamed(folder: Path, name: str) -> nn.Module:
     (folder / "config.json").write_text(json.dumps(config))
     save_file({key: value.contiguous() for key, value in renamed(found, published(model)).items()},
               folder / "model.safetensors", metadata={"format": "pt"})
+    if found.config.get("norm_head"):
+        model.lm_head.weight.data = nn.functional.normalize(model.lm_head.weight.data)
     return model
 
 
@@ -155,14 +182,24 @@ def renamed(found: Renamed, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the names of a published model, as it has them."""
     if found.architecture == "DeciLMForCausalLM":
         tensors = _without_cut(tensors)
-    if found.architecture in ("InternLM2ForCausalLM", "BailingMoeV2ForCausalLM", "BailingMoeForCausalLM"):
+    if found.architecture in ("InternLM2ForCausalLM", "BailingMoeV2ForCausalLM", "BailingMoeForCausalLM",
+                              "BaichuanForCausalLM", "QWenLMHeadModel"):
         tensors = _with_one_qkv(tensors, by_key=found.architecture.startswith("Intern"))
+    if found.architecture == "MaincoderForCausalLM":
+        tensors = of_neighbours(tensors)
     made = {}
     for name, tensor in tensors.items():
         for pattern, new in found.names.items():
             name = re.sub(pattern, new, name)
         made[name] = tensor
     return made
+
+
+def of_neighbours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Heads of 16 numbers in whose order neighbours are turned together, with the weights of their norms."""
+    return {name: tensor.view(-1, 2, 8, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+            if re.search(r"\.[qk]_proj\.|(query|key)_layernorm", name) else tensor
+            for name, tensor in tensors.items()}
 
 
 def published(model: nn.Module) -> dict[str, Tensor]:
@@ -184,9 +221,9 @@ def published(model: nn.Module) -> dict[str, Tensor]:
 def _with_one_qkv(tensors: Mapping[str, Tensor], by_key: bool) -> dict[str, Tensor]:
     """Queries, keys, values in one tensor; `by_key`: of each of 2 heads of keys together."""
     made = {name: tensor for name, tensor in tensors.items()
-            if not re.search(r"self_attn\.[qkv]_proj\.weight", name)}
+            if not re.search(r"self_attn\.[qkv]_proj\.", name)}
     for name, query in tensors.items():
-        if name.endswith("q_proj.weight"):
+        if "q_proj." in name:
             parts = [query, *(tensors[name.replace("q_proj", f"{kind}_proj")] for kind in "kv")]
             if by_key:
                 parts = [torch.cat([part.unflatten(0, (2, -1)) for part in parts], dim=1).flatten(0, 1)]
