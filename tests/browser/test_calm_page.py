@@ -105,6 +105,20 @@ def test_a_full_context_is_red_and_offers_a_way_out(page, open_session):
     expect(page.locator("#welcome")).to_be_visible()
 
 
+def test_what_is_left_out_offers_a_way_out_until_a_summary_stands_for_it(page, site):
+    """The room that is kept for the reply leaves the context far from full."""
+    session = site.import_path(["word " * 400, "Yes."] * 4)
+    go_to(page, session)
+    expect(page.locator(".memory-line")).to_contain_text("The model's memory begins here")
+    expect(page.locator("#status-line.is-full")).to_have_count(0)
+    site.model.scripts.append("Words were said.")
+    page.click("text=What now?")
+    page.click(".menu >> text=Summarize the older half")
+    expect(page.locator("dialog textarea")).to_have_value("Words were said.")
+    page.click("dialog .primary")
+    expect(page.locator("text=What now?")).to_be_hidden()
+
+
 def test_notes_cover_neither_the_conversation_nor_the_composer(page, site):
     session = site.import_path([f"message {number} " + "word " * 60 for number in range(12)])
     page.add_init_script(NOTES_STAY)

@@ -144,6 +144,6 @@ function liveText(live, isOpen) {
 /** @param {Message | null} message @param {boolean} isOpen @param {boolean} hasWon */
 function keptText(message, isOpen, hasWon) {
   if (!message) return t("This reply is not there any more.");
-  const seed = isOpen && message.seed !== undefined && t("seed {number}", { number: message.seed });
+  const seed = isOpen && message.seed !== undefined && t("seed {number}", { number: String(message.seed) });
   return [hasWon && t("Chosen"), isOpen && numbers(message), seed].filter(Boolean).join(" · ");
 }

@@ -49,6 +49,16 @@ export function createStatusLine(store, room, page) {
     return last ? { ...last, running: false } : {};
   }
 
+  /** Whether something was left out that no summary stands for. */
+  function forgets() {
+    const { context, session } = store.state;
+    if (!context?.left_out) return false;
+    const path = room.path();
+    const at = (/** @type {string | null} */ id) => path.findIndex((message) => message.id === id);
+    const summaries = (session?.summaries || []).filter((one) => !one.for).map(({ until }) => at(until));
+    return at(context.first_message) > Math.max(-1, ...summaries) + 1;
+  }
+
   function update() {
     const { context, status } = store.state;
     const most = context?.max_seq_len || status?.model?.max_seq_len || 0;
@@ -75,7 +85,8 @@ export function createStatusLine(store, room, page) {
     used.title = unknown || (about && status?.model?.cannot?.context) || t("What the model is sent");
     const isFull = Boolean(most) && !unknown && (n.finish_reason === "context" || tokens >= FULL * most);
     line.classList.toggle("is-full", isFull);
-    wayOut.hidden = !isFull;
+    wayOut.hidden = !isFull && !forgets();
+    line.classList.toggle("has-way-out", !wayOut.hidden);
     const reading = n.running && n.progress && n.progress.done < n.progress.total;
     setText(prompt, reading ? readingText(n.progress) : promptText(n));
     setText(rate, n.tokens_per_second ? speed(n.tokens_per_second) : "");
