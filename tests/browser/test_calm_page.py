@@ -125,6 +125,9 @@ def test_notes_cover_neither_the_conversation_nor_the_composer(page, site):
     go_to(page, session)
     page.set_input_files("input[accept]", {"name": "x.json", "mimeType": "application/json", "buffer": b"no"})
     expect(page.locator(".toast")).to_have_count(1)
+    page.set_input_files("input[accept]", {"name": "x.json", "mimeType": "application/json", "buffer": b"no"})
+    page.wait_for_timeout(100)
+    expect(page.locator(".toast")).to_have_count(1)  # the same is not said twice
     page.click("#text")
     page.wait_for_function(
         "() => document.querySelector('#bottom').style.paddingTop !== '0px'")

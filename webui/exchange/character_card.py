@@ -67,7 +67,7 @@ def card_in_png(data: bytes) -> Any:
     """The JSON value of the card in a PNG file. Raises ValueError."""
     text = text_of(data, *_KEYWORDS)
     if text is None:
-        raise ValueError("there is no character in this picture; it goes when a picture is converted")
+        raise ValueError("there is no character in this picture; converting a picture loses it")
     try:
         decoded = base64.b64decode(b"".join(text.split()) + b"==", validate=False)
     except binascii.Error:

@@ -136,7 +136,7 @@ async function taken(body) {
   const names = asked.unknown_bots.join(", ");
   const unknown = await chooseDialog(
     t("Make these bots?"),
-    t("The file has bots that are not here: {names}. Without them what they said comes in, and nobody new can speak.", {
+    t("These in the file are not among your bots: {names}. Make bots of them, or take only what they said; then they cannot go on speaking.", {
       names,
     }),
     [

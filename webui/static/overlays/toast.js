@@ -73,6 +73,7 @@ export function toast(text, { action, onAction, serious = false } = {}) {
       }),
     iconButton("x", t("Dismiss"), () => note.remove()),
   );
+  if (!action) [...place.children].find((other) => other.textContent === note.textContent)?.remove();
   place.append(note);
   while (place.childElementCount > MAX_NOTES) place.firstElementChild?.remove();
   const stays = action || serious ? UNDO_STAYS_MS : STAYS_MS;
