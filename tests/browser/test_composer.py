@@ -58,6 +58,23 @@ def test_on_a_touch_screen_enter_is_a_new_line_and_the_button_sends(new_context,
     expect(page.locator(".from-user")).to_have_count(2)
 
 
+def test_lines_that_are_typed_leave_the_conversation_at_its_end(page, site):
+    go_to(page, site.import_path([f"Word {number}" for number in range(40)]))
+    at_end = """() => {
+      const { scrollHeight, clientHeight, scrollTop } = document.querySelector("#transcript");
+      return scrollHeight - clientHeight - scrollTop <= 4;
+    }"""
+    for box in ("#text", ".edit-text"):
+        if box == ".edit-text":
+            page.click(".is-last >> text=Edit")
+        page.click(box)
+        for word in ("one", "two", "three", "four", "five"):
+            page.keyboard.type(word)
+            page.keyboard.press("Shift+Enter")
+            page.wait_for_function(at_end)
+            expect(page.locator("#jump")).to_be_hidden()
+
+
 def test_drafts_belong_to_their_session_and_survive_a_reload(page, site):
     first, second = site.session(), site.session()
     go_to(page, first)

@@ -77,6 +77,17 @@ def test_a_search_of_all_sessions_leads_to_the_words_in_whichever_version_they_a
     expect(page.locator(".message.from-user")).to_contain_text("albatross")
 
 
+def test_the_row_of_a_session_that_is_found_begins_shortly_before_the_words(page, site):
+    """It is cut at its end, where they would else be."""
+    site.import_path(["A long way down the coast the three of us once met a guillemot.", "Where?"])
+    go_to(page)
+    page.fill("#search", "guillemot")
+    note = page.locator(".session-note").first
+    expect(note).to_contain_text("… ")
+    row, mark = note.bounding_box(), note.locator("mark").bounding_box()
+    assert mark["x"] + mark["width"] <= row["x"] + row["width"] + 1
+
+
 def test_a_search_that_is_not_answered_yet_has_found_nothing(page, site):
     site.import_path(["A cormorant dives.", "Deep?"])
     go_to(page)

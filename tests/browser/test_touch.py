@@ -17,9 +17,15 @@ SMALL = """(selector) => [...document.querySelectorAll(selector)].flatMap((one) 
     && (inView || one.closest("dialog, .menu")) && !one.closest("[inert]");
   const small = width < 43.99 || height < 43.99;
   const inText = one.matches(".md a, .lens-token, .replay-token, .skip, .visually-hidden:not(label *)");
-  return seen && small && !inText
-    ? [`${one.className || one.id || one.tagName} ${one.textContent.slice(0, 20)}: ${width}x${height}`] : [];
+  const letters = parseFloat(getComputedStyle(one).fontSize);
+  const zoomedInto = letters < 16 && one.matches(
+    "textarea, select, input:not([type=checkbox], [type=radio], [type=range], [type=file])");
+  return seen && !inText && (small || zoomedInto)
+    ? [`${one.className || one.id || one.tagName} ${one.textContent.slice(0, 20)}: ${width}x${height}`
+       + `, letters of ${letters}px`]
+    : [];
 })"""
+"""What is too small: for a finger, or so that a telephone zooms in when it is typed into."""
 
 
 @pytest.fixture
@@ -41,6 +47,10 @@ def test_everything_that_is_touched_is_at_least_44_pixels(phone, site):
     phone.tap("#open-left")
     assert phone.evaluate(SMALL, TOUCHED) == []
     phone.tap("#left [aria-label='Hide sessions']")
+    phone.keyboard.press("Control+f")
+    expect(phone.locator(".find input")).to_be_focused()
+    assert phone.evaluate(SMALL, TOUCHED) == []
+    phone.keyboard.press("Escape")
     phone.tap("#open-right")
     for tab in ("sampling", "session", "bot", "model"):
         phone.tap(f"#tab-{tab}")
@@ -147,3 +157,54 @@ def test_what_the_line_of_the_model_says_and_its_button_stand_in_one_row(phone, 
     assert meter["width"] >= line["width"] - 4 and meter["y"] + meter["height"] <= text["y"]
     assert text["x"] + text["width"] <= button["x"] and button["x"] + button["width"] <= 360
     assert button["height"] >= 44 and line["height"] <= 80
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 300), (740, 160)])
+def test_a_keyboard_leaves_what_is_typed_and_send_in_sight(phone, site, width, height):
+    """Upright and on its side: as browsers do that make the window smaller for it."""
+    go_to(phone, site.import_path(["Hello " * 40, "And more. " * 40]))
+    phone.tap("#text")
+    phone.keyboard.type("One line.\nAnother one.\nA third.")
+    phone.set_viewport_size({"width": width, "height": height})
+    expect(phone.locator("#text")).to_be_in_viewport(ratio=1)
+    expect(phone.locator(".send")).to_be_in_viewport(ratio=1)
+    transcript = phone.locator("#transcript").bounding_box()
+    assert transcript["height"] >= 24 and transcript["y"] >= 0
+    phone.set_viewport_size({"width": 360, "height": 740})
+    phone.tap(".title-button")
+    phone.set_viewport_size({"width": width, "height": height})
+    expect(phone.locator("dialog input")).to_be_focused()
+    expect(phone.locator("dialog input")).to_be_in_viewport()
+    phone.locator("dialog >> text=Rename >> nth=-1").tap()
+    expect(phone.locator("dialog")).to_have_count(0)
+
+
+def test_a_keyboard_that_lies_over_the_page_leaves_the_message_box_and_dialogs_above_it(phone, site):
+    """As in Safari, where only the visual viewport gets smaller."""
+    go_to(phone, site.session())
+    phone.evaluate("""() => {
+      let height = 320;
+      Object.defineProperty(visualViewport, "height", { get: () => height });
+      const tell = () => visualViewport.dispatchEvent(new Event("resize"));
+      tell();
+      window.keyboardGoes = () => { height = innerHeight; tell(); };
+    }""")
+    box = phone.locator(".send").bounding_box()
+    assert box["y"] > 200 and box["y"] + box["height"] <= 320
+    phone.tap(".title-button")
+    dialog = phone.locator("dialog").bounding_box()
+    assert dialog["y"] >= 0 and dialog["y"] + dialog["height"] <= 320
+    phone.keyboard.press("Escape")
+    phone.evaluate("keyboardGoes()")
+    assert phone.locator(".send").bounding_box()["y"] > 600
+
+
+def test_what_a_search_finds_is_seen_above_the_keyboard(phone, site):
+    for number in range(4):
+        site.session(MARLOW, title=f"A walk on the pier {number}")
+    go_to(phone, site.session())
+    phone.tap("#open-left")
+    phone.set_viewport_size({"width": 360, "height": 300})
+    phone.tap("#search")
+    phone.keyboard.type("pier")
+    expect(phone.locator(".session", has_text="walk on the pier").nth(2)).to_be_in_viewport(ratio=1)

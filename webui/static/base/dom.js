@@ -121,6 +121,20 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/**
+ * Make a text box as high as what it holds, to be measured without a height of its own. What stands around it
+ * keeps its height meanwhile: the conversation at its end would else be moved.
+ * @param {HTMLTextAreaElement} area @param {HTMLElement} around @param {number} [most] in pixels
+ */
+export function fitHeight(area, around, most = Infinity) {
+  const borders = area.offsetHeight - area.clientHeight;
+  around.style.height = `${around.offsetHeight}px`;
+  area.style.height = "auto";
+  const height = Math.min(area.scrollHeight + borders, most);
+  area.style.height = `${height}px`;
+  around.style.height = "";
+}
+
 /** @param {string} id @returns {any} */
 export function byId(id) {
   const element = document.getElementById(id);

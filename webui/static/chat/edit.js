@@ -5,7 +5,7 @@
  * @import { View, Handlers } from "./message.js"
  */
 
-import { h } from "../base/dom.js";
+import { fitHeight, h } from "../base/dom.js";
 import { isComposing, trimLines } from "../base/input.js";
 import { t } from "../base/language.js";
 import { editDraft, keepEdit } from "../session/edit-drafts.js";
@@ -24,10 +24,7 @@ export function editor(current, handlers) {
     "aria-label": t("Edit what {name} said", { name }),
   });
   area.value = draft?.text ?? message.text;
-  const grow = () => {
-    area.style.height = "auto";
-    area.style.height = `${area.scrollHeight + 2}px`;
-  };
+  const grow = () => fitHeight(area, /** @type {HTMLElement} */ (area.parentElement));
   const keep = () => {
     const changed = area.value !== current().message.text;
     keepEdit(sessionId, message.id, changed ? { text: area.value, open: true } : null);

@@ -17,6 +17,7 @@ export class Pin {
     this.onChange = onChange;
     this.pinned = true;
     this.lastTop = 0;
+    this.lastSize = "";
     scroller.addEventListener(
       "wheel",
       (event) => {
@@ -44,10 +45,14 @@ export class Pin {
   }
 
   #scrolled() {
-    const { scrollTop } = this.scroller;
-    if (scrollTop < this.lastTop - 1 && this.distance() > END_PX) this.release();
+    const { scrollTop, clientWidth, clientHeight } = this.scroller;
+    const size = `${clientWidth}x${clientHeight}`;
+    // Where the box below grew, a keyboard went or a phone was turned, nobody has scrolled.
+    if (size !== this.lastSize) this.follow();
+    else if (scrollTop < this.lastTop - 1 && this.distance() > END_PX) this.release();
     else if (scrollTop > this.lastTop && this.distance() <= END_PX) this.hold();
-    this.lastTop = scrollTop;
+    this.lastSize = size;
+    this.lastTop = this.scroller.scrollTop;
   }
 
   /** If the reader is at the end, stay there; without any content (the welcome) there is none. */

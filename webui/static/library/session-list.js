@@ -17,6 +17,8 @@ const SEARCH_DELAY_MS = 150;
 const ROWS = 100;
 const PROBLEMS_SHOWN = 5;
 const LONG_PRESS_MS = 500;
+/** What stands before the first word that was found, but for the last dozen letters: a row is short. */
+const LONG_BEFORE = /^.*\s(?=.{12,}$)/su;
 
 /**
  * @typedef {import("./library.js").Library & {room: import("../session/room.js").Room,
@@ -240,7 +242,10 @@ function subline(state, session) {
     ? t("{name} is writing", { name: writer?.name || t("Somebody") })
     : tn("{count} message", "{count} messages", session.num_messages);
   const tags = (session.tags || []).map((tag) => `#${tag}`).join(" ");
-  if (session.snippet) note.append(...marked(session.snippet, state.words));
+  if (session.snippet) {
+    const [before, ...rest] = marked(session.snippet, state.words);
+    note.append(rest.length && typeof before === "string" ? before.replace(LONG_BEFORE, "… ") : before, ...rest);
+  }
   else note.append(tags ? `${tags} · ${said}` : said);
   return h("span", { class: "session-sub" }, ...marks, note);
 }
@@ -282,6 +287,7 @@ function problemNote(problems) {
 function searchAsTyped(search, list, page) {
   let timer = 0;
   search.addEventListener("input", () => {
+    search.scrollIntoView({ block: "start" }); // above a keyboard there is room for little else
     clearTimeout(timer);
     timer = window.setTimeout(() => page.search(search.value.trim()), SEARCH_DELAY_MS);
   });

@@ -7,8 +7,9 @@
  * @import { Room } from "../session/room.js"
  */
 
-import { byId, h, iconButton } from "../base/dom.js";
+import { byId, fitHeight, h, iconButton } from "../base/dom.js";
 import { isComposing, isTouchOnly, trimLines } from "../base/input.js";
+import { stayAboveKeyboard } from "../base/keyboard.js";
 import { t } from "../base/language.js";
 import { draftKey, recall, remember } from "../base/storage.js";
 import { createHold } from "../session/hold.js";
@@ -52,10 +53,7 @@ export function createComposer(store, room, page) {
   );
   byId("composer-row").append(attach.input, help, ...turns.buttons, h("span", { class: "spacer" }), stop, send);
 
-  function grow() {
-    text.style.height = "auto";
-    text.style.height = `${Math.min(text.scrollHeight, MAX_HEIGHT_PX)}px`;
-  }
+  const grow = () => fitHeight(text, form, MAX_HEIGHT_PX);
 
   /** What is on its way to the server, and the session of its draft. */
   let sending = { text: "", of: /** @type {string | null | undefined} */ (undefined) };
@@ -221,6 +219,7 @@ export function createComposer(store, room, page) {
   });
   form.addEventListener("unfold", () => box.fill(joined(text.value, attach.takeOut())));
   window.addEventListener("resize", grow);
+  stayAboveKeyboard();
   store.on(["session", "bots", "settings", "live", "away", "audience"], update);
   update();
 
