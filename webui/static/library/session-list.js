@@ -60,7 +60,7 @@ export function createSessionList(store, page) {
     if (from.every((value, at) => value === built[at])) return;
     if (bots !== built[3]) made.clear();
     built = from;
-    tags.hidden = !query && !sessions.some((session) => session.tags?.length);
+    if (!query) tags.hidden = !sessions.some((session) => session.tags?.length);
     const shown = new Map();
     const closed = query ? [] : closedFolders();
     const groups = [];
@@ -125,6 +125,7 @@ export function createSessionList(store, page) {
     h("button", { type: "button", class: "text-button", text, on: { click: onClick }, ...extra });
   const tags = tool(t("Tags"), async () => (await arranging()).openTagMenu(tags, store, page), {
     "aria-haspopup": "menu",
+    hidden: true,
   });
   list.before(
     h(

@@ -39,6 +39,11 @@ export function openDialog(title, content, options = {}) {
     event.preventDefault();
     onSubmit?.();
   });
+  form.addEventListener("keydown", (event) => {
+    if (!onSubmit || event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+    event.preventDefault(); // as it sends a message, in boxes of several lines, too
+    form.requestSubmit();
+  });
   dialog.addEventListener("cancel", (event) => {
     if (!closable) event.preventDefault();
   });
