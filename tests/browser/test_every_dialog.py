@@ -233,7 +233,7 @@ def furnished(site):
 
 
 def resize(page, width):
-    """Until the page has heard of it: that closes a menu."""
+    """Until the page has heard of it."""
     page.set_viewport_size({"width": width, "height": 800})
     page.wait_for_function("(width) => innerWidth === width", arg=width)
     page.evaluate("() => new Promise((heard) => requestAnimationFrame(() => requestAnimationFrame(heard)))")

@@ -109,6 +109,13 @@ def test_fingers_open_a_token_on_a_small_screen_and_nothing_is_to_object_to(new_
     assert_accessible(page, "what else could have come")
     page.tap("dialog h2")
     expect(others).to_be_hidden()
+    page.set_viewport_size({"width": 360, "height": 420})  # no room for all of it above the token nor below
+    page.tap(".lens-token >> nth=5")
+    box, token = others.bounding_box(), page.locator(".lens-token >> nth=5").bounding_box()
+    assert box["y"] >= token["y"] + token["height"] or box["y"] + box["height"] <= token["y"]
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 420
+    page.set_viewport_size({"width": 360, "height": 740})
+    expect(others).to_be_hidden()  # the token is elsewhere
     page.tap("text=Underline what was uncertain")
     assert_accessible(page, "underlined")
 

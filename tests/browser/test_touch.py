@@ -208,3 +208,70 @@ def test_what_a_search_finds_is_seen_above_the_keyboard(phone, site):
     phone.tap("#search")
     phone.keyboard.type("pier")
     expect(phone.locator(".session", has_text="walk on the pier").nth(2)).to_be_in_viewport(ratio=1)
+
+
+def test_a_menu_stays_when_it_takes_the_focus_and_the_keyboard_goes(phone, site):
+    go_to(phone, site.session())
+    phone.tap("#text")
+    phone.set_viewport_size({"width": 360, "height": 400})
+    phone.tap("#composer [aria-label='What helps to write']")
+    menu, button = phone.locator("[role=menu]"), phone.locator("#composer [aria-label='What helps to write']")
+    expect(menu.locator("button").first).to_be_focused()
+    phone.set_viewport_size({"width": 360, "height": 740})
+    below = "() => document.querySelector('[role=menu]').getBoundingClientRect().bottom > 400"
+    phone.wait_for_function(below)
+    gap = button.bounding_box()["y"] - menu.bounding_box()["y"] - menu.bounding_box()["height"]
+    assert gap == pytest.approx(6, abs=1)
+
+
+def test_no_keyboard_comes_up_unasked(phone, site):
+    other = site.session(MARLOW, title="Another one")
+    go_to(phone, site.session())
+    box = phone.locator("#text")
+    expect(box).not_to_be_focused()
+    phone.tap("#open-left")
+    phone.tap(f".session:has([href='./#{other}']) .session-link")
+    expect(phone.locator("#title")).to_have_text("Another one")
+    expect(phone.locator("#transcript")).to_be_focused()
+    say_by_button(phone, "Hello")
+    expect(box).not_to_be_focused()
+    in_menu(phone, "You")
+    expect(phone.locator("dialog").get_by_label("Close")).to_be_focused()  # there is much to read first
+    phone.keyboard.press("Escape")
+    phone.keyboard.press("Escape")
+    in_menu(phone, "Side by side")
+    expect(phone.locator("dialog textarea")).to_be_visible()
+    expect(phone.locator("dialog textarea")).not_to_be_focused()
+    phone.keyboard.press("Escape")
+    phone.keyboard.press("Escape")
+    phone.tap(".title-button")
+    expect(phone.locator("dialog input")).to_be_focused()  # that was what it is for
+    phone.keyboard.press("Escape")
+    phone.tap("#open-left")
+    phone.tap("#new-session")
+    expect(phone.locator("#welcome")).to_be_visible()
+    expect(box).not_to_be_focused()
+
+
+def test_back_closes_what_lies_on_top_and_the_session_stays(phone, site):
+    first, second = site.session(MARLOW, title="First"), site.session(MARLOW, title="Second")
+    go_to(phone, first)
+    phone.tap("#open-left")
+    phone.tap(f".session:has([href='./#{second}']) .session-link")
+    expect(phone.locator("#title")).to_have_text("Second")
+    phone.tap("#open-left")
+    phone.tap("#brand-buttons [aria-label=Menu]")
+    phone.tap(".menu-item >> text=Appearance")
+    expect(phone.locator("dialog")).to_be_visible()
+    phone.go_back()
+    expect(phone.locator("dialog")).to_have_count(0)
+    expect(phone.locator("#backdrop")).to_be_visible()
+    phone.tap("#brand-buttons [aria-label=Menu]")
+    expect(phone.locator("[role=menu]")).to_be_visible()
+    phone.go_back()
+    expect(phone.locator("[role=menu]")).to_have_count(0)
+    phone.go_back()
+    expect(phone.locator("#backdrop")).to_be_hidden()
+    expect(phone.locator("#title")).to_have_text("Second")
+    phone.go_back()
+    expect(phone.locator("#title")).to_have_text("First")

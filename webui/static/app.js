@@ -17,6 +17,7 @@ import { createRoom } from "./session/room.js";
 import { Store } from "./session/store.js";
 import { versions } from "./session/tree.js";
 import { hideAway, showAway } from "./overlays/away.js";
+import { closeTop } from "./overlays/back.js";
 import { toast, toastError } from "./overlays/toast.js";
 import { copyText } from "./text/code.js";
 import { createChips } from "./chat/chips.js";
@@ -79,7 +80,7 @@ const chips = createChips(store, room, {
   openBots: () => openTab("bot"),
   inspect,
 });
-createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill, focus: composer.focus });
+createWelcome(store, room, { editBot: openBotEditor, fill: composer.fill });
 const model = createLoadedModel(store, room, {
   took: (slot) => changes.took(slot),
   closeDrawer: () => frame.closeDrawer(),
@@ -130,9 +131,7 @@ const changes = followChanges(store, {
 
 listen({
   reached: (reached) => reached || changes.suspect(),
-  login: async () => {
-    (await import("./overlays/login.js")).askForPassword(() => location.reload());
-  },
+  login: async () => (await import("./overlays/login.js")).askForPassword(() => location.reload()),
 });
 listenToKeys({
   escape,
@@ -169,7 +168,7 @@ async function open(id, reading) {
   remember("last", id);
   const editing = openEdit(id, room.path());
   if (editing) store.set({ editing });
-  else composer.focus();
+  else composer.rest();
 }
 
 /** A session of the list: of a search's, at the words. @param {string} id */
@@ -196,7 +195,7 @@ async function openNew(entry = false) {
 async function create() {
   frame.closeDrawer(false);
   await openNew(true);
-  composer.focus();
+  composer.rest();
 }
 
 /** @param {string} bot */
@@ -252,7 +251,7 @@ function leaveOrEnterEdit(id) {
 async function finishEdit(saving) {
   if (!(await saving)) return false;
   store.set({ editing: null });
-  composer.focus();
+  composer.rest();
   return true;
 }
 
@@ -263,7 +262,7 @@ function editLast() {
 
 function escape() {
   if (frame.closeDrawer()) return;
-  if (document.activeElement?.closest("#left, #right")) composer.focus(); // it left what was done there
+  if (document.activeElement?.closest("#left, #right")) composer.rest(); // it left what was done there
   else if (store.state.editing) leaveOrEnterEdit(null);
   else if (store.state.live.size) room.stop();
 }
@@ -353,10 +352,11 @@ store.on(["session", "live"], () => {
   listed = key;
   if (!store.state.loading) library.reload(); // else it has just come
 });
-/** Back, Forward, or another address by hand. */
+/** Back, Forward, or another address by hand. What lies over the page goes first, and the page stays. */
 window.addEventListener("popstate", () => {
   const id = sessionInAddress();
-  if (id) open(id);
+  if (closeTop()) nameInAddress(store.state.session?.id || "", true);
+  else if (id) open(id);
   else if (!location.hash) openNew();
 });
 /** @type {HTMLElement} */ (document.querySelector(".skip")).addEventListener("click", (event) => {
@@ -390,7 +390,7 @@ async function start() {
   if (wanted && list.sessions.some((one) => one.id === wanted)) await open(wanted, reading);
   else await openNew();
   store.set({ loading: false });
-  if (!store.state.editing) composer.focus();
+  if (!store.state.editing) composer.rest();
   changes.start(status.changes);
   if ("requestIdleCallback" in window) requestIdleCallback(rightPanel, { timeout: 1000 });
   else setTimeout(rightPanel, 200); // Safari

@@ -8,6 +8,7 @@
 import { byId, iconButton } from "./base/dom.js";
 import { t } from "./base/language.js";
 import { recall, remember } from "./base/storage.js";
+import { closesByBack } from "./overlays/back.js";
 
 const DRAWER_BELOW = { left: "(max-width: 820px)", right: "(max-width: 1120px)" };
 
@@ -21,6 +22,7 @@ export function createFrame() {
   const docked = { left: recall("panel.left") !== "closed", right: recall("panel.right") === "open" };
   /** @type {Side | null} */
   let drawer = null;
+  let endBack = () => {};
 
   /** @param {Side} side */
   const isOpen = (side) => (queries[side].matches ? drawer === side : docked[side]);
@@ -36,6 +38,8 @@ export function createFrame() {
       openers[side].setAttribute("aria-expanded", String(open));
     }
     const covered = drawer !== null;
+    endBack();
+    if (covered) endBack = closesByBack(() => drawer && setOpen(drawer, false));
     backdrop.hidden = !covered;
     byId("main").inert = covered;
     for (const side of /** @type {Side[]} */ (["left", "right"]))

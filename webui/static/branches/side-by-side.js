@@ -86,7 +86,7 @@ export async function openCompare(store, room, id) {
       ],
       [ask],
     );
-    text.focus();
+    if (!isTouchOnly()) text.focus(); // its keyboard would hide the columns
     submit = async () => {
       const said = text.value.trim();
       if (!said) {

@@ -16,7 +16,7 @@ import { inShort, pictureOf } from "../session/store.js";
 
 /**
  * @param {Store} store @param {Room} room
- * @param {{editBot: (bot: null) => void, fill: (text: string) => void, focus: () => void}} page
+ * @param {{editBot: (bot: null) => void, fill: (text: string) => void}} page
  */
 export function createWelcome(store, room, page) {
   const place = byId("welcome");

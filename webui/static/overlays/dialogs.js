@@ -7,6 +7,7 @@
 import { h, iconButton } from "../base/dom.js";
 import { isTouchOnly } from "../base/input.js";
 import { t } from "../base/language.js";
+import { closesByBack } from "./back.js";
 import { raiseNotes } from "./toast.js";
 
 let serial = 0;
@@ -48,6 +49,7 @@ export function openDialog(title, content, options = {}) {
     if (!closable) event.preventDefault();
   });
   dialog.addEventListener("close", () => {
+    endBack();
     raiseNotes(); // they stay
     dialog.remove();
     onClose?.();
@@ -61,13 +63,16 @@ export function openDialog(title, content, options = {}) {
   });
   document.body.append(dialog);
   dialog.showModal();
+  const endBack = closesByBack(() => closable && dialog.close(), true);
   raiseNotes();
   if (body.scrollHeight > body.clientHeight) body.tabIndex = 0; // the arrow keys scroll it
   const first =
     dialog.querySelector("[data-autofocus]") ||
     dialog.querySelector(".dialog-body input, .dialog-body textarea, .dialog-foot .primary");
-  const bringsKeyboard = first?.matches("[type=search]") && isTouchOnly(); // over the list that it searches
-  if (!bringsKeyboard) /** @type {any} */ (first)?.focus();
+  // On a telephone a keyboard comes up for a dialog that is one field, not over a list or a form to be read.
+  const fields = body.querySelectorAll("input:not([type=radio], [type=checkbox]), textarea, select");
+  const isOneOfMany = first?.matches("[type=search]") || (fields.length > 1 && [...fields].includes(first));
+  if (!(isOneOfMany && isTouchOnly())) /** @type {any} */ (first)?.focus();
   return dialog;
 }
 

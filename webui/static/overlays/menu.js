@@ -4,12 +4,16 @@
  */
 
 import { h, icon } from "../base/dom.js";
+import { closesByBack } from "./back.js";
 
 /**
  * @typedef {{label: string, help?: string, icon?: string, checked?: boolean, danger?: boolean,
  *   disabled?: boolean,
  *   onSelect: () => void}} Item
  */
+
+/** Lower than this a menu is no use. */
+const LEAST_PX = 140;
 
 /** @type {{close: (refocus: boolean) => void, anchor: HTMLElement} | null} */
 let current = null;
@@ -45,11 +49,13 @@ function itemButton(item, choose) {
 }
 
 /**
- * Put the menu below its button, or above where there is no room.
- * @param {HTMLElement} menu @param {HTMLElement} anchor
+ * Put the menu below its button, or above where there is no room; where there is none either, over it, unless
+ * the button has to be seen: then the menu is as high as the room that there is.
+ * @param {HTMLElement} menu @param {HTMLElement} anchor @param {boolean} [seen]
  */
-export function place(menu, anchor) {
+export function place(menu, anchor, seen = false) {
   const box = [...anchor.getClientRects()].at(-1) || anchor.getBoundingClientRect();
+  if (seen) menu.style.maxHeight = `${Math.max(LEAST_PX, box.top - 14, innerHeight - box.bottom - 14)}px`;
   const { offsetWidth: width, offsetHeight: height } = menu;
   const start = document.documentElement.dir === "rtl" ? box.right - width : box.left;
   const left = Math.max(8, Math.min(start, innerWidth - width - 8));
@@ -90,7 +96,8 @@ export function openMenu(anchor, label, items) {
   const close = (refocus) => {
     current = null;
     document.removeEventListener("pointerdown", outside, true);
-    window.removeEventListener("resize", gone);
+    window.removeEventListener("resize", moved);
+    endBack();
     menu.remove();
     anchor.setAttribute("aria-expanded", "false");
     if (refocus && anchor.isConnected) anchor.focus({ preventScroll: true });
@@ -98,7 +105,8 @@ export function openMenu(anchor, label, items) {
   const outside = (event) => {
     if (!menu.contains(event.target) && !anchor.contains(event.target)) close(false);
   };
-  const gone = () => close(false);
+  /** A phone's keyboard goes when the menu takes the focus: then its button lies elsewhere. */
+  const moved = () => (anchor.checkVisibility() ? place(menu, anchor) : close(false));
   menu.addEventListener("keydown", (event) => {
     const at = buttons.indexOf(/** @type {any} */ (document.activeElement));
     const moves = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: buttons.length - 1 };
@@ -115,7 +123,8 @@ export function openMenu(anchor, label, items) {
     event.stopPropagation();
   });
   document.addEventListener("pointerdown", outside, true);
-  window.addEventListener("resize", gone);
+  window.addEventListener("resize", moved);
+  const endBack = closesByBack(() => close(true));
   current = { close, anchor };
   const chosen = buttons.find((button) => button.getAttribute("aria-checked") === "true");
   (chosen || buttons[0])?.focus({ preventScroll: true });

@@ -11,6 +11,7 @@ import { h, icon, setText } from "../base/dom.js";
 import { t, tn } from "../base/language.js";
 import { recall, remember } from "../base/storage.js";
 import { ApiError, get } from "../server/api.js";
+import { closesByBack } from "../overlays/back.js";
 import { openDialog } from "../overlays/dialogs.js";
 import { place } from "../overlays/menu.js";
 import { openXray } from "../sampling/xray.js";
@@ -43,7 +44,10 @@ export async function openLens(store, room, message, name) {
   const dialog = openDialog(t("Tokens of {name}'s reply", { name }), [status, text, more], {
     wide: true,
     actions: [underline],
-    onClose: () => abort.abort(),
+    onClose() {
+      abort.abort();
+      popover.hide();
+    },
   });
   const popover = createPopover(text, choose, (index) => openXray(store, room, { message, index, name }));
 
@@ -121,6 +125,7 @@ function createPopover(text, choose, xray) {
   text.after(element);
   /** @type {HTMLElement | null} */
   let anchor = null;
+  let endBack = () => {};
 
   /** @param {Token | OtherToken} token @param {Record<string, any>} props @param {string} tag */
   function row(token, tag, props, quiet = "") {
@@ -180,10 +185,13 @@ function createPopover(text, choose, xray) {
         }),
       );
       element.showPopover();
-      place(element, span);
+      place(element, span, true);
+      endBack = closesByBack(() => this.hide());
+      window.addEventListener("resize", this.hide, { once: true });
     },
     hide() {
       if (!anchor) return;
+      endBack();
       anchor.removeAttribute("aria-expanded");
       anchor = null;
       element.hidePopover();

@@ -164,7 +164,7 @@ export function createComposer(store, room, page) {
     if (!isHere) return; // another session is shown by now; the draft of this one has it
     if (!worked) setText(joined(said, text.value));
     saveDraft();
-    if (worked && said) text.focus();
+    if (worked && said && !isTouchOnly()) text.focus(); // there the reply needs the keyboard's room
   }
 
   /** @param {string} [begin] the first words of the reply */
@@ -223,5 +223,11 @@ export function createComposer(store, room, page) {
   store.on(["session", "bots", "settings", "live", "away", "audience"], update);
   update();
 
-  return { focus: () => text.focus({ preventScroll: true }), fill };
+  const focus = () => text.focus({ preventScroll: true });
+  return {
+    focus,
+    /** Where the focus is when nothing else has it; on a telephone the box would bring up the keyboard. */
+    rest: () => (isTouchOnly() ? byId("transcript").focus({ preventScroll: true, focusVisible: false }) : focus()),
+    fill,
+  };
 }
