@@ -300,7 +300,7 @@ def test_an_export_comes_back_as_a_new_session_with_its_bots(client, page, model
     page.say("hello 🎉")
     page.reply("regenerate")
     response = client.get(f"{page.url}/export?format=json")
-    assert 'attachment; filename="hello _.json"' in response.headers["Content-Disposition"]
+    assert 'attachment; filename="hello.json"' in response.headers["Content-Disposition"]
     exported = json.loads(response.data)
     again = client.post("/api/sessions/import", json={"data": exported}).json["session"]
     assert again["messages"] == page.session["messages"] and again["id"] != page.session["id"]
@@ -331,14 +331,14 @@ def test_a_session_beyond_the_usual_limit_of_a_body_comes_back_from_its_export(p
 
 
 def test_the_markdown_export_reads_well(client, page):
-    page.set(user_name="Ann", title="Über / das <Meer>")
+    page.set(user_name="Ann", title="Über / das <Meer>?")
     page.say("code please")
     response = client.get(f"{page.url}/export?format=markdown")
     text = response.data.decode()
-    assert text.startswith("# Über / das <Meer>\n\n**Ann** · ")
+    assert text.startswith("# Über / das <Meer>?\n\n**Ann** · ")
     assert "```python" in text and "**Marlow**" in text
     disposition = response.headers["Content-Disposition"]
-    assert disposition.endswith("filename*=UTF-8''%C3%9Cber%20_%20das%20_Meer_.md")
+    assert disposition.endswith("filename*=UTF-8''%C3%9Cber%20_%20das%20_Meer.md")
     assert client.get(f"{page.url}/export?format=pdf").status_code == 400
 
 

@@ -108,7 +108,7 @@ def test_the_html_export_is_a_file_to_save(client, page):
     page.say("code please")
     response = client.get(f"{page.url}/export?format=html")
     assert response.mimetype == "text/html" and "```" not in response.text and "<pre><code" in response.text
-    assert response.headers["Content-Disposition"].startswith('attachment; filename="_Con.txt _ _Meer_.html"')
+    assert response.headers["Content-Disposition"].startswith('attachment; filename="_Con.txt _ _Meer.html"')
     error = client.get(f"{page.url}/export?format=pdf")
     assert error.status_code == 400
     assert "expected json, markdown, html, sillytavern" in error.json["error"]["message"]

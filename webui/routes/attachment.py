@@ -21,7 +21,7 @@ def attachment(data: bytes, content_type: str, title: str, suffix: str) -> Respo
 
 def _disposition(title: str, suffix: str) -> str:
     """A header with the title as file name: plain ASCII for old programs, and all of it for the others."""
-    clean = re.sub(r"[^\w .()-]+", "_", title)[:80].strip(" .") or "session"
+    clean = re.sub(r"[^\w .,!'()-]+", "_", title)[:80].strip(" ._") or "session"
     if _DEVICE.match(clean):
         clean = f"_{clean}"
     plain = unicodedata.normalize("NFKD", clean).encode("ascii", "ignore").decode().strip() or "session"

@@ -14,6 +14,8 @@ import { confirmDialog, promptDialog } from "../overlays/dialogs.js";
 import { openMenu } from "../overlays/menu.js";
 import { toast, toastError } from "../overlays/toast.js";
 
+const MAX_NAME = 60;
+
 /**
  * @param {Store} store @param {Room} room @param {() => Promise<void>} reloadSettings
  * @returns {(anchor: HTMLElement, chosen: Preset | undefined) => void} opens the menu
@@ -38,11 +40,13 @@ export function createPresetMenu(store, room, reloadSettings) {
   /** @param {Preset | undefined} chosen */
   async function saveNew(chosen) {
     const { session, settings } = store.state;
-    const name = await promptDialog(t("Save as preset"), t("Name"), "", t("Save"), (text) =>
+    const check = (/** @type {string} */ text) =>
       settings?.presets.some((one) => isSameName(one.name, text))
         ? t("There is a preset of that name already.")
-        : "",
-    );
+        : text.length > MAX_NAME
+          ? t("The name has more than {most} characters.", { most: MAX_NAME })
+          : "";
+    const name = await promptDialog(t("Save as preset"), t("Name"), "", t("Save"), check);
     if (!name || !session) return;
     const sampling = { ...chosen?.sampling, ...session.sampling };
     const made = await post("/api/presets", { name, sampling }).catch(toastError);
