@@ -8,6 +8,7 @@ import zipfile
 import pytest
 from playwright.sync_api import expect
 
+from tests.helpers.api import wait_until
 from tests.helpers.png_cards import packed, png, text_chunk
 
 from .conftest import go_to, say, wait_until_quiet
@@ -85,6 +86,43 @@ def test_a_character_comes_in_is_talked_with_and_goes_out_again(page, site, watc
     page.eval_on_selector("#sessions", DROP, ["broken.json", json.dumps({**CARD, "data": {"name": 5}})])
     expect(page.locator(".toast.serious")).to_have_text("broken.json cannot be taken: name is not a text.")
     expect(page.locator("#text")).to_have_value("")
+    for bot in site.api("GET", "/api/bots")["bots"][3:]:
+        site.api("DELETE", f"/api/bots/{bot['id']}", {})
+
+
+def test_the_lore_book_of_a_character_is_changed_in_its_editor_and_keeps_what_else_it_has(page, site):
+    go_to(page)
+    entries = [{"keys": ["/oak{1,2}/i", "wood"], "content": "The wood is old.", "priority": 3},
+               {"keys": [], "content": "It rains.", "constant": True}]
+    book = {"scan_depth": 4, "entries": entries}
+    card = {**CARD, "data": {**CARD["data"], "name": "Lora", "character_book": book}}
+    page.eval_on_selector("#sessions", DROP, ["lora.json", json.dumps(card)])
+    page.get_by_role("dialog", name="Lora is here").get_by_role("button", name="Edit").click()
+    editor, book = page.get_by_role("dialog", name="Edit Lora"), page.get_by_role("dialog", name="Lore book")
+
+    def kept():
+        bot = next(one for one in site.api("GET", "/api/bots")["bots"] if one["name"] == "Lora")
+        return site.api("GET", f"/api/bots/{bot['id']}")["bot"]["lore_book"]
+
+    editor.get_by_role("button", name="Lore book").click()
+    book.get_by_label("Keys").first.fill("/oak{1,2}/i, tree")
+    expect(book.get_by_label("Always sent").nth(1)).to_be_checked()
+    book.get_by_label("Always sent").nth(1).uncheck()
+    book.get_by_role("button", name="Add an entry").click()
+    page.keyboard.type("moss")
+    book.get_by_label("Text").last.fill("Moss is green.")
+    book.get_by_role("button", name="Add an entry").click()  # and nothing in it
+    page.keyboard.press("Escape")
+    editor.get_by_role("button", name="Save").click()
+    expect(editor).to_have_count(0)
+    changed = kept()
+    assert changed["scan_depth"] == 4 and len(changed["entries"]) == 3
+    assert changed["entries"][0] == {**entries[0], "keys": ["/oak{1,2}/i", "tree"]}
+    assert changed["entries"][1] == {**entries[1], "constant": False}
+    assert changed["entries"][2]["keys"] == ["moss"] and changed["entries"][2]["content"] == "Moss is green."
+    page.click(".toast >> text=Undo")
+    page.wait_for_function("() => !document.querySelector('.toast button.small')")
+    wait_until(lambda: kept()["entries"] == entries, 60)
     for bot in site.api("GET", "/api/bots")["bots"][3:]:
         site.api("DELETE", f"/api/bots/{bot['id']}", {})
 

@@ -39,6 +39,10 @@ def test_what_is_kept_in_mind_is_set_in_the_page_and_shown_by_the_inspector(page
     page.fill("#note-depth", "2")
     page.press("#note-depth", "Tab")
     page.click("text=Lore book")
+    expect(page.locator("dialog input")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Lore book", exact=True)).to_be_visible()  # a look changes nothing
+    page.click("text=Lore book")
     page.fill("dialog input", "words, sea")
     page.fill("dialog textarea", "Words are wind.")
     assert_accessible(page, "the lore book")

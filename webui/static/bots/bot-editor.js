@@ -19,7 +19,7 @@ import { toast, toastError } from "../overlays/toast.js";
 import { adapterChoice } from "./adapters.js";
 import { deleteBot, moreButton } from "./bot-actions.js";
 import { botModel } from "./bot-model.js";
-import { labelled, moreOfBot } from "./bot-more.js";
+import { labelled, loreOfBot, moreOfBot } from "./bot-more.js";
 import { botPicture } from "./bot-picture.js";
 import { parameterField } from "../sampling/field.js";
 
@@ -126,7 +126,7 @@ function overridesEditor(store, sampling, changed) {
 /**
  * @typedef {Pick<Bot, "name" | "color" | "persona" | "greeting" | "sampling" | "engine"> &
  *   {adapter: string, alternate_greetings: string[], example_dialogue: string,
- *   post_history_instructions: string, nickname: string, picture?: string}} Fields
+ *   post_history_instructions: string, nickname: string, picture?: string, lore_book?: any}} Fields
  */
 
 /** @param {any} a @param {any} b */
@@ -136,17 +136,19 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const draftKey = (bot) => `bot.${bot?.id || "new"}`;
 
 /** What a bot without the field has there; a text, if it is not named here. @type {Record<string, any>} */
-const EMPTY = { alternate_greetings: [], engine: null };
+const EMPTY = { alternate_greetings: [], engine: null, lore_book: null };
+/** What lists leave out: it is in a draft once it is changed. */
+const UNLISTED = ["picture", "lore_book"];
 
 /** @param {any} bot @param {string} name */
 const valueOf = (bot, name) => bot[name] ?? (name in EMPTY ? EMPTY[name] : "");
 
 /**
- * What is another than the bot has; of pictures, which lists leave out, each that was chosen or taken away.
+ * What is another than the bot has; of what lists leave out, all that was changed.
  * @param {any} bot @param {Partial<Fields>} fields
  */
 const changesOf = (bot, fields) =>
-  Object.fromEntries(Object.entries(fields).filter(([name, value]) => name === "picture" || !same(value, valueOf(bot, name))));
+  Object.fromEntries(Object.entries(fields).filter(([name, value]) => UNLISTED.includes(name) || !same(value, valueOf(bot, name))));
 
 /** What was typed before and not saved. @param {Bot | null} bot @returns {Fields | null} */
 function recallDraft(bot) {
@@ -174,21 +176,24 @@ async function saveChanges(bot, fields) {
 }
 
 /**
- * What these fields will change, as it is before that; a picture has to be asked for.
+ * What these fields will change, as it is before that; what lists leave out has to be asked for.
  * @param {Bot} bot @param {Fields} fields @returns {Promise<Partial<Fields>>}
  */
 async function fieldsBefore(bot, fields) {
   const before = Object.fromEntries(Object.keys(changesOf(bot, fields)).map((name) => [name, valueOf(bot, name)]));
-  if ("picture" in before) before.picture = (await get(`/api/bots/${bot.id}`)).bot.picture || "";
+  const unlisted = UNLISTED.filter((name) => name in before);
+  const now = unlisted.length ? (await get(`/api/bots/${bot.id}`)).bot : {};
+  for (const name of unlisted) before[name] = valueOf(now, name);
   return before;
 }
 
 /**
  * The boxes and choices of a bot.
- * @param {Store} store @param {Fields} draft changed in place @param {() => void} changed
- * @param {string} there the address of the picture that it has, or ""
+ * @param {Store} store @param {Bot | null} bot as it is @param {Fields} draft changed in place
+ * @param {() => void} changed
  */
-function botForm(store, draft, changed, there) {
+function botForm(store, bot, draft, changed) {
+  const there = pictureOf(bot);
   const name = h("input", {
     type: "text",
     class: "text-input",
@@ -239,6 +244,7 @@ function botForm(store, draft, changed, there) {
     ),
     labelled(t("Greeting"), greeting, t("Its first words in a new session. May stay empty.")),
     ...moreOfBot(draft, changed),
+    loreOfBot(bot, draft, changed),
     adapter && labelled(t("Adapter"), adapter, t("Small weights beside the model's, which change how it writes.")),
     botModel(store, draft.engine, (engine) => {
       draft.engine = engine;
@@ -341,7 +347,7 @@ export function editBot(store, bot, reloadBots, onSaved) {
             },
           }),
         ),
-      ...botForm(store, draft, keep, pictureOf(bot)),
+      ...botForm(store, bot, draft, keep),
     ].filter(Boolean),
     {
       wide: true,

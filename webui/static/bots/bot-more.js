@@ -1,12 +1,14 @@
 // @ts-check
 /**
  * What of a bot few people write and many characters bring: other greetings, an example of how it talks, what
- * it is told at the end of each prompt, and a nickname.
+ * it is told at the end of each prompt, a nickname, and a lore book.
  * @import { Bot } from "../types.js"
  */
 
 import { h, iconButton } from "../base/dom.js";
 import { t } from "../base/language.js";
+import { toastError } from "../overlays/toast.js";
+import { get } from "../server/api.js";
 
 /** @param {string} label @param {HTMLElement} input @param {string} help */
 export function labelled(label, input, help) {
@@ -58,6 +60,35 @@ export function moreOfBot(draft, changed) {
       t("What {{char}} stands for in its texts. Empty: its name."),
     ),
   ];
+}
+
+/**
+ * The lore book, which lists of bots leave out.
+ * @param {Bot | null} bot @param {{lore_book?: any}} draft has it once it is changed
+ * @param {() => void} changed
+ */
+export function loreOfBot(bot, draft, changed) {
+  async function open() {
+    try {
+      const kept = "lore_book" in draft || !bot;
+      const book = kept ? draft.lore_book : (await get(`/api/bots/${bot.id}`)).bot.lore_book;
+      (await import("../memory/lore.js")).openBotLore(book || null, draft, changed);
+    } catch (error) {
+      toastError(error);
+    }
+  }
+  return h(
+    "div",
+    { class: "stacked" },
+    h("button", {
+      type: "button",
+      class: "button",
+      text: t("Lore book"),
+      "aria-haspopup": "dialog",
+      on: { click: open },
+    }),
+    h("p", { class: "help", text: t("What it alone is to know of a thing when it is spoken of.") }),
+  );
 }
 
 /** @param {string[]} texts changed in place @param {() => void} changed */
