@@ -71,7 +71,8 @@ def test_bots_are_added_moved_and_removed(page, open_session, site):
     page.click("#tab-bot")
     page.click("[aria-label='Add Lin to this session']")
     page.click("[aria-label='Move Lin up']")
-    page.click("[aria-label='Remove Otto from this session']")
+    page.click("[aria-label='More about Otto']")
+    page.click(".menu >> text=Remove from this session")
     expect(page.locator(".chip-main")).to_have_text(["MMarlow", "LLin"])
     wait_until_saved(page, session_id)
     assert [entry["id"] for entry in site.read(session_id)["bots"]] == [MARLOW, LIN]

@@ -275,3 +275,20 @@ def test_back_closes_what_lies_on_top_and_the_session_stays(phone, site):
     expect(phone.locator("#title")).to_have_text("Second")
     phone.go_back()
     expect(phone.locator("#title")).to_have_text("First")
+
+
+def test_all_that_can_be_done_with_a_bot_is_there_in_words_on_a_telephone(phone, site):
+    """Above the chat there is no room for its menu."""
+    go_to(phone, site.session(MARLOW, OTTO))
+    phone.tap(".chip-stack")
+    phone.tap("[aria-label='More about Otto']")
+    entries = phone.locator(".menu-item > .menu-text > span:first-child")
+    expect(entries).to_have_text([
+        "Let Otto speak", "Whisper to Otto", "Mute", "Edit", "What it knows", "What it is sent",
+        "Remove from this session"])
+    phone.tap(".menu-item >> text=Whisper to Otto")
+    expect(phone.locator("#backdrop")).to_be_hidden()
+    expect(phone.locator("#text")).to_be_focused()
+    expect(phone.locator(".whisper-line")).to_contain_text("Otto")
+    say_by_button(phone, "A secret")
+    expect(phone.locator(".message .whispered").first).to_contain_text("Otto")

@@ -8,6 +8,7 @@
 
 import { byId } from "../base/dom.js";
 import { t } from "../base/language.js";
+import { closeTop } from "../overlays/back.js";
 import { openMenu } from "../overlays/menu.js";
 import { inShort } from "../session/store.js";
 import { whisperTo } from "../session/whisper.js";
@@ -23,6 +24,7 @@ export function openBotMenu(store, bot, anchor, changes, page) {
   const at = session.bots.findIndex((entry) => entry.id === bot.id);
   const muted = session.bots[at]?.muted;
   const several = session.bots.length > 1;
+  const isInRow = !anchor.closest("aside"); // the Bot tab moves them up and down
   openMenu(anchor, t("Actions for {name}", bot), [
     { label: t("Let {name} speak", bot), icon: "message-circle", onSelect: () => page.speak(bot.id) },
     several && {
@@ -30,6 +32,7 @@ export function openBotMenu(store, bot, anchor, changes, page) {
       icon: "lock",
       onSelect: () => {
         whisperTo(store, [bot.id]);
+        closeTop(); // the drawer, if it was opened there
         byId("text").focus();
       },
     },
@@ -39,13 +42,13 @@ export function openBotMenu(store, bot, anchor, changes, page) {
       help: muted ? t("It answers again when its turn comes.") : t("It stays in the room and keeps quiet."),
       onSelect: () => changes.mute(bot.id),
     },
-    several && {
+    several && isInRow && {
       label: t("Move left"),
       icon: "arrow-left",
       disabled: at === 0,
       onSelect: () => changes.move(bot.id, at - 1),
     },
-    several && {
+    several && isInRow && {
       label: t("Move right"),
       icon: "arrow-right",
       disabled: at === session.bots.length - 1,

@@ -13,7 +13,7 @@ import { adapterProblem } from "./adapters.js";
 
 /**
  * @param {Store} store
- * @param {RoomChanges & {knows: (bot: string) => void}} changes
+ * @param {RoomChanges & {menu: (bot: Bot, anchor: HTMLElement) => void}} changes
  * @param {{speak: (id: string) => void, editBot: (bot: Bot | null) => void}} page
  */
 export function createBotTab(store, changes, page) {
@@ -56,6 +56,14 @@ export function createBotTab(store, changes, page) {
     return problem && h("span", { class: "help wrong", text: problem });
   }
 
+  /** All that can be done with one, in words. @param {Bot} bot */
+  function more(bot) {
+    const button = iconButton("ellipsis", t("More about {name}", bot), () => changes.menu(bot, button), {
+      "aria-haspopup": "menu",
+    });
+    return button;
+  }
+
   /** @param {{id: string, muted: boolean}} entry @param {number} at @param {number} many */
   function member(entry, at, many) {
     const bot = botOf(store.state, entry.id);
@@ -75,10 +83,6 @@ export function createBotTab(store, changes, page) {
           { class: "bot-actions" },
           bot && iconButton("message-circle", t("Let {name} speak", { name }), () => page.speak(entry.id)),
           many > 1 &&
-            iconButton(entry.muted ? "mic" : "mic-off", entry.muted ? t("Unmute {name}", { name }) : t("Mute {name}", { name }), () =>
-              changes.mute(entry.id),
-            ),
-          many > 1 &&
             iconButton("arrow-up", t("Move {name} up", { name }), () => changes.move(entry.id, at - 1), {
               disabled: at === 0,
             }),
@@ -86,9 +90,10 @@ export function createBotTab(store, changes, page) {
             iconButton("arrow-down", t("Move {name} down", { name }), () => changes.move(entry.id, at + 1), {
               disabled: at === many - 1,
             }),
-          bot && iconButton("info", t("What {name} knows", { name }), () => changes.knows(entry.id)),
           bot && iconButton("pencil", t("Edit {name}", { name }), () => page.editBot(bot)),
-          iconButton("x", t("Remove {name} from this session", { name }), () => changes.remove(entry.id)),
+          bot
+            ? more(bot)
+            : iconButton("x", t("Remove {name} from this session", { name }), () => changes.remove(entry.id)),
         ),
       ),
     );

@@ -37,12 +37,7 @@ export function createChips(store, room, page) {
         "aria-label": entry.muted ? t("Actions for {name} (muted)", { name }) : t("Actions for {name}", { name }),
         "aria-haspopup": "menu",
         disabled: !bot,
-        on: {
-          click: async () => {
-            const { openBotMenu } = await import("../bots/bot-menus.js");
-            if (bot) openBotMenu(store, bot, main, changes, { ...page, knows });
-          },
-        },
+        on: { click: () => bot && menu(bot, main) },
       },
       monogram(name, bot?.color, "", pictureOf(bot)),
       h("span", { text: name }),
@@ -102,6 +97,11 @@ export function createChips(store, room, page) {
           room.change({ bots: [...now.bots.slice(0, at), entry, ...now.bots.slice(at)] });
       },
     });
+  }
+
+  /** @param {Bot} bot @param {HTMLElement} anchor */
+  async function menu(bot, anchor) {
+    (await import("../bots/bot-menus.js")).openBotMenu(store, bot, anchor, changes, { ...page, knows });
   }
 
   /** @param {string} id */
@@ -169,5 +169,5 @@ export function createChips(store, room, page) {
 
   new ResizeObserver(fit).observe(byId("head"));
   store.on(["session", "bots"], update);
-  return { ...changes, knows };
+  return { ...changes, knows, menu };
 }

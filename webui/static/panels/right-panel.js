@@ -17,7 +17,7 @@ import { createTabs } from "./tabs.js";
 /**
  * @param {Store} store
  * @param {Room} room
- * @param {import("../session/room-changes.js").RoomChanges} changes
+ * @param {ReturnType<import("../chat/chips.js").createChips>} changes
  * @param {{closeButton: HTMLElement, reloadSettings: () => Promise<void>,
  *   library: import("../library/library.js").Library,
  *   speak: (id: string) => void, editBot: (bot: any) => void, openModels: () => void,
