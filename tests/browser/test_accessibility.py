@@ -189,3 +189,23 @@ def test_sliders_and_the_meter_can_be_seen_in_forced_colours(new_context, site):
              getComputedStyle(document.querySelector(one)).backgroundColor)"""
     )
     assert fill != ground
+
+
+def test_the_systems_wish_for_contrast_counts_and_bars_around_the_page_have_its_colour(new_context, site):
+    page = new_context(contrast="more").new_page()
+    go_to(page, site.session())
+
+    def colours(background):
+        bars = "() => document.querySelector('meta[name=theme-color]').content"
+        page.wait_for_function(f"(colour) => ({bars})() === colour", arg=background)
+        assert page.evaluate("getComputedStyle(document.body.parentElement).backgroundColor") == background
+
+    colours("rgb(255, 255, 255)")
+    page.emulate_media(color_scheme="dark")
+    colours("rgb(0, 0, 0)")
+    page.evaluate("localStorage.setItem('parlor.theme', 'paper')")
+    page.reload()
+    colours("rgb(245, 236, 217)")
+    page.evaluate("delete document.documentElement.dataset.theme")
+    page.emulate_media(contrast="no-preference", color_scheme="light")
+    colours("rgb(250, 248, 244)")

@@ -25,7 +25,7 @@ from .guard import content_security_policy
 
 STYLES = ("base", "frame", "chat", "text", "panels", "overlays", "print")  # in this order: later ones win
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml",
-         ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
+         ".png": "image/png", ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
 WITH_STYLES = """\
 await new Promise((done) => {
 const link = document.createElement("link");
@@ -36,7 +36,7 @@ document.head.append(link);
 """
 """What ASKED begins with: what is loaded when somebody asks for it has a sheet of its own."""
 PAGE = "page.html"
-ALONE = ("icon.svg", "parlor.webmanifest")
+ALONE = ("icon.svg", "icon.png", "parlor.webmanifest")
 """What index.html names besides the bundles; libraries are loaded by the modules that need them."""
 EARLY = "early.js"
 

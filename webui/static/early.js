@@ -14,6 +14,12 @@
   } catch {
     // No storage: the system's theme, and the panels as they are.
   }
+  // A phone's bars around the page have its colour.
+  const bars = /** @type {HTMLMetaElement} */ (document.querySelector("meta[name=theme-color]"));
+  const colourBars = () => (bars.content = getComputedStyle(root).backgroundColor);
+  colourBars();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", colourBars);
+  new MutationObserver(colourBars).observe(root, { attributeFilter: ["data-theme"] });
   const [navigation] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
   const again = navigation?.type === "reload";
   /** @type {Map<string, Promise<Response>>} */
