@@ -113,6 +113,18 @@ def test_a_hit_in_the_list_opens_at_its_message_and_not_at_the_latest_one(page, 
     expect(page.locator(".find [role=status]")).to_have_text("2 of 2")  # typed here: the latest first
 
 
+def test_the_bar_gives_the_focus_to_what_it_found_or_else_to_the_message_box(page, site):
+    go_to(page, site.import_path(["A pelican stands there.", "Yes."]))
+    for word, focused in (("", "#text"), ("pelican", ".message"), ("walrus", "#text")):
+        page.keyboard.press("Control+f")
+        page.locator(".find input").fill(word)
+        if word:
+            expect(page.locator(".find [role=status]")).not_to_have_text("")
+        page.keyboard.press("Escape")
+        expect(page.locator(".find")).to_have_count(0)
+        expect(page.locator(focused).first).to_be_focused()
+
+
 @pytest.mark.parametrize("options", [{}, TELEPHONE], ids=["wide", "telephone"])
 def test_what_is_found_in_a_long_message_is_in_sight_and_not_under_the_box(new_context, site, options):
     page = new_context(**options).new_page()

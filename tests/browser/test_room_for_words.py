@@ -74,6 +74,23 @@ def test_on_a_telephone_versions_do_not_cut_the_name(new_context, site):
     assert page.evaluate(OUTSIDE) == []
 
 
+def test_before_a_session_names_of_any_length_and_direction_keep_their_place(page, site):
+    bots = [site.api("POST", "/api/bots", {"name": name, "greeting": greeting})["bot"]["id"]
+            for name, greeting in (("W" * 60, "Hello."), ("سلمى", "Hello."), ("Amir", "مرحبا"))]
+    go_to(page)
+    for bot in bots:
+        page.click(f"[data-bot='{bot}']")
+    greetings = page.locator(".greeting")
+    expect(greetings).to_have_count(3)
+    assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate(OVERFLOWS, ".greeting, .greeting > span, .starter") == []
+    directions = page.eval_on_selector_all(
+        ".greeting > :last-child", "all => all.map((one) => getComputedStyle(one).direction)")
+    assert directions == ["ltr", "ltr", "rtl"]  # as what is said, whatever the name is written in
+    for bot in bots:
+        site.api("DELETE", f"/api/bots/{bot}", {})
+
+
 def test_on_a_telephone_the_way_out_of_a_full_context_is_in_sight(new_context, site):
     page = new_context(**TELEPHONE).new_page()
     session_id = site.import_path(["word " * 1_980, "Yes."])

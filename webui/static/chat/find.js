@@ -8,7 +8,7 @@
  */
 
 import { byId, h, iconButton } from "../base/dom.js";
-import { isComposing } from "../base/input.js";
+import { isComposing, isTouchOnly } from "../base/input.js";
 import { t } from "../base/language.js";
 
 const MARKED = "found";
@@ -149,7 +149,9 @@ function createBar(store, room, transcript) {
     CSS.highlights?.delete(MARKED);
     CSS.highlights?.delete(MARKED_NOW);
     element.remove();
-    if (hadFocus && shown && store.state.session?.id === opened) transcript.focus(shown);
+    if (!hadFocus || store.state.session?.id !== opened) return;
+    if (hits.length && shown) transcript.focus(shown);
+    else byId(isTouchOnly() ? "transcript" : "text").focus(); // nothing was found: no focus is lost
   }
 
   input.addEventListener("input", () => {
@@ -176,6 +178,7 @@ function createBar(store, room, transcript) {
       observer.observe(byId("messages"), { childList: true, subtree: true, characterData: true });
       if (query) input.value = query;
       hits = [];
+      shown = "";
       look(Boolean(query));
       input.focus();
       input.select();

@@ -66,16 +66,16 @@ export function createWelcome(store, room, page) {
     };
     return h(
       "p",
-      { class: "greeting", dir: "auto" },
+      { class: "greeting" },
       monogram(bot.name, bot.color, "", pictureOf(bot)),
       h(
         "span",
-        {},
-        h("span", { class: "name", text: bot.name }),
+        { dir: "auto" }, // of what it says: what has a direction of its own does not count
+        h("span", { class: "name", dir: "auto", text: bot.name }),
         texts.length > 1 &&
           h(
             "span",
-            { class: "versions" },
+            { class: "versions", dir: document.documentElement.dir || "ltr" },
             arrow("left", t("Previous greeting of {name}", bot), -1),
             h("span", { class: "tabular", text: t("{number} of {all}", { number: at + 1, all: texts.length }) }),
             arrow("right", t("Next greeting of {name}", bot), 1),
