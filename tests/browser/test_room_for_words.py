@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from webui.languages import LANGUAGES
 
-from .conftest import MARLOW, NOTES_STAY, OTTO, go_to, wait_until_quiet
+from .conftest import MARLOW, NOTES_STAY, OTTO, go_to, say, wait_until_quiet
 from .test_languages import OUTSIDE
 
 pytestmark = pytest.mark.browser
@@ -89,6 +89,22 @@ def test_before_a_session_names_of_any_length_and_direction_keep_their_place(pag
     assert directions == ["ltr", "ltr", "rtl"]  # as what is said, whatever the name is written in
     for bot in bots:
         site.api("DELETE", f"/api/bots/{bot}", {})
+
+
+def test_a_whisper_to_a_name_without_a_place_to_break_stays_in_its_place(page, site):
+    bot = site.api("POST", "/api/bots", {"name": "W" * 60})["bot"]["id"]
+    go_to(page, site.session(MARLOW, bot))
+    page.click(f"[aria-label='Actions for {'W' * 60}']")
+    page.click(".menu >> text=Whisper to")
+    expect(page.locator(".whisper-line")).to_be_visible()
+    say(page, "psst")
+    wait_until_quiet(page)
+    page.locator(".whisper-line button").first.click()
+    expect(page.locator("dialog .audience")).to_be_visible()
+    places = ".whisper-line, .whisper-line button, .whispered, .audience, .audience .choice, .dialog-body"
+    assert page.evaluate(OVERFLOWS, places) == []
+    page.keyboard.press("Escape")
+    site.api("DELETE", f"/api/bots/{bot}", {})
 
 
 def test_on_a_telephone_the_way_out_of_a_full_context_is_in_sight(new_context, site):
