@@ -366,3 +366,21 @@ def test_a_message_on_its_way_from_a_session_that_is_left_arrives_there_or_stays
     page.click(f"[href='./#{first}']")
     expect(page.locator(".from-user .md")).to_have_text("for the first")
     expect(page.locator("#text")).to_have_value("typed ahead")
+
+
+def test_what_was_typed_for_a_deleted_session_comes_back_with_it_if_that_does(page, open_session, site):
+    session_id = open_session(title="Typed into")
+    page.fill("#text", "half a sentence")
+    gone = site.api("DELETE", f"/api/sessions/{session_id}")["undo"]  # by another tab
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.locator("#text")).to_have_value("")
+    site.api("POST", "/api/sessions/restore", {"undo": gone})
+    page.click(f"[href='./#{session_id}']")
+    expect(page.locator("#text")).to_have_value("half a sentence")
+    site.api("DELETE", f"/api/sessions/{session_id}")
+    expect(page.locator("#welcome")).to_be_visible()
+    page.click("#list-tools >> text=Trash")
+    page.locator(".trash-entry", has_text="Typed into").first.click()
+    for _sure in range(2):
+        page.locator("dialog").last.get_by_role("button", name="Delete for good").click()
+    page.wait_for_function("(id) => !localStorage.getItem(`parlor.draft.${id}`)", arg=session_id)

@@ -301,7 +301,7 @@ async function reloadSettings() {
 /** What other tabs did. @param {any} news */
 async function takeChanges(news) {
   if (news.bots || news.full) reloadBots();
-  library.forget(news.deleted);
+  library.went(news.deleted);
   if (news.sessions.length || news.deleted.length || news.full) library.reload();
   const id = store.state.session?.id;
   if (id && news.deleted.includes(id)) {

@@ -8,7 +8,7 @@
 
 import { byId, h } from "../base/dom.js";
 import { t } from "../base/language.js";
-import { draftKey, remember } from "../base/storage.js";
+import { draftKey, recall, remember } from "../base/storage.js";
 import { get, patch, post, remove } from "../server/api.js";
 import { forgetFiles } from "../session/draft-files.js";
 import { forgetEdits } from "../session/edit-drafts.js";
@@ -22,6 +22,29 @@ export function download(href) {
   document.body.append(link);
   link.click();
   link.remove();
+}
+
+/** The trash has a session for as long. */
+const TRASH_MS = 30 * 86_400_000;
+
+/** What this browser keeps of sessions that are gone: when they went. @returns {Record<string, number>} */
+function gone() {
+  try {
+    return JSON.parse(recall("gone", "{}"));
+  } catch {
+    return {}; // written by something else
+  }
+}
+
+/** Forget what was typed for sessions. @param {string[]} ids */
+export function forget(ids) {
+  for (const id of ids) {
+    remember(draftKey(id), "");
+    forgetFiles(id);
+    forgetEdits(id);
+    forgetUnsaved(id);
+    forgetWhisper(id);
+  }
 }
 
 /**
@@ -147,15 +170,15 @@ export function createLibrary(store, room, page) {
       window.print();
     },
 
-    /** Forget what was typed for a session that is gone. @param {string[]} ids */
-    forget(ids) {
-      for (const id of ids) {
-        remember(draftKey(id), "");
-        forgetFiles(id);
-        forgetEdits(id);
-        forgetUnsaved(id);
-        forgetWhisper(id);
-      }
+    /** Sessions are gone; what was typed for them comes back with them. @param {string[]} ids */
+    went(ids) {
+      if (!ids.length) return;
+      const now = Date.now();
+      const all = { ...gone(), ...Object.fromEntries(ids.map((id) => [id, now])) };
+      const old = Object.keys(all).filter((id) => now - all[id] > TRASH_MS);
+      forget(old.filter((id) => !store.state.sessions.some((one) => one.id === id))); // else it is back
+      for (const id of old) delete all[id];
+      remember("gone", JSON.stringify(all));
     },
   };
 }

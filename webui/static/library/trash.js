@@ -12,6 +12,7 @@ import { get, post, remove } from "../server/api.js";
 import { confirmDialog, dialogButton, openDialog } from "../overlays/dialogs.js";
 import { toast, toastError } from "../overlays/toast.js";
 import { inParts } from "./arranging.js";
+import { forget } from "./library.js";
 
 const DAY_SECONDS = 86_400;
 
@@ -145,7 +146,9 @@ export async function openTrash(page) {
     );
     if (!sure) return;
     const answers = await inParts([...chosen], (part) => remove("/api/trash", { undo: part }));
-    drop(answers.flatMap((answer) => answer.erased));
+    const erased = answers.flatMap((answer) => answer.erased);
+    forget(entries.filter(({ kind, undo }) => kind === "session" && erased.includes(undo)).map(({ id }) => id));
+    drop(erased);
   }
 
   const dialog = openDialog(t("Trash"), [note, head, list, more], {
