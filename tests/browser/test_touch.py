@@ -166,6 +166,12 @@ def test_a_keyboard_leaves_what_is_typed_and_send_in_sight(phone, site, width, h
     phone.tap("#text")
     phone.keyboard.type("One line.\nAnother one.\nA third.")
     phone.set_viewport_size({"width": width, "height": height})
+    file = {"name": "a.txt", "mimeType": "", "buffer": b"a"}
+    phone.set_input_files("#composer input[type=file]", [file] * 3)
+    expect(phone.locator(".attached-size")).to_have_count(3)
+    expect(phone.locator(".send")).to_be_in_viewport(ratio=1)
+    for button in phone.locator(".attached button").all()[::-1]:
+        button.tap()
     expect(phone.locator("#text")).to_be_in_viewport(ratio=1)
     expect(phone.locator(".send")).to_be_in_viewport(ratio=1)
     transcript = phone.locator("#transcript").bounding_box()
