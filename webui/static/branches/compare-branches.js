@@ -71,7 +71,10 @@ export function compareBranches(store, left, right, show) {
     const own = path.slice(common);
     const label = own.findLast((message) => message.label)?.label;
     const begins = own[0] || path[path.length - 1];
-    const place = h(
+    const said = h("div", {});
+    if (own.length) fill(said, own);
+    else said.append(h("p", { class: "help", text: t("It ends here.") }));
+    return h(
       "section",
       { class: "side", "aria-label": label || title },
       h("h3", { class: "group-label", dir: "auto", text: label || title }),
@@ -81,10 +84,8 @@ export function compareBranches(store, left, right, show) {
         text: t("Show this one in the chat"),
         on: { click: () => jump(begins.id) },
       }),
+      said,
     );
-    if (own.length) fill(place, own);
-    else place.append(h("p", { class: "help", text: t("It ends here.") }));
-    return place;
   }
 
   const together = common > 0 && h("details", { class: "in-common" });
