@@ -35,6 +35,7 @@ def test_bots_answer_side_by_side_and_the_chosen_one_goes_on(page, site):
     expect(dialog.locator("textarea")).to_have_value("How is the sea?")
     dialog.locator("text=Hide who is who").click()
     dialog.locator("select:visible >> nth=3").select_option("Greedy")
+    dialog.get_by_label("Seed").first.fill("4679903158794976")  # as one is that was drawn
     site.model.hold(after=4, each=True)
     dialog.locator("text=Ask them").click()
     expect(dialog.locator(".compare-column .md").nth(0)).to_contain_text("You")
@@ -47,6 +48,7 @@ def test_bots_answer_side_by_side_and_the_chosen_one_goes_on(page, site):
     expect(dialog.locator("h3").first).to_have_text("Marlow · fake-1M")
     vote_buttons(dialog).nth(1).click()
     expect(dialog.locator(".compare-column.is-winner h3")).to_have_text("Otto · Greedy · fake-1M")
+    expect(dialog.locator(".compare-column").first).to_contain_text("seed 4679903158794976")
     expect(dialog.locator(".compare-tally dd")).to_have_text(["1 of 1", "0 of 1"])
     dialog.get_by_role("button", name="Go on").click()
     expect(page.locator(".is-last .name")).to_have_text("Otto")

@@ -82,7 +82,8 @@ export function createSetup(store, before) {
       type: "text",
       inputmode: "numeric",
       class: "text-input",
-      pattern: "[0-9]{1,15}",
+      pattern: "[0-9]{1,16}", // the server says if it is over 2^53
+      title: settings?.parameters.find(({ name }) => name === "seed")?.help,
       placeholder: t("random"),
     });
     seed.value = wanted.seed ?? "";
