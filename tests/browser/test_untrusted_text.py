@@ -256,6 +256,43 @@ def drawn(page, text):
     )
 
 
+def test_words_put_behind_a_paragraph_are_what_reading_it_again_makes_of_them(page):
+    """A text that comes letter by letter, or word by word, looks at every moment as one that came at once."""
+    go_to(page)
+    texts = [
+        "The quick fox, it's 12.5 o'clock: see www.example.org or a.b@c.org now. 3-4 more; \u201cyes\u201d!",
+        "1234567.8 1234568.9 1234569.0 and on", "[a b]: c 'd e' f", "[a b]:\nc 'd e' f",
+        '[a b c](d "e f") g', "a | b\n--- | -\n1 | 2 3", "a b | c d\n--- b", "1. one two\n2. three four",
+        "a b\n12. c d\n1. e f", "a word\n=== x", "a word\n--- b", "a word\n---", "a &amp b &amp; c &am p;",
+        "**a b** c d **e f", "*a b. *c* d e", "x $a$ 5 and $5 or 10$ b, $c d$, e", "\\(a b\\) c d",
+        "- a b\n  c d\n- e f", "> a b c\nd e f", "a b  \nc d  e", "at http://x.org/y z, ftp://z w",
+        "foo bar_baz_ qux _a b_ c", "<b x y>z w <br> v", "`a b` c d `e f", "~~a b~~ c d",
+        "a <sub>b c</sub> d", "    a b c\nd e", "a b\n    c d e", "# a b c\nd e",
+        "\u05d0\u05d1 \u05d2 \u05d3\u05d4", "![a b](c) d",
+    ]
+    failed = page.evaluate(
+        """async (texts) => {
+          const app = document.querySelector("script[type=module]").src;
+          const { MarkdownView } = (await import(app)).modules["text/markdown.js"];
+          const view = () => new MarkdownView(document.createElement("div"));
+          for (const text of texts) {
+            const [letters, words] = [view(), view()];
+            for (let end = 1; end <= text.length; end += 1) {
+              const whole = view();
+              const isWord = text[end] === " " || end === text.length;
+              const grown = isWord ? [letters, words] : [letters];
+              for (const one of [whole, ...grown]) one.grow(text.slice(0, end));
+              const wrong = grown.find(({ root }) => root.innerHTML !== whole.root.innerHTML);
+              if (wrong) return [text.slice(0, end), wrong.root.innerHTML, whole.root.innerHTML];
+            }
+          }
+          return null;
+        }""",
+        texts,
+    )
+    assert failed is None
+
+
 def test_each_kind_of_markdown_becomes_its_element_however_it_came(page):
     go_to(page)
     expected = {

@@ -40,8 +40,8 @@ const room = createRoom(store, {
     toast(t("This session was changed in another tab and has been loaded again. What you typed is still there.")),
   connection: (connected) => connected || changes.suspect(),
   flush: (replies) => {
-    replies.forEach(transcript.flush);
-    statusLine.update();
+    statusLine.flush();
+    transcript.flush(replies);
   },
   announce,
   note: toast,

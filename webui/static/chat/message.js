@@ -101,6 +101,7 @@ export class MessageView {
       const vote = { won: t("chosen"), lost: t("not chosen"), open: t("side by side") }[view.vote];
       const note = view.isOutgoing ? t("sending") : message.far ? t("Loading…") : message.pinned ? t("pinned") : "";
       this.note.textContent = [note, vote].filter(Boolean).join(" · ");
+      this.noted = null;
       this.body.classList.remove("writing");
       this.#part("answer", null, this.main);
       this.#thinking(message.thinking || "", thoughtLabel(thoughtSeconds(message), message.thinking_tokens));
@@ -119,7 +120,11 @@ export class MessageView {
   /** Put the new tail of a reply on the page; this is all that runs while it is written. */
   showLive() {
     const live = /** @type {Live} */ (this.view.live);
-    setText(this.note, this.view.away ? t("waiting for the server") : liveNote(live));
+    const begun = Boolean(live.text || live.think);
+    const noted = [this.view.away, live.stopping, live.held, begun, live.progress, live.stats];
+    if (noted.some((one, at) => one !== this.noted?.[at]))
+      setText(this.note, this.view.away ? t("waiting for the server") : liveNote(live));
+    this.noted = noted;
     const { think, thinkSeconds, thinkTokens, stats } = live;
     const thinks = think !== "" && !live.text;
     const label = thinks ? withTokens(t("Thinking…"), stats?.new_tokens) : thoughtLabel(thinkSeconds, thinkTokens);

@@ -40,11 +40,17 @@ export function createStatusLine(store, room, page) {
   });
   line.append(meter, used, wayOut, prompt, rate, firstToken);
 
+  /** @type {any[]} of the reply that runs, as they were shown last */
+  let shownNumbers = [];
+  const runningNumbers = () => {
+    const live = [...store.state.live.values()].find((one) => one.stats || one.progress);
+    return [live?.stats, live?.progress];
+  };
+
   /** The numbers to show: of the reply that runs, else of the last one on the path. */
   function numbers() {
-    const { state } = store;
-    const live = [...state.live.values()].find((one) => one.stats || one.progress);
-    if (live) return { ...live.stats, progress: live.progress, running: true };
+    const [stats, progress] = (shownNumbers = runningNumbers());
+    if (stats || progress) return { ...stats, progress, running: true };
     const last = room.path().findLast((message) => message.new_tokens);
     return last ? { ...last, running: false } : {};
   }
@@ -94,7 +100,12 @@ export function createStatusLine(store, room, page) {
   }
 
   store.on(["session", "live", "context", "status", "viewLeaf"], update);
-  return { update };
+  return {
+    /** A reply has grown; its numbers come less often. */
+    flush() {
+      if (runningNumbers().some((one, at) => one !== shownNumbers[at])) update();
+    },
+  };
 }
 
 /** @param {{done: number, total: number}} progress */

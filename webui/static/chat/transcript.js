@@ -189,10 +189,17 @@ export function createTranscript(store, room, handlers) {
   });
 
   return {
-    /** Show the new text of a running reply; the pin follows when it has been laid out. @param {Live} live */
-    flush(live) {
-      const view = views.get(live.messageId);
-      if (view?.view.live) view.showLive();
+    /**
+     * Show the new text of running replies. The pin follows before the frame is laid out: scrolling after
+     * that takes work twice.
+     * @param {Live[]} lives
+     */
+    flush(lives) {
+      for (const { messageId } of lives) {
+        const view = views.get(messageId);
+        if (view?.view.live) view.showLive();
+      }
+      pin.follow();
     },
     toEnd,
     reveal,

@@ -57,6 +57,14 @@ function lex(text) {
 }
 
 /**
+ * Words, and what stands between them and is no mark of markdown's, of mathematics or of an address, nor the
+ * end of one.
+ */
+const WORDS = /^[\p{L}\p{M}\p{N} ,.;:?!'"’“”–—-]*$/u;
+/** The beginning of a line that will not become an entry of a list, a heading or a row of a table. */
+const LINE_OF_WORDS = /^ *(?!\d+[.)] )[\p{L}\p{N}]\S* +/u;
+
+/**
  * One text on the page that may grow. While it does, only the blocks that can still change are built again;
  * those before them stay the same elements.
  */
@@ -69,7 +77,7 @@ export class MarkdownView {
     this.root = root;
     this.onBlock = onBlock;
     this.text = "";
-    /** @type {{raw: string, done: boolean, nodes: ChildNode[]}[]} blocks that can still change */
+    /** @type {{raw: string, done: boolean, nodes: any[], words: boolean}[]} blocks that can still change */
     this.open = [];
     this.frozenChars = 0;
     this.frozenBlocks = 0;
@@ -97,9 +105,31 @@ export class MarkdownView {
     if (!this.growing || !source.startsWith(this.text)) {
       this.root.replaceChildren();
       Object.assign(this, { open: [], frozenChars: 0, frozenBlocks: 0, growing: true });
-    } else if (source === this.text) return;
+    } else if (source === this.text || this.#addWords(source)) {
+      this.text = source;
+      return;
+    }
     this.text = source;
     this.#update(source, false);
+  }
+
+  /**
+   * Where a paragraph goes on with words alone, they are put behind its text: what stands before them cannot
+   * become anything else by them. False: it has to be read again. @param {string} source
+   */
+  #addWords(source) {
+    const block = this.open.at(-1);
+    const end = block?.words && block.nodes[0].lastChild;
+    if (!end) return false;
+    const words = source.slice(source.lastIndexOf(" ", this.text.length - 1) + 1);
+    const line = block.raw.slice(block.raw.lastIndexOf("\n") + 1);
+    const known = words.length - (source.length - this.text.length); // of its first word
+    if (!WORDS.test(words) || /www/i.test(words) || !LINE_OF_WORDS.test(line)) return false;
+    if (!end.data?.endsWith(words.slice(0, known))) return false;
+    const added = words.slice(known);
+    end.appendData(added);
+    block.raw += added;
+    return true;
   }
 
   /** @param {string} source @param {boolean} finished */
@@ -124,7 +154,8 @@ export class MarkdownView {
         this.root.insertBefore(fragment, next);
         for (const node of known ? known.nodes : []) node.remove();
       }
-      this.open[at] = { raw: token.raw, done, nodes };
+      const words = token.type === "paragraph" && token.raw[0] !== "[" && token.tokens?.at(-1)?.type === "text";
+      this.open[at] = { raw: token.raw, done, nodes, words };
       at += 1;
     }
     for (const extra of this.open.splice(at)) for (const node of extra.nodes) node.remove();
