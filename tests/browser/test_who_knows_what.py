@@ -43,6 +43,10 @@ def test_a_whisper_is_for_whom_it_is_set_until_it_is_set_otherwise(page, site, o
     say(page, "Otto, good evening")
     wait_until_quiet(page)
     assert "Hide the key" not in str(site.model.started[-1]["messages"])
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # paper tells it, too
+    assert "Only for Marlow and Lin" in page.locator("#print header").first.text_content()
+    assert "Only for" not in page.locator("#print header").last.text_content()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
     go_to(page, site.session(MARLOW))
     expect(line).to_be_hidden()
 

@@ -8,8 +8,9 @@
  */
 
 import { h } from "../base/dom.js";
-import { fullTime } from "../base/format.js";
+import { fullTime, inRow } from "../base/format.js";
 import { nameOf } from "../session/store.js";
+import { audienceText } from "../session/whisper.js";
 import { MarkdownView } from "../text/markdown.js";
 
 /** @param {Store} store @param {Message} message */
@@ -22,7 +23,12 @@ function article(store, message) {
   return h(
     "article",
     {},
-    h("header", {}, h("b", { dir: "auto", text: nameOf(store.state, message) }), ` ${fullTime(message.created)}`),
+    h(
+      "header",
+      {},
+      h("b", { dir: "auto", text: nameOf(store.state, message) }),
+      ` ${inRow(fullTime(message.created), audienceText(store.state, message))}`,
+    ),
     body,
   );
 }
