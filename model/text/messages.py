@@ -8,8 +8,7 @@ from typing import Any
 
 from model.text.calls.styles import CallStyle
 from model.text.calls.toolbox import ToolCall
-from model.text.reply_text import Part
-from model.text.thinking import THINK, ThinkFormat
+from model.text.thinking import THINK, Part, ThinkFormat
 
 ROLES = ("system", "user", "assistant", "tool")
 LEFT_OUT = "\n[...]\n"

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from model.text.thinking import THINK, ThinkFormat
+from model.text.thinking import THINK, Part, ThinkFormat, first_mark
 
 if TYPE_CHECKING:
     from model.text.calls.reading import CallReader
-
-Part = Literal["start", "think", "text"]
-"""Where a reply goes on: at its start, inside a thought, or in the answer."""
 
 
 def held(text: str, targets: Sequence[str]) -> int:
@@ -104,18 +101,14 @@ class ThinkSplitter:
     def _leave_start(self) -> bool:
         """Pass one mark, or find that this is the answer. False if more text is needed to tell."""
         begun, marks = self._buffer.lstrip(), self._format
-        mark = max((m for m in (*marks.opens, *marks.answers, *marks.between) if begun.startswith(m)),
-                   key=len, default="")
+        found = first_mark(begun, marks.opens, marks.answers, marks.between)
+        if found is None:
+            return False
+        self._part, mark = found
         if mark:
             self._buffer = begun[len(mark):]
-        if mark in marks.opens:
-            self._part = "think"
-        elif mark in marks.answers:
-            self._part, self._ends = "text", StopFilter(marks.ends)
-        elif not mark:
-            if any(m.startswith(begun) for m in (*marks.opens, *marks.answers, *marks.between)):
-                return False
-            self._part = "text"
+        if mark in marks.answers:
+            self._ends = StopFilter(marks.ends)
         return True
 
     def _leave_think(self, pieces: list[tuple[str, str]]) -> bool:

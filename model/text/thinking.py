@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, AnyStr, Literal
+
+Part = Literal["start", "think", "text"]
+"""Where a reply goes on: at its start, inside a thought, or in the answer."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,18 @@ class ThinkFormat:
     def is_answered(self, prompt: str) -> bool:
         """Whether `prompt` ends where an answer begins."""
         return bool(self.answers) and prompt.rstrip().endswith(tuple(mark.rstrip() for mark in self.answers))
+
+
+def first_mark(begun: AnyStr, opens: tuple[AnyStr, ...], answers: tuple[AnyStr, ...],
+               between: tuple[AnyStr, ...]) -> tuple[Part, AnyStr] | None:
+    """How a reply goes on that is at its start, or behind a thought, by a format's marks: the part behind the
+    mark that `begun` starts with, and that mark; of an answer that begins without one "text" and an empty
+    one. None if more is needed to tell."""
+    marks = (*opens, *answers, *between)
+    mark = max((mark for mark in marks if begun.startswith(mark)), key=len, default=begun[:0])
+    if not mark:
+        return None if any(mark.startswith(begun) for mark in marks) else ("text", mark)
+    return "think" if mark in opens else "text" if mark in answers else "start", mark
 
 
 THINK = ThinkFormat("think", ("<think>\n", "<think>"), "</think>")

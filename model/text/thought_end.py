@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from model.text.thinking import Part, first_mark
+
 if TYPE_CHECKING:
     from model.text.forms import Form
     from model.text.messages import Prompt
-    from model.text.reply_text import Part
     from model.text.tokenizer import Tokenizer
 
 _MAX_PARTS = 3  # tokens for which the closing waits while a character is not whole
@@ -123,7 +124,7 @@ class ThoughtEnd:
         return self._due(moment)
 
     def _further(self, now: _Moment) -> _Moment:
-        """Past one mark, if there is one; as ThinkSplitter goes."""
+        """Past one mark, if there is one."""
         if now.part == "think":
             _, closed, rest = now.tail.partition(self._format.close.encode())
             if closed:
@@ -132,11 +133,10 @@ class ThoughtEnd:
         if now.part == "text":
             return replace(now, tail=b"")
         begun = now.tail.lstrip()
-        marks = (*self._opens, *self._passed, *self._answers)
-        mark = max((mark for mark in marks if begun.startswith(mark)), key=len, default=b"")
-        if not mark:
-            return now if any(mark.startswith(begun) for mark in marks) else _Moment("text")
-        part: Part = "think" if mark in self._opens else "text" if mark in self._answers else "start"
+        found = first_mark(begun, self._opens, self._answers, self._passed)
+        if found is None:
+            return now
+        part, mark = found
         return _Moment(part, begun[len(mark):], now.count)
 
     def _due(self, now: _Moment) -> _Moment:
