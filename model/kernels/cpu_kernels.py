@@ -22,7 +22,6 @@ from model.kernels.linear import LinearOperations, LinearWeight
 from model.kernels.linear_checks import EPILOGUES, check_linear
 from model.kernels.lora import LoraOperations
 from model.kernels.operations import ACTIVATIONS, ANY_POSITION, NORMS
-from model.kernels.prompt_layers import PromptLayer, PromptPart
 from model.kernels.sampling import SamplingRow, SamplingStruct
 from model.kernels.states import StateOperations
 
@@ -54,7 +53,7 @@ def _check_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor | None, out: Te
 class CpuPrompts:
     """PromptOperations with AMX: products of bfloat16, which no row shares with another."""
 
-    least_rows = 1
+    least_rows, whole_layers = 1, None
 
     def __init__(self, kernels: CpuKernels) -> None:
         self._kernels = kernels
@@ -93,16 +92,6 @@ class CpuPrompts:
         self._kernels.call("prompt_attention", q, q_stride, k_cache, v_cache, cache_code(k_cache, head_dim),
                            num_pages, page_size, pages, len(pages), num_keys, out, len(q), num_heads,
                            num_kv_heads, head_dim, scale, window or 0, softcap or 0.0, sinks, None)
-
-    def takes_layer(self, layer: PromptLayer) -> bool:
-        return False
-
-    def fewest_rows(self, layers: Sequence[PromptLayer]) -> int:
-        raise NotImplementedError("this device takes no layers")
-
-    def prompt_layers(self, x: Tensor, layers: Sequence[PromptLayer], positions: Tensor,
-                      slot_mappings: Sequence[Tensor], prompts: Sequence[PromptPart]) -> None:
-        raise NotImplementedError("this device takes no layers")
 
     def keep_in_float16(self, weights: Sequence[LinearWeight], nbytes: int) -> None:
         """Prompts are multiplied by the weights as they are."""

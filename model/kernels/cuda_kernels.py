@@ -91,6 +91,10 @@ class CudaKernels(CudaPromptOperations, StateOperations, LoraOperations):
         return self
 
     @property
+    def whole_layers(self) -> CudaKernels:
+        return self
+
+    @property
     def isa(self) -> str:
         """Such as sm_90; 'host' in tests that run the kernels without a GPU."""
         return "host" if self.device == "cpu" else "sm_{}{}".format(*torch.cuda.get_device_capability())

@@ -50,6 +50,25 @@ class NativeLibrary(Protocol):
         """A ctypes function."""
 
 
+class WholeLayers(Protocol):
+    """A device's way with whole layers of prompts."""
+
+    def takes_layer(self, layer: PromptLayer) -> bool:
+        """Whether prompt_layers does."""
+
+    def fewest_rows(self, layers: Sequence[PromptLayer]) -> int:
+        """That are worth prompt_layers; it does not change once crossovers are measured."""
+
+    def prompt_layers(self, x: Tensor, layers: Sequence[PromptLayer], positions: Tensor,
+                      slot_mappings: Sequence[Tensor], prompts: Sequence[PromptPart]) -> None:
+        """These layers that follow each other, for all rows of some prompts, whose keys and values come into
+        the cache.
+
+        x              float32 [T, hidden_size], changed;  positions int32 [T]
+        slot_mappings  of each cache group int64 [T]
+        """
+
+
 class PromptOperations(Protocol):
     """A device's own ways with rows of prompts, which need not give the bits that decoding gives."""
 
@@ -81,20 +100,9 @@ class PromptOperations(Protocol):
                          num_keys: int, out: Tensor, num_heads: int, scale: float, window: int | None = None,
                          softcap: float | None = None, sinks: Tensor | None = None) -> None: ...
 
-    def takes_layer(self, layer: PromptLayer) -> bool:
-        """Whether prompt_layers does."""
-
-    def fewest_rows(self, layers: Sequence[PromptLayer]) -> int:
-        """That are worth prompt_layers; it does not change once crossovers are measured."""
-
-    def prompt_layers(self, x: Tensor, layers: Sequence[PromptLayer], positions: Tensor,
-                      slot_mappings: Sequence[Tensor], prompts: Sequence[PromptPart]) -> None:
-        """These layers that follow each other, for all rows of some prompts, whose keys and values come into
-        the cache.
-
-        x              float32 [T, hidden_size], changed;  positions int32 [T]
-        slot_mappings  of each cache group int64 [T]
-        """
+    @property
+    def whole_layers(self) -> WholeLayers | None:
+        """None where layers are computed operation by operation."""
 
     def keep_in_float16(self, weights: Sequence[Any], nbytes: int) -> None:
         """Prompts may be multiplied by copies of these weights for which there are so many bytes."""

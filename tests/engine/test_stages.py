@@ -228,7 +228,7 @@ class PromptOps:
     """The reference with an attention of its own for prompts, as the GPU has it."""
 
     def __init__(self) -> None:
-        self.num_attended, self.least_rows = 0, 9
+        self.num_attended, self.least_rows, self.whole_layers = 0, 9, None
 
     def prompt_linear(self, *arguments: Any) -> None:
         REFERENCE_OPS.linear(*arguments[:-1])  # all outputs are precise
@@ -251,9 +251,6 @@ class PromptOps:
 
     def keep_in_float16(self, weights: list[Any], nbytes: int) -> None:
         pass
-
-    def takes_layer(self, layer: Any) -> bool:
-        return False
 
     def prompt_attention(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor,
                          pages: torch.Tensor, num_keys: int, out: torch.Tensor, num_heads: int,
@@ -312,7 +309,7 @@ class PlacementOps:
 
     def __init__(self) -> None:
         self.seen: dict[str, set[str]] = {}
-        self.prompts, self.library, self.least_rows = self, None, 9
+        self.prompts, self.whole_layers, self.library, self.least_rows = self, self, None, 9
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def note(*arguments: Any, **named: Any) -> Any:
