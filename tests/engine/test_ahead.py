@@ -19,7 +19,7 @@ from model.network.place import Place
 from tests.engine.test_speculation import SETTINGS, always
 from tests.engine.test_stages import CallCapture
 from tests.helpers.family_models import write_family
-from tests.helpers.tiny_engine import NO_EOS, outcome, params, prompt, quantized_model
+from tests.helpers.tiny_engine import NO_EOS, outcome, params, prompt
 from tests.host_cuda.build import GPUS, cuda_on_host
 
 Load = Callable[..., Engine]
@@ -36,11 +36,6 @@ class Breaks:
 
     def flags(self, token_ids: Sequence[int], first: int) -> list[int]:
         return [int(token_id % 2 == 0) for token_id in token_ids[first:]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from model.network.place import Place
 from tests.engine.test_stages import CallCapture
 from tests.helpers.family_models import MIXTURES, write_family
 from tests.helpers.kernel_libraries import ON_GPU, need_gpu
-from tests.helpers.tiny_engine import NO_EOS, outcome, params, prompt, quantized_model, tokens
+from tests.helpers.tiny_engine import NO_EOS, outcome, params, prompt, tokens
 from tests.host_cuda.build import GPUS, cuda_on_host
 
 TOLERANCE = 1e-2
@@ -46,11 +46,6 @@ def open_gpus(request: pytest.FixtureRequest) -> OpenPlaces:
     ops = cuda_on_host(request.getfixturevalue("host_cuda_library"), GPUS["cuda"])
     return lambda count, recorder=FewGraphs: [
         Place(ops, torch.device("cpu"), lambda: recorder(CallCapture(ops)), 1 << 30)] * count
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,8 @@ from model import load_model
 from model.machine import resident_memory
 from tests.engine.test_engine import wait_until
 from tests.helpers.text_samples import write_chat_model
-from tests.helpers.tiny_engine import load, params, prompt, quantized_model, tokens
+from tests.helpers.tiny_engine import load, params, prompt, tokens
 from tests.soak_engine import soak
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
 
 
 def test_every_stream_under_load_is_what_it_is_alone_and_no_page_is_lost(folder: Path):

@@ -20,7 +20,7 @@ from model.engine.request import FinishedEvent, Request, SamplingParams
 from model.engine.sequences import Chunk
 from model.engine.speculation import Speculator
 from model.files import ModelLoadError
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model, shrink
+from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shrink
 from tests.helpers.tiny_models import write_model
 
 SETTINGS = [
@@ -36,11 +36,6 @@ SETTINGS = [
 ]
 EOS = frozenset({7, 20, 33})
 LENGTHS = (30, 64, 100, 5, 31, 40, 50)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
 
 
 def always(candidates: list[tuple[float, int]], rows: int, room: int) -> list[int]:

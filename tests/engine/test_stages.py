@@ -39,11 +39,6 @@ from tests.helpers.tiny_models import TINY, write_model
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tiny"))
-
-
 class CallCapture:
     """What cuda_capture does, with a list of native calls for the graph."""
 

@@ -10,12 +10,7 @@ import pytest
 
 from model.engine.request import FinishedEvent, RequestStats, TokenEvent
 from model.engine.tally import Histogram, Tally
-from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, quantized_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantized_model(tmp_path_factory.mktemp("tally"))
+from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt
 
 
 def test_a_value_on_a_bound_counts_below_it():
