@@ -9,7 +9,7 @@
 namespace parlor {
 namespace {
 
-constexpr double kFarBelow = 708.0, kLeastTemperature = 1e-6;  // as in cpu/sampling.cpp
+constexpr double kFarBelow = 708.0, kLeastTemperature = 1e-6;  // as in cpu/sampling_chain.h
 
 // A cut by order: heavy tokens first, or those first whose surprise is as expected.
 struct Cut {

@@ -6,7 +6,7 @@
 namespace parlor {
 namespace {
 
-constexpr double kMostPenalty = 1e30;  // as in cpu/sampling.cpp
+constexpr double kMostPenalty = 1e30;  // as in cpu/sampling_penalties.h
 constexpr int64_t kMostBeyondAllowed = 256;
 
 __device__ __forceinline__ void penalize(const sampling_row& row, double* x, int32_t* latest, int32_t* counts,
