@@ -44,8 +44,8 @@ def test_a_whisper_is_for_whom_it_is_set_until_it_is_set_otherwise(page, site, o
     wait_until_quiet(page)
     assert "Hide the key" not in str(site.model.started[-1]["messages"])
     page.evaluate("dispatchEvent(new Event('beforeprint'))")  # paper tells it, too
-    assert "Only for Marlow and Lin" in page.locator("#print header").first.text_content()
-    assert "Only for" not in page.locator("#print header").last.text_content()
+    expect(page.locator("#print header", has_text="Only for Marlow and Lin")).to_have_count(1)
+    expect(page.locator("#print header").last).not_to_contain_text("Only for")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     go_to(page, site.session(MARLOW))
     expect(line).to_be_hidden()
