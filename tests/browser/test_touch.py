@@ -298,3 +298,32 @@ def test_all_that_can_be_done_with_a_bot_is_there_in_words_on_a_telephone(phone,
     expect(phone.locator(".whisper-line")).to_contain_text("Otto")
     say_by_button(phone, "A secret")
     expect(phone.locator(".message .whispered").first).to_contain_text("Otto")
+
+
+def push(page, *points):
+    """A finger that goes from point to point."""
+    fingers = page.context.new_cdp_session(page)
+    for kind, (x, y) in zip(["touchStart"] + ["touchMove"] * (len(points) - 1), points, strict=True):
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    fingers.detach()
+
+
+def test_a_finger_pushes_a_drawer_away(phone, site):
+    go_to(phone, site.session())
+    backdrop = phone.locator("#backdrop")
+    phone.tap("#open-left")
+    push(phone, (200, 600), (200, 560), (60, 420))  # scrolls
+    push(phone, (200, 600), (190, 600), (170, 600))  # not far enough
+    expect(backdrop).to_be_visible()
+    expect(phone.locator("#left")).to_have_css("translate", "none")
+    push(phone, (200, 600), (150, 600), (60, 590))
+    expect(backdrop).to_be_hidden()
+    expect(phone.locator("#open-left")).to_be_focused()
+    phone.tap("#open-right")
+    slider = phone.locator("[data-parameter=temperature] .slider").bounding_box()
+    y = slider["y"] + slider["height"] / 2
+    push(phone, (120, y), (200, y), (300, y))  # that sets the slider
+    expect(backdrop).to_be_visible()
+    push(phone, (120, 700), (200, 700), (300, 700))
+    expect(backdrop).to_be_hidden()

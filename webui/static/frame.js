@@ -12,7 +12,49 @@ import { closesByBack } from "./overlays/back.js";
 
 const DRAWER_BELOW = { left: "(max-width: 820px)", right: "(max-width: 1120px)" };
 
+/** So far a finger pushes a drawer to close it. */
+const PUSH_PX = 56;
+
 /** @typedef {"left" | "right"} Side */
+
+/**
+ * Let a finger push a drawer out of the page; it follows the finger on the way.
+ * @param {HTMLElement} panel @param {Side} side @param {() => void} close
+ */
+function closeByPush(panel, side, close) {
+  /** @type {Touch | null} */
+  let start = null;
+  let pushed = 0;
+  const show = () => (panel.style.translate = pushed ? `${pushed}px` : "");
+  panel.addEventListener(
+    "touchstart",
+    ({ touches, target }) => {
+      const movesItself = /** @type {Element} */ (target).closest("input, textarea, .menu, .tabs");
+      start = touches.length === 1 && panel.matches(".is-drawer") && !movesItself ? touches[0] : null;
+    },
+    { passive: true },
+  );
+  panel.addEventListener(
+    "touchmove",
+    ({ touches }) => {
+      if (!start) return;
+      const [x, y] = [touches[0].clientX - start.clientX, touches[0].clientY - start.clientY];
+      const out = (side === "left") === (document.documentElement.dir !== "rtl") ? -1 : 1;
+      if (!pushed && Math.abs(y) > Math.abs(x)) start = null; // the list is scrolled
+      else pushed = out * Math.max(0, out * x);
+      show();
+    },
+    { passive: true },
+  );
+  for (const end of ["touchend", "touchcancel"])
+    panel.addEventListener(end, () => {
+      const isFar = end === "touchend" && Math.abs(pushed) > PUSH_PX;
+      start = null;
+      pushed = 0;
+      show();
+      if (isFar) close();
+    });
+}
 
 export function createFrame() {
   const backdrop = byId("backdrop");
@@ -62,6 +104,7 @@ export function createFrame() {
 
   for (const side of /** @type {Side[]} */ (["left", "right"])) {
     openers[side].addEventListener("click", () => setOpen(side, true));
+    closeByPush(panels[side], side, () => drawer && setOpen(drawer, false));
     queries[side].addEventListener("change", () => {
       drawer = null;
       apply();

@@ -17,6 +17,8 @@ const SEARCH_DELAY_MS = 150;
 const ROWS = 100;
 const PROBLEMS_SHOWN = 5;
 const LONG_PRESS_MS = 500;
+/** A finger that moves no farther rests. */
+const STILL_PX = 10;
 /** What stands before the first word that was found, but for the last dozen letters: a row is short. */
 const LONG_BEFORE = /^.*\s(?=.{12,}$)/su;
 
@@ -359,8 +361,13 @@ function selectByHand(list, store, selecting) {
     (await selecting()).key(id, all ? "all" : key);
   });
   let timer = 0;
+  let from = { clientX: 0, clientY: 0 };
+  list.addEventListener("pointermove", ({ clientX, clientY }) => {
+    if (Math.hypot(clientX - from.clientX, clientY - from.clientY) > STILL_PX) clearTimeout(timer);
+  });
   list.addEventListener("pointerdown", (event) => {
     const id = idAt(event);
+    from = event;
     clearTimeout(timer);
     if (event.pointerType !== "touch" || !id || store.state.selected) return;
     timer = window.setTimeout(async () => {
