@@ -352,10 +352,10 @@ store.on(["session", "live"], () => {
   listed = key;
   if (!store.state.loading) library.reload(); // else it has just come
 });
-/** Back, Forward, or another address by hand. What lies over the page goes first, and the page stays. */
-window.addEventListener("popstate", () => {
+/** Back and Forward, before which what lies over the page goes, and the page stays; or an address by hand. */
+window.addEventListener("popstate", ({ state }) => {
   const id = sessionInAddress();
-  if (closeTop()) nameInAddress(store.state.session?.id || "", true);
+  if (state && closeTop()) nameInAddress(store.state.session?.id || "", true);
   else if (id) open(id);
   else if (!location.hash) openNew();
 });

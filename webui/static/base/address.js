@@ -2,6 +2,9 @@
 /** The page's address: which session it names, and the entries of the browser's history. */
 
 const SESSION = /^#([0-9a-f]{16})$/;
+/** Marks the entries that the page made: one without it is an address that was given by hand. */
+const OURS = "parlor";
+history.replaceState(OURS, "");
 
 /** The id of the session that the address names, or "". */
 export const sessionInAddress = () => location.hash.match(SESSION)?.[1] || "";
@@ -12,8 +15,8 @@ export const sessionInAddress = () => location.hash.match(SESSION)?.[1] || "";
  * @param {boolean} entry whether Back leads to what was named before; else this takes its place
  */
 export function nameInAddress(id, entry) {
-  if (sessionInAddress() === id && (id || !location.hash)) return;
+  const isNamed = sessionInAddress() === id && (id || !location.hash);
   const address = id ? `#${id}` : location.pathname;
-  if (entry) history.pushState(null, "", address);
-  else history.replaceState(null, "", address);
+  if (entry && !isNamed) history.pushState(OURS, "", address);
+  else history.replaceState(OURS, "", isNamed ? undefined : address);
 }
