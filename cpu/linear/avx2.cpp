@@ -5,7 +5,7 @@
 // operations to unpack and 16 a row: multiplied as pairs of int16 (vpmaddwd) the 12 bits of an activation need no two
 // planes, as bytes would. For one or two rows both row blocks share the activations in a register. Five to eight rows go
 // over each block of columns in two runs: unpacking twice costs less than a panel (panels.cpp) that few rows
-// read.
+// read. (One row of 4-bit codes has a kernel of its own, row_avx2.cpp, but with AVX-VNNI and in float32.)
 #include <type_traits>
 
 #include "avx2.h"

@@ -105,8 +105,12 @@ inline __m256i dpwssd(__m256i sum, __m256i a, __m256i b) {
 }
 #endif
 
-// sum += a * b, pairs of int16 into int32. The sum stays where it is: left to itself gcc 12 first loads the x of all rows,
+// sum = a * b, and sum += a * b: pairs of int16 into int32. The sum stays where it is: left to itself gcc 12 first loads the x of all rows,
 // for which there are too few registers, and the spills take half of the speed.
+inline void set_products(__m256i* sum, __m256i a, __m256i b) {
+    *sum = _mm256_madd_epi16(a, b);
+    asm volatile("" : "+x"(*sum));
+}
 inline void add_products(__m256i* sum, __m256i a, __m256i b) {
 #if defined(__AVXVNNI__)
     *sum = dpwssd(*sum, a, b);

@@ -367,6 +367,7 @@ LinearKernels few_rows(const linear_weight& w, int64_t rows) {
 #if PARLOR_BUILT_AVX2
     const bool has_avx2 = selected_isa() == Isa::kAvx2 || selected_isa() == Isa::kAvxVnni;
     if (has_avx2 && rows == 1 && is_grouped(w) && !has_table(w.kind)) return avx2::group_row_kernels();
+    if (selected_isa() == Isa::kAvx2 && rows == 1 && w.kind == PARLOR_LINEAR_Q4 && !w.exact) return avx2::four_bit_row_kernels();
 #endif
 #if PARLOR_BUILT_AVX_VNNI
     if (selected_isa() == Isa::kAvxVnni) return is_grouped(w) ? avx_vnni::group_kernels() : avx_vnni::linear_kernels();

@@ -14,9 +14,9 @@
 // Blocks. Columns are worked off in blocks of at most 256 columns of one group, each a multiple of 32 (padded with
 // zeros where a group ends); blocks that follow each other make up spans of at most 256 columns. Activations are
 // rounded to 12 bits with one scale for a span, because with 8 bits the logits of a whole model come out 2 to 5% wrong.
-// Where the dot instructions take bytes (VNNI, AMX, ARM), code = 16 * high + low, two planes of int8; AVX2 and plain code take
-// int16, AVX-512 for many rows too. Products are summed exactly as integers within a block, and the rest is float32 in this order on every
-// instruction set:
+// Where the dot instructions take bytes (VNNI, AMX, ARM), code = 16 * high + low, two planes of int8, and so for one row on AVX2
+// (row_avx2.cpp: 64 * high + low); else AVX2 and plain code take int16, AVX-512 for many rows too. Products are summed exactly as
+// integers within a block, and the rest is float32 in this order on every instruction set:
 //   block:  f = float(dot) - zero * float(sum of activation codes);   part = fma(f, scale, part)
 //   span:   sum = fma(part, activation scale, sum);   part = 0
 // (PARLOR_ZERO_ONE: f = float(dot - zero * sum), all integers; the same with 4-bit codes and whole zero points.)
@@ -33,6 +33,7 @@
 namespace parlor {
 
 constexpr int kHighPlane = 16;          // what a code of the high plane counts in those of the low one
+constexpr int kEvenPlane = 64;          // the same of row_avx2.cpp's planes, of six bits each
 constexpr int kByteBias = 128;         // what codes of a byte are taken minus of, where only signed ones are multiplied
 constexpr int kLargestCode = 127 * kHighPlane + kHighPlane / 2 - 1;
 constexpr int64_t kLanes = 16;         // outputs of a row block
@@ -61,7 +62,7 @@ struct Input {
 
 // Some rows of x as the kernels read them, block after block, the rows of a block after each other.
 struct Tile {
-    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX, ARM's dot products, group_row_avx2.cpp: int8, high and low
+    const void* codes[2];  // [block][rows][length] of activation codes. AVX-512, AMX, ARM's dot products, row_avx2.cpp: int8, high and low
                            // plane; else [0] only: int16, for AVX2 and panels.cpp in the order of kPairOrder. If the weight is exact float32 in [0]
     const float* scales;   // [span][rows] of the activation codes
     const float* offsets;  // [block][rows] sum of the codes; for PARLOR_ZERO_ONE int32: minus zero times that sum
@@ -174,9 +175,10 @@ PARLOR_DECLARE(LinearKernels, group_kernels, )  // of weights that are grouped; 
 #if PARLOR_BUILT_AVX2
 PARLOR_DECLARE_IN(avx2, ManyRowKernels, many_row_kernels, )  // of exact and dense weights
 PARLOR_DECLARE_IN(avx2, ManyRowKernels, rounded_panels, )    // of rounded ones, panels.cpp
-PARLOR_DECLARE_IN(avx2, LinearKernels, group_row_kernels, )  // of groups without a table for one row, with AVX-VNNI too
+PARLOR_DECLARE_IN(avx2, LinearKernels, group_row_kernels, )     // of groups without a table for one row, with AVX-VNNI too
+PARLOR_DECLARE_IN(avx2, LinearKernels, four_bit_row_kernels, )  // of PARLOR_LINEAR_Q4 for one row
 PARLOR_DECLARE_IN(avx2, void, stage_planes, const linear_weight& w, const Input& input, int tile_rows, void* const* codes,
-                  float* scales, float* offsets)  // as AVX-512 has them
+                  float* scales, float* offsets)  // as row_avx2.cpp has them
 #endif
 #if PARLOR_BUILT_AVX512
 PARLOR_DECLARE_IN(avx512, ManyRowKernels, rounded_panels, )

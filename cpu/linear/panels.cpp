@@ -225,8 +225,8 @@ struct SpanRows {
     const int16_t* next;  // x of the tile that is worked off next
 };
 
-// Add a span's share to the sums of a tile; `panel` is the first of those side by side.
-template <int kRows, Less kLess>
+// Add a span's share to the sums of a tile; `panel` is the first of those side by side. kColumns: of each block, 0: as the block says.
+template <int kRows, Less kLess, int kColumns>
 void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* sums) {
     Floats parts[kRegisters][kRows];
 #pragma GCC unroll 4
@@ -235,15 +235,11 @@ void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* s
         for (int r = 0; r < kRows; ++r) parts[i][r] = all_floats(0.0f);
     const int16_t *codes = panel.codes, *x = rows.x;
     for (int b = 0; b < rows.num_blocks; ++b) {
-        const int columns = rows.blocks[b].length;
+        const int columns = kColumns ? kColumns : rows.blocks[b].length;
         const char* const ahead = reinterpret_cast<const char*>(rows.next + (x - rows.x));
         for (int line = 0; line < kRows * columns * kWordBytes; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T0);
         Ints dots[kRegisters][kRows];
-#pragma GCC unroll 4
-        for (int i = 0; i < kRegisters; ++i)
-#pragma GCC unroll 6
-            for (int r = 0; r < kRows; ++r) dots[i][r] = all_words(0);
-        for (int column = 0; column < columns; column += 2, codes += 2 * kLanes) {
+        const auto multiply_pair = [&](int column, auto take) __attribute__((always_inline)) {
             Ints pairs[kRegisters];
 #pragma GCC unroll 4
             for (int i = 0; i < kRegisters; ++i) pairs[i] = load_register(static_cast<const void*>(codes + code_place(i)));
@@ -251,9 +247,13 @@ void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* s
             for (int r = 0; r < kRows; ++r) {
                 const Ints values = all_pairs(x + r * columns + column);
 #pragma GCC unroll 4
-                for (int i = 0; i < kRegisters; ++i) add_products(&dots[i][r], pairs[i], values);
+                for (int i = 0; i < kRegisters; ++i) take(&dots[i][r], pairs[i], values);
             }
-        }
+            codes += 2 * kLanes;
+        };
+        multiply_pair(0, [](Ints* sum, Ints codes_of, Ints values) { set_products(sum, codes_of, values); });
+        for (int column = 2; column < columns; column += 2)
+            multiply_pair(column, [](Ints* sum, Ints codes_of, Ints values) { add_products(sum, codes_of, values); });
         x += kRows * columns;
 #pragma GCC unroll 4
         for (int i = 0; i < kRegisters; ++i) {
@@ -268,26 +268,33 @@ void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* s
             }
         }
     }
+    Floats least[kRegisters][kRows];  // all at once: an offset is loaded once, and no sum waits for itself
+    if (kLess == Less::kMins) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kRegisters; ++i) {
-        Floats least[kRows];
-        if (kLess == Less::kMins) {
+        for (int i = 0; i < kRegisters; ++i)
 #pragma GCC unroll 6
-            for (int r = 0; r < kRows; ++r) least[r] = all_floats(0.0f);
-            for (int b = 0; b < rows.num_blocks; ++b) {
+            for (int r = 0; r < kRows; ++r) least[i][r] = all_floats(0.0f);
+        for (int b = 0; b < rows.num_blocks; ++b) {
+            Floats offsets[kRows];
+#pragma GCC unroll 6
+            for (int r = 0; r < kRows; ++r) offsets[r] = all_floats(rows.offsets[b * kRows + r]);
+#pragma GCC unroll 4
+            for (int i = 0; i < kRegisters; ++i) {
                 const Floats mins = load_register(panel.mins[b] + float_place(i));
 #pragma GCC unroll 6
-                for (int r = 0; r < kRows; ++r)
-                    least[r] = multiply_add(all_floats(rows.offsets[b * kRows + r]), mins, least[r]);
+                for (int r = 0; r < kRows; ++r) least[i][r] = multiply_add(offsets[r], mins, least[i][r]);
             }
         }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kRegisters; ++i) {
         const Floats steps = load_register(panel.steps + float_place(i));
         const Floats min_steps = load_register(panel.min_steps + float_place(i));
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {
             Floats total = parts[i][r];
-            if (kLess == Less::kMins && has_steps) total = multiply_subtract(total, steps, times(least[r], min_steps));
-            else if (kLess == Less::kMins) total = minus(total, least[r]);
+            if (kLess == Less::kMins && has_steps) total = multiply_subtract(total, steps, times(least[i][r], min_steps));
+            else if (kLess == Less::kMins) total = minus(total, least[i][r]);
             else if (has_steps) total = times(total, steps);
             float* const sum = sums + r * kLanes + sum_place(i);
             store_register(sum, multiply_add(total, all_floats(rows.scales[r]), load_register(sum)));
@@ -296,21 +303,33 @@ void add_span(const Panel& panel, bool has_steps, const SpanRows& rows, float* s
 }
 
 // The add_span() of so many rows.
-template <Less kLess, int... kRowsLessOne>
+template <Less kLess, int kColumns, int... kRowsLessOne>
 auto span_of_rows(int rows, std::integer_sequence<int, kRowsLessOne...>) {
-    static constexpr decltype(&add_span<1, kLess>) kAdd[] = {add_span<kRowsLessOne + 1, kLess>...};
+    static constexpr decltype(&add_span<1, kLess, kColumns>) kAdd[] = {add_span<kRowsLessOne + 1, kLess, kColumns>...};
     return kAdd[rows - 1];
 }
 
-template <Less kLess>
+template <Less kLess, int kColumns>
 void add_tile(const linear_weight& w, const Panel& panel, const Tile& tile, const Tile& next, int64_t index, float* sums) {
     const Span& span = spans_of(w)[index];
     const SpanRows rows{blocks_of(w) + span.first_block, span.last_block - span.first_block,
                         static_cast<const int16_t*>(tile.codes[0]) + span.first_column * tile.rows,
                         tile.offsets + span.first_block * tile.rows, tile.scales + index * tile.rows,
                         static_cast<const int16_t*>(next.codes[0]) + span.first_column * next.rows};
-    const auto add = span_of_rows<kLess>(tile.rows, std::make_integer_sequence<int, kTileRows>());
+    const auto add = span_of_rows<kLess, kColumns>(tile.rows, std::make_integer_sequence<int, kTileRows>());
     add(panel, is_grouped(w) && has_steps(w), rows, sums);
+}
+
+template <Less kLess>
+auto tile_of_blocks(const linear_weight& w) {
+    if (!is_grouped(w)) return add_tile<kLess, 0>;
+    return blocks_of(w)->length == 16 ? add_tile<kLess, 16> : add_tile<kLess, 32>;
+}
+
+// The add_tile() for this weight. Blocks of small groups are all alike, and a loop that ends at a constant is a little faster.
+auto tile_of(const linear_weight& w) {
+    if (w.zero_kind == PARLOR_ZERO_MIN) return tile_of_blocks<Less::kMins>(w);
+    return is_grouped(w) || zeros_in_codes(w) ? tile_of_blocks<Less::kNothing>(w) : add_tile<Less::kZeros, 0>;
 }
 
 void store_row(const linear_weight& w, const float* factors, float* sums, int64_t row_block, const Output& output, int64_t row) {
@@ -326,8 +345,7 @@ void store_row(const linear_weight& w, const float* factors, float* sums, int64_
 void multiply(const linear_weight& w, const Tile* tiles, int64_t num_tiles, int64_t first, int64_t last,
               const Output& output, void* own) {
     const Memory memory(own);
-    const auto add = w.zero_kind == PARLOR_ZERO_MIN ? add_tile<Less::kMins>
-        : is_grouped(w) || zeros_in_codes(w) ? add_tile<Less::kNothing> : add_tile<Less::kZeros>;
+    const auto add = tile_of(w);
     for (int64_t begin = first; begin < last; begin += kPanelRowBlocks) {
         const int64_t count = last - begin < kPanelRowBlocks ? last - begin : kPanelRowBlocks;
         memory.clear(num_tiles);

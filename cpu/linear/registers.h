@@ -59,6 +59,12 @@ inline void add_products(Ints* sum, Ints a, Ints b) {
 #endif
 }
 
+// sum = a * b
+inline void set_products(Ints* sum, Ints a, Ints b) {
+    *sum = all_words(0);
+    add_products(sum, a, b);
+}
+
 #else
 
 using Floats = __m256;

@@ -143,8 +143,8 @@ int32_t round_to_planes(const linear_weight&, const float* values, int length, f
     int8_t* const high = static_cast<int8_t*>(codes[0]) + place;
     int8_t* const low = static_cast<int8_t*>(codes[1]) + place;
     return round_words(values, length, inverse, [&](__m256i words, int i) {
-        const __m256i upper = _mm256_srai_epi16(_mm256_add_epi16(words, _mm256_set1_epi16(kHighPlane / 2)), 4);
-        const __m256i lower = _mm256_sub_epi16(words, _mm256_slli_epi16(upper, 4));
+        const __m256i upper = _mm256_srai_epi16(_mm256_add_epi16(words, _mm256_set1_epi16(kEvenPlane / 2)), 6);
+        const __m256i lower = _mm256_sub_epi16(words, _mm256_slli_epi16(upper, 6));
         const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(upper, lower), 0xD8);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(high + i), _mm256_castsi256_si128(bytes));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(low + i), _mm256_extracti128_si256(bytes, 1));

@@ -23,7 +23,8 @@ from model.kernels.build.library import build_library
 FAMILIES = {
     "avx2": (r"NumberBlocks<unsigned short>", r"NumberBlocks<float>", r"CodeBlocks<8>", r"CodeBlocks<4>",
              r"\w*dense\w*.*linear_weight", r"\w*rounded\w*.*linear_weight", r"\w*exact\w*.*linear_weight",
-             r"row_blocks.*linear_weight", r"unpack_units.*linear_weight", r"add_span<.*SpanRows"),
+             r"group_blocks.*linear_weight", r"four_bit_blocks.*linear_weight",
+             r"unpack_units.*linear_weight", r"add_span<.*SpanRows"),
     "avx_vnni": (r"\w*rounded\w*.*linear_weight", r"unpack_units.*linear_weight", r"add_span<.*SpanRows"),
     "avx512": (r"NumberBlocks<unsigned short>", r"NumberBlocks<float>", r"CodeBlocks<8>", r"CodeBlocks<4>",
                r"\w*dense\w*.*linear_weight", r"\w*rounded\w*.*linear_weight", r"\w*exact\w*.*linear_weight",

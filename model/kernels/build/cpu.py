@@ -104,7 +104,7 @@ SOURCES: tuple[Source, ...] = (
     Source("linear/groups_exact.cpp", _VECTORISED),
     Source("linear/groups_plain.cpp"),
     Source("linear/groups_avx2.cpp", _AVX2_AND_VNNI),
-    Source("linear/group_row_avx2.cpp", ("avx2",)),
+    Source("linear/row_avx2.cpp", ("avx2",)),
     Source("linear/groups_avx512.cpp", ("avx512",)),
     Source("linear/avx2.cpp", _AVX2_AND_VNNI),
     Source("linear/avx2_many.cpp", _AVX2_AND_VNNI),
