@@ -214,6 +214,11 @@ def test_what_a_search_finds_is_seen_above_the_keyboard(phone, site):
     phone.tap("#search")
     phone.keyboard.type("pier")
     expect(phone.locator(".session", has_text="walk on the pier").nth(2)).to_be_in_viewport(ratio=1)
+    phone.keyboard.press("Escape")
+    expect(phone.locator("#search")).to_have_value("")
+    expect(phone.locator("#backdrop")).to_be_visible()
+    phone.keyboard.press("Escape")
+    expect(phone.locator("#backdrop")).to_be_hidden()
 
 
 def test_a_menu_stays_when_it_takes_the_focus_and_the_keyboard_goes(phone, site):

@@ -298,7 +298,7 @@ function searchAsTyped(search, list, page) {
     if (event.key === "Escape" && search.value) {
       search.value = "";
       page.search("");
-      event.stopPropagation();
+      swallow(event); // or the drawer closes, too
     }
     if (event.key === "ArrowDown") {
       event.preventDefault();
