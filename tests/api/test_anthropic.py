@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import anthropic
 import pytest
 
 from tests.helpers.cancelling import wait_for_running
@@ -19,6 +18,8 @@ HEADER = "x-anthropic-billing-header: cc_version=2.1.0; cc_entrypoint=cli; cch={
 
 
 def anthropic_client(server):
+    import anthropic  # seconds, which no collection should take
+
     return anthropic.Anthropic(base_url=server.url, api_key="whatever", max_retries=0)
 
 
@@ -147,6 +148,8 @@ def test_whoever_wants_thoughts_says_so(app, model):
 
 
 def test_what_goes_wrong_is_told_in_its_words(client, app, monkeypatch):
+    import anthropic
+
     for options in ({"messages": []}, {"max_tokens": 0},
                     {"tools": [{"type": "web_search_20250305", "name": "w"}]},
                     {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from tools.starter.batches import CONTEXT_WEIGHT, to_batch, weigh
 from tools.starter.corpus import Document, documents
@@ -73,6 +72,8 @@ def test_a_batch_is_padded_at_the_right_and_padding_weighs_nothing():
 
 
 def test_the_network_is_transformers_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM  # seconds, which no collection should take
+
     torch.manual_seed(0)
     network = StarterNetwork(TINY)
     llama = LlamaForCausalLM(LlamaConfig(**TINY.to_config(1, 2)))
