@@ -125,7 +125,7 @@ class ChatModel:
             budget, thought = params.thinking_budget, self.count_tokens(reply_thinking)
             left = None if budget is None else max(0, budget - thought)
             end = ThoughtEnd(prompt, self.tokenizer, left, form, tools is not None)
-        request = self._submit(token_ids, params, logprobs, end or form, adapter, guide)
+        request = self._submit(token_ids, params, logprobs, end or form, adapter, guide, goes_on=bool(begun))
         calls, marks = None, ()
         if prompt.calls is not None and tools is not None:
             from model.text.calls.reading import CallReader
@@ -413,13 +413,14 @@ class ChatModel:
 
     def _submit(self, token_ids: list[int], params: SamplingParams, logprobs: int | None,
                 form: Form | ThoughtEnd | None, adapter: str | None = None,
-                guide: list[int] | None = None) -> Request:
+                guide: list[int] | None = None, *, goes_on: bool = False) -> Request:
         breaks = None
         if params.dry_multiplier > 0:
             from model.text.sequence_breaks import SequenceBreaks
             breaks = SequenceBreaks(params.dry_sequence_breakers, self.tokenizer)
         return self._engine.submit(token_ids, params, self.tokenizer.eos_ids, logprobs=logprobs,
-                                   constraint=form, adapter=adapter, breaks=breaks, guide=guide)
+                                   constraint=form, adapter=adapter, breaks=breaks, guide=guide,
+                                   goes_on=goes_on)
 
     def _fitting_of(self, params: SamplingParams) -> Fitting:
         """For the longest prompts that there is room for; with guidance there are two."""

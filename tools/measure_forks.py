@@ -48,12 +48,13 @@ def measure() -> dict[str, Any]:
     config = EngineConfig(device="cpu", threads=1, max_seq_len=CONTEXT + 96, speculation=False)
     engine = synthetic_engine(SHAPE, config)
 
-    def ask(token_ids: list[int], new: int,
-            logprobs: int | None = None) -> tuple[list[int], list[float], Any]:
+    def ask(token_ids: list[int], new: int, logprobs: int | None = None,
+            is_fork: bool = False) -> tuple[list[int], list[float], Any]:
         """The reply, CPU milliseconds until each of its tokens, its numbers."""
         started, came, reply = time.process_time(), [], []
         params = SamplingParams(max_new_tokens=new, seed=1)
-        for event in engine.submit(token_ids, params, frozenset(), logprobs=logprobs).events():
+        request = engine.submit(token_ids, params, frozenset(), logprobs=logprobs, goes_on=is_fork)
+        for event in request.events():
             if isinstance(event, TokenEvent):
                 came.append((time.process_time() - started) * 1000)
                 reply.append(event.token_id)
@@ -68,11 +69,12 @@ def measure() -> dict[str, Any]:
     try:
         prompt = [rng.randrange(32000) for _ in range(CONTEXT - REPLY)]
         reply, _, _ = ask(prompt, REPLY, NUM_OTHERS)
-        forks, read = [], []
+        forks, following, read = [], [], []
         for _ in range(FORKS):
             at = rng.randrange(1, REPLY)
-            _, came, stats = ask([*prompt, *reply[:at], rng.randrange(32000)], 2, NUM_OTHERS)
+            _, came, stats = ask([*prompt, *reply[:at], rng.randrange(32000)], 2, NUM_OTHERS, is_fork=True)
             forks.append(came[0])
+            following.append(came[1] - came[0])
             read.append(stats.prompt_tokens - stats.cached_tokens)
         steps: dict[str, list[float]] = {"without": [], "with": []}
         for _ in range(ROUNDS):
@@ -80,7 +82,9 @@ def measure() -> dict[str, Any]:
                 _, came, _ = ask(prompt[:100], NEW, logprobs)
                 steps[name] += [after - before for before, after in pairwise(came)]
         return {"forks": {"at_tokens": f"{CONTEXT - REPLY} to {CONTEXT}", "number": FORKS,
-                          "cpu_milliseconds_to_first_token": spread(forks), "tokens_read": spread(read)},
+                          "cpu_milliseconds_to_first_token": spread(forks),
+                          "cpu_milliseconds_of_the_next_step": spread(following),
+                          "tokens_read": spread(read)},
                 "cpu_milliseconds_of_a_step": {name: spread(values) for name, values in steps.items()}}
     finally:
         engine.close()

@@ -102,7 +102,7 @@ class Engine:
     def submit(self, token_ids: list[int], params: SamplingParams, eos_token_ids: frozenset[int], *,
                logprobs: int | None = None, constraint: TokenConstraint | None = None,
                adapter: str | None = None, breaks: SequenceBreaks | None = None,
-               guide: list[int] | None = None) -> Request:
+               guide: list[int] | None = None, goes_on: bool = False) -> Request:
         """Queue a request; read its events from the result.
 
         logprobs    tell how likely each token is, and this many of the likeliest, 0 to MAX_LOGPROBS
@@ -111,6 +111,8 @@ class Engine:
         breaks      where what DRY takes for a repetition ends; None: nowhere
         guide       another prompt for the same reply: where params.guidance_scale is not 1 each token is
                     chosen by guided() of the logits after both
+        goes_on     the prompt ends within a reply: its last token is computed as those of replies are, for
+                    it may be the only one, and a way for prompts is made for many (docs/architecture.md)
 
         Raises ValueError if the prompt is empty, too long or has ids outside the vocabulary, if there is no
         such adapter, or no room for both prompts; EngineClosed when the engine is closed or gone.
@@ -127,7 +129,10 @@ class Engine:
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
         request.guide = list(guide or ())
-        self._put(sampled_sequence(request, limit, logprobs, constraint, key, breaks))
+        sequence = sampled_sequence(request, limit, logprobs, constraint, key, breaks)
+        for one in sequence.pair:
+            one.num_begun = int(goes_on)
+        self._put(sequence)
         return request
 
     def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:

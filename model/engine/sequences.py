@@ -29,6 +29,7 @@ class TokenSequence(Generic[Owner]):
     marks: list[int] = field(default_factory=list)  # tokens of the prompt after which it may be of use again
     saves: dict[int, int] = field(default_factory=dict)  # tokens -> slot for the state after them, this step
     is_whole: bool = False                # a text as it is: nothing will follow
+    num_begun: int = 0                    # the last tokens of the prompt that are computed as a reply's are
     rotated_for: int = 0                  # its keys are rotated as in sequences of so many tokens; 0: short
     adapter: AdapterKey = NO_ADAPTER      # the one that it is computed with
     arrival: int = -1
@@ -62,7 +63,7 @@ class TokenSequence(Generic[Owner]):
     def num_alike(self) -> int:
         """Of the tokens still to compute those of one kind, the prompt's or the reply's: a device may compute
         the two in different ways, and a reply that is computed again is to come out as before."""
-        in_prompt = self.prompt_length - self.num_computed
+        in_prompt = self.prompt_length - self.num_begun - self.num_computed
         return in_prompt if 0 < in_prompt < self.num_remaining else self.num_remaining
 
     @property
@@ -87,8 +88,8 @@ class Chunk(Generic[Owner]):
 
     @property
     def is_of_prompt(self) -> bool:
-        """Chunks end where the prompt does."""
-        return self.start < self.sequence.prompt_length
+        """Chunks end where the prompt does, or what of it is computed as a reply."""
+        return self.start < self.sequence.prompt_length - self.sequence.num_begun
 
     @property
     def is_last(self) -> bool:

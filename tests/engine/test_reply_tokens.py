@@ -58,6 +58,7 @@ def test_a_reply_goes_on_behind_exactly_these_tokens_which_the_cache_knows(llm: 
     assert fork._request.prompt == [*prompt, *(one.token_id for one in tokens[:35]), token(llm, b"z")]
     _, text, done = written(fork)
     assert text and done.stats.cached_tokens >= len(prompt) + 34
+    assert done.stats.prompt_tokens == len(prompt) + 36
     as_text = llm.start(ASKED, params, reply_prefix=b"".join([first, *others, b"z"]).decode())
     assert len(as_text._request.prompt) <= len(fork._request.prompt)
     written(as_text)

@@ -69,6 +69,24 @@ def test_a_reply_that_is_computed_again_is_in_no_chunk_with_its_prompt():
     assert kinds == [(100, True), (40, False), (1, False)]
 
 
+def test_the_last_token_of_a_prompt_within_a_reply_is_computed_as_those_of_replies():
+    """Behind the others, whether these are computed or come from the cache."""
+    cache = PrefixCache([PagePool(64)])
+    scheduler: Scheduler[str] = Scheduler(cache, 512)
+    for expected in ([(139, True), (1, False)], [(1, False)]):
+        fork = sequence("a", 140)
+        fork.num_begun = 1
+        scheduler.add(fork)
+        kinds = []
+        while fork.num_remaining:
+            batch = scheduler.next_batch()
+            kinds += [(chunk.count, chunk.is_of_prompt) for chunk in batch.chunks]
+            scheduler.computed(batch)
+        assert kinds == expected
+        scheduler.remove(fork)
+    assert fork.num_cached == 139
+
+
 def test_decoding_goes_on_in_every_step_beside_a_long_prompt():
     scheduler: Scheduler[str] = Scheduler(PrefixCache([PagePool(256)]), 512)
     scheduler.add(sequence("short", 10))

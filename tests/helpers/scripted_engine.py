@@ -97,12 +97,13 @@ class ScriptedEngine:
     def submit(self, token_ids: list[int], params: SamplingParams,
                eos_token_ids: frozenset[int], logprobs: int | None = None,
                adapter: str | None = None, breaks: object = None,
-               constraint: Any = None, guide: list[int] | None = None) -> ScriptedRequest:
+               constraint: Any = None, guide: list[int] | None = None,
+               goes_on: bool = False) -> ScriptedRequest:
         assert 0 < len(token_ids) < self.max_seq_len
         script = self._script(token_ids) if callable(self._script) else list(self._script)
         request = ScriptedRequest(list(token_ids), params, eos_token_ids, script, self._fails_after,
                                   self._gate, constraint)
-        request.guide = guide or []
+        request.guide, request.goes_on = guide or [], goes_on
         with self._lock:
             self.requests.append(request)
         return request

@@ -270,6 +270,13 @@ def test_the_guide_reads_the_negative_prompt_in_the_place_of_the_system_messages
     assert llm._engine.requests[-1].guide == []
 
 
+def test_the_engine_hears_that_a_prompt_ends_within_a_reply(model_of):
+    llm = model_of("ok")
+    run(llm.start(HI, reply_prefix="Hello", reply_tokens=[b"x"]))
+    run(llm.start(HI))
+    assert [request.goes_on for request in llm._engine.requests] == [True, False]
+
+
 def test_the_guide_has_what_is_written_of_the_reply_as_well(model_of, tokenizer):
     llm = model_of("ok")
     run(llm.start([ChatMessage("system", "Be kind."), *HI], GUIDED, reply_prefix="Hello",
