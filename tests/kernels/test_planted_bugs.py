@@ -30,12 +30,14 @@ from tests.host_cuda.build import (
 from tests.kernels.test_states import Delta
 
 BASE = ("library.cu", "launch.cu")
+UNOPTIMIZED = ("-O0",)
+"""Small shapes are run in less time than compiling for speed would take."""
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """What every library here is made of besides the source with the bug, and what one of these calls."""
-    return host_objects(tmp_path_factory.mktemp("base"), (*BASE, "attention_groups.cu"), ("-O1",))
+    return host_objects(tmp_path_factory.mktemp("base"), (*BASE, "attention_groups.cu"), UNOPTIMIZED)
 
 
 def planted(folder, file, text, replacement):
@@ -74,7 +76,7 @@ def attend(ops):
 ], ids=["a removed barrier", "an off-by-one page", "a forgotten split", "a split too far", "no bug"])
 def test_a_bug_in_attention_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "attention_kernel.cuh", text, replacement)
-    path = build_host_library(tmp_path / "built", folder, ("attention.cu",), ("-O1",), base)
+    path = build_host_library(tmp_path / "built", folder, ("attention.cu",), UNOPTIMIZED, base)
     assert is_caught(path, attend) == (text != replacement)
 
 
@@ -106,7 +108,7 @@ FACTORS = "factors[r] = own;\n        }\n"
         "no bug"])
 def test_a_bug_in_a_layer_with_a_state_is_caught(base, tmp_path, text, replacement):
     folder = planted(tmp_path / "cuda", "state.cu", text, replacement)
-    path = build_host_library(tmp_path / "built", folder, ("state.cu",), ("-O1",), base)
+    path = build_host_library(tmp_path / "built", folder, ("state.cu",), UNOPTIMIZED, base)
     assert is_caught(path, run_a_delta_layer) == (text != replacement)
 
 
@@ -114,7 +116,7 @@ def test_a_kernel_that_leaves_a_barrier_early_is_caught(base, tmp_path):
     barrier = "        %s__syncthreads();\n        for (int i = threadIdx.x"
     folder = planted(tmp_path / "cuda", "cache.cuh", barrier % "",
                      barrier % "if (step < 4 || threadIdx.x < 64) ")
-    path = build_host_library(tmp_path / "built", folder, ("rope.cu",), ("-O1",), base)
+    path = build_host_library(tmp_path / "built", folder, ("rope.cu",), UNOPTIMIZED, base)
     caches = torch.zeros(2, 1, 1, 8, 34, dtype=torch.uint8)
     ops = cuda_on_host(Library(path, HEADERS), GPUS["cuda"])
     cos, zero = torch.ones(1, 16), torch.zeros(1, dtype=torch.int32)
