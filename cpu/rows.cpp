@@ -101,6 +101,8 @@ Vec relu2(Vec a) {
     return positive * positive;
 }
 
+Vec relu(Vec a) { return max(a, zero()); }
+
 Vec smallest(Vec a, Vec b) { return zero() - max(zero() - a, zero() - b); }
 
 Vec clamped(Vec a) {
@@ -149,6 +151,7 @@ void activate_rows(const ActivationArgs& a) {
         case PARLOR_ACTIVATION_GELU: return activate_with(a, gelu, as_it_is);
         case PARLOR_ACTIVATION_GELU_TANH: return activate_with(a, gelu_tanh, as_it_is);
         case PARLOR_ACTIVATION_RELU2: return activate_with(a, relu2, as_it_is);
+        case PARLOR_ACTIVATION_RELU: return activate_with(a, relu, as_it_is);
         case PARLOR_ACTIVATION_CLAMPED: return activate_with(a, clamped, clamped_up);
         case PARLOR_ACTIVATION_SIGMOID: return activate_with(a, sigmoid, as_it_is);
         default: return activate_with(a, as_it_is, as_it_is);

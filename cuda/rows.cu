@@ -100,6 +100,7 @@ __device__ __forceinline__ float activated(float a, int kind) {
         case PARLOR_ACTIVATION_GELU_TANH:
             return 0.5f * a * (1.0f + tanhf(0.7978845608028654f * (a + 0.044715f * a * a * a)));
         case PARLOR_ACTIVATION_RELU2: return a > 0.0f ? a * a : 0.0f;
+        case PARLOR_ACTIVATION_RELU: return fmaxf(a, 0.0f);
         case PARLOR_ACTIVATION_CLAMPED: return fminf(a, 7.0f) / (1.0f + expf(-1.702f * fminf(a, 7.0f)));
         case PARLOR_ACTIVATION_SIGMOID: return 1.0f / (1.0f + expf(-a));
         default: return a;

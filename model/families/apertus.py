@@ -1,5 +1,5 @@
-"""Apertus: xIELU, whose slopes are each layer's own, between the products of an mlp without a gate; norms of
-heads.
+"""Apertus, and the text model of Apertus 1.5, whose head has no rows for images and sounds: xIELU, whose
+slopes are each layer's own, between the products of an mlp without a gate; norms of heads.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ def from_config(fields: Fields) -> Spec:
     mlp = Dense(fields.integer("intermediate_size", 8, 1 << 20), "xielu", gated=False,
                 bias=fields.boolean("mlp_bias"))
     mixer = attention(fields, rope(fields, theta=12e6), qk_norm=qk_norm, qkv_bias=bias, o_bias=bias)
-    return spec(fields, [Layer(mixer, mlp, norm)] * num_layers(fields), norm)
+    vocab_size = fields.integer("vocab_size", 2, 1 << 22)
+    rows = fields.integer("output_vocab_size", 1, vocab_size, vocab_size)
+    return spec(fields, [Layer(mixer, mlp, norm)] * num_layers(fields), norm,
+                head_rows=rows if rows < vocab_size else None)
 
 
-FAMILIES = (Family("apertus", ("ApertusForCausalLM",), from_config, replace(
+_FOLDERS = ("ApertusForCausalLM", "Apertus1p5TextForCausalLM", "Apertus1p5ForConditionalGeneration")
+FAMILIES = (Family("apertus", _FOLDERS, from_config, replace(
     HUGGING_FACE, attention_norm="attention_layernorm", mlp_norm="feedforward_layernorm",
     gate_up=("mlp.up_proj",)), Gguf(("apertus",), replace(
         GGUF, gate_up=("ffn_up",), slopes=("xielu.alpha_p", "xielu.alpha_n")))),)

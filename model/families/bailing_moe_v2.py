@@ -28,9 +28,17 @@ def from_config(fields: Fields) -> Spec:
         for layer, is_mixture in zip(found.layers, deepseek.are_mixtures(fields), strict=True)))
 
 
+def sarvam_from_config(fields: Fields) -> Spec:
+    """Sarvam's: all of a head is turned. That corrections have their mean taken off changes no choice."""
+    return from_config(fields.with_defaults(partial_rotary_factor=1.0))
+
+
 _NAMES = replace(
     deepseek.NAMES, embeddings="model.word_embeddings", qkv=("attention.query_key_value",),
     o_proj="attention.dense", query_norm="attention.query_layernorm", key_norm="attention.key_layernorm",
     router_correction="mlp.gate.expert_bias")
-FAMILIES = (Family("bailing_moe_v2", ("BailingMoeV2ForCausalLM",), from_config, _NAMES, Gguf(
-    ("bailingmoe2",), replace(GGUF, qkv=("attn_qkv",)), keys=deepseek.MIXTURE_KEYS)),)
+FAMILIES = (
+    Family("bailing_moe_v2", ("BailingMoeV2ForCausalLM",), from_config, _NAMES, Gguf(
+        ("bailingmoe2",), replace(GGUF, qkv=("attn_qkv",)), keys=deepseek.MIXTURE_KEYS,
+        complete=lambda config: {"partial_rotary_factor": 1.0})),  # where the file says of no part
+    Family("sarvam_moe", ("SarvamMoEForCausalLM",), sarvam_from_config, _NAMES))

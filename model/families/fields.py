@@ -28,7 +28,7 @@ from model.kernels.routing import Routing
 
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu2": "relu2"}
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu2": "relu2", "relu": "relu"}
 _MAX_POSITIONS = 1 << 24
 _STILL = 1e30
 """What a frequency is divided by so that its pair does not turn; GGUF files have the same."""

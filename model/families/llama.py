@@ -35,7 +35,8 @@ def with_experts(fields: Fields, found: Spec) -> Spec:
 
 
 _SEEING = ("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration")
-FAMILIES = (Family("llama", ("LlamaForCausalLM", "InternLM3ForCausalLM", *_SEEING), from_config, gguf=Gguf(
+_TEXT = ("LlamaForCausalLM", "InternLM3ForCausalLM", "IQuestCoderForCausalLM")
+FAMILIES = (Family("llama", (*_TEXT, *_SEEING), from_config, gguf=Gguf(
     ("llama",), interleaved=True, present={"qkv_bias": "blk.0.attn_q.bias", "bias": "blk.0.attn_output.bias"},
     keys={"expert_count": "num_local_experts",
           "expert_used_count": "num_experts_per_tok"})),)

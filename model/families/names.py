@@ -14,6 +14,7 @@ class Names:
     """
 
     embeddings: str = "model.embed_tokens"
+    positions: str = "model.embed_positions"
     layer: str = "model.layers.{}."
     norm: str = "model.norm"
     head: str = "lm_head"
@@ -95,7 +96,7 @@ class Names:
 
 HUGGING_FACE = Names()
 GGUF = Names(
-    embeddings="token_embd", layer="blk.{}.", norm="output_norm", head="output",
+    embeddings="token_embd", positions="position_embd", layer="blk.{}.", norm="output_norm", head="output",
     qkv=("attn_q", "attn_k", "attn_v"), o_proj="attn_output", gate_up=("ffn_gate", "ffn_up"),
     down_proj="ffn_down", attention_norm="attn_norm", mlp_norm="ffn_norm",
     attention_out_norm="post_attention_norm", mlp_out_norm="post_ffw_norm",
@@ -120,11 +121,12 @@ GGUF = Names(
     beside=("laurel_l", "laurel_r"), beside_norm="laurel_post_norm")
 
 _PREFIXES = (("", ""), ("model.", "model.language_model."), ("", "language_model."),
-             ("model.", "language_model."), ("model.", "model.text_model."))
+             ("model.", "language_model."), ("model.", "model.text_model."), ("model.", ""),
+             ("transformer.", ""))
 """What stands before the names of a text model, and what does when it is a part of a larger one."""
 
 
-_OUTSIDE_LAYERS = ("embeddings", "layer", "norm", "layer_inputs", "layer_inputs_projection",
+_OUTSIDE_LAYERS = ("embeddings", "positions", "layer", "norm", "layer_inputs", "layer_inputs_projection",
                    "layer_inputs_norm", "stream_openings", "stream_closings")
 
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from model.kernels.routing import Routing
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "clamped", "xielu"]
-"""gelu: with erf; gelu_tanh: its approximation; relu2: the square of what is positive; clamped: gpt-oss's;
-xielu: Apertus's, with two numbers of each layer, in mlps without a gate."""
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "relu", "clamped", "xielu"]
+"""gelu: with erf; gelu_tanh: its approximation; relu: what is positive; relu2: its square; clamped:
+gpt-oss's; xielu: Apertus's, with two numbers of each layer, in mlps without a gate."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Norm:
     kind: Literal["rms", "layer", "none"] = "rms"
     eps: float = 1e-6
     has_bias: bool = False
+    has_weight: bool = True
 
 
 @dataclass(frozen=True)
@@ -394,6 +395,7 @@ class Moe:
     router_scale: float = 1.0
     shared: Dense | None = None           # an expert of every token
     shared_gate: bool = False             # times the sigmoid of a number of its own
+    routes_ahead: bool = False            # the router reads the hidden state that the layer begins with
     latent_size: int | None = None        # of what the others read and give, between products of their own
     apart: bool = False                   # the shared expert and the sum of the others are normed each before
                                           # they are added; the others read a norm of their own
@@ -467,6 +469,14 @@ class LayerInputs:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """A learned vector of each position is added to embeddings: row position + offset of a table with
+    max_positions + offset rows."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True)
 class Streams:
     """The hidden state in `count` copies, of which layers compute with the first.
 
@@ -497,11 +507,13 @@ class Spec:
     layers: tuple[Layer, ...]
     norm: Norm                            # before the head
     tied_head: bool | None                # the head is the embeddings; None: unless the file has another
+    head_rows: int | None = None          # of a head that has none for the last tokens; None: all
     has_normed_head: bool = False         # rows of the head are divided by their lengths
     embedding_scale: float = 1.0
     embedding_norm: Norm | None = None    # of embeddings, without weights
     logit_scale: float = 1.0
     logit_softcap: float | None = None    # after logit_scale
+    positions: Positions | None = None
     layer_inputs: LayerInputs | None = None
     streams: Streams | None = None
 
@@ -536,9 +548,15 @@ class Spec:
         return len(self.layers)
 
     @property
+    def num_position_rows(self) -> int:
+        """Of the table of learned vectors."""
+        return 0 if self.positions is None else self.max_positions + self.positions.offset
+
+    @property
     def num_parameters(self) -> int:
         """Weights of matrices and of the norms before and after branches; a tied head counts once."""
         embeddings = self.vocab_size * self.hidden_size * (2 if self.tied_head is False else 1)
+        embeddings += self.num_position_rows * self.hidden_size
         if self.layer_inputs is not None:
             size = self.num_layers * self.layer_inputs.size
             embeddings += self.vocab_size * size + 3 * self.hidden_size * size

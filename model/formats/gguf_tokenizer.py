@@ -21,6 +21,8 @@ from model.splits import SUPPORTED, Split, split_named
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # tokenizer.ggml.token_type
 _MAX_VOCABULARY = 1 << 20
+_SARVAM = "sarvam-moe"
+"""`pre` of a vocabulary as Gemma 4 has it, whatever `model` says."""
 _KEYS = "tokenizer.ggml."
 _SPECIAL = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id",
             "pad_token": "padding_token_id", "sep_token": "seperator_token_id", "mask_token": "mask_token_id"}
@@ -48,9 +50,9 @@ def read_text(gguf: GgufFile) -> GgufText:
     if kind in ("llama", "t5"):
         json, proto = None, _sentencepiece(source, kind)
         add_bos, add_eos = kind == "llama", kind == "t5"
-    elif kind == "gemma4":
+    elif kind == "gemma4" or source.value("pre") == _SARVAM:
         json, proto = _whole_line_bpe(source), None
-        add_bos, add_eos = True, False
+        add_bos, add_eos = kind == "gemma4", False
     elif kind == "gpt2":
         split = _split(source)
         json, proto = _byte_level_bpe(source, split), None

@@ -181,11 +181,12 @@ class TensorFolder:
     def _part(self, name: str) -> TensorInfo | None:
         """Number 3 of the matrices that lie in one tensor, for "experts.down_proj#3.weight": the tensor is
         experts.down_proj or experts.down_proj.weight; "experts.down_proj~#3.weight": each lies there turned.
-        Of .bias it is experts.down_proj_bias, too. None if it is no such name, or not there."""
+        Of .bias it is experts.down_proj_bias, too. "attn.c_attn~.weight": all of a tensor that lies there
+        turned. None if it is no such name, or not there."""
         module, mark, rest = name.partition("#")
-        is_turned, module = module.endswith("~"), module.removesuffix("~")
         if not mark:
-            return None
+            return self._turned(name)
+        is_turned, module = module.endswith("~"), module.removesuffix("~")
         number, _, end = rest.partition(".")
         names = (f"{module}.{end}", module if end == "weight" else f"{module}_{end}")
         whole = next((self.tensors[found] for found in names if found in self.tensors), None)
@@ -196,6 +197,13 @@ class TensorFolder:
         shape = whole.shape[:0:-1] if is_turned else whole.shape[1:]
         return replace(whole, shape=shape, offset=whole.offset + int(number) * size, nbytes=size,
                        is_turned=is_turned)
+
+    def _turned(self, name: str) -> TensorInfo | None:
+        module, mark, end = name.partition("~.")
+        whole = self.tensors.get(f"{module}.{end}") if mark else None
+        if whole is None or end != "weight" or len(whole.shape) != 2:
+            return whole
+        return replace(whole, shape=whole.shape[::-1], is_turned=True)
 
     def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> TensorInfo:
         """The tensor's place. Raises ModelLoadError if shape or type differ from what is expected."""

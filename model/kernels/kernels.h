@@ -97,10 +97,11 @@ enum {
     PARLOR_ACTIVATION_GELU = 1,       /* a / 2 * (1 + erf(a / sqrt(2))) */
     PARLOR_ACTIVATION_GELU_TANH = 2,  /* a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3))) */
     PARLOR_ACTIVATION_RELU2 = 3,      /* max(a, 0)^2 */
-    PARLOR_ACTIVATION_CLAMPED = 4,    /* of gpt-oss: a / (1 + exp(-1.702 * a)), a at most 7; what it gates is kept within
+    PARLOR_ACTIVATION_RELU = 4,       /* max(a, 0) */
+    PARLOR_ACTIVATION_CLAMPED = 5,    /* of gpt-oss: a / (1 + exp(-1.702 * a)), a at most 7; what it gates is kept within
                                          -7 and 7, plus 1 */
-    PARLOR_ACTIVATION_SIGMOID = 5,    /* 1 / (1 + exp(-a)) */
-    PARLOR_ACTIVATION_NONE = 6        /* a */
+    PARLOR_ACTIVATION_SIGMOID = 6,    /* 1 / (1 + exp(-a)) */
+    PARLOR_ACTIVATION_NONE = 7        /* a */
 };
 
 /* out = f(x), or f(x[:, :size]) * x[:, size:] where is_gated. */

@@ -20,7 +20,7 @@ from model.kernels.sampling import SamplingRow
 
 NORMS = ("none", "rms", "layer")
 """In the order of PARLOR_NORM_* in kernels.h."""
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "clamped", "sigmoid", "none")
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "relu", "clamped", "sigmoid", "none")
 """In the order of PARLOR_ACTIVATION_* in kernels.h."""
 ANY_POSITION = 1 << 31
 """As many positions as there are, where no table bounds them."""

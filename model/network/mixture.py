@@ -46,6 +46,11 @@ class Mixture:
             [each.down_proj.parts[0].weight for each in weights.experts], expert.activation, expert.gated,
             self._moe.scales_input)
 
+    def route_ahead(self, v: Rows) -> None:
+        """The scores of experts, where the router reads what the layer begins with."""
+        if self._moe.routes_ahead:
+            self._weights.router(v.hidden, v.of("scores", self._moe.num_experts))
+
     def add(self, v: Rows, of_prompts: bool) -> None:
         """hidden += what the mixture makes of its norm, or the norm of that, times the layer's factor."""
         moe, branch = self._moe, self._branch
@@ -78,7 +83,8 @@ class Mixture:
         if moe.router_norm is not None and weights.router_norm is not None:
             x = v.of("routed", v.hidden_size)
             normalize(self._ops, moe.router_norm, weights.router_norm, v.hidden, x)
-        weights.router(x, scores)
+        if not moe.routes_ahead:
+            weights.router(x, scores)
         chosen, shares = v.of("chosen", moe.top_k).view(torch.int32), v.of("shares", moe.top_k)
         self._ops.route(scores, moe.routing, weights.correction, weights.expert_scale, chosen, shares)
         return chosen, shares

@@ -25,6 +25,8 @@ NO_WEIGHTS = NormWeights(None, None)
 
 def load_norm(reader: WeightReader, name: str, norm: Norm, size: int, names: Names,
               device: torch.device) -> NormWeights:
+    if not norm.has_weight:  # a product that norms what it reads wants some
+        return NormWeights(torch.ones(size, device=device), None)
     weight = reader.vector(name + ".weight", size, device) + names.norm_offset
     return NormWeights(weight, reader.vector(name + ".bias", size, device) if norm.has_bias else None)
 

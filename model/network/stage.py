@@ -23,7 +23,7 @@ from model.families.spec import (
     StateMixer,
 )
 from model.network.attention import AttentionMixer, KVCache, Tables
-from model.network.branch import Branch, adds_directly, norm_is_fused, normalize
+from model.network.branch import NO_NORM, Branch, adds_directly, norm_is_fused, normalize
 from model.network.built_layer import BuiltLayer, Mixer
 from model.network.latent_attention import LatentMixer, latent_widths
 from model.network.latent_weights import LatentWeights
@@ -64,6 +64,8 @@ def buffer_widths(spec: Spec, has_adapters: bool) -> dict[str, int]:
         widths |= {name: max(width, widths.get(name, 0)) for name, width in mixture.items()}
     if spec.norm.kind != "rms":
         widths["normed"] = spec.hidden_size
+    if spec.positions is not None:
+        widths["branch"] = spec.hidden_size
     widths |= input_widths(spec) | latent_widths(spec) | stream_widths(spec)
     return {name: width for name, width in widths.items() if width}
 
@@ -204,6 +206,9 @@ class Stage:
         parts = [(self._rows(*rows, step), of_prompts) for rows, of_prompts in kinds if rows[0] < rows[1]]
         if self.layers.start == 0:
             ops.embed(self._weights.embeddings, step.token_ids, all_rows.hidden, self.spec.embedding_scale)
+            if self._weights.positions is not None:
+                ops.embed(self._weights.positions, step.positions, all_rows.branch)
+                normalize(ops, NO_NORM, NO_WEIGHTS, all_rows.branch, all_rows.hidden, add=True)
             if (norm := self.spec.embedding_norm) is not None:
                 normalize(ops, norm, NO_WEIGHTS, all_rows.hidden, all_rows.hidden)
             if self._inputs is not None:
@@ -233,6 +238,8 @@ class Stage:
         for v, of_prompts in parts:
             if self._streams is not None and built.streams is not None:
                 self._streams.enter(built.streams, built.of_mixers, v, of_prompts)
+            if isinstance(built.mlp, Mixture):
+                built.mlp.route_ahead(v)
             for mixer in built.mixers:
                 mixer.project(step, v, of_prompts)
         for mixer in built.mixers:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import normalize, pad, softplus
 
 from model.families.names import Names
 from model.families.spec import Dense, LatentAttention, Layer
@@ -37,6 +38,9 @@ from model.network.modules import (
 from model.network.norm_weights import NormWeights, load_norm
 from model.network.place import Place
 from model.network.streams import StreamEndWeights, StreamWeights, load_stream_ends, load_streams
+
+_NEVER = -1e30
+"""The logit of a token that cannot come."""
 
 Progress = Callable[[str, float], None]
 
@@ -103,6 +107,7 @@ class ModelWeights:
     layers: list[LayerWeights]
     norm: NormWeights
     lm_head: Linear         # hidden_size -> vocab_size
+    positions: Tensor | None = None  # [max_positions, hidden_size], as embeddings
     inputs: InputsWeights | None = None
     streams: StreamEndWeights | None = None
 
@@ -110,6 +115,7 @@ class ModelWeights:
     def nbytes(self) -> int:
         is_shared = any(part.weight is self.embeddings for part in self.lm_head.parts)
         tables = 0 if is_shared else self.embeddings.nbytes
+        tables += self.positions.nbytes if self.positions is not None else 0
         return tables + (self.inputs.table.nbytes if self.inputs is not None else 0) + self.step_bytes
 
     @property
@@ -138,6 +144,8 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     table = table_module(reader, config)
     packs_table = keeps_groups and reader.is_quantized(table)
     infos = [table_info(table, hidden)]
+    if spec.positions is not None:
+        infos.append(reader.table_info(names.positions + ".weight", spec.num_position_rows, hidden))
     if spec.layer_inputs is not None:
         projection = input_projection(spec, spec.layer_inputs, names)
         infos += [table_info(names.layer_inputs, projection.n, spec.layer_inputs.vocab_size or vocab),
@@ -156,7 +164,7 @@ def weight_infos(reader: WeightReader, config: ModelConfig, exact: bool,
     if head == table and packs_table:
         infos.append(MatrixInfo(infos[0].kind, 0))  # one weight serves as both
     else:
-        infos.append(infos[0] if head is None else reader.matrix_info(head, vocab, hidden))
+        infos.append(infos[0] if head is None else reader.matrix_info(head, spec.head_rows or vocab, hidden))
     if _rounds_head(reader, config, exact):
         infos[-1] = MatrixInfo("q8", vocab * (hidden + 2 * -(-hidden // HEAD_GROUP_SIZE)))
     return infos if keeps_groups else [info.widened or info for info in infos]
@@ -176,7 +184,7 @@ def _kept(group: Group, name: str, info: MatrixInfo) -> MatrixInfo:
 
 def _num_tables(config: ModelConfig) -> int:
     """What weight_infos() has before the layers."""
-    num_tables = 1 if config.spec.layer_inputs is None else 3
+    num_tables = (1 if config.spec.layer_inputs is None else 3) + (config.spec.positions is not None)
     return num_tables + sum(map(len, stream_ends(config.spec, config.names)))
 
 
@@ -250,6 +258,7 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     # The head needs the most memory beside its packed form: first, while nothing else is there.
     embeddings, lm_head = _load_ends(first, last, reader, config, exact)
     with first.active():
+        positions = _load_positions(first, reader, config)
         inputs = load_inputs(first, reader, config, exact)
         streams = load_stream_ends(first, reader, config, exact)
     layers = []
@@ -261,7 +270,16 @@ def load_weights(places: Sequence[Place], reader: WeightReader, config: ModelCon
     offset = names.norm_offset if names.last_norm_offset is None else names.last_norm_offset
     norm = load_norm(reader, names.norm, spec.norm, hidden, replace(names, norm_offset=offset), last.device)
     tell(spec.num_layers + 1)
-    return ModelWeights(embeddings, layers, norm, lm_head, inputs, streams)
+    return ModelWeights(embeddings, layers, norm, lm_head, positions, inputs, streams)
+
+
+def _load_positions(place: Place, reader: WeightReader, config: ModelConfig) -> Tensor | None:
+    spec, name = config.spec, config.names.positions
+    if spec.positions is None:
+        return None
+    table = place.table(name, lambda: reader.table(name + ".weight", spec.num_position_rows, spec.hidden_size,
+                                                   place.device))
+    return table[spec.positions.offset:]
 
 
 def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelConfig,
@@ -280,7 +298,9 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
 
     def head() -> list[Matrix]:
         if module is not None:
-            matrix = reader.matrix(module, vocab, hidden, last.device)
+            rows = config.spec.head_rows
+            matrix = reader.matrix(module, rows or vocab, hidden, last.device)
+            matrix = matrix if rows is None else _with_all_rows(matrix, vocab, names.head)
         else:
             assert isinstance(embeddings, Tensor)
             matrix = DenseMatrix(embeddings.to(last.device), None)
@@ -294,6 +314,15 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
 
     with last.active():
         return embeddings, packed(last, "the head", head, exact)
+
+
+def _with_all_rows(matrix: Matrix, vocab: int, name: str) -> Matrix:
+    """With a row for each token; those that had none are never chosen."""
+    if not isinstance(matrix, DenseMatrix):
+        raise ModelLoadError(f"{name} is quantized; expected floats: it has no rows for the last tokens")
+    bias = torch.full((vocab,), _NEVER, device=matrix.weight.device)
+    bias[:matrix.n] = 0.0 if matrix.bias is None else matrix.bias
+    return DenseMatrix(pad(matrix.weight, (0, 0, 0, vocab - matrix.n)), bias)
 
 
 def _load_layer(place: Place, reader: WeightReader, config: ModelConfig, index: int, exact: bool,

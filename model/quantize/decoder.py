@@ -42,6 +42,8 @@ MIXTURE = "a mixture of experts"
 def what_is_missing(spec: Spec) -> str | None:
     """What a model has that this module cannot compute; None: nothing. MIXTURE: only the experts."""
     found = None
+    if spec.positions is not None:
+        return "learned vectors of positions"
     if spec.layer_inputs is not None:
         return "inputs of layers"
     for layer in spec.layers:

@@ -73,7 +73,7 @@ class Fold:
 def fold_before(branch: Branch, layer: Layer, names: Names, reader: PlainReader) -> Fold | None:
     """Of what `first` reads: into the norm before it."""
     norm = branch.before
-    if norm is None or norm.weight is None or layer.parallel == "one norm":
+    if norm is None or norm.weight is None or not branch.norm.has_weight or layer.parallel == "one norm":
         return None
     weight = norm.weight
 

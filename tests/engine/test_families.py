@@ -22,9 +22,9 @@ from tests.helpers.tiny_engine import NO_EOS, load, outcome, params, prompt, shr
 
 EXACT = {"exact": True, "cache": "fp32"}
 KINDS = ("llama dynamic", "mistral window", "ministral 3", "qwen 3", "gemma 2", "phi 3", "olmo 3", "cohere 2",
-         "hunyuan", "starcoder 2", "stablelm, parallel", "qwen 2 moe", "gpt-oss", "gemma 3n", "gemma 4",
-         "gemma 4 small", "deepseek 3", "llama 4", "lfm 2", "lfm 3", "qwen 3.5", "kimi linear", "nemotron h",
-         "nemotron 3 latent", "falcon h1")
+         "hunyuan", "starcoder 2", "stablelm, parallel", "gpt-2", "qwen 2 moe", "gpt-oss", "gemma 3n",
+         "gemma 4", "gemma 4 small", "deepseek 3", "llama 4", "lfm 2", "lfm 3", "qwen 3.5", "kimi linear",
+         "nemotron h", "nemotron 3 latent", "falcon h1", "small thinker", "mamba 2")
 """Variants that have every kind of layer among them."""
 FLIPPING = ("gpt-oss", "deepseek 3", "llama 4")
 """Mixtures in which keys of 8 bits choose another expert at a near tie: of 100 rows of the prompt below 2 to
@@ -50,9 +50,9 @@ def test_logits_are_those_of_transformers(tmp_path: Path, variant: str):
         for length in (1, 30, 150):
             with torch.no_grad():
                 want = model(token_ids[:, :length], use_cache=False).logits[0]
-            ids = token_ids[0, :length].tolist()
-            assert relative_error(exact.logits(ids), want) < 2e-4  # of Qwen3-Next each is 6e-5 from float64
-            of_rows = (rounded.logits(ids) - want).abs().amax(-1) / want.abs().max()
+            ids, size = token_ids[0, :length].tolist(), want.shape[-1]  # of Apertus 1.5 less than all tokens
+            assert relative_error(exact.logits(ids)[:, :size], want) < 2e-4  # Qwen3-Next: 6e-5 from float64
+            of_rows = (rounded.logits(ids)[:, :size] - want).abs().amax(-1) / want.abs().max()
             assert of_rows.quantile(0.9 if variant in MIXTURES else 1.0) < 3e-2
     finally:
         exact.close()
@@ -62,7 +62,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, variant: str):
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("family")
-    write_family(folder, request.param)
+    (write_renamed if request.param in RENAMED else write_family)(folder, request.param)
     return folder
 
 
@@ -144,7 +144,9 @@ def test_a_rounded_cache_changes_logits_a_little(folder: Path, request: pytest.F
             want = exact.logits(prompt(100))
         with held_to(choices) if flips else nullcontext():
             got = rounded.logits(prompt(100))
-        assert 0 < float((got - want).norm() / want.norm()) < tolerance
+        difference = float((got - want).norm() / want.norm())
+        keeps_keys = bool(exact.model_config.spec.attentions)  # a state is never rounded
+        assert difference < tolerance and (difference > 0) == keeps_keys
     finally:
         exact.close()
         rounded.close()

@@ -169,6 +169,23 @@ FILES = {
     "orion": File("orion", {"attention.layer_norm_epsilon": 1e-5, "attention.layer_norm_rms_epsilon": None}),
     "qwen": File("qwen", {"attention.head_count_kv": None, "feed_forward_length": 160, "rope.freq_base": 1e4,
                           "rope.dimension_count": 16}, joins=True),
+    "open elm": File("openelm", WIDE | {
+        "attention.head_count": [4] * 4, "attention.head_count_kv": [2] * 4, "feed_forward_length": [80] * 4},
+        joins=True),
+    "olmo": File("olmo", {"attention.layer_norm_epsilon": 1e-5, "rope.freq_base": 1e4}, turns_heads=True),
+    "code shell": File("codeshell", FALCON | {"rope.freq_base": 1e4}, joins=True),
+    "plm": File("plm", {
+        "attention.head_count_kv": 4, "attention.key_length": 24, "attention.value_length": 12,
+        "attention.kv_lora_rank": 40, "rope.dimension_count": 8, "rope.freq_base": 1e4}),
+    "small thinker": File("smallthinker", WIDE | EXPERTS | {
+        "expert_count": 5, "expert_gating_func": 2, "attention.sliding_window": 20},
+        changes={"sliding_window": 4096}),
+    "spark": File("spark2_5", WIDE | {
+        "attention.sliding_window": 20, "attention.sliding_window_pattern": [True, True, True, False],
+        "rope.freq_base_swa": 1e4, "rope.dimension_count": 16, "rope.dimension_count_swa": 16}),
+    "gpt-2": File("gpt2", FALCON | {"attention.head_count_kv": None},
+                  changes={"scale_attn_by_inverse_layer_idx": False}),
+    "gpt big code": File("starcoder", FALCON | {"attention.head_count_kv": 1}),
     "falcon": File("falcon", FALCON | {"attention.head_count_kv": 1}),
     "falcon 40b": File("falcon", FALCON),
     "internlm 2": File("internlm2", WIDE | {"rope.freq_base": 1e6}, turns_heads=True),
@@ -236,6 +253,9 @@ def of_family(tensors: Tensors, variant: str) -> Tensors:
         return {name: torch.cat([part.flatten(0, 2) for part in tensor.unflatten(0, (kv_heads, -1, 16)).split(
             (4 // kv_heads, 1, 1), dim=1)]) if "query_key_value" in name else tensor
                 for name, tensor in tensors.items()}
+    if variant == "gpt-2":
+        return {name: tensor.T if re.search(r"\.c_(attn|proj|fc)\.weight", name) else tensor
+                for name, tensor in tensors.items()}
     if variant == "apertus":  # numbers of the mlps are in the metadata
         return {name: tensor for name, tensor in tensors.items() if "act_fn" not in name}
     if variant == "stablelm, parallel":
@@ -252,6 +272,9 @@ def of_family(tensors: Tensors, variant: str) -> Tensors:
         return block_named(tensors, {"self_attn.sinks": "attn_sinks.weight",
                                      "shared_mlp.input_linear.weight": "ffn_up_shexp.weight",
                                      "shared_mlp.output_linear.weight": "ffn_down_shexp.weight"})
+    if variant == "spark":
+        return block_named(tensors, {"self_attn.o_proj.gate.weight": "attn_gate.weight",
+                                     "self_attn.o_proj.out.weight": "attn_output.weight"})
     if variant == "laguna":
         return block_named(tensors, {"self_attn.g_proj.weight": "attn_gate.weight"})
     return of_latents(tensors) if variant in ("glm 4.7 flash", "youtu", "mistral 4") else tensors
@@ -303,7 +326,7 @@ def extra_tensors(variant: str, folder: Path) -> dict[str, list[float]]:
 def test_a_file_of_each_family_has_the_logits_of_transformers(tmp_path: Path, variant: str):
     file, folder = FILES[variant], tmp_path / "folder"
     is_renamed = variant in RENAMED
-    model = (write_renamed(folder, variant) if is_renamed
+    model = (write_renamed(folder, variant, **file.changes) if is_renamed
              else write_family(folder, variant, **file.changes))
     keys = {key: value for key, value in (SIZES | dict(file.keys)).items() if value is not None}
     metadata: dict[str, Any] = {}
@@ -315,7 +338,7 @@ def test_a_file_of_each_family_has_the_logits_of_transformers(tmp_path: Path, va
     def prepared(tensors: Tensors) -> Tensors:
         if variant == "deci":
             tensors = renamed(RENAMED[variant], tensors)
-        if variant in ("deepseek", "ling"):
+        if variant in ("deepseek", "ling", "small thinker"):
             tensors = stacked(tensors)
         made = of_family(converted(tensors, file), variant)
         made = of_neighbours(made) if file.turns_heads else made

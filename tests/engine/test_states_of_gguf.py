@@ -167,6 +167,9 @@ def of_channels(tensors: Tensors) -> Tensors:
     ("qwen 3.5", "qwen35", QWEN, of_delta_heads, {}),
     ("qwen 3 next", "qwen3next", NEXT, of_key_heads, {}),
     ("granite 4", "granitehybrid", GRANITE, of_shared_mlp, {}),
+    ("mamba 2", "mamba2", MAMBA | {
+        "attention.head_count": 0, "attention.head_count_kv": 0, "feed_forward_length": 0,
+        "attention.layer_norm_rms_epsilon": 1e-5}, of_states, {}),
     ("nemotron h", "nemotron_h", NEMOTRON, of_backbone, {}),
     ("nemotron 3 latent", "nemotron_h_moe", NEMOTRON_3, of_experts, {"n_group": 1}),
     ("kimi linear", "kimi-linear", KIMI, of_channels, {

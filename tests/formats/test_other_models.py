@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
+from model.families.other_models import check_config, check_gguf
+from model.families.registry import AROUND_TEXT, families
 from model.files import ModelLoadError
 from model.inspect import inspect_model
 from model.model_config import ModelConfig
@@ -19,7 +22,7 @@ FOLDERS: dict[str, str] = {
     "ModernBertForMaskedLM": "fills gaps", "Qwen3ForSequenceClassification": "reranker or classifier",
     "LlamaForCausalLMEagle3": "guesses tokens ahead", "Gemma4AssistantForCausalLM": "guesses tokens ahead",
     "LLaDAModelLM": "diffusion", "DreamModel": "diffusion", "RwkvForCausalLM": "Mamba 1",
-    "MambaForCausalLM": "Mamba 1", "GPT2LMHeadModel": "ALiBi", "MptForCausalLM": "ALiBi"}
+    "MambaForCausalLM": "Mamba 1", "BloomForCausalLM": "ALiBi", "MptForCausalLM": "ALiBi"}
 GGUFS: dict[str, tuple[dict[str, Any], str]] = {
     "bert": ({}, "embedding model"),
     "gemma-embedding": ({}, "embedding model"),
@@ -33,7 +36,25 @@ GGUFS: dict[str, tuple[dict[str, Any], str]] = {
     "t5": ({}, "encoder beside its decoder"),
     "dream": ({}, "diffusion"),
     "rwkv7": ({}, "RWKV"),
-    "gpt2": ({}, "ALiBi")}
+    "bloom": ({}, "ALiBi")}
+
+
+def test_every_architecture_of_gguf_is_loaded_or_told_why_not():
+    """Of those that the `gguf` package names."""
+    known = {name for family in families() if family.gguf for name in family.gguf.architectures}
+    for name in {*gguf.MODEL_ARCH_NAMES.values()} - known:
+        with pytest.raises(ModelLoadError, match=r"^m\.gguf .{10,}[;(] ?"):
+            check_gguf({"general.architecture": name}, "m.gguf")
+
+
+def test_every_decoder_of_transformers_is_loaded_or_told_why_not():
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    known = {name for family in families() for name in family.architectures}
+    found = {name for names in NAMES.values() for name in ([names] if isinstance(names, str) else names)}
+    for name in found - known - {"GotOcr2ForConditionalGeneration", *AROUND_TEXT}:
+        with pytest.raises(ModelLoadError, match=rf"^config\.json: {name} .{{10,}}[;(] ?"):
+            check_config({"architectures": [name], "is_encoder_decoder": False})
 
 
 @pytest.mark.parametrize("name", FOLDERS)

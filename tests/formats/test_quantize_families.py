@@ -25,7 +25,7 @@ DENSE = ("llama yarn", "mistral window", "ministral 3", "qwen 2 windows", "qwen 
          "gemma 3", "gemma 4", "phi 3", "phi 4 mini", "smollm 3", "granite", "olmo 2", "olmo 3", "glm 4",
          "cohere", "cohere 2", "exaone 4", "seed-oss", "hunyuan", "ernie 4.5", "starcoder 2", "stablelm",
          "stablelm, parallel", "nemotron", "gpt-neox", "gpt-neox, one after the other", "apertus",
-         "muse glimmer", "arcee", "phi", "qwen 3 vl")
+         "muse glimmer", "arcee", "phi", "qwen 3 vl", "falcon 40b", "olmo", "nanochat", "gpt-j")
 """Variants whose layers are attention and an mlp."""
 
 

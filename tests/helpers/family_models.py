@@ -112,6 +112,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "nemotron": ("Nemotron", {}),
     "gpt-neox": ("GPTNeoX", {"num_key_value_heads": 4, "rope_parameters": {
         "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    "nanochat": ("NanoChat", {"final_logit_softcapping": 4.0}),
+    "olmo": ("Olmo", {}),
+    "mamba 2": ("Mamba2", {
+        "num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 2, "chunk_size": 32}),
+    "bamba": ("Bamba", {**_MAMBA, "attn_layer_indices": [1, 3]}),
+    "apertus 1.5": ("Apertus1p5Text", {"output_vocab_size": 80}),
+    "gpt-2": ("GPT2", {"num_key_value_heads": 4, "n_inner": 80, "scale_attn_by_inverse_layer_idx": True}),
+    "gpt big code": ("GPTBigCode", {"num_key_value_heads": 1, "n_inner": 80}),
+    "gpt big code, every head": ("GPTBigCode", {
+        "num_key_value_heads": 4, "n_inner": 80, "multi_query": False}),
+    "gpt-neo": ("GPTNeo", {"num_key_value_heads": 4, "attention_types": [[["global", "local"], 2]],
+                           "window_size": 20}),
+    "gpt-j": ("GPTJ", {"num_key_value_heads": 4, "n_inner": 80, "rotary_dim": 8}),
+    "opt": ("OPT", {"num_key_value_heads": 4, "ffn_dim": 80, "init_std": 0.2}),
+    "biogpt": ("BioGpt", {"num_key_value_heads": 4}),
+    "persimmon": ("Persimmon", {"num_key_value_heads": 4}),
     "falcon": ("Falcon", {"num_key_value_heads": 1, "multi_query": True, "ffn_hidden_size": 80}),
     "falcon 40b": ("Falcon", {"num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 80}),
     "falcon 11b": ("Falcon", {"num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 80,
@@ -284,7 +300,7 @@ MIXTURES = ("mixtral", "phi moe", "qwen 2 moe", "qwen 3 moe", "gemma 4 mixture",
             "nemotron 3", "nemotron 3 latent", "kimi linear", "qwen 3 vl moe", "granite moe", "olmoe",
             "minimax m2", "dots 1", "exaone moe", "afmoe", "solar open", "granite swash moe", "mellum",
             "cohere 2 moe", "cohere 2 moe, by a softmax", "flex olmo", "flint", "hy 3", "laguna",
-            "mistral 4", "mistral 4 with eyes")
+            "mistral 4", "mistral 4 with eyes", "small thinker")
 
 
 def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
@@ -298,8 +314,10 @@ def write_family(folder: Path, variant: str, **changes: Any) -> torch.nn.Module:
                     "image_token_id": 1000,  # in no text
                     "tie_word_embeddings": settings["tie_word_embeddings"]}
     config = getattr(transformers, name + "Config")(**settings)
-    model_class = getattr(transformers, f"{name.removesuffix('Text')}For"
-                          f"{'ConditionalGeneration' if 'text_config' in settings else 'CausalLM'}")
+    ending = "ForConditionalGeneration" if "text_config" in settings else "ForCausalLM"
+    known = "GPT2LMHeadModel" if name == "GPT2" else name + ending
+    model_class = getattr(transformers, known, None) or getattr(
+        transformers, name.removesuffix("Text") + ending)
     torch.manual_seed(1)
     config._attn_implementation = "eager"
     model = model_class(config).eval()

@@ -14,7 +14,7 @@ from tests.helpers.gguf_files import write_gguf
 
 Tensors = dict[str, torch.Tensor]
 _LATER = {"muse-glimmer": "afmoe", "cohere2moe": "afmoe", "mellum": "qwen3moe", "hy_v3": "dots1",
-          "granite_swa": "llama", "laguna": "dots1"}
+          "granite_swa": "llama", "laguna": "dots1", "spark2_5": "llama"}
 """Architectures that are later than the package, and one whose tensors have the same names."""
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,62 @@ RENAMED = {
          r"^model\.norm": "transformer.ln_f", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
          r"self_attn\.o_proj": "attn.c_proj", r"self_attn\.qkv": "attn.c_attn", r"mlp\.gate_proj": "mlp.w2",
          r"mlp\.up_proj": "mlp.w1", r"mlp\.down_proj": "mlp.c_proj"}),
+    "open elm": Renamed(
+        "OpenELMForCausalLM", "qwen 3", {"head_dim": 16, "tie_word_embeddings": True, **_PLAIN}, {
+            "hidden_size": None, "num_hidden_layers": None, "num_attention_heads": None,
+            "num_key_value_heads": None, "intermediate_size": None, "max_position_embeddings": None,
+            "model_dim": 64, "num_transformer_layers": 4, "num_query_heads": [4] * 4, "num_kv_heads": [2] * 4,
+            "ffn_multipliers": [1.25] * 4, "ffn_dim_divisor": 8, "max_context_length": 512,
+            "rope_freq_constant": 10000, "head_dim": 16},
+        {r"^model\.embed_tokens": "transformer.token_embeddings", r"^model\.layers": "transformer.layers",
+         r"^model\.norm": "transformer.norm", "input_layernorm": "attn_norm",
+         "post_attention_layernorm": "ffn_norm", r"self_attn\.o_proj": "attn.out_proj",
+         r"self_attn\.qkv": "attn.qkv_proj", "self_attn": "attn", r"mlp\.gate_up": "ffn.proj_1",
+         r"mlp\.down_proj": "ffn.proj_2"}),
+    "code shell": Renamed(
+        "CodeShellForCausalLM", "starcoder 2", {"sliding_window": None}, {
+            "hidden_size": None, "num_hidden_layers": None, "num_attention_heads": None,
+            "num_key_value_heads": None, "intermediate_size": None, "max_position_embeddings": None,
+            "n_embd": 64, "n_layer": 4, "n_head": 4, "num_query_groups": 2, "n_inner": 80, "n_positions": 512,
+            "position_embedding_type": "rope"},
+        {r"^model\.embed_tokens": "transformer.wte", r"^model\.layers": "transformer.h",
+         r"^model\.norm": "transformer.ln_f", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
+         r"self_attn\.o_proj": "attn.c_proj", r"self_attn\.qkv": "attn.c_attn"}),
+    "chat glm": Renamed(
+        "ChatGLMModel", "glm", {"rms_norm_eps": 1e-5, "rope_parameters": {
+            "rope_type": "default", "rope_theta": 3e4, "partial_rotary_factor": 0.5}}, {
+            "num_hidden_layers": None, "num_key_value_heads": None, "intermediate_size": None,
+            "max_position_embeddings": None, "rms_norm_eps": None, "head_dim": None, "vocab_size": 90,
+            "attention_bias": None, "rope_parameters": None, "num_layers": 4, "kv_channels": 16,
+            "multi_query_attention": True, "multi_query_group_num": 2, "ffn_hidden_size": 80,
+            "add_qkv_bias": True, "layernorm_epsilon": 1e-5, "rope_ratio": 3, "seq_length": 512,
+            "padded_vocab_size": 96},
+        {r"^model\.embed_tokens": "transformer.embedding.word_embeddings",
+         r"^model\.layers": "transformer.encoder.layers",
+         r"^model\.norm": "transformer.encoder.final_layernorm",
+         "^lm_head": "transformer.output_layer", r"self_attn\.o_proj": "self_attention.dense",
+         r"self_attn\.qkv": "self_attention.query_key_value", r"mlp\.gate_up_proj": "mlp.dense_h_to_4h",
+         r"mlp\.down_proj": "mlp.dense_4h_to_h"}),
+    "plm": Renamed("PLMForCausalLM", "youtu", {"q_lora_rank": None}, {"hidden_act": "relu2"}),
+    "small thinker": Renamed(
+        "SmallThinkerForCausalLM", "smollm 3", {
+            **_PLAIN, "no_rope_layers": [0, 1, 1, 1], "use_sliding_window": True, "sliding_window": 20,
+            "layer_types": ["full_attention", *["sliding_attention"] * 3]}, {
+                "no_rope_layers": None, "layer_types": None, "sliding_window": None,
+                "intermediate_size": None, "rope_layout": [0, 1, 1, 1],
+                "sliding_window_layout": [0, 1, 1, 1], "sliding_window_size": 20,
+                "moe_num_primary_experts": 5, "moe_num_active_primary_experts": 2, "moe_ffn_hidden_size": 24,
+                "moe_primary_router_apply_softmax": False},
+        {r"mlp\.gate\.": "block_sparse_moe.primary_router.", r"mlp\.experts": "block_sparse_moe.experts",
+         r"(\d)\.(gate|up|down)_proj": r"\1.\2"}),
+    "spark": Renamed(
+        "Spark2_5ForCausalLM", "smollm 3", {
+            **_PLAIN, "no_rope_layers": [1] * 4, "use_sliding_window": True, "sliding_window": 20,
+            "hidden_act": "gelu", "layer_types": [*["sliding_attention"] * 3, "full_attention"]}, {
+                "rope_parameters": {kind: {"rope_theta": 1e4, "partial_rotary_factor": 1.0} for kind in (
+                    "sliding_attention", "full_attention")},
+                "gate_attn_act_mode": "sigmoid", "headwise_attn_output_gate": True},
+        {r"self_attn\.qkv": "self_attn.q_k_v_proj", r"o_proj\.gate": "g_proj", r"o_proj\.out": "o_proj"}),
     "internlm 2": Renamed(
         "InternLM2ForCausalLM", "llama 3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
         {"bias": False}, {
@@ -127,24 +183,81 @@ class Mixture(nn.Module):
         return self.shared_experts(x) + (shares[..., None] * picked).sum(-2)
 
 
-class _Gated(nn.Module):
+class Ahead(nn.Module):
+    """SmallThinker's: the shares of chosen experts are sigmoids, by what their layer has begun with."""
+
+    def __init__(self, layer: nn.Module, hidden: int, inner: int, count: int, top_k: int) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.gate = nn.Linear(hidden, count, bias=False)
+        self.experts = nn.ModuleList(_Gated(hidden, inner, nn.functional.relu) for _ in range(count))
+        layer.register_forward_pre_hook(self._note)
+
+    def _note(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.seen = args[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares, chosen = self.gate(self.seen).sigmoid().topk(self.top_k, dim=-1)
+        every = torch.stack([expert(x) for expert in self.experts], dim=-2)
+        picked = every.gather(-2, chosen[..., None].expand(*chosen.shape, x.shape[-1]))
+        return (shares[..., None] / shares.sum(-1)[..., None, None] * picked).sum(-2)
+
+
+class HeadGate(nn.Module):
+    """Spark's: what each head attends to times the sigmoid of a number, before the last product."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.out, self.gate = attention.o_proj, nn.Linear(64, 4, bias=False)
+        attention.q_proj.register_forward_pre_hook(self._note)
+
+    def _note(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.seen = args[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x * self.gate(self.seen).sigmoid().repeat_interleave(16, dim=-1))
+
+
+class Squared(nn.Module):
+    """PLM's mlp."""
+
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
+        self.up_proj, self.down_proj = (nn.Linear(*sizes, bias=False) for sizes in (
+            (hidden, inner), (inner, hidden)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.relu(self.up_proj(x)).square())
+
+
+class _Gated(nn.Module):
+    def __init__(self, hidden: int, inner: int, activation: Callable[[Tensor], Tensor] = nn.functional.silu
+                 ) -> None:
+        super().__init__()
+        self.activation = activation
         self.gate_proj, self.up_proj = (nn.Linear(hidden, inner, bias=False) for _ in range(2))
         self.down_proj = nn.Linear(inner, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
-def write_renamed(folder: Path, name: str) -> nn.Module:
+def write_renamed(folder: Path, name: str, **changes: Any) -> nn.Module:
     """Save the model of RENAMED[name]; returns what it is under the other family's names, in float32."""
     found = RENAMED[name]
-    model = write_family(folder, found.variant, **found.changes)
+    model = write_family(folder, found.variant, **{**found.changes, **changes})
     if name in ("deepseek", "ling"):
         torch.manual_seed(3)
         for layer in model.model.layers[1 if name == "deepseek" else 0:]:
             layer.mlp = Mixture(64, 24, 5, 2, 2, is_whole=name == "ling").requires_grad_(False)
+    if name in ("plm", "small thinker", "spark"):
+        torch.manual_seed(3)
+        for layer in model.model.layers:
+            if name == "spark":
+                layer.self_attn.o_proj = HeadGate(layer.self_attn)
+            else:
+                layer.mlp = Squared(64, 80) if name == "plm" else Ahead(layer, 64, 24, 5, 2)
+        model.requires_grad_(False)
     if name == "deci":
         _cut(model)
     config = json.loads((folder / "config.json").read_text()) | found.config
@@ -183,8 +296,15 @@ def renamed(found: Renamed, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if found.architecture == "DeciLMForCausalLM":
         tensors = _without_cut(tensors)
     if found.architecture in ("InternLM2ForCausalLM", "BailingMoeV2ForCausalLM", "BailingMoeForCausalLM",
-                              "BaichuanForCausalLM", "QWenLMHeadModel"):
+                              "BaichuanForCausalLM", "QWenLMHeadModel", "CodeShellForCausalLM",
+                              "ChatGLMModel", "Spark2_5ForCausalLM", "OpenELMForCausalLM"):
         tensors = _with_one_qkv(tensors, by_key=found.architecture.startswith("Intern"))
+    if found.architecture == "OpenELMForCausalLM":
+        gates = {name: tensor for name, tensor in tensors.items() if "gate_proj" in name}
+        tensors = {name: tensor for name, tensor in tensors.items()
+                   if "gate_proj" not in name and "up_proj" not in name} | {
+            name.replace("gate_proj", "gate_up"): torch.cat((gate, tensors[name.replace("gate_", "up_")]))
+            for name, gate in gates.items()}
     if found.architecture == "MaincoderForCausalLM":
         tensors = of_neighbours(tensors)
     made = {}

@@ -101,7 +101,7 @@ def test_experts_give_what_the_reference_gives(ops: Any, kind: str):
 
 
 @pytest.mark.parametrize(("activation", "gated"), [("silu", True), ("clamped", True), ("gelu_tanh", True),
-                                                   ("relu2", False)])
+                                                   ("relu", True), ("relu2", False)])
 def test_every_activation_with_biases_and_shares_on_either_side(ops: Any, activation: str, gated: bool):
     for scales_input in (False, True):
         ours, theirs = layer(ops, "f32", activation, gated, True, scales_input, has_bias=True)

@@ -14,6 +14,7 @@ def activate(x: Tensor, out: Tensor, kind: str, gated: bool) -> None:
           gelu       a / 2 * (1 + erf(a / sqrt(2)))
           gelu_tanh  a / 2 * (1 + tanh(sqrt(2 / pi) * (a + 0.044715 * a^3)))
           relu2      max(a, 0)^2
+          relu       max(a, 0)
           clamped    a / (1 + exp(-1.702 * a)) of min(a, 7), and what it gates is kept within -7 and 7, plus 1
           sigmoid    1 / (1 + exp(-a))
           none       a
@@ -32,5 +33,6 @@ def activated(a: Tensor, kind: str) -> Tensor:
     return {"silu": functional.silu, "gelu": functional.gelu,
             "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
             "relu2": lambda a: functional.relu(a).square(),
+            "relu": functional.relu,
             "clamped": lambda a: a.clamp(max=7) * torch.sigmoid(1.702 * a.clamp(max=7)),
             "sigmoid": torch.sigmoid, "none": lambda a: a}[kind](a)
