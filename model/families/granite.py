@@ -27,6 +27,9 @@ def from_config(fields: Fields) -> Spec:
 
 
 def hybrid_from_config(fields: Fields) -> Spec:
+    if fields.boolean("is_bamba"):
+        raise fields.error("attention.scale", None, "a number, as Granite has it: llama.cpp's converter "
+                           "orders heads of Bamba as if all of them were turned; load its folder")
     count = num_layers(fields)
     kinds = fields.choices("layer_types", count, ("attention", "mamba", "full_attention", "linear_attention"))
     mlp = _mlp(fields)
@@ -64,7 +67,7 @@ def _mlp(fields: Fields) -> Dense | Moe:
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """GGUF tells layers by their heads, has the width of the one mlp under another key, and says whether RoPE
     was trained."""
-    attends, completed = layers_with_heads(config), {}
+    attends, completed = layers_with_heads(config), {"is_bamba": "attention_multiplier" not in config}
     if attends is not None:
         completed["layer_types"] = ["attention" if is_so else "mamba" for is_so in attends]
     if not config.get("num_local_experts"):

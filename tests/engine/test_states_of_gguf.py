@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from model.files import ModelLoadError
+from model.model_config import ModelConfig
 from tests.engine.test_families_of_gguf import SIZES, assert_same_logits, of_latents
 from tests.helpers.family_models import write_family
 from tests.helpers.gguf_families import Tensors, write_gguf_family
@@ -160,6 +162,14 @@ def of_channels(tensors: Tensors) -> Tensors:
         else:
             made[name] = -tensor.exp() if name.endswith("A_log") else tensor
     return made
+
+
+def test_bamba_by_the_architecture_of_granite_is_an_error():
+    keys = {key: value for key, value in GRANITE.items() if key != "attention.scale"}
+    metadata = {"general.architecture": "granitehybrid", "tokenizer.ggml.tokens": ["x"] * 96,
+                **{f"granitehybrid.{key}": value for key, value in keys.items()}}
+    with pytest.raises(ModelLoadError, match="heads of Bamba as if all of them were turned; load its folder"):
+        ModelConfig.from_gguf(metadata, lambda name: None, Path("m.gguf"))
 
 
 @pytest.mark.parametrize(("variant", "architecture", "keys", "prepared", "changes"), [

@@ -83,7 +83,8 @@ RENAMED = {
             "hidden_size": None, "num_hidden_layers": None, "num_attention_heads": None,
             "num_key_value_heads": None, "intermediate_size": None, "max_position_embeddings": None,
             "n_embd": 64, "n_layer": 4, "n_head": 4, "num_query_groups": 2, "n_inner": 80, "n_positions": 512,
-            "position_embedding_type": "rope"},
+            "position_embedding_type": "rope", "norm_epsilon": None, "layer_norm_epsilon": 1e-5,
+            "hidden_act": None, "activation_function": "gelu_pytorch_tanh"},
         {r"^model\.embed_tokens": "transformer.wte", r"^model\.layers": "transformer.h",
          r"^model\.norm": "transformer.ln_f", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
          r"self_attn\.o_proj": "attn.c_proj", r"self_attn\.qkv": "attn.c_attn"}),
@@ -120,7 +121,7 @@ RENAMED = {
             "hidden_act": "gelu", "layer_types": [*["sliding_attention"] * 3, "full_attention"]}, {
                 "rope_parameters": {kind: {"rope_theta": 1e4, "partial_rotary_factor": 1.0} for kind in (
                     "sliding_attention", "full_attention")},
-                "gate_attn_act_mode": "sigmoid", "headwise_attn_output_gate": True},
+                "gate_attn_act_mode": "sigmoid", "headwise_attn_output_gate": True, "head_dim": 16},
         {r"self_attn\.qkv": "self_attn.q_k_v_proj", r"o_proj\.gate": "g_proj", r"o_proj\.out": "o_proj"}),
     "internlm 2": Renamed(
         "InternLM2ForCausalLM", "llama 3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
