@@ -22,7 +22,8 @@ def from_config(fields: Fields) -> Spec:
         raise fields.error("num_hidden_layers", _LAYERS_OF_13B, "32, as Baichuan 7B has: that of 13B tells "
                            "positions by ALiBi, which is not supported")
     is_second = fields.raw.get("vocab_size") == _VOCAB_OF_SECOND
-    return replace(uniform(fields), has_normed_head=fields.boolean("normed_head", is_second))
+    is_normed = fields.boolean("normed_head", is_second)
+    return replace(uniform(fields), head_norm="rows" if is_normed else None)
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:

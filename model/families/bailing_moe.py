@@ -18,7 +18,8 @@ def from_config(fields: Fields) -> Spec:
         n_routed_experts=fields.raw.get("num_experts"), moe_layer_freq=1, first_k_dense_replace=0)
     found, experts = uniform(fields, qkv_bias=fields.boolean("use_qkv_bias"),
                              o_bias=fields.boolean("use_bias")), _experts(fields)
-    return replace(found, has_normed_head=fields.boolean("norm_head"), layers=tuple(
+    head_norm = "columns" if fields.boolean("norm_head") else None
+    return replace(found, head_norm=head_norm, layers=tuple(
         replace(layer, mlp=experts) if is_mixture else layer
         for layer, is_mixture in zip(found.layers, deepseek.are_mixtures(fields), strict=True)))
 

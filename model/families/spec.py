@@ -508,7 +508,7 @@ class Spec:
     norm: Norm                            # before the head
     tied_head: bool | None                # the head is the embeddings; None: unless the file has another
     head_rows: int | None = None          # of a head that has none for the last tokens; None: all
-    has_normed_head: bool = False         # rows of the head are divided by their lengths
+    head_norm: Literal["rows", "columns"] | None = None  # these of the head are divided by their lengths
     embedding_scale: float = 1.0
     embedding_norm: Norm | None = None    # of embeddings, without weights
     logit_scale: float = 1.0

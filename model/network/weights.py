@@ -304,11 +304,12 @@ def _load_ends(first: Place, last: Place, reader: WeightReader, config: ModelCon
         else:
             assert isinstance(embeddings, Tensor)
             matrix = DenseMatrix(embeddings.to(last.device), None)
-        if config.spec.has_normed_head:
+        if (normed := config.spec.head_norm) is not None:
             if not isinstance(matrix, DenseMatrix):
                 raise ModelLoadError(f"{names.head} is quantized; expected floats: this model's head is "
                                      "to be normed")
-            matrix = replace(matrix, weight=normalize(matrix.weight.float()).to(matrix.weight.dtype))
+            weight = normalize(matrix.weight.float(), dim=1 if normed == "rows" else 0)
+            matrix = replace(matrix, weight=weight.to(matrix.weight.dtype))
         is_rounded = isinstance(matrix, DenseMatrix) and _rounds_head(reader, config, exact)
         return [rounded_to_8_bits(matrix) if is_rounded else matrix]
 

@@ -203,3 +203,11 @@ def test_scaled_frequencies_are_those_of_transformers(name: str, length: int):
     rope = of_config(architectures=["LlamaForCausalLM"], rope_parameters=block).layers[0].attention.rope
     torch.testing.assert_close(torch.tensor(frequencies(rope, length)), want, rtol=1e-5, atol=0)
     assert rope.magnitude == pytest.approx(magnitude)
+
+
+def test_the_head_of_the_second_baichuan_is_normed_and_13b_is_refused():
+    raw = {"architectures": ["BaichuanForCausalLM"], **SIZES, "num_key_value_heads": 4}
+    assert ModelConfig.from_dict(raw, {}, "x").spec.head_norm is None
+    assert ModelConfig.from_dict({**raw, "vocab_size": 125696}, {}, "x").spec.head_norm == "rows"
+    with pytest.raises(ModelLoadError, match=r"num_hidden_layers is 40; expected 32, .*ALiBi"):
+        ModelConfig.from_dict({**raw, "num_hidden_layers": 40}, {}, "x")

@@ -270,7 +270,7 @@ def write_renamed(folder: Path, name: str, **changes: Any) -> nn.Module:
     save_file({key: value.contiguous() for key, value in renamed(found, published(model)).items()},
               folder / "model.safetensors", metadata={"format": "pt"})
     if found.config.get("norm_head"):
-        model.lm_head.weight.data = nn.functional.normalize(model.lm_head.weight.data)
+        model.lm_head.weight.data = nn.functional.normalize(model.lm_head.weight.data, dim=0)
     return model
 
 
