@@ -51,18 +51,6 @@ def test_a_token_that_is_pointed_at_shows_what_else_could_have_come_and_forks_th
     expect(page.locator(".is-last .md")).to_have_text(WORDS)
 
 
-def test_a_fork_shows_how_it_begins_before_the_server_tells_anything_of_it(page, site):
-    open_lens(page, site)
-    page.hover(".lens-token >> nth=2")
-    held = []
-    page.route("**/api/replies/*/events*", lambda route: held.append(route), times=1)
-    page.click(".lens-others button >> text=beta")
-    expect(page.locator(".is-last .md.writing")).to_have_text("One two beta")
-    held[0].continue_()
-    wait_until_quiet(page)
-    expect(page.locator(".is-last .md")).to_have_text("One two beta And so it goes on, a little further.")
-
-
 def test_the_keys_walk_from_token_to_token_and_into_what_else_could_have_come(page, site):
     open_lens(page, site)
     focused = page.locator(":focus")

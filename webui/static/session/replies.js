@@ -49,18 +49,19 @@ export function createReplies(store, room) {
     };
   }
 
-  /** Who speaks, where, and what is there. @param {Live} live @param {any} data of the event "start" */
-  function begin(live, { bot, name, parent, continues, text, for: audience }) {
-    const base = continues ? text : "";
-    if (live.ready && base === live.base) return; // it was foreseen
-    Object.assign(live, { bot, name, parent: parent ?? null, ready: true, base, for: audience });
-    room.started(live);
-  }
-
   /** @param {Live} live @param {{type: string, data: any}} event */
   function apply(live, { type, data }) {
-    if (type === "start") begin(live, data);
-    else if (type === "held") {
+    if (type === "start") {
+      Object.assign(live, {
+        bot: data.bot,
+        name: data.name,
+        parent: data.parent ?? null,
+        ready: true,
+        base: data.continues ? data.text : "",
+        for: data.for,
+      });
+      room.started(live);
+    } else if (type === "held") {
       live.held = true;
       room.held(live, data);
     } else if (type === "progress") live.progress = data;
@@ -125,18 +126,13 @@ export function createReplies(store, room) {
   });
 
   return {
-    /**
-     * Follow a reply, unless it is followed already.
-     * @param {Running & {start?: any}} running `start`: the data of that event, where it is known before
-     * @param {string} sessionId
-     */
+    /** Follow a reply, unless it is followed already. @param {Running} running @param {string} sessionId */
     watch(running, sessionId) {
       if (watched.has(running.reply_id)) return;
       const live = newLive(running, sessionId);
       watched.set(running.reply_id, { live, cursor: 0 });
       store.state.live.set(live.messageId, live);
-      if (running.start) begin(live, running.start);
-      else store.touch("live");
+      store.touch("live");
       if (isToBegin) return;
       isToBegin = true; // with all that are watched in this moment
       queueMicrotask(() => {

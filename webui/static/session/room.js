@@ -36,7 +36,7 @@ export function createRoom(store, page) {
     const changes = { session, context: body.context || store.state.context };
     if (store.state.session?.id !== session.id) Object.assign(changes, { viewLeaf: null });
     if (body.message) Object.assign(changes, { outgoing: null }); // it has its place now
-    const running = [...(body.reply ? [body.reply] : []), ...(body.replies || session.replies || [])];
+    const running = [...(body.replies || session.replies || []), ...(body.reply ? [body.reply] : [])];
     // Before the session, so that the page is drawn once.
     for (const reply of running) replies.watch(reply, /** @type {string} */ (session.id));
     store.set(changes);
@@ -55,16 +55,11 @@ export function createRoom(store, page) {
   /**
    * Ask for something below a session, unless another one is shown by then.
    * @param {string} id @param {string} what @param {any} body
-   * @param {any} [start] of the reply's event of that name what is known before
    */
-  const ask = (id, what, body, start) =>
+  const ask = (id, what, body) =>
     operation(async (session) => {
       if (session.id !== id) throw new ApiError(404, { error: { message: t("Another session is shown by now.") } });
-      const send = async (revision) => {
-        const answer = await post(`/api/sessions/${id}/${what}`, { revision, ...body });
-        if (start) answer.reply.start = { ...start, bot: answer.reply.bot };
-        return answer;
-      };
+      const send = (revision) => post(`/api/sessions/${id}/${what}`, { revision, ...body });
       try {
         return await send(session.revision);
       } catch (error) {
@@ -149,12 +144,11 @@ export function createRoom(store, page) {
      * @param {"next" | "regenerate" | "continue" | "fork"} kind
      * @param {{message?: string, bot?: string, turns?: number, token?: number, choice?: string,
      *   begin?: string}} [which]
-     * @param {any} [start] its event "start", if it is known: it need not be waited for
      */
-    async reply(kind, which = {}, start = null) {
+    async reply(kind, which = {}) {
       const id = await ready();
       if (store.state.live.size) await replies.stopAndWait();
-      return id !== "" && ask(id, "replies", { kind, ...which }, start);
+      return id !== "" && ask(id, "replies", { kind, ...which });
     },
 
     /**

@@ -61,10 +61,7 @@ export async function openLens(store, room, message, name) {
 
   /** @param {number} index @param {OtherToken} other */
   function choose(index, other) {
-    const { parent } = message;
-    const text = [...tokens.slice(0, index), other].map((token) => token.text).join("");
-    const start = { name, parent, continues: true, text: index ? text : text.trimStart(), for: message.for ?? null };
-    room.reply("fork", { message: message.id, token: index, choice: other.id }, start);
+    room.reply("fork", { message: message.id, token: index, choice: other.id });
     setTimeout(() => dialog.close()); // the page is laid out anew while the server is at it already
   }
 
