@@ -12,6 +12,7 @@ namespace avx512 {
 namespace {
 
 constexpr int kMaxRows = 8;
+constexpr int kFactorColumns = 256;  // whose scales are prefetched together
 
 // Row blocks of one stream, in order: pointers only ever move forward.
 struct Stream {
@@ -35,7 +36,8 @@ inline __m512 load_zeros(const linear_weight& w, const Stream& stream, int64_t g
 }
 
 // Row blocks first + s * length + i of stream s, for all i < length.
-template <int kRows, class Reading, int kBits, bool kOneZero>
+// kColumns: of each block, where all have as many and that is known while compiling.
+template <int kRows, class Reading, int kBits, bool kOneZero, int kColumns>
 void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, int64_t length, const Output& output) {
     constexpr int kStreams = Reading::count, kLineColumns = 32 / kBits;
     const Block* const blocks = blocks_of(w);
@@ -56,11 +58,13 @@ void rounded_streams(const linear_weight& w, const Tile& tile, int64_t first, in
         const Span* span = spans_of(w);
         int64_t last_of_span = span->last_block - 1;
         for (int64_t b = 0; b < w.num_blocks; ++b) {
-            const int columns = blocks[b].length;
+            const int columns = kColumns > 0 ? kColumns : blocks[b].length;
             const float* const offsets = tile.offsets + b * kRows;
-            if (!Reading::prefetched) {
+            constexpr int64_t kBlocksAhead = kColumns > 0 ? kFactorColumns / kColumns : 1;
+            if (!Reading::prefetched && b % kBlocksAhead == 0) {
+                constexpr int64_t kBytes = kBlocksAhead > 1 ? kBlocksAhead * kLanes * 2 : 64;
 #pragma GCC unroll 8
-                for (int s = 0; s < kStreams; ++s) prefetch_factors(streams[s].scales + blocks[b].group * kLanes, 64);
+                for (int s = 0; s < kStreams; ++s) prefetch_factors(streams[s].scales + blocks[b].group * kLanes, kBytes);
             }
             // Sums of the high plane and of the low one, times 16 and added in the end; 4-bit codes by their number of rows:
             //   1      and those of a line's next columns apart: their codes are taken times 16, as they stand in the
@@ -359,20 +363,34 @@ void float8_streams(const linear_weight& w, const Rows<kRows>& x, int64_t first,
     }
 }
 
-template <int kRows, int kBits, bool kOneZero>
+// Every block has so many columns, which are those of a group or, of the last, fewer.
+inline bool has_blocks_of(const linear_weight& w, int64_t columns) {
+    return w.group_size <= columns && w.num_blocks * columns == w.padded_k;
+}
+
+template <int kRows, int kPlain, int kBits, bool kOneZero, int kColumns>
 void rounded_split(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
-    divide_rows<kRows, kBits == 8 ? 2 : 0>(first, last, [&](auto streams, int64_t begin, int64_t length) {
-        rounded_streams<kRows, decltype(streams), kBits, kOneZero>(w, tile, begin, length, output);
+    divide_rows<kRows, kPlain>(first, last, [&](auto streams, int64_t begin, int64_t length) {
+        rounded_streams<kRows, decltype(streams), kBits, kOneZero, kColumns>(w, tile, begin, length, output);
     });
+}
+
+template <int kRows, int kBits, bool kOneZero>
+void rounded_form(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
+    if constexpr (kRows == 1 && kBits == 4) {  // the usual groups
+        if (has_blocks_of(w, 32)) return rounded_split<kRows, 2, kBits, kOneZero, 32>(w, tile, first, last, output);
+        if (has_blocks_of(w, 128)) return rounded_split<kRows, 2, kBits, kOneZero, 128>(w, tile, first, last, output);
+    }
+    rounded_split<kRows, kBits == 8 ? 2 : 0, kBits, kOneZero, 0>(w, tile, first, last, output);
 }
 
 template <int kRows>
 void rounded_kind(const linear_weight& w, const Tile& tile, int64_t first, int64_t last, const Output& output) {
     const bool one_zero = w.zero_kind == PARLOR_ZERO_ONE;
     if (w.kind == PARLOR_LINEAR_Q4)
-        (one_zero ? rounded_split<kRows, 4, true> : rounded_split<kRows, 4, false>)(w, tile, first, last, output);
+        (one_zero ? rounded_form<kRows, 4, true> : rounded_form<kRows, 4, false>)(w, tile, first, last, output);
     else
-        (one_zero ? rounded_split<kRows, 8, true> : rounded_split<kRows, 8, false>)(w, tile, first, last, output);
+        (one_zero ? rounded_form<kRows, 8, true> : rounded_form<kRows, 8, false>)(w, tile, first, last, output);
 }
 
 template <int kRows, int kBits>

@@ -36,7 +36,8 @@ void divide(int64_t first, int64_t last, Run run) {
 }
 
 // The same with as many streams as so many rows have registers for; of one row on an AMD core kPlain that are left to its own
-// prefetchers, unless that is 0: they get more of most kinds (Zen 4: of Q4_K all that plain reading gets), but up to 20% less of Q4_0.
+// prefetchers, unless that is 0: they get more of most kinds (Zen 4: of Q4_K all that plain reading gets), but less where blocks' lengths
+// are not known while compiling.
 template <int kRows, int kPlain, class Run>
 void divide_rows(int64_t first, int64_t last, Run run) {
     if constexpr (kRows == 1 && kPlain > 0) {

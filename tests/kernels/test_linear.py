@@ -162,6 +162,21 @@ def test_vector_sets_agree_to_the_bit():
             assert all(torch.equal(results[0], other) for other in results[1:]), (bits, zeros, m)
 
 
+@pytest.mark.parametrize("group_size", [32, 128])
+def test_one_row_has_the_same_bits_where_every_block_is_a_whole_group(group_size):
+    """AVX-512 has a loop of its own for these. 72 outputs: two streams of two row blocks, and one left."""
+    x = torch.randn(1, 640, generator=torch.Generator().manual_seed(4))
+    for zeros in ZEROS:
+        parts = quantized_parts(72, 640, group_size, 4, zeros, perm=False)
+        results = []
+        for isa in ("avx2", "avx512"):
+            kernels = kernels_with(isa)
+            kernels.force_isa(isa)
+            results.append(multiply(kernels, kernels.pack_linear(**parts), x))
+            kernels.force_isa(None)
+        assert torch.equal(*results), zeros
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_dense_weights_match_float64(any_ops, dtype):
     for n, k in [(40, 704), (17, 33), (130, 100), (1, 1)]:
