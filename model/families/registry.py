@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from typing import Any
 
 import model.families
@@ -47,7 +48,7 @@ def family_of_config(raw: dict[str, Any]) -> Family:
     if isinstance(found, str) and found in known:
         return known[found]
     raise ModelLoadError(f"config.json: {key} is {shown(found)}; expected one of these families: "
-                         f"{', '.join(by_name)}")
+                         f"{_first_of_each(by_name)}")
 
 
 def family_of_gguf(architecture: Any, source: str) -> tuple[Family, Gguf]:
@@ -57,4 +58,13 @@ def family_of_gguf(architecture: Any, source: str) -> tuple[Family, Gguf]:
     if isinstance(architecture, str) and architecture in known:
         return known[architecture]
     raise ModelLoadError(f"{source}: general.architecture is {shown(architecture)}; "
-                         f"expected one of {', '.join(sorted(known))}")
+                         f"expected one of {_first_of_each(known)}")
+
+
+def _first_of_each(names: Iterable[str]) -> str:
+    """In a sentence that can be read: a name stands for those that begin with it, as qwen for qwen3_moe."""
+    first: list[str] = []
+    for name in sorted(names):
+        if not first or not name.startswith(first[-1]):
+            first.append(name)
+    return f"{', '.join(first)} (and most that are named after these; docs/models.md has all)"

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from model.config import EngineConfig
-from model.families.registry import families
 from model.families.rope import frequencies, linear_divisors, llama3_divisors
 from model.families.spec import Rope
 from model.files import ModelLoadError
@@ -84,7 +83,7 @@ def test_an_absurd_value_is_named_with_its_key(key: str, value: object):
     started = time.thread_time()  # of work, not of waiting for a busy machine
     with pytest.raises(ModelLoadError, match="expected") as error:
         read(**{key: value})
-    assert len(str(error.value).replace(", ".join(family.name for family in families()), "")) < 400
+    assert len(str(error.value)) < 1000, "families' names and all"
     assert time.thread_time() - started < 1
 
 
