@@ -135,12 +135,10 @@ class Scheduler(Generic[Owner]):
         chunks = [chunk for chunk in chunks if chunk.sequence in self.running]
         if not chunks:  # everything was preempted for want of pages: the first request gets them all
             return self.next_batch()
-        batch = Batch(chunks, list(self._copies.values()),
-                      rotated_for=max(s.rotated_for for s in self.running))
-        if self.states is not None:
-            self.states.plan_snapshots(chunks)
-            batch.state_copies = self.states.copies
-        return batch
+        if self.states is None:
+            return Batch(chunks, list(self._copies.values()))
+        self.states.plan_snapshots(chunks)
+        return Batch(chunks, list(self._copies.values()), self.states.copies)
 
     def computed(self, batch: Batch[Owner]) -> None:
         """The batch's keys and values are in the cache; full pages can be used by others from now on."""

@@ -100,13 +100,17 @@ class Chunk(Generic[Owner]):
 @dataclass
 class Batch(Generic[Owner]):
     """One step. `copies` (source pages, target pages: one of each pool), and those of slots, come first, all
-    read before any is written. `rotated_for`: of its long sequences, if there are any."""
+    read before any is written."""
 
     chunks: list[Chunk[Owner]]
     copies: list[tuple[list[int], list[int]]]
     state_copies: list[tuple[int, int]] = field(default_factory=list)
-    rotated_for: int = 0
 
     @property
     def num_rows(self) -> int:
         return sum(chunk.num_rows for chunk in self.chunks)
+
+    @property
+    def rotated_for(self) -> int:
+        """Of its long sequences, which are all rotated for as many tokens; 0: there are none."""
+        return max((chunk.sequence.rotated_for for chunk in self.chunks), default=0)
