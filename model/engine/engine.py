@@ -129,10 +129,7 @@ class Engine:
         seed = secrets.randbelow(_MAX_SEED) if params.seed is None else params.seed
         request = Request(list(token_ids), params, frozenset(eos_token_ids), seed, self._wake)
         request.guide = list(guide or ())
-        sequence = sampled_sequence(request, limit, logprobs, constraint, key, breaks)
-        for one in sequence.pair:
-            one.num_begun = int(goes_on)
-        self._put(sequence)
+        self._put(sampled_sequence(request, limit, logprobs, constraint, key, breaks, int(goes_on)))
         return request
 
     def logits(self, token_ids: list[int], first: int = 0, adapter: str | None = None) -> Tensor:

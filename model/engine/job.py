@@ -144,7 +144,7 @@ def prompt_tokens(sequence: TokenSequence[Job]) -> tuple[int, int]:
 
 def sampled_sequence(request: Request, limit: int, num_logprobs: int | None = None,
                      constraint: TokenConstraint | None = None, adapter: AdapterKey = NO_ADAPTER,
-                     breaks: SequenceBreaks | None = None) -> TokenSequence[Job]:
+                     breaks: SequenceBreaks | None = None, num_begun: int = 0) -> TokenSequence[Job]:
     """A sequence that will be continued as `request.params` say, up to `limit` tokens, and its guide. Raises
     ValueError for impossible tokens."""
     prompt, params = request.prompt, request.params
@@ -158,17 +158,17 @@ def sampled_sequence(request: Request, limit: int, num_logprobs: int | None = No
     if breaks is not None and "dry" in row.stages:
         row.breaks = torch.zeros(capacity, dtype=torch.uint8)
         job.find_breaks(0, len(prompt))
-    sequence = _prompt_sequence(job, prompt, adapter)
+    sequence = _prompt_sequence(job, prompt, adapter, num_begun)
     if request.guide:
-        sequence.partner = _prompt_sequence(job, request.guide, adapter)
+        sequence.partner = _prompt_sequence(job, request.guide, adapter, num_begun)
         sequence.partner.partner, sequence.partner.is_guide = sequence, True
     return sequence
 
 
-def _prompt_sequence(job: Job, prompt: list[int], adapter: AdapterKey) -> TokenSequence[Job]:
+def _prompt_sequence(job: Job, prompt: list[int], adapter: AdapterKey, num_begun: int) -> TokenSequence[Job]:
     turns = [index + 1 for index, token_id in enumerate(prompt) if token_id in job.request.eos_token_ids]
     return TokenSequence(job, list(prompt), len(prompt), reuse_limit=len(prompt) - 1,
-                         turns=tuple(turns[-_MAX_TURNS:]), adapter=adapter)
+                         turns=tuple(turns[-_MAX_TURNS:]), adapter=adapter, num_begun=num_begun)
 
 
 def scored_sequence(request: Request, scores: Scores, adapter: AdapterKey = NO_ADAPTER) -> TokenSequence[Job]:
